@@ -1,0 +1,3 @@
+//! Bytes to types and back: pure, bounded, no I/O.
+
+pub mod entry;

@@ -1,0 +1,8 @@
+//! lifeboat: disaster-recovery backups. The library behind the `lifeboat` program.
+//! `docs/architecture.md` draws the layers; `tests/architecture.rs` checks them.
+
+pub mod clock;
+pub mod error;
+pub mod format;
+pub mod id;
+pub mod limits;

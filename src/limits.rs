@@ -1,0 +1,40 @@
+//! Every limit in one place: how long anything from storage may claim to be.
+
+/// Bytes in one binary mebibyte.
+pub const MIB: usize = 1 << 20;
+/// Smallest chunk that FastCDC cuts, in bytes, except at the end of a file.
+pub const CHUNK_BYTES_MIN: usize = 64 << 10;
+/// The average chunk that FastCDC aims at, in bytes.
+pub const CHUNK_BYTES_AVERAGE: usize = 256 << 10;
+/// Largest chunk, in bytes.
+pub const CHUNK_BYTES_MAX: usize = MIB;
+/// Largest plaintext of a frame, in bytes.
+pub const FRAME_BYTES_MAX: usize = 2 * MIB;
+/// Largest manifest node, in bytes of plaintext.
+pub const NODE_BYTES_MAX: usize = MIB;
+/// A pack is closed when it reaches this many bytes.
+pub const PACK_BYTES_TARGET: usize = 16 * MIB;
+/// Largest pack that is read, in bytes.
+pub const PACK_BYTES_MAX: usize = 80 * MIB;
+/// Largest record (config, slot, registry, snapshot, run, tombstones), in bytes.
+pub const RECORD_BYTES_MAX: usize = 4 * MIB;
+/// Largest index object, in bytes.
+pub const INDEX_BYTES_MAX: usize = 64 * MIB;
+/// Most frames in one pack.
+pub const PACK_FRAMES_MAX: usize = 1 << 16;
+/// Most blobs in one frame.
+pub const FRAME_BLOBS_MAX: usize = 1 << 14;
+/// Most sections in one pack.
+pub const PACK_SECTIONS_MAX: usize = 1 << 10;
+/// Most packs in one index object.
+pub const INDEX_PACKS_MAX: usize = 1 << 16;
+/// Longest path in a manifest, in bytes.
+pub const PATH_BYTES_MAX: usize = 64 << 10;
+/// Most levels of branches above a manifest's leaves, and of list nodes under an entry.
+pub const TREE_LEVELS_MAX: u8 = 16;
+/// Most key slots that a passphrase is tried on.
+pub const SLOTS_TRIED_MAX: usize = 8;
+
+const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);
+const _: () = assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET < PACK_BYTES_MAX);
