@@ -1,7 +1,9 @@
 //! lifeboat: disaster-recovery backups. The library behind the `lifeboat` program.
 //! `docs/architecture.md` draws the layers; `tests/architecture.rs` checks them.
 
+pub mod chunk;
 pub mod clock;
+pub mod compress;
 pub mod error;
 pub mod format;
 pub mod id;

@@ -1,0 +1,146 @@
+//! zstd frames. Decompression never produces more than what was declared.
+
+use std::fmt;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a frame's plaintext is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// As it is.
+    Raw,
+    /// One zstd frame.
+    Zstd,
+}
+
+/// How hard to compress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Off,
+    /// zstd level 1.
+    Fast,
+    /// zstd level 3.
+    Auto,
+    /// zstd level 12.
+    Max,
+}
+
+impl Compression {
+    const fn level(self) -> i32 {
+        match self {
+            Self::Off | Self::Fast => 1,
+            Self::Auto => 3,
+            Self::Max => 12,
+        }
+    }
+}
+
+/// Compresses and decompresses frames; one per worker thread.
+pub struct Compressor {
+    setting: Compression,
+    encoder: zstd::bulk::Compressor<'static>,
+    decoder: Decompressor,
+}
+
+impl fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compressor").field("setting", &self.setting).finish_non_exhaustive()
+    }
+}
+
+impl Compressor {
+    /// # Errors
+    /// No memory for the context.
+    pub fn new(setting: Compression) -> Result<Self> {
+        let encoder = zstd::bulk::Compressor::new(setting.level())
+            .map_err(|e| Error::new(ErrorKind::Failed, "could not set up zstd").with_source(e))?;
+        Ok(Self { setting, encoder, decoder: Decompressor::new()? })
+    }
+
+    /// The stored form of `plain`: compressed, or as it is when that does not make it smaller.
+    ///
+    /// # Errors
+    /// zstd failed.
+    pub fn compress(&mut self, plain: &[u8]) -> Result<(Codec, Vec<u8>)> {
+        if self.setting != Compression::Off {
+            let packed = self
+                .encoder
+                .compress(plain)
+                .map_err(|e| Error::new(ErrorKind::Failed, "zstd could not compress a frame").with_source(e))?;
+            if packed.len() < plain.len() {
+                return Ok((Codec::Zstd, packed));
+            }
+        }
+        Ok((Codec::Raw, plain.to_vec()))
+    }
+
+    /// The decompressor that goes with it.
+    pub const fn decompressor(&mut self) -> &mut Decompressor {
+        &mut self.decoder
+    }
+}
+
+/// Decompresses frames; one per worker thread.
+pub struct Decompressor(zstd::bulk::Decompressor<'static>);
+
+impl fmt::Debug for Decompressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Decompressor(..)")
+    }
+}
+
+impl Decompressor {
+    /// # Errors
+    /// No memory for the context.
+    pub fn new() -> Result<Self> {
+        zstd::bulk::Decompressor::new()
+            .map(Self)
+            .map_err(|e| Error::new(ErrorKind::Failed, "could not set up zstd").with_source(e))
+    }
+
+    /// Exactly `length` bytes of plaintext; `length` was checked against a limit by the caller.
+    ///
+    /// # Errors
+    /// `Damaged` when the stored bytes do not hold exactly that.
+    pub fn decompress(&mut self, codec: Codec, stored: Vec<u8>, length: usize) -> Result<Vec<u8>> {
+        let plain = match codec {
+            Codec::Raw => stored,
+            Codec::Zstd => self
+                .0
+                .decompress(&stored, length)
+                .map_err(|e| Error::damaged("a frame", "it does not decompress").with_source(e))?,
+        };
+        if plain.len() == length {
+            Ok(plain)
+        } else {
+            Err(Error::damaged("a frame", format!("it holds {} bytes, not {length}", plain.len())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bomb_stops_at_the_declared_length() {
+        let mut compressor = Compressor::new(Compression::Auto).unwrap();
+        let (codec, packed) = compressor.compress(&vec![0; 10 << 20]).unwrap();
+        assert!(packed.len() < 4096);
+        let error = compressor.decompressor().decompress(codec, packed, 1000).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_stored_raw() {
+        let mut compressor = Compressor::new(Compression::Auto).unwrap();
+        let noise: Vec<u8> = (0..64_u64).flat_map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect();
+        let (codec, stored) = compressor.compress(&noise).unwrap();
+        assert_eq!((codec, &stored), (Codec::Raw, &noise));
+        assert_eq!(compressor.decompressor().decompress(codec, stored, noise.len()).unwrap(), noise);
+        let (codec, stored) = compressor.compress(&[7; 5000]).unwrap();
+        assert_eq!(codec, Codec::Zstd);
+        assert_eq!(compressor.decompressor().decompress(codec, stored, 5000).unwrap(), [7; 5000]);
+    }
+}

@@ -1,0 +1,240 @@
+//! The root record of one backup, and the record that a run began or failed.
+
+use minicbor::{Decoder, Encoder, decode, encode};
+
+use crate::{
+    clock::Timestamp,
+    error::{Error, Result},
+    id::{BlobId, ObjectId},
+};
+
+/// At most this many unreadable entries are named in a snapshot.
+pub const UNREADABLE_NAMED_MAX: usize = 100;
+
+/// What a backup counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Entries in the manifest.
+    pub entries: u64,
+    /// Files among them.
+    pub files: u64,
+    /// Bytes of these files.
+    pub bytes: u64,
+    /// Files whose content was taken from the parent.
+    pub files_unchanged: u64,
+    /// Bytes of chunks that were new.
+    pub bytes_new: u64,
+    /// Bytes of the packs written.
+    pub bytes_stored: u64,
+}
+
+/// The record of one backup: sealed to the metadata key, signed and chained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The snapshot of this identity before this one.
+    pub previous: Option<ObjectId>,
+    /// The highest registry number seen.
+    pub registry: u64,
+    /// The snapshot that this one replaces, after a commit that came too late.
+    pub replaces: Option<ObjectId>,
+    /// When the backup began, by the client's clock.
+    pub time: Timestamp,
+    /// The host.
+    pub host: String,
+    /// The user who ran it.
+    pub user: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// What was backed up: absolute paths.
+    pub sources: Vec<Vec<u8>>,
+    /// The root node of the manifest.
+    pub root: BlobId,
+    /// What was counted.
+    pub statistics: Statistics,
+    /// Entries that could not be read.
+    pub unreadable: u64,
+    /// The first of them, with the reason.
+    pub unreadable_named: Vec<(Vec<u8>, String)>,
+    /// Version of the program.
+    pub program: String,
+    /// Random, so that no two records are equal.
+    pub nonce: [u8; 16],
+}
+
+type Encoded = std::result::Result<(), encode::Error<std::convert::Infallible>>;
+type Decoded<T> = std::result::Result<T, decode::Error>;
+
+impl Snapshot {
+    /// The plaintext of the record. Keys: 1 previous, 2 registry, 3 replaces, 4 time, 5 host, 6 user,
+    /// 7 tags, 8 sources, 9 root, 10 statistics, 11 unreadable, 12 the first of them, 13 program, 14 nonce.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self.write(&mut Encoder::new(&mut out)) {
+            Ok(()) => out,
+            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        }
+    }
+
+    fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
+        let Self { previous, registry, replaces, time, host, user, tags, sources, root, statistics, .. } = self;
+        let Self { unreadable, unreadable_named, program, nonce, .. } = self;
+        let Statistics { entries, files, bytes, files_unchanged, bytes_new, bytes_stored } = statistics;
+        e.begin_map()?;
+        for (key, id) in [(1, previous), (3, replaces)] {
+            if let Some(id) = id {
+                e.u8(key)?.bytes(id.as_bytes())?;
+            }
+        }
+        e.u8(2)?.u64(*registry)?.u8(4)?.array(2)?.i64(time.seconds)?.u32(time.nanoseconds)?;
+        e.u8(5)?.str(host)?.u8(6)?.str(user)?;
+        e.u8(7)?.array(tags.len() as u64)?;
+        for tag in tags {
+            e.str(tag)?;
+        }
+        e.u8(8)?.array(sources.len() as u64)?;
+        for source in sources {
+            e.bytes(source)?;
+        }
+        e.u8(9)?.bytes(root.as_bytes())?.u8(10)?.array(6)?;
+        for number in [entries, files, bytes, files_unchanged, bytes_new, bytes_stored] {
+            e.u64(*number)?;
+        }
+        e.u8(11)?.u64(*unreadable)?.u8(12)?.array(unreadable_named.len() as u64)?;
+        for (path, reason) in unreadable_named {
+            e.array(2)?.bytes(path)?.str(reason)?;
+        }
+        e.u8(13)?.str(program)?.u8(14)?.bytes(nonce)?;
+        e.end()?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Damaged` when it is not a snapshot record.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut d = Decoder::new(bytes);
+        Self::read(&mut d)
+            .map_err(|e| Error::damaged("a snapshot record", "it is not a valid map").with_source(e.to_string()))
+    }
+
+    fn read(d: &mut Decoder<'_>) -> Decoded<Self> {
+        let mut snapshot = Self {
+            previous: None,
+            registry: 0,
+            replaces: None,
+            time: Timestamp::default(),
+            host: String::new(),
+            user: String::new(),
+            tags: Vec::new(),
+            sources: Vec::new(),
+            root: BlobId::new([0; 32]),
+            statistics: Statistics::default(),
+            unreadable: 0,
+            unreadable_named: Vec::new(),
+            program: String::new(),
+            nonce: [0; 16],
+        };
+        d.map()?;
+        while d.datatype()? != minicbor::data::Type::Break {
+            match d.u8()? {
+                1 => snapshot.previous = Some(read_id(d)?),
+                2 => snapshot.registry = d.u64()?,
+                3 => snapshot.replaces = Some(read_id(d)?),
+                4 => {
+                    d.array()?;
+                    snapshot.time = Timestamp { seconds: d.i64()?, nanoseconds: d.u32()? };
+                }
+                5 => d.str()?.clone_into(&mut snapshot.host),
+                6 => d.str()?.clone_into(&mut snapshot.user),
+                7 => snapshot.tags = read_list(d, |d| Ok(d.str()?.to_owned()))?,
+                8 => snapshot.sources = read_list(d, |d| Ok(d.bytes()?.to_vec()))?,
+                9 => snapshot.root = BlobId::new(read_array(d)?),
+                10 => {
+                    let n = read_list(d, Decoder::u64)?;
+                    let [entries, files, bytes, files_unchanged, bytes_new, bytes_stored] = n[..] else {
+                        return Err(decode::Error::message("statistics have six numbers"));
+                    };
+                    snapshot.statistics =
+                        Statistics { entries, files, bytes, files_unchanged, bytes_new, bytes_stored };
+                }
+                11 => snapshot.unreadable = d.u64()?,
+                12 => {
+                    snapshot.unreadable_named = read_list(d, |d| {
+                        d.array()?;
+                        Ok((d.bytes()?.to_vec(), d.str()?.to_owned()))
+                    })?;
+                }
+                13 => d.str()?.clone_into(&mut snapshot.program),
+                14 => snapshot.nonce = read_array(d)?,
+                _ => d.skip()?,
+            }
+        }
+        Ok(snapshot)
+    }
+}
+
+fn read_array<const N: usize>(d: &mut Decoder<'_>) -> Decoded<[u8; N]> {
+    d.bytes()?.try_into().map_err(|_: std::array::TryFromSliceError| decode::Error::message("wrong length"))
+}
+
+fn read_id(d: &mut Decoder<'_>) -> Decoded<ObjectId> {
+    read_array(d).map(ObjectId::new)
+}
+
+fn read_list<'b, T>(d: &mut Decoder<'b>, item: impl Fn(&mut Decoder<'b>) -> Decoded<T>) -> Decoded<Vec<T>> {
+    let count = d.array()?.ok_or_else(|| decode::Error::message("a list has a count"))?;
+    let mut list = Vec::new();
+    for _ in 0..count {
+        list.push(item(d)?);
+    }
+    Ok(list)
+}
+
+/// A run began, and, if it failed, how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// When, by the client's clock.
+    pub time: Timestamp,
+    /// The host.
+    pub host: String,
+    /// What ran: `backup`.
+    pub command: String,
+    /// Exit code and message, if it failed.
+    pub failure: Option<(u8, String)>,
+    /// Random, so that no two records are equal.
+    pub nonce: [u8; 16],
+}
+
+impl Run {
+    /// The plaintext of the record: an array of time, host, command, failure and nonce.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self.write(&mut Encoder::new(&mut out)) {
+            Ok(()) => out,
+            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        }
+    }
+
+    fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
+        let Self { time, host, command, failure, nonce } = self;
+        e.array(6)?.i64(time.seconds)?.str(host)?.str(command)?;
+        let (code, message) = failure.as_ref().map_or((0, ""), |(code, message)| (*code, message.as_str()));
+        e.u8(code)?.str(message)?.bytes(nonce)?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Damaged` when it is not a run record.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut d = Decoder::new(bytes);
+        let mut read = || -> Decoded<Self> {
+            d.array()?;
+            let (seconds, host, command) = (d.i64()?, d.str()?.to_owned(), d.str()?.to_owned());
+            let (code, message) = (d.u8()?, d.str()?.to_owned());
+            let failure = (code != 0).then_some((code, message));
+            Ok(Self { time: Timestamp::from_seconds(seconds), host, command, failure, nonce: read_array(&mut d)? })
+        };
+        read().map_err(|e| Error::damaged("a run record", "it is not a valid list").with_source(e.to_string()))
+    }
+}
