@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn data() -> Vec<u8> {
-        table(7).iter().cycle().enumerate().take(600_000).flat_map(|(i, w)| (w ^ (i as u64 * 0x9e37_79b9_7f4a_7c15)).to_le_bytes()).collect()
+        table(7).iter().cycle().enumerate().take(600_000).flat_map(|(i, w)| (w ^ (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes()).collect()
     }
 
     fn lengths(chunker: &Chunker, mut rest: &[u8]) -> Vec<usize> {

@@ -1,0 +1,257 @@
+//! The local cache: index objects as they are in the store, and the manifest of the last backup.
+//! It is never proof and never needed: each object is checked against the hash that names it, each
+//! node against its keyed id, the parent's record against a MAC. Whatever fails is read again from
+//! its source.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use minicbor::{Decoder, Encoder};
+
+use super::manifest::{NodeSink, NodeSource};
+use crate::{
+    clock::Timestamp,
+    crypto::{IndexKey, NodeKey},
+    error::{Error, ErrorKind, Result},
+    filesystem::durable,
+    format::node::Node,
+    id::{BlobId, ObjectId, RepositoryId},
+    limits,
+};
+
+/// The cache of one repository, or none.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    folder: Option<PathBuf>,
+}
+
+impl Cache {
+    /// The cache of a repository below `folder`; without one nothing is kept.
+    #[must_use]
+    pub fn open(folder: Option<&Path>, repository: &RepositoryId) -> Self {
+        let folder = folder.map(|folder| folder.join(repository.to_string()));
+        let usable = |folder: &PathBuf| durable::private_directory(folder).is_ok();
+        Self { folder: folder.filter(usable) }
+    }
+
+    /// An object whose name is the BLAKE3 of its bytes; `None` when it is not here or not intact.
+    #[must_use]
+    pub fn object(&self, id: &ObjectId) -> Option<Vec<u8>> {
+        let bytes = fs::read(self.folder.as_ref()?.join("objects").join(id.to_string())).ok()?;
+        (blake3::hash(&bytes).as_bytes() == id.as_bytes()).then_some(bytes)
+    }
+
+    /// Keeps an object. A full or read-only disk is no error: the cache is never needed.
+    pub fn keep_object(&self, id: &ObjectId, bytes: &[u8]) {
+        if let Some(folder) = &self.folder {
+            let folder = folder.join("objects");
+            if durable::private_directory(&folder).is_ok() {
+                drop(durable::write_atomic(&folder.join(id.to_string()), bytes, 0o600));
+            }
+        }
+    }
+
+    fn parent_path(&self, group: &str) -> Option<PathBuf> {
+        let name = blake3::hash(group.as_bytes()).to_hex();
+        Some(self.folder.as_ref()?.join(format!("parent-{}", &name.as_str().get(..32)?)))
+    }
+
+    /// The last backup of a group (one identity, host and set of sources); `None` when there is none
+    /// or when it is not intact.
+    #[must_use]
+    pub fn parent(&self, group: &str, index: &IndexKey) -> Option<(ParentRecord, NodeFile)> {
+        let path = self.parent_path(group)?;
+        let sealed = fs::read(path.with_extension("record")).ok()?;
+        let (mac, plain) = sealed.split_at_checked(32)?;
+        if index.cache_mac(&[group.as_bytes(), plain].concat()) != mac {
+            return None;
+        }
+        let record = ParentRecord::decode(plain)?;
+        let nodes = NodeFile::open(&path.with_extension(record.nodes.to_string())).ok()?;
+        Some((record, nodes))
+    }
+
+    /// Begins to keep the nodes of a backup; `None` without a cache.
+    #[must_use]
+    pub fn begin_parent(&self, group: &str, nonce: u64) -> Option<NodeFileWriter> {
+        let path = self.parent_path(group)?.with_extension(nonce.to_string());
+        NodeFileWriter::create(path, nonce).ok()
+    }
+
+    /// Makes a finished backup the parent of the next one: nodes first, then the record that names
+    /// them, then the old nodes go.
+    ///
+    /// # Errors
+    /// The disk is full or cannot be written. The backup is good all the same.
+    pub fn finish_parent(
+        &self,
+        group: &str,
+        index: &IndexKey,
+        mut record: ParentRecord,
+        nodes: NodeFileWriter,
+    ) -> Result<()> {
+        let Some(path) = self.parent_path(group) else { return Ok(()) };
+        record.nodes = nodes.nonce;
+        let keep = nodes.finish()?;
+        let plain = record.encode();
+        let mac = index.cache_mac(&[group.as_bytes(), &plain].concat());
+        durable::write_atomic(&path.with_extension("record"), &[&mac[..], &plain].concat(), 0o600)?;
+        let (folder, stem) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
+        for entry in fs::read_dir(folder).map_err(cannot(&path))?.flatten() {
+            let other = entry.path();
+            let ours = other.file_stem() == Some(stem) && other.extension().is_some_and(|e| e != "record");
+            if ours && other != keep {
+                fs::remove_file(&other).map_err(cannot(&other))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn cannot(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+    let text = format!("could not write the cache at {}", path.display());
+    move |error| Error::new(ErrorKind::Failed, text).with_source(error)
+}
+
+/// What the next backup must know of the last one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentRecord {
+    /// Its snapshot.
+    pub snapshot: ObjectId,
+    /// When it began: what changed less than two seconds before that is read again.
+    pub begun: Timestamp,
+    /// The root of its manifest.
+    pub root: BlobId,
+    /// Which file holds its nodes.
+    pub nodes: u64,
+}
+
+impl ParentRecord {
+    fn encode(&self) -> Vec<u8> {
+        let Self { snapshot, begun, root, nodes } = self;
+        let mut out = Vec::new();
+        let mut e = Encoder::new(&mut out);
+        let written = e
+            .array(5)
+            .and_then(|e| e.bytes(snapshot.as_bytes()))
+            .and_then(|e| e.i64(begun.seconds))
+            .and_then(|e| e.u32(begun.nanoseconds))
+            .and_then(|e| e.bytes(root.as_bytes()))
+            .and_then(|e| e.u64(*nodes))
+            .map(|_| ());
+        match written {
+            Ok(()) => out,
+            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut d = Decoder::new(bytes);
+        d.array().ok()?;
+        Some(Self {
+            snapshot: ObjectId::from_slice(d.bytes().ok()?)?,
+            begun: Timestamp { seconds: d.i64().ok()?, nanoseconds: d.u32().ok()? },
+            root: BlobId::from_slice(d.bytes().ok()?)?,
+            nodes: d.u64().ok()?,
+        })
+    }
+}
+
+/// Writes the nodes of one manifest to a file: id, length, plaintext, one after the other.
+#[derive(Debug)]
+pub struct NodeFileWriter {
+    path: PathBuf,
+    nonce: u64,
+    file: std::io::BufWriter<fs::File>,
+}
+
+impl NodeFileWriter {
+    fn create(path: PathBuf, nonce: u64) -> std::io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        Ok(Self { path, nonce, file: std::io::BufWriter::with_capacity(limits::MIB, file) })
+    }
+
+    fn finish(self) -> Result<PathBuf> {
+        let Self { path, file, .. } = self;
+        let file = file.into_inner().map_err(|e| cannot(&path)(e.into_error()))?;
+        file.sync_all().map_err(cannot(&path))?;
+        Ok(path)
+    }
+}
+
+impl NodeSink for NodeFileWriter {
+    fn node(&mut self, id: BlobId, plain: Vec<u8>) -> Result<()> {
+        let length = u32::try_from(plain.len())
+            .map_err(|e| Error::new(ErrorKind::Failed, "a manifest node is too large").with_source(e))?;
+        let mut write = || -> std::io::Result<()> {
+            self.file.write_all(id.as_bytes())?;
+            self.file.write_all(&length.to_le_bytes())?;
+            self.file.write_all(&plain)
+        };
+        write().map_err(cannot(&self.path))
+    }
+}
+
+/// Nodes in a file of the cache. Holds the place of each: about 48 bytes for 128 entries.
+#[derive(Debug)]
+pub struct NodeFile {
+    file: fs::File,
+    places: HashMap<BlobId, (u64, u32)>,
+}
+
+impl NodeFile {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        use std::io::{BufReader, Read, Seek, SeekFrom};
+        let mut reader = BufReader::with_capacity(1 << 16, fs::File::open(path)?);
+        let size = reader.get_ref().metadata()?.len();
+        let (mut places, mut at) = (HashMap::new(), 0_u64);
+        while at < size {
+            let mut head = [0; BlobId::LEN + 4];
+            reader.read_exact(&mut head)?;
+            let (id, length) = head.split_at(BlobId::LEN);
+            let length = length.try_into().map(u32::from_le_bytes).unwrap_or(u32::MAX);
+            at += head.len() as u64;
+            if let Some(id) = BlobId::from_slice(id) {
+                places.insert(id, (at, length));
+            }
+            at += u64::from(length);
+            reader.seek_relative(i64::from(length))?;
+        }
+        let mut file = reader.into_inner();
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Self { file, places })
+    }
+
+    fn plain(&self, id: &BlobId, key: &NodeKey) -> Option<Vec<u8>> {
+        use std::os::unix::fs::FileExt;
+        let (at, length) = *self.places.get(id)?;
+        if length as usize > limits::NODE_BYTES_MAX {
+            return None;
+        }
+        let mut plain = vec![0; length as usize];
+        self.file.read_exact_at(&mut plain, at).ok()?;
+        (key.id(&plain) == *id).then_some(plain)
+    }
+}
+
+/// Nodes from the cache alone: all that a backup identity can read.
+#[derive(Debug)]
+pub struct CachedNodes<'a> {
+    /// The file.
+    pub file: &'a NodeFile,
+    /// Checks each node.
+    pub key: &'a NodeKey,
+}
+
+impl NodeSource for CachedNodes<'_> {
+    fn node(&self, id: &BlobId) -> Result<Node> {
+        let plain = self.file.plain(id, self.key);
+        let plain = plain.ok_or_else(|| Error::damaged(format!("cached manifest node {id}"), "it is not intact"))?;
+        Node::decode(&plain)
+    }
+}

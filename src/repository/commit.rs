@@ -1,0 +1,124 @@
+//! The writes of a backup in their order: run, packs, index, validation, snapshot, post-check.
+//! `docs/protocol.md` says why the order is what it is.
+
+use std::{collections::HashSet, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Repository, view::View};
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+    format::{
+        envelope::{self, EnvelopeHeader, RecordKind, Sealer},
+        pack::{IndexedPack, encode_index},
+        snapshot::{Run, Snapshot},
+    },
+    id::{DomainId, ObjectId, PackId},
+    store::Name,
+};
+
+/// What a final view showed.
+#[derive(Debug)]
+pub enum Validation {
+    /// Every pack that the snapshot reaches is present, indexed and not tombstoned.
+    Complete,
+    /// These are not: the sources must be looked at again.
+    Missing(HashSet<PackId>),
+}
+
+/// Checks the packs that a snapshot reaches against a view.
+#[must_use]
+pub fn validate(view: &View, reached: &HashSet<PackId>) -> Validation {
+    let mut missing = reached.clone();
+    for pack in view.index.packs() {
+        if pack.present && !pack.tombstoned {
+            missing.remove(&pack.listed.id);
+        }
+    }
+    if missing.is_empty() { Validation::Complete } else { Validation::Missing(missing) }
+}
+
+impl Repository {
+    fn header(&self, kind: RecordKind, domain: &DomainId, sequence: u64, epoch: u32) -> EnvelopeHeader {
+        EnvelopeHeader {
+            kind,
+            repository: self.config.repository_id,
+            domain: *domain,
+            author: self.identity(),
+            sequence,
+            epoch,
+        }
+    }
+
+    /// Writes the record that a run began, or how it failed. It is the probe of the commit too.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn publish_run(&self, domain: &DomainId, run: &Run) -> Result<Name> {
+        let (epoch, public) = self.metadata_public()?;
+        let header = self.header(RecordKind::Run, domain, 0, epoch);
+        let sealed = envelope::seal(&header, &Sealer::Public(public), self.signer(), &run.encode())?;
+        let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+        let name = Name::run(domain, &self.identity(), &id);
+        self.store.create(&name, Bytes::from(sealed))?;
+        Ok(name)
+    }
+
+    /// Writes an index object for packs that the store has acknowledged.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn publish_index(&self, domain: &DomainId, packs: &[IndexedPack]) -> Result<Name> {
+        let header = self.header(RecordKind::Index, domain, 0, 0);
+        let key = self.index_key(domain)?;
+        let sealed =
+            envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), self.signer(), &encode_index(packs))?;
+        let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+        let name = Name::index(domain, &self.identity(), &id);
+        self.cache.keep_object(&id, &sealed);
+        self.store.create(&name, Bytes::from(sealed))?;
+        Ok(name)
+    }
+
+    /// Writes the snapshot, unless the commit window has closed since the view began: then `None`.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn publish_snapshot(
+        &self,
+        domain: &DomainId,
+        (sequence, snapshot): (u64, &Snapshot),
+        view_begun: Duration,
+    ) -> Result<Option<(Name, ObjectId)>> {
+        let (epoch, public) = self.metadata_public()?;
+        let header = self.header(RecordKind::Snapshot, domain, sequence, epoch);
+        let sealed = envelope::seal(&header, &Sealer::Public(public), self.signer(), &snapshot.encode())?;
+        let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+        let name = Name::snapshot(domain, &self.identity(), sequence, &id);
+        let window = Duration::from_secs(self.config.commit_window_seconds);
+        if self.clock.elapsed().saturating_sub(view_begun) >= window {
+            return Ok(None);
+        }
+        self.store.create(&name, Bytes::from(sealed))?;
+        Ok(Some((name, id)))
+    }
+
+    /// Whether the snapshot was in time by the storage's own clock, and acknowledged in time by ours.
+    ///
+    /// # Errors
+    /// Storage trouble; the snapshot or the probe is not there although its write was acknowledged.
+    pub fn in_time(&self, probe: &Name, snapshot: &Name, view_begun: Duration) -> Result<bool> {
+        let stamp = |name: &Name| -> Result<Timestamp> {
+            let listed = self.store.head(name)?.ok_or_else(|| {
+                Error::new(ErrorKind::Failed, format!("{name} is not there although its write was acknowledged"))
+                    .with_remedy("Do not trust this storage until its operator has explained it")
+            })?;
+            Ok(listed.modified)
+        };
+        let apart = stamp(snapshot)?.seconds - stamp(probe)?.seconds;
+        let window = i64::try_from(self.config.commit_window_seconds).unwrap_or(i64::MAX);
+        let grace = Duration::from_secs(self.config.minimum_grace_seconds / 4);
+        Ok(apart <= window && self.clock.elapsed().saturating_sub(view_begun) < grace)
+    }
+}

@@ -1,0 +1,255 @@
+//! Packs being written: many frames in one object. Promise: nothing is uploaded that was not
+//! decrypted, decompressed and hashed again before, and a pack is listed only when it is complete.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::section::{Place, Section};
+use crate::{
+    compress::{Codec, Decompressor},
+    crypto::{ChunkIdKey, IndexKey, NodeKey, SealKey, SigningKey},
+    error::{Error, ErrorKind, Result},
+    format::{
+        envelope::{self, EnvelopeHeader, RecordKind, Sealer},
+        pack::{
+            Blob, Directory, Frame, IndexedPack, PackKind, SectionHeader, TRAILER_LEN, Trailer, padded_length,
+        },
+        wire::Writer,
+    },
+    id::{BlobId, PackId},
+    limits,
+};
+
+/// What names the blobs of a pack.
+#[derive(Debug)]
+pub enum BlobKey<'a> {
+    /// Chunks.
+    Chunk(&'a ChunkIdKey),
+    /// Nodes.
+    Node(&'a NodeKey),
+}
+
+impl BlobKey<'_> {
+    /// The id of a blob.
+    #[must_use]
+    pub fn id(&self, plain: &[u8]) -> BlobId {
+        match self {
+            Self::Chunk(key) => key.id(plain),
+            Self::Node(key) => key.id(plain),
+        }
+    }
+}
+
+/// Everything that sealing a pack takes.
+#[derive(Debug)]
+pub struct PackKeys<'a> {
+    /// Where the pack belongs.
+    pub place: Place,
+    /// What its frames hold.
+    pub kind: PackKind,
+    /// Names its blobs.
+    pub blobs: BlobKey<'a>,
+    /// The epoch and the public key that sections are sealed to.
+    pub epoch: u32,
+    /// See `epoch`.
+    pub public: &'a SealKey,
+    /// Seals its directory.
+    pub index: &'a IndexKey,
+    /// Signs its directory.
+    pub signer: &'a SigningKey,
+}
+
+/// A complete pack, ready to be uploaded.
+#[derive(Debug)]
+pub struct FinishedPack {
+    /// As the index will list it.
+    pub listed: IndexedPack,
+    /// Its bytes, in pieces.
+    pub pieces: Vec<Bytes>,
+}
+
+/// A pack that still takes frames, or waits for some.
+struct OpenPack {
+    header: SectionHeader,
+    section: Arc<Section>,
+    next_offset: usize,
+    frames: Vec<(Frame, Bytes)>,
+    reserved: u32,
+    closed: bool,
+}
+
+/// Takes frames from any thread and gives complete packs.
+pub struct PackWriter<'a> {
+    keys: PackKeys<'a>,
+    target: usize,
+    current: Mutex<Option<Arc<Mutex<OpenPack>>>>,
+}
+
+impl std::fmt::Debug for PackWriter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PackWriter").field("kind", &self.keys.kind).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> PackWriter<'a> {
+    /// A writer of packs that are closed at `target` bytes.
+    #[must_use]
+    pub const fn new(keys: PackKeys<'a>, target: usize) -> Self {
+        Self { keys, target, current: Mutex::new(None) }
+    }
+
+    /// Seals one frame. `stored` is the compressed form of what `blobs` name in order. A pack that
+    /// became complete is handed back.
+    ///
+    /// # Errors
+    /// The frame does not come back as what went in: a compressor or memory that cannot be trusted.
+    pub fn add(
+        &self,
+        blobs: Vec<Blob>,
+        (codec, stored): (Codec, Vec<u8>),
+        check: &mut Decompressor,
+    ) -> Result<Vec<FinishedPack>> {
+        let mut finished = Vec::new();
+        let (pack, counter, offset) = self.reserve(stored.len() + crate::format::pack::TAG_LEN, &mut finished)?;
+        let section = Arc::clone(&lock(&pack).section);
+        let sealed = section.seal_frame(counter, &stored)?;
+        drop(stored);
+        let length = u32::try_from(sealed.len()).map_err(too_large)?;
+        let frame =
+            Frame { section: 0, counter, offset, length, codec, hash: *blake3::hash(&sealed).as_bytes(), blobs };
+        self.verify(&section, &frame, &sealed, check)?;
+        let mut open = lock(&pack);
+        open.frames.push((frame, Bytes::from(sealed)));
+        if open.closed && open.frames.len() == open.reserved as usize {
+            finished.push(self.finish_pack(&mut open)?);
+        }
+        drop(open);
+        Ok(finished)
+    }
+
+    /// A place for a frame of `length` bytes: its pack, its counter, its offset.
+    fn reserve(
+        &self,
+        length: usize,
+        finished: &mut Vec<FinishedPack>,
+    ) -> Result<(Arc<Mutex<OpenPack>>, u32, u32)> {
+        let mut current = lock(&self.current);
+        let full = current.as_ref().is_some_and(|pack| {
+            let open = lock(pack);
+            open.next_offset + length > self.target || open.reserved as usize >= limits::PACK_FRAMES_MAX
+        });
+        if full {
+            finished.extend(self.close(&mut current)?);
+        }
+        let pack = if let Some(pack) = current.as_ref() {
+            Arc::clone(pack)
+        } else {
+            let pack = Arc::new(Mutex::new(self.open_pack()?));
+            *current = Some(Arc::clone(&pack));
+            pack
+        };
+        let mut open = lock(&pack);
+        let counter = open.reserved;
+        let offset = u32::try_from(open.next_offset).map_err(too_large)?;
+        open.reserved += 1;
+        open.next_offset += length;
+        drop(open);
+        Ok((pack, counter, offset))
+    }
+
+    fn open_pack(&self) -> Result<OpenPack> {
+        let PackKeys { place, kind, epoch, public, signer, .. } = &self.keys;
+        let (header, section) = Section::create(*place, *kind, signer.identity(), (*epoch, public))?;
+        let next_offset = header.encode().len();
+        let section = Arc::new(section);
+        Ok(OpenPack { header, section, next_offset, frames: Vec::new(), reserved: 0, closed: false })
+    }
+
+    /// No more frames for the current pack. It is complete when every reserved one arrived.
+    fn close(&self, current: &mut Option<Arc<Mutex<OpenPack>>>) -> Result<Option<FinishedPack>> {
+        let Some(pack) = current.take() else { return Ok(None) };
+        let mut open = lock(&pack);
+        open.closed = true;
+        if open.frames.len() == open.reserved as usize { self.finish_pack(&mut open).map(Some) } else { Ok(None) }
+    }
+
+    /// Closes the current pack; call it when no other thread adds frames.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn flush(&self) -> Result<Option<FinishedPack>> {
+        self.close(&mut lock(&self.current))
+    }
+
+    fn verify(&self, section: &Section, frame: &Frame, sealed: &[u8], check: &mut Decompressor) -> Result<()> {
+        let broken = || {
+            Error::new(ErrorKind::Failed, "a frame that was just sealed does not open to what went in")
+                .with_remedy("The memory or processor of this machine may be faulty: test it before you rely on it")
+        };
+        let stored = section.open_frame(frame.counter, sealed).map_err(|e| broken().with_source(e))?;
+        let plain =
+            check.decompress(frame.codec, stored, frame.plain_length()).map_err(|e| broken().with_source(e))?;
+        let mut rest = &plain[..];
+        for blob in &frame.blobs {
+            let (head, tail) = rest.split_at_checked(blob.length as usize).ok_or_else(broken)?;
+            if self.keys.blobs.id(head) != blob.id {
+                return Err(broken());
+            }
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn finish_pack(&self, open: &mut OpenPack) -> Result<FinishedPack> {
+        let mut frames = std::mem::take(&mut open.frames);
+        frames.sort_by_key(|(frame, _)| frame.offset);
+        let header = open.header.clone();
+        let mut pieces = vec![Bytes::from(header.encode())];
+        let mut directory = Directory { sections: vec![header], frames: Vec::with_capacity(frames.len()) };
+        for (frame, sealed) in frames {
+            directory.frames.push(frame);
+            pieces.push(sealed);
+        }
+        let mut plain = Writer::new();
+        directory.encode_into(&mut plain);
+        let sealed = envelope::seal(
+            &EnvelopeHeader {
+                kind: RecordKind::Directory,
+                repository: self.keys.place.repository,
+                domain: self.keys.place.domain,
+                author: self.keys.signer.identity(),
+                sequence: 0,
+                epoch: 0,
+            },
+            &Sealer::Symmetric(self.keys.index.as_bytes()),
+            self.keys.signer,
+            &plain.finish(),
+        )?;
+        let offset = open.next_offset;
+        let used = offset + sealed.len() + TRAILER_LEN;
+        let size = padded_length(used);
+        let trailer = Trailer {
+            offset: u32::try_from(offset).map_err(too_large)?,
+            length: u32::try_from(sealed.len()).map_err(too_large)?,
+        };
+        pieces.push(Bytes::from(sealed));
+        pieces.push(Bytes::from(vec![0; size - used]));
+        pieces.push(Bytes::from(trailer.encode()));
+        let mut hasher = blake3::Hasher::new();
+        for piece in &pieces {
+            hasher.update(piece);
+        }
+        let id = PackId::new(*hasher.finalize().as_bytes());
+        let size = u32::try_from(size).map_err(too_large)?;
+        Ok(FinishedPack { listed: IndexedPack { id, size, kind: self.keys.kind, directory }, pieces })
+    }
+}
+
+fn too_large(error: std::num::TryFromIntError) -> Error {
+    Error::new(ErrorKind::Failed, "a pack grew beyond 4 GiB").with_source(error)
+}

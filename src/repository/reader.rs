@@ -1,0 +1,156 @@
+//! Reading blobs back. Every byte is checked: the frame against the hash in its directory, the
+//! ciphertext by GCM, each blob against its keyed id.
+
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Repository,
+    index::{Index, KnownPack, Location},
+    manifest::NodeSource,
+    section::check_ciphertext,
+};
+use crate::{
+    compress::Decompressor,
+    error::{Error, ErrorKind, Result},
+    format::{
+        node::Node,
+        pack::{Frame, PackKind, SectionHeader},
+    },
+    id::{BlobId, DomainId, PackId},
+    store::Name,
+};
+
+/// Bytes that are read ahead of a node: its neighbours are asked for next.
+const READ_AHEAD_BYTES: u64 = 4 << 20;
+/// Ranges of metadata packs that are kept.
+const RANGES_KEPT: usize = 8;
+
+impl Repository {
+    /// The name of a pack.
+    #[must_use]
+    pub fn pack_name(&self, domain: &DomainId, pack: &KnownPack) -> Name {
+        Name::pack(domain, pack.listed.kind, &pack.listed.id)
+    }
+
+    /// Opens a frame whose ciphertext was read: the plaintext of all its blobs, one after the other.
+    ///
+    /// # Errors
+    /// `Damaged` when the bytes are not those that were sealed, `Forbidden` without the content key.
+    pub fn open_frame(
+        &self,
+        domain: &DomainId,
+        (frame, section): (&Frame, &SectionHeader),
+        sealed: &[u8],
+        decompressor: &mut Decompressor,
+    ) -> Result<Vec<u8>> {
+        check_ciphertext(frame, sealed)?;
+        let private = match section.kind {
+            PackKind::Data => self.data_key(section.epoch)?,
+            PackKind::Metadata => self.metadata_key(section.epoch)?,
+        };
+        let section = self.sections.get(self.place(*domain), section, private)?;
+        let stored = section.open_frame(frame.counter, sealed)?;
+        decompressor.decompress(frame.codec, stored, frame.plain_length())
+    }
+}
+
+/// Where a blob lies in the plaintext of its frame.
+#[must_use]
+pub fn blob_range(frame: &Frame, blob: u32) -> Option<Range<usize>> {
+    let at = usize::try_from(blob).ok()?;
+    let length = frame.blobs.get(at)?.length as usize;
+    let start: usize = frame.blobs.get(..at)?.iter().map(|blob| blob.length as usize).sum();
+    Some(start..start + length)
+}
+
+struct KeptRange {
+    pack: PackId,
+    start: u64,
+    bytes: Bytes,
+}
+
+/// Reads the nodes of one domain from the repository.
+pub struct NodeReader<'a> {
+    repository: &'a Repository,
+    domain: DomainId,
+    index: &'a Index,
+    kept: Mutex<(VecDeque<KeptRange>, Decompressor)>,
+}
+
+impl std::fmt::Debug for NodeReader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeReader").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+impl<'a> NodeReader<'a> {
+    /// # Errors
+    /// No memory for a decompressor.
+    pub fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Result<Self> {
+        let kept = Mutex::new((VecDeque::new(), Decompressor::new()?));
+        Ok(Self { repository, domain, index, kept })
+    }
+
+    fn read_at(&self, id: &BlobId, at: Location) -> Result<Vec<u8>> {
+        let (pack, frame, section) = self.index.frame(at).ok_or_else(|| missing(id))?;
+        if section.kind != PackKind::Metadata {
+            return Err(Error::damaged(format!("manifest node {id}"), "the index says that it is data"));
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ranges, decompressor) = &mut *kept;
+        let (start, end) = (u64::from(frame.offset), u64::from(frame.offset) + u64::from(frame.length));
+        let covers = |range: &KeptRange| {
+            range.pack == pack.listed.id && range.start <= start && end <= range.start + range.bytes.len() as u64
+        };
+        if !ranges.iter().any(covers) {
+            let stop = (start + READ_AHEAD_BYTES).max(end).min(u64::from(pack.listed.size));
+            let name = self.repository.pack_name(&self.domain, pack);
+            let bytes = self.repository.store.read_range(&name, start..stop)?;
+            if ranges.len() >= RANGES_KEPT {
+                ranges.pop_front();
+            }
+            ranges.push_back(KeptRange { pack: pack.listed.id, start, bytes });
+        }
+        let range = ranges.iter().rev().find(|range| covers(range)).ok_or_else(|| missing(id))?;
+        let from = usize::try_from(start - range.start).unwrap_or(usize::MAX);
+        let sealed = range.bytes.slice(from..from + frame.length as usize);
+        let plain = self.repository.open_frame(&self.domain, (frame, section), &sealed, decompressor)?;
+        let wanted = blob_range(frame, at.blob).and_then(|range| plain.get(range)).ok_or_else(|| missing(id))?;
+        if self.repository.node_key(&self.domain)?.id(wanted) != *id {
+            return Err(Error::damaged(format!("manifest node {id}"), "its content is not what its id names"));
+        }
+        Ok(wanted.to_vec())
+    }
+
+    /// The plaintext of a node, from the first copy that is good.
+    ///
+    /// # Errors
+    /// The last error, when no copy is good.
+    pub fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
+        let mut result = Err(missing(id));
+        for at in self.index.locations(id) {
+            result = self.read_at(id, at);
+            match &result {
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {}
+                _ => return result,
+            }
+        }
+        result.map_err(|error| error.with_kind(ErrorKind::Damaged))
+    }
+}
+
+impl NodeSource for NodeReader<'_> {
+    fn node(&self, id: &BlobId) -> Result<Node> {
+        Node::decode(&self.plain(id)?)
+    }
+}
+
+fn missing(id: &BlobId) -> Error {
+    Error::damaged(format!("manifest node {id}"), "no index lists it")
+}

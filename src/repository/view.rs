@@ -1,0 +1,124 @@
+//! What exists now in a domain: read in the order tombstones, index, LIST of packs, so that nothing
+//! that is about to die is taken for alive. (Snapshots are read before it, by whoever needs them.)
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use super::{Repository, index::Index};
+use crate::{
+    error::{Error, Result},
+    format::{
+        envelope::{Envelope, Opener, RecordKind},
+        pack::{IndexedPack, decode_index},
+        role::Role,
+    },
+    id::{DomainId, ObjectId, PackId},
+    limits,
+    store::{Name, Parsed, Prefix},
+};
+
+/// What exists now.
+#[derive(Debug)]
+pub struct View {
+    /// Packs and blobs, each with whether it is present and not tombstoned.
+    pub index: Index,
+    /// When the view began, on the boot-time clock.
+    pub begun: Duration,
+    /// Packs that LIST shows and no index names, with their sizes.
+    pub unindexed: Vec<(PackId, u64)>,
+    /// Index objects that could not be used, and why.
+    pub damaged: Vec<Error>,
+}
+
+impl Repository {
+    /// Looks at a domain.
+    ///
+    /// # Errors
+    /// Storage trouble; a tombstone that cannot be read, since ignoring one could lose data.
+    pub fn view(&self, domain: &DomainId) -> Result<View> {
+        let begun = self.clock.elapsed();
+        let tombstoned = self.tombstoned(domain)?;
+        let (packs, damaged) = self.indexed_packs(domain)?;
+        let mut present = HashMap::new();
+        for listed in self.store.list(&Prefix::packs(domain))? {
+            if let Some(Parsed::Pack { id, .. }) = Name::parse(&listed.name).map(|name| name.parsed()) {
+                present.insert(id, listed.size);
+            }
+        }
+        let mut index = Index::default();
+        let mut seen = HashSet::new();
+        for pack in packs {
+            if seen.insert(pack.id) {
+                let there = present.remove(&pack.id) == Some(u64::from(pack.size));
+                let dying = tombstoned.contains(&pack.id);
+                index.add(pack, there, dying);
+            }
+        }
+        Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged })
+    }
+
+    /// Packs that a valid tombstone names: signed by a maintain or owner identity.
+    fn tombstoned(&self, domain: &DomainId) -> Result<HashSet<PackId>> {
+        let mut dying = HashSet::new();
+        for listed in self.store.list(&Prefix::tombstones(domain))? {
+            let Some(name) = Name::parse(&listed.name) else { continue };
+            let bytes = self.store.read(&name, limits::RECORD_BYTES_MAX)?;
+            let envelope =
+                Envelope::parse(&bytes, RecordKind::Tombstones, &self.config.repository_id, domain)?;
+            let role = self.verify_author(&envelope, domain)?;
+            if !matches!(role, Role::Maintain | Role::Owner) {
+                continue;
+            }
+            let plain = envelope.open(&Opener::Symmetric(self.index_key(domain)?.as_bytes()))?;
+            if plain.len() % PackId::LEN != 0 {
+                return Err(Error::damaged(&listed.name, "it is not a list of packs"));
+            }
+            dying.extend(plain.chunks_exact(PackId::LEN).filter_map(PackId::from_slice));
+        }
+        Ok(dying)
+    }
+
+    /// What the index objects list. A damaged one never blocks the rest.
+    fn indexed_packs(&self, domain: &DomainId) -> Result<(Vec<IndexedPack>, Vec<Error>)> {
+        let (mut packs, mut damaged) = (Vec::new(), Vec::new());
+        for listed in self.store.list(&Prefix::index(domain))? {
+            let Some(name) = Name::parse(&listed.name) else { continue };
+            let Parsed::Index { id, .. } = name.parsed() else { continue };
+            match self.read_index(domain, &name, id) {
+                Ok(more) => packs.extend(more),
+                Err(error) if error.kind() == crate::error::ErrorKind::Damaged => {
+                    damaged.push(error.context(format!("index object {}", listed.name)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((packs, damaged))
+    }
+
+    /// One index object, from the cache if it is there: its name is the hash of its bytes, so the cache
+    /// cannot lie. It counts for sections that its signer wrote; a maintain identity's for any.
+    fn read_index(&self, domain: &DomainId, name: &Name, id: ObjectId) -> Result<Vec<IndexedPack>> {
+        let bytes = match self.cache.object(&id) {
+            Some(bytes) => bytes,
+            None => {
+                let bytes = self.store.read(name, limits::INDEX_BYTES_MAX)?;
+                if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
+                    return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
+                }
+                self.cache.keep_object(&id, &bytes);
+                bytes
+            }
+        };
+        let envelope = Envelope::parse(&bytes, RecordKind::Index, &self.config.repository_id, domain)?;
+        let role = self.verify_author(&envelope, domain)?;
+        let plain = envelope.open(&Opener::Symmetric(self.index_key(domain)?.as_bytes()))?;
+        let mut packs = decode_index(&plain)?;
+        if !matches!(role, Role::Maintain | Role::Owner) {
+            let author = envelope.author();
+            packs.retain(|pack| pack.directory.sections.iter().all(|section| section.author == author));
+        }
+        Ok(packs)
+    }
+}
