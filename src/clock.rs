@@ -23,7 +23,7 @@ impl Timestamp {
 pub trait Clock: Send + Sync {
     /// The wall clock. Shown to people, never trusted for safety.
     fn now(&self) -> Timestamp;
-    /// Time since boot, including time asleep (CLOCK_BOOTTIME).
+    /// Time since boot, including time asleep (`CLOCK_BOOTTIME`).
     fn elapsed(&self) -> Duration;
     /// Waits.
     fn sleep(&self, duration: Duration);

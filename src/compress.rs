@@ -64,10 +64,9 @@ impl Compressor {
     /// zstd failed.
     pub fn compress(&mut self, plain: &[u8]) -> Result<(Codec, Vec<u8>)> {
         if self.setting != Compression::Off {
-            let packed = self
-                .encoder
-                .compress(plain)
-                .map_err(|e| Error::new(ErrorKind::Failed, "zstd could not compress a frame").with_source(e))?;
+            let packed = self.encoder.compress(plain).map_err(|e| {
+                Error::new(ErrorKind::Failed, "zstd could not compress a frame").with_source(e)
+            })?;
             if packed.len() < plain.len() {
                 return Ok((Codec::Zstd, packed));
             }

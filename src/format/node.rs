@@ -56,6 +56,9 @@ pub enum Node {
     Lists(u8, Vec<ListChild>),
 }
 
+/// Name and value of each extended attribute.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Compares two paths component by component: `a/b` comes before `a-b`.
 #[must_use]
 pub fn compare_paths(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
@@ -147,7 +150,10 @@ impl Node {
             3 => {
                 let mut chunks = Vec::new();
                 for _ in 0..reader.count(NODE_ITEMS_MAX)? {
-                    chunks.push(ChunkRef { id: BlobId::new(reader.array()?), length: decode_length(&mut reader)? });
+                    chunks.push(ChunkRef {
+                        id: BlobId::new(reader.array()?),
+                        length: decode_length(&mut reader)?,
+                    });
                 }
                 Self::Chunks(chunks)
             }
@@ -239,9 +245,27 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     }
 }
 
-fn write_entry(e: &mut Encoder<&mut Vec<u8>>, entry: &Entry) -> std::result::Result<(), encode::Error<std::convert::Infallible>> {
+fn write_entry(
+    e: &mut Encoder<&mut Vec<u8>>,
+    entry: &Entry,
+) -> std::result::Result<(), encode::Error<std::convert::Infallible>> {
     let Entry { path: _, metadata, content, changed_while_read, error } = entry;
-    let Metadata { kind, mode, uid, gid, user, group, mtime, ctime, btime, inode, device_key, links, size, .. } = metadata;
+    let Metadata {
+        kind,
+        mode,
+        uid,
+        gid,
+        user,
+        group,
+        mtime,
+        ctime,
+        btime,
+        inode,
+        device_key,
+        links,
+        size,
+        ..
+    } = metadata;
     let Metadata { link_target, device_number, xattrs, flags, .. } = metadata;
     e.begin_map()?;
     e.u8(0)?.u8(kind_code(*kind))?.u8(1)?.u32(*mode)?.u8(2)?.u32(*uid)?.u8(3)?.u32(*gid)?;
@@ -257,7 +281,9 @@ fn write_entry(e: &mut Encoder<&mut Vec<u8>>, entry: &Entry) -> std::result::Res
         }
     }
     e.u8(9)?.u64(*inode)?.u8(10)?.u64(*device_key)?;
-    for (key, value, default) in [(11, *links, 1), (12, *size, 0), (14, *device_number, 0), (16, u64::from(*flags), 0)] {
+    for (key, value, default) in
+        [(11, *links, 1), (12, *size, 0), (14, *device_number, 0), (16, u64::from(*flags), 0)]
+    {
         if value != default {
             e.u8(key)?.u64(value)?;
         }
@@ -319,7 +345,9 @@ fn decode_entry(path: Vec<u8>, bytes: &[u8]) -> Result<Entry> {
         changed_while_read: false,
         error: None,
     };
-    let damaged = |e: decode::Error| Error::damaged("a manifest entry", "it is not a valid map").with_source(e.to_string());
+    let damaged = |e: decode::Error| {
+        Error::damaged("a manifest entry", "it is not a valid map").with_source(e.to_string())
+    };
     let mut decoder = Decoder::new(bytes);
     read_entry(&mut decoder, &mut entry).map_err(damaged)?;
     if decoder.position() != bytes.len() {
@@ -388,7 +416,7 @@ fn read_entry(d: &mut Decoder<'_>, entry: &mut Entry) -> std::result::Result<(),
     d.skip()
 }
 
-fn read_xattrs(d: &mut Decoder<'_>) -> std::result::Result<Vec<(Vec<u8>, Vec<u8>)>, decode::Error> {
+fn read_xattrs(d: &mut Decoder<'_>) -> std::result::Result<Xattrs, decode::Error> {
     let count = d.array()?.ok_or_else(|| decode::Error::message("attributes have a count"))?;
     let mut xattrs = Vec::new();
     for _ in 0..count {
@@ -431,7 +459,10 @@ mod tests {
         let nodes = [
             Node::Leaf(vec![entry("a"), entry("a/b"), entry("a-b")]),
             Node::Leaf(Vec::new()),
-            Node::Branch(1, vec![Child { first: b"a/b".to_vec(), id: BlobId::new([1; 32]), entries: 3, bytes: 4 }]),
+            Node::Branch(
+                1,
+                vec![Child { first: b"a/b".to_vec(), id: BlobId::new([1; 32]), entries: 3, bytes: 4 }],
+            ),
             Node::Chunks(vec![ChunkRef { id: BlobId::new([1; 32]), length: 5 }]),
             Node::Lists(2, vec![ListChild { id: BlobId::new([1; 32]), chunks: 5, bytes: 1 << 40 }]),
         ];

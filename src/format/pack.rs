@@ -227,7 +227,8 @@ fn decode_frame(reader: &mut Reader<'_>, sections: usize) -> Result<Frame> {
     for _ in 0..count {
         blobs.push(Blob { id: BlobId::new(reader.array()?), length: reader.number32()? });
     }
-    let section = u16::try_from(section).map_err(|_: std::num::TryFromIntError| reader.damaged("too many sections"))?;
+    let section = u16::try_from(section)
+        .map_err(|_error: std::num::TryFromIntError| reader.damaged("too many sections"))?;
     let frame = Frame { section, counter, offset, length, codec, hash, blobs };
     let end = u64::from(offset) + u64::from(length);
     let plain: u64 = frame.blobs.iter().map(|blob| u64::from(blob.length)).sum();
@@ -267,7 +268,8 @@ impl Trailer {
     /// `Damaged` when this is not the end of a pack.
     pub fn decode(pack: &[u8]) -> Result<Self> {
         let object = "a pack";
-        let start = pack.len().checked_sub(TRAILER_LEN).ok_or_else(|| Error::damaged(object, "it is too short"))?;
+        let start =
+            pack.len().checked_sub(TRAILER_LEN).ok_or_else(|| Error::damaged(object, "it is too short"))?;
         let mut reader = Reader::new(&pack[start..], object);
         if reader.array()? != MAGIC || reader.array()? != [VERSION, 0, 0, 0] {
             return Err(reader.damaged("it does not end in a pack trailer of format 1"));
@@ -325,7 +327,8 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<IndexedPack>> {
         let id = PackId::new(reader.array()?);
         let size = reader.u32()?;
         let code = reader.u8()?;
-        let kind = PackKind::from_code(code).ok_or_else(|| reader.damaged("the kind of a pack is unknown"))?;
+        let kind =
+            PackKind::from_code(code).ok_or_else(|| reader.damaged("the kind of a pack is unknown"))?;
         let directory = Directory::decode_from(&mut reader)?;
         let outside = |frame: &Frame| u64::from(frame.offset) + u64::from(frame.length) > u64::from(size);
         if directory.frames.iter().any(outside) || directory.sections.iter().any(|s| s.kind != kind) {

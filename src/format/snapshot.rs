@@ -77,7 +77,8 @@ impl Snapshot {
     }
 
     fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
-        let Self { previous, registry, replaces, time, host, user, tags, sources, root, statistics, .. } = self;
+        let Self { previous, registry, replaces, time, host, user, tags, sources, root, statistics, .. } =
+            self;
         let Self { unreadable, unreadable_named, program, nonce, .. } = self;
         let Statistics { entries, files, bytes, files_unchanged, bytes_new, bytes_stored } = statistics;
         e.begin_map()?;
@@ -113,8 +114,9 @@ impl Snapshot {
     /// `Damaged` when it is not a snapshot record.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut d = Decoder::new(bytes);
-        Self::read(&mut d)
-            .map_err(|e| Error::damaged("a snapshot record", "it is not a valid map").with_source(e.to_string()))
+        Self::read(&mut d).map_err(|e| {
+            Error::damaged("a snapshot record", "it is not a valid map").with_source(e.to_string())
+        })
     }
 
     fn read(d: &mut Decoder<'_>) -> Decoded<Self> {
@@ -174,7 +176,9 @@ impl Snapshot {
 }
 
 fn read_array<const N: usize>(d: &mut Decoder<'_>) -> Decoded<[u8; N]> {
-    d.bytes()?.try_into().map_err(|_: std::array::TryFromSliceError| decode::Error::message("wrong length"))
+    d.bytes()?
+        .try_into()
+        .map_err(|_error: std::array::TryFromSliceError| decode::Error::message("wrong length"))
 }
 
 fn read_id(d: &mut Decoder<'_>) -> Decoded<ObjectId> {
@@ -233,8 +237,15 @@ impl Run {
             let (seconds, host, command) = (d.i64()?, d.str()?.to_owned(), d.str()?.to_owned());
             let (code, message) = (d.u8()?, d.str()?.to_owned());
             let failure = (code != 0).then_some((code, message));
-            Ok(Self { time: Timestamp::from_seconds(seconds), host, command, failure, nonce: read_array(&mut d)? })
+            Ok(Self {
+                time: Timestamp::from_seconds(seconds),
+                host,
+                command,
+                failure,
+                nonce: read_array(&mut d)?,
+            })
         };
-        read().map_err(|e| Error::damaged("a run record", "it is not a valid list").with_source(e.to_string()))
+        read()
+            .map_err(|e| Error::damaged("a run record", "it is not a valid list").with_source(e.to_string()))
     }
 }

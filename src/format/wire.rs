@@ -96,7 +96,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// `Damaged` when they are not there.
     pub fn raw(&mut self, length: usize) -> Result<&'a [u8]> {
-        let (head, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.damaged("it ends too early"))?;
+        let (head, rest) =
+            self.rest.split_at_checked(length).ok_or_else(|| self.damaged("it ends too early"))?;
         self.rest = rest;
         Ok(head)
     }
@@ -107,7 +108,7 @@ impl<'a> Reader<'a> {
     /// `Damaged` when they are not there.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let bytes = self.raw(N)?;
-        bytes.try_into().map_err(|_: std::array::TryFromSliceError| self.damaged("it ends too early"))
+        bytes.try_into().map_err(|_error: std::array::TryFromSliceError| self.damaged("it ends too early"))
     }
 
     /// One byte.
@@ -163,7 +164,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// `Damaged` when it does not.
     pub fn number32(&mut self) -> Result<u32> {
-        u32::try_from(self.number()?).map_err(|_: std::num::TryFromIntError| self.damaged("a number is too large"))
+        u32::try_from(self.number()?)
+            .map_err(|_error: std::num::TryFromIntError| self.damaged("a number is too large"))
     }
 
     /// Bytes with their length before them, up to `max`.

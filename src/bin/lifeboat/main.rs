@@ -1,2 +1,2 @@
 //! The lifeboat program.
-fn main(){}
+fn main() {}
