@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use minicbor::{Decode, Encode};
+
 /// A point in time: seconds and nanoseconds since 1970-01-01 00:00 UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Timestamp {
     /// Whole seconds; negative before 1970.
+    #[n(0)]
     pub seconds: i64,
     /// 0 to 999,999,999.
+    #[n(1)]
     pub nanoseconds: u32,
 }
 

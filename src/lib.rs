@@ -4,6 +4,7 @@
 pub mod chunk;
 pub mod clock;
 pub mod compress;
+pub mod crypto;
 pub mod error;
 pub mod format;
 pub mod id;

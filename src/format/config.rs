@@ -1,0 +1,86 @@
+//! `config`: what anyone can read without a key. Trusted only when its root public key is the one that
+//! unlocking gave.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    id::{RepositoryId, from_hex, to_hex},
+};
+
+/// The format that this program reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// What a repository is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The format: 1.
+    pub format: u32,
+    /// Names the repository.
+    pub repository_id: RepositoryId,
+    /// Signs the registry.
+    pub root_public_key: [u8; 32],
+    /// How long a view counts, in seconds.
+    pub commit_window_seconds: u64,
+    /// The smallest grace of a tombstone, in seconds.
+    pub minimum_grace_seconds: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Text {
+    about: String,
+    format: u32,
+    repository_id: String,
+    root_public_key: String,
+    commit_window_seconds: u64,
+    minimum_grace_seconds: u64,
+}
+
+impl Config {
+    /// JSON that a person can read.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let Self { format, repository_id, root_public_key, commit_window_seconds, minimum_grace_seconds } =
+            self;
+        let text = Text {
+            about: "A lifeboat backup repository. Keep every object here as it is.".to_owned(),
+            format: *format,
+            repository_id: repository_id.to_string(),
+            root_public_key: to_hex(root_public_key),
+            commit_window_seconds: *commit_window_seconds,
+            minimum_grace_seconds: *minimum_grace_seconds,
+        };
+        let mut bytes = serde_json::to_vec_pretty(&text)
+            .unwrap_or_else(|error| unreachable!("numbers and text are always JSON: {error}"));
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// # Errors
+    /// `NoRepository` when it is of something else, `Failed` for a newer format.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let foreign = || {
+            Error::new(
+                ErrorKind::NoRepository,
+                "the object `config` there is not that of a lifeboat repository",
+            )
+            .with_remedy("Check the address: another program may keep its data there")
+        };
+        let text: Text = serde_json::from_slice(bytes).map_err(|e| foreign().with_source(e))?;
+        if text.format != FORMAT {
+            return Err(Error::new(ErrorKind::Failed, format!("the repository has format {}", text.format))
+                .with_remedy("This program reads format 1: install a newer one"));
+        }
+        let Text { commit_window_seconds, minimum_grace_seconds, .. } = text;
+        if commit_window_seconds == 0 || minimum_grace_seconds / 4 < commit_window_seconds {
+            return Err(Error::damaged("config", "its grace is less than four commit windows"));
+        }
+        Ok(Self {
+            format: text.format,
+            repository_id: RepositoryId::from_hex(&text.repository_id).ok_or_else(foreign)?,
+            root_public_key: from_hex(&text.root_public_key).ok_or_else(foreign)?,
+            commit_window_seconds,
+            minimum_grace_seconds,
+        })
+    }
+}
