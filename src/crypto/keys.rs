@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(distinct.len(), got.len());
     }
 
-    const PINNED: &str = "";
+    const PINNED: &str = "aeb71cb731ebb244f1f231366bde6ae57ffeda811520854e7e4b3f150e1898e5";
 
     #[test]
     fn no_secret_is_printed() {

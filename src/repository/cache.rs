@@ -251,7 +251,8 @@ pub struct CachedNodes<'a> {
 impl NodeSource for CachedNodes<'_> {
     fn node(&self, id: &BlobId) -> Result<Node> {
         let plain = self.file.plain(id, self.key);
-        let plain = plain.ok_or_else(|| Error::damaged(format!("cached manifest node {id}"), "it is not intact"))?;
+        let plain =
+            plain.ok_or_else(|| Error::damaged(format!("cached manifest node {id}"), "it is not intact"))?;
         Node::decode(&plain)
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Repository, view::View};
+use super::{Repository, index::Standing, view::View};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
@@ -32,7 +32,7 @@ pub enum Validation {
 pub fn validate(view: &View, reached: &HashSet<PackId>) -> Validation {
     let mut missing = reached.clone();
     for pack in view.index.packs() {
-        if pack.present && !pack.tombstoned {
+        if pack.standing == Standing::Live {
             missing.remove(&pack.listed.id);
         }
     }
@@ -111,8 +111,11 @@ impl Repository {
     pub fn in_time(&self, probe: &Name, snapshot: &Name, view_begun: Duration) -> Result<bool> {
         let stamp = |name: &Name| -> Result<Timestamp> {
             let listed = self.store.head(name)?.ok_or_else(|| {
-                Error::new(ErrorKind::Failed, format!("{name} is not there although its write was acknowledged"))
-                    .with_remedy("Do not trust this storage until its operator has explained it")
+                Error::new(
+                    ErrorKind::Failed,
+                    format!("{name} is not there although its write was acknowledged"),
+                )
+                .with_remedy("Do not trust this storage until its operator has explained it")
             })?;
             Ok(listed.modified)
         };

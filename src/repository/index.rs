@@ -10,15 +10,24 @@ use crate::{
     id::{BlobId, IdentityId, PackId},
 };
 
+/// Whether a pack can be counted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// LIST showed it with the size that the index gives, and no tombstone names it.
+    Live,
+    /// It is there, but a tombstone names it: read from it, never borrow from it.
+    Tombstoned,
+    /// It is not there, or has another size.
+    Missing,
+}
+
 /// A pack of the index and what is known of it.
 #[derive(Debug)]
 pub struct KnownPack {
     /// As the index lists it.
     pub listed: IndexedPack,
-    /// LIST showed it, with the size that the index gives.
-    pub present: bool,
-    /// A tombstone names it: never borrowed from.
-    pub tombstoned: bool,
+    /// Whether it can be counted on.
+    pub standing: Standing,
     used: AtomicBool,
 }
 
@@ -44,25 +53,28 @@ pub struct Index {
 
 impl Index {
     /// Adds a pack; one that is known already changes nothing.
-    pub fn add(&mut self, listed: IndexedPack, present: bool, tombstoned: bool) {
+    pub fn add(&mut self, listed: IndexedPack, standing: Standing) {
         let Ok(pack) = u32::try_from(self.packs.len()) else { return };
         for (frame_number, frame) in (0_u32..).zip(&listed.directory.frames) {
             for (blob_number, blob) in (0_u32..).zip(&frame.blobs) {
                 let location = Location { pack, frame: frame_number, blob: blob_number };
-                let usable = present && !tombstoned;
                 match self.first.get_mut(&blob.id) {
                     None => {
                         self.first.insert(blob.id, location);
                     }
                     Some(first) => {
                         // A live copy goes before a dead one.
-                        let old = if usable { std::mem::replace(first, location) } else { location };
+                        let old = if standing == Standing::Live {
+                            std::mem::replace(first, location)
+                        } else {
+                            location
+                        };
                         self.more.entry(blob.id).or_default().push(old);
                     }
                 }
             }
         }
-        self.packs.push(KnownPack { listed, present, tombstoned, used: AtomicBool::new(false) });
+        self.packs.push(KnownPack { listed, standing, used: AtomicBool::new(false) });
     }
 
     /// Every copy of a blob, the first one first.
@@ -98,7 +110,7 @@ impl Index {
         self.locations(id).any(|at| {
             self.frame(at).is_some_and(|(pack, _, section)| {
                 let usable =
-                    pack.present && !pack.tombstoned && section.author == author && section.kind == kind;
+                    pack.standing == Standing::Live && section.author == author && section.kind == kind;
                 if usable {
                     pack.used.store(true, Ordering::Relaxed);
                 }
@@ -110,7 +122,11 @@ impl Index {
     /// The packs that were borrowed from.
     #[must_use]
     pub fn used(&self) -> HashSet<PackId> {
-        self.packs.iter().filter(|pack| pack.used.load(Ordering::Relaxed)).map(|pack| pack.listed.id).collect()
+        self.packs
+            .iter()
+            .filter(|pack| pack.used.load(Ordering::Relaxed))
+            .map(|pack| pack.listed.id)
+            .collect()
     }
 
     /// Whether any copy of the blob is listed.

@@ -81,10 +81,14 @@ impl<'a> ManifestBuilder<'a> {
         if let Some(last) = self.leaf.last() {
             if compare_paths(&last.path, &entry.path).is_ge() {
                 let path = String::from_utf8_lossy(&entry.path).into_owned();
-                return Err(Error::new(crate::error::ErrorKind::Failed, format!("/{path} came out of order")));
+                return Err(Error::new(
+                    crate::error::ErrorKind::Failed,
+                    format!("/{path} came out of order"),
+                ));
             }
             let cut = self.key.boundary(0, &entry.path).is_multiple_of(LEAF_ENTRIES_AVERAGE);
-            if cut || self.leaf.len() >= LEAF_ENTRIES_MAX || self.leaf_bytes + weight(&entry) > LEAF_BYTES_MAX {
+            if cut || self.leaf.len() >= LEAF_ENTRIES_MAX || self.leaf_bytes + weight(&entry) > LEAF_BYTES_MAX
+            {
                 self.flush_leaf(sink)?;
             }
         }
@@ -201,7 +205,13 @@ impl ContentBuilder {
         self.push_list(0, ListChild { id, chunks: count, bytes }, key, sink)
     }
 
-    fn push_list(&mut self, level: u8, child: ListChild, key: &NodeKey, sink: &mut dyn NodeSink) -> Result<()> {
+    fn push_list(
+        &mut self,
+        level: u8,
+        child: ListChild,
+        key: &NodeKey,
+        sink: &mut dyn NodeSink,
+    ) -> Result<()> {
         let at = usize::from(level);
         if self.lists.len() == at {
             self.lists.push(Vec::new());
@@ -270,7 +280,9 @@ pub fn for_each_chunk(
         Content::List { node, chunks } => {
             let mut left = *chunks;
             list_chunks(node, limits::TREE_LEVELS_MAX + 1, source, &mut |chunk| {
-                left = left.checked_sub(1).ok_or_else(|| Error::damaged("a list of chunks", "it has too many"))?;
+                left = left
+                    .checked_sub(1)
+                    .ok_or_else(|| Error::damaged("a list of chunks", "it has too many"))?;
                 each(chunk)
             })?;
             if left == 0 { Ok(()) } else { Err(Error::damaged("a list of chunks", "it has too few")) }
@@ -297,7 +309,11 @@ fn list_chunks(
 ///
 /// # Errors
 /// What the source says.
-pub fn for_each_list_node(content: &Content, source: &dyn NodeSource, each: &mut dyn FnMut(BlobId)) -> Result<()> {
+pub fn for_each_list_node(
+    content: &Content,
+    source: &dyn NodeSource,
+    each: &mut dyn FnMut(BlobId),
+) -> Result<()> {
     fn descend(id: &BlobId, above: u8, source: &dyn NodeSource, each: &mut dyn FnMut(BlobId)) -> Result<()> {
         each(*id);
         match source.node(id)? {

@@ -4,7 +4,10 @@ use std::{fmt, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
-use self::{cache::Cache, section::{OpenSections, Place}};
+use self::{
+    cache::Cache,
+    section::{OpenSections, Place},
+};
 use crate::{
     clock::Clock,
     crypto::{ChunkKeys, IndexKey, NodeKey, OpenKey, RootSecret, SealKey, SigningKey},
@@ -31,6 +34,7 @@ pub mod reader;
 pub mod section;
 pub mod snapshots;
 pub mod unlock;
+
 pub mod view;
 
 /// Random bytes.
@@ -143,7 +147,6 @@ impl Repository {
         options: InitOptions,
         clock: &dyn Clock,
     ) -> Result<()> {
-        store.create_location()?;
         match store.read(&Name::config(), limits::RECORD_BYTES_MAX) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -155,7 +158,7 @@ impl Repository {
                 .with_remedy("Choose another place, or leave out `init`"));
             }
         }
-        let secrets = Secrets::owner(root)?;
+        let secrets = Secrets::owner(root);
         let slot = Slot::seal_passphrase(&secrets, passphrase, KdfParameters::default())?;
         store.create(&Name::slot(&slot.name()), Bytes::from(slot.encode()))?;
         let (name, sealed) = seal_registry(root, &first_registry(root, clock)?)?;
@@ -198,12 +201,16 @@ impl Repository {
         cache: Option<&Path>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        if config.root_public_key != secrets.root_public_key() || config.repository_id != secrets.repository_id() {
+        if config.root_public_key != secrets.root_public_key()
+            || config.repository_id != secrets.repository_id()
+        {
             return Err(Error::new(
                 ErrorKind::CannotUnlock,
                 "the key that was given belongs to another repository than the config names",
             )
-            .with_remedy("Check the address; if it is right, the config was replaced: `key recover --config`"));
+            .with_remedy(
+                "Check the address; if it is right, the config was replaced: `key recover --config`",
+            ));
         }
         let registry = read_registry(&store, &config, &secrets)?;
         registry.check_features()?;
@@ -258,7 +265,9 @@ impl Repository {
     pub fn own_domain(&self) -> Result<DomainId> {
         let me = self.identity();
         let certificate = self.registry.certificates.iter().find(|certificate| certificate.identity == me);
-        certificate.and_then(|certificate| certificate.domain).ok_or_else(|| self.forbidden("back up", "backup"))
+        certificate
+            .and_then(|certificate| certificate.domain)
+            .ok_or_else(|| self.forbidden("back up", "backup"))
     }
 
     /// The error for what this role may not do.
@@ -340,7 +349,9 @@ impl Repository {
         let certificate = self.registry.certificates.iter().find(|known| known.identity == author);
         let certificate = certificate
             .filter(|known| known.role != Role::Backup || known.domain == Some(*domain))
-            .ok_or_else(|| Error::damaged("a signed object", format!("{author} is not certified for its domain")))?;
+            .ok_or_else(|| {
+                Error::damaged("a signed object", format!("{author} is not certified for its domain"))
+            })?;
         envelope.verify(&certificate.key()?)?;
         Ok(certificate.role)
     }
@@ -352,14 +363,17 @@ fn read_registry(store: &Store, config: &Config, secrets: &Secrets) -> Result<Re
         let Some(name) = Name::parse(&listed.name) else { continue };
         if let Parsed::Registry { number, id } = name.parsed() {
             // Of two with one number the lower id counts: whoever lost the race wrote a further one.
-            if newest.as_ref().is_none_or(|(best, _, other)| number > *best || number == *best && id < *other) {
+            if newest.as_ref().is_none_or(|(best, _, other)| number > *best || number == *best && id < *other)
+            {
                 newest = Some((number, name, id));
             }
         }
     }
     let (number, name, _) = newest.ok_or_else(|| {
         Error::new(ErrorKind::Damaged, format!("the registry of {} is missing", store.location_text()))
-            .with_remedy("Its objects were deleted: rebuild it with `key recover --config` and the recovery words")
+            .with_remedy(
+                "Its objects were deleted: rebuild it with `key recover --config` and the recovery words",
+            )
     })?;
     let bytes = store.read(&name, limits::RECORD_BYTES_MAX)?;
     let none = DomainId::new([0; 8]);

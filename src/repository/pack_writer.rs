@@ -115,13 +115,21 @@ impl<'a> PackWriter<'a> {
         check: &mut Decompressor,
     ) -> Result<Vec<FinishedPack>> {
         let mut finished = Vec::new();
-        let (pack, counter, offset) = self.reserve(stored.len() + crate::format::pack::TAG_LEN, &mut finished)?;
+        let (pack, counter, offset) =
+            self.reserve(stored.len() + crate::format::pack::TAG_LEN, &mut finished)?;
         let section = Arc::clone(&lock(&pack).section);
         let sealed = section.seal_frame(counter, &stored)?;
         drop(stored);
         let length = u32::try_from(sealed.len()).map_err(too_large)?;
-        let frame =
-            Frame { section: 0, counter, offset, length, codec, hash: *blake3::hash(&sealed).as_bytes(), blobs };
+        let frame = Frame {
+            section: 0,
+            counter,
+            offset,
+            length,
+            codec,
+            hash: *blake3::hash(&sealed).as_bytes(),
+            blobs,
+        };
         self.verify(&section, &frame, &sealed, check)?;
         let mut open = lock(&pack);
         open.frames.push((frame, Bytes::from(sealed)));
@@ -175,7 +183,11 @@ impl<'a> PackWriter<'a> {
         let Some(pack) = current.take() else { return Ok(None) };
         let mut open = lock(&pack);
         open.closed = true;
-        if open.frames.len() == open.reserved as usize { self.finish_pack(&mut open).map(Some) } else { Ok(None) }
+        if open.frames.len() == open.reserved as usize {
+            self.finish_pack(&mut open).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Closes the current pack; call it when no other thread adds frames.
@@ -186,14 +198,23 @@ impl<'a> PackWriter<'a> {
         self.close(&mut lock(&self.current))
     }
 
-    fn verify(&self, section: &Section, frame: &Frame, sealed: &[u8], check: &mut Decompressor) -> Result<()> {
+    fn verify(
+        &self,
+        section: &Section,
+        frame: &Frame,
+        sealed: &[u8],
+        check: &mut Decompressor,
+    ) -> Result<()> {
         let broken = || {
             Error::new(ErrorKind::Failed, "a frame that was just sealed does not open to what went in")
-                .with_remedy("The memory or processor of this machine may be faulty: test it before you rely on it")
+                .with_remedy(
+                    "The memory or processor of this machine may be faulty: test it before you rely on it",
+                )
         };
         let stored = section.open_frame(frame.counter, sealed).map_err(|e| broken().with_source(e))?;
-        let plain =
-            check.decompress(frame.codec, stored, frame.plain_length()).map_err(|e| broken().with_source(e))?;
+        let plain = check
+            .decompress(frame.codec, stored, frame.plain_length())
+            .map_err(|e| broken().with_source(e))?;
         let mut rest = &plain[..];
         for blob in &frame.blobs {
             let (head, tail) = rest.split_at_checked(blob.length as usize).ok_or_else(broken)?;

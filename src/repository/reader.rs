@@ -106,7 +106,9 @@ impl<'a> NodeReader<'a> {
         let (ranges, decompressor) = &mut *kept;
         let (start, end) = (u64::from(frame.offset), u64::from(frame.offset) + u64::from(frame.length));
         let covers = |range: &KeptRange| {
-            range.pack == pack.listed.id && range.start <= start && end <= range.start + range.bytes.len() as u64
+            range.pack == pack.listed.id
+                && range.start <= start
+                && end <= range.start + range.bytes.len() as u64
         };
         if !ranges.iter().any(covers) {
             let stop = (start + READ_AHEAD_BYTES).max(end).min(u64::from(pack.listed.size));
@@ -121,9 +123,13 @@ impl<'a> NodeReader<'a> {
         let from = usize::try_from(start - range.start).unwrap_or(usize::MAX);
         let sealed = range.bytes.slice(from..from + frame.length as usize);
         let plain = self.repository.open_frame(&self.domain, (frame, section), &sealed, decompressor)?;
-        let wanted = blob_range(frame, at.blob).and_then(|range| plain.get(range)).ok_or_else(|| missing(id))?;
+        let wanted =
+            blob_range(frame, at.blob).and_then(|range| plain.get(range)).ok_or_else(|| missing(id))?;
         if self.repository.node_key(&self.domain)?.id(wanted) != *id {
-            return Err(Error::damaged(format!("manifest node {id}"), "its content is not what its id names"));
+            return Err(Error::damaged(
+                format!("manifest node {id}"),
+                "its content is not what its id names",
+            ));
         }
         Ok(wanted.to_vec())
     }

@@ -42,11 +42,13 @@ impl Repository {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn snapshot_names(&self, domain: &DomainId, identity: Option<&IdentityId>) -> Result<Vec<SnapshotName>> {
-        let prefix = identity.map_or_else(
-            || Prefix::snapshots(domain),
-            |identity| Prefix::snapshots_of(domain, identity),
-        );
+    pub fn snapshot_names(
+        &self,
+        domain: &DomainId,
+        identity: Option<&IdentityId>,
+    ) -> Result<Vec<SnapshotName>> {
+        let prefix = identity
+            .map_or_else(|| Prefix::snapshots(domain), |identity| Prefix::snapshots_of(domain, identity));
         let mut names = Vec::new();
         for listed in self.store.list(&prefix)? {
             let Some(name) = Name::parse(&listed.name) else { continue };

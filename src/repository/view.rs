@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Repository, index::Index};
+use super::{
+    Repository,
+    index::{Index, Standing},
+};
 use crate::{
     error::{Error, Result},
     format::{
@@ -52,8 +55,12 @@ impl Repository {
         for pack in packs {
             if seen.insert(pack.id) {
                 let there = present.remove(&pack.id) == Some(u64::from(pack.size));
-                let dying = tombstoned.contains(&pack.id);
-                index.add(pack, there, dying);
+                let standing = match (there, tombstoned.contains(&pack.id)) {
+                    (true, false) => Standing::Live,
+                    (true, true) => Standing::Tombstoned,
+                    (false, _) => Standing::Missing,
+                };
+                index.add(pack, standing);
             }
         }
         Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged })
@@ -108,7 +115,7 @@ impl Repository {
                     return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
                 }
                 self.cache.keep_object(&id, &bytes);
-                bytes
+                bytes.to_vec()
             }
         };
         let envelope = Envelope::parse(&bytes, RecordKind::Index, &self.config.repository_id, domain)?;

@@ -1,0 +1,125 @@
+//! From what a user has to the secrets of an identity.
+
+use zeroize::Zeroizing;
+
+use super::Repository;
+use crate::{
+    crypto::RootSecret,
+    error::{Error, ErrorKind, Result},
+    format::{
+        config::Config,
+        secrets::Secrets,
+        slot::{AccessKey, Slot},
+    },
+    limits,
+    store::{Name, Prefix, Store},
+};
+
+/// What a user has.
+pub enum Credential {
+    /// A passphrase, and the slot to try it on, if one was named.
+    Passphrase(Zeroizing<String>, Option<String>),
+    /// An access key in text form.
+    AccessKey(Zeroizing<String>),
+    /// The 24 recovery words.
+    Words(Zeroizing<String>),
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Passphrase(..) => "Passphrase(..)",
+            Self::AccessKey(_) => "AccessKey(..)",
+            Self::Words(_) => "Words(..)",
+        })
+    }
+}
+
+fn cannot(message: &str, remedy: &str) -> Error {
+    Error::new(ErrorKind::CannotUnlock, message).with_remedy(remedy)
+}
+
+fn read_slot(store: &Store, name: &str) -> Result<Slot> {
+    Slot::decode(&store.read(&Name::slot(name), limits::RECORD_BYTES_MAX)?)
+}
+
+impl Repository {
+    /// The secrets that a credential unlocks.
+    ///
+    /// # Errors
+    /// `CannotUnlock` when it does not; storage trouble.
+    pub fn unlock(store: &Store, config: &Config, credential: &Credential) -> Result<Secrets> {
+        match credential {
+            Credential::Words(words) => {
+                let root = RootSecret::from_words(words)?;
+                if root.repository_id() != config.repository_id {
+                    return Err(cannot(
+                        "these recovery words belong to another repository",
+                        "Check the address of the repository, or take the words of this one",
+                    ));
+                }
+                Ok(Secrets::owner(&root))
+            }
+            Credential::AccessKey(text) => {
+                let access = AccessKey::parse(text)?;
+                let gone = || {
+                    cannot(
+                        "the key slot of this access key is gone",
+                        "It was revoked: ask the owner for a new one",
+                    )
+                };
+                let slot = read_slot(store, &access.slot);
+                let slot = slot.map_err(|e| if e.kind() == ErrorKind::NotFound { gone() } else { e })?;
+                slot.open_access_key(&access)?.ok_or_else(|| {
+                    cannot("the access key does not open its slot", "Ask the owner for a new one")
+                })
+            }
+            Credential::Passphrase(passphrase, named) => {
+                Self::unlock_passphrase(store, passphrase, named.as_deref())
+            }
+        }
+    }
+
+    fn unlock_passphrase(store: &Store, passphrase: &str, named: Option<&str>) -> Result<Secrets> {
+        let names: Vec<String> = match named {
+            Some(name) => vec![name.to_owned()],
+            None => {
+                let listed = store.list(&Prefix::slots())?;
+                listed
+                    .into_iter()
+                    .filter_map(|slot| Some(slot.name.strip_prefix("keys/")?.to_owned()))
+                    .collect()
+            }
+        };
+        let (mut tried, mut damaged) = (0, None);
+        for name in &names {
+            let slot = match read_slot(store, name) {
+                Ok(slot) if slot.takes_passphrase() => slot,
+                Ok(_) => continue,
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    damaged = Some(error.context(format!("keys/{name}")));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            tried += 1;
+            if tried > limits::SLOTS_TRIED_MAX {
+                return Err(cannot(
+                    "the passphrase opens none of the first 8 slots",
+                    "Name the slot with --slot",
+                ));
+            }
+            if let Some(secrets) = slot.open_passphrase(passphrase)? {
+                return Ok(secrets);
+            }
+        }
+        Err(match damaged {
+            Some(error) => error.with_kind(ErrorKind::CannotUnlock),
+            None if tried == 0 => cannot(
+                "the repository has no key slot that takes a passphrase",
+                "Use an access key, or the recovery words with --recovery-words-file",
+            ),
+            None => cannot("the passphrase is wrong", "Type it again, or use the recovery words"),
+        })
+    }
+}

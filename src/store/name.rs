@@ -1,0 +1,306 @@
+//! Names of objects: the one place that knows where everything is. No name is a folder of another.
+
+use std::fmt;
+
+use crate::{
+    format::pack::PackKind,
+    id::{DomainId, IdentityId, ObjectId, PackId, to_hex},
+};
+
+/// The name of an object, below the root of the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(String);
+
+/// A name, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// `config`
+    Config,
+    /// `keys/<slot>`
+    Slot(String),
+    /// `registry/<n>-<id>`
+    Registry {
+        /// Its number.
+        number: u64,
+        /// The BLAKE3 of its bytes.
+        id: ObjectId,
+    },
+    /// `d/<domain>/packs/<m or d>/<xx>/<id>`
+    Pack {
+        /// Its domain.
+        domain: DomainId,
+        /// What it holds.
+        kind: PackKind,
+        /// The BLAKE3 of its bytes.
+        id: PackId,
+    },
+    /// `d/<domain>/index/<writer>/<id>`
+    Index {
+        /// Its domain.
+        domain: DomainId,
+        /// Who wrote it.
+        writer: IdentityId,
+        /// The BLAKE3 of its bytes.
+        id: ObjectId,
+    },
+    /// `d/<domain>/snapshots/<identity>/<seq>-<id>`
+    Snapshot {
+        /// Its domain.
+        domain: DomainId,
+        /// Whose chain it is in.
+        identity: IdentityId,
+        /// Its number in the chain.
+        sequence: u64,
+        /// The BLAKE3 of its bytes.
+        id: ObjectId,
+    },
+    /// `d/<domain>/runs/<identity>/<id>`
+    Run {
+        /// Its domain.
+        domain: DomainId,
+        /// Who ran.
+        identity: IdentityId,
+        /// The BLAKE3 of its bytes.
+        id: ObjectId,
+    },
+    /// `d/<domain>/tombstones/<id>`
+    Tombstones {
+        /// Its domain.
+        domain: DomainId,
+        /// The BLAKE3 of its bytes.
+        id: ObjectId,
+    },
+}
+
+/// Digits of a number in a name, so that names sort as numbers do.
+const NUMBER_DIGITS: usize = 10;
+
+fn numbered(text: &str) -> Option<(u64, ObjectId)> {
+    let (number, id) = text.split_once('-')?;
+    let digits = number.len() >= NUMBER_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit());
+    let id = ObjectId::from_hex(id)?;
+    digits.then(|| number.parse().ok())?.map(|number| (number, id))
+}
+
+impl Name {
+    /// `config`
+    #[must_use]
+    pub fn config() -> Self {
+        Self("config".to_owned())
+    }
+
+    /// `keys/<slot>`
+    #[must_use]
+    pub fn slot(name: &str) -> Self {
+        Self(format!("keys/{name}"))
+    }
+
+    /// `registry/<n>-<id>`
+    #[must_use]
+    pub fn registry(number: u64, id: &ObjectId) -> Self {
+        Self(format!("registry/{number:010}-{id}"))
+    }
+
+    /// `d/<domain>/packs/<m or d>/<xx>/<id>`
+    #[must_use]
+    pub fn pack(domain: &DomainId, kind: PackKind, id: &PackId) -> Self {
+        let [first, ..] = id.as_bytes();
+        Self(format!("d/{domain}/packs/{}/{}/{id}", kind.letter(), to_hex(&[*first])))
+    }
+
+    /// `d/<domain>/index/<writer>/<id>`
+    #[must_use]
+    pub fn index(domain: &DomainId, writer: &IdentityId, id: &ObjectId) -> Self {
+        Self(format!("d/{domain}/index/{writer}/{id}"))
+    }
+
+    /// `d/<domain>/snapshots/<identity>/<seq>-<id>`
+    #[must_use]
+    pub fn snapshot(domain: &DomainId, identity: &IdentityId, sequence: u64, id: &ObjectId) -> Self {
+        Self(format!("d/{domain}/snapshots/{identity}/{sequence:010}-{id}"))
+    }
+
+    /// `d/<domain>/runs/<identity>/<id>`
+    #[must_use]
+    pub fn run(domain: &DomainId, identity: &IdentityId, id: &ObjectId) -> Self {
+        Self(format!("d/{domain}/runs/{identity}/{id}"))
+    }
+
+    /// `d/<domain>/tombstones/<id>`
+    #[must_use]
+    pub fn tombstones(domain: &DomainId, id: &ObjectId) -> Self {
+        Self(format!("d/{domain}/tombstones/{id}"))
+    }
+
+    /// A name that this format knows, in exactly the form in which it is written.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let name = Self(text.to_owned());
+        name.parsed_or_none().map(|_| name)
+    }
+
+    fn parsed_or_none(&self) -> Option<Parsed> {
+        let parts: Vec<&str> = self.0.split('/').collect();
+        let parsed = match parts[..] {
+            ["config"] => Parsed::Config,
+            ["keys", slot] if !slot.is_empty() => Parsed::Slot(slot.to_owned()),
+            ["registry", rest] => {
+                let (number, id) = numbered(rest)?;
+                Parsed::Registry { number, id }
+            }
+            ["d", domain, "packs", kind, _, id] => {
+                let kind = match kind {
+                    "d" => PackKind::Data,
+                    "m" => PackKind::Metadata,
+                    _ => return None,
+                };
+                Parsed::Pack { domain: DomainId::from_hex(domain)?, kind, id: PackId::from_hex(id)? }
+            }
+            ["d", domain, "index", writer, id] => Parsed::Index {
+                domain: DomainId::from_hex(domain)?,
+                writer: IdentityId::from_hex(writer)?,
+                id: ObjectId::from_hex(id)?,
+            },
+            ["d", domain, "snapshots", identity, rest] => {
+                let (sequence, id) = numbered(rest)?;
+                let (domain, identity) = (DomainId::from_hex(domain)?, IdentityId::from_hex(identity)?);
+                Parsed::Snapshot { domain, identity, sequence, id }
+            }
+            ["d", domain, "runs", identity, id] => Parsed::Run {
+                domain: DomainId::from_hex(domain)?,
+                identity: IdentityId::from_hex(identity)?,
+                id: ObjectId::from_hex(id)?,
+            },
+            ["d", domain, "tombstones", id] => {
+                Parsed::Tombstones { domain: DomainId::from_hex(domain)?, id: ObjectId::from_hex(id)? }
+            }
+            _ => return None,
+        };
+        let again = match &parsed {
+            Parsed::Config => Self::config(),
+            Parsed::Slot(slot) => Self::slot(slot),
+            Parsed::Registry { number, id } => Self::registry(*number, id),
+            Parsed::Pack { domain, kind, id } => Self::pack(domain, *kind, id),
+            Parsed::Index { domain, writer, id } => Self::index(domain, writer, id),
+            Parsed::Snapshot { domain, identity, sequence, id } => {
+                Self::snapshot(domain, identity, *sequence, id)
+            }
+            Parsed::Run { domain, identity, id } => Self::run(domain, identity, id),
+            Parsed::Tombstones { domain, id } => Self::tombstones(domain, id),
+        };
+        (again == *self).then_some(parsed)
+    }
+
+    /// The name, taken apart.
+    #[must_use]
+    pub fn parsed(&self) -> Parsed {
+        self.parsed_or_none().unwrap_or_else(|| unreachable!("a name is only made in a form that parses"))
+    }
+
+    /// The text of the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the name does not contain the hash of the bytes, so that a second writer could differ.
+    #[must_use]
+    pub fn is_not_content_addressed(&self) -> bool {
+        matches!(self.parsed_or_none(), Some(Parsed::Config | Parsed::Slot(_)))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A folder of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// Everything.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self(String::new())
+    }
+
+    /// Key slots.
+    #[must_use]
+    pub fn slots() -> Self {
+        Self("keys".to_owned())
+    }
+
+    /// Registries.
+    #[must_use]
+    pub fn registry() -> Self {
+        Self("registry".to_owned())
+    }
+
+    /// Packs of a domain.
+    #[must_use]
+    pub fn packs(domain: &DomainId) -> Self {
+        Self(format!("d/{domain}/packs"))
+    }
+
+    /// Index objects of a domain.
+    #[must_use]
+    pub fn index(domain: &DomainId) -> Self {
+        Self(format!("d/{domain}/index"))
+    }
+
+    /// Snapshots of a domain.
+    #[must_use]
+    pub fn snapshots(domain: &DomainId) -> Self {
+        Self(format!("d/{domain}/snapshots"))
+    }
+
+    /// Snapshots of one identity.
+    #[must_use]
+    pub fn snapshots_of(domain: &DomainId, identity: &IdentityId) -> Self {
+        Self(format!("d/{domain}/snapshots/{identity}"))
+    }
+
+    /// Tombstones of a domain.
+    #[must_use]
+    pub fn tombstones(domain: &DomainId) -> Self {
+        Self(format!("d/{domain}/tombstones"))
+    }
+
+    /// The text of the prefix.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_survive_and_strangers_are_refused() {
+        let (domain, identity) = (DomainId::new([1; 8]), IdentityId::new([2; 16]));
+        let id = ObjectId::new([3; 32]);
+        let names = [
+            Name::config(),
+            Name::slot("a-b"),
+            Name::registry(7, &id),
+            Name::pack(&domain, PackKind::Data, &PackId::new([4; 32])),
+            Name::index(&domain, &identity, &id),
+            Name::snapshot(&domain, &identity, 9, &id),
+            Name::run(&domain, &identity, &id),
+            Name::tombstones(&domain, &id),
+        ];
+        for name in names {
+            assert_eq!(Name::parse(name.as_str()), Some(name));
+        }
+        let pack =
+            Name::pack(&domain, PackKind::Data, &PackId::new([4; 32])).as_str().replace("/04/", "/05/");
+        for stranger in ["", "keys/", "config/x", "registry/1-x", "d/x/packs", "foreign.txt", pack.as_str()] {
+            assert_eq!(Name::parse(stranger), None, "{stranger}");
+        }
+    }
+}
