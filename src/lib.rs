@@ -10,5 +10,6 @@ pub mod filesystem;
 pub mod format;
 pub mod id;
 pub mod limits;
+pub mod ops;
 pub mod repository;
 pub mod store;

@@ -5,11 +5,19 @@ use std::{sync::Arc, time::Duration};
 
 use lifeboat::{
     clock::SystemClock,
+    compress::{Compression, Decompressor},
     crypto::RootSecret,
     error::{ErrorKind, Result},
-    format::role::Role,
-    repository::{InitOptions, Repository, unlock::Credential},
-    store::{Location, Name, Store, StoreOptions},
+    format::{entry::Content, pack::Frame, role::Role},
+    ops::backup::ingest::{Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
+    repository::{
+        InitOptions, Repository,
+        index::Location,
+        manifest::for_each_chunk,
+        reader::{NodeReader, blob_range},
+        unlock::Credential,
+    },
+    store::{self, Name, Store, StoreOptions},
 };
 use zeroize::Zeroizing;
 
@@ -42,7 +50,7 @@ fn passphrase(text: &str) -> Credential {
 fn in_every_store(test: impl Fn(Store)) {
     test(memory());
     let folder = tempfile::tempdir().unwrap();
-    let location = Location::parse(folder.path().to_str().unwrap()).unwrap();
+    let location = store::Location::parse(folder.path().to_str().unwrap()).unwrap();
     test(Store::open(&location, options()).unwrap());
 }
 
@@ -116,4 +124,102 @@ fn a_config_that_was_replaced_is_noticed() {
     store.delete(&Name::config()).unwrap();
     store.create(&Name::config(), forged.into()).unwrap();
     assert_eq!(open(&store, &passphrase("right")).unwrap_err().kind(), ErrorKind::CannotUnlock);
+}
+
+/// Stores `files` and publishes their index, as a backup does.
+fn store_files(repository: &Repository, files: &[Vec<u8>]) -> (Vec<Content>, u64) {
+    let domain = repository.own_domain().unwrap();
+    let view = repository.view(&domain).unwrap();
+    let keys = IngestKeys::of(repository, &domain).unwrap();
+    let uploads = repository.store.uploads(UPLOAD_BYTES_IN_FLIGHT);
+    let ingest = Ingest::new(repository, domain, &keys, &view.index, &uploads).unwrap();
+    let mut worker = Worker::new(&ingest, Compression::Auto).unwrap();
+    let mut buffer = Vec::new();
+    let contents = files.iter().map(|file| worker.content(&mut &file[..], &mut buffer).unwrap().0).collect();
+    worker.flush().unwrap();
+    drop(worker);
+    let packs = ingest.settle().unwrap();
+    if !packs.is_empty() {
+        repository.publish_index(&domain, &packs).unwrap();
+    }
+    (contents, ingest.sizes().0)
+}
+
+/// Reads a content back, frame by frame, as a restore does.
+fn load(repository: &Repository, content: &Content) -> Vec<u8> {
+    let domain = repository.own_domain().unwrap();
+    let view = repository.view(&domain).unwrap();
+    let nodes = NodeReader::new(repository, domain, &view.index).unwrap();
+    let chunk_id = repository.chunk_keys(&domain).unwrap().id;
+    let mut decompressor = Decompressor::new().unwrap();
+    let mut bytes = Vec::new();
+    for_each_chunk(content, &nodes, &mut |chunk| {
+        let at = view.index.locations(&chunk.id).next().unwrap();
+        let (pack, frame, section) = view.index.frame(at).unwrap();
+        let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.length);
+        let sealed = repository.store.read_range(&repository.pack_name(&domain, pack), range)?;
+        let plain = repository.open_frame(&domain, (frame, section), &sealed, &mut decompressor)?;
+        let chunk_bytes = &plain[blob_range(frame, at.blob).unwrap()];
+        assert_eq!(chunk_id.id(chunk_bytes), chunk.id);
+        bytes.extend_from_slice(chunk_bytes);
+        Ok(())
+    })
+    .unwrap();
+    bytes
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn files_come_back_as_they_were_and_are_stored_once() {
+    in_every_store(|store| {
+        let root = RootSecret::generate().unwrap();
+        Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+        let repository = open(&store, &passphrase("right")).unwrap();
+        // Empty, tiny, compressible, several chunks, and enough of them for list nodes.
+        let files = vec![Vec::new(), vec![7], vec![0; 3 << 20], noise(1, 5 << 20), noise(2, 90 << 20)];
+        let (contents, new) = store_files(&repository, &files);
+        assert!(matches!(contents[4], Content::List { chunks, .. } if chunks > 256));
+        assert!(new > 95 << 20);
+        for (file, content) in files.iter().zip(&contents) {
+            assert!(load(&repository, content) == *file);
+        }
+        let (again, new) = store_files(&repository, &files);
+        assert_eq!((again, new), (contents, 0), "the second time nothing is new");
+    });
+}
+
+#[test]
+fn a_flipped_bit_in_a_pack_is_never_a_wrong_byte() {
+    let store = memory();
+    let root = RootSecret::generate().unwrap();
+    Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+    let repository = open(&store, &passphrase("right")).unwrap();
+    store_files(&repository, &[noise(1, 300_000)]);
+    let domain = repository.own_domain().unwrap();
+    let view = repository.view(&domain).unwrap();
+    let (_, frame, section) = view.index.frame(Location { pack: 0, frame: 0, blob: 0 }).unwrap();
+    let name = repository.pack_name(&domain, view.index.pack(0).unwrap());
+    let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.length);
+    let sealed = store.read_range(&name, range).unwrap().to_vec();
+    let mut decompressor = Decompressor::new().unwrap();
+    repository.open_frame(&domain, (frame, section), &sealed, &mut decompressor).unwrap();
+    for at in (0..sealed.len()).step_by(997) {
+        let mut flipped = sealed.clone();
+        flipped[at] ^= 0x10;
+        let error =
+            repository.open_frame(&domain, (frame, section), &flipped, &mut decompressor).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+    }
+    // The same with a directory that vouches for the flipped byte: then the seal itself must tell.
+    let mut flipped = sealed.clone();
+    flipped[5] ^= 1;
+    let lying = Frame { hash: *blake3::hash(&flipped).as_bytes(), ..frame.clone() };
+    assert!(repository.open_frame(&domain, (&lying, section), &flipped, &mut decompressor).is_err());
+    let moved = Frame { counter: frame.counter + 1, ..frame.clone() };
+    assert!(repository.open_frame(&domain, (&moved, section), &sealed, &mut decompressor).is_err());
 }

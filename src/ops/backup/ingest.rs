@@ -1,0 +1,292 @@
+//! From plaintext to packs: cut, name, look up, gather new chunks into frames, compress, seal, upload.
+//! An [`Ingest`] is shared by all workers; each has a [`Worker`] of its own.
+
+use std::{
+    collections::HashSet,
+    io::{ErrorKind as IoErrorKind, Read},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    chunk::Chunker,
+    compress::{Compression, Compressor},
+    crypto::{ChunkKeys, IndexKey, NodeKey},
+    error::{Error, ErrorKind, Result},
+    format::{
+        entry::{ChunkRef, Content},
+        pack::{Blob, IndexedPack, PackKind},
+    },
+    id::{BlobId, DomainId, IdentityId, PackId},
+    limits,
+    repository::{
+        Repository,
+        index::Index,
+        manifest::{ContentBuilder, NodeSink},
+        pack_writer::{BlobKey, FinishedPack, PackKeys, PackWriter},
+    },
+    store::{Name, Uploads},
+};
+
+/// New chunks are compressed together until a frame holds this many bytes.
+pub const FRAME_BYTES_TARGET: usize = limits::MIB;
+/// Packs that wait to be uploaded hold at most this many bytes.
+pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * limits::PACK_BYTES_TARGET;
+
+/// The keys that a backup works with.
+#[derive(Debug)]
+pub struct IngestKeys {
+    /// Seals directories and indexes.
+    pub index: IndexKey,
+    /// Names nodes.
+    pub node: NodeKey,
+    /// Names and cuts chunks.
+    pub chunk: ChunkKeys,
+}
+
+impl IngestKeys {
+    /// The keys of a domain.
+    ///
+    /// # Errors
+    /// `Forbidden` for a role that does not hold them.
+    pub fn of(repository: &Repository, domain: &DomainId) -> Result<Self> {
+        let forbidden = |_: Error| repository.forbidden("back up", "backup");
+        Ok(Self {
+            index: repository.index_key(domain).map_err(forbidden)?,
+            node: repository.node_key(domain).map_err(forbidden)?,
+            chunk: repository.chunk_keys(domain).map_err(forbidden)?,
+        })
+    }
+}
+
+/// Everything that workers share.
+#[derive(Debug)]
+pub struct Ingest<'a> {
+    domain: DomainId,
+    author: IdentityId,
+    keys: &'a IngestKeys,
+    index: &'a Index,
+    chunker: Chunker,
+    data: PackWriter<'a>,
+    metadata: PackWriter<'a>,
+    uploads: &'a Uploads,
+    claimed: Mutex<HashSet<BlobId>>,
+    finished: Mutex<Vec<IndexedPack>>,
+    bytes_new: AtomicU64,
+    bytes_stored: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Ingest<'a> {
+    /// An ingest into a domain, given what exists there.
+    ///
+    /// # Errors
+    /// The registry has no such domain or no key epoch.
+    pub fn new(
+        repository: &'a Repository,
+        domain: DomainId,
+        keys: &'a IngestKeys,
+        index: &'a Index,
+        uploads: &'a Uploads,
+    ) -> Result<Self> {
+        let parameters = repository.registry.domains.iter().find(|known| known.id == domain);
+        let parameters =
+            parameters.ok_or_else(|| Error::damaged("the registry", format!("it lacks {domain}")))?;
+        let writer = |kind, (epoch, public), blobs| {
+            let place = repository.place(domain);
+            let keys = PackKeys {
+                place,
+                kind,
+                blobs,
+                epoch,
+                public,
+                index: &keys.index,
+                signer: repository.signer(),
+            };
+            PackWriter::new(keys, limits::PACK_BYTES_TARGET)
+        };
+        Ok(Self {
+            domain,
+            author: repository.identity(),
+            keys,
+            index,
+            chunker: Chunker::new(keys.chunk.gear.table(), parameters.chunk_sizes()),
+            data: writer(PackKind::Data, repository.data_public()?, BlobKey::Chunk(&keys.chunk.id)),
+            metadata: writer(PackKind::Metadata, repository.metadata_public()?, BlobKey::Node(&keys.node)),
+            uploads,
+            claimed: Mutex::default(),
+            finished: Mutex::default(),
+            bytes_new: AtomicU64::new(0),
+            bytes_stored: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether the blob must be stored by whoever asks: it is in no pack that may be counted on, and
+    /// nobody else of this run has it in hand.
+    fn is_new(&self, id: &BlobId, kind: PackKind) -> bool {
+        !self.index.borrow(id, self.author, kind) && lock(&self.claimed).insert(*id)
+    }
+
+    /// Whether all chunks of a content from a parent can be counted on.
+    #[must_use]
+    pub fn has_chunk(&self, id: &BlobId) -> bool {
+        lock(&self.claimed).contains(id) || self.index.borrow(id, self.author, PackKind::Data)
+    }
+
+    fn upload(&self, packs: Vec<FinishedPack>) -> Result<()> {
+        for FinishedPack { listed, pieces } in packs {
+            self.bytes_stored.fetch_add(u64::from(listed.size), Ordering::Relaxed);
+            self.uploads.create(Name::pack(&self.domain, listed.kind, &listed.id), pieces)?;
+            lock(&self.finished).push(listed);
+        }
+        Ok(())
+    }
+
+    /// Closes what is open, waits until the store has acknowledged every pack, and gives those that no
+    /// index lists yet. Call it when no worker is at work.
+    ///
+    /// # Errors
+    /// The first upload that failed.
+    pub fn settle(&self) -> Result<Vec<IndexedPack>> {
+        let last = [self.data.flush()?, self.metadata.flush()?];
+        self.upload(last.into_iter().flatten().collect())?;
+        self.uploads.wait()?;
+        Ok(std::mem::take(&mut *lock(&self.finished)))
+    }
+
+    /// Bytes of new chunks, and bytes of packs.
+    #[must_use]
+    pub fn sizes(&self) -> (u64, u64) {
+        (self.bytes_new.load(Ordering::Relaxed), self.bytes_stored.load(Ordering::Relaxed))
+    }
+
+    /// The packs of the view that this backup counts on.
+    #[must_use]
+    pub fn borrowed(&self) -> HashSet<PackId> {
+        self.index.used()
+    }
+}
+
+/// One thread's part: a compressor and the frame that it gathers.
+#[derive(Debug)]
+pub struct Worker<'a, 'b> {
+    ingest: &'b Ingest<'a>,
+    compressor: Compressor,
+    plain: Vec<u8>,
+    blobs: Vec<Blob>,
+}
+
+impl<'a, 'b> Worker<'a, 'b> {
+    /// # Errors
+    /// No memory for a compressor.
+    pub fn new(ingest: &'b Ingest<'a>, compression: Compression) -> Result<Self> {
+        let compressor = Compressor::new(compression)?;
+        Ok(Self { ingest, compressor, plain: Vec::with_capacity(FRAME_BYTES_TARGET), blobs: Vec::new() })
+    }
+
+    /// Takes one chunk: stores it if it is new.
+    ///
+    /// # Errors
+    /// It could not be stored.
+    pub fn chunk(&mut self, plain: &[u8]) -> Result<ChunkRef> {
+        let length = u32::try_from(plain.len())
+            .map_err(|e| Error::new(ErrorKind::Failed, "a chunk is larger than any chunk").with_source(e))?;
+        let id = self.ingest.keys.chunk.id.id(plain);
+        if self.ingest.is_new(&id, PackKind::Data) {
+            if self.plain.len() + plain.len() > FRAME_BYTES_TARGET
+                || self.blobs.len() >= limits::FRAME_BLOBS_MAX
+            {
+                self.flush()?;
+            }
+            self.plain.extend_from_slice(plain);
+            self.blobs.push(Blob { id, length });
+            self.ingest.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
+        }
+        Ok(ChunkRef { id, length })
+    }
+
+    /// Seals the frame that was gathered.
+    ///
+    /// # Errors
+    /// It could not be stored.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.blobs.is_empty() {
+            return Ok(());
+        }
+        let stored = self.compressor.compress(&self.plain)?;
+        self.plain.clear();
+        let blobs = std::mem::take(&mut self.blobs);
+        let packs = self.ingest.data.add(blobs, stored, self.compressor.decompressor())?;
+        self.ingest.upload(packs)
+    }
+
+    /// Reads a source to its end and stores it. `buffer` is kept from file to file.
+    ///
+    /// # Errors
+    /// `Incomplete` when the source cannot be read; otherwise it could not be stored.
+    pub fn content(&mut self, source: &mut dyn Read, buffer: &mut Vec<u8>) -> Result<(Content, u64)> {
+        let (mut content, mut total) = (ContentBuilder::default(), 0_u64);
+        let window = 2 * self.ingest.chunker.max();
+        buffer.resize(window, 0);
+        let (mut start, mut end, mut ended) = (0, 0, false);
+        loop {
+            if !ended && end - start < self.ingest.chunker.max() {
+                buffer.copy_within(start..end, 0);
+                (start, end) = (0, end - start);
+                while end < window {
+                    match source.read(&mut buffer[end..]) {
+                        Ok(0) => {
+                            ended = true;
+                            break;
+                        }
+                        Ok(read) => end += read,
+                        Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                        Err(error) => {
+                            let failed =
+                                Error::new(ErrorKind::Incomplete, format!("it could not be read: {error}"));
+                            return Err(failed.with_source(error));
+                        }
+                    }
+                }
+            }
+            if start == end {
+                break;
+            }
+            let length = self.ingest.chunker.cut(&buffer[start..end]);
+            let chunk = self.chunk(&buffer[start..start + length])?;
+            total += length as u64;
+            start += length;
+            content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
+        }
+        let nodes = &mut Nodes(self.ingest, &mut self.compressor);
+        Ok((content.finish(&self.ingest.keys.node, nodes)?, total))
+    }
+
+    /// Takes manifest nodes.
+    pub const fn nodes(&mut self) -> Nodes<'a, 'b, '_> {
+        Nodes(self.ingest, &mut self.compressor)
+    }
+}
+
+/// Stores manifest nodes that are new.
+#[derive(Debug)]
+pub struct Nodes<'a, 'b, 'c>(&'b Ingest<'a>, &'c mut Compressor);
+
+impl NodeSink for Nodes<'_, '_, '_> {
+    fn node(&mut self, id: BlobId, plain: Vec<u8>) -> Result<()> {
+        let Self(ingest, compressor) = self;
+        if !ingest.is_new(&id, PackKind::Metadata) {
+            return Ok(());
+        }
+        let length = u32::try_from(plain.len())
+            .map_err(|e| Error::new(ErrorKind::Failed, "a manifest node is too large").with_source(e))?;
+        let stored = compressor.compress(&plain)?;
+        let packs = ingest.metadata.add(vec![Blob { id, length }], stored, compressor.decompressor())?;
+        ingest.upload(packs)
+    }
+}

@@ -1,0 +1,3 @@
+//! One module for each capability.
+
+pub mod backup;
