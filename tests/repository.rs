@@ -4,20 +4,27 @@
 use std::{sync::Arc, time::Duration};
 
 use lifeboat::{
-    clock::SystemClock,
+    clock::{SystemClock, Timestamp},
     compress::{Compression, Decompressor},
     crypto::RootSecret,
     error::{ErrorKind, Result},
-    format::{entry::Content, pack::Frame, role::Role},
-    ops::backup::ingest::{Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
+    format::{
+        entry::{Content, Entry, EntryKind, Metadata},
+        pack::{Frame, PackKind},
+        role::Role,
+    },
+    ops::backup::{
+        self, BackupOptions, Item, Source,
+        ingest::{Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
+    },
     repository::{
         InitOptions, Repository,
         index::Location,
-        manifest::for_each_chunk,
+        manifest::{ManifestCursor, for_each_chunk},
         reader::{NodeReader, blob_range},
         unlock::Credential,
     },
-    store::{self, Name, Store, StoreOptions},
+    store::{self, Name, Prefix, Store, StoreOptions},
 };
 use zeroize::Zeroizing;
 
@@ -222,4 +229,145 @@ fn a_flipped_bit_in_a_pack_is_never_a_wrong_byte() {
     assert!(repository.open_frame(&domain, (&lying, section), &flipped, &mut decompressor).is_err());
     let moved = Frame { counter: frame.counter + 1, ..frame.clone() };
     assert!(repository.open_frame(&domain, (&moved, section), &sealed, &mut decompressor).is_err());
+}
+
+struct Tree(Vec<(String, Vec<u8>)>);
+
+fn entry(path: &str, size: usize) -> Entry {
+    let time = Timestamp::from_seconds(1_700_000_000);
+    Entry {
+        path: path.into(),
+        metadata: Metadata {
+            kind: EntryKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            user: "root".to_owned(),
+            group: "root".to_owned(),
+            mtime: time,
+            ctime: time,
+            btime: None,
+            inode: 1,
+            device_key: 1,
+            links: 1,
+            size: size as u64,
+            link_target: Vec::new(),
+            device_number: 0,
+            xattrs: Vec::new(),
+            flags: 0,
+        },
+        content: Content::Inline(Vec::new()),
+        changed_while_read: false,
+        error: None,
+    }
+}
+
+impl Source for Tree {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        Ok(Box::new(self.0.iter().map(|(path, bytes)| {
+            let reader: Box<dyn std::io::Read> = Box::new(std::io::Cursor::new(bytes.clone()));
+            Ok(Item::File(entry(path, bytes.len()), reader))
+        })))
+    }
+}
+
+fn tree(files: usize) -> Tree {
+    Tree((0..files).map(|n| (format!("srv/{n:06}"), n.to_string().into_bytes())).collect())
+}
+
+fn backup_options() -> BackupOptions {
+    BackupOptions {
+        host: "host".to_owned(),
+        user: "user".to_owned(),
+        tags: vec!["tag".to_owned()],
+        sources: vec![b"/srv".to_vec()],
+        compression: Compression::Auto,
+        program: "test".to_owned(),
+    }
+}
+
+fn objects(store: &Store) -> Vec<String> {
+    store.list(&Prefix::all()).unwrap().into_iter().map(|listed| listed.name).collect()
+}
+
+fn kinds_of_new_objects(before: &[String], store: &Store) -> Vec<String> {
+    let new = objects(store).into_iter().filter(|name| !before.contains(name));
+    new.map(|name| name.split('/').nth(2).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_backup_is_found_again_whole_and_an_unchanged_one_adds_a_run_and_a_snapshot_only() {
+    in_every_store(|store| {
+        let root = RootSecret::generate().unwrap();
+        Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+        let repository = open(&store, &passphrase("right")).unwrap();
+        let done = backup::run(&repository, &mut tree(5000), &backup_options()).unwrap();
+        assert_eq!((done.sequence, done.record.statistics.files), (1, 5000));
+
+        let before = objects(&store);
+        let again = backup::run(&repository, &mut tree(5000), &backup_options()).unwrap();
+        assert_eq!(again.record.root, done.record.root);
+        assert_eq!(kinds_of_new_objects(&before, &store), ["runs", "snapshots"]);
+
+        let (snapshots, damaged) = repository.snapshots().unwrap();
+        assert!(damaged.is_empty());
+        assert_eq!(snapshots.len(), 2);
+        assert_eq!(snapshots[1].record.previous, Some(snapshots[0].name.id));
+        let domain = repository.own_domain().unwrap();
+        let view = repository.view(&domain).unwrap();
+        let nodes = NodeReader::new(&repository, domain, &view.index).unwrap();
+        let mut cursor = ManifestCursor::new(&nodes, snapshots[1].record.root);
+        for (path, bytes) in tree(5000).0 {
+            let entry = cursor.next_entry().unwrap().unwrap();
+            assert_eq!((entry.path, entry.metadata.size), (path.into_bytes(), bytes.len() as u64));
+        }
+        assert!(cursor.next_entry().unwrap().is_none());
+        assert!(cursor.nodes_read > 20, "5,000 entries are no single leaf");
+    });
+}
+
+#[test]
+fn one_changed_file_changes_one_path_of_nodes() {
+    let store = memory();
+    let root = RootSecret::generate().unwrap();
+    Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+    let repository = open(&store, &passphrase("right")).unwrap();
+    backup::run(&repository, &mut tree(5000), &backup_options()).unwrap();
+    let mut changed = tree(5000);
+    changed.0[2500].1 = b"something else".to_vec();
+    backup::run(&repository, &mut changed, &backup_options()).unwrap();
+    let domain = repository.own_domain().unwrap();
+    let view = repository.view(&domain).unwrap();
+    let frames = |kind| -> Vec<usize> {
+        let packs = view.index.packs().iter().filter(|pack| pack.listed.kind == kind);
+        let mut counts: Vec<usize> = packs.map(|pack| pack.listed.directory.frames.len()).collect();
+        counts.sort_unstable();
+        counts
+    };
+    let metadata = frames(PackKind::Metadata);
+    assert!(metadata[0] <= 4 && metadata[1] > 20, "{metadata:?}");
+}
+
+#[test]
+fn a_pack_that_vanished_is_captured_again() {
+    let store = memory();
+    let root = RootSecret::generate().unwrap();
+    Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+    let repository = open(&store, &passphrase("right")).unwrap();
+    backup::run(&repository, &mut tree(300), &backup_options()).unwrap();
+    for name in objects(&store).iter().filter(|name| name.contains("/packs/")) {
+        store.delete(&Name::parse(name).unwrap()).unwrap();
+    }
+    let done = backup::run(&repository, &mut tree(300), &backup_options()).unwrap();
+    assert!(done.record.statistics.bytes_new > 0);
+    let domain = repository.own_domain().unwrap();
+    let view = repository.view(&domain).unwrap();
+    let nodes = NodeReader::new(&repository, domain, &view.index).unwrap();
+    let mut cursor = ManifestCursor::new(&nodes, done.record.root);
+    let mut count = 0;
+    while let Some(entry) = cursor.next_entry().unwrap() {
+        assert!(String::from_utf8(load(&repository, &entry.content)).unwrap().parse::<u32>().is_ok());
+        count += 1;
+    }
+    assert_eq!(count, 300);
 }
