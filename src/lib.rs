@@ -6,6 +6,7 @@ pub mod clock;
 pub mod compress;
 pub mod crypto;
 pub mod error;
+pub mod filesystem;
 pub mod format;
 pub mod id;
 pub mod limits;
