@@ -1,13 +1,14 @@
 //! A repository from `create` to `open`, on memory and in a folder.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::{sync::Arc, time::Duration};
+use std::{os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 use lifeboat::{
     clock::{SystemClock, Timestamp},
     compress::{Compression, Decompressor},
     crypto::RootSecret,
     error::{ErrorKind, Result},
+    filesystem::names::{Ownership, OwnershipPolicy},
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         pack::{Frame, PackKind},
@@ -16,7 +17,9 @@ use lifeboat::{
     ops::backup::{
         self, BackupOptions, Item, Source,
         ingest::{Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
+        tree::Tree as DiskTree,
     },
+    ops::restore,
     repository::{
         InitOptions, Repository,
         index::Location,
@@ -370,4 +373,42 @@ fn a_pack_that_vanished_is_captured_again() {
         count += 1;
     }
     assert_eq!(count, 300);
+}
+
+#[test]
+fn a_tree_on_disk_comes_back_identical() {
+    in_every_store(|store| {
+        let root = RootSecret::generate().unwrap();
+        Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+        let repository = open(&store, &passphrase("right")).unwrap();
+        let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let at = |path: &str| source.path().join(path);
+        std::fs::create_dir_all(at("a/b")).unwrap();
+        std::fs::write(at("a/b/file"), noise(3, 3_000_000)).unwrap();
+        std::fs::write(at("a-b"), b"small").unwrap();
+        std::fs::write(at("empty"), b"").unwrap();
+        std::fs::hard_link(at("a-b"), at("a/second-name")).unwrap();
+        std::os::unix::fs::symlink("a/b/file", at("link")).unwrap();
+        let mut tree = DiskTree { sources: vec![source.path().to_owned()], filter: Default::default() };
+        let done = backup::run(&repository, &mut tree, &backup_options()).unwrap();
+        assert_eq!(done.record.unreadable, 0);
+        let (snapshots, _) = repository.snapshots().unwrap();
+        let ownership = Ownership::new(OwnershipPolicy::ByName);
+        let restored = restore::run(&repository, &snapshots[0], target.path(), &ownership).unwrap();
+        assert!(restored.failed.is_empty(), "{:?}", restored.failed);
+        let copy = target.path().join(source.path().strip_prefix("/").unwrap());
+        let mut diff = std::process::Command::new("diff");
+        diff.args(["-r", "--no-dereference"]).arg(source.path()).arg(&copy);
+        assert!(diff.status().unwrap().success());
+        let status = |path: &std::path::Path| std::fs::symlink_metadata(path).unwrap();
+        for name in ["a", "a/b/file", "a-b", "link", "empty"] {
+            let (old, new) = (status(&at(name)), status(&copy.join(name)));
+            assert_eq!(
+                (old.mode(), old.mtime_nsec(), old.uid()),
+                (new.mode(), new.mtime_nsec(), new.uid()),
+                "{name}"
+            );
+        }
+        assert_eq!(status(&copy.join("a-b")).ino(), status(&copy.join("a/second-name")).ino());
+    });
 }

@@ -1,67 +1,135 @@
-//! Local writes that survive a crash: a temporary file, fsync, rename, fsync of the folder.
+//! Local writes that survive a crash: the old content or the new, never a mixture, and private folders.
 
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
 };
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    id::to_hex,
+};
 
-fn cannot<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Error + use<'a> {
-    move |error| {
-        Error::new(ErrorKind::Failed, format!("could not {what} {}", path.display())).with_source(error)
-    }
+/// Random hexadecimal digits for a name that nobody can guess.
+pub(super) fn random_suffix() -> Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Error::new(ErrorKind::Failed, "the system has no random numbers").with_source(error.to_string())
+    })?;
+    Ok(to_hex(&bytes))
 }
 
-/// Makes a folder that only this user can enter, with its parents.
+/// Writes a file so that after a crash it holds its old content or the new, and after this returns the new.
 ///
 /// # Errors
-/// It cannot be made.
-pub fn private_directory(path: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot("create the folder", path))
-}
-
-/// Replaces a file as a whole: whoever looks sees the old bytes or the new ones, also after a crash.
-///
-/// # Errors
-/// The disk is full or cannot be written; the old file stays.
+/// It cannot be written; the old content is then untouched.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let failed = cannot("write", path);
-    let write = || -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    let failed = |error: io::Error| {
+        Error::new(kind_of(&error), format!("cannot write {}", path.display())).with_source(error)
+    };
+    let (folder, temporary) = temporary_name(path)?;
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        // The mode above went through the umask.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(path.parent().unwrap_or_else(|| Path::new("/")))?.sync_all()
+        fs::rename(&temporary, path)
     };
-    write().map_err(|error| {
-        // What went wrong is reported; a temporary file that cannot be removed either adds nothing to it.
+    if let Err(error) = write() {
+        // Best effort: what failed is reported, not the clearing up after it.
         drop(fs::remove_file(&temporary));
-        failed(error)
-    })
+        return Err(failed(error));
+    }
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+fn temporary_name(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::new(ErrorKind::Failed, format!("{} is not the name of a file", path.display())));
+    };
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    // Only a short piece of the name: the whole of it with a suffix may be too long.
+    let mut temporary = OsString::from(".lifeboat-");
+    temporary.push(random_suffix()?);
+    temporary.push(if name.len() <= 128 { name } else { "partial".as_ref() });
+    Ok((folder.clone(), folder.join(temporary)))
+}
+
+fn kind_of(error: &io::Error) -> ErrorKind {
+    if error.kind() == io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Failed }
+}
+
+/// Makes a folder that only its owner can enter, with its parents; one that exists is left as it is.
+///
+/// # Errors
+/// It cannot be made, is not a folder, belongs to someone else, or others may write in it.
+pub fn private_directory(path: &Path) -> Result<()> {
+    let failed = |error: io::Error| {
+        Error::new(ErrorKind::Failed, format!("cannot make the folder {}", path.display())).with_source(error)
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    let status = fs::metadata(path).map_err(failed)?;
+    let remedy = format!("choose another folder, or see to it that only you can write in {}", path.display());
+    if status.uid() != rustix::process::geteuid().as_raw() {
+        let message = format!("{} belongs to another user", path.display());
+        return Err(Error::new(ErrorKind::Failed, message).with_remedy(remedy));
+    }
+    if status.mode() & 0o022 != 0 {
+        let message = format!("others may write in {}", path.display());
+        return Err(Error::new(ErrorKind::Failed, message).with_remedy(remedy));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_as_a_whole_and_a_failure_leaves_the_old_one() {
+    fn a_write_replaces_the_whole_file_and_leaves_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("a/b");
-        private_directory(&inner).unwrap();
-        assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
-        let path = inner.join("file");
-        write_atomic(&path, b"one", 0o600).unwrap();
-        write_atomic(&path, b"two", 0o600).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(&inner).unwrap().count(), 1);
-        assert!(write_atomic(&inner.join("missing/file"), b"x", 0o600).is_err());
+        let path = folder.path().join("f");
+        write_atomic(&path, b"a longer first content", 0o600).unwrap();
+        write_atomic(&path, b"second", 0o644).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir_all(path.join("inside")).unwrap();
+        assert!(write_atomic(&path, b"x", 0o600).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let missing = folder.path().join("no/f");
+        assert_eq!(write_atomic(&missing, b"x", 0o600).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_longest_name_can_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n".repeat(255));
+        write_atomic(&path, b"x", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_private_folder_is_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        private_directory(&path).unwrap();
+        private_directory(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(private_directory(&path).is_err());
     }
 }

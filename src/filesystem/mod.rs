@@ -1,3 +1,57 @@
-//! Local files: read as they are, restored inside their target, written durably.
+//! The local file system: the ordered walk, metadata, restoring by directory handles, durable writes.
+//! Nothing here follows a symbolic link that it was not told to follow.
 
+pub mod capture;
 pub mod durable;
+pub mod names;
+pub mod read;
+pub mod restore;
+pub mod walk;
+
+use std::{
+    ffi::CStr,
+    fmt,
+    os::fd::{BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{Mode, OFlags, openat},
+    io::Errno,
+};
+
+use crate::error::{Error, ErrorKind};
+
+/// An error of the operating system: what was tried, on what.
+fn system_error(what: &str, object: impl fmt::Display, errno: Errno) -> Error {
+    let kind = match errno {
+        Errno::NOENT => ErrorKind::NotFound,
+        _ => ErrorKind::Failed,
+    };
+    let error = Error::new(kind, format!("cannot {what} {object}: {}", reason(errno))).with_source(errno);
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => error.with_remedy("free some space there, or choose another place"),
+        Errno::ACCESS | Errno::PERM => error.with_remedy("run as a user who may do that"),
+        Errno::MFILE | Errno::NFILE => error.with_remedy("raise the limit of open files (ulimit -n)"),
+        _ => error,
+    }
+}
+
+/// What the system calls the error, without the number.
+fn reason(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Bytes of a path as text for people.
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// Opens for reading without a trace in the access time where that is allowed: it is for the owner only.
+fn open_quietly(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => openat(dir, name, flags, Mode::empty()),
+        other => other,
+    }
+}

@@ -1,3 +1,4 @@
 //! One module for each capability.
 
 pub mod backup;
+pub mod restore;

@@ -24,6 +24,7 @@ use crate::{
 };
 
 pub mod ingest;
+pub mod tree;
 
 /// A backup starts again from a fresh view at most this often before it gives up.
 const PASSES_MAX: u32 = 5;

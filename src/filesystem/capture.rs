@@ -1,0 +1,139 @@
+//! Takes the metadata of one name, without following it and without opening it.
+
+use std::{ffi::CStr, os::fd::BorrowedFd};
+
+use rustix::{
+    fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, readlinkat, statx},
+    io::{Errno, Result},
+};
+
+use super::names::Names;
+use crate::{
+    clock::Timestamp,
+    format::entry::{EntryKind, Metadata},
+};
+
+/// Metadata, and what only the walk needs to know.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// What goes into the manifest.
+    pub metadata: Metadata,
+    /// The device as the kernel numbers it now: good for comparing within one run only.
+    pub device: (u32, u32),
+}
+
+/// The key of a device in a manifest.
+///
+/// The only place that derives it: for now the device number, which a reboot may change (then every
+/// file of that device is read again, nothing worse).
+#[must_use]
+pub fn device_key(major: u32, minor: u32) -> u64 {
+    u64::from(major) << 32 | u64::from(minor)
+}
+
+/// Status of `name` in `dir`; of `dir` itself if `name` is empty.
+pub(super) fn status(dir: BorrowedFd<'_>, name: &CStr) -> Result<Statx> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
+    statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+}
+
+/// Takes the metadata of `name` in `dir`.
+///
+/// # Errors
+/// What the system says: `NOENT` if the name vanished meanwhile.
+pub fn capture(dir: BorrowedFd<'_>, name: &CStr, names: &mut Names) -> Result<Captured> {
+    let status = status(dir, name)?;
+    let kind = kind(&status).ok_or(Errno::NOTSUP)?;
+    let link_target = match kind {
+        EntryKind::Symlink => readlinkat(dir, name, Vec::new())?.into_bytes(),
+        _ => Vec::new(),
+    };
+    let device_number = match kind {
+        EntryKind::CharacterDevice | EntryKind::BlockDevice => {
+            u64::from(status.stx_rdev_major) << 32 | u64::from(status.stx_rdev_minor)
+        }
+        _ => 0,
+    };
+    let has_birth = status.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let metadata = Metadata {
+        kind,
+        mode: u32::from(status.stx_mode) & 0o7777,
+        uid: status.stx_uid,
+        gid: status.stx_gid,
+        user: names.user(status.stx_uid),
+        group: names.group(status.stx_gid),
+        mtime: timestamp(&status.stx_mtime),
+        ctime: timestamp(&status.stx_ctime),
+        btime: has_birth.then(|| timestamp(&status.stx_btime)),
+        inode: status.stx_ino,
+        device_key: device_key(status.stx_dev_major, status.stx_dev_minor),
+        links: u64::from(status.stx_nlink),
+        size: if kind == EntryKind::File { status.stx_size } else { 0 },
+        link_target,
+        device_number,
+        xattrs: Vec::new(),
+        flags: 0,
+    };
+    Ok(Captured { metadata, device: (status.stx_dev_major, status.stx_dev_minor) })
+}
+
+/// What a status is of; `None` for what Linux does not have.
+pub(super) fn kind(status: &Statx) -> Option<EntryKind> {
+    match FileType::from_raw_mode(u32::from(status.stx_mode)) {
+        FileType::RegularFile => Some(EntryKind::File),
+        FileType::Directory => Some(EntryKind::Directory),
+        FileType::Symlink => Some(EntryKind::Symlink),
+        FileType::Fifo => Some(EntryKind::Fifo),
+        FileType::CharacterDevice => Some(EntryKind::CharacterDevice),
+        FileType::BlockDevice => Some(EntryKind::BlockDevice),
+        FileType::Socket => Some(EntryKind::Socket),
+        FileType::Unknown => None,
+    }
+}
+
+pub(super) fn timestamp(time: &StatxTimestamp) -> Timestamp {
+    Timestamp { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::fd::AsFd, os::unix::fs::MetadataExt};
+
+    use super::*;
+
+    #[test]
+    fn metadata_is_what_the_system_says() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::File::create(folder.path().join("f")).unwrap().set_len(7).unwrap();
+        fs::hard_link(folder.path().join("f"), folder.path().join("g")).unwrap();
+        let dir = fs::File::open(folder.path()).unwrap();
+        let captured = capture(dir.as_fd(), c"f", &mut Names::default()).unwrap().metadata;
+        let expected = fs::metadata(folder.path().join("g")).unwrap();
+        assert_eq!(captured.kind, EntryKind::File);
+        assert_eq!((captured.size, captured.links, captured.inode), (7, 2, expected.ino()));
+        assert_eq!(
+            (captured.uid, captured.gid, captured.mode),
+            (expected.uid(), expected.gid(), expected.mode() & 0o7777)
+        );
+        assert_eq!(captured.mtime.seconds, expected.mtime());
+        assert_eq!(i64::from(captured.mtime.nanoseconds), expected.mtime_nsec());
+    }
+
+    #[test]
+    fn a_symlink_is_captured_itself_even_if_it_points_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("no/where", folder.path().join("l")).unwrap();
+        let dir = fs::File::open(folder.path()).unwrap();
+        let captured = capture(dir.as_fd(), c"l", &mut Names::default()).unwrap().metadata;
+        assert_eq!(captured.kind, EntryKind::Symlink);
+        assert_eq!(captured.link_target, b"no/where");
+        assert_eq!(captured.size, 0);
+    }
+
+    #[test]
+    fn a_vanished_name_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = fs::File::open(folder.path()).unwrap();
+        assert_eq!(capture(dir.as_fd(), c"x", &mut Names::default()).unwrap_err(), Errno::NOENT);
+    }
+}

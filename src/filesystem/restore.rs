@@ -1,0 +1,544 @@
+//! Writes a restored tree without ever leaving its target: every access goes through a directory
+//! handle, no link is followed, and a file gets its name only when it is complete.
+
+use std::{
+    ffi::{CStr, CString},
+    fs::{DirBuilder, File},
+    io::Write,
+    ops::Range,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
+    path::Path,
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps,
+        UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown, ftruncate, futimens, linkat, makedev, mkdirat,
+        mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat, utimensat,
+    },
+    io::{Errno, pwrite},
+};
+
+use super::{capture, durable::random_suffix, names::Ownership, reason, shown, system_error};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::entry::{EntryKind, Metadata},
+};
+
+const RESOLVE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// Most bytes of a name on Linux.
+const NAME_BYTES_MAX: usize = 255;
+/// Tries to find a free name for a damaged file.
+const DAMAGED_TRIES: u32 = 1000;
+
+/// Metadata that could not be set, one sentence each, without the path.
+pub type Notes = Vec<String>;
+
+/// The folder that a tree is restored into.
+#[derive(Debug)]
+pub struct Target {
+    root: Arc<OwnedFd>,
+}
+
+/// One name: not empty, `.` or `..`, no slash, no NUL.
+fn component(name: &[u8]) -> Result<CString> {
+    let bad = || Error::damaged("the manifest", format!("it holds the name {:?}", shown(name)));
+    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
+        return Err(bad());
+    }
+    CString::new(name).map_err(|nul| bad().with_source(nul))
+}
+
+/// A relative path, every component checked. The empty path is the target itself.
+fn components(path: &[u8]) -> Result<Vec<CString>> {
+    if path.is_empty() { Ok(Vec::new()) } else { path.split(|byte| *byte == b'/').map(component).collect() }
+}
+
+/// The folder and the name in it.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&[], path),
+    }
+}
+
+fn partial_name() -> Result<CString> {
+    let name = format!(".lifeboat-{}.partial", random_suffix()?);
+    CString::new(name).map_err(|nul| Error::new(ErrorKind::Failed, "no temporary name").with_source(nul))
+}
+
+/// Opens a folder below `dir` without following anything.
+fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    openat2(dir, path, flags, Mode::empty(), RESOLVE)
+}
+
+impl Target {
+    /// Opens the folder to restore into; makes it, for its owner only, if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made or opened.
+    pub fn create_or_open(path: &Path) -> Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+            Error::new(ErrorKind::Failed, format!("cannot make the folder {}", path.display()))
+                .with_source(error)
+        })?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, flags, Mode::empty())
+            .map_err(|errno| system_error("open the folder", path.display(), errno))?;
+        Ok(Self { root: Arc::new(root) })
+    }
+
+    /// A handle of the folder at `path`, made with all above it if it is not there (for the owner
+    /// only until [`Self::set_directory_metadata`]). The empty path is the target itself.
+    ///
+    /// # Errors
+    /// The path is not a proper relative one, or something in it is not a folder: a link is refused.
+    pub fn directory(&self, path: &[u8]) -> Result<Arc<OwnedFd>> {
+        let names = components(path)?;
+        if names.is_empty() {
+            return Ok(Arc::clone(&self.root));
+        }
+        if let Ok(whole) = CString::new(path)
+            && let Ok(dir) = open_beneath(self.root.as_fd(), &whole, DIRECTORY)
+        {
+            return Ok(Arc::new(dir));
+        }
+        let mut dir = Arc::clone(&self.root);
+        for name in &names {
+            dir = Arc::new(enter(dir.as_fd(), name).map_err(|errno| not_a_folder(path, errno))?);
+        }
+        Ok(dir)
+    }
+
+    /// The folder of `path` and the name in it.
+    fn place(&self, path: &[u8]) -> Result<(Arc<OwnedFd>, CString)> {
+        let (folder, name) = split(path);
+        let name = component(name)?;
+        Ok((self.directory(folder)?, name))
+    }
+
+    /// Opens the regular file at `path` for reading, if there is one; follows no link.
+    ///
+    /// # Errors
+    /// The path is not a proper relative one, or the file cannot be opened.
+    pub fn open_existing(&self, path: &[u8]) -> Result<Option<File>> {
+        let whole = checked_path(path)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let fd = match open_beneath(self.root.as_fd(), &whole, flags) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
+            Err(errno) => return Err(system_error("open", shown(path), errno)),
+        };
+        let status =
+            capture::status(fd.as_fd(), c"").map_err(|errno| system_error("look at", shown(path), errno))?;
+        Ok((capture::kind(&status) == Some(EntryKind::File)).then(|| File::from(fd)))
+    }
+
+    /// Begins a file of `size` bytes named `name` in a folder from [`Self::directory`]. Until it is
+    /// finished it has a temporary name there; dropped, it is gone.
+    ///
+    /// # Errors
+    /// The name is not a proper one, or the file cannot be made.
+    pub fn new_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
+        let name = component(name)?;
+        let temporary = partial_name()?;
+        let failed = |errno| system_error("make the file", shown(name.to_bytes()), errno);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        let pending = Pending { dir: Arc::clone(dir), temporary, placed: false };
+        ftruncate(&fd, size).map_err(failed)?;
+        Ok(NewFile { fd, name, size, pending })
+    }
+
+    /// Makes the symbolic link that `metadata` describes.
+    ///
+    /// # Errors
+    /// It cannot be made, or a folder that is not empty has its name.
+    pub fn symlink(&self, path: &[u8], metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
+        let (dir, name) = self.place(path)?;
+        let mut pending = Pending { dir, temporary: partial_name()?, placed: false };
+        symlinkat(metadata.link_target.as_slice(), &pending.dir, &pending.temporary)
+            .map_err(|errno| system_error("make the link", shown(path), errno))?;
+        let mut notes = Notes::new();
+        if let Some((uid, gid)) = ownership.resolve(metadata) {
+            let (owner, group) = (user(uid), group(gid));
+            let done = chownat(&pending.dir, &pending.temporary, owner, group, AtFlags::SYMLINK_NOFOLLOW);
+            note(&mut notes, &format!("owner {uid}:{gid}"), done);
+        }
+        let done = utimensat(&pending.dir, &pending.temporary, &times(metadata), AtFlags::SYMLINK_NOFOLLOW);
+        note(&mut notes, "time", done);
+        pending.place(&name)?;
+        Ok(notes)
+    }
+
+    /// Gives the restored file `existing` a second name, `path`.
+    ///
+    /// # Errors
+    /// `existing` is not there, or a folder that is not empty has the name.
+    pub fn hard_link(&self, existing: &[u8], path: &[u8]) -> Result<()> {
+        let (from_folder, from_name) = split(existing);
+        let from_name = component(from_name)?;
+        let from = self.directory(from_folder)?;
+        let (dir, name) = self.place(path)?;
+        let mut pending = Pending { dir, temporary: partial_name()?, placed: false };
+        linkat(&from, &from_name, &pending.dir, &pending.temporary, AtFlags::empty())
+            .map_err(|errno| system_error("link to", shown(existing), errno))?;
+        pending.place(&name)?;
+        // Renaming one name of a file onto another of the same file does nothing, by POSIX.
+        match unlinkat(&pending.dir, &pending.temporary, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(system_error("remove", shown(pending.temporary.to_bytes()), errno)),
+        }
+    }
+
+    /// Makes a named pipe or a device. A socket is only noted: no program listens there any more.
+    ///
+    /// # Errors
+    /// It cannot be made (devices need root), or it is another kind of entry.
+    pub fn special(&self, path: &[u8], metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
+        let kind = match metadata.kind {
+            EntryKind::Fifo => FileType::Fifo,
+            EntryKind::CharacterDevice => FileType::CharacterDevice,
+            EntryKind::BlockDevice => FileType::BlockDevice,
+            EntryKind::Socket => return Ok(vec!["a socket is not restored".into()]),
+            EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {
+                return Err(Error::new(ErrorKind::Failed, format!("{} is no special file", shown(path))));
+            }
+        };
+        let number = |half: u64| u32::try_from(half & u64::from(u32::MAX)).unwrap_or(0);
+        let device = makedev(number(metadata.device_number >> 32), number(metadata.device_number));
+        let failed = |errno| system_error("make the special file", shown(path), errno);
+        let (dir, name) = self.place(path)?;
+        let mut pending = Pending { dir, temporary: partial_name()?, placed: false };
+        mknodat(&pending.dir, &pending.temporary, kind, Mode::RUSR | Mode::WUSR, device).map_err(failed)?;
+        // Opening a device could do something to it: take a handle that only names it.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&pending.dir, &pending.temporary, flags, Mode::empty()).map_err(failed)?;
+        let notes = set_metadata(&Handle::Named(fd.as_fd()), metadata, ownership);
+        pending.place(&name)?;
+        Ok(notes)
+    }
+
+    /// Sets the metadata of a folder: after everything in it is done, since that changes its time.
+    ///
+    /// # Errors
+    /// There is no such folder.
+    pub fn set_directory_metadata(
+        &self,
+        path: &[u8],
+        metadata: &Metadata,
+        ownership: &Ownership,
+    ) -> Result<Notes> {
+        let dir = self.directory(path)?;
+        Ok(set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership))
+    }
+
+    /// Waits until everything is on the disk.
+    ///
+    /// # Errors
+    /// The disk says that it is not.
+    pub fn sync(&self) -> Result<()> {
+        syncfs(&self.root).map_err(|errno| system_error("bring to the disk", "the restored files", errno))
+    }
+}
+
+fn checked_path(path: &[u8]) -> Result<CString> {
+    components(path)?;
+    let path = if path.is_empty() { b"." } else { path };
+    CString::new(path).map_err(|nul| Error::damaged("the manifest", "a path holds a NUL").with_source(nul))
+}
+
+/// Opens the folder `name` in `dir`, made if it is not there.
+fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    match open_beneath(dir, name, DIRECTORY) {
+        Err(Errno::NOENT) => match mkdirat(dir, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => open_beneath(dir, name, DIRECTORY),
+            Err(errno) => Err(errno),
+        },
+        other => other,
+    }
+}
+
+fn not_a_folder(path: &[u8], errno: Errno) -> Error {
+    let error = system_error("open the folder", shown(path), errno);
+    match errno {
+        Errno::LOOP | Errno::NOTDIR => error.with_remedy(
+            "a link or a file stands where the snapshot has a folder: move it away, or restore into another target",
+        ),
+        _ => error,
+    }
+}
+
+/// Something under a temporary name; removed unless it gets its own.
+#[derive(Debug)]
+struct Pending {
+    dir: Arc<OwnedFd>,
+    temporary: CString,
+    placed: bool,
+}
+
+impl Pending {
+    /// Gives it its name; replaces anything but a folder that is not empty.
+    fn place(&mut self, name: &CStr) -> Result<()> {
+        let rename = || renameat(&self.dir, &self.temporary, &self.dir, name);
+        let renamed = match rename() {
+            // An empty folder may go.
+            Err(Errno::ISDIR) => unlinkat(&self.dir, name, AtFlags::REMOVEDIR).and_then(|()| rename()),
+            other => other,
+        };
+        match renamed {
+            Ok(()) => {
+                self.placed = true;
+                Ok(())
+            }
+            Err(errno @ (Errno::NOTEMPTY | Errno::EXIST)) => {
+                let message = format!("{} is a folder that is not empty", shown(name.to_bytes()));
+                let error = Error::new(ErrorKind::Failed, message).with_source(errno);
+                Err(error.with_remedy("move it away, or restore into another target"))
+            }
+            Err(errno) => Err(system_error("name", shown(name.to_bytes()), errno)),
+        }
+    }
+
+    /// Gives it a name that nothing has; `false` if something has it.
+    fn place_new(&mut self, name: &CStr) -> Result<bool> {
+        match renameat_with(&self.dir, &self.temporary, &self.dir, name, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.placed = true;
+                Ok(true)
+            }
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(system_error("name", shown(name.to_bytes()), errno)),
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.placed {
+            // Best effort: it has a name that says what it is.
+            match unlinkat(&self.dir, &self.temporary, AtFlags::empty()) {
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// A file that is being restored, under a temporary name.
+#[derive(Debug)]
+pub struct NewFile {
+    fd: OwnedFd,
+    name: CString,
+    size: u64,
+    pending: Pending,
+}
+
+impl NewFile {
+    /// Writes bytes at `offset`, from any thread. What is never written is a hole of zeros.
+    ///
+    /// # Errors
+    /// They cannot be written, or do not fit into the size of the file.
+    pub fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
+            return Err(Error::damaged(shown(self.name.to_bytes()), "its content is longer than its size"));
+        }
+        while !bytes.is_empty() {
+            match pwrite(&self.fd, bytes, offset) {
+                Ok(0) => return Err(system_error("write", shown(self.name.to_bytes()), Errno::IO)),
+                Ok(written) => {
+                    bytes = bytes.get(written..).unwrap_or_default();
+                    offset += u64::try_from(written).unwrap_or(0);
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(system_error("write", shown(self.name.to_bytes()), errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the metadata and gives the file its name, replacing a file or a link.
+    ///
+    /// # Errors
+    /// A folder that is not empty has its name.
+    pub fn finish(mut self, metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
+        let notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
+        self.pending.place(&self.name)?;
+        Ok(notes)
+    }
+
+    /// Names the file `NAME.damaged`, readable for its owner only, and writes the ranges of bytes
+    /// that are missing to `NAME.damaged.txt`. Neither replaces anything. Returns the name.
+    ///
+    /// # Errors
+    /// Neither can be written.
+    pub fn finish_damaged(mut self, bad: &[Range<u64>]) -> Result<Vec<u8>> {
+        for number in 1..=DAMAGED_TRIES {
+            let suffix = if number == 1 { ".damaged".into() } else { format!(".damaged-{number}") };
+            let name = with_suffix(self.name.to_bytes(), &suffix, ".txt".len());
+            let list = [&name[..], b".txt"].concat();
+            let (name, list) = (component(&name)?, component(&list)?);
+            // The list first: a damaged file never stands there without it.
+            let mut pending = self.list_damage(bad)?;
+            if !pending.place_new(&list)? {
+                continue;
+            }
+            match self.pending.place_new(&name) {
+                Ok(true) => return Ok(name.into_bytes()),
+                other => {
+                    unlinkat(&self.pending.dir, &list, AtFlags::empty())
+                        .map_err(|errno| system_error("remove", shown(list.to_bytes()), errno))?;
+                    other?;
+                }
+            }
+        }
+        let message = format!("too many damaged copies of {} are there already", shown(self.name.to_bytes()));
+        Err(Error::new(ErrorKind::Failed, message).with_remedy("remove the files named .damaged"))
+    }
+
+    /// The list of what is damaged, under a temporary name.
+    fn list_damage(&self, bad: &[Range<u64>]) -> Result<Pending> {
+        let temporary = partial_name()?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.pending.dir, &temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| system_error("make the file", shown(temporary.to_bytes()), errno))?;
+        let pending = Pending { dir: Arc::clone(&self.pending.dir), temporary, placed: false };
+        let name = self.name.to_bytes();
+        File::from(fd).write_all(damage_text(name, bad).as_bytes()).map_err(|error| {
+            Error::new(ErrorKind::Failed, format!("cannot list the damage of {}", shown(name)))
+                .with_source(error)
+        })?;
+        Ok(pending)
+    }
+}
+
+/// The text that goes beside a damaged file.
+fn damage_text(name: &[u8], bad: &[Range<u64>]) -> String {
+    let mut text = format!(
+        "{} could not be restored in full: these bytes are damaged in the repository,\n\
+         and the copy beside this list holds zeros in their place (first-last, counted from 0):\n",
+        shown(name)
+    );
+    for range in bad.iter().filter(|range| !range.is_empty()) {
+        text.push_str(&format!("{}-{}\n", range.start, range.end - 1));
+    }
+    text
+}
+
+/// `name` with a suffix, shortened so that `spare` more bytes fit.
+fn with_suffix(name: &[u8], suffix: &str, spare: usize) -> Vec<u8> {
+    let mut length = name.len().min(NAME_BYTES_MAX - suffix.len() - spare);
+    if length < name.len() {
+        // Not in the middle of a character, where the name is UTF-8.
+        while length > 1 && name.get(length).is_some_and(|byte| byte & 0xc0 == 0x80) {
+            length -= 1;
+        }
+    }
+    [name.get(..length).unwrap_or(name), suffix.as_bytes()].concat()
+}
+
+/// What metadata is set through.
+enum Handle<'a> {
+    /// An open file or folder.
+    Open(BorrowedFd<'a>),
+    /// A handle that only names it (`O_PATH`).
+    Named(BorrowedFd<'a>),
+}
+
+impl Handle<'_> {
+    const fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Open(fd) | Self::Named(fd) => *fd,
+        }
+    }
+
+    fn set_owner(&self, uid: Option<Uid>, gid: Option<Gid>) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => fchown(fd, uid, gid),
+            Self::Named(fd) => chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH),
+        }
+    }
+
+    fn set_mode(&self, mode: Mode) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => fchmod(fd, mode),
+            // The one way to the inode behind such a handle, whatever has its name by now.
+            Self::Named(fd) => {
+                chmodat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), mode, AtFlags::empty())
+            }
+        }
+    }
+
+    fn set_times(&self, times: &Timestamps) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => futimens(fd, times),
+            Self::Named(fd) => utimensat(fd, c"", times, AtFlags::EMPTY_PATH),
+        }
+    }
+}
+
+/// Owner, then mode (a change of owner clears setuid), then time.
+fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
+    let mut notes = Notes::new();
+    let owner = ownership.resolve(metadata);
+    if let Some((uid, gid)) = owner {
+        let mut done = handle.set_owner(user(uid), group(gid));
+        if done.is_err() && handle.set_owner(None, group(gid)).is_ok() {
+            // Whoever is not root may still give it to a group of theirs.
+            done = handle.set_owner(user(uid), None);
+        }
+        note(&mut notes, &format!("owner {uid}:{gid}"), done);
+    }
+    let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
+    let mut mode = metadata.mode & 0o7777;
+    match capture::status(handle.fd(), c"") {
+        Ok(status) => {
+            // A program that runs as its owner must not run as another one.
+            let lost = if status.stx_uid == uid { 0 } else { 0o4000 }
+                | if status.stx_gid == gid || metadata.kind == EntryKind::Directory { 0 } else { 0o2000 };
+            if mode & lost != 0 {
+                mode &= !lost;
+                notes.push("setuid or setgid was left out, since the owner is another".into());
+            }
+        }
+        Err(errno) => {
+            mode &= 0o1777;
+            notes.push(format!("the owner could not be checked: {}", reason(errno)));
+        }
+    }
+    let done = handle.set_mode(Mode::from_raw_mode(mode));
+    note(&mut notes, &format!("mode {mode:o}"), done);
+    note(&mut notes, "time", handle.set_times(&times(metadata)));
+    notes
+}
+
+fn note(notes: &mut Notes, what: &str, done: rustix::io::Result<()>) {
+    if let Err(errno) = done {
+        notes.push(format!("{what} could not be set: {}", reason(errno)));
+    }
+}
+
+/// The number that means "leave it" to the kernel is no user.
+fn user(uid: u32) -> Option<Uid> {
+    (uid != u32::MAX).then(|| Uid::from_raw(uid))
+}
+
+fn group(gid: u32) -> Option<Gid> {
+    (gid != u32::MAX).then(|| Gid::from_raw(gid))
+}
+
+fn times(metadata: &Metadata) -> Timestamps {
+    // Higher values have a meaning of their own to the kernel.
+    let nanoseconds = i64::from(metadata.mtime.nanoseconds.min(999_999_999));
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: metadata.mtime.seconds, tv_nsec: nanoseconds },
+    }
+}
