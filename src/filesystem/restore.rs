@@ -542,3 +542,254 @@ fn times(metadata: &Metadata) -> Timestamps {
         last_modification: Timespec { tv_sec: metadata.mtime.seconds, tv_nsec: nanoseconds },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{FileTypeExt, MetadataExt, symlink},
+    };
+
+    use super::*;
+    use crate::filesystem::names::{OwnershipPolicy, tests::metadata};
+
+    fn target() -> (tempfile::TempDir, Target) {
+        let folder = tempfile::tempdir().unwrap();
+        let target = Target::create_or_open(&folder.path().join("t/target")).unwrap();
+        (folder, target)
+    }
+
+    fn keep() -> Ownership {
+        Ownership::new(OwnershipPolicy::Keep)
+    }
+
+    fn put(target: &Target, folder: &[u8], name: &[u8], bytes: &[u8]) -> Result<Notes> {
+        let dir = target.directory(folder)?;
+        let file = target.new_file(&dir, name, u64::try_from(bytes.len()).unwrap())?;
+        file.write_at(0, bytes)?;
+        file.finish(&metadata(EntryKind::File), &keep())
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_comes_back_with_its_metadata() {
+        let (folder, target) = target();
+        let dir = target.directory(b"srv/data").unwrap();
+        let file = target.new_file(&dir, b"f", 10).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| file.write_at(5, b"world").unwrap());
+            scope.spawn(|| file.write_at(0, b"hello").unwrap());
+        });
+        let captured = metadata(EntryKind::File);
+        let notes = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
+        assert!(notes.is_empty(), "{notes:?}");
+        let path = folder.path().join("t/target/srv/data/f");
+        assert_eq!(fs::read(&path).unwrap(), b"helloworld");
+        let status = fs::metadata(&path).unwrap();
+        assert_eq!(
+            (status.mode() & 0o7777, status.mtime(), status.mtime_nsec()),
+            (0o640, 1_000_000_000, 123_456_789)
+        );
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(names(path.parent().unwrap()), ["f"]);
+        target.sync().unwrap();
+    }
+
+    #[test]
+    fn bytes_beyond_the_size_are_refused() {
+        let (_folder, target) = target();
+        let file = target.new_file(&target.directory(b"").unwrap(), b"f", 3).unwrap();
+        assert_eq!(file.write_at(1, b"abc").unwrap_err().kind(), ErrorKind::Damaged);
+        assert!(file.write_at(u64::MAX, b"a").is_err());
+    }
+
+    #[test]
+    fn an_unfinished_file_leaves_nothing_behind() {
+        let (folder, target) = target();
+        drop(target.new_file(&target.directory(b"").unwrap(), b"f", 3).unwrap());
+        assert!(names(&folder.path().join("t/target")).is_empty());
+    }
+
+    #[test]
+    fn improper_paths_are_refused() {
+        let (folder, target) = target();
+        for path in ["/etc", "..", "a/../../b", "a//b", "a/", ".", "a/./b", "a\0b"] {
+            let error = target.directory(path.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{path:?}");
+        }
+        let dir = target.directory(b"").unwrap();
+        for name in ["", ".", "..", "a/b", "../x", "a\0"] {
+            assert!(target.new_file(&dir, name.as_bytes(), 0).is_err(), "{name:?}");
+        }
+        let link = metadata(EntryKind::Symlink);
+        assert!(target.symlink(b"../x", &link, &keep()).is_err());
+        assert!(target.hard_link(b"../x", b"y").is_err());
+        assert!(target.open_existing(b"../x").is_err());
+        assert_eq!(names(folder.path()), ["t"]);
+        assert_eq!(names(&folder.path().join("t")), ["target"]);
+    }
+
+    #[test]
+    fn a_planted_link_leads_nowhere() {
+        let (folder, target) = target();
+        let outside = folder.path().join("outside");
+        fs::create_dir_all(outside.join("deep")).unwrap();
+        File::create(outside.join("file")).unwrap();
+        let inside = folder.path().join("t/target");
+        symlink(&outside, inside.join("absolute")).unwrap();
+        symlink("../../outside", inside.join("relative")).unwrap();
+        symlink(".", inside.join("self")).unwrap();
+        for path in ["absolute", "relative", "self", "absolute/deep", "relative/deep", "self/new"] {
+            assert!(put(&target, path.as_bytes(), b"x", b"evil").is_err(), "{path}");
+            assert!(
+                target
+                    .set_directory_metadata(path.as_bytes(), &metadata(EntryKind::Directory), &keep())
+                    .is_err()
+            );
+            let file = [path.as_bytes(), b"/file"].concat();
+            assert!(target.open_existing(&file).unwrap().is_none());
+            assert!(target.hard_link(&file, b"stolen").is_err());
+        }
+        assert_eq!(names(&outside), ["deep", "file"]);
+        assert!(names(&outside.join("deep")).is_empty());
+    }
+
+    #[test]
+    fn a_file_replaces_a_link_and_not_what_the_link_points_to() {
+        let (folder, target) = target();
+        let outside = folder.path().join("outside");
+        File::create(&outside).unwrap();
+        let path = folder.path().join("t/target/f");
+        symlink(&outside, &path).unwrap();
+        assert!(target.open_existing(b"f").unwrap().is_none());
+        put(&target, b"", b"f", b"new").unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().len(), 3);
+        assert_eq!(fs::metadata(&outside).unwrap().len(), 0);
+        put(&target, b"", b"f", b"newer").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"newer");
+        assert!(target.open_existing(b"f").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_folder_is_replaced_only_if_it_is_empty() {
+        let (folder, target) = target();
+        target.directory(b"empty").unwrap();
+        target.directory(b"full/x").unwrap();
+        put(&target, b"", b"empty", b"new").unwrap();
+        let error = put(&target, b"", b"full", b"new").unwrap_err();
+        assert!(error.remedy().is_some());
+        assert!(target.directory(b"empty/below").unwrap_err().remedy().is_some());
+        assert_eq!(names(&folder.path().join("t/target")), ["empty", "full"]);
+    }
+
+    #[test]
+    fn setuid_is_not_given_to_another_owner() {
+        let (folder, target) = target();
+        let mut captured = metadata(EntryKind::File);
+        captured.mode = 0o6755;
+        let finish = |name: &[u8], captured: &Metadata| {
+            let file = target.new_file(&target.directory(b"").unwrap(), name, 0).unwrap();
+            file.finish(captured, &keep()).unwrap()
+        };
+        assert!(finish(b"mine", &captured).is_empty());
+        (captured.uid, captured.gid) = (captured.uid + 4242, captured.gid + 4242);
+        assert_eq!(finish(b"other", &captured).len(), 1);
+        let mode = |name| fs::metadata(folder.path().join("t/target").join(name)).unwrap().mode() & 0o7777;
+        assert_eq!((mode("mine"), mode("other")), (0o6755, 0o755));
+    }
+
+    #[test]
+    fn an_owner_that_cannot_be_set_is_a_note_and_setuid_survives_one_that_can() {
+        let (folder, target) = target();
+        let mut captured = metadata(EntryKind::File);
+        (captured.uid, captured.gid, captured.mode) = (4242, 4343, 0o4711);
+        let file = target.new_file(&target.directory(b"").unwrap(), b"f", 0).unwrap();
+        let notes = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
+        let status = fs::metadata(folder.path().join("t/target/f")).unwrap();
+        if rustix::process::geteuid().is_root() {
+            assert_eq!((status.uid(), status.gid(), status.mode() & 0o7777), (4242, 4343, 0o4711));
+            assert!(notes.is_empty(), "{notes:?}");
+        } else {
+            assert_eq!(status.mode() & 0o7777, 0o711);
+            assert_eq!(notes.len(), 2, "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn links_and_pipes_come_back() {
+        let (folder, target) = target();
+        let inside = folder.path().join("t/target");
+        put(&target, b"a", b"f", b"x").unwrap();
+        target.hard_link(b"a/f", b"b/g").unwrap();
+        target.hard_link(b"a/f", b"b/g").unwrap();
+        let inode = |path: &str| fs::metadata(inside.join(path)).unwrap().ino();
+        assert_eq!(inode("a/f"), inode("b/g"));
+        assert_eq!(names(&inside.join("b")), ["g"]);
+
+        let mut link = metadata(EntryKind::Symlink);
+        link.link_target = b"../no\xff/where".to_vec();
+        assert!(target.symlink(b"a/l", &link, &Ownership::new(OwnershipPolicy::Numeric)).unwrap().is_empty());
+        let status = fs::symlink_metadata(inside.join("a/l")).unwrap();
+        assert_eq!((status.is_symlink(), status.mtime()), (true, 1_000_000_000));
+
+        let pipe = metadata(EntryKind::Fifo);
+        let notes = target.special(b"a/p", &pipe, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
+        assert!(notes.is_empty(), "{notes:?}");
+        let status = fs::symlink_metadata(inside.join("a/p")).unwrap();
+        assert!(status.file_type().is_fifo());
+        assert_eq!((status.mode() & 0o7777, status.mtime()), (0o640, 1_000_000_000));
+        // A pipe without a writer does not hold up whoever looks at it.
+        assert!(target.open_existing(b"a/p").unwrap().is_none());
+
+        assert_eq!(target.special(b"a/s", &metadata(EntryKind::Socket), &keep()).unwrap().len(), 1);
+        assert_eq!(names(&inside.join("a")), ["f", "l", "p"]);
+    }
+
+    #[test]
+    fn a_folder_gets_its_time_after_what_is_in_it() {
+        let (folder, target) = target();
+        put(&target, b"d", b"f", b"x").unwrap();
+        let mut captured = metadata(EntryKind::Directory);
+        captured.mode = 0o1750;
+        assert!(target.set_directory_metadata(b"d", &captured, &keep()).unwrap().is_empty());
+        let status = fs::metadata(folder.path().join("t/target/d")).unwrap();
+        assert_eq!((status.mode() & 0o7777, status.mtime()), (0o1750, 1_000_000_000));
+    }
+
+    #[test]
+    fn a_damaged_file_has_another_name_and_a_list_of_what_is_bad() {
+        let (folder, target) = target();
+        let inside = folder.path().join("t/target");
+        put(&target, b"", b"f", b"the old one").unwrap();
+        for expected in ["f.damaged", "f.damaged-2"] {
+            let file = target.new_file(&target.directory(b"").unwrap(), b"f", 30).unwrap();
+            file.write_at(10, b"0123456789").unwrap();
+            assert_eq!(file.finish_damaged(&[0..10, 20..30]).unwrap(), expected.as_bytes());
+            let text = fs::read_to_string(inside.join(format!("{expected}.txt"))).unwrap();
+            assert!(text.ends_with(":\n0-9\n20-29\n"), "{text}");
+            assert_eq!(fs::metadata(inside.join(expected)).unwrap().mode() & 0o7777, 0o600);
+        }
+        assert_eq!(fs::read(inside.join("f")).unwrap(), b"the old one");
+        assert_eq!(names(&inside), ["f", "f.damaged", "f.damaged-2", "f.damaged-2.txt", "f.damaged.txt"]);
+        let bytes = fs::read(inside.join("f.damaged")).unwrap();
+        assert_eq!(&bytes[9..21], b"\x000123456789\0");
+    }
+
+    #[test]
+    fn the_longest_damaged_name_is_shortened_between_characters() {
+        let (folder, target) = target();
+        let name = format!("a{}", "\u{e9}".repeat(127));
+        let file = target.new_file(&target.directory(b"").unwrap(), name.as_bytes(), 0).unwrap();
+        let damaged = String::from_utf8(file.finish_damaged(&[]).unwrap()).unwrap();
+        assert!(damaged.ends_with("\u{e9}.damaged") && damaged.len() + ".txt".len() <= NAME_BYTES_MAX);
+        assert_eq!(names(&folder.path().join("t/target")), [damaged.clone(), format!("{damaged}.txt")]);
+    }
+}

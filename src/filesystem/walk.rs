@@ -154,6 +154,7 @@ pub fn resolve_source(path: &Path) -> Result<PathBuf> {
 
 /// What a step of the walk gives.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are entries: a box for each would only cost")]
 pub enum Walked {
     /// An entry.
     Entry(Box<Found>),
@@ -492,4 +493,216 @@ impl Iterator for Walk {
 #[must_use]
 pub fn absolute(path: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec([b"/", path].concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, fs::File, io::Write, os::unix::fs::symlink};
+
+    use super::*;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            File::create(path).unwrap().write_all(b"content").unwrap();
+        }
+        folder
+    }
+
+    /// Paths below `folder` in the order of the walk, with what is above it checked and left out;
+    /// errors carry a `!`.
+    fn walk(folder: &Path, sources: &[&str], options: FilterOptions) -> Vec<String> {
+        let sources: Vec<_> = sources
+            .iter()
+            .map(|source| if source.is_empty() { folder.into() } else { folder.join(source) })
+            .collect();
+        let base = folder.to_str().unwrap().trim_start_matches('/').to_owned();
+        let mut paths = Vec::new();
+        for walked in Walk::new(&sources, Filter::new(options).unwrap()) {
+            let (path, mark) = match &walked {
+                Walked::Entry(found) => (&found.path, if found.error.is_some() { "?" } else { "" }),
+                Walked::Error(error) => (&error.path, if error.missing_source { "!!" } else { "!" }),
+            };
+            let path = String::from_utf8(path.clone()).unwrap();
+            match path.strip_prefix(&base) {
+                Some(rest) => paths.push(format!("{}{mark}", rest.trim_start_matches('/'))),
+                None => assert!(base.starts_with(&format!("{path}/")), "{path} is not above {base}"),
+            }
+        }
+        // The folder itself.
+        assert_eq!(paths.remove(0), "");
+        paths
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_manifest() {
+        let folder = tree(&["a/b", "a-b", "a.txt", "a/b.c/x", "a/b-c", "B", "a/b0", "z", "\u{e9}"]);
+        let paths = walk(folder.path(), &[""], FilterOptions::default());
+        assert_eq!(
+            paths,
+            ["B", "a", "a/b", "a/b-c", "a/b.c", "a/b.c/x", "a/b0", "a-b", "a.txt", "z", "\u{e9}"]
+        );
+        let sorted = paths.is_sorted_by(|a, b| {
+            crate::format::node::compare_paths(a.as_bytes(), b.as_bytes()) == std::cmp::Ordering::Less
+        });
+        assert!(sorted);
+    }
+
+    #[test]
+    fn folders_above_a_source_are_entries_and_their_other_children_are_not() {
+        let folder = tree(&["srv/data/x", "srv/other/y", "etc/z"]);
+        assert_eq!(
+            walk(folder.path(), &["srv/data"], FilterOptions::default()),
+            ["srv", "srv/data", "srv/data/x"]
+        );
+    }
+
+    #[test]
+    fn overlapping_sources_come_once() {
+        let folder = tree(&["a/b/c", "a/d"]);
+        let paths = walk(folder.path(), &["a/b", "a", "a/b/c", "a"], FilterOptions::default());
+        assert_eq!(paths, ["a", "a/b", "a/b/c", "a/d"]);
+    }
+
+    #[test]
+    fn a_missing_source_is_an_error_and_the_rest_is_walked() {
+        let folder = tree(&["a/b", "f"]);
+        let paths =
+            walk(folder.path(), &["a/no", "a/b", "no/a/b", "no/c", "f/below"], FilterOptions::default());
+        assert_eq!(paths, ["a", "a/b", "a/no!!", "f", "f/below!!", "no/a/b!!", "no/c!!"]);
+    }
+
+    #[test]
+    fn a_link_is_an_entry_and_is_not_entered() {
+        let folder = tree(&["real/x"]);
+        symlink("real", folder.path().join("link")).unwrap();
+        assert_eq!(walk(folder.path(), &["link"], FilterOptions::default()), ["link"]);
+        assert_eq!(walk(folder.path(), &[""], FilterOptions::default()), ["link", "real", "real/x"]);
+        let below = walk(folder.path(), &["link/x"], FilterOptions::default());
+        assert_eq!(below, ["link", "link/x!!"]);
+        let resolved = resolve_source(&folder.path().join("link/x")).unwrap();
+        assert_eq!(resolved, folder.path().canonicalize().unwrap().join("real/x"));
+        assert!(resolve_source(&folder.path().join("link")).unwrap().ends_with("link"));
+    }
+
+    #[test]
+    fn patterns_follow_gitignore() {
+        let folder =
+            tree(&["a.o", "keep.o", "src/b.o", "src/b.c", "build/x", "src/build", "Photo.JPG", "photo.png"]);
+        let options = FilterOptions {
+            excludes: vec!["*.o".into(), "!keep.o".into(), "build/".into()],
+            excludes_ignoring_case: vec!["*.jpg".into()],
+            ..FilterOptions::default()
+        };
+        let paths = walk(folder.path(), &[""], options);
+        assert_eq!(paths, ["keep.o", "photo.png", "src", "src/b.c", "src/build"]);
+    }
+
+    #[test]
+    fn an_absolute_pattern_matches_only_there() {
+        let folder = tree(&["x/y", "z/x/y"]);
+        let options = FilterOptions {
+            excludes: vec![folder.path().join("x").to_str().unwrap().into()],
+            ..FilterOptions::default()
+        };
+        assert_eq!(walk(folder.path(), &[""], options), ["z", "z/x", "z/x/y"]);
+    }
+
+    #[test]
+    fn an_explicit_source_wins_over_a_pattern() {
+        let folder = tree(&["cache/keep/x", "cache/y", "cache/keep/skip"]);
+        let options =
+            FilterOptions { excludes: vec!["cache".into(), "skip".into()], ..FilterOptions::default() };
+        assert_eq!(
+            walk(folder.path(), &["", "cache/keep"], options),
+            ["cache", "cache/keep", "cache/keep/x"]
+        );
+    }
+
+    #[test]
+    fn an_invalid_pattern_is_a_mistake_of_the_user() {
+        let options = FilterOptions { excludes: vec!["[a".into()], ..FilterOptions::default() };
+        assert_eq!(Filter::new(options).unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn of_a_cache_only_the_folder_and_its_tag_stay() {
+        let folder = tree(&["cache/big", "cache/sub/x", "fake/CACHEDIR.TAG", "fake/x"]);
+        let mut tag = File::create(folder.path().join("cache/CACHEDIR.TAG")).unwrap();
+        tag.write_all(CACHE_SIGNATURE).unwrap();
+        tag.write_all(b"\n# by a test\n").unwrap();
+        let options = FilterOptions { exclude_caches: true, ..FilterOptions::default() };
+        let expected = ["cache", "cache/CACHEDIR.TAG", "fake", "fake/CACHEDIR.TAG", "fake/x"];
+        assert_eq!(walk(folder.path(), &[""], options), expected);
+    }
+
+    #[test]
+    fn of_a_marked_folder_only_the_folder_and_its_mark_stay() {
+        let folder = tree(&["a/.nobackup", "a/x", "b/x"]);
+        let options =
+            FilterOptions { exclude_if_present: vec![b".nobackup".to_vec()], ..FilterOptions::default() };
+        assert_eq!(walk(folder.path(), &[""], options), ["a", "a/.nobackup", "b", "b/x"]);
+    }
+
+    #[test]
+    fn files_over_the_limit_are_left_out_and_those_at_it_are_not() {
+        let folder = tree(&["seven"]);
+        File::create(folder.path().join("eight")).unwrap().set_len(8).unwrap();
+        let options = FilterOptions { exclude_larger_than: Some(7), ..FilterOptions::default() };
+        assert_eq!(walk(folder.path(), &[""], options), ["seven"]);
+    }
+
+    #[test]
+    fn the_repository_is_never_walked_even_through_another_name() {
+        let folder = tree(&["repo/data/x", "y"]);
+        symlink(folder.path().join("repo"), folder.path().join("alias")).unwrap();
+        let options = FilterOptions { never: vec![folder.path().join("alias")], ..FilterOptions::default() };
+        assert_eq!(walk(folder.path(), &["", "repo/data"], options), ["alias", "y"]);
+    }
+
+    #[test]
+    fn what_vanishes_is_counted_and_skipped() {
+        let folder = tree(&["a", "b", "c"]);
+        let mut walk = Walk::new(&[folder.path().into()], Filter::new(FilterOptions::default()).unwrap());
+        let mut names = Vec::new();
+        while let Some(Walked::Entry(found)) = walk.next() {
+            if found.path.ends_with(b"/a") {
+                fs::remove_file(folder.path().join("b")).unwrap();
+            }
+            names.push(found.name.into_string().unwrap());
+        }
+        assert!(names.ends_with(&["a".into(), "c".into()]));
+        assert_eq!(walk.vanished(), 1);
+    }
+
+    #[test]
+    fn the_handle_of_an_entry_reads_it() {
+        let folder = tree(&["d/f"]);
+        let mut walk =
+            Walk::new(&[folder.path().join("d/f")], Filter::new(FilterOptions::default()).unwrap());
+        let Some(Walked::Entry(found)) = walk.by_ref().last() else { panic!("no entry") };
+        let file =
+            crate::filesystem::read::open_file(found.dir.as_fd(), &found.name, &found.metadata).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 7);
+        assert_eq!(absolute(&found.path), folder.path().join("d/f"));
+    }
+
+    #[test]
+    fn one_file_system_keeps_the_mount_point_and_not_what_is_in_it() {
+        // `/proc` is another file system on every Linux.
+        let options = FilterOptions {
+            one_file_system: true,
+            excludes: vec!["/*".into(), "!/proc".into()],
+            ..FilterOptions::default()
+        };
+        let paths: Vec<_> = Walk::new(&["/".into()], Filter::new(options).unwrap())
+            .map(|walked| match walked {
+                Walked::Entry(found) => String::from_utf8(found.path).unwrap(),
+                Walked::Error(error) => panic!("{error:?}"),
+            })
+            .collect();
+        assert_eq!(paths, ["proc"]);
+    }
 }
