@@ -1,5 +1,9 @@
 //! A repository from `create` to `open`, on memory and in a folder.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
 
 use std::{os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 

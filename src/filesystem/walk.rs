@@ -154,7 +154,6 @@ pub fn resolve_source(path: &Path) -> Result<PathBuf> {
 
 /// What a step of the walk gives.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are entries: a box for each would only cost")]
 pub enum Walked {
     /// An entry.
     Entry(Box<Found>),
