@@ -11,5 +11,6 @@ pub mod format;
 pub mod id;
 pub mod limits;
 pub mod ops;
+pub mod progress;
 pub mod repository;
 pub mod store;

@@ -20,7 +20,7 @@ use lifeboat::{
     },
     ops::backup::{
         self, BackupOptions, Item, Source,
-        ingest::{Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
+        ingest::{Frames, Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
         tree::Tree as DiskTree,
     },
     ops::restore,
@@ -43,6 +43,7 @@ fn options() -> StoreOptions {
         retry_for: Duration::ZERO,
         s3: Default::default(),
         clock: Arc::new(SystemClock),
+        progress: Arc::default(),
     }
 }
 
@@ -149,8 +150,11 @@ fn store_files(repository: &Repository, files: &[Vec<u8>]) -> (Vec<Content>, u64
     let ingest = Ingest::new(repository, domain, &keys, &view.index, &uploads).unwrap();
     let mut worker = Worker::new(&ingest, Compression::Auto).unwrap();
     let mut buffer = Vec::new();
-    let contents = files.iter().map(|file| worker.content(&mut &file[..], &mut buffer).unwrap().0).collect();
-    worker.flush().unwrap();
+    let contents = files
+        .iter()
+        .map(|file| worker.content(&mut &file[..], &mut buffer, &Frames::Inline).unwrap().0)
+        .collect();
+    worker.flush(&Frames::Inline).unwrap();
     drop(worker);
     let packs = ingest.settle().unwrap();
     if !packs.is_empty() {
@@ -272,8 +276,11 @@ fn entry(path: &str, size: usize) -> Entry {
 impl Source for Tree {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
         Ok(Box::new(self.0.iter().map(|(path, bytes)| {
-            let reader: Box<dyn std::io::Read> = Box::new(std::io::Cursor::new(bytes.clone()));
-            Ok(Item::File(entry(path, bytes.len()), reader))
+            let content = bytes.clone();
+            Ok(Item::File(
+                entry(path, bytes.len()),
+                Box::new(move || Ok(Box::new(std::io::Cursor::new(content)))),
+            ))
         })))
     }
 }
@@ -290,6 +297,7 @@ fn backup_options() -> BackupOptions {
         sources: vec![b"/srv".to_vec()],
         compression: Compression::Auto,
         program: "test".to_owned(),
+        workers: 3,
     }
 }
 

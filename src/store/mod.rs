@@ -22,6 +22,7 @@ pub use self::{
 use crate::{
     clock::{Clock, Timestamp},
     error::{Error, ErrorKind, Result},
+    progress::Progress,
 };
 
 mod build;
@@ -52,6 +53,8 @@ pub struct StoreOptions {
     pub s3: S3Settings,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Counts, and says when to stop.
+    pub progress: Arc<Progress>,
 }
 
 impl std::fmt::Debug for StoreOptions {
@@ -158,6 +161,12 @@ impl Store {
     #[must_use]
     pub fn folder(&self) -> Option<&FilePath> {
         self.0.folder.as_deref()
+    }
+
+    /// What the operation on this store has done so far.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.0.options.progress
     }
 
     fn path(&self, name: &str) -> Path {

@@ -118,6 +118,7 @@ fn store(location: &Location) -> Result<Store> {
         retry_for: Duration::from_secs(900),
         s3: S3Settings { environment, ..S3Settings::default() },
         clock: Arc::new(SystemClock),
+        progress: Arc::default(),
     };
     Store::open(location, options)
 }
@@ -242,6 +243,7 @@ fn back_up(
             .collect(),
         compression: Compression::Auto,
         program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
+        workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     };
     let done = backup::run(repository, &mut Tree { sources, filter }, &options)?;
     for (path, reason) in &done.record.unreadable_named {

@@ -10,13 +10,14 @@ use std::{
     },
 };
 
+use super::OpenFile;
 use crate::{
     chunk::Chunker,
     compress::{Compression, Compressor},
     crypto::{ChunkKeys, IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     format::{
-        entry::{ChunkRef, Content},
+        entry::{ChunkRef, Content, Entry},
         pack::{Blob, IndexedPack, PackKind},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
@@ -177,8 +178,64 @@ impl<'a> Ingest<'a> {
 pub struct Worker<'a, 'b> {
     ingest: &'b Ingest<'a>,
     compressor: Compressor,
+    frame: NewFrame,
+}
+
+/// Chunks that will be compressed together.
+#[derive(Debug, Default)]
+pub struct NewFrame {
     plain: Vec<u8>,
     blobs: Vec<Blob>,
+}
+
+/// Who compresses and seals a full frame.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub enum Frames<'a> {
+    /// The worker that filled it.
+    Inline,
+    /// Another one; the frame comes back when all are busy.
+    PassOn(&'a dyn Fn(NewFrame) -> Option<NewFrame>),
+}
+
+/// The part of a source that is in memory: always a whole chunk ahead.
+struct Window<'a> {
+    buffer: &'a mut Vec<u8>,
+    chunk_max: usize,
+    start: usize,
+    end: usize,
+    ended: bool,
+}
+
+impl<'a> Window<'a> {
+    fn new(buffer: &'a mut Vec<u8>, chunk_max: usize) -> Self {
+        buffer.resize(2 * chunk_max, 0);
+        Self { buffer, chunk_max, start: 0, end: 0, ended: false }
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Reads ahead; false at the end.
+    fn fill(&mut self, source: &mut dyn Read) -> Result<bool> {
+        if !self.ended && self.end - self.start < self.chunk_max {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            while !self.ended && self.end < self.buffer.len() {
+                match source.read(&mut self.buffer[self.end..]) {
+                    Ok(0) => self.ended = true,
+                    Ok(read) => self.end += read,
+                    Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                    Err(error) => {
+                        let failed =
+                            Error::new(ErrorKind::Incomplete, format!("it could not be read: {error}"));
+                        return Err(failed.with_source(error));
+                    }
+                }
+            }
+        }
+        Ok(self.start < self.end)
+    }
 }
 
 impl<'a, 'b> Worker<'a, 'b> {
@@ -186,81 +243,126 @@ impl<'a, 'b> Worker<'a, 'b> {
     /// No memory for a compressor.
     pub fn new(ingest: &'b Ingest<'a>, compression: Compression) -> Result<Self> {
         let compressor = Compressor::new(compression)?;
-        Ok(Self { ingest, compressor, plain: Vec::with_capacity(FRAME_BYTES_TARGET), blobs: Vec::new() })
+        Ok(Self { ingest, compressor, frame: NewFrame::default() })
     }
 
     /// Takes one chunk: stores it if it is new.
-    ///
-    /// # Errors
-    /// It could not be stored.
-    pub fn chunk(&mut self, plain: &[u8]) -> Result<ChunkRef> {
+    fn chunk(&mut self, plain: &[u8], frames: &Frames<'_>) -> Result<ChunkRef> {
         let length = u32::try_from(plain.len())
             .map_err(|e| Error::new(ErrorKind::Failed, "a chunk is larger than any chunk").with_source(e))?;
         let id = self.ingest.keys.chunk.id.id(plain);
         if self.ingest.is_new(&id, PackKind::Data) {
-            if self.plain.len() + plain.len() > FRAME_BYTES_TARGET
-                || self.blobs.len() >= limits::FRAME_BLOBS_MAX
-            {
-                self.flush()?;
+            let full = self.frame.plain.len() + plain.len() > FRAME_BYTES_TARGET;
+            if full || self.frame.blobs.len() >= limits::FRAME_BLOBS_MAX {
+                self.flush(frames)?;
             }
-            self.plain.extend_from_slice(plain);
-            self.blobs.push(Blob { id, length });
+            self.frame.plain.extend_from_slice(plain);
+            self.frame.blobs.push(Blob { id, length });
             self.ingest.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
         }
         Ok(ChunkRef { id, length })
     }
 
-    /// Seals the frame that was gathered.
+    /// Seals the frame that was gathered, or passes it on.
     ///
     /// # Errors
     /// It could not be stored.
-    pub fn flush(&mut self) -> Result<()> {
-        if self.blobs.is_empty() {
+    pub fn flush(&mut self, frames: &Frames<'_>) -> Result<()> {
+        if self.frame.blobs.is_empty() {
             return Ok(());
         }
-        let stored = self.compressor.compress(&self.plain)?;
-        self.plain.clear();
-        let blobs = std::mem::take(&mut self.blobs);
+        let frame = match frames {
+            Frames::Inline => None,
+            Frames::PassOn(pass_on) => {
+                let fresh = NewFrame { plain: Vec::with_capacity(FRAME_BYTES_TARGET), blobs: Vec::new() };
+                match pass_on(std::mem::replace(&mut self.frame, fresh)) {
+                    None => return Ok(()),
+                    back => back,
+                }
+            }
+        };
+        match frame {
+            Some(frame) => self.seal(frame),
+            None => {
+                let mut frame = std::mem::take(&mut self.frame);
+                let result = self.seal_parts(&frame.plain, std::mem::take(&mut frame.blobs));
+                frame.plain.clear();
+                self.frame = frame;
+                result
+            }
+        }
+    }
+
+    /// Seals the frame that was gathered if it is large enough to be worth it.
+    ///
+    /// # Errors
+    /// It could not be stored.
+    pub fn flush_large(&mut self, frames: &Frames<'_>) -> Result<()> {
+        if self.frame.plain.len() >= FRAME_BYTES_TARGET / 2 { self.flush(frames) } else { Ok(()) }
+    }
+
+    /// Seals a frame that another worker gathered.
+    ///
+    /// # Errors
+    /// It could not be stored.
+    pub fn seal(&mut self, frame: NewFrame) -> Result<()> {
+        let NewFrame { plain, blobs } = frame;
+        self.seal_parts(&plain, blobs)
+    }
+
+    fn seal_parts(&mut self, plain: &[u8], blobs: Vec<Blob>) -> Result<()> {
+        let stored = self.compressor.compress(plain)?;
         let packs = self.ingest.data.add(blobs, stored, self.compressor.decompressor())?;
         self.ingest.upload(packs)
     }
 
-    /// Reads a source to its end and stores it. `buffer` is kept from file to file.
+    /// Reads and stores one file. What cannot be read is said in its entry.
+    ///
+    /// # Errors
+    /// It could not be stored.
+    pub fn file(
+        &mut self,
+        mut entry: Entry,
+        open: OpenFile,
+        buffer: &mut Vec<u8>,
+        frames: &Frames<'_>,
+    ) -> Result<Entry> {
+        let mut source = match open() {
+            Ok(source) => source,
+            Err(error) => {
+                entry.error = Some(error.to_string());
+                return Ok(entry);
+            }
+        };
+        match self.content(&mut source, buffer, frames) {
+            Ok((content, size)) => {
+                entry.changed_while_read |= entry.metadata.size != size;
+                (entry.content, entry.metadata.size) = (content, size);
+            }
+            Err(error) if error.kind() == ErrorKind::Incomplete => entry.error = Some(error.to_string()),
+            Err(error) => return Err(error),
+        }
+        Ok(entry)
+    }
+
+    /// Reads a source to its end and stores it: its content, and its length in bytes. `buffer` is kept from
+    /// file to file.
     ///
     /// # Errors
     /// `Incomplete` when the source cannot be read; otherwise it could not be stored.
-    pub fn content(&mut self, source: &mut dyn Read, buffer: &mut Vec<u8>) -> Result<(Content, u64)> {
+    pub fn content(
+        &mut self,
+        source: &mut dyn Read,
+        buffer: &mut Vec<u8>,
+        frames: &Frames<'_>,
+    ) -> Result<(Content, u64)> {
         let (mut content, mut total) = (ContentBuilder::default(), 0_u64);
-        let window = 2 * self.ingest.chunker.max();
-        buffer.resize(window, 0);
-        let (mut start, mut end, mut ended) = (0, 0, false);
-        loop {
-            if !ended && end - start < self.ingest.chunker.max() {
-                buffer.copy_within(start..end, 0);
-                (start, end) = (0, end - start);
-                while end < window {
-                    match source.read(&mut buffer[end..]) {
-                        Ok(0) => {
-                            ended = true;
-                            break;
-                        }
-                        Ok(read) => end += read,
-                        Err(error) if error.kind() == IoErrorKind::Interrupted => {}
-                        Err(error) => {
-                            let failed =
-                                Error::new(ErrorKind::Incomplete, format!("it could not be read: {error}"));
-                            return Err(failed.with_source(error));
-                        }
-                    }
-                }
-            }
-            if start == end {
-                break;
-            }
-            let length = self.ingest.chunker.cut(&buffer[start..end]);
-            let chunk = self.chunk(&buffer[start..start + length])?;
+        let mut window = Window::new(buffer, self.ingest.chunker.max());
+        while window.fill(source)? {
+            let length = self.ingest.chunker.cut(window.rest());
+            let chunk = self.chunk(&window.rest()[..length], frames)?;
             total += length as u64;
-            start += length;
+            window.start += length;
             content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
         }
         let nodes = &mut Nodes(self.ingest, &mut self.compressor);

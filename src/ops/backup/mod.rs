@@ -24,6 +24,7 @@ use crate::{
 };
 
 pub mod ingest;
+mod pipeline;
 pub mod tree;
 
 /// A backup starts again from a fresh view at most this often before it gives up.
@@ -44,14 +45,19 @@ pub struct BackupOptions {
     pub compression: Compression,
     /// Name and version of the program.
     pub program: String,
+    /// Threads that read, compress and seal; with one everything happens in one order.
+    pub workers: usize,
 }
+
+/// Opens a file when its turn comes, on whichever thread reads it.
+pub type OpenFile = Box<dyn FnOnce() -> Result<Box<dyn Read>> + Send>;
 
 /// The next thing to back up, in path order.
 pub enum Item {
     /// An entry without content: a directory, a symlink, something that could not be read.
     Entry(Entry),
     /// A file and where to read it.
-    File(Entry, Box<dyn Read>),
+    File(Entry, OpenFile),
 }
 
 impl std::fmt::Debug for Item {
@@ -161,6 +167,32 @@ fn attempt(
     .with_remedy("Run it again; what was uploaded is used then"))
 }
 
+/// The manifest as it grows, and what is counted on the way.
+struct Manifest<'a, 'b> {
+    builder: ManifestBuilder<'b>,
+    worker: Worker<'a, 'b>,
+    statistics: Statistics,
+    unreadable: u64,
+    unreadable_named: Vec<(Vec<u8>, String)>,
+}
+
+impl pipeline::Entries for Manifest<'_, '_> {
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        self.statistics.entries += 1;
+        if entry.metadata.kind == EntryKind::File {
+            self.statistics.files += 1;
+            self.statistics.bytes += entry.metadata.size;
+        }
+        if let Some(reason) = &entry.error {
+            self.unreadable += 1;
+            if self.unreadable_named.len() < UNREADABLE_NAMED_MAX {
+                self.unreadable_named.push((entry.path.clone(), reason.clone()));
+            }
+        }
+        self.builder.push(entry, &mut self.worker.nodes())
+    }
+}
+
 fn one_pass(
     repository: &Repository,
     source: &mut dyn Source,
@@ -169,42 +201,17 @@ fn one_pass(
 ) -> Result<Pass> {
     let uploads = repository.store.uploads(UPLOAD_BYTES_IN_FLIGHT);
     let ingest = Ingest::new(repository, begun.domain, &begun.keys, &view.index, &uploads)?;
-    let mut worker = Worker::new(&ingest, options.compression)?;
-    let mut manifest = ManifestBuilder::new(&begun.keys.node);
-    let (mut statistics, mut unreadable, mut unreadable_named) = (Statistics::default(), 0, Vec::new());
-    let mut buffer = Vec::new();
-    for item in source.open()? {
-        let entry = match item? {
-            Item::Entry(entry) => entry,
-            Item::File(mut entry, mut reader) => {
-                match worker.content(&mut reader, &mut buffer) {
-                    Ok((content, size)) => {
-                        entry.changed_while_read |= entry.metadata.size != size;
-                        (entry.content, entry.metadata.size) = (content, size);
-                    }
-                    Err(error) if error.kind() == ErrorKind::Incomplete => {
-                        entry.error = Some(error.to_string())
-                    }
-                    Err(error) => return Err(error),
-                }
-                entry
-            }
-        };
-        statistics.entries += 1;
-        if entry.metadata.kind == EntryKind::File {
-            statistics.files += 1;
-            statistics.bytes += entry.metadata.size;
-        }
-        if let Some(reason) = &entry.error {
-            unreadable += 1;
-            if unreadable_named.len() < UNREADABLE_NAMED_MAX {
-                unreadable_named.push((entry.path.clone(), reason.clone()));
-            }
-        }
-        manifest.push(entry, &mut worker.nodes())?;
-    }
-    let root = manifest.finish(&mut worker.nodes())?.id;
-    worker.flush()?;
+    let mut manifest = Manifest {
+        builder: ManifestBuilder::new(&begun.keys.node),
+        worker: Worker::new(&ingest, options.compression)?,
+        statistics: Statistics::default(),
+        unreadable: 0,
+        unreadable_named: Vec::new(),
+    };
+    let how = (options.compression, options.workers);
+    pipeline::run(&mut *source.open()?, &ingest, how, &mut manifest)?;
+    let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named } = manifest;
+    let root = builder.finish(&mut worker.nodes())?.id;
     drop(worker);
     // 2: the packs are acknowledged. 3: they can be found.
     let packs = ingest.settle()?;
@@ -221,7 +228,7 @@ fn snapshot(
     pass: Pass,
     (time, previous, replaces): (Timestamp, Option<ObjectId>, Option<ObjectId>),
 ) -> Result<Snapshot> {
-    let BackupOptions { host, user, tags, sources, compression: _, program } = options.clone();
+    let BackupOptions { host, user, tags, sources, compression: _, program, workers: _ } = options.clone();
     let Pass { root, statistics, unreadable, unreadable_named, reached: _, probe: _ } = pass;
     let registry = repository.registry.number;
     let nonce = random()?;

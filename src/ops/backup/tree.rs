@@ -37,17 +37,18 @@ fn item(walked: Walked) -> Item {
     let Found { path, metadata, dir, name, error } = *found;
     let is_file = metadata.kind == EntryKind::File;
     let content = Content::Inline(Vec::new());
-    let mut entry = Entry { path, metadata, content, changed_while_read: false, error };
+    let entry = Entry { path, metadata, content, changed_while_read: false, error };
     if !is_file || entry.error.is_some() {
         return Item::Entry(entry);
     }
-    match read::open_file(dir.as_fd(), &name, &entry.metadata) {
-        Ok(file) => Item::File(entry, Box::new(file)),
-        Err(error) => {
-            entry.error = Some(error.to_string());
-            Item::Entry(entry)
-        }
-    }
+    let seen = entry.metadata.clone();
+    Item::File(
+        entry,
+        Box::new(move || {
+            let file = read::open_file(dir.as_fd(), &name, &seen)?;
+            Ok(Box::new(file))
+        }),
+    )
 }
 
 /// An entry of which only the name and the trouble are known.
