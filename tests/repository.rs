@@ -26,7 +26,7 @@ use lifeboat::{
     ops::restore,
     repository::{
         InitOptions, Repository,
-        index::Location,
+        index::Found,
         manifest::{ManifestCursor, for_each_chunk},
         reader::{NodeReader, blob_range},
         unlock::Credential,
@@ -147,7 +147,7 @@ fn store_files(repository: &Repository, files: &[Vec<u8>]) -> (Vec<Content>, u64
     let view = repository.view(&domain).unwrap();
     let keys = IngestKeys::of(repository, &domain).unwrap();
     let uploads = repository.store.uploads(UPLOAD_BYTES_IN_FLIGHT);
-    let ingest = Ingest::new(repository, domain, &keys, &view.index, &uploads).unwrap();
+    let ingest = Ingest::new(repository, domain, &keys, &view.index, Some(&uploads)).unwrap();
     let mut worker = Worker::new(&ingest, Compression::Auto).unwrap();
     let mut buffer = Vec::new();
     let contents = files
@@ -156,10 +156,7 @@ fn store_files(repository: &Repository, files: &[Vec<u8>]) -> (Vec<Content>, u64
         .collect();
     worker.flush(&Frames::Inline).unwrap();
     drop(worker);
-    let packs = ingest.settle().unwrap();
-    if !packs.is_empty() {
-        repository.publish_index(&domain, &packs).unwrap();
-    }
+    ingest.settle().unwrap();
     (contents, ingest.sizes().0)
 }
 
@@ -172,12 +169,12 @@ fn load(repository: &Repository, content: &Content) -> Vec<u8> {
     let mut decompressor = Decompressor::new().unwrap();
     let mut bytes = Vec::new();
     for_each_chunk(content, &nodes, &mut |chunk| {
-        let at = view.index.locations(&chunk.id).next().unwrap();
-        let (pack, frame, section) = view.index.frame(at).unwrap();
+        let at = view.index.locations(&chunk.id)[0];
+        let Found { pack, frame, section, blob } = view.index.found(at).unwrap();
         let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.length);
-        let sealed = repository.store.read_range(&repository.pack_name(&domain, pack), range)?;
-        let plain = repository.open_frame(&domain, (frame, section), &sealed, &mut decompressor)?;
-        let chunk_bytes = &plain[blob_range(frame, at.blob).unwrap()];
+        let sealed = repository.store.read_range(&repository.pack_name(&domain, &pack), range)?;
+        let plain = repository.open_frame(&domain, (&frame, &section), &sealed, &mut decompressor)?;
+        let chunk_bytes = &plain[blob_range(&frame, blob).unwrap()];
         assert_eq!(chunk_id.id(chunk_bytes), chunk.id);
         bytes.extend_from_slice(chunk_bytes);
         Ok(())
@@ -220,8 +217,10 @@ fn a_flipped_bit_in_a_pack_is_never_a_wrong_byte() {
     store_files(&repository, &[noise(1, 300_000)]);
     let domain = repository.own_domain().unwrap();
     let view = repository.view(&domain).unwrap();
-    let (_, frame, section) = view.index.frame(Location { pack: 0, frame: 0, blob: 0 }).unwrap();
-    let name = repository.pack_name(&domain, view.index.pack(0).unwrap());
+    let pack = view.index.packs().next().unwrap();
+    let directory = view.index.directory(&pack).unwrap();
+    let (frame, section) = (&directory.frames[0], &directory.sections[0]);
+    let name = repository.pack_name(&domain, &pack);
     let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.length);
     let sealed = store.read_range(&name, range).unwrap().to_vec();
     let mut decompressor = Decompressor::new().unwrap();
@@ -295,7 +294,11 @@ fn backup_options() -> BackupOptions {
         user: "user".to_owned(),
         tags: vec!["tag".to_owned()],
         sources: vec![b"/srv".to_vec()],
+        time: None,
         compression: Compression::Auto,
+        reuse: backup::Reuse::default(),
+        unchanged: backup::Unchanged::Keep,
+        mode: backup::Mode::Store,
         program: "test".to_owned(),
         workers: 3,
     }
@@ -317,7 +320,7 @@ fn a_backup_is_found_again_whole_and_an_unchanged_one_adds_a_run_and_a_snapshot_
         Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
         let repository = open(&store, &passphrase("right")).unwrap();
         let done = backup::run(&repository, &mut tree(5000), &backup_options()).unwrap();
-        assert_eq!((done.sequence, done.record.statistics.files), (1, 5000));
+        assert_eq!((done.snapshot.unwrap().1, done.record.statistics.files), (1, 5000));
 
         let before = objects(&store);
         let again = backup::run(&repository, &mut tree(5000), &backup_options()).unwrap();
@@ -354,8 +357,9 @@ fn one_changed_file_changes_one_path_of_nodes() {
     let domain = repository.own_domain().unwrap();
     let view = repository.view(&domain).unwrap();
     let frames = |kind| -> Vec<usize> {
-        let packs = view.index.packs().iter().filter(|pack| pack.listed.kind == kind);
-        let mut counts: Vec<usize> = packs.map(|pack| pack.listed.directory.frames.len()).collect();
+        let packs = view.index.packs().filter(|pack| pack.kind == kind);
+        let mut counts: Vec<usize> =
+            packs.map(|pack| view.index.directory(&pack).unwrap().frames.len()).collect();
         counts.sort_unstable();
         counts
     };

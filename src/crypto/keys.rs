@@ -221,6 +221,14 @@ impl IndexKey {
     }
 }
 
+impl IndexKey {
+    /// Authenticates the index as the local cache keeps it.
+    #[must_use]
+    pub fn segment_key(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(derive("index segment", &self.0, b""))
+    }
+}
+
 impl NodeKey {
     /// The id of a manifest node.
     #[must_use]

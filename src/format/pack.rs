@@ -116,6 +116,12 @@ impl SectionHeader {
         Ok(header)
     }
 
+    /// The author in the bytes of a header, without decoding the rest.
+    #[must_use]
+    pub fn author_of(bytes: &[u8]) -> Option<IdentityId> {
+        IdentityId::from_slice(bytes.get(2..2 + IdentityId::LEN)?)
+    }
+
     /// The name of the section: the BLAKE3 of its header.
     #[must_use]
     pub fn id(&self) -> SectionId {

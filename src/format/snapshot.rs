@@ -37,8 +37,10 @@ pub struct Snapshot {
     pub registry: u64,
     /// The snapshot that this one replaces, after a commit that came too late.
     pub replaces: Option<ObjectId>,
-    /// When the backup began, by the client's clock.
+    /// The time that the snapshot stands for: when the backup began, unless the user said otherwise.
     pub time: Timestamp,
+    /// When the backup began, by the client's clock.
+    pub begun: Timestamp,
     /// The host.
     pub host: String,
     /// The user who ran it.
@@ -57,8 +59,21 @@ pub struct Snapshot {
     pub unreadable_named: Vec<(Vec<u8>, String)>,
     /// Version of the program.
     pub program: String,
+    /// The parameters of the repository and the domain: to rebuild a lost registry from.
+    pub parameters: Parameters,
     /// Random, so that no two records are equal.
     pub nonce: [u8; 16],
+}
+
+/// What `init` and `key add` decided for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// The commit window in seconds.
+    pub commit_window_seconds: u64,
+    /// The smallest grace in seconds.
+    pub minimum_grace_seconds: u64,
+    /// Smallest, average and largest chunk of the domain in bytes.
+    pub chunk_sizes: [u32; 3],
 }
 
 type Encoded = std::result::Result<(), encode::Error<std::convert::Infallible>>;
@@ -66,7 +81,8 @@ type Decoded<T> = std::result::Result<T, decode::Error>;
 
 impl Snapshot {
     /// The plaintext of the record. Keys: 1 previous, 2 registry, 3 replaces, 4 time, 5 host, 6 user,
-    /// 7 tags, 8 sources, 9 root, 10 statistics, 11 unreadable, 12 the first of them, 13 program, 14 nonce.
+    /// 7 tags, 8 sources, 9 root, 10 statistics, 11 unreadable, 12 the first of them, 13 program, 14 nonce,
+    /// 15 begun, 16 parameters.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -79,7 +95,8 @@ impl Snapshot {
     fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         let Self { previous, registry, replaces, time, host, user, tags, sources, root, statistics, .. } =
             self;
-        let Self { unreadable, unreadable_named, program, nonce, .. } = self;
+        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, .. } = self;
+        let Parameters { commit_window_seconds, minimum_grace_seconds, chunk_sizes } = parameters;
         let Statistics { entries, files, bytes, files_unchanged, bytes_new, bytes_stored } = statistics;
         e.begin_map()?;
         for (key, id) in [(1, previous), (3, replaces)] {
@@ -87,7 +104,10 @@ impl Snapshot {
                 e.u8(key)?.bytes(id.as_bytes())?;
             }
         }
-        e.u8(2)?.u64(*registry)?.u8(4)?.array(2)?.i64(time.seconds)?.u32(time.nanoseconds)?;
+        e.u8(2)?.u64(*registry)?;
+        for (key, time) in [(4, time), (15, begun)] {
+            e.u8(key)?.array(2)?.i64(time.seconds)?.u32(time.nanoseconds)?;
+        }
         e.u8(5)?.str(host)?.u8(6)?.str(user)?;
         e.u8(7)?.array(tags.len() as u64)?;
         for tag in tags {
@@ -106,6 +126,10 @@ impl Snapshot {
             e.array(2)?.bytes(path)?.str(reason)?;
         }
         e.u8(13)?.str(program)?.u8(14)?.bytes(nonce)?;
+        e.u8(16)?.array(5)?.u64(*commit_window_seconds)?.u64(*minimum_grace_seconds)?;
+        for size in chunk_sizes {
+            e.u32(*size)?;
+        }
         e.end()?;
         Ok(())
     }
@@ -125,6 +149,7 @@ impl Snapshot {
             registry: 0,
             replaces: None,
             time: Timestamp::default(),
+            begun: Timestamp::default(),
             host: String::new(),
             user: String::new(),
             tags: Vec::new(),
@@ -134,6 +159,7 @@ impl Snapshot {
             unreadable: 0,
             unreadable_named: Vec::new(),
             program: String::new(),
+            parameters: Parameters::default(),
             nonce: [0; 16],
         };
         d.map()?;
@@ -142,10 +168,7 @@ impl Snapshot {
                 1 => snapshot.previous = Some(read_id(d)?),
                 2 => snapshot.registry = d.u64()?,
                 3 => snapshot.replaces = Some(read_id(d)?),
-                4 => {
-                    d.array()?;
-                    snapshot.time = Timestamp { seconds: d.i64()?, nanoseconds: d.u32()? };
-                }
+                4 => snapshot.time = read_time(d)?,
                 5 => d.str()?.clone_into(&mut snapshot.host),
                 6 => d.str()?.clone_into(&mut snapshot.user),
                 7 => snapshot.tags = read_list(d, |d| Ok(d.str()?.to_owned()))?,
@@ -168,6 +191,15 @@ impl Snapshot {
                 }
                 13 => d.str()?.clone_into(&mut snapshot.program),
                 14 => snapshot.nonce = read_array(d)?,
+                15 => snapshot.begun = read_time(d)?,
+                16 => {
+                    d.array()?;
+                    snapshot.parameters = Parameters {
+                        commit_window_seconds: d.u64()?,
+                        minimum_grace_seconds: d.u64()?,
+                        chunk_sizes: [d.u32()?, d.u32()?, d.u32()?],
+                    };
+                }
                 _ => d.skip()?,
             }
         }
@@ -179,6 +211,11 @@ fn read_array<const N: usize>(d: &mut Decoder<'_>) -> Decoded<[u8; N]> {
     d.bytes()?
         .try_into()
         .map_err(|_error: std::array::TryFromSliceError| decode::Error::message("wrong length"))
+}
+
+fn read_time(d: &mut Decoder<'_>) -> Decoded<Timestamp> {
+    d.array()?;
+    Ok(Timestamp { seconds: d.i64()?, nanoseconds: d.u32()? })
 }
 
 fn read_id(d: &mut Decoder<'_>) -> Decoded<ObjectId> {

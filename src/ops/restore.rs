@@ -15,7 +15,7 @@ use crate::{
     id::DomainId,
     repository::{
         Repository,
-        index::Location,
+        index::{Found, Location},
         manifest::{ManifestCursor, for_each_chunk},
         reader::{NodeReader, blob_range},
         snapshots::KnownSnapshot,
@@ -106,31 +106,30 @@ struct Chunks<'a> {
 impl Chunks<'_> {
     fn frame(&mut self, at: Location) -> Result<Arc<Vec<u8>>> {
         if let Some((place, plain)) = &self.last
-            && *place == (at.pack, at.frame)
+            && *place == at.frame()
         {
             return Ok(Arc::clone(plain));
         }
-        let (pack, frame, section) =
-            self.view.index.frame(at).ok_or_else(|| Error::damaged("the index", "no frame"))?;
+        let Found { pack, frame, section, .. } =
+            self.view.index.found(at).ok_or_else(|| Error::damaged("the index", "no frame"))?;
         let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.length);
         let sealed =
-            self.repository.store.read_range(&self.repository.pack_name(&self.domain, pack), range)?;
+            self.repository.store.read_range(&self.repository.pack_name(&self.domain, &pack), range)?;
         let plain = Arc::new(self.repository.open_frame(
             &self.domain,
-            (frame, section),
+            (&frame, &section),
             &sealed,
             &mut self.decompressor,
         )?);
-        self.last = Some(((at.pack, at.frame), Arc::clone(&plain)));
+        self.last = Some((at.frame(), Arc::clone(&plain)));
         Ok(plain)
     }
 
     /// The chunk, from the first copy that is good.
     fn read(&mut self, chunk: ChunkRef, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut failed = Error::damaged(format!("chunk {}", chunk.id), "no index lists it");
-        let locations: Vec<Location> = self.view.index.locations(&chunk.id).collect();
-        for at in locations {
-            let range = self.view.index.frame(at).and_then(|(_, frame, _)| blob_range(frame, at.blob));
+        for at in self.view.index.locations(&chunk.id) {
+            let range = self.view.index.found(at).and_then(|found| blob_range(&found.frame, found.blob));
             match self.frame(at) {
                 Ok(plain) => match range.and_then(|range| plain.get(range)) {
                     Some(bytes) if self.key.id(bytes) == chunk.id => return each(bytes),

@@ -12,13 +12,12 @@ use std::{
 
 use minicbor::{Decoder, Encoder};
 
-use super::manifest::{NodeSink, NodeSource};
+use super::manifest::NodeSource;
 use crate::{
     clock::Timestamp,
     crypto::{IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     filesystem::durable,
-    format::node::Node,
     id::{BlobId, ObjectId, RepositoryId},
     limits,
 };
@@ -36,6 +35,12 @@ impl Cache {
         let folder = folder.map(|folder| folder.join(repository.to_string()));
         let usable = |folder: &PathBuf| durable::private_directory(folder).is_ok();
         Self { folder: folder.filter(usable) }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// An object whose name is the BLAKE3 of its bytes; `None` when it is not here or not intact.
@@ -83,7 +88,7 @@ impl Cache {
     }
 
     /// Makes a finished backup the parent of the next one: nodes first, then the record that names
-    /// them, then the old nodes go.
+    /// them, then the old nodes go. Without new nodes the record goes on naming those that it names.
     ///
     /// # Errors
     /// The disk is full or cannot be written. The backup is good all the same.
@@ -92,11 +97,14 @@ impl Cache {
         group: &str,
         index: &IndexKey,
         mut record: ParentRecord,
-        nodes: NodeFileWriter,
+        nodes: Option<NodeFileWriter>,
     ) -> Result<()> {
         let Some(path) = self.parent_path(group) else { return Ok(()) };
-        record.nodes = nodes.nonce;
-        let keep = nodes.finish()?;
+        if let Some(nodes) = nodes {
+            record.nodes = nodes.nonce;
+            nodes.finish()?;
+        }
+        let keep = path.with_extension(record.nodes.to_string());
         let plain = record.encode();
         let mac = index.cache_mac(&[group.as_bytes(), &plain].concat());
         durable::write_atomic(&path.with_extension("record"), &[&mac[..], &plain].concat(), 0o600)?;
@@ -176,22 +184,25 @@ impl NodeFileWriter {
         Ok(Self { path, nonce, file: std::io::BufWriter::with_capacity(limits::MIB, file) })
     }
 
-    fn finish(self) -> Result<PathBuf> {
+    fn finish(self) -> Result<()> {
         let Self { path, file, .. } = self;
         let file = file.into_inner().map_err(|e| cannot(&path)(e.into_error()))?;
-        file.sync_all().map_err(cannot(&path))?;
-        Ok(path)
+        file.sync_all().map_err(cannot(&path))
     }
 }
 
-impl NodeSink for NodeFileWriter {
-    fn node(&mut self, id: BlobId, plain: Vec<u8>) -> Result<()> {
+impl NodeFileWriter {
+    /// Adds a node.
+    ///
+    /// # Errors
+    /// The disk is full or cannot be written.
+    pub fn add(&mut self, id: BlobId, plain: &[u8]) -> Result<()> {
         let length = u32::try_from(plain.len())
             .map_err(|e| Error::new(ErrorKind::Failed, "a manifest node is too large").with_source(e))?;
         let mut write = || -> std::io::Result<()> {
             self.file.write_all(id.as_bytes())?;
             self.file.write_all(&length.to_le_bytes())?;
-            self.file.write_all(&plain)
+            self.file.write_all(plain)
         };
         write().map_err(cannot(&self.path))
     }
@@ -249,10 +260,8 @@ pub struct CachedNodes<'a> {
 }
 
 impl NodeSource for CachedNodes<'_> {
-    fn node(&self, id: &BlobId) -> Result<Node> {
+    fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
         let plain = self.file.plain(id, self.key);
-        let plain =
-            plain.ok_or_else(|| Error::damaged(format!("cached manifest node {id}"), "it is not intact"))?;
-        Node::decode(&plain)
+        plain.ok_or_else(|| Error::damaged(format!("cached manifest node {id}"), "it is not intact"))
     }
 }

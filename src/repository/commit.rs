@@ -33,7 +33,7 @@ pub fn validate(view: &View, reached: &HashSet<PackId>) -> Validation {
     let mut missing = reached.clone();
     for pack in view.index.packs() {
         if pack.standing == Standing::Live {
-            missing.remove(&pack.listed.id);
+            missing.remove(&pack.id);
         }
     }
     if missing.is_empty() { Validation::Complete } else { Validation::Missing(missing) }
@@ -69,16 +69,16 @@ impl Repository {
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn publish_index(&self, domain: &DomainId, packs: &[IndexedPack]) -> Result<Name> {
+    pub fn publish_index(&self, domain: &DomainId, packs: &[IndexedPack]) -> Result<(Name, ObjectId)> {
         let header = self.header(RecordKind::Index, domain, 0, 0);
         let key = self.index_key(domain)?;
         let sealed =
             envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), self.signer(), &encode_index(packs))?;
         let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
         let name = Name::index(domain, &self.identity(), &id);
-        self.cache.keep_object(&id, &sealed);
         self.store.create(&name, Bytes::from(sealed))?;
-        Ok(name)
+        self.segments.add(domain, id, packs, &key.segment_key())?;
+        Ok((name, id))
     }
 
     /// Writes the snapshot, unless the commit window has closed since the view began: then `None`.

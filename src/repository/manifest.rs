@@ -36,9 +36,19 @@ pub trait NodeSink {
 
 /// Gives nodes by their id, checked against it.
 pub trait NodeSource {
+    /// The plaintext of a node.
+    ///
     /// # Errors
     /// It is missing or damaged.
-    fn node(&self, id: &BlobId) -> Result<Node>;
+    fn plain(&self, id: &BlobId) -> Result<Vec<u8>>;
+
+    /// A node.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    fn node(&self, id: &BlobId) -> Result<Node> {
+        Node::decode(&self.plain(id)?)
+    }
 }
 
 /// Builds a manifest. What it holds grows with the depth of the tree only.

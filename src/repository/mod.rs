@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use self::{
     cache::Cache,
+    index::Segments,
     section::{OpenSections, Place},
 };
 use crate::{
@@ -73,6 +74,8 @@ pub struct Repository {
     pub registry: Registry,
     /// The local cache.
     pub cache: Cache,
+    /// What index objects say, ready to be asked.
+    pub segments: Segments,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     secrets: Secrets,
@@ -215,6 +218,7 @@ impl Repository {
         let registry = read_registry(&store, &config, &secrets)?;
         registry.check_features()?;
         let cache = Cache::open(cache, &config.repository_id);
+        let segments = Segments::new(cache.folder());
         let signer = secrets.signing_key();
         let newest = registry.epochs.iter().max_by_key(|epoch| epoch.number);
         let public = |bytes: &[u8], number| SealKey::from_bytes(bytes).map(|key| (number, key));
@@ -229,6 +233,7 @@ impl Repository {
             config,
             registry,
             cache,
+            segments,
             clock,
             secrets,
             signer,

@@ -11,17 +11,14 @@ use bytes::Bytes;
 
 use super::{
     Repository,
-    index::{Index, KnownPack, Location},
+    index::{Found, Index, KnownPack, Location},
     manifest::NodeSource,
     section::check_ciphertext,
 };
 use crate::{
     compress::Decompressor,
     error::{Error, ErrorKind, Result},
-    format::{
-        node::Node,
-        pack::{Frame, PackKind, SectionHeader},
-    },
+    format::pack::{Frame, PackKind, SectionHeader},
     id::{BlobId, DomainId, PackId},
     store::Name,
 };
@@ -35,7 +32,7 @@ impl Repository {
     /// The name of a pack.
     #[must_use]
     pub fn pack_name(&self, domain: &DomainId, pack: &KnownPack) -> Name {
-        Name::pack(domain, pack.listed.kind, &pack.listed.id)
+        Name::pack(domain, pack.kind, &pack.id)
     }
 
     /// Opens a frame whose ciphertext was read: the plaintext of all its blobs, one after the other.
@@ -98,7 +95,7 @@ impl<'a> NodeReader<'a> {
     }
 
     fn read_at(&self, id: &BlobId, at: Location) -> Result<Vec<u8>> {
-        let (pack, frame, section) = self.index.frame(at).ok_or_else(|| missing(id))?;
+        let Found { pack, frame, section, blob } = self.index.found(at).ok_or_else(|| missing(id))?;
         if section.kind != PackKind::Metadata {
             return Err(Error::damaged(format!("manifest node {id}"), "the index says that it is data"));
         }
@@ -106,25 +103,23 @@ impl<'a> NodeReader<'a> {
         let (ranges, decompressor) = &mut *kept;
         let (start, end) = (u64::from(frame.offset), u64::from(frame.offset) + u64::from(frame.length));
         let covers = |range: &KeptRange| {
-            range.pack == pack.listed.id
-                && range.start <= start
-                && end <= range.start + range.bytes.len() as u64
+            range.pack == pack.id && range.start <= start && end <= range.start + range.bytes.len() as u64
         };
         if !ranges.iter().any(covers) {
-            let stop = (start + READ_AHEAD_BYTES).max(end).min(u64::from(pack.listed.size));
-            let name = self.repository.pack_name(&self.domain, pack);
+            let stop = (start + READ_AHEAD_BYTES).max(end).min(u64::from(pack.size));
+            let name = self.repository.pack_name(&self.domain, &pack);
             let bytes = self.repository.store.read_range(&name, start..stop)?;
             if ranges.len() >= RANGES_KEPT {
                 ranges.pop_front();
             }
-            ranges.push_back(KeptRange { pack: pack.listed.id, start, bytes });
+            ranges.push_back(KeptRange { pack: pack.id, start, bytes });
         }
         let range = ranges.iter().rev().find(|range| covers(range)).ok_or_else(|| missing(id))?;
         let from = usize::try_from(start - range.start).unwrap_or(usize::MAX);
         let sealed = range.bytes.slice(from..from + frame.length as usize);
-        let plain = self.repository.open_frame(&self.domain, (frame, section), &sealed, decompressor)?;
+        let plain = self.repository.open_frame(&self.domain, (&frame, &section), &sealed, decompressor)?;
         let wanted =
-            blob_range(frame, at.blob).and_then(|range| plain.get(range)).ok_or_else(|| missing(id))?;
+            blob_range(&frame, blob).and_then(|range| plain.get(range)).ok_or_else(|| missing(id))?;
         if self.repository.node_key(&self.domain)?.id(wanted) != *id {
             return Err(Error::damaged(
                 format!("manifest node {id}"),
@@ -133,12 +128,11 @@ impl<'a> NodeReader<'a> {
         }
         Ok(wanted.to_vec())
     }
+}
 
-    /// The plaintext of a node, from the first copy that is good.
-    ///
-    /// # Errors
-    /// The last error, when no copy is good.
-    pub fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
+impl NodeSource for NodeReader<'_> {
+    /// From the first copy that is good.
+    fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
         let mut result = Err(missing(id));
         for at in self.index.locations(id) {
             result = self.read_at(id, at);
@@ -148,12 +142,6 @@ impl<'a> NodeReader<'a> {
             }
         }
         result.map_err(|error| error.with_kind(ErrorKind::Damaged))
-    }
-}
-
-impl NodeSource for NodeReader<'_> {
-    fn node(&self, id: &BlobId) -> Result<Node> {
-        Node::decode(&self.plain(id)?)
     }
 }
 

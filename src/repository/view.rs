@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use super::{
     index::{Index, Standing},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
         pack::{IndexedPack, decode_index},
@@ -43,26 +44,25 @@ impl Repository {
     pub fn view(&self, domain: &DomainId) -> Result<View> {
         let begun = self.clock.elapsed();
         let tombstoned = self.tombstoned(domain)?;
-        let (packs, damaged) = self.indexed_packs(domain)?;
+        let damaged = self.load_index(domain)?;
         let mut present = HashMap::new();
         for listed in self.store.list(&Prefix::packs(domain))? {
             if let Some(Parsed::Pack { id, .. }) = Name::parse(&listed.name).map(|name| name.parsed()) {
                 present.insert(id, listed.size);
             }
         }
-        let mut index = Index::default();
-        let mut seen = HashSet::new();
-        for pack in packs {
-            if seen.insert(pack.id) {
-                let there = present.remove(&pack.id) == Some(u64::from(pack.size));
-                let standing = match (there, tombstoned.contains(&pack.id)) {
-                    (true, false) => Standing::Live,
-                    (true, true) => Standing::Tombstoned,
-                    (false, _) => Standing::Missing,
-                };
-                index.add(pack, standing);
+        let indexed = Mutex::new(HashSet::new());
+        let index = self.segments.index(domain, &|id, size| {
+            indexed.lock().unwrap_or_else(PoisonError::into_inner).insert(*id);
+            let there = present.get(id) == Some(&u64::from(size));
+            match (there, tombstoned.contains(id)) {
+                (true, false) => Standing::Live,
+                (true, true) => Standing::Tombstoned,
+                (false, _) => Standing::Missing,
             }
-        }
+        });
+        let indexed = indexed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        present.retain(|id, _| !indexed.contains(id));
         Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged })
     }
 
@@ -87,37 +87,39 @@ impl Repository {
         Ok(dying)
     }
 
-    /// What the index objects list. A damaged one never blocks the rest.
-    fn indexed_packs(&self, domain: &DomainId) -> Result<(Vec<IndexedPack>, Vec<Error>)> {
-        let (mut packs, mut damaged) = (Vec::new(), Vec::new());
+    /// Brings the segments up to the index objects that are there. A damaged object never blocks the rest.
+    fn load_index(&self, domain: &DomainId) -> Result<Vec<Error>> {
+        let mut names = HashMap::new();
         for listed in self.store.list(&Prefix::index(domain))? {
             let Some(name) = Name::parse(&listed.name) else { continue };
-            let Parsed::Index { id, .. } = name.parsed() else { continue };
-            match self.read_index(domain, &name, id) {
-                Ok(more) => packs.extend(more),
-                Err(error) if error.kind() == crate::error::ErrorKind::Damaged => {
-                    damaged.push(error.context(format!("index object {}", listed.name)));
-                }
-                Err(error) => return Err(error),
+            if let Parsed::Index { id, .. } = name.parsed() {
+                names.insert(id, name);
             }
         }
-        Ok((packs, damaged))
+        let key = self.index_key(domain)?.segment_key();
+        let mut listed: Vec<ObjectId> = names.keys().copied().collect();
+        listed.sort_unstable();
+        let mut damaged = Vec::new();
+        for id in self.segments.prepare(domain, &listed, &key) {
+            let Some(name) = names.get(&id) else { continue };
+            match self
+                .read_index(domain, name, id)
+                .and_then(|packs| self.segments.add(domain, id, &packs, &key))
+            {
+                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error.context(name)),
+                other => other?,
+            }
+        }
+        self.segments.merge(domain, &key);
+        Ok(damaged)
     }
 
-    /// One index object, from the cache if it is there: its name is the hash of its bytes, so the cache
-    /// cannot lie. It counts for sections that its signer wrote; a maintain identity's for any.
+    /// One index object. It counts for sections that its signer wrote; a maintain identity's for any.
     fn read_index(&self, domain: &DomainId, name: &Name, id: ObjectId) -> Result<Vec<IndexedPack>> {
-        let bytes = match self.cache.object(&id) {
-            Some(bytes) => bytes,
-            None => {
-                let bytes = self.store.read(name, limits::INDEX_BYTES_MAX)?;
-                if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-                    return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
-                }
-                self.cache.keep_object(&id, &bytes);
-                bytes.to_vec()
-            }
-        };
+        let bytes = self.store.read(name, limits::INDEX_BYTES_MAX)?;
+        if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
+            return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
+        }
         let envelope = Envelope::parse(&bytes, RecordKind::Index, &self.config.repository_id, domain)?;
         let role = self.verify_author(&envelope, domain)?;
         let plain = envelope.open(&Opener::Symmetric(self.index_key(domain)?.as_bytes()))?;

@@ -241,7 +241,11 @@ fn back_up(
             .iter()
             .map(|path| std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec())
             .collect(),
+        time: None,
         compression: Compression::Auto,
+        reuse: backup::Reuse::default(),
+        unchanged: backup::Unchanged::Keep,
+        mode: backup::Mode::Store,
         program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
         workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
     };
@@ -249,7 +253,7 @@ fn back_up(
     for (path, reason) in &done.record.unreadable_named {
         say(&format!("could not read /{}: {reason}", String::from_utf8_lossy(path)))?;
     }
-    let id = done.snapshot.to_string();
+    let id = done.snapshot.map(|(id, _)| id.to_string()).unwrap_or_default();
     let counted = done.record.statistics;
     say(&format!(
         "saved snapshot {:.8}: {} files, {} bytes, {} bytes new, {} bytes stored",

@@ -5,9 +5,10 @@ use std::{
     collections::HashSet,
     io::{ErrorKind as IoErrorKind, Read},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use super::OpenFile;
@@ -22,10 +23,12 @@ use crate::{
     },
     id::{BlobId, DomainId, IdentityId, PackId},
     limits,
+    progress::Progress,
     repository::{
         Repository,
+        cache::NodeFileWriter,
         index::Index,
-        manifest::{ContentBuilder, NodeSink},
+        manifest::{ContentBuilder, NodeSink, NodeSource, for_each_chunk, for_each_list_node},
         pack_writer::{BlobKey, FinishedPack, PackKeys, PackWriter},
     },
     store::{Name, Uploads},
@@ -33,6 +36,11 @@ use crate::{
 
 /// New chunks are compressed together until a frame holds this many bytes.
 pub const FRAME_BYTES_TARGET: usize = limits::MIB;
+/// An index object is written at least this often while packs are.
+const INDEX_INTERVAL: Duration = Duration::from_secs(600);
+/// An index object is written at the latest when so many blobs wait for one: what is remembered of them
+/// takes about 150 bytes each.
+const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
 /// Packs that wait to be uploaded hold at most this many bytes.
 pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * limits::PACK_BYTES_TARGET;
 
@@ -62,19 +70,44 @@ impl IngestKeys {
     }
 }
 
+/// Packs that the store has and no index lists yet.
+#[derive(Debug, Default)]
+struct Unindexed {
+    packs: Vec<IndexedPack>,
+    blobs: usize,
+    /// When the last index object was written, on the boot-time clock.
+    since: Duration,
+    probe: Option<Probe>,
+}
+
+/// The newest object of a run that tells the storage's time, and when it was acknowledged.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// The object.
+    pub name: Name,
+    /// By the boot-time clock.
+    pub at: Duration,
+}
+
 /// Everything that workers share.
 #[derive(Debug)]
 pub struct Ingest<'a> {
+    repository: &'a Repository,
     domain: DomainId,
     author: IdentityId,
     keys: &'a IngestKeys,
     index: &'a Index,
+    /// What this run has indexed itself.
+    added: RwLock<Index>,
     chunker: Chunker,
     data: PackWriter<'a>,
     metadata: PackWriter<'a>,
-    uploads: &'a Uploads,
+    /// Without them nothing is stored: a dry run.
+    uploads: Option<&'a Uploads>,
+    /// Blobs that somebody has in hand, until an index lists them.
     claimed: Mutex<HashSet<BlobId>>,
-    finished: Mutex<Vec<IndexedPack>>,
+    unindexed: Mutex<Unindexed>,
+    kept: Mutex<Option<NodeFileWriter>>,
     bytes_new: AtomicU64,
     bytes_stored: AtomicU64,
 }
@@ -84,7 +117,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> Ingest<'a> {
-    /// An ingest into a domain, given what exists there.
+    /// An ingest into a domain, given what exists there. Without uploads nothing is stored.
     ///
     /// # Errors
     /// The registry has no such domain or no key epoch.
@@ -93,7 +126,7 @@ impl<'a> Ingest<'a> {
         domain: DomainId,
         keys: &'a IngestKeys,
         index: &'a Index,
-        uploads: &'a Uploads,
+        uploads: Option<&'a Uploads>,
     ) -> Result<Self> {
         let parameters = repository.registry.domains.iter().find(|known| known.id == domain);
         let parameters =
@@ -111,53 +144,137 @@ impl<'a> Ingest<'a> {
             };
             PackWriter::new(keys, limits::PACK_BYTES_TARGET)
         };
+        let unindexed = Unindexed { since: repository.clock.elapsed(), ..Unindexed::default() };
         Ok(Self {
+            repository,
             domain,
             author: repository.identity(),
             keys,
             index,
+            added: RwLock::default(),
             chunker: Chunker::new(keys.chunk.gear.table(), parameters.chunk_sizes()),
             data: writer(PackKind::Data, repository.data_public()?, BlobKey::Chunk(&keys.chunk.id)),
             metadata: writer(PackKind::Metadata, repository.metadata_public()?, BlobKey::Node(&keys.node)),
             uploads,
             claimed: Mutex::default(),
-            finished: Mutex::default(),
+            unindexed: Mutex::new(unindexed),
+            kept: Mutex::default(),
             bytes_new: AtomicU64::new(0),
             bytes_stored: AtomicU64::new(0),
         })
     }
 
+    /// What the backup has done so far.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        self.repository.store.progress()
+    }
+
+    /// Keeps every manifest node in the cache too, for the next backup.
+    pub fn keep_nodes(&self, nodes: Option<NodeFileWriter>) {
+        *lock(&self.kept) = nodes;
+    }
+
+    /// The nodes that were kept, if none failed to be.
+    pub fn kept_nodes(&self) -> Option<NodeFileWriter> {
+        lock(&self.kept).take()
+    }
+
+    fn keep(&self, id: BlobId, plain: &[u8]) {
+        let mut kept = lock(&self.kept);
+        // A cache that cannot be written makes the next backup slower, no more.
+        if kept.as_mut().is_some_and(|file| file.add(id, plain).is_err()) {
+            *kept = None;
+        }
+    }
+
+    fn is_present(&self, id: &BlobId, kind: PackKind) -> bool {
+        self.index.borrow(id, self.author, kind)
+            || self.added.read().unwrap_or_else(PoisonError::into_inner).borrow(id, self.author, kind)
+    }
+
     /// Whether the blob must be stored by whoever asks: it is in no pack that may be counted on, and
     /// nobody else of this run has it in hand.
     fn is_new(&self, id: &BlobId, kind: PackKind) -> bool {
-        !self.index.borrow(id, self.author, kind) && lock(&self.claimed).insert(*id)
+        !self.is_present(id, kind) && lock(&self.claimed).insert(*id)
     }
 
-    /// Whether all chunks of a content from a parent can be counted on.
+    /// Whether everything that a content from a parent refers to can be counted on. The list nodes among it
+    /// are kept for the next backup.
     #[must_use]
-    pub fn has_chunk(&self, id: &BlobId) -> bool {
-        lock(&self.claimed).contains(id) || self.index.borrow(id, self.author, PackKind::Data)
+    pub fn can_reuse(&self, content: &Content, nodes: &dyn NodeSource) -> bool {
+        let mut present = true;
+        let listed = for_each_list_node(content, nodes, &mut |id| {
+            present = present && self.is_present(&id, PackKind::Metadata);
+            match nodes.plain(&id) {
+                Ok(plain) => self.keep(id, &plain),
+                Err(_) => present = false,
+            }
+        });
+        let chunks = listed.and_then(|()| {
+            for_each_chunk(content, nodes, &mut |chunk| {
+                present = present && self.is_present(&chunk.id, PackKind::Data);
+                Ok(())
+            })
+        });
+        present && chunks.is_ok()
     }
 
     fn upload(&self, packs: Vec<FinishedPack>) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        // Held while the store is waited for: what is in flight stays bounded, and an index is written when
+        // nobody adds to it.
+        let mut unindexed = lock(&self.unindexed);
         for FinishedPack { listed, pieces } in packs {
             self.bytes_stored.fetch_add(u64::from(listed.size), Ordering::Relaxed);
-            self.uploads.create(Name::pack(&self.domain, listed.kind, &listed.id), pieces)?;
-            lock(&self.finished).push(listed);
+            if let Some(uploads) = self.uploads {
+                uploads.create(Name::pack(&self.domain, listed.kind, &listed.id), pieces)?;
+                unindexed.blobs +=
+                    listed.directory.frames.iter().map(|frame| frame.blobs.len()).sum::<usize>();
+                unindexed.packs.push(listed);
+            }
+        }
+        let waited = self.repository.clock.elapsed().saturating_sub(unindexed.since);
+        if waited >= INDEX_INTERVAL || unindexed.blobs >= UNINDEXED_BLOBS_MAX {
+            self.publish_index(&mut unindexed)?;
         }
         Ok(())
     }
 
-    /// Closes what is open, waits until the store has acknowledged every pack, and gives those that no
-    /// index lists yet. Call it when no worker is at work.
+    /// Waits until the store has acknowledged every pack, and writes an index object that lists them.
+    fn publish_index(&self, unindexed: &mut Unindexed) -> Result<()> {
+        unindexed.since = self.repository.clock.elapsed();
+        unindexed.blobs = 0;
+        let packs = std::mem::take(&mut unindexed.packs);
+        let Some(uploads) = self.uploads.filter(|_| !packs.is_empty()) else { return Ok(()) };
+        uploads.wait()?;
+        let (name, id) = self.repository.publish_index(&self.domain, &packs)?;
+        unindexed.probe = Some(Probe { name, at: self.repository.clock.elapsed() });
+        let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
+        self.repository.segments.extend(&mut added, &self.domain, &id)?;
+        drop(added);
+        let mut claimed = lock(&self.claimed);
+        for frame in packs.iter().flat_map(|pack| &pack.directory.frames) {
+            for blob in &frame.blobs {
+                claimed.remove(&blob.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes what is open, waits until the store has acknowledged every pack, and sees to it that an index
+    /// lists them all. Call it when no worker is at work. Gives the last index object that was written.
     ///
     /// # Errors
     /// The first upload that failed.
-    pub fn settle(&self) -> Result<Vec<IndexedPack>> {
+    pub fn settle(&self) -> Result<Option<Probe>> {
         let last = [self.data.flush()?, self.metadata.flush()?];
         self.upload(last.into_iter().flatten().collect())?;
-        self.uploads.wait()?;
-        Ok(std::mem::take(&mut *lock(&self.finished)))
+        let mut unindexed = lock(&self.unindexed);
+        self.publish_index(&mut unindexed)?;
+        Ok(unindexed.probe.clone())
     }
 
     /// Bytes of new chunks, and bytes of packs.
@@ -166,10 +283,12 @@ impl<'a> Ingest<'a> {
         (self.bytes_new.load(Ordering::Relaxed), self.bytes_stored.load(Ordering::Relaxed))
     }
 
-    /// The packs of the view that this backup counts on.
+    /// The packs that this backup counts on.
     #[must_use]
-    pub fn borrowed(&self) -> HashSet<PackId> {
-        self.index.used()
+    pub fn reached(&self) -> HashSet<PackId> {
+        let mut reached = self.index.used();
+        reached.extend(self.added.read().unwrap_or_else(PoisonError::into_inner).used());
+        reached
     }
 }
 
@@ -358,10 +477,13 @@ impl<'a, 'b> Worker<'a, 'b> {
     ) -> Result<(Content, u64)> {
         let (mut content, mut total) = (ContentBuilder::default(), 0_u64);
         let mut window = Window::new(buffer, self.ingest.chunker.max());
+        let progress = self.ingest.progress();
         while window.fill(source)? {
+            progress.check()?;
             let length = self.ingest.chunker.cut(window.rest());
             let chunk = self.chunk(&window.rest()[..length], frames)?;
             total += length as u64;
+            progress.add(0, length as u64);
             window.start += length;
             content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
         }
@@ -382,6 +504,7 @@ pub struct Nodes<'a, 'b, 'c>(&'b Ingest<'a>, &'c mut Compressor);
 impl NodeSink for Nodes<'_, '_, '_> {
     fn node(&mut self, id: BlobId, plain: Vec<u8>) -> Result<()> {
         let Self(ingest, compressor) = self;
+        ingest.keep(id, &plain);
         if !ingest.is_new(&id, PackKind::Metadata) {
             return Ok(());
         }

@@ -1,34 +1,63 @@
 //! `backup`: from entries and their contents to packs, a manifest and a snapshot, in the order of writes
 //! that makes losing anything impossible: run, packs, index, a fresh view, snapshot, post-check.
 
-use std::{collections::HashSet, io::Read};
+use std::{collections::HashSet, io::Read, time::Duration};
 
-use self::ingest::{Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker};
+pub use self::parent::Reuse;
+use self::{
+    ingest::{Ingest, IngestKeys, Probe, UPLOAD_BYTES_IN_FLIGHT, Worker},
+    parent::Parent,
+};
 use crate::{
+    chunk::ChunkSizes,
     clock::Timestamp,
     compress::Compression,
     error::{Error, ErrorKind, Result},
     format::{
         entry::{Entry, EntryKind},
-        snapshot::{Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
+        registry::Domain,
+        snapshot::{Parameters, Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
     },
     id::{BlobId, DomainId, ObjectId, PackId},
+    progress::{Phase, Progress},
     repository::{
         Repository,
+        cache::{NodeFileWriter, ParentRecord},
         commit::{Validation, validate},
         manifest::ManifestBuilder,
         random,
         view::View,
     },
-    store::Name,
+    store::Uploads,
 };
 
 pub mod ingest;
+mod parent;
 mod pipeline;
 pub mod tree;
 
 /// A backup starts again from a fresh view at most this often before it gives up.
 const PASSES_MAX: u32 = 5;
+
+/// Whether anything is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// A backup.
+    #[default]
+    Store,
+    /// Everything is read, compressed and counted; nothing is written anywhere.
+    DryRun,
+}
+
+/// What to do when the tree is exactly that of the backup before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unchanged {
+    /// Write a snapshot all the same: it says that the tree was seen.
+    #[default]
+    Keep,
+    /// Write none.
+    Skip,
+}
 
 /// What is backed up and how it is called.
 #[derive(Clone, Debug)]
@@ -41,12 +70,28 @@ pub struct BackupOptions {
     pub tags: Vec<String>,
     /// Absolute paths.
     pub sources: Vec<Vec<u8>>,
+    /// The time of the snapshot, if it is not now.
+    pub time: Option<Timestamp>,
     /// How hard to compress.
     pub compression: Compression,
+    /// What of the backup before is trusted.
+    pub reuse: Reuse,
+    /// What to do when nothing changed.
+    pub unchanged: Unchanged,
+    /// Whether anything is written.
+    pub mode: Mode,
     /// Name and version of the program.
     pub program: String,
     /// Threads that read, compress and seal; with one everything happens in one order.
     pub workers: usize,
+}
+
+impl BackupOptions {
+    /// Names the backups that this one follows: those of the same host and sources.
+    fn group(&self) -> String {
+        let sources: Vec<String> = self.sources.iter().map(|source| crate::id::to_hex(source)).collect();
+        format!("{}\n{}", self.host, sources.join("\n"))
+    }
 }
 
 /// Opens a file when its turn comes, on whichever thread reads it.
@@ -77,11 +122,9 @@ pub trait Source {
 /// A backup that is safe.
 #[derive(Clone, Debug)]
 pub struct Done {
-    /// Its snapshot.
-    pub snapshot: ObjectId,
-    /// Its number in the chain of the identity.
-    pub sequence: u64,
-    /// What the record says.
+    /// Its snapshot and its number in the chain of the identity; `None` when none was wanted.
+    pub snapshot: Option<(ObjectId, u64)>,
+    /// What the record says, or would say.
     pub record: Snapshot,
 }
 
@@ -92,7 +135,8 @@ struct Pass {
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
     reached: HashSet<PackId>,
-    probe: Option<Name>,
+    probe: Option<Probe>,
+    nodes: Option<NodeFileWriter>,
 }
 
 /// Backs up. Success means that everything the snapshot reaches was seen present, indexed and not
@@ -104,73 +148,219 @@ struct Pass {
 pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOptions) -> Result<Done> {
     let domain = repository.own_domain()?;
     let keys = IngestKeys::of(repository, &domain)?;
-    let begun = repository.clock.now();
-    let record = |failure| -> Result<Run> {
-        let command = "backup".to_owned();
-        Ok(Run {
-            time: repository.clock.now(),
-            host: options.host.clone(),
-            command,
-            failure,
-            nonce: random()?,
-        })
-    };
-    let probe = repository.publish_run(&domain, &record(None)?)?;
-    attempt(repository, source, options, &Begun { domain, keys, probe, time: begun }).inspect_err(|error| {
+    let mut backup =
+        Backup { repository, options, domain, keys, time: repository.clock.now(), probe: None, parent: None };
+    if options.mode == Mode::DryRun {
+        return backup.dry_run(source);
+    }
+    backup.probe = Some(backup.tell(None)?);
+    backup.attempt(source).inspect_err(|error| {
         let failure = Some((error.kind().exit_code(), error.to_string()));
         // The first error is the one to tell; a store that takes no record has been told of already.
-        drop(record(failure).and_then(|run| repository.publish_run(&domain, &run)));
+        drop(backup.tell(failure));
     })
 }
 
-struct Begun {
+struct Backup<'a> {
+    repository: &'a Repository,
+    options: &'a BackupOptions,
     domain: DomainId,
     keys: IngestKeys,
-    probe: Name,
     time: Timestamp,
+    probe: Option<Probe>,
+    parent: Option<Parent>,
 }
 
-fn attempt(
-    repository: &Repository,
-    source: &mut dyn Source,
-    options: &BackupOptions,
-    begun: &Begun,
-) -> Result<Done> {
-    let domain = &begun.domain;
-    let mut probe = begun.probe.clone();
-    let mut replaces = None;
-    let mut view = repository.view(domain)?;
-    for _ in 0..PASSES_MAX {
-        let pass = one_pass(repository, source, options, (begun, &view))?;
-        probe = pass.probe.clone().unwrap_or(probe);
-        view = repository.view(domain)?;
-        if let Validation::Missing(_) = validate(&view, &pass.reached) {
-            // What vanished is captured again: in this view it does not count.
-            continue;
-        }
-        let head = repository.chain_head(domain, &repository.identity())?;
-        let (sequence, previous) = head.map_or((1, None), |(sequence, id)| (sequence + 1, Some(id)));
-        let record = snapshot(repository, options, pass, (begun.time, previous, replaces))?;
-        let Some((name, id)) = repository.publish_snapshot(domain, (sequence, &record), view.begun)? else {
-            continue;
+impl Backup<'_> {
+    /// Writes a run record.
+    fn tell(&self, failure: Option<(u8, String)>) -> Result<Probe> {
+        let Self { repository, options, .. } = self;
+        let run = Run {
+            time: repository.clock.now(),
+            host: options.host.clone(),
+            command: "backup".to_owned(),
+            failure,
+            nonce: random()?,
         };
-        if repository.in_time(&probe, &name, view.begun)? {
-            return Ok(Done { snapshot: id, sequence, record });
-        }
-        replaces = Some(id);
-        view = repository.view(domain)?;
+        let name = repository.publish_run(&self.domain, &run)?;
+        Ok(Probe { name, at: repository.clock.elapsed() })
     }
-    Err(Error::new(
-        ErrorKind::Temporary,
-        "the backup could not be committed: its storage changed or was too slow",
-    )
-    .with_remedy("Run it again; what was uploaded is used then"))
+
+    fn find_parent(&mut self, view: &View) {
+        let options = self.options;
+        let same = |record: &Snapshot| record.host == options.host && record.sources == options.sources;
+        self.parent = Parent::find(self.repository, view, &options.group(), &same);
+    }
+
+    fn dry_run(&mut self, source: &mut dyn Source) -> Result<Done> {
+        let view = self.repository.view(&self.domain)?;
+        self.find_parent(&view);
+        let pass = self.pass(source, &view, None)?;
+        let record = self.record(&pass, None, None)?;
+        Ok(Done { snapshot: None, record })
+    }
+
+    fn attempt(&mut self, source: &mut dyn Source) -> Result<Done> {
+        let (repository, domain) = (self.repository, self.domain);
+        let window = Duration::from_secs(repository.config.commit_window_seconds);
+        let progress = repository.store.progress();
+        let mut replaces = None;
+        progress.enter(Phase::Opening);
+        let mut view = repository.view(&domain)?;
+        self.find_parent(&view);
+        for _ in 0..PASSES_MAX {
+            progress.enter(Phase::Storing);
+            let uploads = repository.store.uploads(UPLOAD_BYTES_IN_FLIGHT);
+            let mut pass = self.pass(source, &view, Some(&uploads))?;
+            progress.enter(Phase::Committing);
+            let probe = pass.probe.take().or_else(|| self.probe.take());
+            // A probe that is too old would make a commit in time look late.
+            let fresh =
+                probe.filter(|probe| repository.clock.elapsed().saturating_sub(probe.at) < window / 2);
+            let probe = match fresh {
+                Some(probe) => probe,
+                None => self.tell(None)?,
+            };
+            view = repository.view(&domain)?;
+            if let Validation::Missing(_) = validate(&view, &pass.reached) {
+                // What vanished is captured again: in this view it does not count.
+                continue;
+            }
+            let unchanged = self.parent.as_ref().is_some_and(|parent| parent.root == pass.root);
+            if unchanged && self.options.unchanged == Unchanged::Skip && replaces.is_none() {
+                return Ok(Done { snapshot: None, record: self.record(&pass, None, None)? });
+            }
+            progress.check()?;
+            let head = repository.chain_head(&domain, &repository.identity())?;
+            let (sequence, previous) = head.map_or((1, None), |(sequence, id)| (sequence + 1, Some(id)));
+            let record = self.record(&pass, previous, replaces)?;
+            let Some((name, id)) = repository.publish_snapshot(&domain, (sequence, &record), view.begun)?
+            else {
+                continue;
+            };
+            if repository.in_time(&probe.name, &name, view.begun)? {
+                self.remember(id, pass, unchanged);
+                return Ok(Done { snapshot: Some((id, sequence)), record });
+            }
+            replaces = Some(id);
+            view = repository.view(&domain)?;
+        }
+        Err(Error::new(
+            ErrorKind::Temporary,
+            "the backup could not be committed: its storage changed or was too slow",
+        )
+        .with_remedy("Run it again; what was uploaded is used then"))
+    }
+
+    /// Makes this backup the parent of the next one.
+    fn remember(&self, snapshot: ObjectId, pass: Pass, unchanged: bool) {
+        let kept = self.parent.as_ref().and_then(|parent| parent.cached.as_ref());
+        let kept = kept.filter(|_| unchanged).map(|(record, _)| record.nodes);
+        let nodes = pass.nodes.filter(|_| kept.is_none());
+        if kept.is_none() && nodes.is_none() {
+            return;
+        }
+        let record =
+            ParentRecord { snapshot, begun: self.time, root: pass.root, nodes: kept.unwrap_or_default() };
+        let group = self.options.group();
+        // A cache that cannot be written makes the next backup slower, no more.
+        drop(self.repository.cache.finish_parent(&group, &self.keys.index, record, nodes));
+    }
+
+    fn pass(&self, source: &mut dyn Source, view: &View, uploads: Option<&Uploads>) -> Result<Pass> {
+        let Self { repository, options, domain, keys, parent, .. } = self;
+        let ingest = Ingest::new(repository, *domain, keys, &view.index, uploads)?;
+        if uploads.is_some() {
+            let nonce = u64::from_le_bytes(random()?);
+            ingest.keep_nodes(repository.cache.begin_parent(&options.group(), nonce));
+        }
+        let mut manifest = Manifest {
+            builder: ManifestBuilder::new(&keys.node),
+            worker: Worker::new(&ingest, options.compression)?,
+            progress: repository.store.progress(),
+            statistics: Statistics::default(),
+            unreadable: 0,
+            unreadable_named: Vec::new(),
+        };
+        let nodes = parent.as_ref().map(|parent| parent.nodes(repository, (view, &keys.node))).transpose()?;
+        let mut before = match (parent, &nodes) {
+            (Some(parent), Some(nodes)) => Some(parent.entries(&**nodes, options.reuse)),
+            _ => None,
+        };
+        let mut reused = 0;
+        let mut items = source.open()?.map(|item| {
+            let (mut entry, open) = match item? {
+                Item::File(entry, open) => (entry, open),
+                other @ Item::Entry(_) => return Ok(other),
+            };
+            let known = before.as_mut().and_then(|before| before.content(&entry.path, &entry.metadata));
+            match (known, &nodes) {
+                (Some(content), Some(nodes)) if ingest.can_reuse(&content, &**nodes) => {
+                    reused += 1;
+                    repository.store.progress().add(0, entry.metadata.size);
+                    entry.content = content;
+                    Ok(Item::Entry(entry))
+                }
+                _ => Ok(Item::File(entry, open)),
+            }
+        });
+        pipeline::run(&mut items, &ingest, (options.compression, options.workers), &mut manifest)?;
+        drop(items);
+        let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named, .. } = manifest;
+        let root = builder.finish(&mut worker.nodes())?.id;
+        drop(worker);
+        // 2: the packs are acknowledged. 3: they can be found.
+        let probe = ingest.settle()?;
+        statistics.files_unchanged = reused;
+        (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
+        let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
+        Ok(Pass { root, statistics, unreadable, unreadable_named, reached, probe, nodes })
+    }
+
+    fn record(
+        &self,
+        pass: &Pass,
+        previous: Option<ObjectId>,
+        replaces: Option<ObjectId>,
+    ) -> Result<Snapshot> {
+        let BackupOptions { host, user, tags, sources, time, program, .. } = self.options.clone();
+        Ok(Snapshot {
+            previous,
+            registry: self.repository.registry.number,
+            replaces,
+            time: time.unwrap_or(self.time),
+            begun: self.time,
+            host,
+            user,
+            tags,
+            sources,
+            root: pass.root,
+            statistics: pass.statistics,
+            unreadable: pass.unreadable,
+            unreadable_named: pass.unreadable_named.clone(),
+            program,
+            parameters: self.parameters(),
+            nonce: random()?,
+        })
+    }
+
+    fn parameters(&self) -> Parameters {
+        let config = &self.repository.config;
+        let domain = self.repository.registry.domains.iter().find(|known| known.id == self.domain);
+        let sizes = domain.map(Domain::chunk_sizes);
+        Parameters {
+            commit_window_seconds: config.commit_window_seconds,
+            minimum_grace_seconds: config.minimum_grace_seconds,
+            chunk_sizes: sizes.map_or([0; 3], |ChunkSizes { min, average, max }| [min, average, max]),
+        }
+    }
 }
 
 /// The manifest as it grows, and what is counted on the way.
 struct Manifest<'a, 'b> {
     builder: ManifestBuilder<'b>,
     worker: Worker<'a, 'b>,
+    progress: &'b Progress,
     statistics: Statistics,
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
@@ -180,72 +370,18 @@ impl pipeline::Entries for Manifest<'_, '_> {
     fn entry(&mut self, entry: Entry) -> Result<()> {
         self.statistics.entries += 1;
         if entry.metadata.kind == EntryKind::File {
+            self.progress.add(1, 0);
+            self.progress.at(&entry.path);
             self.statistics.files += 1;
             self.statistics.bytes += entry.metadata.size;
         }
         if let Some(reason) = &entry.error {
             self.unreadable += 1;
+            self.progress.trouble();
             if self.unreadable_named.len() < UNREADABLE_NAMED_MAX {
                 self.unreadable_named.push((entry.path.clone(), reason.clone()));
             }
         }
         self.builder.push(entry, &mut self.worker.nodes())
     }
-}
-
-fn one_pass(
-    repository: &Repository,
-    source: &mut dyn Source,
-    options: &BackupOptions,
-    (begun, view): (&Begun, &View),
-) -> Result<Pass> {
-    let uploads = repository.store.uploads(UPLOAD_BYTES_IN_FLIGHT);
-    let ingest = Ingest::new(repository, begun.domain, &begun.keys, &view.index, &uploads)?;
-    let mut manifest = Manifest {
-        builder: ManifestBuilder::new(&begun.keys.node),
-        worker: Worker::new(&ingest, options.compression)?,
-        statistics: Statistics::default(),
-        unreadable: 0,
-        unreadable_named: Vec::new(),
-    };
-    let how = (options.compression, options.workers);
-    pipeline::run(&mut *source.open()?, &ingest, how, &mut manifest)?;
-    let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named } = manifest;
-    let root = builder.finish(&mut worker.nodes())?.id;
-    drop(worker);
-    // 2: the packs are acknowledged. 3: they can be found.
-    let packs = ingest.settle()?;
-    let mut reached = ingest.borrowed();
-    reached.extend(packs.iter().map(|pack| pack.id));
-    (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
-    let probe = if packs.is_empty() { None } else { Some(repository.publish_index(&begun.domain, &packs)?) };
-    Ok(Pass { root, statistics, unreadable, unreadable_named, reached, probe })
-}
-
-fn snapshot(
-    repository: &Repository,
-    options: &BackupOptions,
-    pass: Pass,
-    (time, previous, replaces): (Timestamp, Option<ObjectId>, Option<ObjectId>),
-) -> Result<Snapshot> {
-    let BackupOptions { host, user, tags, sources, compression: _, program, workers: _ } = options.clone();
-    let Pass { root, statistics, unreadable, unreadable_named, reached: _, probe: _ } = pass;
-    let registry = repository.registry.number;
-    let nonce = random()?;
-    Ok(Snapshot {
-        previous,
-        registry,
-        replaces,
-        time,
-        host,
-        user,
-        tags,
-        sources,
-        root,
-        statistics,
-        unreadable,
-        unreadable_named,
-        program,
-        nonce,
-    })
 }

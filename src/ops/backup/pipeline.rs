@@ -19,6 +19,7 @@ use crate::{
     compress::Compression,
     error::{Error, ErrorKind, Result},
     format::entry::Entry,
+    progress::Progress,
 };
 
 /// Files of one batch hold together at most this many bytes, unless it is a single larger one.
@@ -76,7 +77,7 @@ pub(super) fn run(
             });
         }
         let builder = scope.spawn(move || build(&ordered, entries));
-        let walked = hand_out(items, &jobs, &tickets);
+        let walked = hand_out(items, ingest.progress(), (&jobs, &tickets));
         drop(tickets);
         let built = builder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         for _ in 0..workers {
@@ -102,6 +103,7 @@ fn on_this_thread(
     let mut worker = Worker::new(ingest, compression)?;
     let mut buffer = Vec::new();
     for item in items {
+        ingest.progress().check()?;
         let entry = match item? {
             Item::Entry(entry) => entry,
             Item::File(entry, open) => worker.file(entry, open, &mut buffer, &Frames::Inline)?,
@@ -118,8 +120,8 @@ fn stopped() -> Error {
 /// Walks, gathers batches, and makes the tickets.
 fn hand_out(
     items: &mut dyn Iterator<Item = Result<Item>>,
-    jobs: &Sender<Job>,
-    tickets: &Sender<Ticket>,
+    progress: &Progress,
+    (jobs, tickets): (&Sender<Job>, &Sender<Ticket>),
 ) -> Result<()> {
     let (mut batch, mut bytes): (Batch, u64) = (Vec::new(), 0);
     let send = |batch: &mut Batch, bytes: &mut u64| -> Result<()> {
@@ -132,6 +134,7 @@ fn hand_out(
         jobs.send(Job::Files(std::mem::take(batch), reply)).map_err(|_closed| stopped())
     };
     for item in items {
+        progress.check()?;
         match item? {
             // An entry between two files rides with them: it must not cut their frame in two.
             Item::Entry(entry) if batch.is_empty() => {

@@ -1,0 +1,207 @@
+//! The manifest of the backup before, merged with the walk in one pass: a file that has not changed keeps
+//! its content without being read.
+
+use crate::{
+    clock::Timestamp,
+    crypto::NodeKey,
+    error::Result,
+    format::{
+        entry::{Content, Entry, EntryKind, Metadata},
+        node::compare_paths,
+        snapshot::Snapshot,
+    },
+    id::BlobId,
+    repository::{
+        Repository,
+        cache::{CachedNodes, NodeFile, ParentRecord},
+        manifest::{ManifestCursor, NodeSource},
+        reader::NodeReader,
+        view::View,
+    },
+};
+
+/// A file that changed less than this before the parent began may have changed again unnoticed.
+const SAFE_SECONDS: i64 = 2;
+
+/// What of a parent is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reuse {
+    /// Files that have not changed are not read again.
+    pub unchanged: bool,
+    /// The time of the last change of the inode must be the same.
+    pub compare_ctime: bool,
+    /// The inode and its device must be the same.
+    pub compare_inode: bool,
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self { unchanged: true, compare_ctime: true, compare_inode: true }
+    }
+}
+
+/// The backup before, if there is one.
+pub(super) struct Parent {
+    pub(super) root: BlobId,
+    begun: Timestamp,
+    /// Its nodes in the cache; without them they come from the repository.
+    pub(super) cached: Option<(ParentRecord, NodeFile)>,
+}
+
+impl Parent {
+    /// Finds the last backup of this identity, host and set of sources: in the cache; else, for a role that
+    /// can read it, in the repository. Nothing that goes wrong here matters: then everything is read.
+    pub(super) fn find(
+        repository: &Repository,
+        view: &View,
+        group: &str,
+        same: &dyn Fn(&Snapshot) -> bool,
+    ) -> Option<Self> {
+        let domain = repository.own_domain().ok()?;
+        let key = repository.index_key(&domain).ok()?;
+        if let Some((record, nodes)) = repository.cache.parent(group, &key) {
+            return Some(Self { root: record.root, begun: record.begun, cached: Some((record, nodes)) });
+        }
+        if !repository.reads_metadata() {
+            return None;
+        }
+        let names = repository.snapshot_names(&domain, Some(&repository.identity())).ok()?;
+        for name in names.iter().rev() {
+            let Ok(known) = repository.read_snapshot(name) else { continue };
+            if same(&known.record) && view.index.contains(&known.record.root) {
+                return Some(Self { root: known.record.root, begun: known.record.begun, cached: None });
+            }
+        }
+        None
+    }
+
+    /// Where its nodes are.
+    pub(super) fn nodes<'a>(
+        &'a self,
+        repository: &'a Repository,
+        (view, key): (&'a View, &'a NodeKey),
+    ) -> Result<Box<dyn NodeSource + 'a>> {
+        Ok(match &self.cached {
+            Some((_, file)) => Box::new(CachedNodes { file, key }),
+            None => Box::new(NodeReader::new(repository, repository.own_domain()?, &view.index)?),
+        })
+    }
+
+    /// Its entries, to be merged with a walk.
+    pub(super) fn entries<'a>(&self, nodes: &'a dyn NodeSource, reuse: Reuse) -> Entries<'a> {
+        let cursor = ManifestCursor::new(nodes, self.root);
+        Entries { cursor: Some(cursor), next: None, begun: self.begun, reuse }
+    }
+}
+
+/// Entries of a parent, in path order.
+pub(super) struct Entries<'a> {
+    cursor: Option<ManifestCursor<'a>>,
+    next: Option<Entry>,
+    begun: Timestamp,
+    reuse: Reuse,
+}
+
+impl Entries<'_> {
+    /// The content that a file had, if it has not changed since. Paths must come in order.
+    pub(super) fn content(&mut self, path: &[u8], metadata: &Metadata) -> Option<Content> {
+        loop {
+            if self.next.is_none() {
+                match self.cursor.as_mut()?.next_entry() {
+                    Ok(Some(entry)) => self.next = Some(entry),
+                    // What is damaged or at its end gives nothing more: files are read again.
+                    Ok(None) | Err(_) => self.cursor = None,
+                }
+            }
+            let entry = self.next.take()?;
+            match compare_paths(&entry.path, path) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => {
+                    return self.is_unchanged(&entry, metadata).then_some(entry.content);
+                }
+                std::cmp::Ordering::Greater => {
+                    self.next = Some(entry);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn is_unchanged(&self, entry: &Entry, now: &Metadata) -> bool {
+        let then = &entry.metadata;
+        let old = |time: Timestamp| time.seconds + SAFE_SECONDS < self.begun.seconds;
+        self.reuse.unchanged
+            && entry.error.is_none()
+            && !entry.changed_while_read
+            && then.kind == EntryKind::File
+            && now.kind == EntryKind::File
+            && then.size == now.size
+            && then.mtime == now.mtime
+            && old(now.mtime)
+            && (!self.reuse.compare_ctime || then.ctime == now.ctime && old(now.ctime))
+            && (!self.reuse.compare_inode || then.inode == now.inode && then.device_key == now.device_key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(inode: u64, mtime: i64, ctime: i64) -> Metadata {
+        Metadata {
+            kind: EntryKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            user: String::new(),
+            group: String::new(),
+            mtime: Timestamp::from_seconds(mtime),
+            ctime: Timestamp::from_seconds(ctime),
+            btime: None,
+            inode,
+            device_key: 1,
+            links: 1,
+            size: 5,
+            link_target: Vec::new(),
+            device_number: 0,
+            xattrs: Vec::new(),
+            flags: 0,
+        }
+    }
+
+    #[test]
+    fn a_file_is_taken_for_unchanged_only_when_nothing_speaks_against_it() {
+        let entry = |metadata| Entry {
+            path: b"a".to_vec(),
+            metadata,
+            content: Content::Inline(Vec::new()),
+            changed_while_read: false,
+            error: None,
+        };
+        let then = file(1, 100, 100);
+        let unchanged = |entry: &Entry, now: &Metadata, begun, reuse| {
+            let begun = Timestamp::from_seconds(begun);
+            Entries { cursor: None, next: None, begun, reuse }.is_unchanged(entry, now)
+        };
+        let all = Reuse::default();
+        assert!(unchanged(&entry(then.clone()), &then, 103, all));
+        assert!(!unchanged(&entry(then.clone()), &then, 102, all), "too young to be sure");
+        for (now, why) in [
+            (file(2, 100, 100), "inode"),
+            (file(1, 101, 100), "mtime"),
+            (file(1, 100, 101), "ctime"),
+            (Metadata { size: 6, ..then.clone() }, "size"),
+            (Metadata { device_key: 2, ..then.clone() }, "device"),
+            (Metadata { kind: EntryKind::Symlink, ..then.clone() }, "kind"),
+        ] {
+            assert!(!unchanged(&entry(then.clone()), &now, 200, all), "{why}");
+        }
+        let unread = Entry { error: Some("no".to_owned()), ..entry(then.clone()) };
+        assert!(!unchanged(&unread, &then, 200, all));
+        let torn = Entry { changed_while_read: true, ..entry(then.clone()) };
+        assert!(!unchanged(&torn, &then, 200, all));
+        assert!(!unchanged(&entry(then.clone()), &then, 200, Reuse { unchanged: false, ..all }));
+        let lax = Reuse { compare_ctime: false, compare_inode: false, ..all };
+        assert!(unchanged(&entry(then), &file(2, 100, 150), 103, lax));
+    }
+}

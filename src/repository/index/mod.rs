@@ -1,0 +1,234 @@
+//! What exists now in a domain, as far as its index tells: packs, frames, and where each blob is. It is
+//! read from segments (`segment.rs`), so that it takes no time to load and hardly any memory: one byte
+//! for each pack.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use self::segment::Segment;
+pub use self::segments::Segments;
+use crate::{
+    format::pack::{Directory, Frame, PackKind, SectionHeader},
+    id::{BlobId, IdentityId, PackId, SectionId},
+};
+
+mod build;
+mod segment;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+/// Whether a pack can be counted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// LIST showed it with the size that the index gives, and no tombstone names it.
+    Live = 0,
+    /// It is there, but a tombstone names it: read from it, never borrow from it.
+    Tombstoned = 1,
+    /// It is not there, or has another size.
+    Missing = 2,
+}
+
+/// A bit beside the standing of a pack: it was borrowed from.
+const USED: u8 = 0x80;
+
+/// A pack that the index lists.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownPack {
+    /// Its name.
+    pub id: PackId,
+    /// Its size in bytes.
+    pub size: u32,
+    /// What it holds.
+    pub kind: PackKind,
+    /// Whether it can be counted on.
+    pub standing: Standing,
+    at: (u32, u32),
+}
+
+/// Where a blob is: numbers in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Location {
+    segment: u32,
+    frame: u32,
+    blob: u32,
+}
+
+impl Location {
+    /// Names the frame, for who reads each frame once.
+    #[must_use]
+    pub const fn frame(self) -> (u32, u32) {
+        (self.segment, self.frame)
+    }
+}
+
+/// Everything that opening a blob takes.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The pack.
+    pub pack: KnownPack,
+    /// The frame in it.
+    pub frame: Frame,
+    /// What opens the frame.
+    pub section: SectionHeader,
+    /// Number of the blob in the frame.
+    pub blob: u32,
+}
+
+#[derive(Debug)]
+struct Part {
+    segment: Arc<Segment>,
+    states: Vec<AtomicU8>,
+}
+
+/// All packs of a domain with their blobs.
+#[derive(Debug, Default)]
+pub struct Index {
+    parts: Vec<Part>,
+    attested: HashSet<SectionId>,
+}
+
+impl Index {
+    /// The index that segments make up, with the standing of each pack.
+    fn new(segments: Vec<Arc<Segment>>, standing: &dyn Fn(&PackId, u32) -> Standing) -> Self {
+        let part = |segment: Arc<Segment>| {
+            let state = |number| match segment.pack(number) {
+                Some(pack) => standing(&pack.id, pack.size) as u8,
+                None => Standing::Missing as u8,
+            };
+            let states = (0..segment.counts().packs).map(|number| AtomicU8::new(state(number))).collect();
+            Part { segment, states }
+        };
+        Self { parts: segments.into_iter().map(part).collect(), attested: HashSet::new() }
+    }
+
+    /// Sections that a verifier vouches for: any identity may borrow from them.
+    pub fn attest(&mut self, sections: HashSet<SectionId>) {
+        self.attested = sections;
+    }
+
+    /// Adds packs that this run has just indexed: they are live, and used.
+    fn add_used(&mut self, segment: Arc<Segment>) {
+        let states =
+            (0..segment.counts().packs).map(|_| AtomicU8::new(Standing::Live as u8 | USED)).collect();
+        self.parts.push(Part { segment, states });
+    }
+
+    /// Whether everything that the segments say is intact. Ask before a restore takes "not listed" for an
+    /// answer.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.parts.iter().all(|part| part.segment.check())
+    }
+
+    fn state(&self, segment: u32, pack: u32) -> Option<(Standing, bool)> {
+        let state = self.parts.get(segment as usize)?.states.get(pack as usize)?.load(Ordering::Relaxed);
+        let standing = match state & !USED {
+            0 => Standing::Live,
+            1 => Standing::Tombstoned,
+            _ => Standing::Missing,
+        };
+        Some((standing, state & USED != 0))
+    }
+
+    fn known(&self, segment: u32, number: u32) -> Option<KnownPack> {
+        let row = self.parts.get(segment as usize)?.segment.pack(number)?;
+        let (standing, _) = self.state(segment, number)?;
+        Some(KnownPack { id: row.id, size: row.size, kind: row.kind, standing, at: (segment, number) })
+    }
+
+    /// Every copy of a blob, the live ones first.
+    #[must_use]
+    pub fn locations(&self, id: &BlobId) -> Vec<Location> {
+        let mut found: Vec<(bool, Location)> = Vec::new();
+        for (segment, part) in (0_u32..).zip(&self.parts) {
+            for (frame, blob) in part.segment.find(id) {
+                let pack = part.segment.frame(frame).map(|row| row.pack);
+                let standing = pack.and_then(|pack| self.state(segment, pack)).map(|(standing, _)| standing);
+                found.push((standing != Some(Standing::Live), Location { segment, frame, blob }));
+            }
+        }
+        found.sort_by_key(|(dead, _)| *dead);
+        found.into_iter().map(|(_, location)| location).collect()
+    }
+
+    /// All packs; one that two segments list comes twice.
+    pub fn packs(&self) -> impl Iterator<Item = KnownPack> + '_ {
+        (0_u32..).zip(&self.parts).flat_map(move |(segment, part)| {
+            (0..part.segment.counts().packs).filter_map(move |number| self.known(segment, number))
+        })
+    }
+
+    /// The directory of a pack.
+    #[must_use]
+    pub fn directory(&self, pack: &KnownPack) -> Option<Directory> {
+        let (segment, number) = pack.at;
+        let segment = &self.parts.get(segment as usize)?.segment;
+        let row = segment.pack(number)?;
+        let sections = row.first_section..row.first_section.checked_add(row.sections)?;
+        let frames = row.first_frame..row.first_frame.checked_add(row.frames)?;
+        Some(Directory {
+            sections: sections.map(|number| segment.section(number)).collect::<Option<_>>()?,
+            frames: frames
+                .map(|number| segment.whole_frame(&segment.frame(number)?))
+                .collect::<Option<_>>()?,
+        })
+    }
+
+    /// What opening a blob takes.
+    #[must_use]
+    pub fn found(&self, at: Location) -> Option<Found> {
+        let segment = &self.parts.get(at.segment as usize)?.segment;
+        let row = segment.frame(at.frame)?;
+        Some(Found {
+            pack: self.known(at.segment, row.pack)?,
+            frame: segment.whole_frame(&row)?,
+            section: segment.section(row.section)?,
+            blob: at.blob.checked_sub(row.first_blob)?,
+        })
+    }
+
+    /// Whether a snapshot of `author` may count on a copy of the blob: present, not tombstoned, in a
+    /// section that `author` wrote or that a verifier vouches for. Notes that the pack is used.
+    #[must_use]
+    pub fn borrow(&self, id: &BlobId, author: IdentityId, kind: PackKind) -> bool {
+        let usable = |segment: u32, part: &Part, frame: u32| -> Option<bool> {
+            let frame = part.segment.frame(frame)?;
+            let (standing, _) = self.state(segment, frame.pack)?;
+            if standing != Standing::Live || part.segment.pack(frame.pack)?.kind != kind {
+                return Some(false);
+            }
+            if part.segment.section_author(frame.section)? != author {
+                let attested = !self.attested.is_empty()
+                    && self.attested.contains(&part.segment.section(frame.section)?.id());
+                if !attested {
+                    return Some(false);
+                }
+            }
+            part.states.get(frame.pack as usize)?.fetch_or(USED, Ordering::Relaxed);
+            Some(true)
+        };
+        (0_u32..).zip(&self.parts).any(|(segment, part)| {
+            part.segment.find(id).any(|(frame, _)| usable(segment, part, frame) == Some(true))
+        })
+    }
+
+    /// The packs that were borrowed from.
+    #[must_use]
+    pub fn used(&self) -> HashSet<PackId> {
+        let used = |pack: &KnownPack| self.state(pack.at.0, pack.at.1).is_some_and(|(_, used)| used);
+        self.packs().filter(used).map(|pack| pack.id).collect()
+    }
+
+    /// Whether any copy of the blob is listed.
+    #[must_use]
+    pub fn contains(&self, id: &BlobId) -> bool {
+        self.parts.iter().any(|part| part.segment.find(id).next().is_some())
+    }
+}

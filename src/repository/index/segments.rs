@@ -1,0 +1,223 @@
+//! The segments of a domain: kept in the local cache between runs, in memory within one, and merged as
+//! they become many, so that a lookup asks few of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Index, Standing, build, segment::Segment};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    filesystem::durable,
+    format::pack::IndexedPack,
+    id::{DomainId, ObjectId, PackId, to_hex},
+};
+
+/// So many segments of about one size become one.
+const MERGE_AT: usize = 4;
+/// Sizes are alike when they have the same power of this.
+const TIER_FACTOR: usize = 4;
+
+#[derive(Debug)]
+struct Loaded {
+    segment: Arc<Segment>,
+    objects: Vec<ObjectId>,
+    path: Option<PathBuf>,
+}
+
+/// The segments of all domains that were looked at.
+#[derive(Debug, Default)]
+pub struct Segments {
+    folder: Option<PathBuf>,
+    domains: Mutex<HashMap<DomainId, Vec<Loaded>>>,
+}
+
+impl Segments {
+    /// Segments that are kept below `folder`, if there is one.
+    #[must_use]
+    pub fn new(folder: Option<&Path>) -> Self {
+        Self { folder: folder.map(|folder| folder.join("segments")), domains: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DomainId, Vec<Loaded>>> {
+        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn folder(&self, domain: &DomainId) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(domain.to_string()))
+    }
+
+    /// Loads what the cache has, drops what speaks for objects that are gone, and gives the index objects
+    /// that still have to be read.
+    #[must_use]
+    pub fn prepare(&self, domain: &DomainId, listed: &[ObjectId], key: &[u8; 32]) -> Vec<ObjectId> {
+        let listed_set: HashSet<&ObjectId> = listed.iter().collect();
+        let mut domains = self.lock();
+        let loaded = match domains.entry(*domain) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(unknown) => {
+                let folder = self.folder(domain);
+                unknown.insert(folder.map(|folder| load(&folder, key)).unwrap_or_default())
+            }
+        };
+        loaded.retain(|known| {
+            let keep = !known.segment.is_damaged() && known.objects.iter().all(|id| listed_set.contains(id));
+            if !keep {
+                forget(known.path.as_deref());
+            }
+            keep
+        });
+        // Another process may have merged the same ones: what adds nothing is left out.
+        let mut covered = HashSet::new();
+        loaded.sort_by_key(|known| std::cmp::Reverse(known.objects.len()));
+        loaded.retain(|known| {
+            let adds = known.objects.iter().any(|id| !covered.contains(id));
+            covered.extend(known.objects.iter().copied());
+            if !adds {
+                forget(known.path.as_deref());
+            }
+            adds
+        });
+        listed.iter().copied().filter(|id| !covered.contains(id)).collect()
+    }
+
+    /// Takes in what an index object says.
+    ///
+    /// # Errors
+    /// It says more than a segment can hold.
+    pub fn add(
+        &self,
+        domain: &DomainId,
+        object: ObjectId,
+        packs: &[IndexedPack],
+        key: &[u8; 32],
+    ) -> Result<()> {
+        let broken =
+            || Error::damaged(format!("index object {object}"), "it is larger than any index may be");
+        let bytes = build::from_packs(packs, object, key).map_err(|e| broken().with_source(e))?;
+        let written = self.folder(domain).and_then(|folder| {
+            let path = folder.join(file_name(&bytes));
+            durable::private_directory(&folder).ok()?;
+            durable::write_atomic(&path, &bytes, 0o600).ok()?;
+            let segment = Segment::map(&File::open(&path).ok()?, key)?;
+            Some((segment, Some(path)))
+        });
+        // A cache that cannot be written is no error: memory does as well.
+        let (segment, path) = match written {
+            Some(written) => written,
+            None => (Segment::memory(bytes, key).ok_or_else(broken)?, None),
+        };
+        let loaded = Loaded { segment: Arc::new(segment), objects: vec![object], path };
+        self.lock().entry(*domain).or_default().push(loaded);
+        Ok(())
+    }
+
+    /// Merges segments of one size. Whatever goes wrong, those that are there stay.
+    pub fn merge(&self, domain: &DomainId, key: &[u8; 32]) {
+        let Some(folder) = self.folder(domain) else { return };
+        let mut domains = self.lock();
+        let Some(loaded) = domains.get_mut(domain) else { return };
+        while let Some(tier) = full_tier(loaded) {
+            let parts: Vec<&Segment> =
+                loaded.iter().filter(|known| tier_of(known) == tier).map(|known| &*known.segment).collect();
+            let Ok(merged) = write_merged(&folder, &parts, key) else { return };
+            loaded.retain(|known| {
+                let stays = tier_of(known) != tier;
+                if !stays {
+                    forget(known.path.as_deref());
+                }
+                stays
+            });
+            loaded.push(merged);
+        }
+    }
+
+    /// The index of a domain, given how each pack stands.
+    pub fn index(&self, domain: &DomainId, standing: &dyn Fn(&PackId, u32) -> Standing) -> Index {
+        let domains = self.lock();
+        let loaded = domains.get(domain).map(Vec::as_slice).unwrap_or_default();
+        Index::new(loaded.iter().map(|known| Arc::clone(&known.segment)).collect(), standing)
+    }
+
+    /// Adds to an index what the index object `object` says, which this run has just written.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn extend(&self, index: &mut Index, domain: &DomainId, object: &ObjectId) -> Result<()> {
+        let domains = self.lock();
+        let loaded = domains.get(domain).map(Vec::as_slice).unwrap_or_default();
+        let known = loaded.iter().find(|known| known.objects.contains(object));
+        let known = known.ok_or_else(|| {
+            Error::new(ErrorKind::Failed, format!("index object {object} was not taken in"))
+        })?;
+        index.add_used(Arc::clone(&known.segment));
+        Ok(())
+    }
+}
+
+fn file_name(bytes: &[u8]) -> String {
+    // The MAC is the end of the footer: it differs whenever the content does.
+    to_hex(bytes.get(bytes.len().saturating_sub(16)..).unwrap_or_default())
+}
+
+/// A file of the cache that serves no more. Where it cannot be removed, the next run tries again.
+fn forget(path: Option<&Path>) {
+    if let Some(path) = path {
+        drop(fs::remove_file(path));
+    }
+}
+
+fn load(folder: &Path, key: &[u8; 32]) -> Vec<Loaded> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let open = |path: PathBuf| {
+        let segment = Segment::map(&File::open(&path).ok()?, key)?;
+        let objects = segment.objects()?;
+        Some(Loaded { segment: Arc::new(segment), objects, path: Some(path) })
+    };
+    let mut loaded = Vec::new();
+    for entry in entries.flatten() {
+        match open(entry.path()) {
+            Some(known) => loaded.push(known),
+            None => forget(Some(&entry.path())),
+        }
+    }
+    loaded
+}
+
+fn tier_of(known: &Loaded) -> u32 {
+    known.segment.len().max(1).ilog(TIER_FACTOR)
+}
+
+fn full_tier(loaded: &[Loaded]) -> Option<u32> {
+    let mut counts: HashMap<u32, usize> = HashMap::new();
+    for known in loaded {
+        *counts.entry(tier_of(known)).or_default() += 1;
+    }
+    counts.into_iter().filter(|(_, count)| *count >= MERGE_AT).map(|(tier, _)| tier).min()
+}
+
+fn write_merged(folder: &Path, parts: &[&Segment], key: &[u8; 32]) -> io::Result<Loaded> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let temporary = folder.join(format!("merge-{}", std::process::id()));
+    let write = || -> io::Result<Loaded> {
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let out = build::merge(parts, io::BufWriter::with_capacity(1 << 20, file), key)?;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        let broken = || io::Error::new(io::ErrorKind::InvalidData, "the merged segment is not one");
+        let segment = Segment::map(&File::open(&temporary)?, key).ok_or_else(broken)?;
+        let objects = segment.objects().ok_or_else(broken)?;
+        let name = blake3::Hasher::new()
+            .update(&objects.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<_>>())
+            .finalize();
+        let path = folder.join(to_hex(name.as_bytes().get(..16).unwrap_or_default()));
+        fs::rename(&temporary, &path)?;
+        Ok(Loaded { segment: Arc::new(segment), objects, path: Some(path) })
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
