@@ -6,6 +6,7 @@ pub mod durable;
 pub mod names;
 pub mod read;
 pub mod restore;
+pub mod select;
 pub mod walk;
 
 use std::{
