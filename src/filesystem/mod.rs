@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod durable;
+pub mod existing;
 pub mod names;
 pub mod read;
 pub mod restore;

@@ -1,4 +1,6 @@
 //! One module for each capability.
 
 pub mod backup;
+pub mod list;
 pub mod restore;
+pub mod verify;

@@ -421,3 +421,24 @@ impl<'a> ManifestCursor<'a> {
         }
     }
 }
+
+/// Gives every entry at and below `path` (no leading slash; empty for all) in order.
+///
+/// # Errors
+/// A node is missing or damaged; what `each` says.
+pub fn for_each_entry(
+    source: &dyn NodeSource,
+    root: BlobId,
+    path: &[u8],
+    each: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<()> {
+    let mut cursor = ManifestCursor::from(source, root, path);
+    while let Some(entry) = cursor.next_entry()? {
+        let below = entry.path.strip_prefix(path);
+        if !below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.first() == Some(&b'/')) {
+            break;
+        }
+        each(entry)?;
+    }
+    Ok(())
+}

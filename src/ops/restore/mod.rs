@@ -27,7 +27,7 @@ use crate::{
     progress::Phase,
     repository::{
         Repository,
-        manifest::{ManifestCursor, NodeSource, for_each_chunk},
+        manifest::{ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
         reader::NodeReader,
         snapshots::KnownSnapshot,
     },
@@ -129,7 +129,10 @@ pub fn run(
 }
 
 /// How many bytes of each path are above the target.
-fn strip_of(nodes: &NodeReader<'_>, snapshot: &KnownSnapshot, subpath: &[u8]) -> Result<usize> {
+///
+/// # Errors
+/// The snapshot does not hold it.
+pub(super) fn strip_of(nodes: &dyn NodeSource, snapshot: &KnownSnapshot, subpath: &[u8]) -> Result<usize> {
     if subpath.is_empty() {
         return Ok(0);
     }
@@ -158,18 +161,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Gives every entry at and below the path that was asked for, in order.
     fn entries(&self, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-        let subpath = &self.options.subpath;
-        let mut cursor = ManifestCursor::from(self.nodes, self.snapshot.record.root, subpath);
-        while let Some(entry) = cursor.next_entry()? {
-            let below = entry.path.strip_prefix(&subpath[..]);
-            let wanted = below
-                .is_some_and(|rest| subpath.is_empty() || rest.is_empty() || rest.first() == Some(&b'/'));
-            if !wanted {
-                break;
-            }
-            each(entry)?;
-        }
-        Ok(())
+        for_each_entry(self.nodes, self.snapshot.record.root, &self.options.subpath, each)
     }
 
     fn selects(&self, entry: &Entry) -> bool {
