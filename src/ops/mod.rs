@@ -1,4 +1,5 @@
 //! One module for each capability.
 
 pub mod backup;
+pub mod key;
 pub mod restore;

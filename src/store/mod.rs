@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 pub use self::{
     build::S3Settings,
     location::Location,
-    name::{Name, Parsed, Prefix},
+    name::{Folder, Name, Parsed, Prefix},
 };
 use crate::{
     clock::{Clock, Timestamp},
