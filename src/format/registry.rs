@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::role::Role;
+use super::{envelope::Envelope, role::Role};
 use crate::{
     chunk::ChunkSizes,
     clock::Timestamp,
@@ -252,6 +252,23 @@ impl Registry {
     #[must_use]
     pub fn domain(&self, id: &DomainId) -> Option<&Domain> {
         self.domains.iter().find(|domain| domain.id == *id)
+    }
+
+    /// Checks who signed an object of a domain, and gives the role. Whether the object counts is another
+    /// question: the identity may have been revoked.
+    ///
+    /// # Errors
+    /// `Damaged` when nobody who is certified for this domain signed it.
+    pub fn verify_author(&self, envelope: &Envelope<'_>, domain: &DomainId) -> Result<Role> {
+        let author = envelope.author();
+        let certificate = self
+            .certificate(&author)
+            .filter(|known| known.role != Role::Backup || known.domain == Some(*domain))
+            .ok_or_else(|| {
+                Error::damaged("a signed object", format!("{author} is not certified for its domain"))
+            })?;
+        envelope.verify(&certificate.key()?)?;
+        Ok(certificate.role)
     }
 
     /// Whether a snapshot with a good signature counts: always, unless its identity was revoked and this

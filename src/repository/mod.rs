@@ -316,15 +316,7 @@ impl Repository {
     /// # Errors
     /// `Damaged` when nobody whom the registry certifies for this domain signed it.
     pub fn verify_author(&self, envelope: &Envelope<'_>, domain: &DomainId) -> Result<Role> {
-        let author = envelope.author();
-        let certificate = self.registry.certificate(&author);
-        let certificate = certificate
-            .filter(|known| known.role != Role::Backup || known.domain == Some(*domain))
-            .ok_or_else(|| {
-                Error::damaged("a signed object", format!("{author} is not certified for its domain"))
-            })?;
-        envelope.verify(&certificate.key()?)?;
-        Ok(certificate.role)
+        self.registry.verify_author(envelope, domain)
     }
 }
 

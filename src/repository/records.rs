@@ -15,6 +15,7 @@ use crate::{
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
         forgotten::Forgotten,
         quarantine::Quarantine,
+        registry::{Certificate, Registry},
         role::Role,
     },
     id::{DomainId, IdentityId, ObjectId, SectionId},
@@ -244,7 +245,7 @@ impl Repository {
         index: &Index,
         ignored: &mut Vec<Error>,
     ) -> Result<HashSet<SectionId>> {
-        let writes_here = |known: &&crate::format::registry::Certificate| {
+        let writes_here = |known: &&Certificate| {
             known.domain == Some(*domain) && matches!(known.role, Role::Backup | Role::Owner)
         };
         if self.registry.certificates.iter().filter(writes_here).count() < 2 {
@@ -278,13 +279,14 @@ impl Repository {
     }
 
     /// The ids of everything that an identity has signed beside its snapshots and runs: what a revocation
-    /// leaves valid. Whatever cannot be read, or not by us, is not in it.
+    /// leaves valid. Whatever cannot be read is not in it. `registry` is the newest: the one that this
+    /// repository was opened with may not know the identity yet.
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn records_of(&self, identity: &IdentityId) -> Result<Vec<ObjectId>> {
+    pub fn records_of(&self, registry: &Registry, identity: &IdentityId) -> Result<Vec<ObjectId>> {
         let mut ids = Vec::new();
-        for domain in &self.registry.domains {
+        for domain in &registry.domains {
             for listed in self.store.list(&Prefix::index(&domain.id))? {
                 if let Some(Parsed::Index { writer, id, .. }) =
                     Name::parse(&listed.name).map(|name| name.parsed())
@@ -295,7 +297,8 @@ impl Repository {
             }
             for folder in Folder::ALL {
                 for (name, id) in self.record_names(&domain.id, folder)? {
-                    if self.signed_by(&domain.id, folder, (&name, &id), identity)? {
+                    let author = self.author_of(&domain.id, folder, (&name, &id))?;
+                    if author == Some(*identity) {
                         ids.push(id);
                     }
                 }
@@ -314,23 +317,22 @@ impl Repository {
         Ok(ids)
     }
 
-    fn signed_by(
+    /// Whose well signed record it is.
+    fn author_of(
         &self,
         domain: &DomainId,
         folder: Folder,
         (name, id): (&Name, &ObjectId),
-        identity: &IdentityId,
-    ) -> Result<bool> {
+    ) -> Result<Option<IdentityId>> {
         let bytes = match self.read_addressed(name, id) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                return Ok(false);
+                return Ok(None);
             }
             Err(error) => return Err(error),
         };
         let envelope = Envelope::parse(&bytes, kind_of(folder), &self.config.repository_id, domain);
-        Ok(envelope.is_ok_and(|envelope| {
-            envelope.author() == *identity && self.verify_author(&envelope, domain).is_ok()
-        }))
+        let signed = envelope.ok().filter(|envelope| envelope.verify(envelope.author_key()).is_ok());
+        Ok(signed.map(|envelope| envelope.author()))
     }
 }

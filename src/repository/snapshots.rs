@@ -7,6 +7,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
+        registry::Registry,
         role::Role,
         snapshot::Snapshot,
     },
@@ -80,12 +81,12 @@ impl Repository {
             }
         }
         let Some(head) = names.last().cloned() else { return Ok(None) };
-        if let Err(error) = self.check_snapshot(&head) {
+        if let Err(error) = self.check_snapshot(&self.registry, &head) {
             // The usual case costs no request: only now is it asked what is set aside.
             let quarantined = set_aside()?;
             names.retain(|name| !quarantined.contains(&name.id));
             match names.last() {
-                Some(other) if *other != head => self.check_snapshot(other)?,
+                Some(other) if *other != head => self.check_snapshot(&self.registry, other)?,
                 Some(_) => return Err(error),
                 None => return Ok(None),
             }
@@ -97,30 +98,16 @@ impl Repository {
         Ok(head)
     }
 
-    /// Checks that a snapshot was signed for its place in the chain. No key is needed.
+    /// Checks that a snapshot was signed for its place in the chain by whom `registry` certifies. No key is
+    /// needed.
     ///
     /// # Errors
     /// `Damaged` when it was not; storage trouble.
-    pub fn check_snapshot(&self, name: &SnapshotName) -> Result<()> {
+    pub fn check_snapshot(&self, registry: &Registry, name: &SnapshotName) -> Result<()> {
         let bytes = self.read_addressed(&name.name, &name.id)?;
         let repository = &self.config.repository_id;
         let envelope = Envelope::parse(&bytes, RecordKind::Snapshot, repository, &name.domain)?;
-        self.check_place(name, &envelope)
-    }
-
-    fn check_place(&self, name: &SnapshotName, envelope: &Envelope<'_>) -> Result<()> {
-        let role = self.verify_author(envelope, &name.domain).map_err(|e| e.context(&name.name))?;
-        if !matches!(role, Role::Backup | Role::Owner) {
-            return Err(Error::damaged(&name.name, "its identity may not write snapshots"));
-        }
-        if envelope.author() != name.identity || envelope.sequence() != name.sequence {
-            return Err(Error::damaged(&name.name, "it was signed for another place in the chain"));
-        }
-        if !self.registry.snapshot_counts(&name.identity, name.sequence, &name.id) {
-            let why = "its key was revoked, and it is not among what the revocation left valid";
-            return Err(Error::damaged(&name.name, why));
-        }
-        Ok(())
+        check_place(registry, name, &envelope)
     }
 
     /// Reads one snapshot.
@@ -131,7 +118,7 @@ impl Repository {
         let bytes = self.read_addressed(&name.name, &name.id)?;
         let repository = &self.config.repository_id;
         let envelope = Envelope::parse(&bytes, RecordKind::Snapshot, repository, &name.domain)?;
-        self.check_place(name, &envelope)?;
+        check_place(&self.registry, name, &envelope)?;
         self.metadata_key(envelope.epoch())?;
         let plain = envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?;
         Ok(KnownSnapshot { name: name.clone(), record: Snapshot::decode(&plain)? })
@@ -247,4 +234,19 @@ fn ids_of_snapshots(names: &HashSet<String>) -> HashSet<ObjectId> {
             _ => None,
         })
         .collect()
+}
+
+fn check_place(registry: &Registry, name: &SnapshotName, envelope: &Envelope<'_>) -> Result<()> {
+    let role = registry.verify_author(envelope, &name.domain).map_err(|e| e.context(&name.name))?;
+    if !matches!(role, Role::Backup | Role::Owner) {
+        return Err(Error::damaged(&name.name, "its identity may not write snapshots"));
+    }
+    if envelope.author() != name.identity || envelope.sequence() != name.sequence {
+        return Err(Error::damaged(&name.name, "it was signed for another place in the chain"));
+    }
+    if !registry.snapshot_counts(&name.identity, name.sequence, &name.id) {
+        let why = "its key was revoked, and it is not among what the revocation left valid";
+        return Err(Error::damaged(&name.name, why));
+    }
+    Ok(())
 }

@@ -125,9 +125,13 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
     Ok(Recovered { slot: slot.name(), access_key, config, registry: part, lost })
 }
 
+/// A rebuilt registry leaves out so many numbers: machines may remember newer ones than are left, and
+/// must not take it for an older world.
+const NUMBERS_LEFT_OUT: u64 = 1_000_000;
+
 fn next(number: u64) -> Result<u64> {
-    number.checked_add(1).ok_or_else(|| {
-        Error::damaged("the registry", "an object with the highest possible number stands there")
+    number.checked_add(NUMBERS_LEFT_OUT).ok_or_else(|| {
+        Error::damaged("the registry", "an object with an impossible number stands there")
             .with_remedy("Delete it: it cannot be a real one")
     })
 }

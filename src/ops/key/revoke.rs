@@ -5,8 +5,8 @@
 use super::{list, named};
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::registry::Revocation,
-    id::{DomainId, IdentityId, ObjectId},
+    format::registry::{Certificate, Registry, Revocation},
+    id::{IdentityId, ObjectId},
     limits,
     repository::Repository,
     store::Name,
@@ -66,8 +66,8 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
         Some(known) => known.clone(),
         None => {
             // The chain before the records: every index object of a snapshot that counts is older than it.
-            let (last_sequence, last) = last_good(repository, &identity, known.domain, options.last_good)?;
-            let records = repository.records_of(&identity)?;
+            let (last_sequence, last) = last_good(repository, &registry, known, options.last_good)?;
+            let records = repository.records_of(&registry, &identity)?;
             if records.len() > limits::REVOKED_RECORDS_MAX {
                 let text = format!("this key has written {} records, too many to list", records.len());
                 return Err(Error::new(ErrorKind::Failed, text)
@@ -96,13 +96,13 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
 /// could block the revocation with one bad object.
 fn last_good(
     repository: &Repository,
-    identity: &IdentityId,
-    domain: Option<DomainId>,
+    registry: &Registry,
+    known: &Certificate,
     wanted: LastGood,
 ) -> Result<(u64, Vec<ObjectId>)> {
-    let Some(domain) = domain else { return Ok((0, Vec::new())) };
+    let Some(domain) = known.domain else { return Ok((0, Vec::new())) };
     let mut last: (u64, Vec<ObjectId>) = (0, Vec::new());
-    for name in repository.snapshot_names(&domain, Some(identity))?.iter().rev() {
+    for name in repository.snapshot_names(&domain, Some(&known.identity))?.iter().rev() {
         let over = matches!(wanted, LastGood::Sequence(limit) if name.sequence > limit);
         if over {
             continue;
@@ -110,7 +110,7 @@ fn last_good(
         if !last.1.is_empty() && name.sequence < last.0 {
             break;
         }
-        match repository.check_snapshot(name) {
+        match repository.check_snapshot(registry, name) {
             Ok(()) => {
                 last.0 = name.sequence;
                 last.1.push(name.id);
