@@ -18,7 +18,7 @@ pub use self::{
     build::S3Settings,
     downloads::{Downloads, Pending},
     location::Location,
-    name::{Name, Parsed, Prefix},
+    name::{Folder, Name, Parsed, Prefix},
 };
 use crate::{
     clock::{Clock, Timestamp},
