@@ -12,13 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{
-    StreamExt,
-    future::{BoxFuture, Either, select},
-};
+use futures::future::{BoxFuture, Either, select};
 use object_store::{
-    GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
-    PutOptions, PutPayload, path::Path,
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    path::Path,
 };
 
 pub use self::{
@@ -29,9 +26,10 @@ pub use self::{
     uploads::Uploads,
 };
 use self::{
-    failure::{Broken, Failure, local_error, may_pass},
+    failure::{Failure, local_error, may_pass},
     local::{Fencing, Sharing},
     pace::{GLANCE, Pace, rest},
+    transfer::{STALL, collect, next, upload_time, within},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -45,12 +43,9 @@ mod local;
 mod location;
 mod name;
 mod pace;
+mod transfer;
 mod uploads;
 
-/// A call in which nothing moves for so long has failed; an upload has the time that its bytes need on top.
-const STALL: Duration = Duration::from_secs(60);
-/// The slowest line that an upload must survive, in bytes per second.
-const SLOWEST_LINE: u64 = 16 << 10;
 /// The first pause between attempts; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
@@ -276,8 +271,7 @@ impl Store {
     }
 
     fn put_new(&self, name: &Name, payload: &PutPayload) -> std::result::Result<(), Failure> {
-        let size = payload.content_length() as u64;
-        let limit = STALL + Duration::from_secs(size / SLOWEST_LINE);
+        let limit = upload_time(payload.content_length() as u64);
         let path = self.path(name.as_str());
         let put = |mode: PutMode| {
             let (path, payload) = (path.clone(), payload.clone());
@@ -334,7 +328,7 @@ impl Store {
             Box::pin(async move {
                 let got = within(STALL, objects.get(&path)).await?;
                 let size = got.meta.size;
-                if size > max as u64 { Ok(None) } else { collect(got, size).await.map(Some) }
+                if size > max as u64 { Ok(None) } else { collect(got, size, STALL).await.map(Some) }
             })
         })
     }
@@ -372,7 +366,7 @@ impl Store {
             Box::pin(async move {
                 let got = within(STALL, objects.get_opts(&path, options)).await?;
                 let sent = got.range.end.saturating_sub(got.range.start);
-                if sent == length { collect(got, length).await.map(Some) } else { Ok(None) }
+                if sent == length { collect(got, length, STALL).await.map(Some) } else { Ok(None) }
             })
         });
         match result {
@@ -411,7 +405,7 @@ impl Store {
                 Box::pin(async move {
                     let mut all = Vec::new();
                     let mut pages = objects.list(Some(&path));
-                    while let Some(meta) = next(&mut pages).await? {
+                    while let Some(meta) = next(&mut pages, STALL).await? {
                         let name = meta.location.prefix_match(&root).map(|parts| {
                             parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
                         });
@@ -579,46 +573,6 @@ fn shown(name: String, meta: &ObjectMeta) -> Listed {
         nanoseconds: meta.last_modified.timestamp_subsec_nanos().min(999_999_999),
     };
     Listed { name, size: meta.size, modified }
-}
-
-/// A step that must end within `limit`.
-async fn within<T>(
-    limit: Duration,
-    step: impl Future<Output = object_store::Result<T>>,
-) -> object_store::Result<T> {
-    match tokio::time::timeout(limit, step).await {
-        Ok(result) => result,
-        Err(late) => Err(Broken(format!("no answer within {} s ({late})", limit.as_secs())).into()),
-    }
-}
-
-/// The next item of a stream, which must not keep us waiting.
-async fn next<T>(
-    stream: &mut (impl futures::Stream<Item = object_store::Result<T>> + Unpin),
-) -> object_store::Result<Option<T>> {
-    within(STALL, async { stream.next().await.transpose() }).await
-}
-
-/// The body of an answer, which must have exactly `size` bytes and must not stall.
-async fn collect(got: GetResult, size: u64) -> object_store::Result<Bytes> {
-    let bytes = if matches!(got.payload, GetResultPayload::Stream(_)) {
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        let mut pieces = got.into_stream();
-        while let Some(piece) = next(&mut pieces).await? {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() as u64 > size {
-                break;
-            }
-        }
-        Bytes::from(bytes)
-    } else {
-        within(STALL, got.bytes()).await?
-    };
-    if bytes.len() as u64 == size {
-        Ok(bytes)
-    } else {
-        Err(Broken(format!("{} of {size} bytes came", bytes.len())).into())
-    }
 }
 
 fn crate_random() -> [u8; 2] {

@@ -31,10 +31,9 @@ impl Server {
                 let Ok((connection, _)) = listener.accept().await else { break };
                 let service = service.clone();
                 tokio::spawn(async move {
-                    let served =
-                        Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(connection), service);
+                    let server = Builder::new(TokioExecutor::new());
                     // A client that goes away is no trouble for a server.
-                    drop(served.await);
+                    drop(server.serve_connection(TokioIo::new(connection), service).await);
                 });
             }
         });
