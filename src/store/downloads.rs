@@ -64,12 +64,12 @@ impl Downloads {
         *busy += 1;
         drop(busy);
         let calls = Arc::clone(&self.calls);
-        drop(self.store.0.runtime.spawn_blocking(move || {
+        self.store.0.beside(move || {
             read();
             let (calls, changed) = &*calls;
             *calls.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
             changed.notify_one();
-        }));
+        });
         Pending(pending)
     }
 }
