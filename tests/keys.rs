@@ -17,7 +17,10 @@ use lifeboat::{
     compress::{Compression, Decompressor},
     crypto::{RootSecret, SigningKey},
     error::{ErrorKind, Result},
-    filesystem::names::{Ownership, OwnershipPolicy},
+    filesystem::{
+        names::{Ownership, OwnershipPolicy},
+        select::Selection,
+    },
     format::{
         attestation::{Attestation, AttestedSection, digest},
         envelope::{self, EnvelopeHeader, RecordKind, Sealer},
@@ -129,8 +132,13 @@ impl Source {
         assert!(damaged.is_empty(), "{damaged:?}");
         let snapshot = snapshots.iter().find(|snapshot| snapshot.name.id == *id).unwrap();
         let target = tempfile::tempdir().unwrap();
-        let ownership = Ownership::new(OwnershipPolicy::ByName);
-        let restored = restore::run(repository, snapshot, target.path(), &ownership).unwrap();
+        let options = restore::RestoreOptions {
+            ownership: Ownership::new(OwnershipPolicy::ByName),
+            subpath: Vec::new(),
+            selection: Selection::new(&[], &[]).unwrap(),
+            workers: 2,
+        };
+        let restored = restore::run(repository, snapshot, target.path(), &options).unwrap();
         assert!(restored.failed.is_empty(), "{:?}", restored.failed);
         let source = self.folder.path();
         let copy = target.path().join(source.strip_prefix("/").unwrap());

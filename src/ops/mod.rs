@@ -2,4 +2,6 @@
 
 pub mod backup;
 pub mod key;
+pub mod list;
 pub mod restore;
+pub mod verify;

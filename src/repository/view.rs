@@ -74,6 +74,21 @@ impl Repository {
         Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged })
     }
 
+    /// A view whose index is known to be intact, so that what it does not list is not there.
+    ///
+    /// # Errors
+    /// As [`Repository::view`]; the local cache is damaged again and again.
+    pub fn view_to_read(&self, domain: &DomainId) -> Result<View> {
+        for _ in 0..2 {
+            let view = self.view(domain)?;
+            if view.index.is_intact() {
+                return Ok(view);
+            }
+        }
+        Err(Error::new(ErrorKind::Failed, "the local cache is damaged as soon as it is written")
+            .with_remedy("Its disk or this machine's memory may be faulty: use --no-cache"))
+    }
+
     /// Packs that a valid tombstone names: signed by a maintain or owner identity. A damaged one fails the
     /// view until it is set aside: ignoring it could lose data.
     fn tombstoned(

@@ -16,6 +16,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 
 pub use self::{
     build::S3Settings,
+    downloads::{Downloads, Pending},
     location::Location,
     name::{Folder, Name, Parsed, Prefix},
 };
@@ -26,6 +27,7 @@ use crate::{
 };
 
 mod build;
+mod downloads;
 mod location;
 mod name;
 
