@@ -12,7 +12,10 @@ use lifeboat::{
     compress::{Compression, Decompressor},
     crypto::RootSecret,
     error::{ErrorKind, Result},
-    filesystem::names::{Ownership, OwnershipPolicy},
+    filesystem::{
+        names::{Ownership, OwnershipPolicy},
+        select::Selection,
+    },
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         pack::{Frame, PackKind},
@@ -23,7 +26,7 @@ use lifeboat::{
         ingest::{Frames, Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
         tree::Tree as DiskTree,
     },
-    ops::restore,
+    ops::restore::{self, RestoreOptions},
     repository::{
         InitOptions, Repository,
         index::Found,
@@ -304,6 +307,15 @@ fn backup_options() -> BackupOptions {
     }
 }
 
+fn restore_options(workers: usize) -> RestoreOptions {
+    RestoreOptions {
+        ownership: Ownership::new(OwnershipPolicy::ByName),
+        subpath: Vec::new(),
+        selection: Selection::new(&[], &[]).unwrap(),
+        workers,
+    }
+}
+
 fn objects(store: &Store) -> Vec<String> {
     store.list(&Prefix::all()).unwrap().into_iter().map(|listed| listed.name).collect()
 }
@@ -409,8 +421,7 @@ fn a_tree_on_disk_comes_back_identical() {
         let done = backup::run(&repository, &mut tree, &backup_options()).unwrap();
         assert_eq!(done.record.unreadable, 0);
         let (snapshots, _) = repository.snapshots().unwrap();
-        let ownership = Ownership::new(OwnershipPolicy::ByName);
-        let restored = restore::run(&repository, &snapshots[0], target.path(), &ownership).unwrap();
+        let restored = restore::run(&repository, &snapshots[0], target.path(), &restore_options(3)).unwrap();
         assert!(restored.failed.is_empty(), "{:?}", restored.failed);
         let copy = target.path().join(source.path().strip_prefix("/").unwrap());
         let mut diff = std::process::Command::new("diff");

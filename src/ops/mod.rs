@@ -2,5 +2,8 @@
 
 pub mod backup;
 pub mod init;
+pub mod key;
+pub mod list;
 pub mod restore;
 pub mod select;
+pub mod verify;

@@ -1,5 +1,7 @@
 //! Text that a terminal shows as it is: names of files may hold anything.
 
+use crate::format::entry::EntryKind;
+
 /// Bytes of a path or a name as one line of text: what is not UTF-8 becomes a mark, and control characters,
 /// which could move the cursor or pretend to be output of this program, are written out.
 #[must_use]
@@ -41,6 +43,34 @@ pub fn count(number: u64, one: &str, many: &str) -> String {
     text
 }
 
+/// `drwxr-sr-x`: what `ls -l` says of an entry.
+#[must_use]
+pub fn permissions(kind: EntryKind, mode: u32) -> String {
+    let first = match kind {
+        EntryKind::File => '-',
+        EntryKind::Directory => 'd',
+        EntryKind::Symlink => 'l',
+        EntryKind::Fifo => 'p',
+        EntryKind::CharacterDevice => 'c',
+        EntryKind::BlockDevice => 'b',
+        EntryKind::Socket => 's',
+    };
+    let mut text = String::from(first);
+    // Who, and the special bit that shows in the place of its x.
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (bits & 1 != 0, mode & special != 0) {
+            (true, true) => letter,
+            (false, true) => letter.to_ascii_uppercase(),
+            (true, false) => 'x',
+            (false, false) => '-',
+        });
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +81,13 @@ mod tests {
         assert_eq!(shown("\u{202e}gpj.exe".as_bytes()), "\\u{202e}gpj.exe");
         assert_eq!(shown("gr\u{fc}n \u{1f6f6}".as_bytes()), "gr\u{fc}n \u{1f6f6}");
         assert_eq!(path(b"x\xff"), "/x\u{fffd}");
+    }
+
+    #[test]
+    fn permissions_are_shown_as_ls_does() {
+        assert_eq!(permissions(EntryKind::File, 0o644), "-rw-r--r--");
+        assert_eq!(permissions(EntryKind::Directory, 0o2751), "drwxr-s--x");
+        assert_eq!(permissions(EntryKind::File, 0o7644), "-rwSr-Sr-T");
     }
 
     #[test]

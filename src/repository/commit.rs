@@ -101,6 +101,7 @@ impl Repository {
             return Ok(None);
         }
         self.store.create(&name, Bytes::from(sealed))?;
+        self.memory.saw_head(domain, &self.identity(), (sequence, id));
         Ok(Some((name, id)))
     }
 

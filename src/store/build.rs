@@ -1,6 +1,6 @@
 //! From an address and settings to an `ObjectStore`.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use object_store::{
     ClientOptions, ObjectStore, RetryConfig,
@@ -8,7 +8,7 @@ use object_store::{
     local::LocalFileSystem,
 };
 
-use super::location::Location;
+use super::{local, location::Location};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What S3 needs beside the address: names and values as in the environment (`AWS_ACCESS_KEY_ID` ..)
@@ -29,78 +29,224 @@ impl std::fmt::Debug for S3Settings {
     }
 }
 
-/// The store of a location, and the folder in it.
+/// A store that was never asked anything yet.
+pub(super) struct Built {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    /// The folder in it.
+    pub(super) prefix: String,
+    /// What the user should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The store of a location.
 ///
 /// # Errors
-/// `NoRepository` for a folder that is not there, `Usage` for settings that do not fit.
-pub(super) fn build(location: &Location, settings: &S3Settings) -> Result<(Arc<dyn ObjectStore>, String)> {
+/// `NoRepository` for a folder that is not there, `Usage` for settings that do not fit, no credentials.
+pub(super) fn build(location: &Location, settings: &S3Settings) -> Result<Built> {
     match location {
         Location::Folder(folder) => {
-            if !folder.is_dir() {
-                return Err(Error::new(
-                    ErrorKind::NoRepository,
-                    format!("there is no repository at {}", folder.display()),
-                )
-                .with_remedy("Check the path, or create one with `lifeboat init`"));
-            }
+            local::check_folder(folder)?;
             let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| {
                 Error::new(ErrorKind::Failed, format!("could not open {}", folder.display())).with_source(e)
             })?;
-            Ok((Arc::new(store.with_fsync(true)), String::new()))
+            let objects = Arc::new(store.with_fsync(true));
+            Ok(Built { objects, prefix: String::new(), warnings: Vec::new() })
         }
         Location::Bucket { endpoint, bucket, prefix } => {
-            Ok((Arc::new(s3(endpoint.as_deref(), bucket, settings)?), prefix.clone()))
+            let given = Given::read(settings)?;
+            given.check_credentials(bucket)?;
+            let endpoint = endpoint.as_deref().or_else(|| given.endpoint());
+            let warnings = endpoint.and_then(clear_text_warning).into_iter().collect();
+            let objects = Arc::new(s3(endpoint, bucket, &given, settings)?);
+            Ok(Built { objects, prefix: prefix.clone(), warnings })
         }
     }
 }
 
-fn s3(endpoint: Option<&str>, bucket: &str, settings: &S3Settings) -> Result<object_store::aws::AmazonS3> {
+/// The settings that count, the weightier last.
+struct Given {
+    list: Vec<(AmazonS3ConfigKey, String)>,
+    imds: bool,
+    container: bool,
+}
+
+/// Variables of the environment that lead to credentials and are no settings of `object_store`'s own.
+const CONTAINER: [&str; 2] = ["aws_container_credentials_relative_uri", "aws_container_credentials_full_uri"];
+
+impl Given {
+    fn read(settings: &S3Settings) -> Result<Self> {
+        let mut given = Self { list: Vec::new(), imds: false, container: false };
+        // An empty variable is as good as none.
+        for (name, value) in settings.environment.iter().filter(|(_, value)| !value.is_empty()) {
+            let name = name.to_ascii_lowercase();
+            given.container |= CONTAINER.contains(&name.as_str());
+            // The environment holds much that is not for us.
+            given.list.extend(name.parse().ok().map(|key| (key, value.clone())));
+        }
+        for (name, value) in &settings.options {
+            if name == "imds" {
+                given.imds = value == "true";
+                continue;
+            }
+            let key = name.to_ascii_lowercase().parse().map_err(|e: object_store::Error| {
+                Error::new(ErrorKind::Usage, format!("there is no option `{name}` for S3"))
+                    .with_remedy("Options are for example region=REGION or disable_bulk_delete=true")
+                    .with_source(e)
+            })?;
+            given.list.push((key, value.clone()));
+        }
+        Ok(given)
+    }
+
+    fn value(&self, key: AmazonS3ConfigKey) -> Option<&str> {
+        self.list.iter().rfind(|(known, _)| *known == key).map(|(_, value)| value.as_str())
+    }
+
+    fn endpoint(&self) -> Option<&str> {
+        self.value(AmazonS3ConfigKey::S3Endpoint).or_else(|| self.value(AmazonS3ConfigKey::Endpoint))
+    }
+
+    /// Without credentials `object_store` would ask the metadata address of a cloud for minutes.
+    fn check_credentials(&self, bucket: &str) -> Result<()> {
+        use AmazonS3ConfigKey as Key;
+        let has = |key: Key| self.value(key).is_some();
+        let missing = match (has(Key::AccessKeyId), has(Key::SecretAccessKey)) {
+            (true, true) => return Ok(()),
+            (true, false) => "AWS_SECRET_ACCESS_KEY is",
+            (false, true) => "AWS_ACCESS_KEY_ID is",
+            (false, false) => {
+                let other = has(Key::WebIdentityTokenFile) || has(Key::SkipSignature);
+                if self.imds || self.container || other {
+                    return Ok(());
+                }
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are"
+            }
+        };
+        let text = format!("no credentials for the bucket `{bucket}`: {missing} not set");
+        Err(Error::new(ErrorKind::Failed, text)
+            .with_remedy("Set them in the environment, or give -o imds=true on a cloud machine with a role"))
+    }
+}
+
+/// What to say about an endpoint that is reached in clear text through a network.
+fn clear_text_warning(endpoint: &str) -> Option<String> {
+    let url = url::Url::parse(endpoint).ok().filter(|url| url.scheme() == "http")?;
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let loopback = bare.parse::<IpAddr>().map_or_else(
+        |_| bare == "localhost" || bare.ends_with(".localhost"),
+        |address| address.is_loopback(),
+    );
+    (!loopback).then(|| {
+        format!(
+            "the connection to {host} is not encrypted: others on the network see the names and sizes of \
+             objects, and can replay or block requests; use s3:https:// where the server can"
+        )
+    })
+}
+
+fn s3(
+    endpoint: Option<&str>,
+    bucket: &str,
+    given: &Given,
+    settings: &S3Settings,
+) -> Result<object_store::aws::AmazonS3> {
     let usage = |e: object_store::Error| {
-        Error::new(ErrorKind::Usage, format!("the settings of the bucket `{bucket}` do not fit"))
-            .with_source(e)
+        let text = format!("the settings of the bucket `{bucket}` do not fit: {e}");
+        Error::new(ErrorKind::Usage, text).with_source(e)
     };
-    // No time-out for a whole body: 64 MiB take long on a slow line. The facade limits each attempt.
+    // No time-out for a whole body: 64 MiB take long on a slow line. The facade watches each attempt, and
+    // the connection itself gives up when the other side confirms nothing for 30 s.
     let mut client =
         ClientOptions::new().with_timeout_disabled().with_connect_timeout(Duration::from_secs(10));
     if let Some(pem) = &settings.certificate_authority {
         client = client.with_root_certificate(object_store::Certificate::from_pem(pem).map_err(usage)?);
     }
-    let no_retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_retry(no_retry);
-    let mut has_credentials = false;
-    let given = |list: &[(String, String)], mut builder: AmazonS3Builder| {
-        let mut found = false;
-        for (key, value) in list {
-            found |= matches!(
-                key.to_ascii_lowercase().trim_start_matches("aws_"),
-                "access_key_id"
-                    | "web_identity_token_file"
-                    | "container_credentials_relative_uri"
-                    | "container_credentials_full_uri"
-                    | "skip_signature"
-            );
-            match key.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
-                Ok(key) => builder = builder.with_config(key, value),
-                Err(error) => drop(error),
-            }
-        }
-        (builder, found)
-    };
-    for list in [&settings.environment, &settings.options] {
-        let (next, found) = given(list, builder);
-        builder = next;
-        has_credentials |= found;
-    }
-    if !has_credentials && !settings.options.iter().any(|(key, value)| key == "imds" && value == "true") {
-        return Err(Error::new(
-            ErrorKind::Failed,
-            format!("no credentials for the bucket `{bucket}` were given"),
-        )
-        .with_remedy("Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or -o imds=true on a cloud machine"));
-    }
     if let Some(endpoint) = endpoint {
-        builder = builder.with_endpoint(endpoint);
         client = client.with_allow_http(endpoint.starts_with("http://"));
     }
-    builder.with_client_options(client).with_checksum_algorithm(Checksum::SHA256).build().map_err(usage)
+    let no_retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+    let mut builder = AmazonS3Builder::new()
+        .with_client_options(client)
+        .with_checksum_algorithm(Checksum::SHA256)
+        .with_retry(no_retry);
+    for (key, value) in &given.list {
+        builder = builder.with_config(*key, value);
+    }
+    // What the address names weighs more than AWS_BUCKET or AWS_ENDPOINT_URL.
+    builder = builder.with_bucket_name(bucket);
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint).with_endpoint(endpoint);
+    }
+    builder.build().map_err(usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn built(address: &str, environment: &[(&str, &str)], options: &[(&str, &str)]) -> Result<Vec<String>> {
+        let settings =
+            S3Settings { environment: pairs(environment), options: pairs(options), ..S3Settings::default() };
+        build(&Location::parse(address).unwrap(), &settings).map(|built| built.warnings)
+    }
+
+    const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+
+    #[test]
+    fn clear_text_off_this_machine_is_warned_about() {
+        for (address, warned) in [
+            ("s3:http://storage.example/b", true),
+            ("s3:http://10.0.0.1:9000/b", true),
+            ("s3:https://storage.example/b", false),
+            ("s3:http://127.0.0.1:9000/b", false),
+            ("s3:http://localhost:9000/b", false),
+            ("s3:http://[::1]:9000/b", false),
+        ] {
+            assert_eq!(!built(address, &KEYS, &[]).unwrap().is_empty(), warned, "{address}");
+        }
+        let endpoint = [KEYS[0], KEYS[1], ("AWS_ENDPOINT_URL", "http://storage.example")];
+        assert_eq!(built("s3://b", &endpoint, &[]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn without_credentials_it_ends_before_any_call() {
+        let one = |at: usize| [KEYS[at]];
+        let empty = [KEYS[0], ("AWS_SECRET_ACCESS_KEY", "")];
+        for (environment, word) in [
+            (&[][..], "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+            (&one(0), "AWS_SECRET_ACCESS_KEY is not set"),
+            (&one(1), "AWS_ACCESS_KEY_ID is not set"),
+            (&empty, "AWS_SECRET_ACCESS_KEY is not set"),
+        ] {
+            let error = built("s3://b", environment, &[]).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+            assert!(error.remedy().is_some());
+        }
+        built("s3://b", &[], &[("imds", "true")]).unwrap();
+        built("s3://b", &KEYS, &[]).unwrap();
+    }
+
+    #[test]
+    fn an_option_that_nobody_knows_is_wrong_usage() {
+        let error = built("s3://b", &KEYS, &[("regoin", "x")]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains("regoin"));
+        built("s3://b", &[KEYS[0], KEYS[1], ("AWS_PAGER", "less")], &[("region", "x")]).unwrap();
+    }
+
+    #[test]
+    fn the_address_weighs_more_than_the_environment() {
+        let environment =
+            [KEYS[0], KEYS[1], ("AWS_BUCKET", "other"), ("AWS_ENDPOINT_URL_S3", "http://other")];
+        let settings = S3Settings { environment: pairs(&environment), ..S3Settings::default() };
+        let given = Given::read(&settings).unwrap();
+        let store = s3(Some("http://127.0.0.1:1"), "mine", &given, &settings).unwrap();
+        let text = format!("{store:?}");
+        assert!(text.contains("127.0.0.1:1/mine") && !text.contains("other/"), "{text}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Where a repository is: a folder, or a bucket with a prefix.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,7 +20,26 @@ pub enum Location {
     },
 }
 
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Bucket { endpoint, bucket, prefix } = self else {
+            return self.folder().map_or(Ok(()), |folder| folder.display().fmt(f));
+        };
+        match endpoint {
+            Some(endpoint) => write!(f, "s3:{endpoint}/{bucket}")?,
+            None => write!(f, "s3://{bucket}")?,
+        }
+        if prefix.is_empty() { Ok(()) } else { write!(f, "/{prefix}") }
+    }
+}
+
 impl Location {
+    /// The folder of a local repository.
+    #[must_use]
+    pub fn folder(&self) -> Option<PathBuf> {
+        if let Self::Folder(folder) = self { Some(folder.clone()) } else { None }
+    }
+
     /// Reads `DIR`, `file:///DIR`, `s3://BUCKET/PREFIX` or `s3:https://HOST/BUCKET/PREFIX`.
     ///
     /// # Errors
@@ -48,6 +67,13 @@ impl Location {
             let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
             if host.is_empty() || bucket.is_empty() {
                 return Err(wrong("the host or the bucket is missing"));
+            }
+            if host.contains('@') {
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "the address of a repository must not hold a secret",
+                )
+                .with_remedy("Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"));
             }
             let endpoint = Some(format!("{scheme}://{host}"));
             let prefix = prefix.trim_matches('/').to_owned();
@@ -85,8 +111,9 @@ mod tests {
         ];
         for (text, expected) in table {
             assert_eq!(Location::parse(text).unwrap(), expected, "{text}");
+            assert_eq!(Location::parse(&expected.to_string()).unwrap(), expected, "{text}");
         }
-        for wrong in ["", "s3://", "s3:h/b", "s3:ftp://h/b", "s3:https://h", "gs://b"] {
+        for wrong in ["", "s3://", "s3:h/b", "s3:ftp://h/b", "s3:https://h", "s3:https://k:s@h/b", "gs://b"] {
             assert_eq!(Location::parse(wrong).unwrap_err().kind(), ErrorKind::Usage, "{wrong}");
         }
     }

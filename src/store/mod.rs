@@ -1,23 +1,36 @@
 //! One facade over `Arc<dyn ObjectStore>`. Promises: an object is created once and read back when the
-//! reply is not clear; every call is tried again while that may help, and not longer than allowed;
-//! every error names the object and shows its cause. The only module that names tokio.
+//! reply is not clear; every call is tried again while that may help, and not longer than allowed; every
+//! wait ends soon after the user asks to stop; every error names the object and shows its cause.
+//! The only module that names tokio.
 
 use std::{
-    error::Error as StdError,
     ops::Range,
     path::{Path as FilePath, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, future::BoxFuture};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use futures::future::{BoxFuture, Either, select};
+use object_store::{
+    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    path::Path,
+};
 
 pub use self::{
     build::S3Settings,
+    downloads::{Downloads, Pending},
+    local::{Fence, Swept},
     location::Location,
-    name::{Name, Parsed, Prefix},
+    name::{Folder, Name, Parsed, Prefix},
+    uploads::Uploads,
+};
+use self::{
+    failure::{Failure, local_error, may_pass},
+    local::{Fencing, Sharing},
+    pace::{GLANCE, Pace, rest},
+    transfer::{STALL, collect, next, upload_time, within},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -26,17 +39,21 @@ use crate::{
 };
 
 mod build;
+mod downloads;
+mod failure;
+mod local;
 mod location;
 mod name;
+mod pace;
+mod transfer;
+mod uploads;
 
-/// An attempt may take this long beside the time that its bytes need.
-const ATTEMPT_TIME: Duration = Duration::from_secs(60);
-/// The slowest line that an attempt must survive, in bytes per second.
-const SLOWEST_LINE: u64 = 16 << 10;
 /// The first pause between attempts; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How often a create is begun anew when the storage says "taken" and then shows nothing there.
+const CREATE_ROUNDS: u32 = 4;
 
 /// How to talk to a store.
 #[derive(Clone)]
@@ -70,7 +87,7 @@ pub struct Listed {
     pub name: String,
     /// Its size in bytes.
     pub size: u64,
-    /// When it was written, by the storage's own clock.
+    /// When it was written, by the storage's own clock; from [`Store::head`] S3 gives whole seconds only.
     pub modified: Timestamp,
 }
 
@@ -83,10 +100,12 @@ struct Inner {
     root: Path,
     text: String,
     folder: Option<PathBuf>,
+    warnings: Vec<String>,
     options: StoreOptions,
-    runtime: tokio::runtime::Runtime,
-    sent: Mutex<Duration>,
-    received: Mutex<Duration>,
+    /// Only `None` while it is dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+    sent: Pace,
+    received: Pace,
 }
 
 impl std::fmt::Debug for Store {
@@ -99,14 +118,10 @@ impl Store {
     /// The store of a location. A local folder must exist: see [`Self::create_folder`].
     ///
     /// # Errors
-    /// `NoRepository`, `Usage`, or no runtime.
+    /// `NoRepository`, `Usage`, no credentials, or no runtime.
     pub fn open(location: &Location, options: StoreOptions) -> Result<Self> {
-        let (objects, prefix) = build::build(location, &options.s3)?;
-        let (text, folder) = match location {
-            Location::Folder(folder) => (folder.display().to_string(), Some(folder.clone())),
-            Location::Bucket { bucket, prefix, .. } => (format!("s3://{bucket}/{prefix}"), None),
-        };
-        Self::new(objects, &prefix, text, folder, options)
+        let built = build::build(location, &options.s3)?;
+        Self::new(built, location.to_string(), location.folder(), options)
     }
 
     /// A store over any `ObjectStore`: the seam for tests.
@@ -118,23 +133,24 @@ impl Store {
         prefix: &str,
         options: StoreOptions,
     ) -> Result<Self> {
-        Self::new(objects, prefix, "a test store".to_owned(), None, options)
+        let built = build::Built { objects, prefix: prefix.to_owned(), warnings: Vec::new() };
+        Self::new(built, "a test store".to_owned(), None, options)
     }
 
     fn new(
-        objects: Arc<dyn ObjectStore>,
-        prefix: &str,
+        built: build::Built,
         text: String,
         folder: Option<PathBuf>,
         options: StoreOptions,
     ) -> Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(
-                |e| Error::new(ErrorKind::Failed, "could not start the network runtime").with_source(e),
-            )?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = Some(runtime.map_err(|e| {
+            Error::new(ErrorKind::Failed, "could not start the network runtime").with_source(e)
+        })?);
+        let build::Built { objects, prefix, warnings } = built;
+        let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
         let root = Path::from(prefix);
-        let (sent, received) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { objects, root, text, folder, options, runtime, sent, received })))
+        Ok(Self(Arc::new(Inner { objects, root, text, folder, warnings, options, runtime, sent, received })))
     }
 
     /// Makes the folder of a new repository; nothing for a bucket.
@@ -142,13 +158,13 @@ impl Store {
     /// # Errors
     /// It cannot be made.
     pub fn create_folder(location: &Location) -> Result<()> {
-        if let Location::Folder(folder) = location {
-            std::fs::create_dir_all(folder).map_err(|e| {
-                Error::new(ErrorKind::Failed, format!("could not create the folder {}", folder.display()))
-                    .with_source(e)
-            })?;
-        }
-        Ok(())
+        location.folder().map_or(Ok(()), |folder| local::create_folder(&folder))
+    }
+
+    /// What the user should know about this store before it is used.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
     }
 
     /// The address, for people.
@@ -175,33 +191,41 @@ impl Store {
             .fold(self.0.root.clone(), |path, part| path.join(part))
     }
 
-    /// Runs a call until it succeeds, fails for good, or has been tried for long enough.
+    /// Runs a call until it succeeds, fails for good, or has been tried for as long as `patience`.
     fn attempt<T: Send>(
         &self,
         what: &dyn std::fmt::Display,
-        bytes: u64,
-        call: &dyn Fn() -> BoxFuture<'static, object_store::Result<T>>,
+        patience: Duration,
+        call: &dyn Fn(Arc<dyn ObjectStore>) -> BoxFuture<'static, object_store::Result<T>>,
     ) -> std::result::Result<T, Failure> {
-        let clock = &self.0.options.clock;
+        let StoreOptions { clock, progress, .. } = &self.0.options;
         let begun = clock.elapsed();
-        let limit = ATTEMPT_TIME + Duration::from_secs(bytes / SLOWEST_LINE);
         let mut pause = FIRST_PAUSE;
         loop {
-            let result = self.0.block_on(async { tokio::time::timeout(limit, call()).await });
-            let error = match result {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => error,
-                Err(late) => object_store::Error::Generic { store: "store", source: Box::new(late) },
+            progress.check().map_err(Failure::Stopped)?;
+            let error = match self.0.run(call(Arc::clone(&self.0.objects))) {
+                None => return Err(Failure::Stopped(interruption(progress))),
+                Some(Ok(value)) => return Ok(value),
+                Some(Err(error)) => error,
             };
             let waited = clock.elapsed().saturating_sub(begun);
-            if !may_pass(&error) || waited + pause > self.0.options.retry_for {
-                return Err(Failure { what: what.to_string(), error });
+            if !may_pass(&error) || waited + pause > patience {
+                return Err(Failure::Call { what: what.to_string(), error });
             }
             // Half fixed, half random, so that many clients do not come back at once.
             let jitter = f64::from(u16::from_le_bytes(crate_random())) / f64::from(u16::MAX);
-            clock.sleep(pause.mul_f64(0.5 + jitter / 2.0));
+            rest(pause.mul_f64(0.5 + jitter / 2.0), &**clock, progress).map_err(Failure::Stopped)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// As [`Self::attempt`], for as long as the user allows.
+    fn call<T: Send>(
+        &self,
+        what: &dyn std::fmt::Display,
+        call: &dyn Fn(Arc<dyn ObjectStore>) -> BoxFuture<'static, object_store::Result<T>>,
+    ) -> std::result::Result<T, Failure> {
+        self.attempt(what, self.0.options.retry_for, call)
     }
 
     /// Creates an object, once. When the reply is not clear it is read back and compared.
@@ -218,44 +242,97 @@ impl Store {
     /// As [`Self::create`].
     pub fn create_parts(&self, name: &Name, parts: Vec<Bytes>) -> Result<()> {
         let payload: PutPayload = parts.into_iter().collect();
-        let size = payload.content_length() as u64;
-        pace(&self.0.sent, self.0.options.upload_limit, size, &*self.0.options.clock);
+        let StoreOptions { clock, progress, .. } = &self.0.options;
+        self.0.sent.take(payload.content_length() as u64, &**clock, progress)?;
+        for _ in 0..CREATE_ROUNDS {
+            let failure = match self.put_new(name, &payload) {
+                Ok(()) if !name.is_not_content_addressed() => return Ok(()),
+                Ok(()) => None,
+                Err(failure) if failure.is_taken() || failure.is_unclear() => Some(failure),
+                Err(failure) => return Err(failure.into_error(self)),
+            };
+            // Who did not answer for so long is asked only once more.
+            let answers = failure.as_ref().is_none_or(Failure::is_taken);
+            let patience = if answers { self.0.options.retry_for } else { Duration::ZERO };
+            match (self.holds(name, &payload, patience), failure) {
+                (Ok(Held::Same), _) => return Ok(()),
+                (Ok(Held::Other), _) => return Err(conflict(name)),
+                // The storage met another write to that name, and neither landed.
+                (Ok(Held::Nothing), Some(failure)) if failure.is_taken() => {
+                    rest(FIRST_PAUSE, &**clock, progress)?;
+                }
+                (Ok(Held::Nothing), None) => break,
+                (Ok(Held::Nothing) | Err(Failure::Call { .. }), Some(failure)) => {
+                    return Err(failure.into_error(self));
+                }
+                (Err(failure), _) => return Err(failure.into_error(self)),
+            }
+        }
+        Err(Error::new(ErrorKind::Failed, format!("{name} was accepted by {} and is not there", self.0.text))
+            .with_remedy("The storage does not keep what it is given: do not use it for backups"))
+    }
+
+    fn put_new(&self, name: &Name, payload: &PutPayload) -> std::result::Result<(), Failure> {
+        let limit = upload_time(payload.content_length() as u64);
         let path = self.path(name.as_str());
         let put = |mode: PutMode| {
-            let (objects, path, payload) = (Arc::clone(&self.0.objects), path.clone(), payload.clone());
-            self.attempt(name, size, &move || {
-                let (objects, path, payload) = (Arc::clone(&objects), path.clone(), payload.clone());
+            let (path, payload) = (path.clone(), payload.clone());
+            self.call(name, &move |objects| {
+                let (path, payload) = (path.clone(), payload.clone());
                 let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
-                Box::pin(async move { objects.put_opts(&path, payload, options).await.map(drop) })
+                Box::pin(
+                    async move { within(limit, objects.put_opts(&path, payload, options)).await.map(drop) },
+                )
             })
         };
-        let result = match put(PutMode::Create) {
-            // exFAT and some network mounts have no hard links, which a local create is made of.
-            Err(failure) if self.0.folder.is_some() && failure.lacks_links() => {
-                if self.head(name)?.is_some() { Err(failure) } else { put(PutMode::Overwrite) }
-            }
-            other => other,
+        match put(PutMode::Create) {
+            Err(failure) if failure.lacks_links() => {}
+            other => return other,
+        }
+        if let Some(folder) = &self.0.folder {
+            let parts: Vec<&[u8]> = payload.iter().map(|part| &**part).collect();
+            return local::create_without_links(folder, name, &parts)
+                .map_err(|e| Failure::Call { what: name.to_string(), error: local_error(name.as_str(), e) });
+        }
+        let error = if name.is_not_content_addressed() || self.find(name)?.is_some() {
+            local_error(name.as_str(), std::io::ErrorKind::AlreadyExists.into())
+        } else {
+            return put(PutMode::Overwrite);
         };
-        match result {
-            Ok(()) if !name.is_not_content_addressed() => Ok(()),
-            Ok(()) => self.compare(name, &payload, None),
-            Err(failure) if failure.is_ambiguous() => self.compare(name, &payload, Some(failure)),
-            Err(failure) => Err(failure.into_error(self)),
+        Err(Failure::Call { what: name.to_string(), error })
+    }
+
+    /// What the storage has under that name.
+    fn holds(
+        &self,
+        name: &Name,
+        payload: &PutPayload,
+        patience: Duration,
+    ) -> std::result::Result<Held, Failure> {
+        match self.fetch(name, payload.content_length(), patience) {
+            Ok(Some(bytes)) if payload.iter().flatten().eq(bytes.iter()) => Ok(Held::Same),
+            Ok(_) => Ok(Held::Other),
+            Err(failure) if failure.is_missing() => Ok(Held::Nothing),
+            Err(failure) => Err(failure),
         }
     }
 
-    /// Success only if the object is there with exactly these bytes.
-    fn compare(&self, name: &Name, payload: &PutPayload, failure: Option<Failure>) -> Result<()> {
-        let expected = payload.content_length();
-        match self.read(name, expected + 1) {
-            Ok(bytes) if bytes == payload.iter().flatten().copied().collect::<Vec<u8>>() => Ok(()),
-            Ok(_) => Err(Error::new(ErrorKind::Failed, format!("{name} exists already with other content"))
-                .with_remedy("Another program writes there, or a second `init` ran: look before you go on")),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(failure.map_or(error, |f| f.into_error(self)))
-            }
-            Err(error) => Err(error),
-        }
+    /// A whole object, or nothing when it is longer than `max`.
+    fn fetch(
+        &self,
+        name: &Name,
+        max: usize,
+        patience: Duration,
+    ) -> std::result::Result<Option<Bytes>, Failure> {
+        let path = self.path(name.as_str());
+        self.attempt(name, patience, &move |objects| {
+            let path = path.clone();
+            Box::pin(async move {
+                let got = within(STALL, objects.get(&path)).await?;
+                let size = got.meta.size;
+                if size > max as u64 { Ok(None) } else { collect(got, size, STALL).await.map(Some) }
+            })
+        })
     }
 
     /// The bytes of an object, at most `max`.
@@ -263,21 +340,13 @@ impl Store {
     /// # Errors
     /// `NotFound`; `Damaged` when it is longer; storage trouble.
     pub fn read(&self, name: &Name, max: usize) -> Result<Bytes> {
-        let (objects, path) = (Arc::clone(&self.0.objects), self.path(name.as_str()));
         let bytes = self
-            .attempt(name, max as u64, &move || {
-                let (objects, path) = (Arc::clone(&objects), path.clone());
-                Box::pin(async move {
-                    let got = objects.get(&path).await?;
-                    if got.meta.size > max as u64 { Ok(None) } else { got.bytes().await.map(Some) }
-                })
-            })
+            .fetch(name, max, self.0.options.retry_for)
             .map_err(|failure| failure.into_error(self))?
             .ok_or_else(|| {
                 Error::damaged(name, format!("it is longer than the {max} bytes that it may have"))
             })?;
-        pace(&self.0.received, self.0.options.download_limit, bytes.len() as u64, &*self.0.options.clock);
-        Ok(bytes)
+        self.received(bytes)
     }
 
     /// A part of an object.
@@ -285,18 +354,42 @@ impl Store {
     /// # Errors
     /// `NotFound`; `Damaged` when the object ends before the range does; storage trouble.
     pub fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Bytes> {
-        let (objects, path) = (Arc::clone(&self.0.objects), self.path(name.as_str()));
+        let path = self.path(name.as_str());
         let length = range.end.saturating_sub(range.start);
-        let bytes = self
-            .attempt(name, length, &move || {
-                let (objects, path, range) = (Arc::clone(&objects), path.clone(), range.clone());
-                Box::pin(async move { objects.get_range(&path, range).await })
-            })
-            .map_err(|failure| failure.into_error(self))?;
-        if bytes.len() as u64 != length {
-            return Err(Error::damaged(name, "it ends before the part that is needed"));
+        if length == 0 {
+            return Ok(Bytes::new());
         }
-        pace(&self.0.received, self.0.options.download_limit, length, &*self.0.options.clock);
+        let short = || Error::damaged(name, "it ends before the part that is needed");
+        let wanted = range.clone();
+        let result = self.call(name, &move |objects| {
+            let options =
+                GetOptions { range: Some(GetRange::Bounded(wanted.clone())), ..GetOptions::default() };
+            let path = path.clone();
+            Box::pin(async move {
+                let got = within(STALL, objects.get_opts(&path, options)).await?;
+                let sent = got.range.end.saturating_sub(got.range.start);
+                if sent == length { collect(got, length, STALL).await.map(Some) } else { Ok(None) }
+            })
+        });
+        match result {
+            Ok(bytes) => self.received(bytes.ok_or_else(short)?),
+            // Each storage has its own error for a range that begins after the end: ask for the length.
+            Err(failure @ Failure::Call { error: object_store::Error::Generic { .. }, .. })
+                if !failure.is_unclear() =>
+            {
+                match self.find(name) {
+                    Ok(Some(found)) if found.size < range.end => Err(short()),
+                    _ => Err(failure.into_error(self)),
+                }
+            }
+            Err(failure) => Err(failure.into_error(self)),
+        }
+    }
+
+    /// Counts what was received against the limit.
+    fn received(&self, bytes: Bytes) -> Result<Bytes> {
+        let StoreOptions { clock, progress, .. } = &self.0.options;
+        self.0.received.take(bytes.len() as u64, &**clock, progress)?;
         Ok(bytes)
     }
 
@@ -305,25 +398,20 @@ impl Store {
     /// # Errors
     /// Storage trouble.
     pub fn list(&self, prefix: &Prefix) -> Result<Vec<Listed>> {
-        let (objects, path) = (Arc::clone(&self.0.objects), self.path(prefix.as_str()));
-        let what = format!("the list of {}/{}", self.0.text, prefix.as_str());
+        let path = self.path(prefix.as_str());
+        let what = format!("the list of `{}`", prefix.as_str());
         let root = self.0.root.clone();
         let mut listed = self
-            .attempt(&what, 1 << 20, &move || {
-                let (objects, path, root) = (Arc::clone(&objects), path.clone(), root.clone());
+            .call(&what, &move |objects| {
+                let (path, root) = (path.clone(), root.clone());
                 Box::pin(async move {
                     let mut all = Vec::new();
                     let mut pages = objects.list(Some(&path));
-                    while let Some(meta) = pages.next().await {
-                        let meta = meta?;
+                    while let Some(meta) = next(&mut pages, STALL).await? {
                         let name = meta.location.prefix_match(&root).map(|parts| {
                             parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
                         });
-                        let modified = Timestamp {
-                            seconds: meta.last_modified.timestamp(),
-                            nanoseconds: meta.last_modified.timestamp_subsec_nanos().min(999_999_999),
-                        };
-                        all.extend(name.map(|name| Listed { name, size: meta.size, modified }));
+                        all.extend(name.filter(|name| name != local::LOCK).map(|name| shown(name, &meta)));
                     }
                     Ok(all)
                 })
@@ -333,28 +421,25 @@ impl Store {
         Ok(listed)
     }
 
+    fn find(&self, name: &Name) -> std::result::Result<Option<Listed>, Failure> {
+        let path = self.path(name.as_str());
+        let result = self.call(name, &move |objects| {
+            let path = path.clone();
+            Box::pin(async move { within(STALL, objects.head(&path)).await })
+        });
+        match result {
+            Ok(meta) => Ok(Some(shown(name.to_string(), &meta))),
+            Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// What LIST would show of one object; `None` when it is not there.
     ///
     /// # Errors
     /// Storage trouble.
     pub fn head(&self, name: &Name) -> Result<Option<Listed>> {
-        let (objects, path) = (Arc::clone(&self.0.objects), self.path(name.as_str()));
-        let result = self.attempt(name, 0, &move || {
-            let (objects, path) = (Arc::clone(&objects), path.clone());
-            Box::pin(async move { objects.head(&path).await })
-        });
-        match result {
-            Ok(meta) => Ok(Some(Listed {
-                name: name.as_str().to_owned(),
-                size: meta.size,
-                modified: Timestamp {
-                    seconds: meta.last_modified.timestamp(),
-                    nanoseconds: meta.last_modified.timestamp_subsec_nanos().min(999_999_999),
-                },
-            })),
-            Err(failure) if matches!(failure.error, object_store::Error::NotFound { .. }) => Ok(None),
-            Err(failure) => Err(failure.into_error(self)),
-        }
+        self.find(name).map_err(|failure| failure.into_error(self))
     }
 
     /// Deletes an object; one that is not there is no error.
@@ -362,111 +447,134 @@ impl Store {
     /// # Errors
     /// Storage trouble, or no right to.
     pub fn delete(&self, name: &Name) -> Result<()> {
-        let (objects, path) = (Arc::clone(&self.0.objects), self.path(name.as_str()));
-        let result = self.attempt(name, 0, &move || {
-            let (objects, path) = (Arc::clone(&objects), path.clone());
-            Box::pin(async move { objects.delete(&path).await })
+        let path = self.path(name.as_str());
+        let result = self.call(name, &move |objects| {
+            let path = path.clone();
+            Box::pin(async move { within(STALL, objects.delete(&path)).await })
         });
         match result {
-            Err(failure) if !matches!(failure.error, object_store::Error::NotFound { .. }) => {
-                Err(failure.into_error(self))
-            }
+            Err(failure) if !failure.is_missing() => Err(failure.into_error(self)),
             _ => Ok(()),
+        }
+    }
+
+    /// Removes what uploads to a local folder left behind when they were killed over an hour ago.
+    ///
+    /// # Errors
+    /// A folder cannot be read, or a file not removed.
+    pub fn sweep_temporaries(&self) -> Result<Swept> {
+        let swept = self.folder().map(|folder| local::sweep(folder, self.0.options.clock.now()));
+        swept.unwrap_or_else(|| Ok(Swept::default()))
+    }
+
+    /// A fence that others may share: for those who only add. `None` where there are no locks, as on S3.
+    ///
+    /// # Errors
+    /// `Temporary` when somebody holds it alone for longer than calls are tried; `Interrupted`.
+    pub fn fence_shared(&self) -> Result<Option<Fence>> {
+        self.fence(Sharing::Shared)
+    }
+
+    /// A fence that nobody shares: for those who delete. `None` where there are no locks, as on S3.
+    ///
+    /// # Errors
+    /// As [`Self::fence_shared`].
+    pub fn fence_exclusive(&self) -> Result<Option<Fence>> {
+        self.fence(Sharing::Exclusive)
+    }
+
+    fn fence(&self, sharing: Sharing) -> Result<Option<Fence>> {
+        let Some(folder) = self.folder() else { return Ok(None) };
+        let StoreOptions { clock, progress, retry_for, .. } = &self.0.options;
+        let begun = clock.elapsed();
+        loop {
+            match local::fence(folder, sharing)? {
+                Fencing::Ours(fence) => return Ok(Some(fence)),
+                Fencing::Impossible => return Ok(None),
+                Fencing::Busy if clock.elapsed().saturating_sub(begun) < *retry_for => {
+                    rest(GLANCE, &**clock, progress)?;
+                }
+                Fencing::Busy => {
+                    let text = format!("another program works on the repository at {}", self.0.text);
+                    return Err(Error::new(ErrorKind::Temporary, text)
+                        .with_remedy("Wait until it is done, or give it longer with --retry-for"));
+                }
+            }
         }
     }
 
     /// Uploads that run beside the work, at most `bytes_in_flight` at a time.
     pub fn uploads(&self, bytes_in_flight: usize) -> Uploads {
-        let shared = Arc::new((Mutex::new(InFlight::default()), Condvar::new()));
-        Uploads { store: self.clone(), limit: bytes_in_flight, shared }
+        Uploads::new(self.clone(), bytes_in_flight)
     }
 }
 
 impl Inner {
+    /// Runs one call on this thread; `None` when the user asked to stop before it was done.
     #[expect(clippy::disallowed_methods, reason = "the one bridge between the engine and the network")]
-    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
-    }
-}
-
-#[derive(Debug, Default)]
-struct InFlight {
-    bytes: usize,
-    calls: usize,
-    failed: Option<Error>,
-}
-
-/// Uploads under way. With one connection each happens at once, on the thread that asks.
-#[derive(Debug)]
-#[must_use = "uploads that nobody waits for may not have happened"]
-pub struct Uploads {
-    store: Store,
-    limit: usize,
-    shared: Arc<(Mutex<InFlight>, Condvar)>,
-}
-
-impl Uploads {
-    /// Begins an upload; waits while too much is in flight.
-    ///
-    /// # Errors
-    /// The first failure of an earlier one.
-    pub fn create(&self, name: Name, parts: Vec<Bytes>) -> Result<()> {
-        let connections = self.store.0.options.connections;
-        if connections <= 1 {
-            return self.store.create_parts(&name, parts);
-        }
-        let size: usize = parts.iter().map(Bytes::len).sum();
-        let (state, changed) = &*self.shared;
-        let mut flight = state.lock().unwrap_or_else(PoisonError::into_inner);
-        while flight.calls > 0 && (flight.bytes + size > self.limit || flight.calls >= connections) {
-            flight = changed.wait(flight).unwrap_or_else(PoisonError::into_inner);
-        }
-        if let Some(error) = flight.failed.take() {
-            return Err(error);
-        }
-        flight.bytes += size;
-        flight.calls += 1;
-        drop(flight);
-        let (store, shared) = (self.store.clone(), Arc::clone(&self.shared));
-        // The blocking pool, since a call waits between its attempts.
-        let task = move || {
-            let result = store.create_parts(&name, parts);
-            let (state, changed) = &*shared;
-            let mut flight = state.lock().unwrap_or_else(PoisonError::into_inner);
-            flight.bytes -= size;
-            flight.calls -= 1;
-            if let Err(error) = result {
-                flight.failed.get_or_insert(error);
+    fn run<T>(&self, call: BoxFuture<'static, object_store::Result<T>>) -> Option<object_store::Result<T>> {
+        let progress = &self.options.progress;
+        let call = async move {
+            let stopped = async {
+                while !progress.stopping() {
+                    tokio::time::sleep(GLANCE).await;
+                }
+            };
+            match select(call, pin!(stopped)).await {
+                Either::Left((result, _)) => Some(result),
+                Either::Right(_) => None,
             }
-            changed.notify_all();
         };
-        drop(self.store.0.runtime.spawn_blocking(task));
-        Ok(())
+        self.runtime().block_on(call)
     }
 
-    /// Waits for all that are under way.
-    ///
-    /// # Errors
-    /// The first failure.
-    pub fn wait(&self) -> Result<()> {
-        let (state, changed) = &*self.shared;
-        let mut flight = state.lock().unwrap_or_else(PoisonError::into_inner);
-        while flight.calls > 0 {
-            flight = changed.wait(flight).unwrap_or_else(PoisonError::into_inner);
-        }
-        flight.failed.take().map_or(Ok(()), Err)
+    /// Runs work on the blocking pool, since a call waits between its attempts.
+    fn beside(&self, work: impl FnOnce() + Send + 'static) {
+        drop(self.runtime().spawn_blocking(work));
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Runtime {
+        self.runtime.as_ref().unwrap_or_else(|| unreachable!("the runtime goes when the store goes"))
     }
 }
 
-/// Takes `bytes` from a budget of `limit` bytes a second, by waiting until they are due.
-fn pace(next: &Mutex<Duration>, limit: Option<u64>, bytes: u64, clock: &dyn Clock) {
-    let Some(limit) = limit.filter(|limit| *limit > 0) else { return };
-    let now = clock.elapsed();
-    let mut due = next.lock().unwrap_or_else(PoisonError::into_inner);
-    let begin = (*due).max(now);
-    *due = begin + Duration::from_millis(bytes.saturating_mul(1000) / limit);
-    drop(due);
-    clock.sleep(begin.saturating_sub(now));
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The last upload may drop the store from a thread of this very runtime, which cannot wait for itself.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What the storage has under a name.
+enum Held {
+    /// These bytes.
+    Same,
+    /// Other bytes.
+    Other,
+    /// No object.
+    Nothing,
+}
+
+fn conflict(name: &Name) -> Error {
+    Error::new(ErrorKind::Failed, format!("{name} exists already with other content"))
+        .with_remedy("Another program writes there, or a second `init` ran: look before you go on")
+}
+
+fn interruption(progress: &Progress) -> Error {
+    match progress.check() {
+        Err(error) => error,
+        Ok(()) => Error::new(ErrorKind::Interrupted, "interrupted"),
+    }
+}
+
+fn shown(name: String, meta: &ObjectMeta) -> Listed {
+    let modified = Timestamp {
+        seconds: meta.last_modified.timestamp(),
+        nanoseconds: meta.last_modified.timestamp_subsec_nanos().min(999_999_999),
+    };
+    Listed { name, size: meta.size, modified }
 }
 
 fn crate_random() -> [u8; 2] {
@@ -476,96 +584,4 @@ fn crate_random() -> [u8; 2] {
         bytes = [0, 128];
     }
     bytes
-}
-
-/// A call that failed for good.
-struct Failure {
-    what: String,
-    error: object_store::Error,
-}
-
-/// The causes of an error, outermost first.
-fn causes(error: &dyn StdError) -> Vec<String> {
-    let mut texts = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(cause) = source {
-        texts.push(cause.to_string());
-        source = cause.source();
-    }
-    texts
-}
-
-fn io_error(error: &(dyn StdError + 'static)) -> Option<i32> {
-    let mut source = Some(error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
-            return Some(io);
-        }
-        source = cause.source();
-    }
-    None
-}
-
-/// Whether it may pass by itself: servers that are overloaded or restarted, connections that break.
-fn may_pass(error: &object_store::Error) -> bool {
-    let object_store::Error::Generic { store, .. } = error else { return false };
-    // What a local file system says does not change by waiting.
-    if *store == "LocalFileSystem" {
-        return false;
-    }
-    let text = causes(error).join(" ");
-    let final_word = ["BadScheme", "NoSuchBucket", "status: 400", "400 Bad Request", "builder error"];
-    !final_word.iter().any(|word| text.contains(word))
-}
-
-impl Failure {
-    fn lacks_links(&self) -> bool {
-        use rustix::io::Errno;
-        let codes = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::XDEV, Errno::NOSYS, Errno::MLINK];
-        io_error(&self.error).is_some_and(|code| codes.iter().any(|errno| errno.raw_os_error() == code))
-    }
-
-    const fn is_ambiguous(&self) -> bool {
-        use object_store::Error as E;
-        matches!(self.error, E::AlreadyExists { .. } | E::Precondition { .. } | E::Generic { .. })
-    }
-
-    fn into_error(self, store: &Store) -> Error {
-        use object_store::Error as E;
-        let Self { what, error } = self;
-        let causes = causes(&error);
-        let innermost = causes.last().cloned().unwrap_or_default();
-        let all = causes.join(": ");
-        let place = &store.0.text;
-        let made = match &error {
-            E::NotFound { .. } if all.contains("NoSuchBucket") => {
-                Error::new(ErrorKind::NoRepository, format!("the bucket of {place} does not exist"))
-                    .with_remedy("Create it first, for example with `aws s3 mb`")
-            }
-            E::NotFound { .. } => Error::new(ErrorKind::NotFound, format!("{what} is not there")),
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-                let hint = if all.contains("RequestTimeTooSkewed") {
-                    "The clock of this machine is wrong: set it"
-                } else {
-                    "Check the storage credentials and what their policy allows"
-                };
-                Error::new(ErrorKind::Failed, format!("{place} refuses access to {what}")).with_remedy(hint)
-            }
-            _ if io_error(&error) == Some(rustix::io::Errno::NOSPC.raw_os_error()) => Error::new(
-                ErrorKind::Failed,
-                format!("the repository at {place} is full: {what} was not written"),
-            )
-            .with_remedy("Free space there and run the command again; nothing that was stored is lost"),
-            E::Generic { .. } if all.contains("NoSuchBucket") => {
-                Error::new(ErrorKind::NoRepository, format!("the bucket of {place} does not exist"))
-                    .with_remedy("Create it first, for example with `aws s3 mb`")
-            }
-            E::Generic { .. } if may_pass(&error) => {
-                Error::new(ErrorKind::Temporary, format!("{place} does not answer for {what}: {innermost}"))
-                    .with_remedy("Check the network and the storage, then run the command again")
-            }
-            _ => Error::new(ErrorKind::Failed, format!("{place} failed for {what}: {innermost}")),
-        };
-        made.with_source(error)
-    }
 }

@@ -160,6 +160,18 @@ impl FilterArguments {
     }
 }
 
+/// What of a snapshot is meant.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "What of it (patterns of gitignore, with / as their folder)")]
+pub(crate) struct SelectionArguments {
+    /// Only what matches, and what is below that
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(crate) include: Vec<String>,
+    /// Leave out what matches
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+}
+
 /// `a,b` is two tags.
 pub(crate) fn split_tags(list: &str) -> Vec<String> {
     list.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()

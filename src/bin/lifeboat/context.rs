@@ -115,7 +115,9 @@ impl<'a> Context<'a> {
             clock: Arc::new(SystemClock),
             progress: Arc::clone(&self.progress),
         };
-        Store::open(location, options)
+        let store = Store::open(location, options)?;
+        store.warnings().iter().for_each(|warning| self.output.warn(warning));
+        Ok(store)
     }
 
     fn s3_settings(&self) -> Result<S3Settings> {

@@ -75,6 +75,36 @@ impl Credentials<'_> {
         }
     }
 
+    /// A new passphrase from a file, or from a person, who is asked twice.
+    ///
+    /// # Errors
+    /// `CannotUnlock` when there is none.
+    pub(crate) fn changed_passphrase(&self, file: Option<&Path>) -> Result<Zeroizing<String>> {
+        match file {
+            Some(path) => self.passphrase_from(&Secret::PasswordFile(path.to_owned())),
+            None => self.ask_twice(),
+        }
+    }
+
+    /// The recovery words, from where the flags say or from a person.
+    ///
+    /// # Errors
+    /// `CannotUnlock` when there are none.
+    pub(crate) fn words(&self) -> Result<Zeroizing<String>> {
+        match &self.unlock.recovery_words_file {
+            Some(path) => self.whole("recovery words", path),
+            None => self.ask_for_words(),
+        }
+    }
+
+    /// Recovery words that are to be checked, from a file or from a person.
+    ///
+    /// # Errors
+    /// `CannotUnlock` when there are none.
+    pub(crate) fn words_to_check(&self, file: Option<&Path>) -> Result<Zeroizing<String>> {
+        file.map_or_else(|| self.ask_for_words(), |path| self.whole("recovery words", path))
+    }
+
     fn source(&self) -> Result<Option<Secret>> {
         let Unlock { password_file, password_command, access_key_file, .. } = self.unlock;
         let Unlock { recovery_words, recovery_words_file, slot: _, .. } = self.unlock;

@@ -56,6 +56,11 @@ impl Output {
         self.quiet
     }
 
+    /// Whether nobody reads any more: a long list may end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.standard.lock().unwrap_or_else(PoisonError::into_inner).closed
+    }
+
     fn write(&self, line: &str) {
         let mut standard = self.standard.lock().unwrap_or_else(PoisonError::into_inner);
         if standard.closed || standard.failed.is_some() {

@@ -116,13 +116,12 @@ pub(crate) fn create(
     kind: &str,
 ) -> Result<()> {
     let folder_is_missing = matches!(location, Location::Folder(folder) if !folder.is_dir());
-    if !folder_is_missing {
-        // Nobody should think of a passphrase for a place that is taken.
-        init::check_vacant(&context.store(location)?)?;
-    }
+    let there = if folder_is_missing { None } else { Some(context.store(location)?) };
+    // Nobody should think of a passphrase for a place that is taken.
+    there.as_ref().map_or(Ok(()), init::check_vacant)?;
     let passphrase = context.credentials().new_passphrase()?;
     Store::create_folder(location)?;
-    let store = context.store(location)?;
+    let store = there.map_or_else(|| context.store(location), Ok)?;
     let root = RootSecret::generate()?;
     if let Some(path) = &recovery.recovery_file {
         write_new(path, &root.words())?;
@@ -185,18 +184,48 @@ fn show_words(context: &Context<'_>, root: &RootSecret) -> Result<()> {
 
 /// Writes a secret to a new file that only its owner can read.
 pub(crate) fn write_new(path: &Path, secret: &str) -> Result<()> {
-    let cannot = |e: std::io::Error| {
-        let remedy = if e.kind() == std::io::ErrorKind::AlreadyExists {
-            "It exists already: choose another name, so that nothing is lost"
-        } else {
-            "Check that its folder exists and can be written"
+    NewFile::create(path)?.fill(secret)
+}
+
+/// A new file for a secret, made before the secret is: when it cannot be made, nothing has happened yet.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl NewFile {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
+            let remedy = if e.kind() == std::io::ErrorKind::AlreadyExists {
+                "It exists already: choose another name, so that nothing is lost"
+            } else {
+                "Check that its folder exists and can be written"
+            };
+            Error::new(ErrorKind::Failed, format!("could not create {}", path.display()))
+                .with_remedy(remedy)
+                .with_source(e)
+        })?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    pub(crate) fn fill(mut self, secret: &str) -> Result<()> {
+        let mut write = || -> std::io::Result<()> {
+            self.file.write_all(secret.as_bytes())?;
+            self.file.write_all(b"\n")?;
+            self.file.sync_all()
         };
-        Error::new(ErrorKind::Failed, format!("could not write {}", path.display()))
-            .with_remedy(remedy)
-            .with_source(e)
-    };
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-    file.write_all(secret.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(cannot)?;
-    file.sync_all().map_err(cannot)
+        write().map_err(|e| {
+            Error::new(ErrorKind::Failed, format!("could not write {}", self.path.display()))
+                .with_remedy("Free some space there, or choose another place")
+                .with_source(e)
+        })
+    }
+
+    /// It is not needed after all.
+    pub(crate) fn remove(self) {
+        // An empty file that stays does no harm.
+        drop(std::fs::remove_file(&self.path));
+    }
 }

@@ -7,9 +7,12 @@ use crate::context::Context;
 
 mod backup;
 mod init;
+mod key;
+mod ls;
 mod restore;
 mod snapshots;
 mod sources;
+mod verify;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -20,8 +23,14 @@ pub(crate) enum Command {
     Backup(Box<backup::Backup>),
     /// List snapshots
     Snapshots(snapshots::Snapshots),
+    /// List what a snapshot holds
+    Ls(ls::Ls),
     /// Restore a snapshot, or a part of it, into a folder
     Restore(restore::Restore),
+    /// Compare files with a snapshot, without reading stored data
+    Verify(verify::Verify),
+    /// Identities, what unlocks them, and the recovery words
+    Key(key::Key),
 }
 
 pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
@@ -29,7 +38,10 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Init(arguments) => init::run(arguments, context),
         Command::Backup(arguments) => backup::run(arguments, context),
         Command::Snapshots(arguments) => snapshots::run(arguments, context),
+        Command::Ls(arguments) => ls::run(arguments, context),
         Command::Restore(arguments) => restore::run(arguments, context),
+        Command::Verify(arguments) => verify::run(arguments, context),
+        Command::Key(arguments) => key::run(arguments, context),
     }
 }
 

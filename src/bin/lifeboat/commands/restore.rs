@@ -4,17 +4,24 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use clap::Args;
 use lifeboat::{
-    error::{Error, ErrorKind, Result},
-    filesystem::names::{Ownership, OwnershipPolicy},
+    error::{Error, Result},
+    filesystem::{
+        names::{Ownership, OwnershipPolicy},
+        select::Selection,
+    },
     ops::{
-        restore::{self, Restored},
+        restore::{self, RestoreOptions, Restored},
         select::Place,
     },
     report::{exit, json, size, text},
 };
 use serde_json::json;
 
-use crate::{args::FilterArguments, commands::snapshots::short, context::Context};
+use super::{snapshots::short, workers};
+use crate::{
+    args::{FilterArguments, SelectionArguments},
+    context::Context,
+};
 
 const AFTER: &str = "\
 Files keep their whole path below the target: `restore latest --target D` makes D/srv/data, and
@@ -44,15 +51,14 @@ pub(crate) struct Restore {
     #[arg(long)]
     no_ownership: bool,
     #[command(flatten)]
+    what: SelectionArguments,
+    #[command(flatten)]
     filter: FilterArguments,
 }
 
 pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     let place = Place::parse(arguments.snapshot.as_bytes())?;
-    if !place.path.is_empty() {
-        return Err(Error::new(ErrorKind::Usage, "restoring a part of a snapshot is not possible yet")
-            .with_remedy("Leave out :PATH"));
-    }
+    let selection = Selection::new(&arguments.what.include, &arguments.what.exclude)?;
     let repository = context.open()?;
     let (snapshots, end) = context.snapshots(&repository)?;
     let snapshot = place.reference.find(&snapshots, &arguments.filter.filter())?;
@@ -61,7 +67,13 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
         (_, true) => OwnershipPolicy::Keep,
         _ => OwnershipPolicy::ByName,
     };
-    let done = restore::run(&repository, snapshot, &arguments.target, &Ownership::new(policy))?;
+    let options = RestoreOptions {
+        ownership: Ownership::new(policy),
+        subpath: place.path,
+        selection,
+        workers: workers(),
+    };
+    let done = restore::run(&repository, snapshot, &arguments.target, &options)?;
     context.end_display();
     report(context, &done, &short(snapshot), arguments)?;
     end
@@ -69,7 +81,7 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, notes } = done;
+    let Restored { files, bytes, failed, failures, notes } = done;
     for (path, note) in notes {
         match output.is_json() {
             true => {
@@ -95,14 +107,14 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
             "target": arguments.target.to_string_lossy(),
             "files": files,
             "bytes": bytes,
-            "failed": failed.len(),
+            "failed": failures,
             "notes": notes.len(),
         }),
     ));
     match exit::worst(failed.iter().map(|(_, error)| error.kind())) {
         None => Ok(()),
         Some(kind) => {
-            let count = text::count(failed.len() as u64, "entry was", "entries were");
+            let count = text::count(*failures, "entry was", "entries were");
             Err(Error::new(kind, format!("{count} not restored as before"))
                 .with_remedy("The lines above name them; everything else is complete"))
         }

@@ -1,0 +1,329 @@
+//! What a failed call means: whether to try again, and what to tell the user.
+
+use std::error::Error as StdError;
+
+use rustix::io::Errno;
+
+use super::Store;
+use crate::error::{Error, ErrorKind};
+
+/// A call that failed for good.
+pub(super) enum Failure {
+    /// The user asked to stop.
+    Stopped(Error),
+    /// The storage, or the way to it.
+    Call {
+        /// What was called for.
+        what: String,
+        /// What came back.
+        error: object_store::Error,
+    },
+}
+
+/// A transfer in which nothing moved any more, or one that ended early.
+#[derive(Debug)]
+pub(super) struct Broken(pub(super) String);
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Broken {}
+
+impl From<Broken> for object_store::Error {
+    fn from(broken: Broken) -> Self {
+        Self::Generic { store: "transfer", source: Box::new(broken) }
+    }
+}
+
+/// The name under which errors of a local folder come.
+const LOCAL: &str = "LocalFileSystem";
+
+/// An error of a local folder, as `object_store` would give it.
+pub(super) fn local_error(name: &str, error: std::io::Error) -> object_store::Error {
+    if error.kind() == std::io::ErrorKind::AlreadyExists {
+        return object_store::Error::AlreadyExists { path: name.to_owned(), source: Box::new(error) };
+    }
+    object_store::Error::Generic { store: LOCAL, source: Box::new(error) }
+}
+
+/// The causes of an error, outermost first.
+fn causes(error: &dyn StdError) -> Vec<String> {
+    let mut texts = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(cause) = source {
+        texts.push(cause.to_string());
+        source = cause.source();
+    }
+    texts
+}
+
+/// The number of the operating system behind an error.
+fn errno(error: &(dyn StdError + 'static)) -> Option<Errno> {
+    let mut source = Some(error);
+    while let Some(cause) = source {
+        if let Some(code) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            return Some(Errno::from_raw_os_error(code));
+        }
+        source = cause.source();
+    }
+    None
+}
+
+/// The status of an answer. `object_store` has no accessor for it, only this text.
+fn status(text: &str) -> Option<u16> {
+    text.split_once("status code: ")?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The text between `<tag>` and `</tag>`, as S3 answers.
+fn element<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+    rest.split_once(&format!("</{tag}>")).map(|(inner, _)| inner)
+}
+
+/// The innermost cause on one line, without the XML around it.
+fn innermost(error: &object_store::Error) -> String {
+    let text = causes(error).pop().unwrap_or_default();
+    let plain = text.strip_prefix("Server returned non-2xx status code: ").unwrap_or(&text);
+    match element(plain, "Code") {
+        Some(code) => {
+            let status = plain.split(':').next().filter(|head| !head.contains('<')).unwrap_or_default();
+            let message = element(plain, "Message").map(|text| format!(", {text}")).unwrap_or_default();
+            format!("{status} ({code}{message})").trim_start().to_owned()
+        }
+        None => plain.trim_end_matches([':', ' ']).to_owned(),
+    }
+}
+
+/// Words of errors that waiting does not mend.
+const FINAL: [&str; 6] = [
+    "BadScheme",
+    "builder error",
+    "Received redirect",
+    "invalid peer certificate",
+    "InvalidContentType",
+    "NoSuchBucket",
+];
+
+/// Whether it may pass by itself: servers that are overloaded or restarted, connections that break.
+pub(super) fn may_pass(error: &object_store::Error) -> bool {
+    let object_store::Error::Generic { store, .. } = error else { return false };
+    // What disk and memory say does not change by waiting.
+    if *store == LOCAL || *store == "InMemory" {
+        return false;
+    }
+    let text = causes(error).join(" ");
+    if FINAL.iter().any(|word| text.contains(word)) {
+        return false;
+    }
+    match status(&text) {
+        Some(501) => false,
+        // S3 answers 400 when the body did not come in time.
+        Some(400) => element(&text, "Code") == Some("RequestTimeout"),
+        Some(status) => matches!(status, 408 | 425 | 429) || status >= 500,
+        None => true,
+    }
+}
+
+impl Failure {
+    /// exFAT and some network mounts have no hard links, which a local create is made of.
+    pub(super) fn lacks_links(&self) -> bool {
+        let codes = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::MLINK, Errno::XDEV];
+        match self {
+            Self::Call { error: error @ object_store::Error::Generic { store, .. }, .. } => {
+                *store == LOCAL && errno(error).is_some_and(|code| codes.contains(&code))
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) const fn is_missing(&self) -> bool {
+        matches!(self, Self::Call { error: object_store::Error::NotFound { .. }, .. })
+    }
+
+    /// The storage says that something has that name already.
+    pub(super) const fn is_taken(&self) -> bool {
+        use object_store::Error as E;
+        matches!(self, Self::Call { error: E::AlreadyExists { .. } | E::Precondition { .. }, .. })
+    }
+
+    /// The call may have taken effect although it failed.
+    pub(super) fn is_unclear(&self) -> bool {
+        matches!(self, Self::Call { error, .. } if may_pass(error))
+    }
+
+    /// The error to show.
+    pub(super) fn into_error(self, store: &Store) -> Error {
+        let (what, error) = match self {
+            Self::Stopped(error) => return error,
+            Self::Call { what, error } => (what, error),
+        };
+        explain(&what, &error, &store.0.text).with_source(error)
+    }
+}
+
+fn explain(what: &str, error: &object_store::Error, place: &str) -> Error {
+    use object_store::Error as E;
+    let all = causes(error).join(": ");
+    if all.contains("NoSuchBucket") {
+        return Error::new(ErrorKind::NoRepository, format!("the bucket of {place} does not exist"))
+            .with_remedy("Create it first, for example with `aws s3 mb s3://BUCKET`, or check its name");
+    }
+    match error {
+        // LIST has no error of its own for a refusal.
+        E::Generic { .. } if matches!(status(&all), Some(401 | 403)) => refused(what, &all, place),
+        E::NotFound { .. } => Error::new(ErrorKind::NotFound, format!("{what} is not there in {place}")),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => refused(what, &all, place),
+        E::Generic { store, .. } if *store == LOCAL => local(what, error, place),
+        E::Generic { .. } if may_pass(error) => {
+            let text = format!("{place} does not answer for {what}: {}", innermost(error));
+            Error::new(ErrorKind::Temporary, text)
+                .with_remedy("Check the network and the storage, then run the command again")
+        }
+        _ => {
+            let text = format!("{place} failed for {what}: {}", innermost(error));
+            let made = Error::new(ErrorKind::Failed, text);
+            match hint(&all) {
+                Some(hint) => made.with_remedy(hint),
+                None => made,
+            }
+        }
+    }
+}
+
+/// What helps against an error that waiting does not mend.
+fn hint(all: &str) -> Option<&'static str> {
+    let hints = [
+        ("BadScheme", "The address must begin with s3:https:// or s3:http://"),
+        ("Received redirect", "The bucket is in another region: set AWS_REGION or -o region=REGION"),
+        (
+            "invalid peer certificate",
+            "If the server has its own certificate authority, give it with --cacert",
+        ),
+        ("InvalidContentType", "The server does not speak TLS there: check the port, or use s3:http://"),
+        ("AuthorizationHeaderMalformed", "Set the region of the bucket: AWS_REGION or -o region=REGION"),
+        ("InvalidStorageClass", "The storage does not know this storage class: leave it out"),
+    ];
+    hints.into_iter().find(|(word, _)| all.contains(word)).map(|(_, hint)| hint)
+}
+
+/// What the storage says when it knows us, or does not.
+fn refused(what: &str, all: &str, place: &str) -> Error {
+    let code = element(all, "Code").unwrap_or_default();
+    let (why, remedy) = match code {
+        "SignatureDoesNotMatch" => (
+            "the secret key does not match the access key",
+            "Check the storage credentials: AWS_SECRET_ACCESS_KEY and AWS_ACCESS_KEY_ID",
+        ),
+        "InvalidAccessKeyId" | "NotSignedUp" => (
+            "it does not know this access key",
+            "Check the storage credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ),
+        "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => (
+            "the session token is not valid any more",
+            "Get new storage credentials: AWS_SESSION_TOKEN is old",
+        ),
+        "RequestTimeTooSkewed" | "RequestExpired" => (
+            "the clock of this machine is wrong",
+            "Set the clock, for example with `timedatectl set-ntp true`",
+        ),
+        _ => ("it denies access", "Check the storage credentials and what their policy allows"),
+    };
+    let code = if code.is_empty() { String::new() } else { format!(" ({code})") };
+    Error::new(ErrorKind::Failed, format!("{place} refuses {what}: {why}{code}")).with_remedy(remedy)
+}
+
+/// What a local folder says.
+fn local(what: &str, error: &object_store::Error, place: &str) -> Error {
+    let (text, remedy) = match errno(error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => (
+            format!("the repository at {place} is full: {what} was not written"),
+            "Free space there and run the command again; nothing that was stored is lost",
+        ),
+        Some(Errno::ROFS) => (
+            format!("the repository at {place} is on a read-only file system: {what} was not written"),
+            "Mount it writable, or use another folder",
+        ),
+        Some(Errno::ACCESS | Errno::PERM) => (
+            format!("no permission for {what} in {place}"),
+            "Run as the user who owns the repository, or change its permissions",
+        ),
+        Some(Errno::IO) => (
+            format!("the disk under {place} reports an error for {what}"),
+            "Look at the kernel's log (`dmesg`) and test the disk before you trust it",
+        ),
+        _ => {
+            let text = format!("{place} failed for {what}: {}", innermost(error));
+            return Error::new(ErrorKind::Failed, text);
+        }
+    };
+    Error::new(ErrorKind::Failed, text).with_remedy(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, code: &str) -> object_store::Error {
+        let text = format!("status code: {status} Some Words: <Error><Code>{code}</Code></Error>");
+        Broken(format!("Server returned non-2xx {text}")).into()
+    }
+
+    #[test]
+    fn only_what_waiting_may_mend_is_tried_again() {
+        for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (429, "X"), (400, "RequestTimeout")]
+        {
+            assert!(may_pass(&answer(status, code)), "{status} {code}");
+        }
+        for (status, code) in [(400, "BadDigest"), (416, "InvalidRange"), (501, "X"), (404, "NoSuchBucket")] {
+            assert!(!may_pass(&answer(status, code)), "{status} {code}");
+        }
+        assert!(may_pass(&Broken("connection reset".to_owned()).into()));
+        assert!(!may_pass(&Broken("invalid peer certificate: UnknownIssuer".to_owned()).into()));
+        assert!(!may_pass(&local_error("x", Errno::IO.into())));
+    }
+
+    #[test]
+    fn the_cause_is_told_without_its_xml() {
+        assert_eq!(innermost(&answer(503, "SlowDown")), "503 Some Words (SlowDown)");
+        assert_eq!(innermost(&Broken("broken pipe".to_owned()).into()), "broken pipe");
+    }
+
+    #[test]
+    fn each_refusal_names_its_remedy() {
+        let table = [
+            ("SignatureDoesNotMatch", "AWS_SECRET_ACCESS_KEY"),
+            ("InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+            ("RequestTimeTooSkewed", "clock"),
+            ("ExpiredToken", "AWS_SESSION_TOKEN"),
+            ("AccessDenied", "policy"),
+        ];
+        for (code, word) in table {
+            let source = Box::new(answer(403, code));
+            let error = object_store::Error::PermissionDenied { path: "x".to_owned(), source };
+            let made = explain("x", &error, "s3://b");
+            assert_eq!(made.kind(), ErrorKind::Failed);
+            assert!(made.to_string().contains(code), "{made}");
+            assert!(made.remedy().unwrap().contains(word), "{code}: {:?}", made.remedy());
+        }
+    }
+
+    #[test]
+    fn trouble_with_a_folder_names_its_remedy() {
+        let table = [
+            (Errno::NOSPC, "Free space"),
+            (Errno::DQUOT, "Free space"),
+            (Errno::ROFS, "writable"),
+            (Errno::ACCESS, "permissions"),
+            (Errno::IO, "dmesg"),
+        ];
+        for (errno, word) in table {
+            let made = explain("x", &local_error("x", errno.into()), "/srv/r");
+            assert_eq!(made.kind(), ErrorKind::Failed);
+            assert!(made.to_string().contains("/srv/r"), "{made}");
+            assert!(made.remedy().unwrap().contains(word), "{errno:?}: {:?}", made.remedy());
+        }
+    }
+}

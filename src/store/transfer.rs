@@ -1,0 +1,112 @@
+//! Transfers that must go on, and must be whole.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use object_store::{GetResult, GetResultPayload};
+
+use super::failure::Broken;
+
+/// A call in which nothing moves for so long has failed; an upload has the time that its bytes need on top.
+pub(super) const STALL: Duration = Duration::from_secs(60);
+/// The slowest line that an upload must survive, in bytes per second.
+const SLOWEST_LINE: u64 = 16 << 10;
+/// How long one upload may take.
+pub(super) const fn upload_time(bytes: u64) -> Duration {
+    Duration::from_secs(STALL.as_secs() + bytes / SLOWEST_LINE)
+}
+
+/// A step that must end within `limit`.
+pub(super) async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = object_store::Result<T>>,
+) -> object_store::Result<T> {
+    match tokio::time::timeout(limit, step).await {
+        Ok(result) => result,
+        Err(late) => Err(Broken(format!("no answer within {} s ({late})", limit.as_secs())).into()),
+    }
+}
+
+/// The next item of a stream, which must not keep us waiting.
+pub(super) async fn next<T>(
+    stream: &mut (impl futures::Stream<Item = object_store::Result<T>> + Unpin),
+    stall: Duration,
+) -> object_store::Result<Option<T>> {
+    within(stall, async { stream.next().await.transpose() }).await
+}
+
+/// The body of an answer, which must have exactly `size` bytes and must not stall.
+pub(super) async fn collect(got: GetResult, size: u64, stall: Duration) -> object_store::Result<Bytes> {
+    let bytes = if matches!(got.payload, GetResultPayload::Stream(_)) {
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        let mut pieces = got.into_stream();
+        while let Some(piece) = next(&mut pieces, stall).await? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() as u64 > size {
+                break;
+            }
+        }
+        Bytes::from(bytes)
+    } else {
+        within(stall, got.bytes()).await?
+    };
+    if bytes.len() as u64 == size {
+        Ok(bytes)
+    } else {
+        Err(Broken(format!("{} of {size} bytes came", bytes.len())).into())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the test macro has a runtime of its own")]
+mod tests {
+    use futures::{future, stream};
+    use object_store::{ObjectMeta, path::Path};
+
+    use super::{super::failure::may_pass, *};
+
+    fn body(pieces: impl futures::Stream<Item = object_store::Result<Bytes>> + Send + 'static) -> GetResult {
+        let meta = ObjectMeta {
+            location: Path::from("x"),
+            last_modified: Default::default(),
+            size: 4,
+            e_tag: None,
+            version: None,
+        };
+        GetResult {
+            payload: GetResultPayload::Stream(pieces.boxed()),
+            range: 0..4,
+            meta,
+            attributes: Default::default(),
+            extensions: Default::default(),
+        }
+    }
+
+    const MOMENT: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn a_transfer_that_stalls_is_given_up_and_may_be_tried_again() {
+        let begun = stream::iter([Ok(Bytes::from("ab"))]).chain(stream::pending());
+        let error = collect(body(begun), 4, MOMENT).await.unwrap_err();
+        assert!(may_pass(&error) && error.to_string().contains("no answer"), "{error}");
+        let error = within(MOMENT, future::pending::<object_store::Result<()>>()).await.unwrap_err();
+        assert!(may_pass(&error), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_body_has_exactly_the_bytes_that_were_promised() {
+        let pieces =
+            |pieces: &'static [&'static str]| body(stream::iter(pieces.iter().map(|p| Ok((*p).into()))));
+        assert_eq!(collect(pieces(&["ab", "cd"]), 4, STALL).await.unwrap(), "abcd");
+        for wrong in [&["ab", "c"][..], &["ab", "cd", "e"], &[]] {
+            assert!(may_pass(&collect(pieces(wrong), 4, STALL).await.unwrap_err()));
+        }
+    }
+
+    #[test]
+    fn a_large_pack_survives_a_slow_line() {
+        assert!(upload_time(64 << 20) > Duration::from_secs((64 << 20) / (16 << 10)));
+        assert_eq!(upload_time(0), STALL);
+    }
+}
