@@ -27,16 +27,19 @@ use lifeboat::{
         forgotten::Forgotten,
         pack::PackKind,
         quarantine::Quarantine,
-        registry::Certificate,
+        registry::{Certificate, Revocation},
         role::Role,
     },
-    id::{DomainId, ObjectId},
+    id::{DomainId, IdentityId, ObjectId},
     ops::{
         backup::{self, BackupOptions, tree::Tree},
         key::{self, AddOptions, Added, By, LastGood, Lost, Part, RecoverOptions, RevokeOptions},
         restore,
     },
-    repository::{InitOptions, Repository, manifest::ManifestCursor, reader::NodeReader, unlock::Credential},
+    repository::{
+        InitOptions, Repository, index::Standing, manifest::ManifestCursor, reader::NodeReader, registry,
+        unlock::Credential,
+    },
     store::{self, Name, Parsed, Prefix, Store, StoreOptions},
 };
 use zeroize::Zeroizing;
@@ -485,6 +488,97 @@ fn owners_who_write_at_the_same_time_lose_nothing() {
 }
 
 #[test]
+fn registries_of_one_number_count_together() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    add(&owner, Role::Audit, "auditor", None);
+    // Two owners on top of one registry; the second one died before it looked again.
+    let base = owner.newest_registry().unwrap().registry;
+    for who in &base.certificates[1..] {
+        let mut next = base.clone();
+        next.number += 1;
+        let (identity, last) = (who.identity, Vec::new());
+        let records = Vec::new();
+        next.revocations.push(Revocation { identity, last_sequence: 0, last, time: COUNTS, records });
+        registry::publish(&store, &root, &next).unwrap();
+    }
+    let revoked = || key::list(&owner).unwrap().iter().filter(|row| row.revoked.is_some()).count();
+    assert_eq!(revoked(), 2);
+    assert_eq!(open(&store, &machine).unwrap_err().kind(), ErrorKind::CannotUnlock);
+    add(&owner, Role::Audit, "later", None);
+    assert_eq!(revoked(), 2);
+}
+
+#[test]
+fn nobody_writes_in_the_name_of_another_or_into_another_domain() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let [a, b] = ["a", "b"].map(|label| add(&owner, Role::Backup, label, Some("office")));
+    let domain = a.domain.unwrap();
+    let it = open(&store, &a).unwrap();
+    let source = Source::new("x ");
+    let (id, _) = source.backup(&it).unwrap();
+    // A copy of a's index object below b's name hides nothing; alone it counts for nothing.
+    let (index, object) = names(&store)
+        .into_iter()
+        .find_map(|name| match name.parsed() {
+            Parsed::Index { id, .. } => Some((name, id)),
+            _ => None,
+        })
+        .unwrap();
+    for other in [b.identity, IdentityId::new([0; 16]), IdentityId::new([255; 16])] {
+        let bytes = store.read(&index, 1 << 20).unwrap();
+        store.create(&Name::index(&domain, &other, &object), bytes).unwrap();
+    }
+    source.is_restored_by(&owner_again(&store, &owner), &id);
+    store.delete(&index).unwrap();
+    let view = owner_again(&store, &owner).view(&domain).unwrap();
+    assert_eq!((view.index.packs().count(), view.damaged.len()), (0, 1), "{:?}", view.damaged);
+    // A snapshot of a in the owner's domain.
+    let main = owner.own_domain().unwrap();
+    let snapshot = names(&store).into_iter().find(|name| name.as_str().contains(&id.to_string())).unwrap();
+    let known = owner_again(&store, &owner).snapshots().unwrap().0.remove(0);
+    let header = EnvelopeHeader {
+        kind: RecordKind::Snapshot,
+        repository: root.repository_id(),
+        domain: main,
+        author: a.identity,
+        sequence: 1,
+        epoch: 1,
+    };
+    let (_, public) = it.metadata_public().unwrap();
+    let sealed =
+        envelope::seal(&header, &Sealer::Public(public), it.signer(), &known.record.encode()).unwrap();
+    let forged = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+    store.create(&Name::snapshot(&main, &a.identity, 1, &forged), sealed.into()).unwrap();
+    let (known, damaged) = owner_again(&store, &owner).snapshots().unwrap();
+    assert_eq!(known.iter().map(|known| known.name.name.clone()).collect::<Vec<_>>(), [snapshot]);
+    assert!(damaged.len() == 1 && damaged[0].to_string().contains("not certified"), "{damaged:?}");
+}
+
+#[test]
+fn quarantined_packs_and_index_objects_are_out_of_the_view() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let domain = owner.own_domain().unwrap();
+    Source::new("x ").backup(&owner).unwrap();
+    let set_aside = |which: &dyn Fn(&Parsed) -> bool| {
+        let all = names(&store).into_iter().filter(|name| which(&name.parsed()));
+        let objects = all.map(|name| name.to_string()).collect();
+        let quarantine = Quarantine { time: COUNTS, objects, reason: String::new() };
+        owner.publish_quarantine(&domain, &quarantine).unwrap();
+        owner_again(&store, &owner).view(&domain).unwrap()
+    };
+    let view = set_aside(&|name| matches!(name, Parsed::Pack { kind: PackKind::Data, .. }));
+    let standing = |kind| view.index.packs().find(|pack| pack.kind == kind).unwrap().standing;
+    assert_eq!((standing(PackKind::Data), standing(PackKind::Metadata)), (Standing::Missing, Standing::Live));
+    assert!(view.unindexed.is_empty());
+    let view = set_aside(&|name| matches!(name, Parsed::Index { .. }));
+    assert_eq!((view.index.packs().count(), view.unindexed.len()), (0, 1));
+}
+
+#[test]
 fn a_store_that_shows_an_older_world_is_refused_by_whoever_saw_the_newer_one() {
     let store = memory();
     let (_, owner) = created(&store);
@@ -596,7 +690,7 @@ fn records_by_those_who_may_not_write_them_change_nothing_and_are_reported() {
         assert_eq!((known.len(), damaged.len()), (1, reported * 2), "{damaged:?}");
         let view = again.view(&domain).unwrap();
         assert_eq!(view.damaged.len(), reported * 2, "{:?}", view.damaged);
-        assert!(view.index.packs().all(|pack| pack.standing == lifeboat::repository::index::Standing::Live));
+        assert!(view.index.packs().all(|pack| pack.standing == Standing::Live));
         assert!(view.index.packs().next().is_some());
     };
     forge(it.signer());

@@ -1,6 +1,7 @@
 //! One module for each capability.
 
 pub mod backup;
+pub mod check;
 pub mod init;
 pub mod key;
 pub mod list;

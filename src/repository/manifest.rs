@@ -379,7 +379,13 @@ impl<'a> ManifestCursor<'a> {
         Self { start: path.to_vec(), ..Self::new(source, root) }
     }
 
-    /// The next entry, `None` at the end.
+    /// The path of the entry that was given last, for people.
+    #[must_use]
+    pub fn last_path(&self) -> String {
+        String::from_utf8_lossy(&self.last).into_owned()
+    }
+
+    /// The next entry, `None` at the end. After an error it goes on behind the node that was at fault.
     ///
     /// # Errors
     /// A node is missing or damaged, or its paths are out of order.

@@ -293,6 +293,12 @@ impl Repository {
         !self.metadata_keys.is_empty()
     }
 
+    /// Whether file contents can be read.
+    #[must_use]
+    pub const fn reads_data(&self) -> bool {
+        !self.data_keys.is_empty()
+    }
+
     /// What new snapshots and manifests are sealed to.
     ///
     /// # Errors

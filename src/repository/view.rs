@@ -128,7 +128,7 @@ impl Repository {
         quarantined: &HashSet<String>,
         damaged: &mut Vec<Error>,
     ) -> Result<()> {
-        let mut names = HashMap::new();
+        let mut names: HashMap<ObjectId, Vec<Name>> = HashMap::new();
         for listed in self.store.list(&Prefix::index(domain))? {
             let Some(name) = Name::parse(&listed.name) else { continue };
             let Parsed::Index { writer, id, .. } = name.parsed() else { continue };
@@ -136,7 +136,8 @@ impl Repository {
                 continue;
             }
             if self.registry.record_counts(&writer, &id) {
-                names.insert(id, name);
+                // Somebody else may have put a copy below a name of his own: that hides nothing.
+                names.entry(id).or_default().push(name);
             } else {
                 damaged.push(Error::damaged(&name, "it was written with a key that was revoked before"));
             }
@@ -145,12 +146,18 @@ impl Repository {
         let mut listed: Vec<ObjectId> = names.keys().copied().collect();
         listed.sort_unstable();
         for id in self.segments.prepare(domain, &listed, &key) {
-            let Some(name) = names.get(&id) else { continue };
-            match self
-                .read_index(domain, name, id)
-                .and_then(|packs| self.segments.add(domain, id, &packs, &key))
-            {
-                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error.context(name)),
+            let mut read = Ok(());
+            for name in names.get(&id).into_iter().flatten() {
+                read = self
+                    .read_index(domain, name, id)
+                    .and_then(|packs| self.segments.add(domain, id, &packs, &key));
+                match read {
+                    Err(error) if error.kind() == ErrorKind::Damaged => read = Err(error.context(name)),
+                    _ => break,
+                }
+            }
+            match read {
+                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
                 other => other?,
             }
         }

@@ -195,6 +195,13 @@ impl Index {
         })
     }
 
+    /// How the pack of a location stands.
+    #[must_use]
+    pub fn standing(&self, at: Location) -> Option<Standing> {
+        let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
+        self.state(at.segment, pack).map(|(standing, _)| standing)
+    }
+
     /// Where a blob lies in the plaintext of its frame.
     #[must_use]
     pub fn blob_range(&self, at: Location) -> Option<Range<usize>> {

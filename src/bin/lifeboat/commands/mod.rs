@@ -6,6 +6,7 @@ use lifeboat::error::Result;
 use crate::context::Context;
 
 mod backup;
+mod check;
 mod init;
 mod key;
 mod ls;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Restore(restore::Restore),
     /// Compare files with a snapshot, without reading stored data
     Verify(verify::Verify),
+    /// Check a repository for damage
+    Check(check::Check),
     /// Identities, what unlocks them, and the recovery words
     Key(key::Key),
 }
@@ -41,6 +44,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Ls(arguments) => ls::run(arguments, context),
         Command::Restore(arguments) => restore::run(arguments, context),
         Command::Verify(arguments) => verify::run(arguments, context),
+        Command::Check(arguments) => check::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
     }
 }
