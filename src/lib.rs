@@ -12,5 +12,6 @@ pub mod id;
 pub mod limits;
 pub mod ops;
 pub mod progress;
+pub mod report;
 pub mod repository;
 pub mod store;

@@ -2,7 +2,9 @@
 
 pub mod backup;
 pub mod check;
+pub mod init;
 pub mod key;
 pub mod list;
 pub mod restore;
+pub mod select;
 pub mod verify;

@@ -174,6 +174,13 @@ impl Name {
         Self(format!("d/{domain}/runs/{identity}/{id}"))
     }
 
+    /// What `init` tries a store with: a run of nobody, in a domain that is none. No view ever looks there,
+    /// so one that a store refuses to delete does no harm.
+    #[must_use]
+    pub fn probe(id: &ObjectId) -> Self {
+        Self::run(&DomainId::new([0; DomainId::LEN]), &IdentityId::new([0; IdentityId::LEN]), id)
+    }
+
     /// `d/<domain>/<folder>/<id>`
     #[must_use]
     pub fn record(domain: &DomainId, folder: Folder, id: &ObjectId) -> Self {
@@ -328,6 +335,12 @@ impl Prefix {
     #[must_use]
     pub fn snapshots_of(domain: &DomainId, identity: &IdentityId) -> Self {
         Self(format!("d/{domain}/snapshots/{identity}"))
+    }
+
+    /// Where [`Name::probe`] is.
+    #[must_use]
+    pub fn probes() -> Self {
+        Self(format!("d/{}/runs", DomainId::new([0; DomainId::LEN])))
     }
 
     /// All domains.

@@ -455,7 +455,8 @@ impl<'a, 'b> Worker<'a, 'b> {
         };
         match self.content(&mut source, buffer, frames) {
             Ok((content, size)) => {
-                entry.changed_while_read |= entry.metadata.size != size;
+                let known = entry.metadata.size;
+                entry.changed_while_read |= known != size && known != super::SIZE_UNKNOWN;
                 (entry.content, entry.metadata.size) = (content, size);
             }
             Err(error) if error.kind() == ErrorKind::Incomplete => entry.error = Some(error.to_string()),

@@ -34,6 +34,7 @@ use crate::{
 pub mod ingest;
 mod parent;
 mod pipeline;
+pub mod stream;
 pub mod tree;
 
 /// A backup starts again from a fresh view at most this often before it gives up.
@@ -117,7 +118,18 @@ pub trait Source {
     /// # Errors
     /// It cannot be opened, or not a second time.
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>>;
+
+    /// Everything was read.
+    ///
+    /// # Errors
+    /// What was read cannot be trusted, so that there must be no snapshot of it.
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
+
+/// The size of a file of which nobody knows the size before it is read.
+pub const SIZE_UNKNOWN: u64 = u64::MAX;
 
 /// A backup that is safe.
 #[derive(Clone, Debug)]
@@ -312,6 +324,7 @@ impl Backup<'_> {
         });
         pipeline::run(&mut items, &ingest, (options.compression, options.workers), &mut manifest)?;
         drop(items);
+        source.finish()?;
         let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named, .. } = manifest;
         let root = builder.finish(&mut worker.nodes())?.id;
         drop(worker);

@@ -1,0 +1,178 @@
+//! The arguments that every command takes.
+#![expect(clippy::doc_markdown, reason = "these comments are the help that users read")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+
+use crate::commands::Command;
+
+const AFTER: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 incomplete; 4 drill failed; 5 damage found; 6 differences found;
+7 overdue; 9 a source is suspiciously empty; 10 no repository there; 12 cannot unlock; 13 this role may not do that;
+75 storage or network trouble that may pass; 130 interrupted.
+
+Examples:
+  lifeboat -r /srv/backup init
+  lifeboat -r /srv/backup backup /home /etc
+  lifeboat -r /srv/backup restore latest --target /tmp/restored";
+
+/// Disaster-recovery backups: encrypted and deduplicated, in a bucket or a folder.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, after_help = AFTER, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) unlock: Unlock,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+    #[command(flatten)]
+    pub(crate) show: Show,
+}
+
+/// Where the repository is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Repository")]
+pub(crate) struct Place {
+    /// The repository: a folder, s3://BUCKET/PREFIX or s3:https://HOST/BUCKET/PREFIX
+    /// [env: LIFEBOAT_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "ADDRESS")]
+    pub(crate) repository: Option<String>,
+    /// Read the address from the first line of a file [env: LIFEBOAT_REPOSITORY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) repository_file: Option<PathBuf>,
+}
+
+/// What unlocks it. Files may be `cred:NAME`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Unlocking (a FILE may be cred:NAME, a credential of systemd)")]
+pub(crate) struct Unlock {
+    /// Read the passphrase from the first line of a file [env: LIFEBOAT_PASSWORD_FILE; or the passphrase
+    /// itself in LIFEBOAT_PASSWORD]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Run a command of the shell and read the passphrase from its first line [env: LIFEBOAT_PASSWORD_COMMAND]
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub(crate) password_command: Option<String>,
+    /// Unlock with the access key in a file [env: LIFEBOAT_ACCESS_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) access_key_file: Option<PathBuf>,
+    /// Unlock with the 24 recovery words; asks for them
+    #[arg(long, global = true)]
+    pub(crate) recovery_words: bool,
+    /// Unlock with the 24 recovery words in a file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) recovery_words_file: Option<PathBuf>,
+    /// Try the passphrase on this key slot only
+    #[arg(long, global = true, value_name = "SLOT")]
+    pub(crate) slot: Option<String>,
+}
+
+/// How to reach it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Storage and network")]
+pub(crate) struct Network {
+    /// Read the keys of the bucket from a file like ~/.aws/credentials (section default, or AWS_PROFILE);
+    /// else the AWS_* variables count
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) s3_credentials: Option<PathBuf>,
+    /// Set an option of the storage, such as region=eu-central-1; never a secret
+    #[arg(short = 'o', long = "option", global = true, value_name = "KEY=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// Trust the certificate authority in this PEM file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// Send at most so many bytes a second, such as 10M (1k is 1024)
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub(crate) limit_upload: Option<String>,
+    /// Receive at most so many bytes a second
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub(crate) limit_download: Option<String>,
+    /// Keep at most so many calls in flight [default: 8]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) connections: Option<u16>,
+    /// Try a call again for so long, such as 90s, 15m or 1h30m [default: 15m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub(crate) retry_for: Option<String>,
+}
+
+/// The local cache.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cache")]
+pub(crate) struct Cache {
+    /// Keep the cache below this folder [env: LIFEBOAT_CACHE_DIR, CACHE_DIRECTORY; default:
+    /// ~/.cache/lifeboat]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Keep no cache and use none
+    #[arg(long, global = true)]
+    pub(crate) no_cache: bool,
+}
+
+/// What is shown.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Show {
+    /// Only results, warnings and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// More, such as the causes of an error; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// One JSON object a line, for scripts; nothing else on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// Which snapshots are meant.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Which snapshots")]
+pub(crate) struct FilterArguments {
+    /// Only of this host (any of several)
+    #[arg(short = 'H', long = "host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// Only with this absolute path among its sources (any of several)
+    #[arg(long = "path", value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Only with this tag, or with all of TAG,TAG (any of several)
+    #[arg(long = "tag", value_name = "TAG[,TAG]")]
+    pub(crate) tags: Vec<String>,
+}
+
+impl FilterArguments {
+    pub(crate) fn filter(&self) -> lifeboat::ops::select::Filter {
+        use std::os::unix::ffi::OsStrExt;
+        let paths = self.paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+        let tags = self.tags.iter().map(|list| split_tags(list)).collect();
+        lifeboat::ops::select::Filter { hosts: self.hosts.clone(), paths, tags }
+    }
+}
+
+/// What of a snapshot is meant.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "What of it (patterns of gitignore, with / as their folder)")]
+pub(crate) struct SelectionArguments {
+    /// Only what matches, and what is below that
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(crate) include: Vec<String>,
+    /// Leave out what matches
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+}
+
+/// `a,b` is two tags.
+pub(crate) fn split_tags(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+}

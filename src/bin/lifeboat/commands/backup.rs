@@ -1,0 +1,347 @@
+//! `backup`: what users of restic know, with one difference: what could not be read is never left unsaid.
+
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::{Args, ValueEnum};
+use lifeboat::{
+    clock::{Clock, SystemClock},
+    compress::Compression,
+    error::{Error, ErrorKind, Result},
+    filesystem::walk::{Filter, FilterOptions, resolve_source},
+    ops::{
+        backup::{
+            self, BackupOptions, Done, Mode, Reuse, Source, Unchanged,
+            stream::{Stream, StreamFile},
+            tree::Tree,
+        },
+        select::ID_DIGITS_SHOWN,
+    },
+    report::{json, size, text, time},
+    repository::{InitOptions, Repository},
+};
+use serde_json::json;
+
+use super::{
+    init,
+    sources::{self, SourceArguments, Sources},
+    workers,
+};
+use crate::{args::split_tags, context::Context, environment};
+
+const AFTER: &str = "\
+Patterns are those of gitignore, with / as their folder; of several that match, the last decides. The repository's own
+folder and the cache are never backed up. A source that is missing is reported, the others are backed up and the exit
+code is 3; when all are missing there is no snapshot.
+
+Examples:
+  lifeboat backup /home /etc --exclude '*.tmp' --exclude-caches --tag nightly
+  lifeboat backup --init / --one-file-system
+  lifeboat backup --stdin-filename db.sql --stdin-from-command -- pg_dump --all";
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Backup {
+    #[command(flatten)]
+    create: Create,
+    #[command(flatten)]
+    sources: SourceArguments,
+    #[command(flatten)]
+    stream: StreamArguments,
+    #[command(flatten)]
+    exclude: Exclude,
+    #[command(flatten)]
+    reading: Reading,
+    #[command(flatten)]
+    record: Record,
+    /// Read and count everything, and write nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// Whether a repository is created.
+#[derive(Debug, Args)]
+struct Create {
+    /// Create the repository if there is none
+    #[arg(long)]
+    init: bool,
+    #[command(flatten)]
+    recovery: init::Recovery,
+}
+
+/// A stream instead of files.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "A stream instead of files")]
+struct StreamArguments {
+    /// Back up standard input as one file
+    #[arg(long, conflicts_with = "stdin_from_command")]
+    stdin: bool,
+    /// Run the command after `--` and back up what it prints; if it fails there is no snapshot
+    #[arg(long)]
+    stdin_from_command: bool,
+    /// The name of the file [default: stdin]
+    #[arg(long, value_name = "NAME")]
+    stdin_filename: Option<OsString>,
+}
+
+/// What is left out.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What to leave out")]
+struct Exclude {
+    /// Leave out what matches
+    #[arg(short, long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// The same, ignoring case
+    #[arg(long, value_name = "PATTERN")]
+    iexclude: Vec<String>,
+    /// Read patterns from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    exclude_file: Vec<PathBuf>,
+    /// Leave out what is in folders with a CACHEDIR.TAG
+    #[arg(long)]
+    exclude_caches: bool,
+    /// Leave out what is in folders that hold this name, except it
+    #[arg(long, value_name = "NAME")]
+    exclude_if_present: Vec<OsString>,
+    /// Leave out files larger than this, such as 2G
+    #[arg(long, value_name = "SIZE")]
+    exclude_larger_than: Option<String>,
+    /// Stay on the file systems of the sources
+    #[arg(short = 'x', long)]
+    one_file_system: bool,
+}
+
+/// What is read again.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What to read again")]
+struct Reading {
+    /// Read every file, changed or not
+    #[arg(short, long)]
+    force: bool,
+    /// Take a file as unchanged though its ctime changed
+    #[arg(long)]
+    ignore_ctime: bool,
+    /// Take a file as unchanged though its inode changed
+    #[arg(long)]
+    ignore_inode: bool,
+}
+
+/// How hard to compress.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CompressionArgument {
+    /// Not at all
+    Off,
+    /// Quickly
+    Fast,
+    /// Well enough
+    Auto,
+    /// As well as possible, slowly
+    Max,
+}
+
+/// What the snapshot says.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The snapshot")]
+struct Record {
+    /// Add a tag, or several: TAG,TAG
+    #[arg(long = "tag", value_name = "TAG[,TAG]")]
+    tags: Vec<String>,
+    /// The name of this machine in the snapshot [default: its host name]
+    #[arg(short = 'H', long)]
+    host: Option<String>,
+    /// The time of the snapshot, such as '2026-01-31 23:00:00' [default: now]
+    #[arg(long)]
+    time: Option<String>,
+    /// Write no snapshot when nothing has changed
+    #[arg(long)]
+    skip_if_unchanged: bool,
+    /// How hard to compress
+    #[arg(long, value_enum, default_value = "auto")]
+    compression: CompressionArgument,
+}
+
+pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
+    // Everything that is wrong with the arguments, before anything is asked or opened.
+    let sources = if arguments.stream.wanted() { None } else { Some(sources::collect(&arguments.sources)?) };
+    let mut filter = filter(&arguments.exclude)?;
+    let location = context.location()?;
+    if let Some(sources) = &sources {
+        sources.tell(context.output)?;
+    }
+    let mut options = options(arguments, context)?;
+    let repository = open(arguments, context, &location)?;
+    filter.never = never(&repository, context);
+    let mut source: Box<dyn Source> = match sources {
+        Some(Sources { paths, missing: _ }) => {
+            options.sources = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+            Box::new(Tree { sources: paths, filter })
+        }
+        None => {
+            let stream = stream(&arguments.stream, &arguments.sources.paths, context)?;
+            options.sources = vec![stream.path()];
+            Box::new(stream)
+        }
+    };
+    let done = backup::run(&repository, &mut *source, &options)?;
+    context.end_display();
+    report(&done, arguments, context)
+}
+
+fn open(
+    arguments: &Backup,
+    context: &Context<'_>,
+    location: &lifeboat::store::Location,
+) -> Result<Repository> {
+    match context.open_at(location) {
+        Err(error) if arguments.create.init && error.kind() == ErrorKind::NoRepository => {
+            if arguments.dry_run {
+                return Err(error);
+            }
+            let recovery = &arguments.create.recovery;
+            init::create(context, location, recovery, InitOptions::default(), "initialized")?;
+            context.open_at(location)
+        }
+        other => other,
+    }
+}
+
+fn filter(exclude: &Exclude) -> Result<FilterOptions> {
+    let mut excludes = exclude.exclude.clone();
+    for path in &exclude.exclude_file {
+        excludes.extend(sources::text_of(path)?.lines().map(str::to_owned));
+    }
+    let largest = exclude.exclude_larger_than.as_deref().map(size::parse).transpose()?;
+    let filter = FilterOptions {
+        excludes,
+        excludes_ignoring_case: exclude.iexclude.clone(),
+        exclude_caches: exclude.exclude_caches,
+        exclude_if_present: exclude.exclude_if_present.iter().map(|name| name.as_bytes().to_vec()).collect(),
+        exclude_larger_than: largest,
+        one_file_system: exclude.one_file_system,
+        never: Vec::new(),
+    };
+    // A wrong pattern is found now, not after the passphrase.
+    Filter::new(filter.clone())?;
+    Ok(filter)
+}
+
+/// The folders that a backup must not hold: itself and what it can make again.
+fn never(repository: &Repository, context: &Context<'_>) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for folder in
+        [repository.store.folder().map(Path::to_owned), context.cache_folder()].into_iter().flatten()
+    {
+        // One that is not there holds nothing.
+        folders.extend(resolve_source(&folder).into_iter().chain(folder.canonicalize()));
+    }
+    folders
+}
+
+fn options(arguments: &Backup, context: &Context<'_>) -> Result<BackupOptions> {
+    let Record { tags, host, time, skip_if_unchanged, compression } = &arguments.record;
+    let Reading { force, ignore_ctime, ignore_inode } = arguments.reading;
+    let user = uzers::get_current_username().map(|name| name.to_string_lossy().into_owned());
+    Ok(BackupOptions {
+        host: host.clone().unwrap_or_else(environment::host),
+        user: user.unwrap_or_default(),
+        tags: tags.iter().flat_map(|list| split_tags(list)).collect(),
+        sources: Vec::new(),
+        time: time.as_deref().map(|text| time::parse(text, &context.zone)).transpose()?,
+        compression: match compression {
+            CompressionArgument::Off => Compression::Off,
+            CompressionArgument::Fast => Compression::Fast,
+            CompressionArgument::Auto => Compression::Auto,
+            CompressionArgument::Max => Compression::Max,
+        },
+        reuse: Reuse { unchanged: !force, compare_ctime: !ignore_ctime, compare_inode: !ignore_inode },
+        unchanged: if *skip_if_unchanged { Unchanged::Skip } else { Unchanged::Keep },
+        mode: if arguments.dry_run { Mode::DryRun } else { Mode::Store },
+        program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
+        workers: workers(),
+    })
+}
+
+impl StreamArguments {
+    const fn wanted(&self) -> bool {
+        self.stdin || self.stdin_from_command
+    }
+}
+
+fn stream(arguments: &StreamArguments, words: &[PathBuf], context: &Context<'_>) -> Result<Stream> {
+    let name = arguments.stdin_filename.as_ref().map_or(&b"stdin"[..], |name| name.as_bytes());
+    let file = StreamFile {
+        path: name.to_vec(),
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        time: SystemClock.now(),
+    };
+    let progress = Arc::clone(&context.progress);
+    if arguments.stdin_from_command {
+        let command = words.iter().map(|word| word.clone().into_os_string()).collect();
+        return Stream::of_command(file, command, progress);
+    }
+    if !words.is_empty() {
+        return Err(
+            Error::new(ErrorKind::Usage, "--stdin takes no paths").with_remedy("Leave out one of them")
+        );
+    }
+    Stream::of_reader(file, Box::new(std::io::stdin()), progress)
+}
+
+fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> {
+    let output = context.output;
+    let record = &done.record;
+    for (path, reason) in &record.unreadable_named {
+        output.problem(path, ErrorKind::Incomplete, reason);
+    }
+    let statistics = record.statistics;
+    let id = done.snapshot.map(|(id, _)| id.to_string());
+    let short: Option<String> = id.as_ref().map(|id| id.chars().take(ID_DIGITS_SHOWN).collect());
+    output.message(&json::message(
+        "summary",
+        json!({
+            "dry_run": arguments.dry_run,
+            "snapshot": id,
+            "sequence": done.snapshot.map(|(_, sequence)| sequence),
+            "host": record.host,
+            "tags": record.tags,
+            "time": time::rfc3339(record.time),
+            "entries": statistics.entries,
+            "files": statistics.files,
+            "files_unchanged": statistics.files_unchanged,
+            "bytes": statistics.bytes,
+            "bytes_new": statistics.bytes_new,
+            "bytes_stored": statistics.bytes_stored,
+            "unreadable": record.unreadable,
+        }),
+    ));
+    let first = match &short {
+        Some(id) => format!("saved snapshot {id}"),
+        None if arguments.dry_run => "would save a snapshot".to_owned(),
+        None => "nothing has changed, no snapshot was written".to_owned(),
+    };
+    output.note(&format!(
+        "{first}: {}, {} ({} unchanged); {} new, {} stored",
+        text::count(statistics.files, "file", "files"),
+        size::show(statistics.bytes),
+        text::count(statistics.files_unchanged, "file", "files"),
+        size::show(statistics.bytes_new),
+        size::show(statistics.bytes_stored),
+    ));
+    if let Some(id) = &short {
+        output.note(&format!(
+            "to look: lifeboat ls {id}; to get it back: lifeboat restore {id} --target FOLDER"
+        ));
+    }
+    if record.unreadable == 0 {
+        return Ok(());
+    }
+    let count = text::count(record.unreadable, "entry", "entries");
+    Err(Error::new(ErrorKind::Incomplete, format!("{count} could not be read"))
+        .with_remedy("The snapshot has everything else; the lines above name the first of them"))
+}

@@ -1,0 +1,419 @@
+//! `key`: who may do what with a repository, and what opens it.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+use lifeboat::{
+    clock::SystemClock,
+    error::{Error, ErrorKind, Result},
+    format::{role::Role, slot::AccessKey},
+    id::DomainId,
+    ops::key::{
+        self, AddOptions, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions, RevokeOptions,
+        Unlocks,
+    },
+    report::{
+        json,
+        table::{Side, Table},
+        text, time,
+    },
+    store::Location,
+};
+use serde_json::{Value, json};
+
+use super::init::{NewFile, write_new};
+use crate::context::Context;
+
+const AFTER: &str = "\
+Roles: backup (clients: add to their own domain, read nothing), audit (read names and sizes), maintain (audit, and
+remove), restore (read everything), owner (everything).
+
+Examples:
+  lifeboat key list
+  lifeboat key add --role backup --label web1 --access-key-out web1.key
+  lifeboat key add --role restore --label drills --new-password-file drills.txt
+  lifeboat key revoke web1
+  lifeboat key words --verify
+  lifeboat key recover --recovery-words-file words.txt";
+
+/// Arguments of `key`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    command: KeyCommand,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// List identities, their roles and what unlocks them
+    List,
+    /// Add an identity; prints the storage policy that goes with its role
+    Add(Add),
+    /// Revoke an identity, and remove what unlocks it
+    Revoke(Revoke),
+    /// Change the passphrase of the identity that unlocks the repository (or of --slot)
+    Passphrase(Passphrase),
+    /// Show the 24 recovery words, or check a paper copy of them
+    Words(Words),
+    /// Make a new owner slot from the recovery words
+    Recover(Recover),
+    /// Write the certificate of an identity, signed by the root, for those who check reports
+    ExportCertificate(Export),
+}
+
+/// A role.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RoleArgument {
+    /// Clients: add to their own domain, read nothing
+    Backup,
+    /// Auditors: read names and sizes
+    Audit,
+    /// The prune host: as audit, and removes
+    Maintain,
+    /// Technicians: read everything
+    Restore,
+    /// The vault drawer: everything
+    Owner,
+}
+
+/// What will unlock an identity.
+#[derive(Debug, Args)]
+struct New {
+    /// Make an access key and write it to this new file (mode 0600)
+    #[arg(long, value_name = "FILE", conflicts_with = "new_password_file")]
+    access_key_out: Option<PathBuf>,
+    /// Read the new passphrase from the first line of a file; without it, it is asked for
+    #[arg(long, value_name = "FILE")]
+    new_password_file: Option<PathBuf>,
+}
+
+/// Arguments of `key add`.
+#[derive(Debug, Args)]
+struct Add {
+    /// What it may do
+    #[arg(long, value_enum)]
+    role: RoleArgument,
+    /// Its name for people, such as that of the machine
+    #[arg(long)]
+    label: String,
+    /// Back up to the domain of this name, shared with others who do [default: one of its own]
+    #[arg(long)]
+    domain: Option<String>,
+    /// Several machines will use it
+    #[arg(long)]
+    shared: bool,
+    #[command(flatten)]
+    new: New,
+}
+
+/// Arguments of `key revoke`.
+#[derive(Debug, Args)]
+struct Revoke {
+    /// Its label, or the first 8 digits of its identity
+    who: String,
+    /// The number of its last snapshot that counts; later ones may be a thief's [default: all count]
+    #[arg(long, value_name = "SEQUENCE")]
+    last_good: Option<u64>,
+}
+
+/// Arguments of `key passphrase`.
+#[derive(Debug, Args)]
+struct Passphrase {
+    /// Read the new passphrase from the first line of a file; without it, it is asked for
+    #[arg(long, value_name = "FILE")]
+    new_password_file: Option<PathBuf>,
+}
+
+/// Arguments of `key words`.
+#[derive(Debug, Args)]
+struct Words {
+    /// Check a paper copy: asks for the words, and shows none
+    #[arg(long)]
+    verify: bool,
+    /// Check the words in this file
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    words_file: Option<PathBuf>,
+    /// Write the words to this new file (mode 0600) and show none
+    #[arg(long, value_name = "FILE", conflicts_with = "verify")]
+    recovery_file: Option<PathBuf>,
+}
+
+/// Arguments of `key recover`.
+#[derive(Debug, Args)]
+struct Recover {
+    /// Rebuild a lost config and registry too
+    #[arg(long)]
+    config: bool,
+    #[command(flatten)]
+    new: New,
+}
+
+/// Arguments of `key export-certificate`.
+#[derive(Debug, Args)]
+struct Export {
+    /// Its label, or the first 8 digits of its identity
+    who: String,
+    /// Write it to this new file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Key, context: &Context<'_>) -> Result<()> {
+    match &arguments.command {
+        KeyCommand::List => list(context),
+        KeyCommand::Add(arguments) => add(arguments, context),
+        KeyCommand::Revoke(arguments) => revoke(arguments, context),
+        KeyCommand::Passphrase(arguments) => passphrase(arguments, context),
+        KeyCommand::Words(arguments) => words(arguments, context),
+        KeyCommand::Recover(arguments) => recover(arguments, context),
+        KeyCommand::ExportCertificate(arguments) => export(arguments, context),
+    }
+}
+
+fn list(context: &Context<'_>) -> Result<()> {
+    let listed = key::list(&context.open()?)?;
+    context.end_display();
+    let header = ["Label", "Role", "Identity", "Domain", "Created", "Unlocked by", "State"];
+    let mut table = Table::new(&header.map(|name| (name, Side::Left)));
+    for known in &listed {
+        let Listed { identity, label, role, domain, created, shared, revoked, slots } = known;
+        let unlocks: Vec<&str> = slots.iter().map(|slot| unlocks_name(slot.unlocks)).collect();
+        let state = match (revoked, role, shared) {
+            (Some(time), ..) => format!("revoked {}", time::show(*time, &context.zone)),
+            (None, None, _) => "not certified".to_owned(),
+            (None, _, true) => "shared".to_owned(),
+            _ => String::new(),
+        };
+        table.row(vec![
+            text::shown(label.as_bytes()),
+            role.map_or("", Role::name).to_owned(),
+            identity.to_string().chars().take(8).collect(),
+            text::shown(domain.as_deref().unwrap_or_default().as_bytes()),
+            created.map(|created| time::show(created, &context.zone)).unwrap_or_default(),
+            unlocks.join(","),
+            state,
+        ]);
+        let slots: Vec<Value> = slots
+            .iter()
+            .map(|slot| json!({ "slot": slot.name, "unlocks": unlocks_name(slot.unlocks) }))
+            .collect();
+        context.output.message(&json::message(
+            "key",
+            json!({
+                "identity": identity.to_string(),
+                "label": label,
+                "role": role.map(Role::name),
+                "domain": domain,
+                "created": created.map(time::rfc3339),
+                "shared": shared,
+                "revoked": revoked.map(time::rfc3339),
+                "slots": slots,
+            }),
+        ));
+    }
+    for line in table.lines(context.output.width()) {
+        context.output.say(&line);
+    }
+    context.output.message(&json::message("summary", json!({ "keys": listed.len() })));
+    Ok(())
+}
+
+const fn unlocks_name(unlocks: Unlocks) -> &'static str {
+    match unlocks {
+        Unlocks::Passphrase => "passphrase",
+        Unlocks::AccessKey => "access key",
+        Unlocks::Damaged => "damaged",
+        Unlocks::Unreadable => "unreadable",
+    }
+}
+
+impl New {
+    /// What unlocks the new identity, and the file that an access key goes to.
+    fn unlock(&self, context: &Context<'_>) -> Result<(By, Option<NewFile>)> {
+        if let Some(path) = &self.access_key_out {
+            return Ok((By::AccessKey, Some(NewFile::create(path)?)));
+        }
+        let passphrase = context.credentials().changed_passphrase(self.new_password_file.as_deref())?;
+        Ok((By::Passphrase(passphrase), None))
+    }
+}
+
+/// Writes an access key to its file; without one the file is removed.
+fn keep<T>(result: Result<T>, key: impl Fn(&T) -> Option<&AccessKey>, file: Option<NewFile>) -> Result<T> {
+    match (result, file) {
+        (Ok(done), Some(file)) => match key(&done) {
+            Some(key) => file.fill(&key.text()).map(|()| done),
+            None => Ok(done),
+        },
+        (Err(error), Some(file)) => {
+            file.remove();
+            Err(error)
+        }
+        (result, None) => result,
+    }
+}
+
+fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
+    let location = context.location()?;
+    let repository = context.open_at(&location)?;
+    let (unlock, file) = arguments.new.unlock(context)?;
+    let role = match arguments.role {
+        RoleArgument::Backup => Role::Backup,
+        RoleArgument::Audit => Role::Audit,
+        RoleArgument::Maintain => Role::Maintain,
+        RoleArgument::Restore => Role::Restore,
+        RoleArgument::Owner => Role::Owner,
+    };
+    let (label, domain) = (arguments.label.clone(), arguments.domain.clone());
+    let options = AddOptions { role, label, domain, shared: arguments.shared, unlock };
+    let added = keep(key::add(&repository, &options), |added| added.access_key.as_ref(), file)?;
+    context.end_display();
+    let policy = policy(&location, role, added.domain, &added.slot)?;
+    let output = context.output;
+    output.note(&format!("added the {} key `{}`, slot {}", role.name(), arguments.label, added.slot));
+    if let Some(path) = &arguments.new.access_key_out {
+        output.note(&format!("its access key is in {}: use it with --access-key-file", path.display()));
+    }
+    if let Some(policy) = &policy {
+        output.note("the storage policy that goes with it:");
+        output.say(&format!("{policy:#}"));
+    }
+    output.message(&json::message(
+        "summary",
+        json!({
+            "identity": added.identity.to_string(),
+            "label": arguments.label,
+            "role": role.name(),
+            "slot": added.slot,
+            "domain": added.domain.map(|domain| domain.to_string()),
+            "access_key_file": arguments.new.access_key_out.as_ref().map(|path| path.to_string_lossy()),
+            "policy": policy,
+        }),
+    ));
+    Ok(())
+}
+
+/// The policy for a bucket; a folder has none.
+fn policy(location: &Location, role: Role, domain: Option<DomainId>, slot: &str) -> Result<Option<Value>> {
+    let Location::Bucket { bucket, prefix, .. } = location else { return Ok(None) };
+    let text = key::policy(&PolicyOptions { role, domain, slot: Some(slot), bucket, prefix });
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|e| Error::new(ErrorKind::Failed, "the storage policy is not JSON").with_source(e))
+}
+
+fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
+    let last_good = arguments.last_good.map_or(LastGood::Head, LastGood::Sequence);
+    let options = RevokeOptions { who: arguments.who.clone(), last_good };
+    let revoked = key::revoke(&context.open()?, &options)?;
+    context.end_display();
+    let output = context.output;
+    output.note(&format!(
+        "revoked `{}`; its snapshots count up to number {}; {} removed",
+        arguments.who,
+        revoked.last_sequence,
+        text::count(revoked.slots.len() as u64, "slot", "slots")
+    ));
+    output.note("its storage credentials still work: remove them at the storage too");
+    output.message(&json::message(
+        "summary",
+        json!({
+            "identity": revoked.identity.to_string(),
+            "last_sequence": revoked.last_sequence,
+            "records": revoked.records,
+            "slots_removed": revoked.slots,
+        }),
+    ));
+    Ok(())
+}
+
+fn passphrase(arguments: &Passphrase, context: &Context<'_>) -> Result<()> {
+    let repository = context.open()?;
+    let new = context.credentials().changed_passphrase(arguments.new_password_file.as_deref())?;
+    let changed = key::passphrase(&repository, &new, context.common.unlock.slot.as_deref())?;
+    context.end_display();
+    let output = context.output;
+    output.note(&format!("the passphrase is changed; the new slot is {}", changed.slot));
+    let fields = json!({ "slot": changed.slot, "slots_removed": changed.removed });
+    output.message(&json::message("summary", fields));
+    Ok(())
+}
+
+fn words(arguments: &Words, context: &Context<'_>) -> Result<()> {
+    let repository = context.open()?;
+    let output = context.output;
+    if arguments.verify {
+        let copy = context.credentials().words_to_check(arguments.words_file.as_deref())?;
+        key::verify_words(&repository, &copy)?;
+        context.end_display();
+        output.note("these are the recovery words of this repository");
+        output.message(&json::message("summary", json!({ "words": null, "verified": true })));
+        return Ok(());
+    }
+    let words = key::words(&repository)?;
+    context.end_display();
+    if let Some(path) = &arguments.recovery_file {
+        write_new(path, &words)?;
+        output.note(&format!("the recovery words are in {}", path.display()));
+        output.message(&json::message("summary", json!({ "words": null, "verified": false })));
+        return Ok(());
+    }
+    // Asked for by name, by the owner: this once they are the result.
+    output.say(&words);
+    output.message(&json::message("summary", json!({ "words": *words, "verified": false })));
+    Ok(())
+}
+
+fn recover(arguments: &Recover, context: &Context<'_>) -> Result<()> {
+    let store = context.store(&context.location()?)?;
+    let words = context.credentials().words()?;
+    let (unlock, file) = arguments.new.unlock(context)?;
+    let lost = if arguments.config { Lost::Rebuild } else { Lost::Refuse };
+    let options = RecoverOptions { words: &words, unlock, lost };
+    let recovered = key::recover(&store, &options, &SystemClock);
+    let recovered = keep(recovered, |recovered| recovered.access_key.as_ref(), file)?;
+    context.end_display();
+    let output = context.output;
+    for lost in &recovered.lost {
+        output.warn(lost);
+    }
+    let part = |part: Part| match part {
+        Part::Kept => "kept",
+        Part::Rebuilt => "rebuilt",
+    };
+    let (config, registry) = (part(recovered.config), part(recovered.registry));
+    output.note(&format!("the new owner slot is {}; config {config}, registry {registry}", recovered.slot));
+    output.message(&json::message(
+        "summary",
+        json!({
+            "slot": recovered.slot,
+            "config": config,
+            "registry": registry,
+            "lost": recovered.lost,
+        }),
+    ));
+    Ok(())
+}
+
+fn export(arguments: &Export, context: &Context<'_>) -> Result<()> {
+    let bytes = key::certificate(&context.open()?, &arguments.who)?;
+    context.end_display();
+    let certificate: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::new(ErrorKind::Failed, "the certificate is not JSON").with_source(e))?;
+    let text = String::from_utf8_lossy(&bytes);
+    match &arguments.out {
+        Some(path) => {
+            write_new(path, text.trim_end())?;
+            context.output.note(&format!("the certificate is in {}", shown(path)));
+        }
+        None => context.output.say(text.trim_end()),
+    }
+    context.output.message(&json::message("summary", json!({ "certificate": certificate })));
+    Ok(())
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,55 @@
+//! One file for each command.
+
+use clap::Subcommand;
+use lifeboat::error::Result;
+
+use crate::context::Context;
+
+mod backup;
+mod check;
+mod init;
+mod key;
+mod ls;
+mod restore;
+mod snapshots;
+mod sources;
+mod verify;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a repository
+    Init(init::Init),
+    /// Back up files and folders, or what a command prints
+    Backup(Box<backup::Backup>),
+    /// List snapshots
+    Snapshots(snapshots::Snapshots),
+    /// List what a snapshot holds
+    Ls(ls::Ls),
+    /// Restore a snapshot, or a part of it, into a folder
+    Restore(restore::Restore),
+    /// Compare files with a snapshot, without reading stored data
+    Verify(verify::Verify),
+    /// Check a repository for damage
+    Check(check::Check),
+    /// Identities, what unlocks them, and the recovery words
+    Key(key::Key),
+}
+
+pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
+    match command {
+        Command::Init(arguments) => init::run(arguments, context),
+        Command::Backup(arguments) => backup::run(arguments, context),
+        Command::Snapshots(arguments) => snapshots::run(arguments, context),
+        Command::Ls(arguments) => ls::run(arguments, context),
+        Command::Restore(arguments) => restore::run(arguments, context),
+        Command::Verify(arguments) => verify::run(arguments, context),
+        Command::Check(arguments) => check::run(arguments, context),
+        Command::Key(arguments) => key::run(arguments, context),
+    }
+}
+
+/// Threads that work.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

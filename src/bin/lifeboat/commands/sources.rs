@@ -1,0 +1,264 @@
+//! Which files and folders a backup is to take: paths, and lists of paths in files.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::Read,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Component, Path, PathBuf},
+};
+
+use clap::Args;
+use lifeboat::{
+    error::{Error, ErrorKind, Result},
+    filesystem::walk::resolve_source,
+};
+
+use crate::{environment, terminal::Output};
+
+/// The largest list of paths or patterns, in bytes.
+const LIST_BYTES_MAX: u64 = 256 << 20;
+
+/// What is to be backed up.
+#[derive(Debug, Args)]
+pub(crate) struct SourceArguments {
+    /// What to back up
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Read patterns such as /srv/*/data from a file (- for standard input), one a line; # begins a comment
+    #[arg(long, value_name = "FILE")]
+    files_from: Vec<PathBuf>,
+    /// Read paths from a file, one a line, taken literally
+    #[arg(long, value_name = "FILE")]
+    files_from_verbatim: Vec<PathBuf>,
+    /// Read paths from a file, each ended by a NUL byte, as of find -print0
+    #[arg(long, value_name = "FILE")]
+    files_from_raw: Vec<PathBuf>,
+}
+
+/// Absolute paths.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    /// All of them, in the order of their names.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Those that are not there.
+    pub(crate) missing: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// Reports what is missing. As long as something is left the backup goes on, and its own result says
+    /// that it is incomplete.
+    ///
+    /// # Errors
+    /// `Incomplete` when nothing is left to back up.
+    pub(crate) fn tell(&self, output: &Output) -> Result<()> {
+        if self.missing.is_empty() || self.missing.len() < self.paths.len() {
+            return Ok(());
+        }
+        for path in &self.missing {
+            let path = path.as_os_str().as_bytes();
+            output.problem(path.strip_prefix(b"/").unwrap_or(path), ErrorKind::Incomplete, "it is not there");
+        }
+        let what = if self.missing.len() == 1 { "the source is missing" } else { "all sources are missing" };
+        Err(Error::new(ErrorKind::Incomplete, format!("{what}: no snapshot was written"))
+            .with_remedy("Check the paths, and that their file systems are mounted"))
+    }
+}
+
+/// Collects the sources of all arguments.
+///
+/// # Errors
+/// `Usage` when there is none, or a list cannot be read.
+pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
+    let mut named = arguments.paths.clone();
+    for file in &arguments.files_from {
+        for line in bytes_of(file)?.split(|byte| *byte == b'\n') {
+            let line = line.trim_ascii();
+            if !line.is_empty() && !line.starts_with(b"#") {
+                named.extend(expand(Path::new(OsStr::from_bytes(line))));
+            }
+        }
+    }
+    let literal = |bytes: &[u8], end: u8| -> Vec<PathBuf> {
+        let names = bytes.split(|byte| *byte == end).filter(|name| !name.is_empty());
+        names.map(|name| PathBuf::from(OsString::from_vec(name.to_vec()))).collect()
+    };
+    for file in &arguments.files_from_verbatim {
+        named.extend(literal(&bytes_of(file)?, b'\n'));
+    }
+    for file in &arguments.files_from_raw {
+        named.extend(literal(&bytes_of(file)?, 0));
+    }
+    if named.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "there is nothing to back up")
+            .with_remedy("Name files or folders, or use --files-from, --stdin or --stdin-from-command"));
+    }
+    let (mut paths, mut missing) = (Vec::new(), Vec::new());
+    for path in named {
+        if path.as_os_str().is_empty() {
+            return Err(
+                Error::new(ErrorKind::Usage, "a path is empty").with_remedy("Name a file or a folder")
+            );
+        }
+        let (path, is_there) = absolute(&path)?;
+        if !is_there {
+            missing.push(path.clone());
+        }
+        paths.push(path);
+    }
+    for list in [&mut paths, &mut missing] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    Ok(Sources { paths, missing })
+}
+
+/// The absolute path, and whether something is there.
+fn absolute(path: &Path) -> Result<(PathBuf, bool)> {
+    if let Ok(found) = resolve_source(path) {
+        let is_there = found.symlink_metadata().is_ok_and(|_| true) || !is_missing(&found);
+        return Ok((found, is_there));
+    }
+    // A folder above it is missing: the walk reports it by this name.
+    let failed = |e| Error::new(ErrorKind::Usage, format!("cannot find {}", path.display())).with_source(e);
+    let path = std::path::absolute(path).map_err(failed)?;
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    let is_there = !is_missing(&plain);
+    Ok((plain, is_there))
+}
+
+/// Only what the system says is not there; what may not be looked at is there and unreadable.
+fn is_missing(path: &Path) -> bool {
+    let missing = [std::io::ErrorKind::NotFound, std::io::ErrorKind::NotADirectory];
+    path.symlink_metadata().is_err_and(|error| missing.contains(&error.kind()))
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>> {
+    let failed = |e: std::io::Error| {
+        Error::new(ErrorKind::Usage, format!("could not read the list {}", path.display()))
+            .with_remedy("Check the path and who may read it")
+            .with_source(e)
+    };
+    let mut bytes = Vec::new();
+    let read: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(environment::file(path)?).map_err(failed)?)
+    };
+    read.take(LIST_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// The text of a list.
+///
+/// # Errors
+/// `Usage` when it cannot be read or is no text.
+pub(crate) fn text_of(path: &Path) -> Result<String> {
+    String::from_utf8(bytes_of(path)?).map_err(|e| {
+        Error::new(ErrorKind::Usage, format!("the list {} is not UTF-8 text", path.display()))
+            .with_remedy("Save it as UTF-8")
+            .with_source(e)
+    })
+}
+
+/// The paths that a pattern means. One that nothing matches is taken as it is, and is missing then.
+fn expand(pattern: &Path) -> Vec<PathBuf> {
+    let is_wild = |name: &[u8]| name.iter().any(|byte| b"*?[".contains(byte));
+    let mut found = vec![PathBuf::new()];
+    for component in pattern.components() {
+        let name = component.as_os_str().as_bytes();
+        if !matches!(component, Component::Normal(_)) || !is_wild(name) {
+            found.iter_mut().for_each(|path| path.push(component));
+            continue;
+        }
+        let mut next = Vec::new();
+        for folder in &found {
+            let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            // What is no folder, or cannot be listed, has nothing that matches.
+            for entry in std::fs::read_dir(here).into_iter().flatten().flatten() {
+                let entry = entry.file_name();
+                let hidden = entry.as_bytes().starts_with(b".") && !name.starts_with(b".");
+                if !hidden && matches(name, entry.as_bytes()) {
+                    next.push(folder.join(&entry));
+                }
+            }
+        }
+        found = next;
+    }
+    found.retain(|path| path.symlink_metadata().is_ok());
+    if found.is_empty() { vec![pattern.to_owned()] } else { found }
+}
+
+/// Whether a name matches a pattern with `*`, `?` and `[a-z]`.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            (0..=name.len()).any(|at| matches(rest, name.get(at..).unwrap_or_default()))
+        }
+        (Some((b'?', rest)), Some((_, names))) => matches(rest, names),
+        (Some((b'\\', rest)), Some((byte, names))) => {
+            rest.split_first().is_some_and(|(literal, rest)| literal == byte && matches(rest, names))
+        }
+        (Some((b'[', rest)), Some((byte, names))) => match class(rest, *byte) {
+            Some((is_in, rest)) => is_in && matches(rest, names),
+            None => *byte == b'[' && matches(rest, names),
+        },
+        (Some((literal, rest)), Some((byte, names))) => literal == byte && matches(rest, names),
+        _ => false,
+    }
+}
+
+/// Whether a byte is in the class that begins here, and what follows the class.
+fn class(text: &[u8], byte: u8) -> Option<(bool, &[u8])> {
+    let negated = text.first().is_some_and(|first| matches!(first, b'!' | b'^'));
+    let inside = text.get(usize::from(negated)..)?;
+    // A bracket that comes first stands for itself.
+    let end = inside.iter().skip(1).position(|byte| *byte == b']')? + 1;
+    let (members, rest) = (inside.get(..end)?, inside.get(end + 1..)?);
+    let mut is_in = false;
+    let mut at = 0;
+    while let Some(first) = members.get(at) {
+        match (members.get(at + 1), members.get(at + 2)) {
+            (Some(b'-'), Some(last)) => {
+                is_in |= (*first..=*last).contains(&byte);
+                at += 3;
+            }
+            _ => {
+                is_in |= *first == byte;
+                at += 1;
+            }
+        }
+    }
+    Some((is_in != negated, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_match_as_those_of_a_shell() {
+        for (pattern, name) in [
+            ("*", "a"),
+            ("a*c", "abbc"),
+            ("?x", "bx"),
+            ("[a-c]1", "b1"),
+            ("[!a]", "b"),
+            ("\\*", "*"),
+            ("[]]", "]"),
+        ] {
+            assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("a*c", "ab"), ("?", ""), ("[a-c]", "d"), ("[!a]", "a"), ("\\*", "a"), ("", "a")]
+        {
+            assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
+        }
+    }
+}

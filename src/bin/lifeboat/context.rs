@@ -1,0 +1,272 @@
+//! What every command needs: where the repository is, how to reach and unlock it, where to say things.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::tz::TimeZone;
+use lifeboat::{
+    clock::SystemClock,
+    error::{Error, ErrorKind, Result},
+    progress::Progress,
+    report::{size, time},
+    repository::{Repository, snapshots::KnownSnapshot},
+    store::{Location, S3Settings, Store, StoreOptions},
+};
+
+use crate::{
+    args::{Common, Network},
+    credentials::Credentials,
+    display::Display,
+    environment,
+    signals::Signals,
+    terminal::Output,
+};
+
+/// Calls in flight, if the user does not say.
+const CONNECTIONS: usize = 8;
+/// How long a call is tried again, if the user does not say.
+const RETRY_FOR: &str = "15m";
+/// The largest file of settings that is read, in bytes.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
+/// What every command needs.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) common: &'a Common,
+    pub(crate) output: &'a Output,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) zone: TimeZone,
+    signals: Arc<Signals>,
+    display: Display<'a>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(common: &'a Common, output: &'a Output) -> Result<Self> {
+        let (signals, progress) = (Arc::new(Signals::install()?), Arc::new(Progress::default()));
+        let display = Display::new(output, Arc::clone(&progress), Arc::clone(&signals));
+        Ok(Self { common, output, progress, zone: TimeZone::system(), signals, display })
+    }
+
+    /// Does all of a command's work.
+    pub(crate) fn watched<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.display.watched(work)
+    }
+
+    /// The operation is over and its results come: nothing else may be on the screen.
+    pub(crate) fn end_display(&self) {
+        self.display.end();
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials<'_> {
+        Credentials { unlock: &self.common.unlock, output: self.output, signals: &self.signals }
+    }
+
+    /// The address of the repository, as the user gave it.
+    ///
+    /// # Errors
+    /// `Usage` when there is none.
+    pub(crate) fn address(&self) -> Result<String> {
+        let place = &self.common.place;
+        if place.repository.is_some() && place.repository_file.is_some() {
+            return Err(Error::new(ErrorKind::Usage, "both --repository and --repository-file are given")
+                .with_remedy("Keep one of them"));
+        }
+        if let Some(address) = &place.repository {
+            return Ok(address.clone());
+        }
+        if let Some(path) = &place.repository_file {
+            return first_line(path);
+        }
+        if let Some(address) = environment::text("LIFEBOAT_REPOSITORY")? {
+            return Ok(address);
+        }
+        if let Some(path) = environment::os("LIFEBOAT_REPOSITORY_FILE") {
+            return first_line(Path::new(&path));
+        }
+        Err(Error::new(ErrorKind::Usage, "no repository was named")
+            .with_remedy("Use -r FOLDER or -r s3://BUCKET/PREFIX, or set LIFEBOAT_REPOSITORY"))
+    }
+
+    pub(crate) fn location(&self) -> Result<Location> {
+        let address = self.address()?;
+        let authority = address.split("://").nth(1).and_then(|rest| rest.split('/').next());
+        if authority.is_some_and(|authority| authority.contains('@')) {
+            // The address itself must not be repeated: it may hold a password.
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "the address of the repository has a user or password in it",
+            )
+            .with_remedy("Leave them out, and give credentials with --s3-credentials or AWS_ variables"));
+        }
+        Location::parse(&address)
+    }
+
+    pub(crate) fn store(&self, location: &Location) -> Result<Store> {
+        let Network { limit_upload, limit_download, connections, retry_for, .. } = &self.common.network;
+        let limit = |text: &Option<String>| text.as_deref().map(size::parse).transpose();
+        let options = StoreOptions {
+            connections: connections.map_or(CONNECTIONS, usize::from),
+            upload_limit: limit(limit_upload)?,
+            download_limit: limit(limit_download)?,
+            retry_for: time::parse_duration(retry_for.as_deref().unwrap_or(RETRY_FOR))?,
+            s3: self.s3_settings()?,
+            clock: Arc::new(SystemClock),
+            progress: Arc::clone(&self.progress),
+        };
+        let store = Store::open(location, options)?;
+        store.warnings().iter().for_each(|warning| self.output.warn(warning));
+        Ok(store)
+    }
+
+    fn s3_settings(&self) -> Result<S3Settings> {
+        let Network { s3_credentials, cacert, options, .. } = &self.common.network;
+        let mut settings = S3Settings { environment: environment::aws(), ..S3Settings::default() };
+        if let Some(path) = s3_credentials {
+            let profile = environment::text("AWS_PROFILE")?;
+            let path = environment::file(path)?;
+            let given = aws_file(&read_text(&path)?, profile.as_deref().unwrap_or("default"));
+            let given = given.ok_or_else(|| {
+                Error::new(ErrorKind::Usage, format!("{} has no aws_access_key_id", path.display()))
+                    .with_remedy("Write [default], aws_access_key_id = .. and aws_secret_access_key = ..")
+            })?;
+            let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"];
+            settings.environment.retain(|(key, _)| !keys.contains(&key.as_str()));
+            settings.environment.extend(given);
+        }
+        settings.options = options.iter().map(|text| key_and_value(text)).collect::<Result<_>>()?;
+        if let Some(path) = cacert {
+            settings.certificate_authority = Some(read_text(path)?.into_bytes());
+        }
+        Ok(settings)
+    }
+
+    /// The folder for caches, if one is wanted.
+    pub(crate) fn cache_folder(&self) -> Option<PathBuf> {
+        if self.common.cache.no_cache {
+            return None;
+        }
+        self.common.cache.cache_dir.clone().or_else(environment::cache_folder)
+    }
+
+    /// Unlocks the repository.
+    ///
+    /// # Errors
+    /// `NoRepository`, `CannotUnlock`, storage trouble.
+    pub(crate) fn open(&self) -> Result<Repository> {
+        self.open_at(&self.location()?)
+    }
+
+    /// Unlocks a repository.
+    ///
+    /// # Errors
+    /// `NoRepository`, `CannotUnlock`, storage trouble.
+    pub(crate) fn open_at(&self, location: &Location) -> Result<Repository> {
+        let store = self.store(location)?;
+        // Before anybody is asked for a passphrase.
+        let config = Repository::read_config(&store)?;
+        let secrets = Repository::unlock(&store, &config, &self.credentials().credential()?)?;
+        Repository::open(store, config, secrets, self.cache_folder().as_deref(), Arc::new(SystemClock))
+    }
+
+    /// All snapshots, oldest first. Damaged ones are told, and given back as the end of the command.
+    ///
+    /// # Errors
+    /// `Forbidden` for a role that cannot read them; storage trouble.
+    pub(crate) fn snapshots(&self, repository: &Repository) -> Result<(Vec<KnownSnapshot>, Result<()>)> {
+        let (snapshots, damaged) = repository.snapshots()?;
+        for error in &damaged {
+            self.output.trouble(error);
+        }
+        let end = damaged.into_iter().next().map_or(Ok(()), |error| {
+            Err(Error::new(ErrorKind::Damaged, "some snapshots cannot be read")
+                .with_remedy("`lifeboat check` tells what is damaged")
+                .with_source(error))
+        });
+        Ok((snapshots, end))
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    use std::io::Read;
+    let failed = |e: std::io::Error| {
+        Error::new(ErrorKind::Usage, format!("could not read {}", path.display()))
+            .with_remedy("Check the path and who may read it")
+            .with_source(e)
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(SETTINGS_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+fn first_line(path: &Path) -> Result<String> {
+    let path = environment::file(path)?;
+    let line = read_text(&path)?.lines().next().unwrap_or_default().trim().to_owned();
+    if line.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, format!("{} names no repository", path.display()))
+            .with_remedy("Write the address of the repository into its first line"));
+    }
+    Ok(line)
+}
+
+/// `-o key=value`; secrets are not taken here.
+fn key_and_value(text: &str) -> Result<(String, String)> {
+    let (key, value) = text.split_once('=').ok_or_else(|| {
+        Error::new(ErrorKind::Usage, "an option of -o has no `=`").with_remedy("Write -o key=value")
+    })?;
+    let name = key.trim().to_ascii_lowercase();
+    if ["secret", "token", "password", "encryption_key"].iter().any(|word| name.contains(word))
+        && !name.ends_with("_file")
+    {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("-o {name} would show a secret in the list of processes"),
+        )
+        .with_remedy("Use --s3-credentials FILE or the AWS_ variables"));
+    }
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// The keys of a profile in a file such as `~/.aws/credentials`, under their names in the environment.
+fn aws_file(text: &str, profile: &str) -> Option<Vec<(String, String)>> {
+    let (mut found, mut mine) = (Vec::new(), true);
+    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            mine = section.trim().trim_start_matches("profile ").trim() == profile;
+        } else if let Some((key, value)) = line.split_once('=').filter(|_| mine) {
+            found.push((key.trim().to_ascii_uppercase(), value.trim().to_owned()));
+        }
+    }
+    found.iter().any(|(key, _)| key == "AWS_ACCESS_KEY_ID").then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_the_right_profile_are_read() {
+        let text = "# mine\n[other]\naws_access_key_id = no\n\n[default]\naws_access_key_id = A\n\
+                    aws_secret_access_key=S=/+\nregion = x\n";
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let expected =
+            vec![pair("AWS_ACCESS_KEY_ID", "A"), pair("AWS_SECRET_ACCESS_KEY", "S=/+"), pair("REGION", "x")];
+        assert_eq!(aws_file(text, "default"), Some(expected));
+        assert_eq!(aws_file(text, "other"), Some(vec![pair("AWS_ACCESS_KEY_ID", "no")]));
+        assert_eq!(aws_file(text, "none"), None);
+    }
+
+    #[test]
+    fn secrets_are_refused_as_options() {
+        let pair = ("region".to_owned(), "a=b".to_owned());
+        assert_eq!(key_and_value("region=a=b").unwrap(), pair);
+        assert!(key_and_value("web_identity_token_file=/x").is_ok());
+        for secret in ["aws_secret_access_key=X9", "SESSION_TOKEN=X9", "token=X9"] {
+            let error = key_and_value(secret).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(!error.to_string().contains("X9"));
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The environment, read in one place.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use lifeboat::error::{Error, ErrorKind, Result};
+
+/// A variable that is set and not empty.
+pub(crate) fn os(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// A variable that must be text.
+pub(crate) fn text(name: &str) -> Result<Option<String>> {
+    let not_text = |_value: OsString| {
+        Error::new(ErrorKind::Usage, format!("the variable {name} is not UTF-8 text"))
+            .with_remedy("Set it to plain text")
+    };
+    os(name).map(|value| value.into_string().map_err(not_text)).transpose()
+}
+
+/// All `AWS_*` variables.
+pub(crate) fn aws() -> Vec<(String, String)> {
+    let named =
+        |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(named).filter(|(key, _)| key.starts_with("AWS_")).collect()
+}
+
+/// The folder for caches: of systemd, of the desktop, or in the home folder.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    if let Some(folder) = os("LIFEBOAT_CACHE_DIR") {
+        return Some(PathBuf::from(folder));
+    }
+    if let Some(folders) = os("CACHE_DIRECTORY") {
+        // systemd names several, divided by colons; the first is the one to use.
+        return std::env::split_paths(&folders).next();
+    }
+    let base = os("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let base = base.or_else(|| Some(PathBuf::from(os("HOME")?).join(".cache")));
+    base.map(|base| base.join("lifeboat"))
+}
+
+/// A file as the user names it; `cred:NAME` is one of systemd's credentials.
+pub(crate) fn file(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.to_str().and_then(|text| text.strip_prefix("cred:")) else {
+        return Ok(path.to_owned());
+    };
+    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+        return Err(Error::new(ErrorKind::Usage, format!("`cred:{name}` does not name a credential"))
+            .with_remedy("Write cred:NAME, where LoadCredential= of the unit has the NAME"));
+    }
+    let folder = os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+        Error::new(
+            ErrorKind::CannotUnlock,
+            format!("`cred:{name}` needs CREDENTIALS_DIRECTORY, which is not set"),
+        )
+        .with_remedy("Run this from a systemd unit with LoadCredential=, or name a file")
+    })?;
+    Ok(PathBuf::from(folder).join(name))
+}
+
+/// The name of this machine.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

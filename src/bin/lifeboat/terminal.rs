@@ -1,0 +1,201 @@
+//! Standard output and standard error. Results go to the one, everything else to the other; under `--json`
+//! all of it goes to standard output as objects, and nothing but objects goes there. A reader that closes
+//! the pipe ends the output, not the work.
+
+use std::{
+    error::Error as _,
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
+    sync::{Mutex, PoisonError},
+};
+
+use lifeboat::{
+    error::{Error, ErrorKind, Result},
+    report::{json, text},
+};
+use serde_json::{Value, json};
+
+use crate::args::Show;
+
+/// In which form results are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Text for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug)]
+struct Standard {
+    out: BufWriter<Stdout>,
+    closed: bool,
+    failed: Option<io::Error>,
+}
+
+/// Where a command says what it has to say.
+#[derive(Debug)]
+pub(crate) struct Output {
+    form: Form,
+    quiet: bool,
+    verbosity: u8,
+    standard: Mutex<Standard>,
+}
+
+impl Output {
+    pub(crate) fn new(show: &Show) -> Self {
+        let form = if show.json { Form::Json } else { Form::Text };
+        let standard = Standard { out: BufWriter::new(io::stdout()), closed: false, failed: None };
+        Self { form, quiet: show.quiet, verbosity: show.verbose, standard: Mutex::new(standard) }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.form == Form::Json
+    }
+
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether nobody reads any more: a long list may end.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.standard.lock().unwrap_or_else(PoisonError::into_inner).closed
+    }
+
+    fn write(&self, line: &str) {
+        let mut standard = self.standard.lock().unwrap_or_else(PoisonError::into_inner);
+        if standard.closed || standard.failed.is_some() {
+            return;
+        }
+        let result = standard.out.write_all(line.as_bytes()).and_then(|()| standard.out.write_all(b"\n"));
+        standard.note(result);
+    }
+
+    /// Sends what waits.
+    pub(crate) fn flush(&self) {
+        let mut standard = self.standard.lock().unwrap_or_else(PoisonError::into_inner);
+        if !standard.closed && standard.failed.is_none() {
+            let result = standard.out.flush();
+            standard.note(result);
+        }
+    }
+
+    /// A line of the result that was asked for.
+    pub(crate) fn say(&self, line: &str) {
+        if !self.is_json() {
+            self.write(line);
+        }
+    }
+
+    /// A line that is good to know; `--quiet` leaves it out.
+    pub(crate) fn note(&self, line: &str) {
+        if !self.quiet {
+            self.say(line);
+        }
+    }
+
+    /// A message for machines.
+    pub(crate) fn message(&self, message: &Value) {
+        if self.is_json() {
+            self.write(&message.to_string());
+        }
+    }
+
+    /// A line on standard error.
+    pub(crate) fn aside(&self, line: &str) {
+        self.flush();
+        // Where even standard error cannot be written, the exit code has to say it.
+        drop(io::stderr().write_all(format!("{line}\n").as_bytes()));
+    }
+
+    /// Something the user should change, though it does not stop the command.
+    pub(crate) fn warn(&self, warning: &str) {
+        match self.form {
+            Form::Text => self.aside(&format!("lifeboat: warning: {warning}")),
+            Form::Json => self.message(&json::message("warning", json!({ "message": warning }))),
+        }
+    }
+
+    /// What is wrong with one entry.
+    pub(crate) fn problem(&self, entry: &[u8], kind: ErrorKind, what: &str) {
+        match self.form {
+            Form::Text => {
+                self.aside(&format!("lifeboat: {}: {}", text::path(entry), text::shown(what.as_bytes())))
+            }
+            Form::Json => {
+                let fields = json!({ "code": kind.exit_code(), "message": what });
+                self.message(&json::with_path(json::message("error", fields), &json::absolute(entry)));
+            }
+        }
+    }
+
+    /// What is wrong with something that has no path.
+    pub(crate) fn trouble(&self, error: &Error) {
+        match self.form {
+            Form::Text => self.aside(&self.line_of(error)),
+            Form::Json => {
+                let fields = json!({
+                    "code": error.kind().exit_code(),
+                    "message": error.to_string(),
+                    "remedy": error.remedy(),
+                });
+                self.message(&json::message("error", fields));
+            }
+        }
+    }
+
+    /// Why the command did not end with 0: the last line.
+    pub(crate) fn exit_error(&self, error: &Error) {
+        match self.form {
+            Form::Text => self.aside(&self.line_of(error)),
+            Form::Json => self.message(&json::exit_error(error)),
+        }
+        self.flush();
+    }
+
+    /// `lifeboat: WHAT: WHY. REMEDY`, and with `-v` the causes.
+    fn line_of(&self, error: &Error) -> String {
+        let mut line = format!("lifeboat: {}", text::shown(error.to_string().as_bytes()));
+        if let Some(remedy) = error.remedy() {
+            line += &format!(". {}", text::shown(remedy.as_bytes()));
+        }
+        let mut cause = error.source().filter(|_| self.verbosity > 0);
+        while let Some(error) = cause {
+            line += &format!("\n  because: {}", text::shown(error.to_string().as_bytes()));
+            cause = error.source();
+        }
+        line
+    }
+
+    /// How wide lines may be; `None` where nobody looks at a terminal.
+    pub(crate) fn width(&self) -> Option<usize> {
+        if !io::stdout().is_terminal() {
+            return None;
+        }
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+        (size.ws_col > 0).then_some(usize::from(size.ws_col))
+    }
+
+    /// Ends the output.
+    ///
+    /// # Errors
+    /// Something could not be written, except to a pipe that was closed.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.flush();
+        let failed = self.standard.lock().unwrap_or_else(PoisonError::into_inner).failed.take();
+        failed.map_or(Ok(()), |error| {
+            Err(Error::new(ErrorKind::Failed, "could not write to standard output")
+                .with_remedy("Look whether its disk is full")
+                .with_source(error))
+        })
+    }
+}
+
+impl Standard {
+    fn note(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
+            Err(error) => self.failed = Some(error),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What people and machines read: sizes, times, tables, JSON. Nothing here prints; nothing asks the system
+//! for the time, the time zone or the width of the terminal.
+
+pub mod exit;
+pub mod json;
+pub mod progress;
+pub mod size;
+pub mod table;
+pub mod text;
+pub mod time;
