@@ -266,7 +266,8 @@ impl Store {
                 (Err(failure), _) => return Err(failure.into_error(self)),
             }
         }
-        Err(Error::new(ErrorKind::Failed, format!("{name} was accepted by {} and is not there", self.0.text))
+        let text = format!("{} took {name} or has it, so it says, but it is not there", self.0.text);
+        Err(Error::new(ErrorKind::Failed, text)
             .with_remedy("The storage does not keep what it is given: do not use it for backups"))
     }
 
