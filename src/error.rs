@@ -115,6 +115,25 @@ impl Error {
         self.kind
     }
 
+    /// Whether the system said that nothing more can be written: the disk is full or read-only, or no more
+    /// files can be open.
+    #[must_use]
+    pub fn is_of_the_whole_disk(&self) -> bool {
+        use rustix::io::Errno;
+        let whole = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE];
+        let mut cause: Option<&(dyn error::Error + 'static)> = error::Error::source(self);
+        while let Some(error) = cause {
+            let code = error.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
+            let code = code
+                .or_else(|| error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error));
+            if code.is_some_and(|code| whole.iter().any(|errno| errno.raw_os_error() == code)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// What the user can do next, where something helps.
     #[must_use]
     pub fn remedy(&self) -> Option<&str> {

@@ -34,6 +34,12 @@ pub const PATH_BYTES_MAX: usize = 64 << 10;
 pub const TREE_LEVELS_MAX: u8 = 16;
 /// Most key slots that a passphrase is tried on.
 pub const SLOTS_TRIED_MAX: usize = 8;
+/// Most records that a revocation leaves valid: half of the largest registry.
+pub const REVOKED_RECORDS_MAX: usize = RECORD_BYTES_MAX / 2 / 34;
+/// Longest label of an identity or name of a domain, in bytes.
+pub const LABEL_BYTES_MAX: usize = 64;
+/// Longest reason in a record, in bytes.
+pub const REASON_BYTES_MAX: usize = 1024;
 
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);

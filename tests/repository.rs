@@ -12,7 +12,10 @@ use lifeboat::{
     compress::{Compression, Decompressor},
     crypto::RootSecret,
     error::{ErrorKind, Result},
-    filesystem::names::{Ownership, OwnershipPolicy},
+    filesystem::{
+        names::{Ownership, OwnershipPolicy},
+        select::Selection,
+    },
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         pack::{Frame, PackKind},
@@ -23,7 +26,11 @@ use lifeboat::{
         ingest::{Frames, Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
         tree::Tree as DiskTree,
     },
-    ops::restore,
+    ops::{
+        check::{self, CheckOptions, Depth, Subset},
+        restore::{self, RestoreOptions},
+        verify::{self, Difference, Owners, VerifyOptions},
+    },
     repository::{
         InitOptions, Repository,
         index::Found,
@@ -304,6 +311,15 @@ fn backup_options() -> BackupOptions {
     }
 }
 
+fn restore_options(workers: usize) -> RestoreOptions {
+    RestoreOptions {
+        ownership: Ownership::new(OwnershipPolicy::ByName),
+        subpath: Vec::new(),
+        selection: Selection::new(&[], &[]).unwrap(),
+        workers,
+    }
+}
+
 fn objects(store: &Store) -> Vec<String> {
     store.list(&Prefix::all()).unwrap().into_iter().map(|listed| listed.name).collect()
 }
@@ -409,8 +425,7 @@ fn a_tree_on_disk_comes_back_identical() {
         let done = backup::run(&repository, &mut tree, &backup_options()).unwrap();
         assert_eq!(done.record.unreadable, 0);
         let (snapshots, _) = repository.snapshots().unwrap();
-        let ownership = Ownership::new(OwnershipPolicy::ByName);
-        let restored = restore::run(&repository, &snapshots[0], target.path(), &ownership).unwrap();
+        let restored = restore::run(&repository, &snapshots[0], target.path(), &restore_options(3)).unwrap();
         assert!(restored.failed.is_empty(), "{:?}", restored.failed);
         let copy = target.path().join(source.path().strip_prefix("/").unwrap());
         let mut diff = std::process::Command::new("diff");
@@ -427,4 +442,97 @@ fn a_tree_on_disk_comes_back_identical() {
         }
         assert_eq!(status(&copy.join("a-b")).ino(), status(&copy.join("a/second-name")).ino());
     });
+}
+
+#[test]
+fn check_is_clean_when_all_is_well_and_names_what_damage_hurts() {
+    let store = memory();
+    let root = RootSecret::generate().unwrap();
+    Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+    let repository = open(&store, &passphrase("right")).unwrap();
+    backup::run(&repository, &mut tree(3000), &backup_options()).unwrap();
+    backup::run(&repository, &mut tree(3001), &backup_options()).unwrap();
+    let look = |depth| check::run(&repository, CheckOptions { depth, workers: 2 }).unwrap();
+    let clean = look(Depth::Data(Subset::All));
+    assert_eq!(clean.problems, []);
+    assert_eq!((clean.snapshots, clean.packs, clean.packs_read), (2, 4, 4));
+    assert!(clean.nodes > 20 && clean.attested == 4, "{clean:?}");
+    assert_eq!(check::without_keys::run(&store, Subset::All).unwrap().problems, []);
+
+    // One byte in the middle of a frame of the first data pack.
+    let name = objects(&store).into_iter().filter(|name| name.contains("/packs/d/"));
+    let name =
+        name.max_by_key(|name| store.head(&Name::parse(name).unwrap()).unwrap().unwrap().size).unwrap();
+    let name = Name::parse(&name).unwrap();
+    let good = store.read(&name, 1 << 24).unwrap();
+    let mut bad = good.to_vec();
+    bad[3000] ^= 1;
+    store.delete(&name).unwrap();
+    store.create(&name, bad.into()).unwrap();
+    assert_eq!(look(Depth::Structure).problems, [], "structure alone does not read data");
+    let damaged = look(Depth::Data(Subset::All));
+    assert!(damaged.problems_found >= 2, "{:?}", damaged.problems);
+    let hurts: Vec<&String> = damaged.problems.iter().flat_map(|problem| &problem.hurts).collect();
+    assert!(hurts.iter().any(|hurt| hurt.contains("/srv/")), "{:?}", damaged.problems);
+    let keyless = check::without_keys::run(&store, Subset::All).unwrap();
+    assert_eq!(keyless.problems.len(), 1);
+    assert_eq!(keyless.problems[0].object, name.as_str());
+
+    // The pack is gone altogether: structure sees it and names paths.
+    store.delete(&name).unwrap();
+    let missing = look(Depth::Structure);
+    assert!(missing.problems.iter().any(|problem| problem.hurts[0].contains("/srv/")), "{missing:?}");
+}
+
+#[test]
+fn verify_tells_exactly_what_differs() {
+    let store = memory();
+    let root = RootSecret::generate().unwrap();
+    Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+    let repository = open(&store, &passphrase("right")).unwrap();
+    let source = tempfile::tempdir().unwrap();
+    let at = |path: &str| source.path().join(path);
+    let put = |path: &str, bytes: &[u8]| {
+        std::io::Write::write_all(&mut std::fs::File::create(at(path)).unwrap(), bytes).unwrap();
+    };
+    std::fs::create_dir(at("d")).unwrap();
+    put("d/same", b"same");
+    put("big", &noise(9, 3_000_000));
+    put("gone", b"gone");
+    std::os::unix::fs::symlink("x", at("link")).unwrap();
+    let mut tree = DiskTree { sources: vec![source.path().to_owned()], filter: Default::default() };
+    backup::run(&repository, &mut tree, &backup_options()).unwrap();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let options = VerifyOptions {
+        subpath: Vec::new(),
+        selection: Selection::new(&[], &[]).unwrap(),
+        owners: Owners::Compare,
+    };
+    let look = || verify::run(&repository, &snapshots[0], std::path::Path::new("/"), &options).unwrap();
+    let same = look();
+    assert_eq!((same.differing, same.files), (0, 3), "{:?}", same.differences);
+
+    let mut bytes = noise(9, 3_000_000);
+    bytes[2_999_999] ^= 1;
+    put("big", &bytes);
+    std::fs::remove_file(at("gone")).unwrap();
+    std::fs::remove_file(at("link")).unwrap();
+    std::os::unix::fs::symlink("y", at("link")).unwrap();
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(at("d/same"), permissions).unwrap();
+    let differs = look();
+    let of = |name: &str| -> Vec<&Difference> {
+        let named = differs.differences.iter().filter(|(path, _)| path.ends_with(name.as_bytes()));
+        named.map(|(_, difference)| difference).collect()
+    };
+    assert_eq!(of("gone"), [&Difference::Missing]);
+    assert_eq!(of("d/same"), [&Difference::Mode(0o600)]);
+    assert_eq!(of("/link")[0], &Difference::LinkTarget(b"y".to_vec()));
+    let content = of("/big");
+    assert!(
+        matches!(content[0], Difference::Content(ranges)
+            if ranges.len() == 1 && ranges[0].end == 3_000_000 && ranges[0].start >= 1_900_000),
+        "{content:?}"
+    );
+    assert_eq!((differs.files, differs.differing), (0, 5), "the folder was touched too");
 }

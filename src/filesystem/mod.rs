@@ -3,9 +3,11 @@
 
 pub mod capture;
 pub mod durable;
+pub mod existing;
 pub mod names;
 pub mod read;
 pub mod restore;
+pub mod select;
 pub mod walk;
 
 use std::{

@@ -11,7 +11,10 @@ use std::{
         unix::fs::DirBuilderExt,
     },
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::{
@@ -40,6 +43,9 @@ const DAMAGED_TRIES: u32 = 1000;
 
 /// Metadata that could not be set, one sentence each, without the path.
 pub type Notes = Vec<String>;
+
+/// A handle of a folder in the target.
+pub type Folder = Arc<OwnedFd>;
 
 /// The folder that a tree is restored into.
 #[derive(Debug)]
@@ -153,8 +159,7 @@ impl Target {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         let pending = Pending { dir: Arc::clone(dir), temporary, placed: false };
-        ftruncate(&fd, size).map_err(failed)?;
-        Ok(NewFile { fd, name, size, pending })
+        Ok(NewFile { fd, name, size, written: AtomicU64::new(0), pending })
     }
 
     /// Makes the symbolic link that `metadata` describes.
@@ -337,6 +342,8 @@ pub struct NewFile {
     fd: OwnedFd,
     name: CString,
     size: u64,
+    /// Where what was written ends.
+    written: AtomicU64,
     pending: Pending,
 }
 
@@ -350,6 +357,7 @@ impl NewFile {
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
             return Err(Error::damaged(shown(self.name.to_bytes()), "its content is longer than its size"));
         }
+        self.written.fetch_max(offset.saturating_add(length), Ordering::Relaxed);
         while !bytes.is_empty() {
             match pwrite(&self.fd, bytes, offset) {
                 Ok(0) => return Err(system_error("write", shown(self.name.to_bytes()), Errno::IO)),
@@ -369,9 +377,19 @@ impl NewFile {
     /// # Errors
     /// A folder that is not empty has its name.
     pub fn finish(mut self, metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
+        self.extend()?;
         let notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
         self.pending.place(&self.name)?;
         Ok(notes)
+    }
+
+    /// Gives the file its size, where nothing was written at its end.
+    fn extend(&self) -> Result<()> {
+        if self.written.load(Ordering::Relaxed) >= self.size {
+            return Ok(());
+        }
+        ftruncate(&self.fd, self.size)
+            .map_err(|errno| system_error("make room for", shown(self.name.to_bytes()), errno))
     }
 
     /// Names the file `NAME.damaged`, readable for its owner only, and writes the ranges of bytes
@@ -380,6 +398,7 @@ impl NewFile {
     /// # Errors
     /// Neither can be written.
     pub fn finish_damaged(mut self, bad: &[Range<u64>]) -> Result<Vec<u8>> {
+        self.extend()?;
         for number in 1..=DAMAGED_TRIES {
             let suffix = if number == 1 { ".damaged".into() } else { format!(".damaged-{number}") };
             let name = with_suffix(self.name.to_bytes(), &suffix, ".txt".len());
@@ -488,7 +507,12 @@ impl Handle<'_> {
 fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
     let mut notes = Notes::new();
     let owner = ownership.resolve(metadata);
-    if let Some((uid, gid)) = owner {
+    let before = capture::status(handle.fd(), c"");
+    let same = |(uid, gid): (u32, u32)| {
+        before.as_ref().is_ok_and(|status| status.stx_uid == uid && status.stx_gid == gid)
+    };
+    let changed = owner.filter(|owner| !same(*owner));
+    if let Some((uid, gid)) = changed {
         let mut done = handle.set_owner(user(uid), group(gid));
         if done.is_err() && handle.set_owner(None, group(gid)).is_ok() {
             // Whoever is not root may still give it to a group of theirs.
@@ -498,7 +522,7 @@ fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership)
     }
     let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
     let mut mode = metadata.mode & 0o7777;
-    match capture::status(handle.fd(), c"") {
+    match if changed.is_some() { capture::status(handle.fd(), c"") } else { before } {
         Ok(status) => {
             // A program that runs as its owner must not run as another one.
             let lost = if status.stx_uid == uid { 0 } else { 0o4000 }

@@ -1,5 +1,5 @@
 //! The envelope of every record: sealed, and signed outside the seal, so that a host without the keys
-//! can check who wrote it. Layout (bytes): magic 4, version 1, suite 1, kind 1, sealing 1, author 16,
+//! can check who wrote it. Layout (bytes): magic 4, version 1, suite 1, kind 1, sealing 1, author's key 32,
 //! sequence 8, epoch 4, salt 32, encapsulation 1120 (public sealing only), commitment 32, length of the
 //! ciphertext 4, ciphertext, signature 64.
 
@@ -20,6 +20,7 @@ use crate::{
 const MAGIC: [u8; 4] = *b"LFBT";
 const VERSION: u8 = 1;
 const SUITE: u8 = 1;
+const AUTHOR_LEN: usize = 32;
 const SYMMETRIC: u8 = 1;
 const PUBLIC: u8 = 2;
 const CONTEXT: &[u8] = b"lifeboat v1 record";
@@ -52,7 +53,8 @@ pub enum RecordKind {
     Evidence = 11,
 }
 
-/// Where a record belongs and who wrote it. Repository and domain are signed and authenticated, not stored.
+/// Where a record belongs and who wrote it. The author's whole verifying key is stored: so a host without
+/// the registry can check the signature, and a lost registry can be rebuilt. Repository and domain are signed and authenticated, not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnvelopeHeader {
     /// What it is.
@@ -103,6 +105,10 @@ pub fn seal(
     plain: &[u8],
 ) -> Result<Vec<u8>> {
     let EnvelopeHeader { kind, repository, domain, author, sequence, epoch } = header;
+    let verifying = signer.verifying_key();
+    if verifying.identity() != *author {
+        return Err(Error::new(ErrorKind::Failed, "a record must be signed by its author"));
+    }
     let place = place(repository, domain);
     let mut salt = [0; 32];
     getrandom::fill(&mut salt)
@@ -114,7 +120,7 @@ pub fn seal(
         Sealer::Symmetric(_) => SYMMETRIC,
         Sealer::Public(_) => PUBLIC,
     });
-    out.raw(author.as_bytes());
+    out.raw(&verifying.to_bytes());
     out.raw(&sequence.to_le_bytes());
     out.u32(*epoch);
     out.raw(&salt);
@@ -146,7 +152,7 @@ pub struct Envelope<'a> {
     place: Vec<u8>,
     prefix: &'a [u8],
     signed: &'a [u8],
-    author: IdentityId,
+    author: VerifyingKey,
     sequence: u64,
     epoch: u32,
     encapsulation: Option<Box<Encapsulation>>,
@@ -174,11 +180,11 @@ impl<'a> Envelope<'a> {
             return Err(reader.damaged(&format!("it is not of the kind {kind:?}")));
         }
         let sealing = reader.u8()?;
-        let author = IdentityId::new(reader.array()?);
+        let author = VerifyingKey::from_bytes(&reader.array()?)?;
         let sequence = u64::from_le_bytes(reader.array()?);
         let epoch = reader.u32()?;
         reader.array::<32>()?;
-        let prefix_length = 8 + IdentityId::LEN + 8 + 4 + 32;
+        let prefix_length = 8 + AUTHOR_LEN + 8 + 4 + 32;
         let encapsulation = match sealing {
             SYMMETRIC => None,
             PUBLIC => Some(Box::new(reader.array::<ENCAPSULATION_LEN>()?)),
@@ -211,8 +217,14 @@ impl<'a> Envelope<'a> {
 
     /// Who claims to have written it.
     #[must_use]
-    pub const fn author(&self) -> IdentityId {
-        self.author
+    pub fn author(&self) -> IdentityId {
+        self.author.identity()
+    }
+
+    /// The key of who claims to have written it: whether that counts, the registry says.
+    #[must_use]
+    pub const fn author_key(&self) -> &VerifyingKey {
+        &self.author
     }
 
     /// Its number in a chain.
@@ -232,7 +244,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// `Damaged` when it is not that of `key`, or when `key` is not the author's.
     pub fn verify(&self, key: &VerifyingKey) -> Result<()> {
-        if key.identity() != self.author {
+        if key.to_bytes() != self.author.to_bytes() {
             return Err(Error::damaged("a record", "it was signed by somebody else than its author"));
         }
         key.verify(&[&self.place[..], self.signed].concat(), &self.signature)

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::role::Role;
+use super::{envelope::Envelope, role::Role};
 use crate::{
     chunk::ChunkSizes,
     clock::Timestamp,
@@ -37,6 +37,12 @@ pub struct Registry {
     /// Identities that count no longer.
     #[n(6)]
     pub revocations: Vec<Revocation>,
+    /// The commit window in seconds: here it is signed, in `config` anyone can read it.
+    #[n(7)]
+    pub commit_window_seconds: u64,
+    /// The smallest grace in seconds.
+    #[n(8)]
+    pub minimum_grace_seconds: u64,
 }
 
 /// Features that a program must know.
@@ -98,6 +104,15 @@ impl Domain {
         Self { id, name, chunk_min: min, chunk_average: average, chunk_max: max }
     }
 
+    /// Whether a chunker can have its parameters.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let Self { chunk_min, chunk_average, chunk_max, .. } = self;
+        let even = [chunk_min, chunk_average, chunk_max].iter().all(|size| size.is_multiple_of(2));
+        let ordered = 64 <= *chunk_min && chunk_min < chunk_average && chunk_average < chunk_max;
+        even && ordered && *chunk_max as usize <= limits::CHUNK_BYTES_MAX
+    }
+
     /// The parameters of its chunker.
     #[must_use]
     pub const fn chunk_sizes(&self) -> ChunkSizes {
@@ -142,22 +157,26 @@ impl Certificate {
     }
 }
 
-/// An identity that counts no longer, and the last that it left valid.
+/// An identity that counts no longer, and what it left valid: nothing else that it signed counts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Revocation {
     /// The identity.
     #[n(0)]
     pub identity: IdentityId,
-    /// The last good number of its chain.
+    /// The last good number of its chain; 0 when no snapshot of it counts.
     #[n(1)]
     pub last_sequence: u64,
-    /// The snapshot with that number.
+    /// The snapshots with that number: one, or several if the identity was shared.
     #[n(2)]
-    pub last_id: Option<ObjectId>,
+    pub last: Vec<ObjectId>,
     /// When, by the owner's clock.
     #[n(3)]
     pub time: Timestamp,
+    /// Its index objects and other records that still count. A list and not a time: nobody's clock is
+    /// trusted, and what is missing here was written by whoever holds the key now.
+    #[n(4)]
+    pub records: Vec<ObjectId>,
 }
 
 impl<C> Encode<C> for Role {
@@ -192,19 +211,102 @@ impl Registry {
         let damaged = |why: &str| Error::damaged("the registry", why);
         let registry: Self = minicbor::decode(bytes)
             .map_err(|e| damaged("it is not a valid map").with_source(e.to_string()))?;
+        let Self { domains, certificates, revocations, .. } = &registry;
+        let distinct = unique(domains.iter().map(|domain| domain.id))
+            && unique(certificates.iter().map(|certificate| certificate.identity))
+            && unique(revocations.iter().map(|revocation| revocation.identity));
+        if !distinct {
+            return Err(damaged("it states something twice"));
+        }
+        if revocations.iter().any(|revocation| revocation.records.len() > limits::REVOKED_RECORDS_MAX) {
+            return Err(damaged("a revocation lists more records than any may"));
+        }
+        let window = registry.commit_window_seconds;
+        if window == 0 || registry.minimum_grace_seconds / 4 < window {
+            return Err(damaged("its grace is less than four commit windows"));
+        }
         for certificate in &registry.certificates {
             if certificate.key()?.identity() != certificate.identity {
                 return Err(damaged("a certificate names another identity than its key"));
             }
         }
-        for Domain { chunk_min, chunk_average, chunk_max, .. } in &registry.domains {
-            let even = [chunk_min, chunk_average, chunk_max].iter().all(|size| size.is_multiple_of(2));
-            let ordered = 64 <= *chunk_min && chunk_min < chunk_average && chunk_average < chunk_max;
-            if !even || !ordered || *chunk_max as usize > limits::CHUNK_BYTES_MAX {
-                return Err(damaged("the chunk sizes of a domain are impossible"));
-            }
+        if !registry.domains.iter().all(Domain::is_possible) {
+            return Err(damaged("the chunk sizes of a domain are impossible"));
         }
         Ok(registry)
+    }
+
+    /// The certificate of an identity.
+    #[must_use]
+    pub fn certificate(&self, identity: &IdentityId) -> Option<&Certificate> {
+        self.certificates.iter().find(|certificate| certificate.identity == *identity)
+    }
+
+    /// The revocation of an identity.
+    #[must_use]
+    pub fn revocation(&self, identity: &IdentityId) -> Option<&Revocation> {
+        self.revocations.iter().find(|revocation| revocation.identity == *identity)
+    }
+
+    /// A domain.
+    #[must_use]
+    pub fn domain(&self, id: &DomainId) -> Option<&Domain> {
+        self.domains.iter().find(|domain| domain.id == *id)
+    }
+
+    /// Checks who signed an object of a domain, and gives the role. Whether the object counts is another
+    /// question: the identity may have been revoked.
+    ///
+    /// # Errors
+    /// `Damaged` when nobody who is certified for this domain signed it.
+    pub fn verify_author(&self, envelope: &Envelope<'_>, domain: &DomainId) -> Result<Role> {
+        let author = envelope.author();
+        let certificate = self
+            .certificate(&author)
+            .filter(|known| known.role != Role::Backup || known.domain == Some(*domain))
+            .ok_or_else(|| {
+                Error::damaged("a signed object", format!("{author} is not certified for its domain"))
+            })?;
+        envelope.verify(&certificate.key()?)?;
+        Ok(certificate.role)
+    }
+
+    /// Whether a snapshot with a good signature counts: always, unless its identity was revoked and this
+    /// is not among what the revocation left valid.
+    #[must_use]
+    pub fn snapshot_counts(&self, identity: &IdentityId, sequence: u64, id: &ObjectId) -> bool {
+        self.revocation(identity).is_none_or(|revocation| {
+            sequence < revocation.last_sequence
+                || sequence == revocation.last_sequence && revocation.last.contains(id)
+        })
+    }
+
+    /// Whether an index object or another record with a good signature counts.
+    #[must_use]
+    pub fn record_counts(&self, identity: &IdentityId, id: &ObjectId) -> bool {
+        self.revocation(identity).is_none_or(|revocation| revocation.records.contains(id))
+    }
+
+    /// Adds what another registry states and this one does not: two owners wrote at the same time. Of two
+    /// revocations of one identity the one that leaves less valid counts.
+    pub fn merge(&mut self, other: Self) {
+        let Self { number, previous: _, features, epochs, domains, certificates, revocations, .. } = other;
+        self.number = self.number.max(number);
+        let Features { read, write, prune } = features;
+        add_new(&mut self.features.read, read, |a, b| a == b);
+        add_new(&mut self.features.write, write, |a, b| a == b);
+        add_new(&mut self.features.prune, prune, |a, b| a == b);
+        add_new(&mut self.epochs, epochs, |a, b| a.number == b.number);
+        add_new(&mut self.domains, domains, |a, b| a.id == b.id);
+        add_new(&mut self.certificates, certificates, |a, b| a.identity == b.identity);
+        for theirs in revocations {
+            let left = |revocation: &Revocation| (revocation.last_sequence, revocation.records.len());
+            match self.revocations.iter_mut().find(|ours| ours.identity == theirs.identity) {
+                Some(ours) if left(&theirs) < left(ours) => *ours = theirs,
+                Some(_) => {}
+                None => self.revocations.push(theirs),
+            }
+        }
     }
 
     /// # Errors
@@ -217,6 +319,19 @@ impl Registry {
                 Err(Error::new(ErrorKind::Failed, format!("the repository uses the feature `{feature}`"))
                     .with_remedy("This program does not know it: install a newer one"))
             }
+        }
+    }
+}
+
+fn unique<T: Eq + std::hash::Hash>(items: impl Iterator<Item = T>) -> bool {
+    let mut seen = std::collections::HashSet::new();
+    items.into_iter().all(|item| seen.insert(item))
+}
+
+fn add_new<T>(ours: &mut Vec<T>, theirs: Vec<T>, same: impl Fn(&T, &T) -> bool) {
+    for item in theirs {
+        if !ours.iter().any(|known| same(known, &item)) {
+            ours.push(item);
         }
     }
 }

@@ -80,7 +80,7 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// What the owner holds: the root.
+    /// What the first owner holds, whom the recovery words open: the root.
     #[must_use]
     pub fn owner(root: &RootSecret) -> Self {
         let mut secrets = Self::common(root, Role::Owner, &root.owner_identity());
@@ -110,10 +110,12 @@ impl Secrets {
     /// # Errors
     /// No randomness.
     pub fn for_role(root: &RootSecret, role: Role, domain: Option<DomainId>, epochs: &[u32]) -> Result<Self> {
-        if role == Role::Owner {
-            return Ok(Self::owner(root));
-        }
         let mut secrets = Self::common(root, role, &SigningKey::generate()?);
+        if role == Role::Owner {
+            // Another owner has a chain of its own; the words always open the first one.
+            secrets.root = Some(Key(*root.as_bytes()));
+            return Ok(secrets);
+        }
         if role == Role::Backup {
             secrets.domain = domain.map(|id| {
                 let chunk = root.chunk_root().domain(&id);

@@ -97,10 +97,12 @@ impl Repository {
         let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
         let name = Name::snapshot(domain, &self.identity(), sequence, &id);
         let window = Duration::from_secs(self.config.commit_window_seconds);
-        if self.clock.elapsed().saturating_sub(view_begun) >= window {
+        let left = window.saturating_sub(self.clock.elapsed().saturating_sub(view_begun));
+        if left.is_zero() {
             return Ok(None);
         }
-        self.store.create(&name, Bytes::from(sealed))?;
+        self.store.create_soon(&name, Bytes::from(sealed), left)?;
+        self.memory.saw_head(domain, &self.identity(), (sequence, id));
         Ok(Some((name, id)))
     }
 

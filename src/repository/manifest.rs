@@ -346,6 +346,7 @@ pub struct ManifestCursor<'a> {
     pending: Vec<(u8, std::vec::IntoIter<Child>)>,
     leaf: std::vec::IntoIter<Entry>,
     last: Vec<u8>,
+    start: Vec<u8>,
     /// Gives each node that is read to whoever accounts for it.
     pub nodes_read: u64,
 }
@@ -362,10 +363,29 @@ impl<'a> ManifestCursor<'a> {
     pub fn new(source: &'a dyn NodeSource, root: BlobId) -> Self {
         let child = Child { first: Vec::new(), id: root, entries: 0, bytes: 0 };
         let pending = vec![(limits::TREE_LEVELS_MAX + 1, vec![child].into_iter())];
-        Self { source, pending, leaf: Vec::new().into_iter(), last: Vec::new(), nodes_read: 0 }
+        Self {
+            source,
+            pending,
+            leaf: Vec::new().into_iter(),
+            last: Vec::new(),
+            start: Vec::new(),
+            nodes_read: 0,
+        }
     }
 
-    /// The next entry, `None` at the end.
+    /// At the first entry that is not before `path`; nodes that only hold earlier ones are not read.
+    #[must_use]
+    pub fn from(source: &'a dyn NodeSource, root: BlobId, path: &[u8]) -> Self {
+        Self { start: path.to_vec(), ..Self::new(source, root) }
+    }
+
+    /// The path of the entry that was given last, for people.
+    #[must_use]
+    pub fn last_path(&self) -> String {
+        String::from_utf8_lossy(&self.last).into_owned()
+    }
+
+    /// The next entry, `None` at the end. After an error it goes on behind the node that was at fault.
     ///
     /// # Errors
     /// A node is missing or damaged, or its paths are out of order.
@@ -376,6 +396,12 @@ impl<'a> ManifestCursor<'a> {
                     return Err(Error::damaged("a manifest", "its paths are out of order"));
                 }
                 self.last.clone_from(&entry.path);
+                if !self.start.is_empty() {
+                    if compare_paths(&entry.path, &self.start).is_lt() {
+                        continue;
+                    }
+                    self.start.clear();
+                }
                 return Ok(Some(entry));
             }
             let Some((above, children)) = self.pending.last_mut() else { return Ok(None) };
@@ -384,6 +410,12 @@ impl<'a> ManifestCursor<'a> {
                 self.pending.pop();
                 continue;
             };
+            let next = children.as_slice().first();
+            if !self.start.is_empty()
+                && next.is_some_and(|next| compare_paths(&next.first, &self.start).is_le())
+            {
+                continue;
+            }
             self.nodes_read += 1;
             match self.source.node(&child.id)? {
                 Node::Leaf(entries) => self.leaf = entries.into_iter(),
@@ -394,4 +426,25 @@ impl<'a> ManifestCursor<'a> {
             }
         }
     }
+}
+
+/// Gives every entry at and below `path` (no leading slash; empty for all) in order.
+///
+/// # Errors
+/// A node is missing or damaged; what `each` says.
+pub fn for_each_entry(
+    source: &dyn NodeSource,
+    root: BlobId,
+    path: &[u8],
+    each: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<()> {
+    let mut cursor = ManifestCursor::from(source, root, path);
+    while let Some(entry) = cursor.next_entry()? {
+        let below = entry.path.strip_prefix(path);
+        if !below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.first() == Some(&b'/')) {
+            break;
+        }
+        each(entry)?;
+    }
+    Ok(())
 }

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use self::{
     cache::Cache,
     index::Segments,
+    memory::Memory,
+    registry::Newest,
     section::{OpenSections, Place},
 };
 use crate::{
@@ -15,23 +17,26 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         config::Config,
-        envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
-        registry::{Certificate, Domain, Epoch, Registry},
+        envelope::Envelope,
+        registry::Registry,
         role::Role,
         secrets::Secrets,
         slot::{KdfParameters, Slot},
     },
-    id::{DomainId, IdentityId, ObjectId},
+    id::{DomainId, IdentityId},
     limits,
-    store::{Name, Parsed, Prefix, Store},
+    store::{Name, Store},
 };
 
 pub mod cache;
 pub mod commit;
 pub mod index;
 pub mod manifest;
+pub mod memory;
 pub mod pack_writer;
 pub mod reader;
+pub mod records;
+pub mod registry;
 pub mod section;
 pub mod snapshots;
 pub mod unlock;
@@ -78,6 +83,7 @@ pub struct Repository {
     pub segments: Segments,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    memory: Memory,
     secrets: Secrets,
     signer: SigningKey,
     sections: OpenSections,
@@ -91,51 +97,6 @@ impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Repository").field("id", &self.config.repository_id).finish_non_exhaustive()
     }
-}
-
-/// Seals and signs a registry and gives its name with it.
-fn seal_registry(root: &RootSecret, registry: &Registry) -> Result<(Name, Bytes)> {
-    let header = EnvelopeHeader {
-        kind: RecordKind::Registry,
-        repository: root.repository_id(),
-        domain: DomainId::new([0; 8]),
-        author: root.signing_key().identity(),
-        sequence: registry.number,
-        epoch: 0,
-    };
-    let key = root.registry_key();
-    let sealer = Sealer::Symmetric(key.as_bytes());
-    let sealed = envelope::seal(&header, &sealer, &root.signing_key(), &registry.encode())?;
-    let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
-    Ok((Name::registry(registry.number, &id), Bytes::from(sealed)))
-}
-
-fn first_registry(root: &RootSecret, clock: &dyn Clock) -> Result<Registry> {
-    let owner = root.owner_identity();
-    let domain = Domain::new(DomainId::new(random()?), "main".to_owned());
-    let epoch = Epoch {
-        number: 1,
-        data: root.data_seed(1).public_key().to_bytes(),
-        metadata: root.metadata_seed(1).public_key().to_bytes(),
-    };
-    let certificate = Certificate {
-        identity: owner.identity(),
-        verifying_key: owner.verifying_key().to_bytes(),
-        role: Role::Owner,
-        label: "owner".to_owned(),
-        domain: Some(domain.id),
-        shared: true,
-        created: clock.now(),
-    };
-    Ok(Registry {
-        number: 1,
-        previous: None,
-        features: Default::default(),
-        epochs: vec![epoch],
-        domains: vec![domain],
-        certificates: vec![certificate],
-        revocations: Vec::new(),
-    })
 }
 
 impl Repository {
@@ -164,7 +125,8 @@ impl Repository {
         let secrets = Secrets::owner(root);
         let slot = Slot::seal_passphrase(&secrets, passphrase, KdfParameters::default())?;
         store.create(&Name::slot(&slot.name()), Bytes::from(slot.encode()))?;
-        let (name, sealed) = seal_registry(root, &first_registry(root, clock)?)?;
+        let (name, _, sealed) =
+            registry::seal_registry(root, &registry::first_registry(root, options, clock)?)?;
         store.create(&name, sealed)?;
         let config = Config {
             format: 1,
@@ -215,9 +177,12 @@ impl Repository {
                 "Check the address; if it is right, the config was replaced: `key recover --config`",
             ));
         }
-        let registry = read_registry(&store, &config, &secrets)?;
+        let Newest { registry, heads } = registry::newest(&store, &config, &secrets)?;
         registry.check_features()?;
+        check_standing(&registry, &secrets, &config)?;
         let cache = Cache::open(cache, &config.repository_id);
+        let memory = Memory::open(cache.folder());
+        memory.check_registry(registry.number, &heads)?;
         let segments = Segments::new(cache.folder());
         let signer = secrets.signing_key();
         let newest = registry.epochs.iter().max_by_key(|epoch| epoch.number);
@@ -234,6 +199,7 @@ impl Repository {
             registry,
             cache,
             segments,
+            memory,
             clock,
             secrets,
             signer,
@@ -327,6 +293,12 @@ impl Repository {
         !self.metadata_keys.is_empty()
     }
 
+    /// Whether file contents can be read.
+    #[must_use]
+    pub const fn reads_data(&self) -> bool {
+        !self.data_keys.is_empty()
+    }
+
     /// What new snapshots and manifests are sealed to.
     ///
     /// # Errors
@@ -350,44 +322,30 @@ impl Repository {
     /// # Errors
     /// `Damaged` when nobody whom the registry certifies for this domain signed it.
     pub fn verify_author(&self, envelope: &Envelope<'_>, domain: &DomainId) -> Result<Role> {
-        let author = envelope.author();
-        let certificate = self.registry.certificates.iter().find(|known| known.identity == author);
-        let certificate = certificate
-            .filter(|known| known.role != Role::Backup || known.domain == Some(*domain))
-            .ok_or_else(|| {
-                Error::damaged("a signed object", format!("{author} is not certified for its domain"))
-            })?;
-        envelope.verify(&certificate.key()?)?;
-        Ok(certificate.role)
+        self.registry.verify_author(envelope, domain)
     }
 }
 
-fn read_registry(store: &Store, config: &Config, secrets: &Secrets) -> Result<Registry> {
-    let mut newest: Option<(u64, Name, ObjectId)> = None;
-    for listed in store.list(&Prefix::registry())? {
-        let Some(name) = Name::parse(&listed.name) else { continue };
-        if let Parsed::Registry { number, id } = name.parsed() {
-            // Of two with one number the lower id counts: whoever lost the race wrote a further one.
-            if newest.as_ref().is_none_or(|(best, _, other)| number > *best || number == *best && id < *other)
-            {
-                newest = Some((number, name, id));
-            }
-        }
+/// What the registry says about whoever unlocked, and about `config`, which nobody signs.
+fn check_standing(registry: &Registry, secrets: &Secrets, config: &Config) -> Result<()> {
+    let me = secrets.identity();
+    let cannot = |why: &str, remedy: &str| {
+        Err(Error::new(ErrorKind::CannotUnlock, format!("{why} (identity {me})")).with_remedy(remedy))
+    };
+    if registry.revocation(&me).is_some() {
+        return cannot("this key was revoked", "Ask the owner for a new one: `lifeboat key add`");
     }
-    let (number, name, _) = newest.ok_or_else(|| {
-        Error::new(ErrorKind::Damaged, format!("the registry of {} is missing", store.location_text()))
-            .with_remedy(
-                "Its objects were deleted: rebuild it with `key recover --config` and the recovery words",
-            )
-    })?;
-    let bytes = store.read(&name, limits::RECORD_BYTES_MAX)?;
-    let none = DomainId::new([0; 8]);
-    let envelope = Envelope::parse(&bytes, RecordKind::Registry, &config.repository_id, &none)?;
-    envelope.verify(&crate::crypto::VerifyingKey::from_bytes(&config.root_public_key)?)?;
-    let plain = envelope.open(&Opener::Symmetric(secrets.registry_key().as_bytes()))?;
-    let registry = Registry::decode(&plain)?;
-    if registry.number != number || envelope.sequence() != number {
-        return Err(Error::damaged(&name, "its number is not the one in its name"));
+    if registry.certificate(&me).is_none_or(|certificate| certificate.role != secrets.role()) {
+        let remedy = "Adding it was interrupted, or the registry was rebuilt: ask the owner for a new one";
+        return cannot("this key is not in the registry", remedy);
     }
-    Ok(registry)
+    let signed = (registry.commit_window_seconds, registry.minimum_grace_seconds);
+    if signed != (config.commit_window_seconds, config.minimum_grace_seconds) {
+        return Err(Error::damaged(
+            "config",
+            "its commit window or grace is not the one that the owner signed",
+        )
+        .with_remedy("Delete `config` and rebuild it with `key recover --config`"));
+    }
+    Ok(())
 }

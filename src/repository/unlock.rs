@@ -65,7 +65,7 @@ impl Repository {
                 let gone = || {
                     cannot(
                         "the key slot of this access key is gone",
-                        "It was revoked: ask the owner for a new one",
+                        "It was revoked or replaced: ask the owner for a new one",
                     )
                 };
                 let slot = read_slot(store, &access.slot);
@@ -96,6 +96,8 @@ impl Repository {
             let slot = match read_slot(store, name) {
                 Ok(slot) if slot.takes_passphrase() => slot,
                 Ok(_) => continue,
+                // Its owner has just changed the passphrase, and the new slot is in the list too.
+                Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => continue,
                 Err(error) if error.kind() == ErrorKind::Damaged => {
                     damaged = Some(error.context(format!("keys/{name}")));
                     continue;

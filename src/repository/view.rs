@@ -1,5 +1,5 @@
-//! What exists now in a domain: read in the order tombstones, index, LIST of packs, so that nothing
-//! that is about to die is taken for alive. (Snapshots are read before it, by whoever needs them.)
+//! What exists now in a domain: read in the order quarantine, tombstones, index, LIST of packs, so that
+//! nothing that is about to die is taken for alive. (Snapshots are read before it, by whoever needs them.)
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,6 +10,7 @@ use std::{
 use super::{
     Repository,
     index::{Index, Standing},
+    records::Found,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -20,7 +21,7 @@ use crate::{
     },
     id::{DomainId, ObjectId, PackId},
     limits,
-    store::{Name, Parsed, Prefix},
+    store::{Folder, Name, Parsed, Prefix},
 };
 
 /// What exists now.
@@ -32,7 +33,7 @@ pub struct View {
     pub begun: Duration,
     /// Packs that LIST shows and no index names, with their sizes.
     pub unindexed: Vec<(PackId, u64)>,
-    /// Index objects that could not be used, and why.
+    /// Index objects and records that do not count, and why.
     pub damaged: Vec<Error>,
 }
 
@@ -43,16 +44,21 @@ impl Repository {
     /// Storage trouble; a tombstone that cannot be read, since ignoring one could lose data.
     pub fn view(&self, domain: &DomainId) -> Result<View> {
         let begun = self.clock.elapsed();
-        let tombstoned = self.tombstoned(domain)?;
-        let damaged = self.load_index(domain)?;
+        let mut damaged = Vec::new();
+        let quarantined = self.quarantined(domain, &mut damaged)?;
+        let tombstoned = self.tombstoned(domain, &quarantined, &mut damaged)?;
+        self.load_index(domain, &quarantined, &mut damaged)?;
         let mut present = HashMap::new();
         for listed in self.store.list(&Prefix::packs(domain))? {
             if let Some(Parsed::Pack { id, .. }) = Name::parse(&listed.name).map(|name| name.parsed()) {
-                present.insert(id, listed.size);
+                // One that is set aside is there for nobody.
+                if !quarantined.contains(&listed.name) {
+                    present.insert(id, listed.size);
+                }
             }
         }
         let indexed = Mutex::new(HashSet::new());
-        let index = self.segments.index(domain, &|id, size| {
+        let mut index = self.segments.index(domain, &|id, size| {
             indexed.lock().unwrap_or_else(PoisonError::into_inner).insert(*id);
             let there = present.get(id) == Some(&u64::from(size));
             match (there, tombstoned.contains(id)) {
@@ -63,24 +69,51 @@ impl Repository {
         });
         let indexed = indexed.into_inner().unwrap_or_else(PoisonError::into_inner);
         present.retain(|id, _| !indexed.contains(id));
+        let attested = self.attested(domain, &index, &mut damaged)?;
+        index.attest(attested);
         Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged })
     }
 
-    /// Packs that a valid tombstone names: signed by a maintain or owner identity.
-    fn tombstoned(&self, domain: &DomainId) -> Result<HashSet<PackId>> {
+    /// A view whose index is known to be intact, so that what it does not list is not there.
+    ///
+    /// # Errors
+    /// As [`Repository::view`]; the local cache is damaged again and again.
+    pub fn view_to_read(&self, domain: &DomainId) -> Result<View> {
+        for _ in 0..2 {
+            let view = self.view(domain)?;
+            if view.index.is_intact() {
+                return Ok(view);
+            }
+        }
+        Err(Error::new(ErrorKind::Failed, "the local cache is damaged as soon as it is written")
+            .with_remedy("Its disk or this machine's memory may be faulty: use --no-cache"))
+    }
+
+    /// Packs that a valid tombstone names: signed by a maintain or owner identity. A damaged one fails the
+    /// view until it is set aside: ignoring it could lose data.
+    fn tombstoned(
+        &self,
+        domain: &DomainId,
+        quarantined: &HashSet<String>,
+        damaged: &mut Vec<Error>,
+    ) -> Result<HashSet<PackId>> {
         let mut dying = HashSet::new();
-        for listed in self.store.list(&Prefix::tombstones(domain))? {
-            let Some(name) = Name::parse(&listed.name) else { continue };
-            let bytes = self.store.read(&name, limits::RECORD_BYTES_MAX)?;
-            let envelope =
-                Envelope::parse(&bytes, RecordKind::Tombstones, &self.config.repository_id, domain)?;
-            let role = self.verify_author(&envelope, domain)?;
-            if !matches!(role, Role::Maintain | Role::Owner) {
+        for (name, record) in self.read_records(domain, Folder::Tombstones)? {
+            if quarantined.contains(name.as_str()) {
                 continue;
             }
-            let plain = envelope.open(&Opener::Symmetric(self.index_key(domain)?.as_bytes()))?;
+            let plain = match record {
+                Found::Counts(plain) => plain,
+                Found::Ignored(error) => {
+                    damaged.push(error);
+                    continue;
+                }
+                Found::Damaged(error) => {
+                    return Err(error.with_remedy("Look at it, then set it aside with `lifeboat repair`"));
+                }
+            };
             if plain.len() % PackId::LEN != 0 {
-                return Err(Error::damaged(&listed.name, "it is not a list of packs"));
+                return Err(Error::damaged(&name, "it is not a list of packs"));
             }
             dying.extend(plain.chunks_exact(PackId::LEN).filter_map(PackId::from_slice));
         }
@@ -88,30 +121,48 @@ impl Repository {
     }
 
     /// Brings the segments up to the index objects that are there. A damaged object never blocks the rest.
-    fn load_index(&self, domain: &DomainId) -> Result<Vec<Error>> {
-        let mut names = HashMap::new();
+    /// What a revoked identity wrote counts as far as its revocation says.
+    fn load_index(
+        &self,
+        domain: &DomainId,
+        quarantined: &HashSet<String>,
+        damaged: &mut Vec<Error>,
+    ) -> Result<()> {
+        let mut names: HashMap<ObjectId, Vec<Name>> = HashMap::new();
         for listed in self.store.list(&Prefix::index(domain))? {
             let Some(name) = Name::parse(&listed.name) else { continue };
-            if let Parsed::Index { id, .. } = name.parsed() {
-                names.insert(id, name);
+            let Parsed::Index { writer, id, .. } = name.parsed() else { continue };
+            if quarantined.contains(&listed.name) {
+                continue;
+            }
+            if self.registry.record_counts(&writer, &id) {
+                // Somebody else may have put a copy below a name of his own: that hides nothing.
+                names.entry(id).or_default().push(name);
+            } else {
+                damaged.push(Error::damaged(&name, "it was written with a key that was revoked before"));
             }
         }
         let key = self.index_key(domain)?.segment_key();
         let mut listed: Vec<ObjectId> = names.keys().copied().collect();
         listed.sort_unstable();
-        let mut damaged = Vec::new();
         for id in self.segments.prepare(domain, &listed, &key) {
-            let Some(name) = names.get(&id) else { continue };
-            match self
-                .read_index(domain, name, id)
-                .and_then(|packs| self.segments.add(domain, id, &packs, &key))
-            {
-                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error.context(name)),
+            let mut read = Ok(());
+            for name in names.get(&id).into_iter().flatten() {
+                read = self
+                    .read_index(domain, name, id)
+                    .and_then(|packs| self.segments.add(domain, id, &packs, &key));
+                match read {
+                    Err(error) if error.kind() == ErrorKind::Damaged => read = Err(error.context(name)),
+                    _ => break,
+                }
+            }
+            match read {
+                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
                 other => other?,
             }
         }
         self.segments.merge(domain, &key);
-        Ok(damaged)
+        Ok(())
     }
 
     /// One index object. It counts for sections that its signer wrote; a maintain identity's for any.
@@ -121,7 +172,10 @@ impl Repository {
             return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
         }
         let envelope = Envelope::parse(&bytes, RecordKind::Index, &self.config.repository_id, domain)?;
-        let role = self.verify_author(&envelope, domain)?;
+        let role = self.verify_record(&envelope, domain, &id)?;
+        if !matches!(name.parsed(), Parsed::Index { writer, .. } if writer == envelope.author()) {
+            return Err(Error::damaged(name, "somebody else than its name says wrote it"));
+        }
         let plain = envelope.open(&Opener::Symmetric(self.index_key(domain)?.as_bytes()))?;
         let mut packs = decode_index(&plain)?;
         if !matches!(role, Role::Maintain | Role::Owner) {

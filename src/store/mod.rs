@@ -20,9 +20,10 @@ use object_store::{
 
 pub use self::{
     build::S3Settings,
+    downloads::{Downloads, Pending},
     local::{Fence, Swept},
     location::Location,
-    name::{Name, Parsed, Prefix},
+    name::{Folder, Name, Parsed, Prefix},
     uploads::Uploads,
 };
 use self::{
@@ -38,6 +39,7 @@ use crate::{
 };
 
 mod build;
+mod downloads;
 mod failure;
 mod local;
 mod location;
@@ -234,16 +236,27 @@ impl Store {
         self.create_parts(name, vec![bytes])
     }
 
+    /// As [`Self::create`], never sent later than `patience` from now.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; `Temporary` when the storage did not take it in that time.
+    pub fn create_soon(&self, name: &Name, bytes: Bytes, patience: Duration) -> Result<()> {
+        self.create_patiently(name, &bytes.into(), patience.min(self.0.options.retry_for))
+    }
+
     /// As [`Self::create`], from several pieces.
     ///
     /// # Errors
     /// As [`Self::create`].
     pub fn create_parts(&self, name: &Name, parts: Vec<Bytes>) -> Result<()> {
-        let payload: PutPayload = parts.into_iter().collect();
+        self.create_patiently(name, &parts.into_iter().collect(), self.0.options.retry_for)
+    }
+
+    fn create_patiently(&self, name: &Name, payload: &PutPayload, patience: Duration) -> Result<()> {
         let StoreOptions { clock, progress, .. } = &self.0.options;
         self.0.sent.take(payload.content_length() as u64, &**clock, progress)?;
         for _ in 0..CREATE_ROUNDS {
-            let failure = match self.put_new(name, &payload) {
+            let failure = match self.put_new(name, payload, patience) {
                 Ok(()) if !name.is_not_content_addressed() => return Ok(()),
                 Ok(()) => None,
                 Err(failure) if failure.is_taken() || failure.is_unclear() => Some(failure),
@@ -251,8 +264,8 @@ impl Store {
             };
             // Who did not answer for so long is asked only once more.
             let answers = failure.as_ref().is_none_or(Failure::is_taken);
-            let patience = if answers { self.0.options.retry_for } else { Duration::ZERO };
-            match (self.holds(name, &payload, patience), failure) {
+            let wait = if answers { self.0.options.retry_for } else { Duration::ZERO };
+            match (self.holds(name, payload, wait), failure) {
                 (Ok(Held::Same), _) => return Ok(()),
                 (Ok(Held::Other), _) => return Err(conflict(name)),
                 // The storage met another write to that name, and neither landed.
@@ -271,12 +284,17 @@ impl Store {
             .with_remedy("The storage does not keep what it is given: do not use it for backups"))
     }
 
-    fn put_new(&self, name: &Name, payload: &PutPayload) -> std::result::Result<(), Failure> {
+    fn put_new(
+        &self,
+        name: &Name,
+        payload: &PutPayload,
+        patience: Duration,
+    ) -> std::result::Result<(), Failure> {
         let limit = upload_time(payload.content_length() as u64);
         let path = self.path(name.as_str());
         let put = |mode: PutMode| {
             let (path, payload) = (path.clone(), payload.clone());
-            self.call(name, &move |objects| {
+            self.attempt(name, patience, &move |objects| {
                 let (path, payload) = (path.clone(), payload.clone());
                 let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
                 Box::pin(

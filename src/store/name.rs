@@ -63,13 +63,61 @@ pub enum Parsed {
         /// The BLAKE3 of its bytes.
         id: ObjectId,
     },
-    /// `d/<domain>/tombstones/<id>`
-    Tombstones {
+    /// `d/<domain>/<folder>/<id>`
+    Record {
         /// Its domain.
         domain: DomainId,
+        /// What it is.
+        folder: Folder,
         /// The BLAKE3 of its bytes.
         id: ObjectId,
     },
+    /// `evidence/<identity>/<seq>-<id>`
+    Evidence {
+        /// Whose chain it is in.
+        identity: IdentityId,
+        /// Its number in the chain.
+        sequence: u64,
+        /// The BLAKE3 of its bytes.
+        id: ObjectId,
+    },
+}
+
+/// Folders of a domain that hold records which only some roles may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Folder {
+    /// Sections that were verified.
+    Attestations,
+    /// Tags and legal holds.
+    Annotations,
+    /// Snapshots that ended.
+    Forgotten,
+    /// Packs that are to die.
+    Tombstones,
+    /// Objects set aside.
+    Quarantine,
+}
+
+impl Folder {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Attestations, Self::Annotations, Self::Forgotten, Self::Tombstones, Self::Quarantine];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attestations => "attestations",
+            Self::Annotations => "annotations",
+            Self::Forgotten => "forgotten",
+            Self::Tombstones => "tombstones",
+            Self::Quarantine => "quarantine",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|folder| folder.name() == name)
+    }
 }
 
 /// Digits of a number in a name, so that names sort as numbers do.
@@ -126,10 +174,22 @@ impl Name {
         Self(format!("d/{domain}/runs/{identity}/{id}"))
     }
 
+    /// `d/<domain>/<folder>/<id>`
+    #[must_use]
+    pub fn record(domain: &DomainId, folder: Folder, id: &ObjectId) -> Self {
+        Self(format!("d/{domain}/{}/{id}", folder.name()))
+    }
+
     /// `d/<domain>/tombstones/<id>`
     #[must_use]
     pub fn tombstones(domain: &DomainId, id: &ObjectId) -> Self {
-        Self(format!("d/{domain}/tombstones/{id}"))
+        Self::record(domain, Folder::Tombstones, id)
+    }
+
+    /// `evidence/<identity>/<seq>-<id>`
+    #[must_use]
+    pub fn evidence(identity: &IdentityId, sequence: u64, id: &ObjectId) -> Self {
+        Self(format!("evidence/{identity}/{sequence:010}-{id}"))
     }
 
     /// A name that this format knows, in exactly the form in which it is written.
@@ -171,8 +231,14 @@ impl Name {
                 identity: IdentityId::from_hex(identity)?,
                 id: ObjectId::from_hex(id)?,
             },
-            ["d", domain, "tombstones", id] => {
-                Parsed::Tombstones { domain: DomainId::from_hex(domain)?, id: ObjectId::from_hex(id)? }
+            ["d", domain, folder, id] => Parsed::Record {
+                domain: DomainId::from_hex(domain)?,
+                folder: Folder::from_name(folder)?,
+                id: ObjectId::from_hex(id)?,
+            },
+            ["evidence", identity, rest] => {
+                let (sequence, id) = numbered(rest)?;
+                Parsed::Evidence { identity: IdentityId::from_hex(identity)?, sequence, id }
             }
             _ => return None,
         };
@@ -186,7 +252,8 @@ impl Name {
                 Self::snapshot(domain, identity, *sequence, id)
             }
             Parsed::Run { domain, identity, id } => Self::run(domain, identity, id),
-            Parsed::Tombstones { domain, id } => Self::tombstones(domain, id),
+            Parsed::Record { domain, folder, id } => Self::record(domain, *folder, id),
+            Parsed::Evidence { identity, sequence, id } => Self::evidence(identity, *sequence, id),
         };
         (again == *self).then_some(parsed)
     }
@@ -263,10 +330,28 @@ impl Prefix {
         Self(format!("d/{domain}/snapshots/{identity}"))
     }
 
+    /// All domains.
+    #[must_use]
+    pub fn domains() -> Self {
+        Self("d".to_owned())
+    }
+
+    /// Records of one sort in a domain.
+    #[must_use]
+    pub fn records(domain: &DomainId, folder: Folder) -> Self {
+        Self(format!("d/{domain}/{}", folder.name()))
+    }
+
     /// Tombstones of a domain.
     #[must_use]
     pub fn tombstones(domain: &DomainId) -> Self {
-        Self(format!("d/{domain}/tombstones"))
+        Self::records(domain, Folder::Tombstones)
+    }
+
+    /// Evidence of everybody.
+    #[must_use]
+    pub fn evidence() -> Self {
+        Self("evidence".to_owned())
     }
 
     /// The text of the prefix.
@@ -293,8 +378,10 @@ mod tests {
             Name::snapshot(&domain, &identity, 9, &id),
             Name::run(&domain, &identity, &id),
             Name::tombstones(&domain, &id),
+            Name::evidence(&identity, 9, &id),
         ];
-        for name in names {
+        let records = Folder::ALL.into_iter().map(|folder| Name::record(&domain, folder, &id));
+        for name in names.into_iter().chain(records) {
             assert_eq!(Name::parse(name.as_str()), Some(name));
         }
         let pack =

@@ -194,7 +194,13 @@ fn run(arguments: &Arguments) -> Result<()> {
                 Error::new(ErrorKind::Failed, format!("there is no snapshot `{snapshot}`"))
                     .with_remedy("`lifeboat snapshots` lists them")
             })?;
-            let done = restore::run(&repository, known, target, &Ownership::new(OwnershipPolicy::ByName))?;
+            let options = restore::RestoreOptions {
+                ownership: Ownership::new(OwnershipPolicy::ByName),
+                subpath: Vec::new(),
+                selection: lifeboat::filesystem::select::Selection::new(&[], &[])?,
+                workers: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            };
+            let done = restore::run(&repository, known, target, &options)?;
             for (path, note) in &done.notes {
                 say(&format!("note: /{}: {note}", String::from_utf8_lossy(path)))?;
             }

@@ -206,6 +206,8 @@ impl Backup<'_> {
         let progress = repository.store.progress();
         let mut replaces = None;
         progress.enter(Phase::Opening);
+        // What cannot be removed is somebody else's, or waits for the next backup: no reason to fail this one.
+        drop(repository.store.sweep_temporaries());
         let mut view = repository.view(&domain)?;
         self.find_parent(&view);
         for _ in 0..PASSES_MAX {
@@ -221,6 +223,8 @@ impl Backup<'_> {
                 Some(probe) => probe,
                 None => self.tell(None)?,
             };
+            // On a local folder nobody deletes between this view and the snapshot.
+            let fence = repository.store.fence_shared()?;
             view = repository.view(&domain)?;
             if let Validation::Missing(_) = validate(&view, &pass.reached) {
                 // What vanished is captured again: in this view it does not count.
@@ -238,7 +242,9 @@ impl Backup<'_> {
             else {
                 continue;
             };
-            if repository.in_time(&probe.name, &name, view.begun)? {
+            let in_time = repository.in_time(&probe.name, &name, view.begun)?;
+            drop(fence);
+            if in_time {
                 self.remember(id, pass, unchanged);
                 return Ok(Done { snapshot: Some((id, sequence)), record });
             }

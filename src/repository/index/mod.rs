@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashSet,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -192,6 +193,25 @@ impl Index {
             section: segment.section(row.section)?,
             blob: at.blob.checked_sub(row.first_blob)?,
         })
+    }
+
+    /// How the pack of a location stands.
+    #[must_use]
+    pub fn standing(&self, at: Location) -> Option<Standing> {
+        let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
+        self.state(at.segment, pack).map(|(standing, _)| standing)
+    }
+
+    /// Where a blob lies in the plaintext of its frame.
+    #[must_use]
+    pub fn blob_range(&self, at: Location) -> Option<Range<usize>> {
+        let segment = &self.parts.get(at.segment as usize)?.segment;
+        let first = segment.frame(at.frame)?.first_blob;
+        let mut start = 0;
+        for blob in first..at.blob {
+            start += segment.blob(blob)?.length as usize;
+        }
+        Some(start..start + segment.blob(at.blob)?.length as usize)
     }
 
     /// Whether a snapshot of `author` may count on a copy of the blob: present, not tombstoned, in a

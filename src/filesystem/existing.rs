@@ -1,0 +1,99 @@
+//! Looks at a tree that is there, by paths below a folder, without following any link.
+
+use std::{
+    ffi::CString,
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2},
+    io::Errno,
+};
+
+use super::{capture, names::Names, read, shown, system_error};
+use crate::{
+    error::{Error, Result},
+    format::entry::Metadata,
+};
+
+const RESOLVE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// A tree that is there.
+#[derive(Debug)]
+pub struct Existing {
+    root: OwnedFd,
+    names: Names,
+    /// The folder that was looked into last, by its path.
+    folder: Option<(Vec<u8>, OwnedFd)>,
+}
+
+impl Existing {
+    /// The tree below a folder.
+    ///
+    /// # Errors
+    /// There is no such folder.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, flags, Mode::empty())
+            .map_err(|errno| system_error("open the folder", path.display(), errno))?;
+        Ok(Self { root, names: Names::default(), folder: None })
+    }
+
+    fn enter(&mut self, folder: &[u8]) -> rustix::io::Result<()> {
+        if self.folder.as_ref().is_some_and(|(known, _)| known == folder) {
+            return Ok(());
+        }
+        let name = if folder.is_empty() { b"." } else { folder };
+        let name = CString::new(name).map_err(|_nul: std::ffi::NulError| Errno::INVAL)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = openat2(&self.root, &name, flags, Mode::empty(), RESOLVE)?;
+        self.folder = Some((folder.to_vec(), dir));
+        Ok(())
+    }
+
+    fn place<'p>(&mut self, path: &'p [u8]) -> Result<Option<&'p [u8]>> {
+        let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&path[..at], &path[at + 1..]),
+            None => (&[][..], path),
+        };
+        match self.enter(folder) {
+            Ok(()) => Ok(Some(name)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(system_error("open the folder", shown(folder), errno)),
+        }
+    }
+
+    /// The metadata of what is at `path`; `None` if nothing is. The empty path is the folder itself.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn metadata(&mut self, path: &[u8]) -> Result<Option<Metadata>> {
+        let Some(name) = self.place(path)? else { return Ok(None) };
+        let name = c_name(name)?;
+        let Some((_, dir)) = &self.folder else { return Ok(None) };
+        match capture::capture(dir.as_fd(), &name, &mut self.names) {
+            Ok(captured) => Ok(Some(captured.metadata)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(system_error("look at", shown(path), errno)),
+        }
+    }
+
+    /// Opens the file at `path` that [`Self::metadata`] described.
+    ///
+    /// # Errors
+    /// It cannot be opened, or another file took its place.
+    pub fn file(&mut self, path: &[u8], metadata: &Metadata) -> Result<File> {
+        let name = c_name(self.place(path)?.unwrap_or_default())?;
+        match &self.folder {
+            Some((_, dir)) => read::open_file(dir.as_fd(), &name, metadata),
+            None => Err(system_error("open", shown(path), Errno::NOENT)),
+        }
+    }
+}
+
+fn c_name(name: &[u8]) -> Result<CString> {
+    CString::new(name).map_err(|nul| Error::damaged("the manifest", "a path holds a NUL").with_source(nul))
+}

@@ -1,0 +1,72 @@
+//! What of a snapshot is meant: patterns in gitignore syntax, with `/` as their folder.
+
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Patterns that choose among paths.
+#[derive(Debug)]
+pub struct Selection {
+    includes: Option<Gitignore>,
+    excludes: Gitignore,
+}
+
+fn compile(patterns: &[String]) -> Result<Gitignore> {
+    let mut builder = GitignoreBuilder::new("/");
+    builder.allow_unclosed_class(false);
+    let invalid = |pattern: &str, error: ignore::Error| {
+        Error::new(ErrorKind::Usage, format!("the pattern {pattern:?} is not valid: {error}"))
+            .with_remedy("Write \\ before a character that is meant literally")
+    };
+    for pattern in patterns {
+        builder.add_line(None, pattern).map_err(|error| invalid(pattern, error))?;
+    }
+    builder.build().map_err(|error| invalid("", error))
+}
+
+impl Selection {
+    /// Everything but `excludes`; with `includes`, only what one of them matches and what is below that.
+    ///
+    /// # Errors
+    /// `Usage` if a pattern is not valid.
+    pub fn new(includes: &[String], excludes: &[String]) -> Result<Self> {
+        let included = if includes.is_empty() { None } else { Some(compile(includes)?) };
+        Ok(Self { includes: included, excludes: compile(excludes)? })
+    }
+
+    /// Whether the entry at `path` (no leading slash) is meant.
+    #[must_use]
+    pub fn selects(&self, path: &[u8], is_directory: bool) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
+        let matches = |patterns: &Gitignore| {
+            !patterns.is_empty() && patterns.matched_path_or_any_parents(path, is_directory).is_ignore()
+        };
+        self.includes.as_ref().is_none_or(matches) && !matches(&self.excludes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_choose_what_gitignore_says() {
+        let strings = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let chosen = |includes: &[&str], excludes: &[&str], path: &str| {
+            let selection = Selection::new(&strings(includes), &strings(excludes)).unwrap();
+            selection.selects(path.as_bytes(), false)
+        };
+        assert!(chosen(&[], &[], "srv/a"));
+        assert!(!chosen(&[], &["*.log"], "srv/deep/a.log"));
+        assert!(!chosen(&[], &["/srv/deep"], "srv/deep/a/b"));
+        assert!(chosen(&[], &["/deep"], "srv/deep/a"));
+        assert!(chosen(&["/srv/deep"], &[], "srv/deep/a/b"));
+        assert!(!chosen(&["/srv/deep"], &[], "srv/other"));
+        assert!(!chosen(&["/srv"], &["*.log"], "srv/a.log"));
+        assert!(chosen(&[], &["*.log", "!keep.log"], "srv/keep.log"));
+        let error = Selection::new(&strings(&["a["]), &[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+}

@@ -1,0 +1,195 @@
+//! Reads whole packs and checks every byte: the name, the directory, each frame, each blob.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use super::subset::Subset;
+use crate::{
+    compress::Decompressor,
+    error::{Error, ErrorKind, Result},
+    format::{
+        attestation::{AttestedSection, digest},
+        envelope::{Envelope, Opener, RecordKind},
+        pack::{Directory, Frame, PackKind, SectionHeader, Trailer},
+        wire::Reader,
+    },
+    id::{BlobId, DomainId, PackId},
+    limits,
+    repository::{
+        Repository,
+        index::{Index, KnownPack, Standing},
+        random,
+    },
+};
+
+/// What reading packs found.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) packs: u64,
+    pub(super) bytes: u64,
+    /// Name, what is wrong, and the blobs that are lost by it.
+    pub(super) damaged: Vec<(String, String, Vec<BlobId>)>,
+    /// Sections of which every frame is good.
+    pub(super) attested: Vec<AttestedSection>,
+}
+
+/// Checks packs of one domain.
+pub(super) struct PackCheck<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) domain: &'a DomainId,
+    pub(super) index: &'a Index,
+    pub(super) workers: usize,
+}
+
+impl PackCheck<'_> {
+    pub(super) fn run(&self, subset: Subset) -> Result<Outcome> {
+        let mut seen: HashSet<PackId> = HashSet::new();
+        let there = |pack: &KnownPack| pack.standing != Standing::Missing;
+        let packs = self.index.packs().filter(there).filter(|pack| seen.insert(pack.id));
+        let packs = packs.map(|pack| (pack.id, u64::from(pack.size), pack)).collect();
+        let chosen = subset.choose(packs, &random()?);
+        let progress = self.repository.store.progress();
+        progress.expect(0, chosen.iter().map(|pack| u64::from(pack.size)).sum());
+        let waiting = Mutex::new(chosen.into_iter());
+        let outcome = Mutex::new(Outcome::default());
+        let failed = Mutex::new(None);
+        let work = || {
+            let work = || -> Result<()> {
+                let mut decompressor = Decompressor::new()?;
+                loop {
+                    progress.check()?;
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(pack) = next else { return Ok(()) };
+                    self.pack(&pack, &mut decompressor, &outcome)?;
+                    progress.add(0, u64::from(pack.size));
+                }
+            };
+            if let Err(error) = work() {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                // The others find nothing more to do.
+                waiting.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
+            }
+        };
+        if self.workers <= 1 {
+            work();
+        } else {
+            thread::scope(|scope| (0..self.workers).for_each(|_| drop(scope.spawn(work))));
+        }
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(outcome.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn pack(
+        &self,
+        pack: &KnownPack,
+        decompressor: &mut Decompressor,
+        outcome: &Mutex<Outcome>,
+    ) -> Result<()> {
+        let name = self.repository.pack_name(self.domain, pack);
+        let listed = self.index.directory(pack).ok_or_else(|| Error::damaged(&name, "the index lost it"))?;
+        let lock = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = || listed.frames.iter().flat_map(|frame| &frame.blobs).map(|blob| blob.id).collect();
+        let damaged = |what: String, blobs: Vec<BlobId>| {
+            self.repository.store.progress().trouble();
+            lock().damaged.push((name.as_str().to_owned(), what, blobs));
+        };
+        let bytes = match self.repository.store.read(&name, limits::PACK_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                damaged(error.to_string(), all());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut whole = true;
+        if blake3::hash(&bytes).as_bytes() != pack.id.as_bytes() {
+            whole = false;
+            damaged("its bytes are not those that its name stands for".to_owned(), Vec::new());
+        }
+        match self.directory(&bytes) {
+            Ok(directory) if directory == listed => {}
+            Ok(_) => {
+                whole = false;
+                damaged("its directory is not what the index says".to_owned(), Vec::new());
+            }
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                whole = false;
+                damaged(error.to_string(), Vec::new());
+            }
+            Err(error) => return Err(error),
+        }
+        for (number, frame) in listed.frames.iter().enumerate() {
+            if let Err(error) = self.frame(&bytes, frame, &listed, decompressor) {
+                if error.kind() != ErrorKind::Damaged {
+                    return Err(error);
+                }
+                whole = false;
+                damaged(format!("frame {number}: {error}"), frame.blobs.iter().map(|blob| blob.id).collect());
+            }
+        }
+        let mut outcome = lock();
+        outcome.packs += 1;
+        outcome.bytes += bytes.len() as u64;
+        if whole {
+            for (number, section) in (0_u16..).zip(&listed.sections) {
+                outcome.attested.push(AttestedSection { id: section.id(), digest: digest(&listed, number) });
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory that the pack itself holds, its signature checked.
+    fn directory(&self, bytes: &[u8]) -> Result<Directory> {
+        let trailer = Trailer::decode(bytes)?;
+        let start = trailer.offset as usize;
+        let sealed = bytes
+            .get(start..start + trailer.length as usize)
+            .ok_or_else(|| Error::damaged("a directory", "it is not in its pack"))?;
+        let repository = self.repository;
+        let envelope =
+            Envelope::parse(sealed, RecordKind::Directory, &repository.config.repository_id, self.domain)?;
+        repository.verify_author(&envelope, self.domain)?;
+        let plain = envelope.open(&Opener::Symmetric(repository.index_key(self.domain)?.as_bytes()))?;
+        let mut reader = Reader::new(&plain, "a directory");
+        let directory = Directory::decode_from(&mut reader)?;
+        reader.finish()?;
+        Ok(directory)
+    }
+
+    fn frame(
+        &self,
+        bytes: &[u8],
+        frame: &Frame,
+        listed: &Directory,
+        decompressor: &mut Decompressor,
+    ) -> Result<()> {
+        let start = frame.offset as usize;
+        let sealed = bytes.get(start..start + frame.length as usize);
+        let sealed = sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))?;
+        let section: &SectionHeader = listed
+            .sections
+            .get(usize::from(frame.section))
+            .ok_or_else(|| Error::damaged("a frame", "it has no section"))?;
+        let plain = self.repository.open_frame(self.domain, (frame, section), sealed, decompressor)?;
+        let mut rest = &plain[..];
+        for blob in &frame.blobs {
+            let (head, tail) = rest
+                .split_at_checked(blob.length as usize)
+                .ok_or_else(|| Error::damaged("a frame", "it is shorter than what it holds"))?;
+            let id = match section.kind {
+                PackKind::Data => self.repository.chunk_keys(self.domain)?.id.id(head),
+                PackKind::Metadata => self.repository.node_key(self.domain)?.id(head),
+            };
+            if id != blob.id {
+                return Err(Error::damaged("a frame", "what it holds is not what its ids name"));
+            }
+            rest = tail;
+        }
+        Ok(())
+    }
+}

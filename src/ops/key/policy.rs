@@ -1,0 +1,115 @@
+//! The storage policy that goes with a role: what its credentials may do, and no more.
+
+use serde_json::{Value, json};
+
+use crate::{format::role::Role, id::DomainId};
+
+/// Whose policy it is.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyOptions<'a> {
+    /// The role.
+    pub role: Role,
+    /// The domain of a backup role.
+    pub domain: Option<DomainId>,
+    /// Its slot; without one all slots can be read, which are sealed.
+    pub slot: Option<&'a str>,
+    /// The bucket.
+    pub bucket: &'a str,
+    /// The prefix of the repository in it; may be empty.
+    pub prefix: &'a str,
+}
+
+/// An S3 policy as JSON. For backup, Get and List end at its own domain; for all others they cover the
+/// repository. A restore identity gets Put for what it attests; without it records stay on its disk.
+#[must_use]
+pub fn policy(options: &PolicyOptions<'_>) -> String {
+    let PolicyOptions { role, domain, slot, bucket, prefix } = *options;
+    let prefix = prefix.trim_matches('/');
+    let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    let objects = |names: &[String]| -> Vec<String> {
+        names.iter().map(|name| format!("arn:aws:s3:::{bucket}/{root}{name}")).collect()
+    };
+    let own = domain.map_or_else(|| "d/*".to_owned(), |domain| format!("d/{domain}"));
+    let own_slot = slot.map_or_else(|| "keys/*".to_owned(), |slot| format!("keys/{slot}"));
+    let below = |folders: &[&str]| -> Vec<String> {
+        folders.iter().map(|folder| format!("{own}/{folder}/*")).collect()
+    };
+    let (get, list) = match role {
+        Role::Backup => (
+            vec!["config".to_owned(), "registry/*".to_owned(), own_slot, format!("{own}/*")],
+            vec!["registry/*".to_owned(), format!("{own}/*")],
+        ),
+        _ => (vec!["*".to_owned()], vec!["*".to_owned()]),
+    };
+    let put = match role {
+        Role::Backup => below(&["packs", "index", "snapshots", "runs"]),
+        Role::Audit => vec!["evidence/*".to_owned()],
+        Role::Restore => vec!["d/*/attestations/*".to_owned(), "evidence/*".to_owned()],
+        Role::Maintain => vec!["d/*".to_owned()],
+        Role::Owner => vec!["*".to_owned()],
+    };
+    let delete = match role {
+        Role::Backup | Role::Audit | Role::Restore => Vec::new(),
+        Role::Maintain => vec!["d/*".to_owned()],
+        Role::Owner => vec!["*".to_owned()],
+    };
+    let mut statements: Vec<Value> = Vec::new();
+    let mut allow = |action: &[&str], names: &[String]| {
+        if !names.is_empty() {
+            statements.push(json!({"Effect": "Allow", "Action": action, "Resource": objects(names)}));
+        }
+    };
+    allow(&["s3:GetObject"], &get);
+    allow(&["s3:PutObject"], &put);
+    allow(&["s3:DeleteObject"], &delete);
+    let mut listing = json!({
+        "Effect": "Allow",
+        "Action": ["s3:ListBucket"],
+        "Resource": [format!("arn:aws:s3:::{bucket}")],
+    });
+    let prefixes: Vec<String> = list.iter().map(|name| format!("{root}{name}")).collect();
+    if prefixes != ["*"] {
+        listing["Condition"] = json!({"StringLike": {"s3:prefix": prefixes}});
+    }
+    statements.push(listing);
+    let policy = json!({"Version": "2012-10-17", "Statement": statements});
+    let text = serde_json::to_string_pretty(&policy);
+    text.unwrap_or_else(|error| unreachable!("text is always JSON: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources(options: &PolicyOptions<'_>, action: &str) -> Vec<String> {
+        let policy: Value = serde_json::from_str(&policy(options)).unwrap();
+        let statements = policy["Statement"].as_array().unwrap().clone();
+        let matching = statements.into_iter().filter(|statement| statement["Action"][0] == action);
+        let resources = matching.flat_map(|statement| statement["Resource"].as_array().unwrap().clone());
+        resources.map(|resource| resource.as_str().unwrap().to_owned()).collect()
+    }
+
+    fn options(role: Role) -> PolicyOptions<'static> {
+        let domain = (role == Role::Backup).then(|| DomainId::new([0xab; 8]));
+        PolicyOptions { role, domain, slot: Some("one-slot"), bucket: "b", prefix: "/p/" }
+    }
+
+    #[test]
+    fn a_backup_role_is_confined_to_its_domain_and_only_maintain_and_owner_delete() {
+        let backup = options(Role::Backup);
+        for put in resources(&backup, "s3:PutObject") {
+            assert!(put.starts_with("arn:aws:s3:::b/p/d/abababababababab/"), "{put}");
+        }
+        assert_eq!(resources(&backup, "s3:PutObject").len(), 4);
+        assert!(resources(&backup, "s3:GetObject").contains(&"arn:aws:s3:::b/p/keys/one-slot".to_owned()));
+        assert!(!resources(&backup, "s3:GetObject").contains(&"arn:aws:s3:::b/p/*".to_owned()));
+        assert!(policy(&backup).contains("s3:prefix"));
+        for role in Role::ALL {
+            let deletes = !resources(&options(role), "s3:DeleteObject").is_empty();
+            assert_eq!(deletes, matches!(role, Role::Maintain | Role::Owner), "{role:?}");
+        }
+        assert_eq!(resources(&options(Role::Maintain), "s3:PutObject"), ["arn:aws:s3:::b/p/d/*"]);
+        let whole = PolicyOptions { prefix: "", ..options(Role::Owner) };
+        assert_eq!(resources(&whole, "s3:PutObject"), ["arn:aws:s3:::b/*"]);
+    }
+}

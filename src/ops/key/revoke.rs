@@ -1,0 +1,132 @@
+//! The end of an identity. The registry says what it left valid, so whoever holds the key afterwards can
+//! add objects as long as the storage lets it in, and none of them counts. (An added owner has had the
+//! root: revoking it stops its own chain, no more. `docs/decisions/0003-keys.md` says what helps.)
+
+use super::{list, named};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::registry::{Certificate, Registry, Revocation},
+    id::{IdentityId, ObjectId},
+    limits,
+    repository::Repository,
+    store::Name,
+};
+
+/// The last snapshot that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastGood {
+    /// The last one that is there and well signed.
+    Head,
+    /// The one with this number: what came later may be the thief's.
+    Sequence(u64),
+}
+
+/// Whom to revoke.
+#[derive(Clone, Debug)]
+pub struct RevokeOptions {
+    /// A label, an identity or its first 8 digits.
+    pub who: String,
+    /// What stays valid.
+    pub last_good: LastGood,
+}
+
+/// What a revocation left valid and what it removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// The identity.
+    pub identity: IdentityId,
+    /// The last snapshot that counts; 0 for none.
+    pub last_sequence: u64,
+    /// Index objects and other records that still count.
+    pub records: usize,
+    /// The slots that were removed.
+    pub slots: Vec<String>,
+}
+
+/// Revokes an identity. Run again after an interruption, it removes the slots that are left.
+///
+/// # Errors
+/// `Forbidden` for all but owners; the identity of the recovery words; storage trouble.
+pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoked> {
+    let root = repository.root("revoke keys")?;
+    let registry = repository.newest_registry()?.registry;
+    let known = named(&registry, &options.who)?;
+    let identity = known.identity;
+    if identity == root.owner_identity().identity() {
+        return Err(Error::new(ErrorKind::Usage, "this is the last owner: the recovery words open it")
+            .with_remedy(
+                "If the words were stolen, only a new repository helps: copy the snapshots to one",
+            ));
+    }
+    if identity == repository.identity() {
+        return Err(Error::new(ErrorKind::Usage, "this is the key that is in use")
+            .with_remedy("Use another owner's key, or the recovery words"));
+    }
+    let revocation = match registry.revocation(&identity) {
+        Some(known) => known.clone(),
+        None => {
+            // The chain before the records: every index object of a snapshot that counts is older than it.
+            let (last_sequence, last) = last_good(repository, &registry, known, options.last_good)?;
+            let records = repository.records_of(&registry, &identity)?;
+            if records.len() > limits::REVOKED_RECORDS_MAX {
+                let text = format!("this key has written {} records, too many to list", records.len());
+                return Err(Error::new(ErrorKind::Failed, text)
+                    .with_remedy("Prune first: it compacts them; then revoke the key"));
+            }
+            let time = repository.clock.now();
+            Revocation { identity, last_sequence, last, time, records }
+        }
+    };
+    // The registry before the slots: what the thief does from now on counts for nothing.
+    repository.change_registry(&|registry| {
+        if registry.revocation(&identity).is_none() {
+            registry.revocations.push(revocation.clone());
+        }
+    })?;
+    let mut slots = list::slot_names(repository)?;
+    slots.retain(|slot| list::identity_of(slot) == Some(identity));
+    for slot in &slots {
+        repository.store.delete(&Name::slot(slot))?;
+    }
+    let Revocation { last_sequence, records, .. } = revocation;
+    Ok(Revoked { identity, last_sequence, records: records.len(), slots })
+}
+
+/// The last good number, and the snapshots with it. What is not well signed is passed over: else a thief
+/// could block the revocation with one bad object.
+fn last_good(
+    repository: &Repository,
+    registry: &Registry,
+    known: &Certificate,
+    wanted: LastGood,
+) -> Result<(u64, Vec<ObjectId>)> {
+    let Some(domain) = known.domain else { return Ok((0, Vec::new())) };
+    let mut last: (u64, Vec<ObjectId>) = (0, Vec::new());
+    for name in repository.snapshot_names(&domain, Some(&known.identity))?.iter().rev() {
+        let over = matches!(wanted, LastGood::Sequence(limit) if name.sequence > limit);
+        if over {
+            continue;
+        }
+        if !last.1.is_empty() && name.sequence < last.0 {
+            break;
+        }
+        match repository.check_snapshot(registry, name) {
+            Ok(()) => {
+                last.0 = name.sequence;
+                last.1.push(name.id);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if let (LastGood::Sequence(sequence), true) = (wanted, last.0 == 0)
+        && sequence > 0
+    {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("this key has no good snapshot up to number {sequence}"),
+        )
+        .with_remedy("Look at `lifeboat snapshots`, or name number 0 to let none of them count"));
+    }
+    Ok(last)
+}

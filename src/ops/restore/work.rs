@@ -1,0 +1,324 @@
+//! What a worker does with a window: opens its frames, checks every chunk, writes the files.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Restored,
+    plan::{Large, NeededFrame, Piece, Task, Window, not_listed},
+};
+use crate::{
+    compress::Decompressor,
+    crypto::ChunkIdKey,
+    error::{Error, ErrorKind, Result},
+    filesystem::{
+        names::Ownership,
+        restore::{Folder, NewFile, Notes, Target},
+    },
+    format::entry::{ChunkRef, Entry, EntryKind},
+    id::DomainId,
+    repository::{Repository, index::Index, reader::blob_range},
+};
+
+/// What all workers share.
+pub(super) struct Job<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) domain: DomainId,
+    pub(super) index: &'a Index,
+    pub(super) key: ChunkIdKey,
+    pub(super) target: &'a Target,
+    pub(super) ownership: &'a Ownership,
+    /// Bytes of a path that are above the target.
+    pub(super) strip: usize,
+    pub(super) done: Mutex<Restored>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One thread's part.
+pub(super) struct Worker<'a> {
+    job: &'a Job<'a>,
+    decompressor: Decompressor,
+    /// The folder of the last file: the next one is usually in it too.
+    folder: Option<(Vec<u8>, Folder)>,
+}
+
+/// What a window has of a task: its bytes, and the ranges that are not good.
+struct Part {
+    bytes: Vec<u8>,
+    bad: Vec<Range<usize>>,
+}
+
+impl Job<'_> {
+    /// Notes that an entry is not as it was. Trouble that the next entry would meet too ends the restore.
+    pub(super) fn failed(&self, path: &[u8], error: Error) -> Result<()> {
+        use ErrorKind::{CannotUnlock, Forbidden, Interrupted, Temporary};
+        if matches!(error.kind(), Temporary | Interrupted | Forbidden | CannotUnlock)
+            || error.is_of_the_whole_disk()
+        {
+            return Err(error);
+        }
+        self.repository.store.progress().trouble();
+        lock(&self.done).fail(path.to_vec(), error);
+        Ok(())
+    }
+
+    pub(super) fn note(&self, path: &[u8], notes: Notes) {
+        if !notes.is_empty() {
+            lock(&self.done).note(path, notes);
+        }
+    }
+
+    /// The path below the target.
+    pub(super) fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        path.get(self.strip..).unwrap_or_default()
+    }
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(job: &'a Job<'a>) -> Result<Self> {
+        Ok(Self { job, decompressor: Decompressor::new()?, folder: None })
+    }
+
+    /// Restores everything of a window.
+    pub(super) fn window(&mut self, window: Window) -> Result<()> {
+        let Window { tasks, lengths, frames, ranges, lost, .. } = window;
+        let mut parts: Vec<Part> =
+            lengths.iter().map(|length| Part { bytes: vec![0; *length], bad: Vec::new() }).collect();
+        let mut bytes: Vec<Option<Result<Bytes>>> = Vec::new();
+        for pending in ranges {
+            bytes.push(Some(pending.wait()));
+        }
+        for needed in frames {
+            self.job.repository.store.progress().check()?;
+            let opened = self.open(&needed, &mut bytes)?;
+            for (range, piece) in needed.pieces {
+                let good = opened.as_ref().and_then(|plain| plain.get(range.clone()));
+                match good.filter(|bytes| self.job.key.id(bytes) == piece.chunk.id) {
+                    Some(bytes) => place(&mut parts, piece, bytes),
+                    None => self.elsewhere(&mut parts, piece)?,
+                }
+            }
+        }
+        for piece in lost {
+            self.elsewhere(&mut parts, piece)?;
+        }
+        for (task, part) in tasks.into_iter().zip(parts) {
+            self.task(task, &part)?;
+        }
+        Ok(())
+    }
+
+    /// The plaintext of a frame; `None` when it is damaged or not there.
+    fn open(
+        &mut self,
+        needed: &NeededFrame,
+        ranges: &mut [Option<Result<Bytes>>],
+    ) -> Result<Option<Vec<u8>>> {
+        let range = ranges.get_mut(needed.range);
+        let bytes = match range.as_ref().and_then(|range| range.as_ref()) {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => {
+                return Ok(None);
+            }
+            _ => {
+                let failed = range.and_then(Option::take).and_then(Result::err);
+                return Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Failed, "a range was not read")));
+            }
+        };
+        let found = &needed.found;
+        let end = needed.start.saturating_add(found.frame.length as usize);
+        let Some(sealed) = bytes.get(needed.start..end) else { return Ok(None) };
+        let frame = (&found.frame, &found.section);
+        match self.job.repository.open_frame(&self.job.domain, frame, sealed, &mut self.decompressor) {
+            Ok(plain) => Ok(Some(plain)),
+            Err(error) if error.kind() == ErrorKind::Damaged => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tries every copy of a chunk; what has none that is good is a gap.
+    fn elsewhere(&mut self, parts: &mut [Part], piece: Piece) -> Result<()> {
+        match self.read(piece.chunk) {
+            Ok(bytes) => place(parts, piece, &bytes),
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                let range = piece.offset..piece.offset + piece.chunk.length as usize;
+                if let Some(part) = parts.get_mut(piece.task) {
+                    part.bad.push(range);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, chunk: ChunkRef) -> Result<Vec<u8>> {
+        let Job { repository, domain, index, key, .. } = self.job;
+        let mut last = not_listed(chunk);
+        for found in index.locations(&chunk.id).into_iter().filter_map(|at| index.found(at)) {
+            let range =
+                u64::from(found.frame.offset)..u64::from(found.frame.offset) + u64::from(found.frame.length);
+            let read = || repository.store.read_range(&repository.pack_name(domain, &found.pack), range);
+            let opened = read().and_then(|sealed| {
+                let frame = (&found.frame, &found.section);
+                repository.open_frame(domain, frame, &sealed, &mut self.decompressor)
+            });
+            match opened {
+                Ok(plain) => {
+                    let bytes = blob_range(&found.frame, found.blob).and_then(|range| plain.get(range));
+                    if let Some(bytes) = bytes.filter(|bytes| key.id(bytes) == chunk.id) {
+                        return Ok(bytes.to_vec());
+                    }
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                    last = error
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    fn task(&mut self, task: Task, part: &Part) -> Result<()> {
+        match task {
+            Task::Whole(entry) => {
+                let restored = self.whole(&entry, part);
+                match restored {
+                    Ok(notes) => self.job.note(&entry.path, notes),
+                    Err(error) => self.job.failed(&entry.path, error)?,
+                }
+            }
+            Task::Part(large, offset) => {
+                self.part(&large, offset, part)?;
+                self.end(&large)?;
+            }
+            Task::End(large) => self.end(&large)?,
+        }
+        Ok(())
+    }
+
+    fn whole(&mut self, entry: &Entry, part: &Part) -> Result<Notes> {
+        let Job { target, ownership, repository, .. } = self.job;
+        let (path, metadata) = (self.job.below(&entry.path), &entry.metadata);
+        repository.store.progress().at(&entry.path);
+        match metadata.kind {
+            EntryKind::Directory => target.directory(path).map(|_| Notes::new()),
+            EntryKind::Symlink => target.symlink(path, metadata, ownership),
+            EntryKind::Fifo | EntryKind::CharacterDevice | EntryKind::BlockDevice => {
+                target.special(path, metadata, ownership)
+            }
+            EntryKind::Socket => Ok(vec!["a socket is not restored: its program makes it anew".to_owned()]),
+            EntryKind::File => {
+                let file = self.new_file(entry)?;
+                file.write_at(0, &part.bytes)?;
+                let mut bad: Vec<Range<u64>> = part.bad.iter().map(|range| widen(range, 0)).collect();
+                let length = part.bytes.len() as u64;
+                if length < metadata.size {
+                    bad.push(length..metadata.size);
+                }
+                self.finish(entry, file, &mut bad)
+            }
+        }
+    }
+
+    fn new_file(&mut self, entry: &Entry) -> Result<NewFile> {
+        let path = self.job.below(&entry.path);
+        let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&path[..at], &path[at + 1..]),
+            None => (&[][..], path),
+        };
+        let target = self.job.target;
+        let dir = match &self.folder {
+            Some((known, dir)) if known == folder => Arc::clone(dir),
+            _ => {
+                let dir = target.directory(folder)?;
+                self.folder = Some((folder.to_vec(), Arc::clone(&dir)));
+                dir
+            }
+        };
+        target.new_file(&dir, name, entry.metadata.size)
+    }
+
+    /// Gives a file its name, or the name of a damaged one.
+    fn finish(&self, entry: &Entry, file: NewFile, bad: &mut [Range<u64>]) -> Result<Notes> {
+        let progress = self.job.repository.store.progress();
+        progress.add(1, if Window::is_small(entry.metadata.size) { entry.metadata.size } else { 0 });
+        if bad.is_empty() {
+            let notes = file.finish(&entry.metadata, self.job.ownership)?;
+            lock(&self.job.done).count(entry.metadata.size);
+            return Ok(notes);
+        }
+        bad.sort_by_key(|range| range.start);
+        let named = file.finish_damaged(bad)?;
+        let named = String::from_utf8_lossy(&named).into_owned();
+        Err(Error::new(ErrorKind::Damaged, format!("it is damaged: what is good of it is in {named}")))
+    }
+
+    fn part(&mut self, large: &Arc<Large>, offset: u64, part: &Part) -> Result<()> {
+        let mut slot = lock(&large.file);
+        let file = match &*slot {
+            Some(Ok(file)) => Arc::clone(file),
+            // It could not be made; who finishes it says so.
+            Some(Err(_)) => return Ok(()),
+            None => match self.new_file(&large.entry) {
+                Ok(file) => {
+                    let file = Arc::new(file);
+                    *slot = Some(Ok(Arc::clone(&file)));
+                    file
+                }
+                Err(error) => {
+                    *slot = Some(Err(error));
+                    return Ok(());
+                }
+            },
+        };
+        drop(slot);
+        self.job.repository.store.progress().at(&large.entry.path);
+        match file.write_at(offset, &part.bytes) {
+            Ok(()) => lock(&large.bad).extend(part.bad.iter().map(|range| widen(range, offset))),
+            Err(error) => *lock(&large.file) = Some(Err(error)),
+        }
+        self.job.repository.store.progress().add(0, part.bytes.len() as u64);
+        Ok(())
+    }
+
+    fn end(&mut self, large: &Arc<Large>) -> Result<()> {
+        if !large.part_is_done() {
+            return Ok(());
+        }
+        let path = &large.entry.path;
+        let file = match lock(&large.file).take() {
+            Some(Ok(file)) => Arc::try_unwrap(file).map_err(|_shared| busy(path)),
+            Some(Err(error)) => Err(error),
+            None => self.new_file(&large.entry),
+        };
+        let mut bad = std::mem::take(&mut *lock(&large.bad));
+        match file.and_then(|file| self.finish(&large.entry, file, &mut bad)) {
+            Ok(notes) => self.job.note(path, notes),
+            Err(error) => self.job.failed(path, error)?,
+        }
+        Ok(())
+    }
+}
+
+fn busy(path: &[u8]) -> Error {
+    Error::new(ErrorKind::Failed, format!("{} is still being written", String::from_utf8_lossy(path)))
+}
+
+fn place(parts: &mut [Part], piece: Piece, bytes: &[u8]) {
+    let part = parts.get_mut(piece.task);
+    let end = piece.offset + bytes.len();
+    if let Some(to) = part.and_then(|part| part.bytes.get_mut(piece.offset..end)) {
+        to.copy_from_slice(bytes);
+    }
+}
+
+fn widen(range: &Range<usize>, by: u64) -> Range<u64> {
+    range.start as u64 + by..range.end as u64 + by
+}

@@ -1,0 +1,144 @@
+//! What this machine has seen of a repository: the newest registry and the heads of its own chains. A
+//! store that shows an older world was rolled back, or hides a revocation. Kept in the local cache;
+//! missing or unreadable it is no error, since a new machine has seen nothing either.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    filesystem::durable,
+    id::{DomainId, IdentityId, ObjectId},
+    limits,
+};
+
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    registry: u64,
+    registry_ids: Vec<String>,
+    /// `domain/identity` to the number and id of the head.
+    heads: BTreeMap<String, (u64, String)>,
+}
+
+/// What was seen, and where that is kept.
+#[derive(Debug, Default)]
+pub struct Memory {
+    path: Option<PathBuf>,
+    seen: Mutex<Seen>,
+}
+
+fn older(what: &str) -> Error {
+    let message = format!("the storage shows an older state than this machine has seen: {what}");
+    Error::new(ErrorKind::Damaged, message).with_remedy(
+        "If the storage was restored on purpose, delete the file `seen` in the cache of this repository or \
+         use a new --cache-dir; otherwise somebody has removed objects, perhaps to hide a revoked key",
+    )
+}
+
+impl Memory {
+    /// What is kept in `folder`; without one nothing is remembered.
+    #[must_use]
+    pub fn open(folder: Option<&Path>) -> Self {
+        let path = folder.map(|folder| folder.join("seen"));
+        let read = |path: &PathBuf| -> Option<Seen> {
+            let bytes = fs::read(path).ok().filter(|bytes| bytes.len() <= limits::RECORD_BYTES_MAX)?;
+            serde_json::from_slice(&bytes).ok()
+        };
+        let seen = path.as_ref().and_then(read).unwrap_or_default();
+        Self { path, seen: Mutex::new(seen) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, seen: &Seen) {
+        if let Some(path) = &self.path
+            && let Ok(bytes) = serde_json::to_vec(seen)
+        {
+            // A full or read-only disk is no error: the next run remembers.
+            drop(durable::write_atomic(path, &bytes, 0o600));
+        }
+    }
+
+    /// Refuses a registry that is older than the one remembered, and remembers this one.
+    ///
+    /// # Errors
+    /// `Damaged` when it is older, or is another one with the same number.
+    pub fn check_registry(&self, number: u64, heads: &[ObjectId]) -> Result<()> {
+        let mut seen = self.lock();
+        let ids: Vec<String> = heads.iter().map(ToString::to_string).collect();
+        if number < seen.registry {
+            return Err(older(&format!("registry {number} instead of {}", seen.registry)));
+        }
+        // Owners may have added one of the same number since; none may go.
+        if number == seen.registry && !seen.registry_ids.iter().all(|id| ids.contains(id)) {
+            return Err(older(&format!("another registry with the number {number}")));
+        }
+        if number > seen.registry || ids.len() > seen.registry_ids.len() {
+            (seen.registry, seen.registry_ids) = (number, ids);
+            self.keep(&seen);
+        }
+        Ok(())
+    }
+
+    /// The head of a chain that was seen last.
+    #[must_use]
+    pub fn head(&self, domain: &DomainId, identity: &IdentityId) -> Option<(u64, ObjectId)> {
+        let seen = self.lock();
+        let (sequence, id) = seen.heads.get(&format!("{domain}/{identity}"))?;
+        Some((*sequence, ObjectId::from_hex(id)?))
+    }
+
+    /// The error for a chain that ends before the head that was seen.
+    #[must_use]
+    pub fn older_head(sequence: u64, seen: u64) -> Error {
+        older(&format!("the chain of this key ends at snapshot {sequence} instead of {seen}"))
+    }
+
+    /// Remembers the head of a chain.
+    pub fn saw_head(&self, domain: &DomainId, identity: &IdentityId, (sequence, id): (u64, ObjectId)) {
+        let mut seen = self.lock();
+        let head = (sequence, id.to_string());
+        if seen.heads.insert(format!("{domain}/{identity}"), head.clone()) != Some(head) {
+            self.keep(&seen);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_registry_is_refused_and_a_lost_memory_is_not_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Memory::open(Some(folder.path()));
+        let (a, b) = (ObjectId::new([1; 32]), ObjectId::new([2; 32]));
+        open().check_registry(2, &[a]).unwrap();
+        assert_eq!(open().check_registry(1, &[a]).unwrap_err().kind(), ErrorKind::Damaged);
+        assert_eq!(open().check_registry(2, &[b]).unwrap_err().kind(), ErrorKind::Damaged);
+        open().check_registry(2, &[a, b]).unwrap();
+        assert!(open().check_registry(2, &[a]).is_err());
+        open().check_registry(3, &[b]).unwrap();
+        durable::write_atomic(&folder.path().join("seen"), b"{\"reg", 0o600).unwrap();
+        open().check_registry(1, &[a]).unwrap();
+        Memory::open(None).check_registry(1, &[a]).unwrap();
+    }
+
+    #[test]
+    fn a_head_survives_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let (domain, identity) = (DomainId::new([1; 8]), IdentityId::new([2; 16]));
+        let head = (7, ObjectId::new([3; 32]));
+        Memory::open(Some(folder.path())).saw_head(&domain, &identity, head);
+        assert_eq!(Memory::open(Some(folder.path())).head(&domain, &identity), Some(head));
+        assert_eq!(Memory::open(Some(folder.path())).head(&DomainId::new([9; 8]), &identity), None);
+    }
+}

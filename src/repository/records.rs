@@ -1,0 +1,338 @@
+//! Records that only some roles may write: attestations, forgotten snapshots, tombstones, quarantine.
+//! Promise: one counts only with the signature of an identity whose role allows it, and which was not
+//! revoked before. Everything else is reported and changes nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+use super::{Repository, index::Index};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{
+        attestation::{Attestation, digest},
+        envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
+        forgotten::Forgotten,
+        quarantine::Quarantine,
+        registry::{Certificate, Registry},
+        role::Role,
+    },
+    id::{DomainId, IdentityId, ObjectId, SectionId},
+    limits,
+    store::{Folder, Name, Parsed, Prefix},
+};
+
+/// What the records of a domain say.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Snapshots that ended.
+    pub forgotten: HashSet<ObjectId>,
+    /// Names of objects that are set aside.
+    pub quarantined: HashSet<String>,
+    /// Records that do not count, and why.
+    pub ignored: Vec<Error>,
+}
+
+/// A record as it was found.
+pub(super) enum Found {
+    /// It counts: its plaintext.
+    Counts(Zeroizing<Vec<u8>>),
+    /// It is intact, but whoever wrote it may not.
+    Ignored(Error),
+    /// Somebody who may wrote it, perhaps, and it cannot be read.
+    Damaged(Error),
+}
+
+const fn kind_of(folder: Folder) -> RecordKind {
+    match folder {
+        Folder::Attestations => RecordKind::Attestation,
+        Folder::Annotations => RecordKind::Annotation,
+        Folder::Forgotten => RecordKind::Forgotten,
+        Folder::Tombstones => RecordKind::Tombstones,
+        Folder::Quarantine => RecordKind::Quarantine,
+    }
+}
+
+const fn may_write(role: Role, folder: Folder) -> bool {
+    match folder {
+        Folder::Attestations => matches!(role, Role::Restore | Role::Owner),
+        Folder::Forgotten | Folder::Tombstones | Folder::Quarantine => {
+            matches!(role, Role::Maintain | Role::Owner)
+        }
+        Folder::Annotations => matches!(role, Role::Maintain | Role::Restore | Role::Owner),
+    }
+}
+
+impl Repository {
+    fn publish_record(&self, domain: &DomainId, folder: Folder, plain: &[u8]) -> Result<Name> {
+        if !may_write(self.role(), folder) {
+            let least = if folder == Folder::Attestations { "restore" } else { "maintain" };
+            return Err(self.forbidden(&format!("write {}", folder.name()), least));
+        }
+        let header = EnvelopeHeader {
+            kind: kind_of(folder),
+            repository: self.config.repository_id,
+            domain: *domain,
+            author: self.identity(),
+            sequence: 0,
+            epoch: 0,
+        };
+        let key = self.index_key(domain)?;
+        let sealed = envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), self.signer(), plain)?;
+        let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+        let name = Name::record(domain, folder, &id);
+        self.store.create(&name, Bytes::from(sealed))?;
+        Ok(name)
+    }
+
+    /// Writes that sections were verified by decrypting them.
+    ///
+    /// # Errors
+    /// `Forbidden` for all but restore and owner; more sections than one record may name; storage trouble.
+    pub fn publish_attestation(&self, domain: &DomainId, attestation: &Attestation) -> Result<Name> {
+        let plain = attestation.encode();
+        Attestation::decode(&plain)?;
+        self.publish_record(domain, Folder::Attestations, &plain)
+    }
+
+    /// Writes that snapshots end; only then may they be deleted.
+    ///
+    /// # Errors
+    /// `Forbidden` for all but maintain and owner; a larger batch than may be; storage trouble.
+    pub fn publish_forgotten(&self, domain: &DomainId, forgotten: &Forgotten) -> Result<Name> {
+        let plain = forgotten.encode();
+        Forgotten::decode(&plain)?;
+        self.publish_record(domain, Folder::Forgotten, &plain)
+    }
+
+    /// Writes that objects are set aside.
+    ///
+    /// # Errors
+    /// As [`Self::publish_forgotten`].
+    pub fn publish_quarantine(&self, domain: &DomainId, quarantine: &Quarantine) -> Result<Name> {
+        let plain = quarantine.encode();
+        Quarantine::decode(&plain)?;
+        self.publish_record(domain, Folder::Quarantine, &plain)
+    }
+
+    /// Checks who signed a record that is not a snapshot, and that a revocation left it valid.
+    pub(super) fn verify_record(
+        &self,
+        envelope: &Envelope<'_>,
+        domain: &DomainId,
+        id: &ObjectId,
+    ) -> Result<Role> {
+        let role = self.verify_author(envelope, domain)?;
+        if self.registry.record_counts(&envelope.author(), id) {
+            return Ok(role);
+        }
+        let author = envelope.author();
+        Err(Error::damaged("a signed object", format!("{author} was revoked, and did not leave it behind")))
+    }
+
+    /// The bytes of an object that its id names, from the cache if they are there.
+    pub(super) fn read_addressed(&self, name: &Name, id: &ObjectId) -> Result<Vec<u8>> {
+        if let Some(bytes) = self.cache.object(id) {
+            return Ok(bytes);
+        }
+        let bytes = self.store.read(name, limits::RECORD_BYTES_MAX)?;
+        if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
+            return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
+        }
+        self.cache.keep_object(id, &bytes);
+        Ok(bytes.to_vec())
+    }
+
+    /// Everything in one folder of a domain that parses as a record's name.
+    fn record_names(&self, domain: &DomainId, folder: Folder) -> Result<Vec<(Name, ObjectId)>> {
+        let listed = self.store.list(&Prefix::records(domain, folder))?;
+        let names = listed.into_iter().filter_map(|listed| Name::parse(&listed.name));
+        Ok(names
+            .filter_map(|name| match name.parsed() {
+                Parsed::Record { id, .. } => Some((name, id)),
+                _ => None,
+            })
+            .collect())
+    }
+
+    fn read_record(
+        &self,
+        domain: &DomainId,
+        folder: Folder,
+        (name, id): (&Name, &ObjectId),
+    ) -> Result<Found> {
+        let bytes = match self.read_addressed(name, id) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::Damaged => return Ok(Found::Damaged(error)),
+            Err(error) => return Err(error),
+        };
+        // From here on the bytes are those that were written: what is wrong with them, their writer did.
+        let signed = Envelope::parse(&bytes, kind_of(folder), &self.config.repository_id, domain)
+            .and_then(|envelope| Ok((self.verify_record(&envelope, domain, id)?, envelope)));
+        let envelope = match signed {
+            Ok((role, envelope)) if may_write(role, folder) => envelope,
+            Ok((role, _)) => {
+                let why = format!("a key with the role {} may not write it", role.name());
+                return Ok(Found::Ignored(Error::damaged(name, why)));
+            }
+            Err(error) => return Ok(Found::Ignored(error.context(name))),
+        };
+        let key = self.index_key(domain)?;
+        Ok(match envelope.open(&Opener::Symmetric(key.as_bytes())) {
+            Ok(plain) => Found::Counts(plain),
+            Err(error) => Found::Damaged(error.context(name)),
+        })
+    }
+
+    /// The records of one folder, each with its name.
+    pub(super) fn read_records(&self, domain: &DomainId, folder: Folder) -> Result<Vec<(Name, Found)>> {
+        let mut found = Vec::new();
+        for (name, id) in self.record_names(domain, folder)? {
+            match self.read_record(domain, folder, (&name, &id)) {
+                Ok(record) => found.push((name, record)),
+                // Compaction has put a newer one in its place, which a LIST shows before the old one goes.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    fn decoded<T>(
+        &self,
+        domain: &DomainId,
+        folder: Folder,
+        decode: impl Fn(&[u8]) -> Result<T>,
+        ignored: &mut Vec<Error>,
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        for (name, record) in self.read_records(domain, folder)? {
+            match record {
+                Found::Counts(plain) => match decode(&plain) {
+                    Ok(record) => all.push(record),
+                    Err(error) => ignored.push(error.context(&name)),
+                },
+                Found::Ignored(error) | Found::Damaged(error) => ignored.push(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The names of objects that are set aside. A record that cannot be read sets nothing aside.
+    pub(super) fn quarantined(&self, domain: &DomainId, ignored: &mut Vec<Error>) -> Result<HashSet<String>> {
+        let all = self.decoded(domain, Folder::Quarantine, Quarantine::decode, ignored)?;
+        Ok(all.into_iter().flat_map(|record| record.objects).collect())
+    }
+
+    /// What ended and what is set aside in a domain.
+    ///
+    /// # Errors
+    /// Storage trouble; `Forbidden` without the index key of the domain.
+    pub fn records(&self, domain: &DomainId) -> Result<Records> {
+        let mut records = Records::default();
+        let batches = self.decoded(domain, Folder::Forgotten, Forgotten::decode, &mut records.ignored)?;
+        records.forgotten = batches.into_iter().flat_map(|batch| batch.snapshots).collect();
+        records.quarantined = self.quarantined(domain, &mut records.ignored)?;
+        Ok(records)
+    }
+
+    /// The sections of an index that a verifier vouches for. A section counts only if every place where it
+    /// is listed says what was attested: so a directory that lies about it gains nothing.
+    pub(super) fn attested(
+        &self,
+        domain: &DomainId,
+        index: &Index,
+        ignored: &mut Vec<Error>,
+    ) -> Result<HashSet<SectionId>> {
+        let writes_here = |known: &&Certificate| {
+            known.domain == Some(*domain) && matches!(known.role, Role::Backup | Role::Owner)
+        };
+        if self.registry.certificates.iter().filter(writes_here).count() < 2 {
+            // Nobody to borrow from: the directories need not be read.
+            return Ok(HashSet::new());
+        }
+        let mut said: HashMap<SectionId, HashSet<[u8; 32]>> = HashMap::new();
+        for attestation in self.decoded(domain, Folder::Attestations, Attestation::decode, ignored)? {
+            for section in attestation.sections {
+                said.entry(section.id).or_default().insert(section.digest);
+            }
+        }
+        if said.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let (mut good, mut bad) = (HashSet::new(), HashSet::new());
+        for pack in index.packs() {
+            let Some(directory) = index.directory(&pack) else { continue };
+            for (number, section) in (0_u16..).zip(&directory.sections) {
+                let id = section.id();
+                let Some(digests) = said.get(&id) else { continue };
+                if digests.contains(&digest(&directory, number)) {
+                    good.insert(id)
+                } else {
+                    bad.insert(id)
+                };
+            }
+        }
+        good.retain(|id| !bad.contains(id));
+        Ok(good)
+    }
+
+    /// The ids of everything that an identity has signed beside its snapshots and runs: what a revocation
+    /// leaves valid. Whatever cannot be read is not in it. `registry` is the newest: the one that this
+    /// repository was opened with may not know the identity yet.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn records_of(&self, registry: &Registry, identity: &IdentityId) -> Result<Vec<ObjectId>> {
+        let mut ids = Vec::new();
+        for domain in &registry.domains {
+            for listed in self.store.list(&Prefix::index(&domain.id))? {
+                if let Some(Parsed::Index { writer, id, .. }) =
+                    Name::parse(&listed.name).map(|name| name.parsed())
+                    && writer == *identity
+                {
+                    ids.push(id);
+                }
+            }
+            for folder in Folder::ALL {
+                for (name, id) in self.record_names(&domain.id, folder)? {
+                    let author = self.author_of(&domain.id, folder, (&name, &id))?;
+                    if author == Some(*identity) {
+                        ids.push(id);
+                    }
+                }
+            }
+        }
+        for listed in self.store.list(&Prefix::evidence())? {
+            if let Some(Parsed::Evidence { identity: author, id, .. }) =
+                Name::parse(&listed.name).map(|name| name.parsed())
+                && author == *identity
+            {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Whose well signed record it is.
+    fn author_of(
+        &self,
+        domain: &DomainId,
+        folder: Folder,
+        (name, id): (&Name, &ObjectId),
+    ) -> Result<Option<IdentityId>> {
+        let bytes = match self.read_addressed(name, id) {
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let envelope = Envelope::parse(&bytes, kind_of(folder), &self.config.repository_id, domain);
+        let signed = envelope.ok().filter(|envelope| envelope.verify(envelope.author_key()).is_ok());
+        Ok(signed.map(|envelope| envelope.author()))
+    }
+}

@@ -1,0 +1,265 @@
+//! The registry in the store: finding the newest, and changing it while another owner may do the same.
+//! Promise: what [`Repository::change_registry`] reported as done is in every newer registry.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::{InitOptions, Repository, random};
+use crate::{
+    clock::Clock,
+    crypto::{RootSecret, VerifyingKey},
+    error::{Error, ErrorKind, Result},
+    format::{
+        config::Config,
+        envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
+        registry::{Certificate, Domain, Epoch, Registry},
+        role::Role,
+        secrets::Secrets,
+    },
+    id::{DomainId, ObjectId},
+    limits,
+    store::{Name, Parsed, Prefix, Store},
+};
+
+/// Registries that belong to no domain are sealed with this one.
+const NO_DOMAIN: DomainId = DomainId::new([0; 8]);
+/// Owners who write at the same time try again this often.
+const TRIES_MAX: u32 = 16;
+
+/// The newest registry, and the objects that it was read from.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    /// What it states.
+    pub registry: Registry,
+    /// Its objects: one, or several that owners wrote at the same time. The first one names it.
+    pub heads: Vec<ObjectId>,
+}
+
+/// Seals and signs a registry and gives its name with it.
+pub(super) fn seal_registry(root: &RootSecret, registry: &Registry) -> Result<(Name, ObjectId, Bytes)> {
+    let header = EnvelopeHeader {
+        kind: RecordKind::Registry,
+        repository: root.repository_id(),
+        domain: NO_DOMAIN,
+        author: root.signing_key().identity(),
+        sequence: registry.number,
+        epoch: 0,
+    };
+    let plain = registry.encode();
+    if plain.len() > limits::RECORD_BYTES_MAX / 2 {
+        return Err(Error::new(ErrorKind::Failed, "the registry would grow too large to be read")
+            .with_remedy("Begin a new repository for further identities"));
+    }
+    let key = root.registry_key();
+    let sealed = envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), &root.signing_key(), &plain)?;
+    let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+    Ok((Name::registry(registry.number, &id), id, Bytes::from(sealed)))
+}
+
+/// The certificate of the identity that the recovery words open.
+#[must_use]
+pub fn owner_certificate(root: &RootSecret, domain: DomainId, clock: &dyn Clock) -> Certificate {
+    let owner = root.owner_identity();
+    Certificate {
+        identity: owner.identity(),
+        verifying_key: owner.verifying_key().to_bytes(),
+        role: Role::Owner,
+        label: "owner".to_owned(),
+        domain: Some(domain),
+        shared: true,
+        created: clock.now(),
+    }
+}
+
+/// The public keys of an epoch.
+#[must_use]
+pub fn epoch(root: &RootSecret, number: u32) -> Epoch {
+    Epoch {
+        number,
+        data: root.data_seed(number).public_key().to_bytes(),
+        metadata: root.metadata_seed(number).public_key().to_bytes(),
+    }
+}
+
+pub(super) fn first_registry(root: &RootSecret, options: InitOptions, clock: &dyn Clock) -> Result<Registry> {
+    let domain = Domain::new(DomainId::new(random()?), "main".to_owned());
+    let InitOptions { commit_window_seconds, minimum_grace_seconds } = options;
+    Ok(Registry {
+        number: 1,
+        previous: None,
+        features: Default::default(),
+        epochs: vec![epoch(root, 1)],
+        certificates: vec![owner_certificate(root, domain.id, clock)],
+        domains: vec![domain],
+        revocations: Vec::new(),
+        commit_window_seconds,
+        minimum_grace_seconds,
+    })
+}
+
+/// Every registry that LIST shows, the newest first; of one number the lower id first.
+fn listed(store: &Store) -> Result<Vec<(u64, ObjectId)>> {
+    let mut all = Vec::new();
+    for listed in store.list(&Prefix::registry())? {
+        if let Some(Parsed::Registry { number, id }) = Name::parse(&listed.name).map(|name| name.parsed()) {
+            all.push((number, id));
+        }
+    }
+    all.sort_by_key(|(number, id)| (std::cmp::Reverse(*number), *id));
+    Ok(all)
+}
+
+fn read(
+    store: &Store,
+    config: &Config,
+    secrets: &Secrets,
+    (number, id): (u64, ObjectId),
+) -> Result<Registry> {
+    let name = Name::registry(number, &id);
+    let bytes = store.read(&name, limits::RECORD_BYTES_MAX)?;
+    if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
+        return Err(Error::damaged(&name, "its bytes are not those that its name stands for"));
+    }
+    let open = || -> Result<Registry> {
+        let envelope = Envelope::parse(&bytes, RecordKind::Registry, &config.repository_id, &NO_DOMAIN)?;
+        envelope.verify(&VerifyingKey::from_bytes(&config.root_public_key)?)?;
+        let plain = envelope.open(&Opener::Symmetric(secrets.registry_key().as_bytes()))?;
+        let registry = Registry::decode(&plain)?;
+        if registry.number != number || envelope.sequence() != number {
+            return Err(Error::damaged("a registry", "its number is not the one in its name"));
+        }
+        Ok(registry)
+    };
+    open().map_err(|e| {
+        e.context(&name).with_remedy("If its storage has an older version of this object, restore that one")
+    })
+}
+
+/// The newest registry. Objects of the same number count together: owners wrote them at the same time,
+/// and a revocation must not be lost because another change won.
+///
+/// # Errors
+/// `Damaged` when it is missing, forged or damaged; storage trouble.
+pub fn newest(store: &Store, config: &Config, secrets: &Secrets) -> Result<Newest> {
+    let all = listed(store)?;
+    let (number, first) = *all.first().ok_or_else(|| {
+        Error::new(ErrorKind::Damaged, format!("the registry of {} is missing", store.location_text()))
+            .with_remedy(
+                "Its objects were deleted: rebuild it with `key recover --config` and the recovery words",
+            )
+    })?;
+    let mut registry = read(store, config, secrets, (number, first))?;
+    let mut heads = vec![first];
+    for (_, id) in all.iter().skip(1).take_while(|(other, _)| *other == number) {
+        registry.merge(read(store, config, secrets, (number, *id))?);
+        heads.push(*id);
+    }
+    Ok(Newest { registry, heads })
+}
+
+/// The newest registry that can be read, whatever happened to newer ones, the highest number that any
+/// has or had, and what is wrong with those that cannot be read. For `key recover` alone: everybody else
+/// must not go on with an older one.
+///
+/// # Errors
+/// Storage trouble.
+pub fn salvage(
+    store: &Store,
+    config: &Config,
+    secrets: &Secrets,
+) -> Result<(Option<Newest>, u64, Vec<Error>)> {
+    let all = listed(store)?;
+    let highest = all.first().map_or(0, |(number, _)| *number);
+    let (mut found, mut damaged): (Option<Newest>, _) = (None, Vec::new());
+    for (number, id) in all {
+        if found.as_ref().is_some_and(|found| found.registry.number != number) {
+            break;
+        }
+        match read(store, config, secrets, (number, id)) {
+            Ok(registry) => match &mut found {
+                Some(found) => {
+                    found.registry.merge(registry);
+                    found.heads.push(id);
+                }
+                None => found = Some(Newest { registry, heads: vec![id] }),
+            },
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                damaged.push(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((found, highest, damaged))
+}
+
+/// Writes a registry.
+///
+/// # Errors
+/// Storage trouble.
+pub fn publish(store: &Store, root: &RootSecret, registry: &Registry) -> Result<()> {
+    let (name, _, sealed) = seal_registry(root, registry)?;
+    store.create(&name, sealed)
+}
+
+impl Repository {
+    /// The root secret, which only an owner holds.
+    ///
+    /// # Errors
+    /// `Forbidden` for every other role; `what` says what it was needed for.
+    pub fn root(&self, what: &str) -> Result<RootSecret> {
+        self.secrets.root().ok_or_else(|| self.forbidden(what, "owner"))
+    }
+
+    /// What this identity holds, to seal it in another slot.
+    #[must_use]
+    pub const fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// The newest registry, read again from the store.
+    ///
+    /// # Errors
+    /// As [`newest`].
+    pub fn newest_registry(&self) -> Result<Newest> {
+        newest(&self.store, &self.config, &self.secrets)
+    }
+
+    /// Applies `change` to the newest registry and writes the next one, until nothing that another owner
+    /// wrote meanwhile is left out. `change` is applied again on top of what others wrote, so it must
+    /// change nothing where it was applied before.
+    ///
+    /// # Errors
+    /// `Forbidden` for all but owners; other owners write all the time; storage trouble.
+    pub fn change_registry(&self, change: &dyn Fn(&mut Registry)) -> Result<Registry> {
+        let root = self.root("change keys")?;
+        let Newest { registry: mut base, heads } = self.newest_registry()?;
+        let mut previous = heads.first().copied();
+        let mut seen: HashSet<ObjectId> = heads.into_iter().collect();
+        for _ in 0..TRIES_MAX {
+            let from = base.number;
+            let mut next = base;
+            change(&mut next);
+            next.number = from.checked_add(1).ok_or_else(|| Error::damaged("the registry", "its number"))?;
+            next.previous = previous;
+            let (name, id, sealed) = seal_registry(&root, &next)?;
+            self.store.create(&name, sealed)?;
+            seen.insert(id);
+            // Whoever wrote since we looked may have been told of success: nothing of it may be lost,
+            // so it goes into one more registry on top of both.
+            let strays: Vec<_> = listed(&self.store)?
+                .into_iter()
+                .filter(|(number, id)| *number >= from && !seen.contains(id))
+                .collect();
+            let Some((_, newest)) = strays.first() else { return Ok(next) };
+            previous = Some(*newest);
+            base = next;
+            for stray in strays {
+                base.merge(read(&self.store, &self.config, &self.secrets, stray)?);
+                seen.insert(stray.1);
+            }
+        }
+        Err(Error::new(ErrorKind::Temporary, "another owner changes keys at the same time")
+            .with_remedy("Look at `lifeboat key list`, and run the command again"))
+    }
+}

@@ -1,0 +1,902 @@
+//! Keys and roles: what each role can do with its secrets alone, what a revocation leaves valid, what two
+//! owners at once lose (nothing), and what the recovery words bring back.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use lifeboat::{
+    clock::{SystemClock, Timestamp},
+    compress::{Compression, Decompressor},
+    crypto::{RootSecret, SigningKey},
+    error::{ErrorKind, Result},
+    filesystem::{
+        names::{Ownership, OwnershipPolicy},
+        select::Selection,
+    },
+    format::{
+        attestation::{Attestation, AttestedSection, digest},
+        envelope::{self, EnvelopeHeader, RecordKind, Sealer},
+        forgotten::Forgotten,
+        pack::PackKind,
+        quarantine::Quarantine,
+        registry::{Certificate, Revocation},
+        role::Role,
+    },
+    id::{DomainId, IdentityId, ObjectId},
+    ops::{
+        backup::{self, BackupOptions, tree::Tree},
+        key::{self, AddOptions, Added, By, LastGood, Lost, Part, RecoverOptions, RevokeOptions},
+        restore,
+    },
+    repository::{
+        InitOptions, Repository, index::Standing, manifest::ManifestCursor, reader::NodeReader, registry,
+        unlock::Credential,
+    },
+    store::{self, Name, Parsed, Prefix, Store, StoreOptions},
+};
+use zeroize::Zeroizing;
+
+const COUNTS: Timestamp = Timestamp::from_seconds(1_700_000_000);
+
+fn options() -> StoreOptions {
+    StoreOptions {
+        connections: 1,
+        upload_limit: None,
+        download_limit: None,
+        retry_for: Duration::ZERO,
+        s3: Default::default(),
+        clock: Arc::new(SystemClock),
+        progress: Arc::default(),
+    }
+}
+
+fn memory() -> Store {
+    Store::from_object_store(Arc::new(object_store::memory::InMemory::new()), "p", options()).unwrap()
+}
+
+fn in_every_store(test: impl Fn(Store)) {
+    test(memory());
+    let folder = tempfile::tempdir().unwrap();
+    let location = store::Location::parse(folder.path().to_str().unwrap()).unwrap();
+    test(Store::open(&location, options()).unwrap());
+}
+
+fn open_with(store: &Store, credential: &Credential, cache: Option<&Path>) -> Result<Repository> {
+    let config = Repository::read_config(store)?;
+    let secrets = Repository::unlock(store, &config, credential)?;
+    Repository::open(store.clone(), config, secrets, cache, Arc::new(SystemClock))
+}
+
+fn created(store: &Store) -> (RootSecret, Repository) {
+    let root = RootSecret::generate().unwrap();
+    Repository::create(store, &root, "owner", InitOptions::default(), &SystemClock).unwrap();
+    (root.clone(), open_with(store, &Credential::Words(root.words()), None).unwrap())
+}
+
+fn add(owner: &Repository, role: Role, label: &str, domain: Option<&str>) -> Added {
+    let domain = domain.map(str::to_owned);
+    let options = AddOptions { role, label: label.to_owned(), domain, shared: false, unlock: By::AccessKey };
+    key::add(owner, &options).unwrap()
+}
+
+/// From the text of the access key, as a machine reads it from a file.
+fn credential(added: &Added) -> Credential {
+    Credential::AccessKey(added.access_key.as_ref().unwrap().text())
+}
+
+fn open(store: &Store, added: &Added) -> Result<Repository> {
+    open_with(store, &credential(added), None)
+}
+
+struct Source {
+    folder: tempfile::TempDir,
+}
+
+impl Source {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        std::fs::write(folder.path().join("sub/file"), text.repeat(3000)).unwrap();
+        Self { folder }
+    }
+
+    fn backup(&self, repository: &Repository) -> Result<(ObjectId, u64)> {
+        let mut tree = Tree { sources: vec![self.folder.path().to_owned()], filter: Default::default() };
+        let options = BackupOptions {
+            host: "host".to_owned(),
+            user: "user".to_owned(),
+            tags: Vec::new(),
+            sources: vec![self.folder.path().to_str().unwrap().into()],
+            time: None,
+            compression: Compression::Auto,
+            reuse: backup::Reuse::default(),
+            unchanged: backup::Unchanged::Keep,
+            mode: backup::Mode::Store,
+            program: "test".to_owned(),
+            workers: 1,
+        };
+        Ok(backup::run(repository, &mut tree, &options)?.snapshot.unwrap())
+    }
+
+    /// Restores the snapshot and compares.
+    fn is_restored_by(&self, repository: &Repository, id: &ObjectId) {
+        let (snapshots, damaged) = repository.snapshots().unwrap();
+        assert!(damaged.is_empty(), "{damaged:?}");
+        let snapshot = snapshots.iter().find(|snapshot| snapshot.name.id == *id).unwrap();
+        let target = tempfile::tempdir().unwrap();
+        let options = restore::RestoreOptions {
+            ownership: Ownership::new(OwnershipPolicy::ByName),
+            subpath: Vec::new(),
+            selection: Selection::new(&[], &[]).unwrap(),
+            workers: 2,
+        };
+        let restored = restore::run(repository, snapshot, target.path(), &options).unwrap();
+        assert!(restored.failed.is_empty(), "{:?}", restored.failed);
+        let source = self.folder.path();
+        let copy = target.path().join(source.strip_prefix("/").unwrap());
+        let file = |folder: &Path| std::fs::read(folder.join("sub/file")).unwrap();
+        assert_eq!(file(source), file(&copy));
+    }
+}
+
+fn names(store: &Store) -> Vec<Name> {
+    store.list(&Prefix::all()).unwrap().iter().filter_map(|listed| Name::parse(&listed.name)).collect()
+}
+
+fn delete(store: &Store, which: impl Fn(&Parsed) -> bool) -> usize {
+    let doomed: Vec<Name> = names(store).into_iter().filter(|name| which(&name.parsed())).collect();
+    doomed.iter().for_each(|name| store.delete(name).unwrap());
+    doomed.len()
+}
+
+fn allowed<T>(result: Result<T>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Forbidden, "{error}");
+            assert!(error.remedy().is_some_and(|remedy| remedy.contains("role")), "{error}");
+            false
+        }
+    }
+}
+
+/// The data of one frame, with this repository's secrets alone.
+fn read_data(repository: &Repository, domain: &DomainId) -> Result<Vec<u8>> {
+    let view = repository.view(domain)?;
+    let pack = view.index.packs().find(|pack| pack.kind == PackKind::Data).unwrap();
+    let directory = view.index.directory(&pack).unwrap();
+    let (frame, section) = (&directory.frames[0], &directory.sections[0]);
+    let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.length);
+    let sealed = repository.store.read_range(&Name::pack(domain, pack.kind, &pack.id), range)?;
+    repository.open_frame(domain, (frame, section), &sealed, &mut Decompressor::new()?)
+}
+
+fn read_node(repository: &Repository, domain: &DomainId, root: lifeboat::id::BlobId) -> Result<()> {
+    let view = repository.view(domain)?;
+    let nodes = NodeReader::new(repository, *domain, &view.index)?;
+    ManifestCursor::new(&nodes, root).next_entry().map(drop)
+}
+
+#[test]
+fn each_role_can_do_what_the_table_says_and_nothing_else() {
+    in_every_store(|store| {
+        let (_, owner) = created(&store);
+        let source = Source::new("content ");
+        source.backup(&owner).unwrap();
+        let main = owner.own_domain().unwrap();
+        let machine = add(&owner, Role::Backup, "machine", None);
+        assert_ne!(machine.domain, Some(main));
+        source.backup(&open(&store, &machine).unwrap()).unwrap();
+        let owner =
+            open_with(&store, &Credential::Passphrase("owner".to_owned().into(), None), None).unwrap();
+        let root = owner.snapshots().unwrap().0[0].record.root;
+        // backs up, own index, other index, names, content, attest, forget, quarantine, add keys, words
+        let table = [
+            (Role::Backup, [true, true, false, false, false, false, false, false, false, false]),
+            (Role::Audit, [false, true, true, true, false, false, false, false, false, false]),
+            (Role::Maintain, [false, true, true, true, false, false, true, true, false, false]),
+            (Role::Restore, [false, true, true, true, true, true, false, false, false, false]),
+            (Role::Owner, [true; 10]),
+        ];
+        for (role, expected) in table {
+            let domain = matches!(role, Role::Backup | Role::Owner).then_some("machine");
+            let added = add(&owner, role, &format!("a {}", role.name()), domain);
+            let it = open(&store, &added).unwrap();
+            assert_eq!((it.role(), it.identity()), (role, added.identity));
+            let own = machine.domain.unwrap();
+            let (time, reason) = (COUNTS, "a test".to_owned());
+            let forgotten =
+                Forgotten { time, snapshots: vec![ObjectId::new([1; 32])], reason: reason.clone() };
+            let quarantine = Quarantine { time, objects: vec!["nothing".to_owned()], reason };
+            let options = AddOptions {
+                role: Role::Audit,
+                label: format!("by {}", role.name()),
+                domain: None,
+                shared: false,
+                unlock: By::AccessKey,
+            };
+            let can = [
+                allowed(source.backup(&it)),
+                allowed(it.view(&own)),
+                allowed(it.view(&main)),
+                allowed(it.snapshots()) && allowed(read_node(&it, &main, root)),
+                allowed(read_data(&it, &own)),
+                allowed(it.publish_attestation(&own, &Attestation { time, sections: Vec::new() })),
+                allowed(it.publish_forgotten(&own, &forgotten)),
+                allowed(it.publish_quarantine(&own, &quarantine)),
+                allowed(key::add(&it, &options)),
+                allowed(key::words(&it)),
+            ];
+            assert_eq!(can, expected, "{role:?}");
+            assert_eq!(allowed(key::certificate(&it, "owner")), role == Role::Owner);
+            let who = RevokeOptions { who: "machine".to_owned(), last_good: LastGood::Head };
+            assert!(role == Role::Owner || !allowed(key::revoke(&it, &who)));
+        }
+    });
+}
+
+#[test]
+fn a_machine_backs_up_from_another_cache_and_the_words_alone_restore_it() {
+    in_every_store(|store| {
+        let (root, owner) = created(&store);
+        let machine = add(&owner, Role::Backup, "machine", None);
+        let caches = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let source = Source::new("content ");
+        for (sequence, cache) in (1..).zip(&caches) {
+            let it = open_with(&store, &credential(&machine), Some(cache.path())).unwrap();
+            assert_eq!(source.backup(&it).unwrap().1, sequence);
+        }
+        let third = tempfile::tempdir().unwrap();
+        let words = open_with(&store, &Credential::Words(root.words()), Some(third.path())).unwrap();
+        let last = words.snapshots().unwrap().0[1].name.clone();
+        assert_eq!((last.identity, last.domain), (machine.identity, machine.domain.unwrap()));
+        source.is_restored_by(&words, &last.id);
+    });
+}
+
+#[test]
+fn machines_that_share_a_domain_share_its_index_and_copies_that_a_verifier_vouches_for() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let [a, b] = ["a", "b"].map(|label| add(&owner, Role::Backup, label, Some("office")));
+    assert_eq!(a.domain, b.domain);
+    let domain = a.domain.unwrap();
+    let source = Source::new("the same on both ");
+    source.backup(&open(&store, &a).unwrap()).unwrap();
+    let packs = |kind| {
+        let packs = names(&store)
+            .into_iter()
+            .filter(|name| matches!(name.parsed(), Parsed::Pack { kind: other, .. } if other == kind));
+        packs.count()
+    };
+    assert_eq!(packs(PackKind::Data), 1);
+    let technician = add(&owner, Role::Restore, "technician", None);
+    let verifier = open(&store, &technician).unwrap();
+    let view = verifier.view(&domain).unwrap();
+    let mut sections = Vec::new();
+    for pack in view.index.packs() {
+        let directory = view.index.directory(&pack).unwrap();
+        for (number, section) in (0..).zip(&directory.sections) {
+            sections.push(AttestedSection { id: section.id(), digest: digest(&directory, number) });
+        }
+    }
+    // One that vouches for something else gains nothing.
+    let lying = sections.iter().map(|section| AttestedSection { digest: [0; 32], ..*section }).collect();
+    verifier.publish_attestation(&domain, &Attestation { time: COUNTS, sections: lying }).unwrap();
+    source.backup(&open(&store, &b).unwrap()).unwrap();
+    assert_eq!(packs(PackKind::Data), 2, "b may not count on what only a vouches for");
+
+    let c = add(&owner, Role::Backup, "c", Some("office"));
+    verifier.publish_attestation(&domain, &Attestation { time: COUNTS, sections }).unwrap();
+    let (id, _) = source.backup(&open(&store, &c).unwrap()).unwrap();
+    assert_eq!(packs(PackKind::Data), 2, "c counts on the copy that was verified");
+    let owner = open(&store, &add(&owner, Role::Owner, "second", None)).unwrap();
+    source.is_restored_by(&owner, &id);
+}
+
+#[test]
+fn a_revoked_key_opens_nothing_and_only_what_it_left_counts() {
+    in_every_store(|store| {
+        let (root, owner) = created(&store);
+        let machine = add(&owner, Role::Backup, "machine", None);
+        let source = Source::new("before ");
+        let thief = open(&store, &machine).unwrap();
+        let (good, _) = source.backup(&thief).unwrap();
+        let slot = store.read(&Name::slot(&machine.slot), 1 << 20).unwrap();
+        let options = RevokeOptions { who: "machine".to_owned(), last_good: LastGood::Head };
+        let revoked = key::revoke(&owner, &options).unwrap();
+        assert_eq!((revoked.last_sequence, revoked.records), (1, 1));
+        assert_eq!(revoked.slots, std::slice::from_ref(&machine.slot));
+        let error = open(&store, &machine).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CannotUnlock);
+        // Even with a copy of its slot.
+        store.create(&Name::slot(&machine.slot), slot).unwrap();
+        let error = open(&store, &machine).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CannotUnlock);
+        assert!(error.to_string().contains("this key was revoked"), "{error}");
+        // Run again, it finishes what an interruption left.
+        assert_eq!(key::revoke(&owner, &options).unwrap().slots.len(), 1);
+
+        // Whoever had it open goes on writing, and none of it counts.
+        std::fs::write(source.folder.path().join("sub/other"), "after".repeat(9000)).unwrap();
+        let (bad, sequence) = source.backup(&thief).unwrap();
+        assert_eq!(sequence, 2);
+        std::fs::remove_file(source.folder.path().join("sub/other")).unwrap();
+        let words = open_with(&store, &Credential::Words(root.words()), None).unwrap();
+        let (snapshots, damaged) = words.snapshots().unwrap();
+        assert_eq!(snapshots.iter().map(|snapshot| snapshot.name.id).collect::<Vec<_>>(), [good]);
+        assert!(damaged.len() == 1 && damaged[0].to_string().contains(&bad.to_string()), "{damaged:?}");
+        let view = words.view(&machine.domain.unwrap()).unwrap();
+        assert_eq!(view.damaged.len(), 1, "its later index object: {:?}", view.damaged);
+        assert!(!view.unindexed.is_empty());
+        store
+            .delete(&names(&store).into_iter().find(|name| name.as_str().contains(&bad.to_string())).unwrap())
+            .unwrap();
+        source.is_restored_by(&words, &good);
+
+        // The label is free again.
+        assert_eq!(add(&words, Role::Backup, "machine", Some("machine")).domain, machine.domain);
+    });
+}
+
+#[test]
+fn an_owner_can_say_that_the_last_snapshots_were_the_thiefs_and_bad_objects_do_not_stop_him() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let it = open(&store, &machine).unwrap();
+    let source = Source::new("x ");
+    let ids: Vec<ObjectId> = (0..3).map(|_| source.backup(&it).unwrap().0).collect();
+    let garbage = ObjectId::new(*blake3::hash(b"garbage").as_bytes());
+    let name = Name::snapshot(&machine.domain.unwrap(), &machine.identity, 99, &garbage);
+    store.create(&name, "garbage".into()).unwrap();
+    let options = RevokeOptions { who: machine.identity.to_string(), last_good: LastGood::Sequence(2) };
+    assert_eq!(key::revoke(&owner, &options).unwrap().last_sequence, 2);
+    let (snapshots, damaged) = owner_again(&store, &owner).snapshots().unwrap();
+    assert_eq!(snapshots.iter().map(|snapshot| snapshot.name.id).collect::<Vec<_>>(), ids[..2]);
+    assert_eq!(damaged.len(), 2, "{damaged:?}");
+}
+
+fn owner_again(store: &Store, owner: &Repository) -> Repository {
+    open_with(store, &Credential::Words(key::words(owner).unwrap()), None).unwrap()
+}
+
+#[test]
+fn the_last_owner_cannot_be_revoked_and_another_one_can() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let second = add(&owner, Role::Owner, "second", None);
+    let it = open(&store, &second).unwrap();
+    let revoke = |by: &Repository, who: &str| {
+        key::revoke(by, &RevokeOptions { who: who.to_owned(), last_good: LastGood::Head })
+    };
+    for by in [&owner, &it] {
+        assert_eq!(revoke(by, "owner").unwrap_err().kind(), ErrorKind::Usage);
+    }
+    assert_eq!(revoke(&owner, "nobody").unwrap_err().kind(), ErrorKind::Usage);
+    revoke(&owner, "second").unwrap();
+    assert_eq!(open(&store, &second).unwrap_err().kind(), ErrorKind::CannotUnlock);
+}
+
+#[test]
+fn the_list_shows_labels_domains_slots_and_revocations() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    add(&owner, Role::Audit, "auditor", None);
+    key::revoke(&owner, &RevokeOptions { who: "auditor".to_owned(), last_good: LastGood::Head }).unwrap();
+    let listed = key::list(&owner).unwrap();
+    let rows: Vec<_> = listed
+        .iter()
+        .map(|row| (row.label.as_str(), row.domain.as_deref(), row.revoked.is_some(), row.slots.len()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("owner", Some("main"), false, 1),
+            ("machine", Some("machine"), false, 1),
+            ("auditor", None, true, 0)
+        ]
+    );
+    assert_eq!(listed[0].slots[0].unlocks, key::Unlocks::Passphrase);
+    assert_eq!(listed[1].slots[0], key::ListedSlot { name: machine.slot, unlocks: key::Unlocks::AccessKey });
+    for bad in ["machine", "", "a\u{1b}[2J", &"x".repeat(65)] {
+        let options = AddOptions {
+            role: Role::Audit,
+            label: bad.to_owned(),
+            domain: None,
+            shared: false,
+            unlock: By::AccessKey,
+        };
+        assert_eq!(key::add(&owner, &options).unwrap_err().kind(), ErrorKind::Usage, "{bad:?}");
+    }
+}
+
+#[test]
+fn a_new_passphrase_replaces_the_old_one_and_leaves_access_keys() {
+    let store = memory();
+    created(&store);
+    let with = |text: &str| open_with(&store, &Credential::Passphrase(text.to_owned().into(), None), None);
+    let owner = with("owner").unwrap();
+    assert_eq!(key::passphrase(&owner, "", None).unwrap_err().kind(), ErrorKind::Usage);
+    let other = add(&owner, Role::Audit, "auditor", None);
+    assert_eq!(key::passphrase(&owner, "new", Some(&other.slot)).unwrap_err().kind(), ErrorKind::Usage);
+    let changed = key::passphrase(&owner, "new", None).unwrap();
+    assert_eq!(changed.removed.len(), 1);
+    assert_eq!(with("owner").unwrap_err().kind(), ErrorKind::CannotUnlock);
+    assert_eq!(with("new").unwrap().identity(), owner.identity());
+    open(&store, &other).unwrap();
+    let words = key::words(&owner).unwrap();
+    let auditor = open(&store, &other).unwrap();
+    key::verify_words(&auditor, &words.to_uppercase()).unwrap();
+    let foreign = RootSecret::generate().unwrap().words();
+    assert_eq!(key::verify_words(&auditor, &foreign).unwrap_err().kind(), ErrorKind::CannotUnlock);
+}
+
+#[test]
+fn owners_who_write_at_the_same_time_lose_nothing() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    // Each change finds that another owner has just written on top of the same registry.
+    let rivals = Mutex::new(0);
+    let certificate = |label: &str| {
+        let key = SigningKey::generate().unwrap();
+        Certificate {
+            identity: key.identity(),
+            verifying_key: key.verifying_key().to_bytes(),
+            role: Role::Audit,
+            label: label.to_owned(),
+            domain: None,
+            shared: false,
+            created: COUNTS,
+        }
+    };
+    let mine = certificate("mine");
+    owner
+        .change_registry(&|registry| {
+            let number = {
+                let mut rivals = rivals.lock().unwrap();
+                *rivals += 1;
+                *rivals
+            };
+            if number <= 3 {
+                let theirs = certificate(&format!("rival {number}"));
+                owner
+                    .change_registry(&|registry| {
+                        if registry.certificate(&theirs.identity).is_none() {
+                            registry.certificates.push(theirs.clone());
+                        }
+                    })
+                    .unwrap();
+            }
+            if registry.certificate(&mine.identity).is_none() {
+                registry.certificates.push(mine.clone());
+            }
+        })
+        .unwrap();
+    let mut labels: Vec<String> = key::list(&owner).unwrap().into_iter().map(|listed| listed.label).collect();
+    labels.sort();
+    assert_eq!(labels, ["mine", "owner", "rival 1", "rival 2", "rival 3"]);
+}
+
+#[test]
+fn registries_of_one_number_count_together() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    add(&owner, Role::Audit, "auditor", None);
+    // Two owners on top of one registry; the second one died before it looked again.
+    let base = owner.newest_registry().unwrap().registry;
+    for who in &base.certificates[1..] {
+        let mut next = base.clone();
+        next.number += 1;
+        let (identity, last) = (who.identity, Vec::new());
+        let records = Vec::new();
+        next.revocations.push(Revocation { identity, last_sequence: 0, last, time: COUNTS, records });
+        registry::publish(&store, &root, &next).unwrap();
+    }
+    let revoked = || key::list(&owner).unwrap().iter().filter(|row| row.revoked.is_some()).count();
+    assert_eq!(revoked(), 2);
+    assert_eq!(open(&store, &machine).unwrap_err().kind(), ErrorKind::CannotUnlock);
+    add(&owner, Role::Audit, "later", None);
+    assert_eq!(revoked(), 2);
+}
+
+#[test]
+fn nobody_writes_in_the_name_of_another_or_into_another_domain() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let [a, b] = ["a", "b"].map(|label| add(&owner, Role::Backup, label, Some("office")));
+    let domain = a.domain.unwrap();
+    let it = open(&store, &a).unwrap();
+    let source = Source::new("x ");
+    let (id, _) = source.backup(&it).unwrap();
+    // A copy of a's index object below b's name hides nothing; alone it counts for nothing.
+    let (index, object) = names(&store)
+        .into_iter()
+        .find_map(|name| match name.parsed() {
+            Parsed::Index { id, .. } => Some((name, id)),
+            _ => None,
+        })
+        .unwrap();
+    for other in [b.identity, IdentityId::new([0; 16]), IdentityId::new([255; 16])] {
+        let bytes = store.read(&index, 1 << 20).unwrap();
+        store.create(&Name::index(&domain, &other, &object), bytes).unwrap();
+    }
+    source.is_restored_by(&owner_again(&store, &owner), &id);
+    store.delete(&index).unwrap();
+    let view = owner_again(&store, &owner).view(&domain).unwrap();
+    assert_eq!((view.index.packs().count(), view.damaged.len()), (0, 1), "{:?}", view.damaged);
+    // A snapshot of a in the owner's domain.
+    let main = owner.own_domain().unwrap();
+    let snapshot = names(&store).into_iter().find(|name| name.as_str().contains(&id.to_string())).unwrap();
+    let known = owner_again(&store, &owner).snapshots().unwrap().0.remove(0);
+    let header = EnvelopeHeader {
+        kind: RecordKind::Snapshot,
+        repository: root.repository_id(),
+        domain: main,
+        author: a.identity,
+        sequence: 1,
+        epoch: 1,
+    };
+    let (_, public) = it.metadata_public().unwrap();
+    let sealed =
+        envelope::seal(&header, &Sealer::Public(public), it.signer(), &known.record.encode()).unwrap();
+    let forged = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+    store.create(&Name::snapshot(&main, &a.identity, 1, &forged), sealed.into()).unwrap();
+    let (known, damaged) = owner_again(&store, &owner).snapshots().unwrap();
+    assert_eq!(known.iter().map(|known| known.name.name.clone()).collect::<Vec<_>>(), [snapshot]);
+    assert!(damaged.len() == 1 && damaged[0].to_string().contains("not certified"), "{damaged:?}");
+}
+
+#[test]
+fn quarantined_packs_and_index_objects_are_out_of_the_view() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let domain = owner.own_domain().unwrap();
+    Source::new("x ").backup(&owner).unwrap();
+    let set_aside = |which: &dyn Fn(&Parsed) -> bool| {
+        let all = names(&store).into_iter().filter(|name| which(&name.parsed()));
+        let objects = all.map(|name| name.to_string()).collect();
+        let quarantine = Quarantine { time: COUNTS, objects, reason: String::new() };
+        owner.publish_quarantine(&domain, &quarantine).unwrap();
+        owner_again(&store, &owner).view(&domain).unwrap()
+    };
+    let view = set_aside(&|name| matches!(name, Parsed::Pack { kind: PackKind::Data, .. }));
+    let standing = |kind| view.index.packs().find(|pack| pack.kind == kind).unwrap().standing;
+    assert_eq!((standing(PackKind::Data), standing(PackKind::Metadata)), (Standing::Missing, Standing::Live));
+    assert!(view.unindexed.is_empty());
+    let view = set_aside(&|name| matches!(name, Parsed::Index { .. }));
+    assert_eq!((view.index.packs().count(), view.unindexed.len()), (0, 1));
+}
+
+#[test]
+fn a_store_that_shows_an_older_world_is_refused_by_whoever_saw_the_newer_one() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let cache = tempfile::tempdir().unwrap();
+    let open = || open_with(&store, &credential(&machine), Some(cache.path()));
+    let source = Source::new("x ");
+    source.backup(&open().unwrap()).unwrap();
+    let (head, _) = source.backup(&open().unwrap()).unwrap();
+    // Its last snapshot vanishes.
+    assert_eq!(delete(&store, |name| matches!(name, Parsed::Snapshot { id, .. } if *id == head)), 1);
+    let error = source.backup(&open().unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.remedy().unwrap().contains("--cache-dir"), "{error}");
+    // The newest registry vanishes.
+    add(&owner, Role::Audit, "later", None);
+    open().unwrap();
+    assert_eq!(delete(&store, |name| matches!(name, Parsed::Registry { number: 3, .. })), 1);
+    assert_eq!(open().unwrap_err().kind(), ErrorKind::Damaged);
+    let fresh = tempfile::tempdir().unwrap();
+    open_with(&store, &credential(&machine), Some(fresh.path())).unwrap();
+}
+
+#[test]
+fn a_snapshot_tells_of_a_newer_registry_than_the_store_shows() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    add(&owner, Role::Audit, "later", None);
+    Source::new("x ").backup(&owner_again(&store, &owner)).unwrap();
+    delete(&store, |name| matches!(name, Parsed::Registry { number: 2, .. }));
+    let (snapshots, damaged) = owner_again(&store, &owner).snapshots().unwrap();
+    assert_eq!(snapshots.len(), 1);
+    assert!(damaged.len() == 1 && damaged[0].to_string().contains("registry 2"), "{damaged:?}");
+}
+
+#[test]
+fn forgotten_and_quarantined_snapshots_are_gone_and_a_missing_one_is_an_alarm() {
+    in_every_store(|store| {
+        let (_, owner) = created(&store);
+        let machine = add(&owner, Role::Backup, "machine", None);
+        let domain = machine.domain.unwrap();
+        let it = open(&store, &machine).unwrap();
+        let source = Source::new("x ");
+        let ids: Vec<ObjectId> = (0..5).map(|_| source.backup(&it).unwrap().0).collect();
+        let host = open(&store, &add(&owner, Role::Maintain, "host", None)).unwrap();
+        let seen = || {
+            let (known, damaged) = host.snapshots().unwrap();
+            (known.iter().map(|snapshot| snapshot.name.sequence).collect::<Vec<_>>(), damaged)
+        };
+        let (time, reason) = (COUNTS, "a test".to_owned());
+        let forgotten = Forgotten { time, snapshots: vec![ids[1]], reason: reason.clone() };
+        host.publish_forgotten(&domain, &forgotten).unwrap();
+        let third = host.snapshot_names(&domain, None).unwrap()[2].name.to_string();
+        host.publish_quarantine(&domain, &Quarantine { time, objects: vec![third], reason }).unwrap();
+        let (sequences, damaged) = seen();
+        assert_eq!(sequences, [1, 4, 5]);
+        assert!(damaged.is_empty(), "{damaged:?}");
+        // The records stand for what is deleted too.
+        delete(&store, |name| matches!(name, Parsed::Snapshot { sequence: 2 | 3, .. }));
+        assert!(seen().1.is_empty(), "{:?}", seen().1);
+        // Nobody forgot this one.
+        delete(&store, |name| matches!(name, Parsed::Snapshot { sequence: 4, .. }));
+        let (sequences, damaged) = seen();
+        assert_eq!(sequences, [1, 5]);
+        assert!(damaged.len() == 1 && damaged[0].to_string().contains(&ids[3].to_string()), "{damaged:?}");
+    });
+}
+
+#[test]
+fn records_by_those_who_may_not_write_them_change_nothing_and_are_reported() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let host = add(&owner, Role::Maintain, "host", None);
+    let domain = machine.domain.unwrap();
+    let it = open(&store, &machine).unwrap();
+    let (id, _) = Source::new("x ").backup(&it).unwrap();
+    let pack = names(&store).into_iter().find_map(|name| match name.parsed() {
+        Parsed::Pack { id, .. } => Some(id),
+        _ => None,
+    });
+    let forge = |signer: &SigningKey| {
+        let forgotten = Forgotten { time: COUNTS, snapshots: vec![id], reason: String::new() }.encode();
+        let objects = names(&store).iter().map(ToString::to_string).collect();
+        let quarantine = Quarantine { time: COUNTS, objects, reason: String::new() }.encode();
+        let tombstones = pack.unwrap().as_bytes().to_vec();
+        for (kind, folder, plain) in [
+            (RecordKind::Forgotten, store::Folder::Forgotten, forgotten),
+            (RecordKind::Quarantine, store::Folder::Quarantine, quarantine),
+            (RecordKind::Tombstones, store::Folder::Tombstones, tombstones),
+        ] {
+            let header = EnvelopeHeader {
+                kind,
+                repository: root.repository_id(),
+                domain,
+                author: signer.identity(),
+                sequence: 0,
+                epoch: 0,
+            };
+            let key = it.index_key(&domain).unwrap();
+            let sealed = envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), signer, &plain).unwrap();
+            let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+            store.create(&Name::record(&domain, folder, &id), sealed.into()).unwrap();
+        }
+    };
+    let all_is_there = |reported: usize| {
+        let again = owner_again(&store, &owner);
+        let (known, damaged) = again.snapshots().unwrap();
+        assert_eq!((known.len(), damaged.len()), (1, reported * 2), "{damaged:?}");
+        let view = again.view(&domain).unwrap();
+        assert_eq!(view.damaged.len(), reported * 2, "{:?}", view.damaged);
+        assert!(view.index.packs().all(|pack| pack.standing == Standing::Live));
+        assert!(view.index.packs().next().is_some());
+    };
+    forge(it.signer());
+    all_is_there(1);
+    forge(&SigningKey::generate().unwrap());
+    all_is_there(2);
+    // A maintain key that was revoked, too, for what it writes afterwards.
+    let stolen = open(&store, &host).unwrap();
+    key::revoke(&owner, &RevokeOptions { who: "host".to_owned(), last_good: LastGood::Head }).unwrap();
+    forge(stolen.signer());
+    all_is_there(3);
+    // The test can fail: with a good signature these records do count.
+    let second = add(&owner, Role::Maintain, "second", None);
+    forge(open(&store, &second).unwrap().signer());
+    assert!(owner_again(&store, &owner).snapshots().unwrap().0.is_empty());
+}
+
+#[test]
+fn what_a_maintain_key_wrote_before_it_was_revoked_still_counts() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let it = open(&store, &machine).unwrap();
+    let ids: Vec<ObjectId> = (0..2).map(|_| Source::new("x ").backup(&it).unwrap().0).collect();
+    let host = open(&store, &add(&owner, Role::Maintain, "host", None)).unwrap();
+    let forgotten = Forgotten { time: COUNTS, snapshots: vec![ids[0]], reason: String::new() };
+    host.publish_forgotten(&machine.domain.unwrap(), &forgotten).unwrap();
+    let revoked =
+        key::revoke(&owner, &RevokeOptions { who: "host".to_owned(), last_good: LastGood::Head }).unwrap();
+    assert_eq!(revoked.records, 1);
+    let (known, damaged) = owner_again(&store, &owner).snapshots().unwrap();
+    assert_eq!((known.len(), damaged.len()), (1, 0), "{damaged:?}");
+}
+
+#[test]
+fn two_machines_with_one_key_are_an_alarm_unless_it_is_shared() {
+    for shared in [false, true] {
+        let store = memory();
+        let (_, owner) = created(&store);
+        let options = AddOptions {
+            role: Role::Backup,
+            label: "machine".to_owned(),
+            domain: None,
+            shared,
+            unlock: By::AccessKey,
+        };
+        let machine = key::add(&owner, &options).unwrap();
+        let it = open(&store, &machine).unwrap();
+        let source = Source::new("x ");
+        source.backup(&it).unwrap();
+        let first: Vec<_> = names(&store)
+            .into_iter()
+            .filter(|name| matches!(name.parsed(), Parsed::Snapshot { .. }))
+            .map(|name| (store.read(&name, 1 << 20).unwrap(), name))
+            .collect();
+        delete(&store, |name| matches!(name, Parsed::Snapshot { .. }));
+        // The second machine saw no snapshot yet.
+        source.backup(&open(&store, &machine).unwrap()).unwrap();
+        for (bytes, name) in first {
+            store.create(&name, bytes).unwrap();
+        }
+        let (known, damaged) = owner_again(&store, &owner).snapshots().unwrap();
+        assert_eq!((known.len(), damaged.len()), (2, usize::from(!shared)), "{damaged:?}");
+    }
+}
+
+fn recover(store: &Store, words: &str, lost: Lost) -> Result<key::Recovered> {
+    let unlock = By::Passphrase(Zeroizing::new("recovered".to_owned()));
+    key::recover(store, &RecoverOptions { words, unlock, lost }, &SystemClock)
+}
+
+fn recovered(store: &Store) -> Repository {
+    open_with(store, &Credential::Passphrase("recovered".to_owned().into(), None), None).unwrap()
+}
+
+#[test]
+fn config_and_key_slots_come_back_from_the_words() {
+    in_every_store(|store| {
+        let root = RootSecret::generate().unwrap();
+        let init = InitOptions { commit_window_seconds: 300, minimum_grace_seconds: 86_400 };
+        Repository::create(&store, &root, "owner", init, &SystemClock).unwrap();
+        let before = store.read(&Name::config(), 1 << 20).unwrap();
+        let owner = open_with(&store, &Credential::Words(root.words()), None).unwrap();
+        let source = Source::new("x ");
+        let (id, _) = source.backup(&owner).unwrap();
+        assert_eq!(delete(&store, |name| matches!(name, Parsed::Config | Parsed::Slot(_))), 2);
+        let error = recover(&store, &root.words(), Lost::Refuse).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoRepository);
+        assert!(error.remedy().unwrap().contains("--config"));
+        let done = recover(&store, &root.words(), Lost::Rebuild).unwrap();
+        assert_eq!((done.config, done.registry), (Part::Rebuilt, Part::Kept));
+        assert!(done.lost.is_empty());
+        assert_eq!(store.read(&Name::config(), 1 << 20).unwrap(), before);
+        source.is_restored_by(&recovered(&store), &id);
+        // Words of another repository write nothing.
+        let count = names(&store).len();
+        let foreign = RootSecret::generate().unwrap().words();
+        let error = recover(&store, &foreign, Lost::Rebuild).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CannotUnlock);
+        assert_eq!(names(&store).len(), count);
+        // With everything there it is one more slot.
+        let done = recover(&store, &root.words(), Lost::Refuse).unwrap();
+        assert_eq!((done.config, done.registry), (Part::Kept, Part::Kept));
+        assert_eq!(names(&store).len(), count + 1);
+    });
+}
+
+#[test]
+fn with_the_registry_gone_too_the_words_restore_every_machine() {
+    in_every_store(|store| {
+        let root = RootSecret::generate().unwrap();
+        let init = InitOptions { commit_window_seconds: 300, minimum_grace_seconds: 86_400 };
+        Repository::create(&store, &root, "owner", init, &SystemClock).unwrap();
+        let owner = open_with(&store, &Credential::Words(root.words()), None).unwrap();
+        let machine = add(&owner, Role::Backup, "machine", None);
+        let sources = [Source::new("owner's "), Source::new("machine's ")];
+        let (own, _) = sources[0].backup(&owner).unwrap();
+        let it = open(&store, &machine).unwrap();
+        let theirs: Vec<ObjectId> = (0..3).map(|_| sources[1].backup(&it).unwrap().0).collect();
+        let host = open(&store, &add(&owner, Role::Maintain, "host", None)).unwrap();
+        let forgotten = Forgotten { time: COUNTS, snapshots: vec![theirs[0]], reason: String::new() };
+        host.publish_forgotten(&machine.domain.unwrap(), &forgotten).unwrap();
+        delete(&store, |name| matches!(name, Parsed::Config | Parsed::Slot(_) | Parsed::Registry { .. }));
+        let done = recover(&store, &root.words(), Lost::Rebuild).unwrap();
+        assert_eq!((done.config, done.registry), (Part::Rebuilt, Part::Rebuilt));
+        assert!(!done.lost.is_empty());
+        let owner = recovered(&store);
+        assert_eq!(owner.config.commit_window_seconds, 300);
+        assert_eq!(owner.snapshots().unwrap().0.len(), 3, "the forgotten one stays forgotten");
+        sources[0].is_restored_by(&owner, &own);
+        sources[1].is_restored_by(&owner, &theirs[2]);
+        // What wrote more than snapshots counts for that and nothing else.
+        let listed = key::list(&owner).unwrap();
+        let host = listed.iter().find(|row| row.identity == host.identity()).unwrap();
+        assert!(host.revoked.is_some());
+        let next = add(&owner, Role::Backup, "next", Some("main"));
+        sources[1].backup(&open(&store, &next).unwrap()).unwrap();
+    });
+}
+
+#[test]
+fn a_machine_goes_on_with_its_key_and_its_memory_after_the_registry_was_rebuilt() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let cache = tempfile::tempdir().unwrap();
+    let open = || open_with(&store, &credential(&machine), Some(cache.path()));
+    let source = Source::new("x ");
+    source.backup(&open().unwrap()).unwrap();
+    // The machine sees registries that no snapshot tells of.
+    add(&owner, Role::Audit, "later", None);
+    open().unwrap();
+    delete(&store, |name| matches!(name, Parsed::Registry { .. }));
+    assert_eq!(open().unwrap_err().kind(), ErrorKind::Damaged);
+    recover(&store, &root.words(), Lost::Rebuild).unwrap();
+    assert_eq!(source.backup(&open().unwrap()).unwrap().1, 2);
+    let (known, damaged) = recovered(&store).snapshots().unwrap();
+    assert_eq!((known.len(), damaged.len()), (2, 0), "{damaged:?}");
+}
+
+#[test]
+fn a_damaged_newest_registry_stops_everybody_but_recover() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    add(&owner, Role::Audit, "later", None);
+    let newest = names(&store)
+        .into_iter()
+        .find(|name| matches!(name.parsed(), Parsed::Registry { number: 2, .. }))
+        .unwrap();
+    let mut bytes = store.read(&newest, 1 << 20).unwrap().to_vec();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    store.delete(&newest).unwrap();
+    store.create(&newest, bytes.into()).unwrap();
+    let words = Credential::Words(root.words());
+    assert_eq!(open_with(&store, &words, None).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(recover(&store, &root.words(), Lost::Refuse).unwrap_err().kind(), ErrorKind::Damaged);
+    let done = recover(&store, &root.words(), Lost::Rebuild).unwrap();
+    assert_eq!((done.registry, done.lost.len()), (Part::Rebuilt, 1));
+    assert!(recovered(&store).registry.number > 2);
+}
+
+#[test]
+fn config_says_nothing_that_the_owner_did_not_sign() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let mut config = owner.config.clone();
+    config.commit_window_seconds = 5;
+    store.delete(&Name::config()).unwrap();
+    store.create(&Name::config(), config.encode().into()).unwrap();
+    let error = open_with(&store, &Credential::Words(root.words()), None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn an_exported_certificate_is_signed_by_the_root() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let machine = add(&owner, Role::Restore, "technician", None);
+    let exported = key::certificate(&owner, "technician").unwrap();
+    let exported: serde_json::Value = serde_json::from_slice(&exported).unwrap();
+    let text = |field: &str| exported[field].as_str().unwrap().to_owned();
+    assert_eq!(text("identity"), machine.identity.to_string());
+    let signature = lifeboat::id::from_hex(&text("root_signature")).unwrap();
+    root.signing_key().verifying_key().verify(text("statement").as_bytes(), &signature).unwrap();
+    for field in ["repository_id", "root_public_key", "identity", "verifying_key", "role"] {
+        assert!(text("statement").lines().any(|line| line == text(field)), "{field}");
+    }
+}
