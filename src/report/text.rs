@@ -71,6 +71,16 @@ pub fn permissions(kind: EntryKind, mode: u32) -> String {
     text
 }
 
+/// A word as it can be given to a shell.
+#[must_use]
+pub fn for_a_shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "./:_-@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +106,14 @@ mod tests {
         assert_eq!(count(1, "file", "files"), "1 file");
         assert_eq!(count(1_234_567, "file", "files"), "1,234,567 files");
         assert_eq!(count(123, "file", "files"), "123 files");
+    }
+
+    #[test]
+    fn a_shell_takes_a_word_as_one_whatever_is_in_it() {
+        assert_eq!(for_a_shell("./demo-repository"), "./demo-repository");
+        assert_eq!(for_a_shell("s3:https://h:1/b/p"), "s3:https://h:1/b/p");
+        assert_eq!(for_a_shell("a b"), "'a b'");
+        assert_eq!(for_a_shell("it's"), r"'it'\''s'");
+        assert_eq!(for_a_shell(""), "''");
     }
 }

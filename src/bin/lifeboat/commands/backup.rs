@@ -334,9 +334,10 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
         size::show(statistics.bytes_stored),
     ));
     if let Some(id) = &short {
-        output.note(&format!(
-            "to look: lifeboat ls {id}; to get it back: lifeboat restore {id} --target FOLDER"
-        ));
+        // The last line can be copied as it is.
+        let address = text::for_a_shell(&context.address()?);
+        output.note("to get it back:");
+        output.note(&format!("lifeboat -r {address} restore {id} --target ./restored"));
     }
     if record.unreadable == 0 {
         return Ok(());
