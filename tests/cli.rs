@@ -100,7 +100,8 @@ fn texts(output: &Output) -> (String, String) {
 fn objects(text: &str) -> Vec<Value> {
     text.lines()
         .map(|line| {
-            let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            let value: Option<Value> = serde_json::from_str(line).ok();
+            let value = value.unwrap_or_default();
             assert!(value["message_type"].is_string(), "{line}");
             value
         })
@@ -425,7 +426,7 @@ fn snapshots_are_named_by_age_by_id_and_by_filters() {
     assert_eq!(named(&["latest", "--tag", "b"]), 1);
     assert_eq!(named(&["latest", "--tag", "b", "--tag", "a,c"]), 2);
     assert_eq!(named(&["latest", "--path", &world.text("src")]), 2);
-    assert_eq!(named(&[&ids[1][..8]]), 1);
+    assert_eq!(named(&[ids[1].get(..8).unwrap()]), 1);
     assert!(world.fails(&["ls", "latest~3"], 1).contains("lifeboat snapshots"));
     assert!(world.fails(&["ls", "latest", "--host", "other"], 1).contains("filters"));
     let count = |arguments: &[&str]| {
