@@ -1,0 +1,315 @@
+//! Trees on disk: backed up again and again, restored in parts, damaged and restored all the same.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use lifeboat::{
+    clock::{Clock, SystemClock, Timestamp},
+    compress::Compression,
+    crypto::RootSecret,
+    error::ErrorKind,
+    filesystem::{
+        names::{Ownership, OwnershipPolicy},
+        select::Selection,
+        walk::FilterOptions,
+    },
+    ops::{
+        backup::{self, BackupOptions, Mode, Reuse, Unchanged, tree::Tree},
+        list,
+        restore::{self, RestoreOptions, Restored},
+    },
+    repository::{InitOptions, Repository, unlock::Credential},
+    store::{Location, Name, Prefix, Store, StoreOptions},
+};
+use zeroize::Zeroizing;
+
+/// A clock that is so much ahead, so that files just written are old enough to be trusted.
+struct Ahead(i64);
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        let now = SystemClock.now();
+        Timestamp { seconds: now.seconds + self.0, ..now }
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration);
+    }
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    workers: usize,
+}
+
+impl Place {
+    fn new(workers: usize) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap(), workers };
+        fs::create_dir(place.source()).unwrap();
+        fs::create_dir(place.at("repository")).unwrap();
+        let root = RootSecret::generate().unwrap();
+        Repository::create(&place.store(), &root, "right", InitOptions::default(), &SystemClock).unwrap();
+        place
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(path)
+    }
+
+    fn source(&self) -> PathBuf {
+        self.at("source")
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) {
+        let path = self.source().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn store(&self) -> Store {
+        let location = Location::parse(self.at("repository").to_str().unwrap()).unwrap();
+        let options = StoreOptions {
+            connections: if self.workers == 1 { 1 } else { 4 },
+            upload_limit: None,
+            download_limit: None,
+            retry_for: Duration::ZERO,
+            s3: Default::default(),
+            clock: Arc::new(SystemClock),
+            progress: Arc::default(),
+        };
+        Store::open(&location, options).unwrap()
+    }
+
+    fn open(&self) -> Repository {
+        let store = self.store();
+        let config = Repository::read_config(&store).unwrap();
+        let credential = Credential::Passphrase(Zeroizing::new("right".to_owned()), None);
+        let secrets = Repository::unlock(&store, &config, &credential).unwrap();
+        Repository::open(store, config, secrets, Some(&self.at("cache")), Arc::new(Ahead(10))).unwrap()
+    }
+
+    fn options(&self) -> BackupOptions {
+        BackupOptions {
+            host: "host".to_owned(),
+            user: "user".to_owned(),
+            tags: Vec::new(),
+            sources: vec![self.source().to_str().unwrap().into()],
+            time: None,
+            compression: Compression::Auto,
+            reuse: Reuse::default(),
+            unchanged: Unchanged::Keep,
+            mode: Mode::Store,
+            program: "test".to_owned(),
+            workers: self.workers,
+        }
+    }
+
+    fn back_up(&self, options: &BackupOptions) -> backup::Done {
+        let mut tree = Tree { sources: vec![self.source()], filter: FilterOptions::default() };
+        backup::run(&self.open(), &mut tree, options).unwrap()
+    }
+
+    fn restore(&self, target: &str, subpath: &str, includes: &[&str]) -> Restored {
+        let repository = self.open();
+        let (snapshots, damaged) = repository.snapshots().unwrap();
+        assert!(damaged.is_empty(), "{damaged:?}");
+        let includes: Vec<String> = includes.iter().map(|&text| text.to_owned()).collect();
+        let options = RestoreOptions {
+            ownership: Ownership::new(OwnershipPolicy::ByName),
+            subpath: subpath.trim_start_matches('/').into(),
+            selection: Selection::new(&includes, &[]).unwrap(),
+            workers: self.workers,
+        };
+        restore::run(&repository, snapshots.last().unwrap(), &self.at(target), &options).unwrap()
+    }
+}
+
+fn same(one: &Path, other: &Path) {
+    let mut diff = std::process::Command::new("diff");
+    let output = diff.args(["-r", "--no-dereference"]).arg(one).arg(other).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn noise(seed: u8, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Small files, a large one of many windows, links of both kinds, an empty folder, odd names.
+fn furnish(place: &Place) {
+    for number in 0..700 {
+        place.put(&format!("many/{}/{number}", number % 7), number.to_string().repeat(50).as_bytes());
+    }
+    place.put("large", &noise(1, 30 << 20));
+    place.put("sub/inner/file", b"inner");
+    place.put("sub/other", b"other");
+    place.put("-rf", b"odd");
+    place.put("new\nline", b"odd");
+    fs::create_dir(place.source().join("empty")).unwrap();
+    fs::hard_link(place.source().join("large"), place.source().join("sub/large-too")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", place.source().join("sub/link")).unwrap();
+    fs::set_permissions(place.source().join("sub"), fs::Permissions::from_mode(0o550)).unwrap();
+}
+
+#[test]
+fn a_tree_comes_back_identical_with_one_thread_and_with_many() {
+    for workers in [1, 4] {
+        let place = Place::new(workers);
+        furnish(&place);
+        place.back_up(&place.options());
+        let done = place.restore("all", "", &[]);
+        assert_eq!(done.failures, 0, "{:?}", done.failed);
+        let copy = place.at("all").join(place.source().strip_prefix("/").unwrap());
+        same(&place.source(), &copy);
+        let inode = |path: &str| fs::metadata(copy.join(path)).unwrap().ino();
+        assert_eq!(inode("large"), inode("sub/large-too"));
+        let sub = |root: &Path| fs::metadata(root.join("sub")).unwrap();
+        assert_eq!(sub(&copy).mode() & 0o7777, 0o550);
+        assert_eq!(sub(&copy).mtime_nsec(), sub(&place.source()).mtime_nsec());
+    }
+}
+
+#[test]
+fn the_second_backup_reads_only_what_changed_and_finds_the_same_with_and_without_a_cache() {
+    let place = Place::new(2);
+    furnish(&place);
+    let first = place.back_up(&place.options());
+    assert_eq!(first.record.statistics.files_unchanged, 0);
+    let files = first.record.statistics.files;
+    let second = place.back_up(&place.options());
+    assert_eq!((second.record.root, second.record.statistics.files_unchanged), (first.record.root, files));
+    // The owner finds the parent in the repository too; what changed is read.
+    fs::remove_dir_all(place.at("cache")).unwrap();
+    place.put("sub/inner/file", b"INNER");
+    let third = place.back_up(&place.options());
+    assert_eq!(third.record.statistics.files_unchanged, files - 1);
+    assert_eq!(third.record.statistics.bytes_new, 5);
+    let forced = BackupOptions { reuse: Reuse { unchanged: false, ..Reuse::default() }, ..place.options() };
+    let all_read = place.back_up(&forced);
+    assert_eq!((all_read.record.root, all_read.record.statistics.files_unchanged), (third.record.root, 0));
+}
+
+#[test]
+fn a_damaged_cache_changes_nothing_but_the_time_it_takes() {
+    let place = Place::new(2);
+    furnish(&place);
+    let first = place.back_up(&place.options());
+    let mut damaged = 0;
+    let mut folders = vec![place.at("cache")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let mut bytes = fs::read(entry.path()).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x20;
+            fs::write(entry.path(), bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged >= 3, "index, parent and nodes at least");
+    let second = place.back_up(&place.options());
+    assert_eq!(second.record.root, first.record.root);
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+}
+
+#[test]
+fn an_unchanged_tree_can_be_skipped_and_a_dry_run_writes_nothing() {
+    let place = Place::new(2);
+    furnish(&place);
+    let objects = || place.store().list(&Prefix::all()).unwrap();
+    let before = objects();
+    let dry = place.back_up(&BackupOptions { mode: Mode::DryRun, ..place.options() });
+    assert!(dry.snapshot.is_none() && dry.record.statistics.bytes_stored > 30 << 20);
+    assert_eq!(objects(), before);
+    let skip = BackupOptions { unchanged: Unchanged::Skip, ..place.options() };
+    assert!(place.back_up(&skip).snapshot.is_some(), "there is nothing before it");
+    assert!(place.back_up(&skip).snapshot.is_none());
+    place.put("new", b"new");
+    assert!(place.back_up(&skip).snapshot.is_some());
+}
+
+#[test]
+fn a_part_is_restored_by_its_path_or_by_patterns() {
+    let place = Place::new(2);
+    furnish(&place);
+    place.back_up(&place.options());
+    let source = place.source();
+    let source = source.to_str().unwrap();
+    place.restore("sub", &format!("{source}/sub"), &[]);
+    assert_eq!(fs::read(place.at("sub/inner/file")).unwrap(), b"inner");
+    assert_eq!(fs::metadata(place.at("sub")).unwrap().mode() & 0o777, 0o550);
+    place.restore("one", &format!("{source}/sub/other"), &[]);
+    assert_eq!(fs::read(place.at("one/other")).unwrap(), b"other");
+    place.restore("some", "", &["/**/many/3", "-rf"]);
+    let some = place.at("some").join(place.source().strip_prefix("/").unwrap());
+    let mut names: Vec<_> = fs::read_dir(&some).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["-rf", "many"]);
+    assert_eq!(fs::read_dir(some.join("many")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(some.join("many/3")).unwrap().count(), 100);
+
+    let repository = place.open();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let mut listed = Vec::new();
+    let below = format!("{}/sub", source.trim_start_matches('/'));
+    list::run(&repository, &snapshots[0], below.as_bytes(), &mut |entry| {
+        listed.push(String::from_utf8(entry.path[below.len()..].to_vec()).unwrap());
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(listed, ["", "/inner", "/inner/file", "/large-too", "/link", "/other"]);
+    let nowhere = list::run(&repository, &snapshots[0], b"no/where", &mut |_| Ok(()));
+    assert_eq!(nowhere.unwrap_err().kind(), ErrorKind::Failed);
+}
+
+#[test]
+fn what_is_damaged_is_named_and_everything_else_is_restored() {
+    let place = Place::new(2);
+    furnish(&place);
+    place.back_up(&place.options());
+    // One byte of the largest data pack: it holds a part of the large file.
+    let store = place.store();
+    let packs = store.list(&Prefix::all()).unwrap().into_iter().filter(|o| o.name.contains("/packs/d/"));
+    let pack = packs.max_by_key(|pack| pack.size).unwrap();
+    let path = place.at("repository").join(&pack.name);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let done = place.restore("all", "", &[]);
+    assert!(done.failures >= 1 && done.failed.iter().all(|(_, e)| e.kind() != ErrorKind::Temporary));
+    let copy = place.at("all").join(place.source().strip_prefix("/").unwrap());
+    assert!(!copy.join("large").try_exists().unwrap(), "no plausible file");
+    let part = fs::read(copy.join("large.damaged")).unwrap();
+    let list = fs::read_to_string(copy.join("large.damaged.txt")).unwrap();
+    assert!(list.contains('-'), "{list}");
+    let whole = noise(1, 30 << 20);
+    let differing = part.iter().zip(&whole).filter(|(one, other)| one != other).count();
+    assert!(part.len() == whole.len() && differing > 0 && differing <= 2 << 20, "{differing}");
+    assert_eq!(fs::read(copy.join("sub/inner/file")).unwrap(), b"inner");
+
+    // The pack is gone: the same again, and the next backup heals it.
+    store.delete(&Name::parse(&pack.name).unwrap()).unwrap();
+    assert!(place.restore("again", "", &[]).failures >= 1);
+    place.back_up(&place.options());
+    assert_eq!(place.restore("healed", "", &[]).failures, 0);
+    same(&place.source(), &place.at("healed").join(place.source().strip_prefix("/").unwrap()));
+}
