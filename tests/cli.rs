@@ -560,3 +560,31 @@ fn verify_tells_differences_from_damage() {
         world.ends(&mut world.command(arguments), 5);
     }
 }
+
+/// The fenced blocks of a document that are for a shell, one after the other.
+fn examples(document: &str) -> String {
+    let blocks = document.split("\n```sh\n").skip(1);
+    blocks
+        .filter_map(|rest| rest.split("\n```").next())
+        .fold(String::new(), |script, block| script + block + "\n")
+}
+
+#[test]
+fn the_examples_of_the_documentation_work() {
+    let script = examples(&fs::read_to_string("docs/commands.md").unwrap());
+    assert!(script.matches("lifeboat ").count() > 25, "{script}");
+    let folder = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_lifeboat")).parent().unwrap().to_str().unwrap();
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-eux", "-c", &script]).env_clear().current_dir(folder.path()).stdin(Stdio::null());
+    shell.env("PATH", format!("{program}:/usr/bin:/bin")).env("HOME", folder.path());
+    let output = shell.output().unwrap();
+    let (out, err) = texts(&output);
+    assert!(output.status.success(), "{out}{err}");
+    for made in
+        ["restored", "data-again/photos/one", "lifeboat.bash", "man1/lifeboat-key-add.1", "owner.json"]
+    {
+        assert!(folder.path().join(made).try_exists().unwrap(), "{made}: {out}{err}");
+    }
+    assert!(!folder.path().join("data-again/letter").try_exists().unwrap());
+}

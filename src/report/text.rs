@@ -27,6 +27,17 @@ pub fn path(entry: &[u8]) -> String {
     text
 }
 
+/// A word of a command line that a shell takes as it is.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@%+=,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// A number with its noun: `1 file`, `2 files`.
 #[must_use]
 pub fn count(number: u64, one: &str, many: &str) -> String {
@@ -88,6 +99,14 @@ mod tests {
         assert_eq!(permissions(EntryKind::File, 0o644), "-rw-r--r--");
         assert_eq!(permissions(EntryKind::Directory, 0o2751), "drwxr-s--x");
         assert_eq!(permissions(EntryKind::File, 0o7644), "-rwSr-Sr-T");
+    }
+
+    #[test]
+    fn a_shell_takes_a_quoted_word_as_it_is() {
+        assert_eq!(quoted("s3:https://h:9/b/a_1"), "s3:https://h:9/b/a_1");
+        assert_eq!(quoted("my $HOME"), "'my $HOME'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted(""), "''");
     }
 
     #[test]

@@ -334,9 +334,11 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
         size::show(statistics.bytes_stored),
     ));
     if let Some(id) = &short {
-        output.note(&format!(
-            "to look: lifeboat ls {id}; to get it back: lifeboat restore {id} --target FOLDER"
-        ));
+        // As it was called, so that the line can be used as it is.
+        let repository = context.common.place.repository.as_ref();
+        let repository =
+            repository.map(|address| format!(" -r {}", text::quoted(address))).unwrap_or_default();
+        output.note(&format!("to get it back: lifeboat{repository} restore {id} --target FOLDER"));
     }
     if record.unreadable == 0 {
         return Ok(());
