@@ -375,6 +375,29 @@ fn a_409_under_which_nothing_landed_is_tried_again() {
 }
 
 #[test]
+fn what_must_be_sent_soon_is_not_sent_late() {
+    let soon = Duration::from_secs(5);
+    // The rounds of one create share its time.
+    let (bench, wire) = on_the_wire();
+    let ill = std::iter::repeat_n(Fault::Break, 5);
+    let round = ill.chain([Fault::Answer(409, "ConditionalRequestConflict"), Fault::None]);
+    let rounds: Vec<Fault> =
+        round.cycle().take(3 * 7).chain(std::iter::repeat_n(Fault::Break, 1_000)).collect();
+    wire.inject(rounds);
+    bench.store.create_soon(&pack(1), "x".into(), soon).unwrap_err();
+    assert!(bench.clock.elapsed() <= soon, "{:?}", bench.clock.elapsed());
+    // What waits for its turn under a limit is not sent once its time is over.
+    let limited = StoreOptions { upload_limit: Some(10), ..options(&Arc::default()) };
+    let store = Store::from_object_store(Arc::new(wire.owner()), "", limited).unwrap();
+    wire.inject([]);
+    store.create(&pack(2), vec![0; 100].into()).unwrap();
+    let calls = wire.calls();
+    fails(store.create_soon(&pack(3), "x".into(), soon), ErrorKind::Temporary);
+    assert_eq!(wire.calls(), calls);
+    store.create_soon(&pack(3), "x".into(), soon).unwrap();
+}
+
+#[test]
 fn a_file_system_without_hard_links_still_creates_once() {
     let faulty = Faulty::new(Arc::new(InMemory::new()));
     let objects: Arc<dyn ObjectStore> = Arc::<Faulty>::clone(&faulty);
@@ -413,25 +436,29 @@ fn a_request_to_stop_ends_a_pause() {
 
 #[test]
 fn a_request_to_stop_ends_a_call_in_flight_and_those_who_wait_for_it() {
-    let (bench, wire) = on_the_wire();
+    let wire = Wire::new();
+    // Nothing is tried twice: a call that stalls until its time is over is no interruption.
+    let once = StoreOptions { retry_for: Duration::ZERO, ..options(&Arc::default()) };
+    let progress = Arc::clone(&once.progress);
+    let store = Store::from_object_store(Arc::new(wire.owner()), "", once).unwrap();
     wire.inject(std::iter::repeat_n(Fault::Hang, 1_000));
-    let uploads = bench.store.uploads(1 << 20);
+    let uploads = store.uploads(1 << 20);
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             // The fifth waits for one of the first four.
             (0..5).try_for_each(|number| uploads.create(pack(number), vec!["x".into()]))
         });
-        let reading = scope.spawn(|| bench.store.read(&pack(9), 9));
+        let reading = scope.spawn(|| store.read(&pack(9), 9));
         while wire.calls() < 5 {
             std::thread::yield_now();
         }
-        bench.progress.stop();
+        progress.stop();
         fails(waiting.join().unwrap(), ErrorKind::Interrupted);
         fails(reading.join().unwrap(), ErrorKind::Interrupted);
     });
     // What failed was told already, or is told now; nothing is in flight any more.
     drop(uploads.wait());
-    fails(bench.store.list(&Prefix::all()), ErrorKind::Interrupted);
+    fails(store.list(&Prefix::all()), ErrorKind::Interrupted);
 }
 
 #[test]

@@ -236,12 +236,22 @@ impl Store {
         self.create_parts(name, vec![bytes])
     }
 
-    /// As [`Self::create`], never sent later than `patience` from now.
+    /// As [`Self::create`], but no attempt begins later than `patience` from now.
     ///
     /// # Errors
     /// As [`Self::create`]; `Temporary` when the storage did not take it in that time.
     pub fn create_soon(&self, name: &Name, bytes: Bytes, patience: Duration) -> Result<()> {
-        self.create_patiently(name, &bytes.into(), patience.min(self.0.options.retry_for))
+        let begun = self.0.options.clock.elapsed();
+        let payload = PutPayload::from(bytes);
+        self.pay(&payload)?;
+        let left = patience.saturating_sub(self.waited(begun));
+        if left.is_zero() {
+            let text =
+                format!("{name} was not sent to {} in time: earlier uploads took too long", self.0.text);
+            return Err(Error::new(ErrorKind::Temporary, text)
+                .with_remedy("Run the command again, with a higher limit of upload if there is one"));
+        }
+        self.create_patiently(name, &payload, left.min(self.0.options.retry_for))
     }
 
     /// As [`Self::create`], from several pieces.
@@ -249,14 +259,30 @@ impl Store {
     /// # Errors
     /// As [`Self::create`].
     pub fn create_parts(&self, name: &Name, parts: Vec<Bytes>) -> Result<()> {
-        self.create_patiently(name, &parts.into_iter().collect(), self.0.options.retry_for)
+        let payload = parts.into_iter().collect();
+        self.pay(&payload)?;
+        self.create_patiently(name, &payload, self.0.options.retry_for)
+    }
+
+    /// Waits until the limit of upload allows it.
+    fn pay(&self, payload: &PutPayload) -> Result<()> {
+        let StoreOptions { clock, progress, .. } = &self.0.options;
+        self.0.sent.take(payload.content_length() as u64, &**clock, progress)
+    }
+
+    fn waited(&self, begun: Duration) -> Duration {
+        self.0.options.clock.elapsed().saturating_sub(begun)
     }
 
     fn create_patiently(&self, name: &Name, payload: &PutPayload, patience: Duration) -> Result<()> {
         let StoreOptions { clock, progress, .. } = &self.0.options;
-        self.0.sent.take(payload.content_length() as u64, &**clock, progress)?;
-        for _ in 0..CREATE_ROUNDS {
-            let failure = match self.put_new(name, payload, patience) {
+        let begun = clock.elapsed();
+        for round in 0..CREATE_ROUNDS {
+            let left = patience.saturating_sub(self.waited(begun));
+            if round > 0 && left.is_zero() {
+                break;
+            }
+            let failure = match self.put_new(name, payload, left) {
                 Ok(()) if !name.is_not_content_addressed() => return Ok(()),
                 Ok(()) => None,
                 Err(failure) if failure.is_taken() || failure.is_unclear() => Some(failure),
@@ -279,7 +305,8 @@ impl Store {
                 (Err(failure), _) => return Err(failure.into_error(self)),
             }
         }
-        Err(Error::new(ErrorKind::Failed, format!("{name} was accepted by {} and is not there", self.0.text))
+        let text = format!("{} took {name} or has it, so it says, but it is not there", self.0.text);
+        Err(Error::new(ErrorKind::Failed, text)
             .with_remedy("The storage does not keep what it is given: do not use it for backups"))
     }
 
