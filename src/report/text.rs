@@ -27,6 +27,17 @@ pub fn path(entry: &[u8]) -> String {
     text
 }
 
+/// A word of a command line that a shell takes as it is.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@%+=,".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// A number with its noun: `1 file`, `2 files`.
 #[must_use]
 pub fn count(number: u64, one: &str, many: &str) -> String {
@@ -71,16 +82,6 @@ pub fn permissions(kind: EntryKind, mode: u32) -> String {
     text
 }
 
-/// A word as it can be given to a shell.
-#[must_use]
-pub fn for_a_shell(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "./:_-@%+=,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,19 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn a_shell_takes_a_quoted_word_as_it_is() {
+        assert_eq!(quoted("s3:https://h:9/b/a_1"), "s3:https://h:9/b/a_1");
+        assert_eq!(quoted("my $HOME"), "'my $HOME'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
     fn numbers_are_grouped_and_agree_with_their_noun() {
         assert_eq!(count(0, "file", "files"), "0 files");
         assert_eq!(count(1, "file", "files"), "1 file");
         assert_eq!(count(1_234_567, "file", "files"), "1,234,567 files");
         assert_eq!(count(123, "file", "files"), "123 files");
-    }
-
-    #[test]
-    fn a_shell_takes_a_word_as_one_whatever_is_in_it() {
-        assert_eq!(for_a_shell("./demo-repository"), "./demo-repository");
-        assert_eq!(for_a_shell("s3:https://h:1/b/p"), "s3:https://h:1/b/p");
-        assert_eq!(for_a_shell("a b"), "'a b'");
-        assert_eq!(for_a_shell("it's"), r"'it'\''s'");
-        assert_eq!(for_a_shell(""), "''");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lifeboat::error::{Error, ErrorKind, Result};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::{
     consts::{SIGINT, SIGTERM, SIGUSR1},
     flag, low_level,
@@ -59,16 +59,25 @@ impl Signals {
         self.show.swap(false, Ordering::SeqCst)
     }
 
-    /// Asks the user something. Nothing has begun then, so the first signal ends the program; it gives the
-    /// terminal its echo back.
+    /// Asks the user something, without showing what is typed, not even what is typed before the question
+    /// appears. Nothing has begun then, so the first signal ends the program; it gives the terminal its echo
+    /// back.
     pub(crate) fn ask<T>(&self, question: impl FnOnce() -> T) -> T {
         let asking = File::options().read(true).write(true).open("/dev/tty").ok().and_then(|terminal| {
             let before = tcgetattr(&terminal).ok()?;
+            let mut silent = before.clone();
+            silent.local_modes.remove(LocalModes::ECHO);
+            silent.local_modes.insert(LocalModes::ECHONL);
+            tcsetattr(&terminal, OptionalActions::Now, &silent).ok()?;
             Some(Asking { terminal, before })
         });
         *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = asking;
         let answer = question();
-        *self.asking.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let asked = self.asking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Asking { terminal, before }) = asked {
+            // A terminal that is gone needs no echo.
+            tcsetattr(terminal, OptionalActions::Now, &before).unwrap_or_default();
+        }
         answer
     }
 

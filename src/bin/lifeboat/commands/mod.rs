@@ -7,6 +7,7 @@ use crate::context::Context;
 
 mod backup;
 mod check;
+mod generate;
 mod init;
 mod key;
 mod ls;
@@ -34,6 +35,10 @@ pub(crate) enum Command {
     Check(check::Check),
     /// Identities, what unlocks them, and the recovery words
     Key(key::Key),
+    /// Print the completions of a shell
+    Completions(generate::Completions),
+    /// Print a manual page, or write all of them
+    Man(generate::Man),
 }
 
 pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
@@ -46,6 +51,8 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Verify(arguments) => verify::run(arguments, context),
         Command::Check(arguments) => check::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
+        Command::Completions(arguments) => generate::completions(arguments, context),
+        Command::Man(arguments) => generate::man(arguments, context),
     }
 }
 

@@ -1,0 +1,590 @@
+//! The program as users and scripts meet it: exit codes, secrets, JSON, signals, pipes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+const PASSPHRASE: &str = "correct-horse-42";
+
+/// A folder with a source, and the program with nothing of this machine's environment.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(world.path("src/deep")).unwrap();
+        fs::write(world.path("src/one"), "first").unwrap();
+        fs::write(world.path("src/deep/two"), "second").unwrap();
+        world
+    }
+
+    fn with_repository() -> Self {
+        let world = Self::new();
+        world.does(&["init", "--recovery-file", "words"]);
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn bare(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.env_clear().env("HOME", self.path("home")).current_dir(self.folder.path());
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare(arguments);
+        command.env("LIFEBOAT_REPOSITORY", self.path("repo")).env("LIFEBOAT_PASSWORD", PASSPHRASE);
+        command
+    }
+
+    #[track_caller]
+    fn ends(&self, command: &mut Command, code: i32) -> (String, String) {
+        let output = command.output().unwrap();
+        let (out, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {out}{err}");
+        assert!(!err.contains("panicked"), "{err}");
+        (out, err)
+    }
+
+    #[track_caller]
+    fn does(&self, arguments: &[&str]) -> String {
+        self.ends(&mut self.command(arguments), 0).0
+    }
+
+    /// What it says when it ends with this code.
+    #[track_caller]
+    fn fails(&self, arguments: &[&str], code: i32) -> String {
+        self.ends(&mut self.command(arguments), code).1
+    }
+
+    /// The messages of a command under `--json`.
+    #[track_caller]
+    fn messages(&self, arguments: &[&str]) -> Vec<Value> {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        objects(&self.does(&arguments))
+    }
+
+    fn snapshots(&self) -> usize {
+        let messages = self.messages(&["snapshots"]);
+        messages.iter().filter(|message| message["message_type"] == "snapshot").count()
+    }
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn objects(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| {
+            let value: Option<Value> = serde_json::from_str(line).ok();
+            let value = value.unwrap_or_default();
+            assert!(value["message_type"].is_string(), "{line}");
+            value
+        })
+        .collect()
+}
+
+/// Every file below a folder with its bytes.
+fn tree(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                found.push((path.clone(), fs::read(path).unwrap()))
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn each_way_to_fail_has_its_exit_code_and_its_remedy() {
+    let world = World::with_repository();
+    world.fails(&["backup", "--no-such-flag"], 2);
+    assert!(world.ends(&mut world.bare(&["snapshots"]), 2).1.contains("LIFEBOAT_REPOSITORY"));
+    assert!(world.fails(&["-r", "./nowhere", "snapshots"], 10).contains("lifeboat init"));
+    assert!(world.fails(&["restore", "latest", "--target", "t"], 1).contains("lifeboat snapshots"));
+    assert!(world.fails(&["init"], 1).contains("already"));
+    assert!(world.fails(&["backup"], 2).contains("--files-from"));
+    assert!(world.fails(&["backup", "src", "--exclude-larger-than", "big"], 2).contains("10M"));
+    assert!(world.fails(&["restore", "latest:../x", "--target", "t"], 2).contains("SNAP:/srv/data"));
+    let mut wrong = world.command(&["snapshots"]);
+    assert!(world.ends(wrong.env("LIFEBOAT_PASSWORD", "wrong"), 12).1.contains("recovery words"));
+    let mut none = world.command(&["snapshots"]);
+    let (_, said) = world.ends(none.env_remove("LIFEBOAT_PASSWORD"), 12);
+    assert!(said.contains("--password-file") && !said.contains("empty password"), "{said}");
+    world.does(&["key", "add", "--role", "backup", "--label", "web", "--access-key-out", "web.key"]);
+    let mut limited = world.command(&["snapshots", "--access-key-file", "web.key"]);
+    assert!(world.ends(&mut limited, 13).1.contains("audit"));
+    for arguments in [&["--help"][..], &["--version"], &["backup", "--help"], &["key", "add", "--help"]] {
+        world.ends(&mut world.bare(arguments), 0);
+    }
+}
+
+#[test]
+fn an_error_is_one_line_and_its_causes_come_with_v() {
+    let world = World::new();
+    let (_, said) =
+        world.ends(&mut world.command(&["snapshots", "--password-file", "gone", "-r", "src"]), 10);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("lifeboat: "), "{said}");
+    let world = World::with_repository();
+    let short = world.fails(&["snapshots", "--password-file", "gone"], 12);
+    let long = world.fails(&["snapshots", "--password-file", "gone", "-v"], 12);
+    assert_eq!(short.lines().count(), 1, "{short}");
+    assert!(long.contains("because: No such file"), "{long}");
+}
+
+#[test]
+fn a_missing_source_is_told_and_the_others_are_backed_up() {
+    let world = World::with_repository();
+    let said = world.fails(&["backup", "src", "gone", "far/gone"], 3);
+    assert!(said.contains(&world.text("gone")) && said.contains(&world.text("far/gone")), "{said}");
+    let from = format!("latest:{}", world.text("src"));
+    world.does(&["restore", &from, "--target", "back"]);
+    assert_eq!(fs::read(world.path("back/deep/two")).unwrap(), b"second");
+    assert_eq!(world.snapshots(), 1);
+    assert!(world.fails(&["backup", "gone", "far/gone"], 3).contains("no snapshot"));
+    assert_eq!(world.snapshots(), 1);
+}
+
+#[test]
+fn an_unreadable_file_is_told_and_the_snapshot_kept() {
+    // Open to nobody but root, and root cannot read it either: there is nothing to read.
+    let unreadable = "/proc/sysrq-trigger";
+    assert!(fs::read(unreadable).is_err());
+    let world = World::with_repository();
+    let said = world.fails(&["backup", "src", unreadable], 3);
+    assert!(said.contains(unreadable), "{said}");
+    let output = world.command(&["backup", "src", unreadable, "--json"]).output().unwrap();
+    let messages = objects(&texts(&output).0);
+    let kinds: Vec<&str> = messages.iter().map(|message| message["message_type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["error", "summary", "exit_error"]);
+    assert_eq!(messages[0]["path"], unreadable);
+    assert_eq!(messages[1]["unreadable"], 1);
+    assert_eq!(messages[2]["code"], 3);
+    assert_eq!(world.snapshots(), 2);
+}
+
+#[test]
+fn a_signal_ends_a_backup_with_130_and_without_a_snapshot() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let world = World::with_repository();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut command = world.command(&["backup", "--stdin"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        // More than a pipe holds: so it is being read, and the backup is under way.
+        let piece = vec![7; 1 << 20];
+        input.write_all(&piece).unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        while input.write_all(&piece).is_ok() {}
+        let output = child.wait_with_output().unwrap();
+        let (_, said) = texts(&output);
+        assert_eq!(output.status.code(), Some(130), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("interrupted"), "{said}");
+    }
+    assert_eq!(world.snapshots(), 0);
+}
+
+#[test]
+fn under_json_nothing_but_objects_is_printed() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let commands: [(&[&str], i32); 12] = [
+        (&["snapshots"], 0),
+        (&["ls", "latest"], 0),
+        (&["backup", "src", "-v", "--limit-upload", "1G"], 0),
+        (&["backup", "gone"], 3),
+        (&["check", "--read-data"], 0),
+        (&["key", "list"], 0),
+        (&["init"], 1),
+        (&["no-such-command"], 2),
+        (&["backup", "--no-such-flag"], 2),
+        (&["snapshots", "--connections", "0"], 2),
+        (&["--help"], 0),
+        (&["--version"], 0),
+    ];
+    for (arguments, code) in commands {
+        let all: Vec<&str> = ["--json"].iter().chain(arguments).copied().collect();
+        let (out, err) = world.ends(&mut world.command(&all), code);
+        let messages = objects(&out);
+        assert_eq!(err, "", "{arguments:?}");
+        let last = messages.last().unwrap();
+        if code == 0 {
+            let kinds = ["summary", "help", "version"];
+            assert!(kinds.contains(&last["message_type"].as_str().unwrap()), "{arguments:?}: {last}");
+        } else {
+            assert_eq!(last["message_type"], "exit_error", "{arguments:?}");
+            assert_eq!(last["code"], code, "{arguments:?}");
+        }
+    }
+    // What comes after `--` is the other command's.
+    let (out, _) = world.ends(&mut world.command(&["backup", "--nope", "--", "--json"]), 2);
+    assert_eq!(out, "");
+}
+
+#[test]
+fn a_name_that_is_not_text_keeps_its_bytes_under_json() {
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::with_repository();
+    fs::write(world.path("src").join(std::ffi::OsStr::from_bytes(b"a\xff")), "x").unwrap();
+    world.does(&["backup", "src"]);
+    let messages = world.messages(&["ls", "latest"]);
+    let odd = messages.iter().find(|message| message["path_b64"].is_string()).unwrap();
+    assert!(odd["path"].as_str().unwrap().ends_with("a\u{fffd}"));
+    assert_eq!(odd["mode"].as_u64().unwrap() & 0o170_000, 0o100_000);
+    assert!(messages.iter().any(|message| message["path"] == world.text("src/one").as_str()));
+}
+
+#[test]
+fn no_secret_is_printed_by_any_command_that_does_not_have_to() {
+    let world = World::new();
+    let mut said = String::new();
+    let mut run = |arguments: &[&str], changes: &[(&str, &str)]| {
+        let mut command = world.command(arguments);
+        command.arg("-vv").envs(changes.iter().copied());
+        let (out, err) = texts(&command.output().unwrap());
+        said += &out;
+        said += &err;
+    };
+    run(&["init", "--recovery-file", "words"], &[]);
+    run(&["key", "add", "--role", "restore", "--label", "r", "--access-key-out", "r.key"], &[]);
+    run(&["backup", "src"], &[]);
+    run(&["snapshots"], &[("LIFEBOAT_PASSWORD", "another-secret-1")]);
+    run(&["snapshots", "--access-key-file", "r.key"], &[]);
+    run(&["snapshots", "--recovery-words-file", "words"], &[]);
+    run(&["key", "words", "--recovery-file", "words2"], &[]);
+    run(&["key", "words", "--verify", "--words-file", "words"], &[]);
+    run(&["key", "list", "--json"], &[]);
+    run(&["snapshots", "-o", "secret_access_key=another-secret-2"], &[]);
+    run(&["snapshots", "-r", "s3:https://user:another-secret-3@localhost/bucket"], &[]);
+    run(
+        &["snapshots", "-r", "s3:http://127.0.0.1:1/b", "--retry-for", "0s"],
+        &[("AWS_ACCESS_KEY_ID", "name"), ("AWS_SECRET_ACCESS_KEY", "another-secret-4")],
+    );
+    run(&["snapshots", "--password-command", "echo another-secret-5"], &[]);
+    let words = fs::read_to_string(world.path("words")).unwrap();
+    let key = fs::read_to_string(world.path("r.key")).unwrap();
+    assert_eq!(words, fs::read_to_string(world.path("words2")).unwrap());
+    let start: Vec<&str> = words.split(' ').take(3).collect();
+    let secret = key.split(':').nth(2).unwrap();
+    for secret in [PASSPHRASE, "another-secret", &start.join(" "), secret] {
+        assert!(!said.contains(secret), "{secret} in {said}");
+    }
+    for name in ["words", "words2", "r.key"] {
+        let mode = fs::metadata(world.path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    // A person who asks for them by name gets them.
+    assert_eq!(world.does(&["key", "words"]), words);
+}
+
+#[test]
+fn a_passphrase_comes_from_the_first_place_that_has_one() {
+    let world = World::with_repository();
+    let write = |name: &str, text: &str| {
+        fs::write(world.path(name), text).unwrap();
+        fs::set_permissions(world.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("right", &format!("{PASSPHRASE}\nnot this\n"));
+    write("wrong", "wrong\n");
+    write("empty", "\n");
+    let call = |arguments: &[&str], environment: &[(&str, &str)], code| {
+        let arguments: Vec<&str> = ["snapshots"].iter().chain(arguments).copied().collect();
+        let mut command = world.bare(&arguments);
+        command.env("LIFEBOAT_REPOSITORY", world.path("repo")).envs(environment.iter().copied());
+        world.ends(&mut command, code).1
+    };
+    let right = format!("echo {PASSPHRASE}");
+    let (file, command, plain) = ("LIFEBOAT_PASSWORD_FILE", "LIFEBOAT_PASSWORD_COMMAND", "LIFEBOAT_PASSWORD");
+    call(&["--password-file", "right"], &[(file, "wrong"), (plain, "wrong")], 0);
+    call(&["--password-command", &right], &[(plain, "wrong")], 0);
+    call(&[], &[(file, "right"), (command, "echo wrong"), (plain, "wrong")], 0);
+    call(&[], &[(command, &right), (plain, "wrong")], 0);
+    call(&[], &[(plain, PASSPHRASE)], 0);
+    call(&["--password-file", "wrong"], &[(plain, PASSPHRASE)], 12);
+    assert!(call(&["--password-file", "empty"], &[], 12).contains("first line"));
+    assert!(call(&[], &[(plain, "")], 12).contains("--password-file"));
+    assert!(call(&["--password-command", "exit 3"], &[], 12).contains("exit status: 3"));
+    call(&["--password-file", "right", "--password-command", &right], &[], 2);
+    call(&["--recovery-words-file", "words"], &[(plain, "wrong")], 0);
+    let words_in_passphrase = call(&["--password-file", "words"], &[], 12);
+    assert!(words_in_passphrase.contains("wrong"));
+
+    assert_eq!(call(&["--password-file", "right"], &[], 0), "");
+    fs::set_permissions(world.path("right"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(call(&["--password-file", "right"], &[], 0).contains("warning"));
+}
+
+#[test]
+fn systemd_credentials_are_read_by_name() {
+    let world = World::with_repository();
+    fs::create_dir(world.path("credentials")).unwrap();
+    fs::write(world.path("credentials/pass"), PASSPHRASE).unwrap();
+    let folder = world.text("credentials");
+    let call = |name: &str, folder: Option<&str>, code| {
+        let mut command = world.bare(&["snapshots", "--password-file", name]);
+        command.env("LIFEBOAT_REPOSITORY", world.path("repo"));
+        folder.map(|folder| command.env("CREDENTIALS_DIRECTORY", folder));
+        world.ends(&mut command, code).1
+    };
+    call("cred:pass", Some(&folder), 0);
+    call("cred:other", Some(&folder), 12);
+    call("cred:../words", Some(&folder), 2);
+    assert!(call("cred:pass", None, 12).contains("LoadCredential"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_trouble() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    for arguments in [&["ls", "latest"][..], &["snapshots"], &["backup", "src"], &["--help"]] {
+        let mut child =
+            world.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{arguments:?}: {said}");
+        assert_eq!(said, "", "{arguments:?}");
+    }
+    assert_eq!(world.snapshots(), 2);
+}
+
+#[test]
+fn a_full_disk_below_standard_output_is_told() {
+    let world = World::with_repository();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (_, said) = world.ends(world.command(&["snapshots"]).stdout(full), 1);
+    assert!(said.contains("standard output"), "{said}");
+}
+
+#[test]
+fn what_a_command_prints_is_backed_up_only_if_it_succeeds() {
+    let world = World::with_repository();
+    let good = ["backup", "--stdin-filename", "dumps/db.sql", "--stdin-from-command", "--"];
+    let call = |script: &'static str| [&good[..], &["sh", "-c", script]].concat();
+    world.does(&call("echo one; echo --json"));
+    world.does(&["restore", "latest:/dumps", "--target", "back"]);
+    assert_eq!(fs::read_to_string(world.path("back/db.sql")).unwrap(), "one\n--json\n");
+    assert!(world.fails(&call("echo half; exit 4"), 1).contains("exit status: 4"));
+    assert!(world.fails(&[&good[..], &["./no-such-program"]].concat(), 1).contains("no-such-program"));
+    world.fails(&good, 2);
+    assert_eq!(world.snapshots(), 1);
+    let mut piped = world.command(&["backup", "--stdin"]);
+    world.ends(piped.stdin(fs::File::open(world.path("src/one")).unwrap()), 0);
+    world.does(&["restore", "latest:/stdin", "--target", "back2"]);
+    assert_eq!(fs::read_to_string(world.path("back2/stdin")).unwrap(), "first");
+}
+
+#[test]
+fn snapshots_are_named_by_age_by_id_and_by_filters() {
+    let world = World::with_repository();
+    for (host, tag) in [("web", "a"), ("db", "b"), ("web", "a,c")] {
+        world.does(&["backup", "src", "--host", host, "--tag", tag]);
+    }
+    let all = world.messages(&["snapshots"]);
+    let ids: Vec<&str> = all.iter().filter_map(|message| message["id"].as_str()).collect();
+    let named = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["ls"].iter().chain(arguments).copied().collect();
+        let last = world.messages(&arguments).pop().unwrap();
+        ids.iter().position(|id| id.starts_with(last["snapshot"].as_str().unwrap())).unwrap()
+    };
+    assert_eq!(named(&["latest"]), 2);
+    assert_eq!(named(&["latest~1"]), 1);
+    assert_eq!(named(&["latest~1", "--host", "web"]), 0);
+    assert_eq!(named(&["latest", "--tag", "b"]), 1);
+    assert_eq!(named(&["latest", "--tag", "b", "--tag", "a,c"]), 2);
+    assert_eq!(named(&["latest", "--path", &world.text("src")]), 2);
+    assert_eq!(named(&[ids[1].get(..8).unwrap()]), 1);
+    assert!(world.fails(&["ls", "latest~3"], 1).contains("lifeboat snapshots"));
+    assert!(world.fails(&["ls", "latest", "--host", "other"], 1).contains("filters"));
+    let count = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["snapshots"].iter().chain(arguments).copied().collect();
+        world.messages(&arguments).pop().unwrap()["snapshots"].as_u64().unwrap()
+    };
+    assert_eq!([count(&["--host", "web"]), count(&["--tag", "a,c"]), count(&["--latest", "1"])], [2, 1, 2]);
+}
+
+#[test]
+fn neither_the_repository_nor_the_cache_is_backed_up() {
+    let world = World::with_repository();
+    world.does(&["backup", "."]);
+    let listed = world.does(&["ls", "latest"]);
+    assert!(listed.contains(&world.text("src/one")) && listed.contains(&world.text("words")), "{listed}");
+    assert!(world.path("home/.cache/lifeboat").is_dir());
+    for hidden in ["repo/config", "home/.cache/lifeboat/"] {
+        assert!(!listed.contains(&world.text(hidden)), "{listed}");
+    }
+}
+
+#[test]
+fn what_is_excluded_or_listed_in_files_decides_what_is_backed_up() {
+    let world = World::with_repository();
+    for name in ["a.tmp", "B.TMP", "big", "x.log", "keep"] {
+        fs::write(world.path("src").join(name), vec![0; if name == "big" { 5000 } else { 5 }]).unwrap();
+    }
+    fs::create_dir(world.path("src/skip")).unwrap();
+    fs::write(world.path("src/skip/.nobackup"), "").unwrap();
+    fs::write(world.path("src/skip/inside"), "").unwrap();
+    fs::write(world.path("patterns"), "# a comment\n*.log\n").unwrap();
+    world.does(&[
+        "backup",
+        "src",
+        "-e",
+        "/nothing",
+        "--iexclude",
+        "*.tmp",
+        "--exclude-file",
+        "patterns",
+        "--exclude-larger-than",
+        "4k",
+        "--exclude-if-present",
+        ".nobackup",
+    ]);
+    let below = |listed: String| -> Vec<String> {
+        let start = format!("{}/", world.text("src"));
+        listed.lines().filter_map(|line| Some(line.strip_prefix(&start)?.to_owned())).collect()
+    };
+    let expected = ["deep", "deep/two", "keep", "one", "skip", "skip/.nobackup"];
+    assert_eq!(below(world.does(&["ls", "latest"])), expected);
+
+    fs::write(world.path("globs"), "# comment\n  src/*.tmp\n\nsrc/d[e]ep\n").unwrap();
+    fs::write(world.path("lines"), "src/keep\n").unwrap();
+    fs::write(world.path("raw"), "src/x.log\0").unwrap();
+    world.does(&[
+        "backup",
+        "--files-from",
+        "globs",
+        "--files-from-verbatim",
+        "lines",
+        "--files-from-raw",
+        "raw",
+    ]);
+    assert_eq!(below(world.does(&["ls", "latest"])), ["a.tmp", "deep", "deep/two", "keep", "x.log"]);
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_an_unchanged_tree_can_be_skipped() {
+    let world = World::new();
+    world.does(&["init", "--dry-run"]);
+    assert!(!world.path("repo").try_exists().unwrap());
+    world.does(&["init"]);
+    let before = tree(&world.path("repo"));
+    let summary = world.messages(&["backup", "src", "--dry-run"]).pop().unwrap();
+    assert_eq!((&summary["snapshot"], &summary["files"]), (&Value::Null, &Value::from(2)));
+    assert_eq!(tree(&world.path("repo")), before);
+    world.does(&["backup", "src", "--skip-if-unchanged"]);
+    world.does(&["backup", "src", "--skip-if-unchanged"]);
+    assert_eq!(world.snapshots(), 1);
+    let time = ["backup", "src", "--time", "2020-02-03T04:05:06Z"];
+    assert_eq!(world.messages(&time).pop().unwrap()["time"], "2020-02-03T04:05:06Z");
+}
+
+#[test]
+fn init_tries_the_store_and_leaves_nothing_of_that() {
+    let world = World::new();
+    fs::write(world.path("words"), "precious").unwrap();
+    assert!(world.fails(&["init", "--recovery-file", "words"], 1).contains("another name"));
+    assert_eq!(fs::read(world.path("words")).unwrap(), b"precious");
+    let (out, said) =
+        world.ends(&mut world.command(&["init", "--min-grace", "1h", "--commit-window", "1m"]), 0);
+    assert_eq!(said.matches("warning").count(), 2, "{said}");
+    assert!(out.contains("created a repository"));
+    let names = tree(&world.path("repo"));
+    assert!(!names.iter().any(|(path, _)| path.to_str().unwrap().contains("/runs/")), "{names:?}");
+    let config = fs::read_to_string(world.path("repo/config")).unwrap();
+    assert!(config.contains("3600") && config.contains("60"), "{config}");
+}
+
+#[test]
+fn backup_creates_a_repository_only_when_told() {
+    let world = World::new();
+    world.fails(&["backup", "src"], 10);
+    let messages = world.messages(&["backup", "--init", "src"]);
+    let kinds: Vec<&str> = messages.iter().filter_map(|message| message["message_type"].as_str()).collect();
+    assert_eq!(kinds, ["initialized", "summary"]);
+    world.does(&["backup", "--init", "src"]);
+    assert_eq!(world.snapshots(), 2);
+}
+
+#[test]
+fn verify_tells_differences_from_damage() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    world.does(&["verify", "latest"]);
+    fs::write(world.path("src/one"), "fIrst").unwrap();
+    let (out, _) = world.ends(&mut world.command(&["verify", "latest"]), 6);
+    assert!(out.contains(&world.text("src/one")), "{out}");
+    world.does(&["check", "--without-keys"]);
+    let packs: Vec<PathBuf> = tree(&world.path("repo"))
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.to_str().unwrap().contains("/packs/"))
+        .collect();
+    let mut bytes = fs::read(&packs[0]).unwrap();
+    bytes[100] ^= 1;
+    fs::set_permissions(&packs[0], fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&packs[0], bytes).unwrap();
+    for arguments in [&["check", "--read-data"][..], &["check", "--without-keys"]] {
+        world.ends(&mut world.command(arguments), 5);
+    }
+}
+
+/// The fenced blocks of a document that are for a shell, one after the other.
+fn examples(document: &str) -> String {
+    let blocks = document.split("\n```sh\n").skip(1);
+    blocks
+        .filter_map(|rest| rest.split("\n```").next())
+        .fold(String::new(), |script, block| script + block + "\n")
+}
+
+#[test]
+fn the_examples_of_the_documentation_work() {
+    let script = examples(&fs::read_to_string("docs/commands.md").unwrap());
+    assert!(script.matches("lifeboat ").count() > 25, "{script}");
+    let folder = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_lifeboat")).parent().unwrap().to_str().unwrap();
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-eux", "-c", &script]).env_clear().current_dir(folder.path()).stdin(Stdio::null());
+    shell.env("PATH", format!("{program}:/usr/bin:/bin")).env("HOME", folder.path());
+    let output = shell.output().unwrap();
+    let (out, err) = texts(&output);
+    assert!(output.status.success(), "{out}{err}");
+    for made in
+        ["restored", "data-again/photos/one", "lifeboat.bash", "man1/lifeboat-key-add.1", "owner.json"]
+    {
+        assert!(folder.path().join(made).try_exists().unwrap(), "{made}: {out}{err}");
+    }
+    assert!(!folder.path().join("data-again/letter").try_exists().unwrap());
+}
