@@ -501,7 +501,8 @@ fn verify_tells_exactly_what_differs() {
     put("gone", b"gone");
     std::os::unix::fs::symlink("x", at("link")).unwrap();
     let mut tree = DiskTree { sources: vec![source.path().to_owned()], filter: Default::default() };
-    backup::run(&repository, &mut tree, &backup_options()).unwrap();
+    let named = vec![source.path().to_str().unwrap().into()];
+    backup::run(&repository, &mut tree, &BackupOptions { sources: named, ..backup_options() }).unwrap();
     let (snapshots, _) = repository.snapshots().unwrap();
     let options = VerifyOptions {
         subpath: Vec::new(),

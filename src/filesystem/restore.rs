@@ -245,6 +245,20 @@ impl Target {
         Ok(set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership))
     }
 
+    /// As [`Self::set_directory_metadata`], without its times.
+    ///
+    /// # Errors
+    /// There is no such folder.
+    pub fn set_directory_owner_and_mode(
+        &self,
+        path: &[u8],
+        metadata: &Metadata,
+        ownership: &Ownership,
+    ) -> Result<Notes> {
+        let dir = self.directory(path)?;
+        Ok(set_owner_and_mode(&Handle::Open(dir.as_fd()), metadata, ownership))
+    }
+
     /// Waits until everything is on the disk.
     ///
     /// # Errors
@@ -505,6 +519,12 @@ impl Handle<'_> {
 
 /// Owner, then mode (a change of owner clears setuid), then time.
 fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
+    let mut notes = set_owner_and_mode(handle, metadata, ownership);
+    note(&mut notes, "time", handle.set_times(&times(metadata)));
+    notes
+}
+
+fn set_owner_and_mode(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
     let mut notes = Notes::new();
     let owner = ownership.resolve(metadata);
     let before = capture::status(handle.fd(), c"");
@@ -539,7 +559,6 @@ fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership)
     }
     let done = handle.set_mode(Mode::from_raw_mode(mode));
     note(&mut notes, &format!("mode {mode:o}"), done);
-    note(&mut notes, "time", handle.set_times(&times(metadata)));
     notes
 }
 

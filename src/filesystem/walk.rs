@@ -25,6 +25,7 @@ use super::{
     open_quietly, reason, shown,
 };
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::entry::{EntryKind, Metadata},
     limits::PATH_BYTES_MAX,
@@ -403,6 +404,9 @@ impl Walk {
         let mut found = Found { path, metadata, dir, name, error: None };
         if found.metadata.kind == EntryKind::Directory {
             let foreign = self.filter.options.one_file_system && !is_source && own_device != device;
+            if !is_source && !inside {
+                leads_only(&mut found.metadata);
+            }
             let inside = is_source || (inside && !excluded && !foreign);
             if inside || wanted.is_some() {
                 let device = if is_source { own_device } else { device };
@@ -452,6 +456,13 @@ impl Walk {
         let (path, wanted) = (found.path.clone(), wanted.below);
         self.stack.push(Folder { path, dir: Arc::new(dir), listing, next: 0, wanted, inside, device });
     }
+}
+
+/// A folder above a source only leads there: what else happens in it must not make an unchanged source
+/// look changed.
+fn leads_only(metadata: &mut Metadata) {
+    (metadata.mtime, metadata.ctime, metadata.btime) = (Timestamp::default(), Timestamp::default(), None);
+    metadata.links = 1;
 }
 
 fn unreadable(path: Vec<u8>, errno: Errno) -> Walked {

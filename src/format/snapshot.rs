@@ -134,6 +134,20 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Whether the folder at `path` (no leading slash) only leads to sources: its owner and mode are those
+    /// that it had, its times stand for nothing.
+    #[must_use]
+    pub fn leads_only(&self, path: &[u8]) -> bool {
+        let (mut leads, mut holds) = (false, false);
+        for source in &self.sources {
+            let source = source.strip_prefix(b"/").unwrap_or(source);
+            leads |= source.strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/'));
+            holds |= source.is_empty()
+                || path.strip_prefix(source).is_some_and(|rest| matches!(rest.first(), None | Some(&b'/')));
+        }
+        leads && !holds
+    }
+
     /// # Errors
     /// `Damaged` when it is not a snapshot record.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
@@ -284,5 +298,64 @@ impl Run {
         };
         read()
             .map_err(|e| Error::damaged("a run record", "it is not a valid list").with_source(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_above_every_source_lead_there() {
+        let leads = |path: &str, sources: &[&str]| {
+            let mut record = minimal();
+            record.sources = sources.iter().map(|source| source.as_bytes().to_vec()).collect();
+            record.leads_only(path.as_bytes())
+        };
+        assert!(leads("srv", &["/srv/data"]));
+        assert!(!leads("srv/data", &["/srv/data"]));
+        assert!(!leads("srv/data/a", &["/srv/data"]));
+        assert!(!leads("srv/da", &["/srv/data"]));
+        assert!(!leads("srv", &["/srv/data", "/srv"]));
+        assert!(!leads("srv", &["/"]));
+        assert!(leads("srv", &["/home", "/srv/data"]));
+    }
+
+    #[test]
+    fn a_record_survives_and_unknown_keys_are_skipped() {
+        let record = minimal();
+        assert_eq!(Snapshot::decode(&record.encode()).unwrap(), record);
+        let mut longer = record.encode();
+        longer.pop();
+        longer.extend_from_slice(&[0x18, 99, 0x82, 1, 2, 0xff]);
+        assert_eq!(Snapshot::decode(&longer).unwrap(), record);
+        for length in 0..record.encode().len() {
+            assert!(Snapshot::decode(&record.encode()[..length]).is_err());
+        }
+    }
+
+    fn minimal() -> Snapshot {
+        Snapshot {
+            previous: Some(ObjectId::new([1; 32])),
+            registry: 2,
+            replaces: None,
+            time: Timestamp { seconds: -3, nanoseconds: 4 },
+            begun: Timestamp::from_seconds(5),
+            host: "host".to_owned(),
+            user: "user".to_owned(),
+            tags: vec!["tag".to_owned()],
+            sources: vec![b"/srv".to_vec()],
+            root: BlobId::new([6; 32]),
+            statistics: Statistics { entries: 1, files: 2, bytes: 3, ..Statistics::default() },
+            unreadable: 1,
+            unreadable_named: vec![(b"srv/x".to_vec(), "no".to_owned())],
+            program: "test".to_owned(),
+            parameters: Parameters {
+                commit_window_seconds: 7,
+                minimum_grace_seconds: 8,
+                chunk_sizes: [1, 2, 3],
+            },
+            nonce: [9; 16],
+        }
     }
 }

@@ -132,7 +132,8 @@ pub fn run(
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
         progress.at(&entry.path);
-        if !options.selection.selects(&entry.path, entry.metadata.kind == EntryKind::Directory) {
+        let selected = options.selection.selects(&entry.path, entry.metadata.kind == EntryKind::Directory);
+        if !selected || snapshot.record.leads_only(&entry.path) {
             return Ok(());
         }
         if entry.error.is_some() {

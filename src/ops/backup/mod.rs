@@ -388,7 +388,8 @@ struct Manifest<'a, 'b> {
 impl pipeline::Entries for Manifest<'_, '_> {
     fn entry(&mut self, entry: Entry) -> Result<()> {
         self.statistics.entries += 1;
-        if entry.metadata.kind == EntryKind::File {
+        // Of what could not be looked at nobody knows what it is.
+        if entry.metadata.kind == EntryKind::File && entry.error.is_none() {
             self.progress.add(1, 0);
             self.progress.at(&entry.path);
             self.statistics.files += 1;

@@ -116,6 +116,7 @@ pub fn run(
         domain,
         index: &view.index,
         key,
+        snapshot: &snapshot.record,
         target: &target,
         ownership,
         strip,
@@ -375,7 +376,12 @@ fn leave(open: &mut Vec<OpenFolder>, job: &Job<'_>) -> Result<()> {
     }
     let path = job.below(&entry.path);
     // The target itself belongs to whoever restores, unless a folder was asked for by its path.
-    match job.target.set_directory_metadata(path, &entry.metadata, job.ownership) {
+    let done = if job.snapshot.leads_only(&entry.path) {
+        job.target.set_directory_owner_and_mode(path, &entry.metadata, job.ownership)
+    } else {
+        job.target.set_directory_metadata(path, &entry.metadata, job.ownership)
+    };
+    match done {
         Ok(notes) => job.note(&entry.path, notes),
         Err(error) => job.failed(&entry.path, error)?,
     }

@@ -19,7 +19,10 @@ use crate::{
         names::Ownership,
         restore::{Folder, NewFile, Notes, Target},
     },
-    format::entry::{ChunkRef, Entry, EntryKind},
+    format::{
+        entry::{ChunkRef, Entry, EntryKind},
+        snapshot::Snapshot,
+    },
     id::DomainId,
     repository::{Repository, index::Index, reader::blob_range},
 };
@@ -30,6 +33,7 @@ pub(super) struct Job<'a> {
     pub(super) domain: DomainId,
     pub(super) index: &'a Index,
     pub(super) key: ChunkIdKey,
+    pub(super) snapshot: &'a Snapshot,
     pub(super) target: &'a Target,
     pub(super) ownership: &'a Ownership,
     /// Bytes of a path that are above the target.

@@ -334,11 +334,12 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
         size::show(statistics.bytes_stored),
     ));
     if let Some(id) = &short {
-        // As it was called, so that the line can be used as it is.
+        // As it was called, so that the last line can be used as it is.
         let repository = context.common.place.repository.as_ref();
         let repository =
             repository.map(|address| format!(" -r {}", text::quoted(address))).unwrap_or_default();
-        output.note(&format!("to get it back: lifeboat{repository} restore {id} --target FOLDER"));
+        output.note("to get it back:");
+        output.note(&format!("lifeboat{repository} restore {id} --target ./restored"));
     }
     if record.unreadable == 0 {
         return Ok(());
