@@ -218,6 +218,26 @@ fn a_signal_ends_a_backup_with_130_and_without_a_snapshot() {
 }
 
 #[test]
+fn sigusr1_asks_how_far_it_is() {
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::io::{BufRead, BufReader};
+    let world = World::with_repository();
+    let mut command = world.command(&["backup", "--stdin"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let piece = vec![7; 1 << 20];
+    input.write_all(&piece).unwrap();
+    kill_process(Pid::from_child(&child), Signal::USR1).unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.starts_with("lifeboat: ") && line.contains("elapsed"), "{line}");
+    drop(input);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn under_json_nothing_but_objects_is_printed() {
     let world = World::with_repository();
     world.does(&["backup", "src"]);
