@@ -218,6 +218,26 @@ fn a_signal_ends_a_backup_with_130_and_without_a_snapshot() {
 }
 
 #[test]
+fn sigusr1_asks_how_far_it_is() {
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::io::{BufRead, BufReader};
+    let world = World::with_repository();
+    let mut command = world.command(&["backup", "--stdin"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let piece = vec![7; 1 << 20];
+    input.write_all(&piece).unwrap();
+    kill_process(Pid::from_child(&child), Signal::USR1).unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.starts_with("lifeboat: ") && line.contains("elapsed"), "{line}");
+    drop(input);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn under_json_nothing_but_objects_is_printed() {
     let world = World::with_repository();
     world.does(&["backup", "src"]);
@@ -542,9 +562,12 @@ fn backup_creates_a_repository_only_when_told() {
 fn verify_tells_differences_from_damage() {
     let world = World::with_repository();
     world.does(&["backup", "src"]);
-    world.does(&["verify", "latest"]);
+    // Not the folders above it, in which other tests work.
+    let from = format!("latest:{}", world.text("src"));
+    let verify = ["verify", &from, "--target", "src"];
+    world.does(&verify);
     fs::write(world.path("src/one"), "fIrst").unwrap();
-    let (out, _) = world.ends(&mut world.command(&["verify", "latest"]), 6);
+    let (out, _) = world.ends(&mut world.command(&verify), 6);
     assert!(out.contains(&world.text("src/one")), "{out}");
     world.does(&["check", "--without-keys"]);
     let packs: Vec<PathBuf> = tree(&world.path("repo"))

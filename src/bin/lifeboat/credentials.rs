@@ -199,8 +199,10 @@ impl Credentials<'_> {
         }
         self.output.flush();
         let answer = self.signals.ask(|| rpassword::prompt_password(prompt)).map(Zeroizing::new);
-        answer.map_err(|e| {
-            cannot("could not ask on the terminal").with_remedy(format!("Use {instead}")).with_source(e)
+        answer.map_err(|e| match e.kind() {
+            // The terminal gives Ctrl-C as a character while it is asked.
+            std::io::ErrorKind::Interrupted => Error::new(ErrorKind::Interrupted, "interrupted"),
+            _ => cannot("could not ask on the terminal").with_remedy(format!("Use {instead}")).with_source(e),
         })
     }
 
