@@ -356,7 +356,7 @@ fn a_backup_is_found_again_whole_and_an_unchanged_one_adds_a_run_and_a_snapshot_
             assert_eq!((entry.path, entry.metadata.size), (path.into_bytes(), bytes.len() as u64));
         }
         assert!(cursor.next_entry().unwrap().is_none());
-        assert!(cursor.nodes_read > 20, "5,000 entries are no single leaf");
+        assert!(cursor.nodes_read > 10, "5,000 entries are no single leaf");
     });
 }
 
@@ -380,7 +380,7 @@ fn one_changed_file_changes_one_path_of_nodes() {
         counts
     };
     let metadata = frames(PackKind::Metadata);
-    assert!(metadata[0] <= 4 && metadata[1] > 20, "{metadata:?}");
+    assert!(metadata[0] <= 6 && metadata[1] > 10, "{metadata:?}");
 }
 
 #[test]
@@ -456,7 +456,7 @@ fn check_is_clean_when_all_is_well_and_names_what_damage_hurts() {
     let clean = look(Depth::Data(Subset::All));
     assert_eq!(clean.problems, []);
     assert_eq!((clean.snapshots, clean.packs, clean.packs_read), (2, 4, 4));
-    assert!(clean.nodes > 20 && clean.attested == 4, "{clean:?}");
+    assert!(clean.nodes > 5 && clean.attested == 4, "{clean:?}");
     assert_eq!(check::without_keys::run(&store, Subset::All).unwrap().problems, []);
 
     // One byte in the middle of a frame of the first data pack.
@@ -509,7 +509,7 @@ fn verify_tells_exactly_what_differs() {
         selection: Selection::new(&[], &[]).unwrap(),
         owners: Owners::Compare,
     };
-    let look = || verify::run(&repository, &snapshots[0], std::path::Path::new("/"), &options).unwrap();
+    let look = || verify::run(&repository, &snapshots[0], None, &options).unwrap();
     let same = look();
     assert_eq!((same.differing, same.files), (0, 3), "{:?}", same.differences);
 

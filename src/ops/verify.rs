@@ -104,14 +104,15 @@ pub struct Verified {
     pub not_backed_up: u64,
 }
 
-/// Compares a snapshot with the tree below `target`: with `/`, with the files that were backed up.
+/// Compares a snapshot with the tree below `target`, by the rule of restore; without one, with the files
+/// that were backed up, where they were.
 ///
 /// # Errors
 /// The target is not there; `Forbidden` for a role that cannot check contents; a damaged manifest.
 pub fn run(
     repository: &Repository,
     snapshot: &KnownSnapshot,
-    target: &Path,
+    target: Option<&Path>,
     options: &VerifyOptions,
 ) -> Result<Verified> {
     let domain = snapshot.name.domain;
@@ -120,11 +121,8 @@ pub fn run(
     let key = repository.chunk_keys(&domain)?.id;
     let view = repository.view_to_read(&domain)?;
     let nodes = NodeReader::new(repository, domain, &view.index)?;
-    let strip = match target.parent() {
-        // The root of the file system: whole paths.
-        None => 0,
-        Some(_) => super::restore::strip_of(&nodes, snapshot, &options.subpath)?,
-    };
+    let below = super::restore::strip_of(&nodes, snapshot, &options.subpath)?;
+    let (target, strip) = target.map_or((Path::new("/"), 0), |target| (target, below));
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
     let mut verified = Verified::default();
     let mut tree = Existing::open(target)?;

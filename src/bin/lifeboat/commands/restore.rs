@@ -12,12 +12,14 @@ use lifeboat::{
     ops::{
         restore::{self, RestoreOptions, Restored},
         select::Place,
+        verify::{Owners, Verified, VerifyOptions},
     },
     report::{exit, json, size, text},
+    repository::{Repository, snapshots::KnownSnapshot},
 };
 use serde_json::json;
 
-use super::{snapshots::short, workers};
+use super::{snapshots::short, verify, workers};
 use crate::{
     args::{FilterArguments, SelectionArguments},
     context::Context,
@@ -30,7 +32,7 @@ where it was. A file that cannot be restored whole is named NAME.damaged, everyt
 code says so.
 
 Examples:
-  lifeboat restore latest --target /tmp/restored
+  lifeboat restore latest --target /tmp/restored --verify
   lifeboat restore 4f2a91c0:/etc --target /tmp/etc
   lifeboat restore latest --host web1 --target / ";
 
@@ -50,6 +52,9 @@ pub(crate) struct Restore {
     /// Leave everything to the user who restores
     #[arg(long)]
     no_ownership: bool,
+    /// Read every restored file again and compare it with the snapshot
+    #[arg(long)]
+    verify: bool,
     #[command(flatten)]
     what: SelectionArguments,
     #[command(flatten)]
@@ -74,9 +79,31 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
         workers: workers(),
     };
     let done = restore::run(&repository, snapshot, &arguments.target, &options)?;
+    let compared =
+        arguments.verify.then(|| compare(arguments, &repository, snapshot, options.subpath)).transpose()?;
     context.end_display();
-    report(context, &done, &short(snapshot), arguments)?;
+    let restored = report(context, &done, &short(snapshot), arguments);
+    if let Some(compared) = compared {
+        let verified = verify::report(context, &compared, &short(snapshot));
+        // What could not be restored differs of course: that it could not is the thing to say.
+        restored.and(verified)?;
+    } else {
+        restored?;
+    }
     end
+}
+
+/// Compares what was restored, as `verify` does.
+fn compare(
+    arguments: &Restore,
+    repository: &Repository,
+    snapshot: &KnownSnapshot,
+    subpath: Vec<u8>,
+) -> Result<Verified> {
+    let selection = Selection::new(&arguments.what.include, &arguments.what.exclude)?;
+    let owners = if arguments.no_ownership { Owners::Ignore } else { Owners::Compare };
+    let options = VerifyOptions { subpath, selection, owners };
+    lifeboat::ops::verify::run(repository, snapshot, Some(&arguments.target), &options)
 }
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {

@@ -38,8 +38,8 @@ pub(crate) struct Verify {
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     snapshot: OsString,
     /// Where the files are; as in restore
-    #[arg(short, long, value_name = "FOLDER", default_value = "/")]
-    target: PathBuf,
+    #[arg(short, long, value_name = "FOLDER")]
+    target: Option<PathBuf>,
     /// Do not compare owners
     #[arg(long)]
     ignore_owners: bool,
@@ -59,13 +59,13 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
     let repository = context.open()?;
     let (snapshots, end) = context.snapshots(&repository)?;
     let snapshot = place.reference.find(&snapshots, &arguments.filter.filter())?;
-    let done = verify::run(&repository, snapshot, &arguments.target, &options)?;
+    let done = verify::run(&repository, snapshot, arguments.target.as_deref(), &options)?;
     context.end_display();
     report(context, &done, &short(snapshot))?;
     end
 }
 
-fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
+pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
     let output = context.output;
     let Verified { files, bytes, differing, differences, not_backed_up } = done;
     for (path, difference) in differences {
