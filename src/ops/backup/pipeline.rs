@@ -28,8 +28,9 @@ const BATCH_BYTES: u64 = FRAME_BYTES_TARGET as u64;
 const BATCH_ENTRIES_MAX: usize = 256;
 /// Jobs that wait for each worker.
 const JOBS_PER_WORKER: usize = 2;
-/// Tickets that wait for the manifest: what a slow file may be overtaken by.
-const TICKETS_MAX: usize = 4096;
+/// Tickets that wait for the manifest, each of at most [`BATCH_ENTRIES_MAX`] entries: what a slow file may
+/// be overtaken by.
+const TICKETS_MAX: usize = 128;
 
 type Batch = Vec<(Entry, Option<OpenFile>)>;
 type Reply = Sender<Result<Vec<Entry>>>;
@@ -41,7 +42,7 @@ enum Job {
 }
 
 enum Ticket {
-    Ready(Box<Entry>),
+    Ready(Vec<Entry>),
     Pending(Receiver<Result<Vec<Entry>>>),
 }
 
@@ -124,6 +125,13 @@ fn hand_out(
     (jobs, tickets): (&Sender<Job>, &Sender<Ticket>),
 ) -> Result<()> {
     let (mut batch, mut bytes): (Batch, u64) = (Vec::new(), 0);
+    let mut ready: Vec<Entry> = Vec::new();
+    let pass = |ready: &mut Vec<Entry>| -> Result<()> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        tickets.send(Ticket::Ready(std::mem::take(ready))).map_err(|_closed| stopped())
+    };
     let send = |batch: &mut Batch, bytes: &mut u64| -> Result<()> {
         if batch.is_empty() {
             return Ok(());
@@ -138,7 +146,10 @@ fn hand_out(
         match item? {
             // An entry between two files rides with them: it must not cut their frame in two.
             Item::Entry(entry) if batch.is_empty() => {
-                tickets.send(Ticket::Ready(Box::new(entry))).map_err(|_closed| stopped())?;
+                ready.push(entry);
+                if ready.len() >= BATCH_ENTRIES_MAX {
+                    pass(&mut ready)?;
+                }
             }
             Item::Entry(entry) => {
                 batch.push((entry, None));
@@ -151,11 +162,14 @@ fn hand_out(
                 if bytes + size > BATCH_BYTES || batch.len() >= BATCH_ENTRIES_MAX {
                     send(&mut batch, &mut bytes)?;
                 }
+                // What came before it must stay before it.
+                pass(&mut ready)?;
                 bytes += size;
                 batch.push((entry, Some(open)));
             }
         }
     }
+    pass(&mut ready)?;
     send(&mut batch, &mut bytes)
 }
 
@@ -163,7 +177,7 @@ fn hand_out(
 fn build(ordered: &Receiver<Ticket>, entries: &mut dyn Entries) -> Result<()> {
     for ticket in ordered {
         match ticket {
-            Ticket::Ready(entry) => entries.entry(*entry)?,
+            Ticket::Ready(ready) => ready.into_iter().try_for_each(|entry| entries.entry(entry))?,
             Ticket::Pending(answer) => {
                 for entry in answer.recv().map_err(|_closed| stopped())?? {
                     entries.entry(entry)?;
