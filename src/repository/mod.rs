@@ -1,6 +1,11 @@
 //! A repository: what `init` makes, what unlocking gives, and the keys that everything below it needs.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 
@@ -23,7 +28,7 @@ use crate::{
         secrets::Secrets,
         slot::{KdfParameters, Slot},
     },
-    id::{DomainId, IdentityId},
+    id::{DomainId, IdentityId, ObjectId},
     limits,
     store::{Name, Store},
 };
@@ -87,6 +92,8 @@ pub struct Repository {
     secrets: Secrets,
     signer: SigningKey,
     sections: OpenSections,
+    /// Sizes of the index objects and snapshots that were written here.
+    written: Mutex<HashMap<ObjectId, u64>>,
     data_keys: Vec<(u32, OpenKey)>,
     metadata_keys: Vec<(u32, OpenKey)>,
     metadata_public: Option<(u32, SealKey)>,
@@ -204,6 +211,7 @@ impl Repository {
             secrets,
             signer,
             sections,
+            written: Mutex::default(),
             data_keys,
             metadata_keys,
             metadata_public,
@@ -247,6 +255,17 @@ impl Repository {
         let role = self.role().name();
         Error::new(ErrorKind::Forbidden, format!("a key with the role {role} cannot {what}"))
             .with_remedy(format!("Use a key with the role {least}, or the recovery words"))
+    }
+
+    /// Remembers the size of an object that is about to be written.
+    fn wrote(&self, id: ObjectId, length: usize) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(id, length as u64);
+    }
+
+    /// Whether the storage has another size than was written here.
+    fn is_cut_short(&self, id: &ObjectId, size: u64) -> bool {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(id).is_some_and(|length| *length != size)
     }
 
     /// Where sections of a domain belong.

@@ -135,7 +135,10 @@ impl Repository {
             if quarantined.contains(&listed.name) {
                 continue;
             }
-            if self.registry.record_counts(&writer, &id) {
+            if self.is_cut_short(&id, listed.size) {
+                // What it lists is missing then, and the backup stores it again.
+                damaged.push(Error::damaged(&name, "the storage did not keep all of it"));
+            } else if self.registry.record_counts(&writer, &id) {
                 // Somebody else may have put a copy below a name of his own: that hides nothing.
                 names.entry(id).or_default().push(name);
             } else {

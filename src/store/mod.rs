@@ -283,7 +283,7 @@ impl Store {
                 break;
             }
             let failure = match self.put_new(name, payload, left) {
-                Ok(()) if !name.is_not_content_addressed() => return Ok(()),
+                Ok(()) if !name.is_read_back() => return Ok(()),
                 Ok(()) => None,
                 Err(failure) if failure.is_taken() || failure.is_unclear() => Some(failure),
                 Err(failure) => return Err(failure.into_error(self)),
