@@ -34,6 +34,24 @@ struct Text {
     root_public_key: String,
     commit_window_seconds: u64,
     minimum_grace_seconds: u64,
+    /// Tells a damaged object from a foreign one. It is no proof: anybody can make it.
+    checksum: String,
+}
+
+impl Text {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .unwrap_or_else(|error| unreachable!("numbers and text are always JSON: {error}"));
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// With the checksum of the text as it is written with an empty one.
+    fn with_checksum(self) -> Self {
+        let empty = Self { checksum: String::new(), ..self };
+        let checksum = to_hex(&blake3::derive_key("lifeboat v1 config checksum", &empty.encode()));
+        Self { checksum, ..empty }
+    }
 }
 
 impl Config {
@@ -49,22 +67,24 @@ impl Config {
             root_public_key: to_hex(root_public_key),
             commit_window_seconds: *commit_window_seconds,
             minimum_grace_seconds: *minimum_grace_seconds,
+            checksum: String::new(),
         };
-        let mut bytes = serde_json::to_vec_pretty(&text)
-            .unwrap_or_else(|error| unreachable!("numbers and text are always JSON: {error}"));
-        bytes.push(b'\n');
-        bytes
+        text.with_checksum().encode()
     }
 
     /// # Errors
-    /// `NoRepository` when it is of something else, `Failed` for a newer format.
+    /// `NoRepository` when it is of something else, `Failed` for a newer format, `Damaged` for anything that
+    /// `encode` does not write.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let foreign = || {
             Error::new(
                 ErrorKind::NoRepository,
                 "the object `config` there is not that of a lifeboat repository",
             )
-            .with_remedy("Check the address: another program may keep its data there")
+            .with_remedy(
+                "Check the address: another program may keep its data there. If the repository is there, that \
+                 object is damaged: delete it, and rebuild it with `lifeboat key recover --config`",
+            )
         };
         let text: Text = serde_json::from_slice(bytes).map_err(|e| foreign().with_source(e))?;
         if text.format != FORMAT {
@@ -75,12 +95,17 @@ impl Config {
         if commit_window_seconds == 0 || minimum_grace_seconds / 4 < commit_window_seconds {
             return Err(Error::damaged("config", "its grace is less than four commit windows"));
         }
-        Ok(Self {
+        let config = Self {
             format: text.format,
             repository_id: RepositoryId::from_hex(&text.repository_id).ok_or_else(foreign)?,
             root_public_key: from_hex(&text.root_public_key).ok_or_else(foreign)?,
             commit_window_seconds,
             minimum_grace_seconds,
-        })
+        };
+        if config.encode() != bytes {
+            return Err(Error::damaged("config", "it is not as it was written")
+                .with_remedy("Delete that object, and rebuild it with `lifeboat key recover --config`"));
+        }
+        Ok(config)
     }
 }

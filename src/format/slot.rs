@@ -60,6 +60,8 @@ pub struct Slot {
     salt: String,
     commitment: String,
     sealed: String,
+    /// Tells a damaged slot from a wrong passphrase.
+    checksum: String,
 }
 
 /// The text form of an access key: names its slot, carries its secret and a checksum.
@@ -137,14 +139,22 @@ impl Slot {
         let context = [b"lifeboat v1 key slot".as_slice(), name.as_bytes(), salt].concat();
         let (key, commitment) = FrameKey::derive(secret, &context);
         let sealed = key.seal(0, &context, &secrets.encode())?;
-        Ok(Self {
+        let slot = Self {
             lifeboat_key_slot: 1,
             name,
             kdf,
             salt: to_hex(salt),
             commitment: to_hex(&commitment),
             sealed: BASE64.encode(sealed),
-        })
+            checksum: String::new(),
+        };
+        Ok(Self { checksum: slot.checksum(), ..slot })
+    }
+
+    /// Over the slot as it is written, with an empty checksum.
+    fn checksum(&self) -> String {
+        let bytes = Self { checksum: String::new(), ..self.clone() }.encode();
+        to_hex(&blake3::derive_key("lifeboat v1 key slot checksum", &bytes))
     }
 
     /// A fresh name: the identity, and something random.
@@ -199,11 +209,13 @@ impl Slot {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let slot: Self = serde_json::from_slice(bytes)
             .map_err(|e| Error::damaged("a key slot", "it is not in the form of one").with_source(e))?;
-        if slot.lifeboat_key_slot == 1 {
-            Ok(slot)
-        } else {
-            Err(Error::damaged("a key slot", "it is of a newer format"))
+        if slot.lifeboat_key_slot != 1 {
+            return Err(Error::damaged("a key slot", "it is of a newer format"));
         }
+        if slot.checksum != slot.checksum() {
+            return Err(Error::damaged("a key slot", "its checksum is wrong"));
+        }
+        Ok(slot)
     }
 
     fn open(&self, secret: &[u8; 32], salt: &[u8; 32]) -> Result<Option<Secrets>> {

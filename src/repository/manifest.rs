@@ -379,6 +379,12 @@ impl<'a> ManifestCursor<'a> {
         Self { start: path.to_vec(), ..Self::new(source, root) }
     }
 
+    /// The path of the entry that was given last.
+    #[must_use]
+    pub fn last_path_bytes(&self) -> &[u8] {
+        &self.last
+    }
+
     /// The path of the entry that was given last, for people.
     #[must_use]
     pub fn last_path(&self) -> String {

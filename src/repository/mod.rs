@@ -66,11 +66,13 @@ pub struct InitOptions {
     pub commit_window_seconds: u64,
     /// The smallest grace in seconds.
     pub minimum_grace_seconds: u64,
+    /// How the passphrase is stretched.
+    pub kdf: KdfParameters,
 }
 
 impl Default for InitOptions {
     fn default() -> Self {
-        Self { commit_window_seconds: 600, minimum_grace_seconds: 72 * 3600 }
+        Self { commit_window_seconds: 600, minimum_grace_seconds: 72 * 3600, kdf: KdfParameters::default() }
     }
 }
 
@@ -130,7 +132,7 @@ impl Repository {
             }
         }
         let secrets = Secrets::owner(root);
-        let slot = Slot::seal_passphrase(&secrets, passphrase, KdfParameters::default())?;
+        let slot = Slot::seal_passphrase(&secrets, passphrase, options.kdf)?;
         store.create(&Name::slot(&slot.name()), Bytes::from(slot.encode()))?;
         let (name, _, sealed) =
             registry::seal_registry(root, &registry::first_registry(root, options, clock)?)?;

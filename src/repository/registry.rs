@@ -97,7 +97,7 @@ pub fn epoch(root: &RootSecret, number: u32) -> Epoch {
 
 pub(super) fn first_registry(root: &RootSecret, options: InitOptions, clock: &dyn Clock) -> Result<Registry> {
     let domain = Domain::new(DomainId::new(random()?), "main".to_owned());
-    let InitOptions { commit_window_seconds, minimum_grace_seconds } = options;
+    let InitOptions { commit_window_seconds, minimum_grace_seconds, .. } = options;
     Ok(Registry {
         number: 1,
         previous: None,
@@ -132,9 +132,12 @@ fn read(
     (number, id): (u64, ObjectId),
 ) -> Result<Option<Registry>> {
     let name = Name::registry(number, &id);
+    let remedy = "If the storage has an older version of this object, restore that one; else rebuild the \
+                  registry with `lifeboat key recover --config` and the recovery words";
     let bytes = store.read(&name, limits::RECORD_BYTES_MAX)?;
     if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-        return Err(Error::damaged(&name, "its bytes are not those that its name stands for"));
+        let error = Error::damaged(&name, "its bytes are not those that its name stands for");
+        return Err(error.with_remedy(remedy));
     }
     let open = || -> Result<Option<Registry>> {
         let envelope = Envelope::parse(&bytes, RecordKind::Registry, &config.repository_id, &NO_DOMAIN)?;
@@ -149,9 +152,7 @@ fn read(
         }
         Ok(Some(registry))
     };
-    open().map_err(|e| {
-        e.context(&name).with_remedy("If its storage has an older version of this object, restore that one")
-    })
+    open().map_err(|e| e.context(&name).with_remedy(remedy))
 }
 
 /// The newest registry. Objects of the same number count together: owners wrote them at the same time,

@@ -62,10 +62,11 @@ impl Repository {
         Ok(names)
     }
 
-    /// The last number and hash of a chain, its signature checked without any key.
+    /// The last number and hash of a chain, its signature checked without any key. Of a head that is damaged
+    /// they stand in its name: a broken disk must not end the backups of a machine.
     ///
     /// # Errors
-    /// The head is damaged or forged and not set aside; or the chain is our own and ends before the head
+    /// The head is forged and not set aside; or the chain is our own and ends before the head
     /// that this machine has seen.
     pub fn chain_head(&self, domain: &DomainId, identity: &IdentityId) -> Result<Option<(u64, ObjectId)>> {
         let mut names = self.snapshot_names(domain, Some(identity))?;
@@ -87,7 +88,12 @@ impl Repository {
             names.retain(|name| !quarantined.contains(&name.id));
             match names.last() {
                 Some(other) if *other != head => self.check_snapshot(&self.registry, other)?,
-                Some(_) => return Err(error),
+                Some(_) if self.is_damaged(&head)? => {}
+                Some(_) => {
+                    let remedy =
+                        "Somebody else wrote it: find out who, then set it aside with `lifeboat repair`";
+                    return Err(error.with_remedy(remedy));
+                }
                 None => return Ok(None),
             }
         }
@@ -96,6 +102,15 @@ impl Repository {
             self.memory.saw_head(domain, identity, head);
         }
         Ok(head)
+    }
+
+    /// Whether the bytes of a snapshot are not those that were written.
+    fn is_damaged(&self, name: &SnapshotName) -> Result<bool> {
+        match self.read_addressed(&name.name, &name.id) {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == ErrorKind::Damaged => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Checks that a snapshot was signed for its place in the chain by whom `registry` certifies. No key is

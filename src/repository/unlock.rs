@@ -40,7 +40,11 @@ fn cannot(message: &str, remedy: &str) -> Error {
 }
 
 fn read_slot(store: &Store, name: &str) -> Result<Slot> {
-    Slot::decode(&store.read(&Name::slot(name), limits::RECORD_BYTES_MAX)?)
+    let bytes = store.read(&Name::slot(name), limits::RECORD_BYTES_MAX)?;
+    let slot = Slot::decode(&bytes).and_then(|slot| {
+        if slot.name() == name { Ok(slot) } else { Err(Error::damaged("a key slot", "it has another name")) }
+    });
+    slot.map_err(|e| e.with_remedy("Use the recovery words, and make a new one with `lifeboat key recover`"))
 }
 
 impl Repository {

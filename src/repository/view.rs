@@ -35,6 +35,24 @@ pub struct View {
     pub unindexed: Vec<(PackId, u64)>,
     /// Index objects and records that do not count, and why.
     pub damaged: Vec<Error>,
+    quarantined: HashSet<String>,
+}
+
+impl View {
+    /// Whether somebody who may has set an object aside.
+    #[must_use]
+    pub fn is_set_aside(&self, name: &Name) -> bool {
+        self.quarantined.contains(name.as_str())
+    }
+}
+
+/// What a view is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A dying pack is as good as any.
+    Read,
+    /// A dying pack must not be relied on.
+    Write,
 }
 
 impl Repository {
@@ -43,10 +61,14 @@ impl Repository {
     /// # Errors
     /// Storage trouble; a tombstone that cannot be read, since ignoring one could lose data.
     pub fn view(&self, domain: &DomainId) -> Result<View> {
+        self.view_for(domain, Purpose::Write)
+    }
+
+    fn view_for(&self, domain: &DomainId, purpose: Purpose) -> Result<View> {
         let begun = self.clock.elapsed();
         let mut damaged = Vec::new();
         let quarantined = self.quarantined(domain, &mut damaged)?;
-        let tombstoned = self.tombstoned(domain, &quarantined, &mut damaged)?;
+        let tombstoned = self.tombstoned(domain, (&quarantined, purpose), &mut damaged)?;
         self.load_index(domain, &quarantined, &mut damaged)?;
         let mut present = HashMap::new();
         for listed in self.store.list(&Prefix::packs(domain))? {
@@ -71,16 +93,17 @@ impl Repository {
         present.retain(|id, _| !indexed.contains(id));
         let attested = self.attested(domain, &index, &mut damaged)?;
         index.attest(attested);
-        Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged })
+        Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged, quarantined })
     }
 
     /// A view whose index is known to be intact, so that what it does not list is not there.
     ///
     /// # Errors
-    /// As [`Repository::view`]; the local cache is damaged again and again.
+    /// Storage trouble; the local cache is damaged again and again. A tombstone that cannot be read is
+    /// reported with the rest: what dies may still be read.
     pub fn view_to_read(&self, domain: &DomainId) -> Result<View> {
         for _ in 0..2 {
-            let view = self.view(domain)?;
+            let view = self.view_for(domain, Purpose::Read)?;
             if view.index.is_intact() {
                 return Ok(view);
             }
@@ -94,7 +117,7 @@ impl Repository {
     fn tombstoned(
         &self,
         domain: &DomainId,
-        quarantined: &HashSet<String>,
+        (quarantined, purpose): (&HashSet<String>, Purpose),
         damaged: &mut Vec<Error>,
     ) -> Result<HashSet<PackId>> {
         let mut dying = HashSet::new();
@@ -105,6 +128,10 @@ impl Repository {
             let plain = match record {
                 Found::Counts(plain) => plain,
                 Found::Ignored(error) => {
+                    damaged.push(error);
+                    continue;
+                }
+                Found::Damaged(error) if purpose == Purpose::Read => {
                     damaged.push(error);
                     continue;
                 }

@@ -248,7 +248,10 @@ impl Backup<'_> {
             }
             progress.check()?;
             let head = repository.chain_head(&domain, &repository.identity())?;
-            let (sequence, previous) = head.map_or((1, None), |(sequence, id)| (sequence + 1, Some(id)));
+            let (last, previous) = head.map_or((0, None), |(sequence, id)| (sequence, Some(id)));
+            let impossible =
+                || Error::damaged("the chain of this key", "the number of its head is impossible");
+            let sequence = last.checked_add(1).ok_or_else(impossible)?;
             let record = self.record(&pass, previous, replaces)?;
             let Some((name, id)) = repository.publish_snapshot(&domain, (sequence, &record), view.begun)?
             else {

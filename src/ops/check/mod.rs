@@ -7,8 +7,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use self::packs::PackCheck;
 pub use self::subset::Subset;
+use self::{objects::Which, packs::PackCheck};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod objects;
 mod packs;
 pub mod subset;
 pub mod without_keys;
@@ -89,6 +90,14 @@ impl Checked {
         self.problems.len() - 1
     }
 
+    /// A problem with an object that was not named before: one damaged object is one problem.
+    fn problem_unless_known(&mut self, object: impl Into<String>, error: &Error) {
+        let text = error.to_string();
+        if !self.problems.iter().any(|known| text.contains(&known.object)) {
+            self.problem(object, text);
+        }
+    }
+
     fn note(&mut self, note: String) {
         if self.notes.len() < NAMED_MAX {
             self.notes.push(note);
@@ -116,19 +125,35 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
         return Err(repository.forbidden("check the content of packs", "restore"));
     }
     let mut checked = Checked::default();
-    let (snapshots, damaged) = repository.snapshots()?;
-    for error in damaged {
-        checked.problem("snapshots", error.to_string());
-    }
     let mut domains: Vec<DomainId> = repository.registry.domains.iter().map(|domain| domain.id).collect();
     domains.sort_unstable();
+    // What is read below may come from the cache, which says nothing about the storage.
+    let which = if matches!(options.depth, Depth::Data(Subset::All)) { Which::All } else { Which::Needed };
+    let mut listed = objects::list(&repository.store, &domains, which)?;
+    for domain in &domains {
+        // What was set aside is known to be damaged, and hurts nobody.
+        let set_aside = repository.records(domain)?.quarantined;
+        listed.retain(|(name, _)| !set_aside.contains(name.as_str()));
+    }
+    objects::compare(&repository.store, listed, &mut checked)?;
+    let (snapshots, damaged) = repository.snapshots()?;
+    for error in damaged {
+        checked.problem_unless_known("snapshots", &error);
+    }
     for domain in domains {
         let view = repository.view_to_read(&domain)?;
         let own: Vec<&KnownSnapshot> = snapshots.iter().filter(|known| known.name.domain == domain).collect();
-        let bad = one_view(repository, &domain, &view, (options, &mut checked))?;
+        let (bad, missed) = one_view(repository, &domain, &view, (options, &mut checked))?;
         let nodes = NodeReader::new(repository, domain, &view.index)?;
-        let mut structure =
-            Structure { index: &view.index, nodes: &nodes, bad, seen: HashSet::new(), checked: &mut checked };
+        let mut structure = Structure {
+            domain,
+            index: &view.index,
+            nodes: &nodes,
+            bad,
+            missed,
+            seen: HashSet::new(),
+            checked: &mut checked,
+        };
         for snapshot in own {
             structure.snapshot(repository, snapshot)?;
         }
@@ -145,9 +170,9 @@ fn one_view(
     domain: &DomainId,
     view: &View,
     (options, checked): (CheckOptions, &mut Checked),
-) -> Result<BadBlobs> {
+) -> Result<(BadBlobs, HashMap<PackId, usize>)> {
     for error in &view.damaged {
-        checked.problem(format!("index of domain {domain}"), error.to_string());
+        checked.problem_unless_known(format!("index of domain {domain}"), error);
     }
     if !view.unindexed.is_empty() {
         let bytes: u64 = view.unindexed.iter().map(|(_, size)| size).sum();
@@ -156,15 +181,22 @@ fn one_view(
             view.unindexed.len()
         ));
     }
-    let mut seen: HashSet<PackId> = HashSet::new();
+    let (mut seen, mut missed) = (HashSet::new(), HashMap::new());
     for pack in view.index.packs().filter(|pack| seen.insert(pack.id)) {
         checked.packs += 1;
         if pack.standing == Standing::Missing {
             let name = repository.pack_name(domain, &pack);
-            checked.note(format!("{name} is in the index and not in the store, or has another size"));
+            // One that is gone hurts only if something needs it; one of another size is damaged in any case.
+            match repository.store.head(&name)? {
+                Some(found) if !view.is_set_aside(&name) => {
+                    let what = format!("it has {} bytes, and the index says {}", found.size, pack.size);
+                    missed.insert(pack.id, checked.problem(name.as_str(), what));
+                }
+                _ => checked.note(format!("{name} is in the index and not in the store")),
+            }
         }
     }
-    let Depth::Data(subset) = options.depth else { return Ok(BadBlobs::new()) };
+    let Depth::Data(subset) = options.depth else { return Ok((BadBlobs::new(), missed)) };
     let check = PackCheck { repository, domain, index: &view.index, workers: options.workers };
     let outcome = check.run(subset)?;
     checked.packs_read += outcome.packs;
@@ -175,7 +207,7 @@ fn one_view(
         bad.extend(blobs.into_iter().map(|blob| (blob, number)));
     }
     checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
-    Ok(bad)
+    Ok((bad, missed))
 }
 
 impl Repository {
@@ -203,9 +235,12 @@ impl Repository {
 
 /// Walks manifests; nodes that were seen to be good are not read again.
 struct Structure<'a> {
+    domain: DomainId,
     index: &'a Index,
     nodes: &'a NodeReader<'a>,
     bad: BadBlobs,
+    /// Packs that are not there and are missed, each with its problem.
+    missed: HashMap<PackId, usize>,
     seen: HashSet<BlobId>,
     checked: &'a mut Checked,
 }
@@ -295,8 +330,7 @@ impl Structure<'_> {
             let number = match self.bad.get(&id) {
                 Some(number) => *number,
                 None => {
-                    let number =
-                        self.checked.problem(format!("chunk {id}"), "no pack that is there holds it");
+                    let number = self.lost(repository, &id);
                     self.bad.insert(id, number);
                     number
                 }
@@ -304,6 +338,19 @@ impl Structure<'_> {
             self.hurt(number, format!("{label}: /{shown}"));
         }
         Ok(())
+    }
+
+    /// The problem with a chunk that is nowhere: that of the pack that should hold it, if the index knows one.
+    fn lost(&mut self, repository: &Repository, id: &BlobId) -> usize {
+        let Some(pack) = self.index.locations(id).into_iter().find_map(|at| Some(self.index.found(at)?.pack))
+        else {
+            return self.checked.problem(format!("chunk {id}"), "no index lists it");
+        };
+        let Self { domain, missed, checked, .. } = self;
+        *missed.entry(pack.id).or_insert_with(|| {
+            let name = repository.pack_name(domain, &pack);
+            checked.problem(name.as_str(), "it is not there, and snapshots need it")
+        })
     }
 
     /// A list of chunks that cannot be read hurts its file.

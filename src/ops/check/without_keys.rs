@@ -1,6 +1,7 @@
-//! What anybody can check who can read the storage: whether each object is what its name stands for.
+//! What anybody can check who can read the storage: whether each object is what its name stands for, and
+//! whether `config` and the key slots are written as they must be.
 
-use super::{Checked, Subset};
+use super::{Checked, Subset, objects};
 use crate::{
     error::{ErrorKind, Result},
     format::pack::Trailer,
@@ -11,7 +12,7 @@ use crate::{
     store::{Name, Parsed, Prefix, Store},
 };
 
-/// Hashes every object whose name holds the hash of its bytes; of packs only the chosen ones.
+/// Looks at every object; of packs only at the chosen ones.
 ///
 /// # Errors
 /// Storage trouble. Damage is in the result.
@@ -23,7 +24,6 @@ pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
     for listed in store.list(&Prefix::all())? {
         match Name::parse(&listed.name).map(|name| (name.parsed(), name)) {
             Some((Parsed::Pack { id, .. }, name)) => packs.push((id, listed.size, (name, listed.size))),
-            Some((_, name)) if name.is_not_content_addressed() => {}
             Some((_, name)) => others.push((name, listed.size)),
             None => foreign += 1,
         }
@@ -36,21 +36,21 @@ pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
     checked.packs = packs.len() as u64;
     let chosen = subset.choose(packs, &random()?);
     progress.expect(0, chosen.iter().chain(&others).map(|(_, size)| size).sum());
-    for (name, size) in chosen.into_iter().chain(others) {
+    objects::compare(store, others, &mut checked)?;
+    for (name, size) in chosen {
         progress.check()?;
         let most = usize::try_from(size).unwrap_or(usize::MAX).min(limits::PACK_BYTES_MAX);
         match store.read(&name, most) {
             Ok(bytes) => {
                 let hash = PackId::new(*blake3::hash(&bytes).as_bytes()).to_string();
-                let is_pack = matches!(name.parsed(), Parsed::Pack { .. });
                 if !name.as_str().ends_with(&hash) {
                     checked.problem(name.as_str(), "its bytes are not those that its name stands for");
                     progress.trouble();
-                } else if is_pack && Trailer::decode(&bytes).is_err() {
+                } else if Trailer::decode(&bytes).is_err() {
                     checked.problem(name.as_str(), "it does not end as a pack does");
                     progress.trouble();
                 }
-                checked.packs_read += u64::from(is_pack);
+                checked.packs_read += 1;
                 checked.bytes_read += bytes.len() as u64;
                 progress.add(0, bytes.len() as u64);
             }

@@ -27,7 +27,7 @@ use crate::{
     progress::Phase,
     repository::{
         Repository,
-        manifest::{ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
+        manifest::{ManifestCursor, NodeSource, for_each_chunk},
         reader::NodeReader,
         snapshots::KnownSnapshot,
     },
@@ -139,11 +139,21 @@ pub(super) fn strip_of(nodes: &dyn NodeSource, snapshot: &KnownSnapshot, subpath
     }
     let mut cursor = ManifestCursor::from(nodes, snapshot.record.root, subpath);
     let parent = subpath.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    match cursor.next_entry()? {
-        Some(entry) if entry.path == subpath && entry.metadata.kind == EntryKind::Directory => {
+    let mut damaged = None;
+    let first = loop {
+        match cursor.next_entry() {
+            Err(error) if error.kind() == ErrorKind::Damaged => damaged = Some(error),
+            other => break other?,
+        }
+    };
+    match (first, damaged) {
+        (Some(entry), _) if entry.path == subpath && entry.metadata.kind == EntryKind::Directory => {
             Ok(subpath.len() + 1)
         }
-        Some(entry) if entry.path == subpath => Ok(parent),
+        (Some(entry), _) if entry.path == subpath => Ok(parent),
+        // The folder's own entry is lost, and something in it is left.
+        (Some(entry), Some(_)) if is_below(&entry.path, subpath) => Ok(subpath.len() + 1),
+        (_, Some(error)) => Err(error),
         _ => {
             let path = String::from_utf8_lossy(subpath).into_owned();
             Err(Error::new(ErrorKind::Failed, format!("the snapshot holds no /{path}"))
@@ -160,9 +170,28 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Gives every entry at and below the path that was asked for, in order.
-    fn entries(&self, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-        for_each_entry(self.nodes, self.snapshot.record.root, &self.options.subpath, each)
+    /// Gives every entry at and below the path that was asked for, in order, and every part of the manifest
+    /// that is damaged, with the path before it: what comes behind is given all the same.
+    fn entries(
+        &self,
+        each: &mut dyn FnMut(std::result::Result<Entry, (Vec<u8>, Error)>) -> Result<()>,
+    ) -> Result<()> {
+        let path = &self.options.subpath[..];
+        let mut cursor = ManifestCursor::from(self.nodes, self.snapshot.record.root, path);
+        loop {
+            match cursor.next_entry() {
+                Ok(Some(entry)) if path.is_empty() || entry.path == path || is_below(&entry.path, path) => {
+                    each(Ok(entry))?;
+                }
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    let before = cursor.last_path_bytes().to_vec();
+                    let text = "what comes after it in the snapshot, up to the next entry that was restored";
+                    each(Err((before, Error::damaged(text, &error).with_source(error))))?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn selects(&self, entry: &Entry) -> bool {
@@ -251,6 +280,10 @@ fn plan(
     let mut links = Links::default();
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err((before, error)) => return job.failed(&before, error),
+        };
         if !pass.selects(&entry) {
             return Ok(());
         }
@@ -338,6 +371,8 @@ fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
     let mut open: Vec<OpenFolder> = Vec::new();
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
+        // What is damaged was said in the first pass.
+        let Ok(entry) = entry else { return Ok(()) };
         while open.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
             leave(&mut open, job)?;
         }

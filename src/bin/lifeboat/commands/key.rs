@@ -6,7 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use lifeboat::{
     clock::SystemClock,
     error::{Error, ErrorKind, Result},
-    format::{role::Role, slot::AccessKey},
+    format::{
+        role::Role,
+        slot::{AccessKey, KdfParameters},
+    },
     id::DomainId,
     ops::key::{
         self, AddOptions, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions, RevokeOptions,
@@ -332,7 +335,8 @@ fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
 fn passphrase(arguments: &Passphrase, context: &Context<'_>) -> Result<()> {
     let repository = context.open()?;
     let new = context.credentials().changed_passphrase(arguments.new_password_file.as_deref())?;
-    let changed = key::passphrase(&repository, &new, context.common.unlock.slot.as_deref())?;
+    let slot = context.common.unlock.slot.as_deref();
+    let changed = key::passphrase(&repository, &new, slot, KdfParameters::default())?;
     context.end_display();
     let output = context.output;
     output.note(&format!("the passphrase is changed; the new slot is {}", changed.slot));
