@@ -1,7 +1,7 @@
 //! Each command is stopped, failed and lied to at each of its calls to the storage. Whatever happens: what
 //! was there restores, success is only said of what is there, the command can be run again, and `check`
 //! finds nothing damaged.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use std::sync::Arc;
 

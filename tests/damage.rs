@@ -1,6 +1,6 @@
 //! Every kind of object, damaged in every way: `check` says so and names it, every other snapshot and file is
 //! restored, and no file ever has a wrong byte under its own name. The table below is the promise.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

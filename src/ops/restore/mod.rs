@@ -174,20 +174,20 @@ impl Pass<'_> {
     /// that is damaged, with the path before it: what comes behind is given all the same.
     fn entries(
         &self,
-        each: &mut dyn FnMut(std::result::Result<Entry, (Vec<u8>, Error)>) -> Result<()>,
+        each: &mut dyn FnMut(Entry) -> Result<()>,
+        damaged: &mut dyn FnMut(&[u8], Error) -> Result<()>,
     ) -> Result<()> {
         let path = &self.options.subpath[..];
         let mut cursor = ManifestCursor::from(self.nodes, self.snapshot.record.root, path);
         loop {
             match cursor.next_entry() {
                 Ok(Some(entry)) if path.is_empty() || entry.path == path || is_below(&entry.path, path) => {
-                    each(Ok(entry))?;
+                    each(entry)?;
                 }
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Damaged => {
-                    let before = cursor.last_path_bytes().to_vec();
                     let text = "what comes after it in the snapshot, up to the next entry that was restored";
-                    each(Err((before, Error::damaged(text, &error).with_source(error))))?;
+                    damaged(cursor.last_path_bytes(), Error::damaged(text, &error).with_source(error))?;
                 }
                 Err(error) => return Err(error),
             }
@@ -278,12 +278,8 @@ fn plan(
 ) -> Result<()> {
     let mut planner = Planner { job, downloads, window: Window::default(), send };
     let mut links = Links::default();
-    pass.entries(&mut |entry| {
+    let mut each = |entry: Entry| {
         job.repository.store.progress().check()?;
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err((before, error)) => return job.failed(&before, error),
-        };
         if !pass.selects(&entry) {
             return Ok(());
         }
@@ -295,7 +291,8 @@ fn plan(
             return Ok(());
         }
         planner.entry(entry, pass.nodes)
-    })?;
+    };
+    pass.entries(&mut each, &mut |before, error| job.failed(before, error))?;
     planner.flush()
 }
 
@@ -369,10 +366,8 @@ struct OpenFolder {
 fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
     let mut links = Links::default();
     let mut open: Vec<OpenFolder> = Vec::new();
-    pass.entries(&mut |entry| {
+    let mut each = |entry: Entry| {
         job.repository.store.progress().check()?;
-        // What is damaged was said in the first pass.
-        let Ok(entry) = entry else { return Ok(()) };
         while open.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
             leave(&mut open, job)?;
         }
@@ -392,7 +387,9 @@ fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
             }
         }
         Ok(())
-    })?;
+    };
+    // What is damaged was said in the first pass.
+    pass.entries(&mut each, &mut |_, _| Ok(()))?;
     while !open.is_empty() {
         leave(&mut open, job)?;
     }
