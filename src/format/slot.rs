@@ -290,6 +290,16 @@ mod tests {
         assert!(!format!("{access:?}").contains(text.split(':').nth(2).unwrap()));
     }
 
+    /// Otherwise one slot could be made to open under two passphrases.
+    #[test]
+    fn a_slot_opens_only_under_the_commitment_to_its_key() {
+        let mut slot = Slot::seal_passphrase(&secrets(), "right", QUICK).unwrap();
+        slot.commitment = to_hex(&[7; 32]);
+        slot.checksum = slot.checksum();
+        let slot = Slot::decode(&slot.encode()).unwrap();
+        assert!(slot.open_passphrase("right").unwrap().is_none());
+    }
+
     #[test]
     fn a_slot_that_asks_for_a_terabyte_is_refused_at_once() {
         for greedy in [
