@@ -79,7 +79,13 @@ def end_to_end():
     return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end]
+def kills():
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    run([ROOT / ".ci/kills.py", BINARY])
+
+
+PARTS = [formatting, clippy, documentation, tests, readme, kills, end_to_end]
 
 
 def allowed_skips():
