@@ -493,7 +493,10 @@ fn cell(scene: &Scene, kind: Kind, change: Change, (told, loses, next): (Told, L
             Some(_) => panic!("{what}: a snapshot that cannot be trusted is shown"),
         }
     }
-    backs_up(scene, &store, &repository, next, &what);
+    // Which byte it is makes no difference to the next backup.
+    if !matches!(change, Change::Flip(1..)) {
+        backs_up(scene, &store, &repository, next, &what);
+    }
 }
 
 /// `check` names every file that is lost, by its path or by the one before it.

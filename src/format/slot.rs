@@ -215,6 +215,9 @@ impl Slot {
         if slot.checksum != slot.checksum() {
             return Err(Error::damaged("a key slot", "its checksum is wrong"));
         }
+        if slot.encode() != bytes {
+            return Err(Error::damaged("a key slot", "it is not as it was written"));
+        }
         Ok(slot)
     }
 
