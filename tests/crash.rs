@@ -373,6 +373,43 @@ fn a_local_folder_survives_the_same() {
     }
 }
 
+/// A broken cable or a bad memory on the way.
+#[test]
+fn a_reply_that_is_cut_or_has_a_flipped_bit_is_asked_for_again_or_told_and_never_restored() {
+    let scene = ChangedBackup.scene();
+    let restore = |fault| -> (Result<Files>, Vec<Call>) {
+        let scripted = Scripted::new(memory(&scene));
+        let clock: Arc<dyn Clock> = Arc::<FakeClock>::default();
+        let options = lab::options(clock, Arc::default(), 60);
+        let store = Store::from_object_store(Arc::<Scripted>::clone(&scripted), "", options).unwrap();
+        scripted.begin(fault);
+        let restored = open(&store, &scene.root).and_then(|repository| {
+            let (known, mut damaged) = repository.snapshots()?;
+            match damaged.pop() {
+                Some(error) => Err(error),
+                None => lab::restore(&repository, &known[0]).map(|(files, _)| files),
+            }
+        });
+        (restored, scripted.calls())
+    };
+    let (undisturbed, calls) = restore(None);
+    assert!(undisturbed.unwrap() == files(1));
+    let mut packs = 0;
+    for (number, call) in calls.iter().enumerate().filter(|(_, call)| call.kind == Kind::Get) {
+        let (cut, _) = restore(Some((number, Fault::Shortens)));
+        assert!(cut.unwrap() == files(1), "cut at {call:?}");
+        match restore(Some((number, Fault::Flips))).0 {
+            Ok(restored) => assert!(restored == files(1), "flipped at {call:?}"),
+            Err(error) => {
+                let kinds = [ErrorKind::Damaged, ErrorKind::NoRepository, ErrorKind::CannotUnlock];
+                assert!(kinds.contains(&error.kind()) && !call.name.contains("/packs/"), "{call:?}: {error}");
+            }
+        }
+        packs += usize::from(call.name.contains("/packs/"));
+    }
+    assert!(packs >= 2, "data and metadata");
+}
+
 /// Such a store cannot hold a repository; but it must be found out before success is said.
 #[test]
 fn a_put_that_was_cut_or_not_kept_is_never_called_a_success() {

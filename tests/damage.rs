@@ -636,11 +636,10 @@ fn a_damaged_slot_is_not_a_wrong_passphrase_and_blocks_no_other() {
         }
         let error = open_with(&store, &right, None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::CannotUnlock);
-        let text = error.to_string();
-        assert!(
-            text.contains(scene.victims[&Slot][0].as_str()) && error.remedy().is_some(),
-            "{change:?}: {text}"
-        );
+        let (text, swapped) = (error.to_string(), matches!(change, Change::Swap));
+        let mut named = scene.victims[&Slot].iter().take(if swapped { 2 } else { 1 });
+        assert!(named.any(|name| text.contains(name.as_str())), "{change:?}: {text}");
+        assert!(error.remedy().is_some());
         open(&store, &scene.root).unwrap();
     }
 }

@@ -165,12 +165,35 @@ fn garbage_under_the_id_of_a_chunk_is_never_restored() {
 }
 
 #[test]
+fn an_index_that_says_something_else_than_the_pack_is_found_by_check() {
+    let scene = Scene::new();
+    let repository = scene.open();
+    let domain = repository.own_domain().unwrap();
+    let view = repository.view(&domain).unwrap();
+    let pack = view.index.packs().find(|pack| pack.kind == PackKind::Data).unwrap();
+    let mut directory = view.index.directory(&pack).unwrap();
+    // One blob less: every frame and every other blob is as it was.
+    directory.frames[0].blobs.pop();
+    for name in names(&repository.store) {
+        if matches!(name.parsed(), Parsed::Index { .. }) {
+            repository.store.delete(&name).unwrap();
+        }
+    }
+    let size = pack.size;
+    let listed = IndexedPack { id: pack.id, size, kind: PackKind::Data, directory };
+    repository.publish_index(&domain, &[listed]).unwrap();
+    let problems = check_all(&scene.open()).unwrap().problems;
+    assert!(problems.iter().any(|problem| problem.what.contains("not what the index says")), "{problems:?}");
+}
+
+#[test]
 fn a_manifest_node_that_its_id_does_not_name_is_damage() {
     let scene = Scene::new();
     // The name of a file, in a node that is otherwise well-formed.
     replace(&scene.open(), PackKind::Metadata, |plain| {
         let at = plain.windows(5).position(|window| window == b"small").unwrap();
-        plain[at] = b'S';
+        // The order of the names stays.
+        plain[at] = b't';
     });
     let repository = scene.open();
     let (known, _) = repository.snapshots().unwrap();
@@ -240,6 +263,34 @@ fn a_snapshot_counts_in_its_own_place_only() {
         let (known, damaged) = repository.snapshots().unwrap();
         assert_eq!((known.len(), damaged.len()), (1, 1), "{damaged:?}");
         assert!(damaged[0].to_string().contains(place.as_str()), "{damaged:?}");
+    }
+}
+
+#[test]
+fn what_is_under_the_hash_of_something_else_does_not_count() {
+    let scene = Scene::new();
+    let id = ObjectId::new([9; 32]);
+    for name in names(&store_of(scene.objects.clone())) {
+        let elsewhere = match name.parsed() {
+            Parsed::Registry { number, .. } => Name::registry(number, &id),
+            Parsed::Index { domain, writer, .. } => Name::index(&domain, &writer, &id),
+            Parsed::Snapshot { domain, identity, sequence, .. } => {
+                Name::snapshot(&domain, &identity, sequence + 1, &id)
+            }
+            _ => continue,
+        };
+        let store = store_of(scene.objects.fork());
+        store.create(&elsewhere, store.read(&name, 1 << 20).unwrap()).unwrap();
+        let damaged = match open(&store, &scene.root) {
+            Err(error) => vec![error],
+            Ok(repository) => {
+                let view = repository.view(&repository.own_domain().unwrap()).unwrap();
+                view.damaged.into_iter().chain(repository.snapshots().unwrap().1).collect()
+            }
+        };
+        assert_eq!(damaged.len(), 1, "{elsewhere}");
+        let text = damaged[0].to_string();
+        assert!(text.contains(elsewhere.as_str()) && text.contains("its name stands for"), "{text}");
     }
 }
 

@@ -136,6 +136,11 @@ impl NodeSource for NodeReader<'_> {
         let mut result = Err(missing(id));
         for at in self.index.locations(id) {
             result = self.read_at(id, at);
+            if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) {
+                // A bit may have flipped on the way: what is kept is not asked again.
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).0.clear();
+                result = self.read_at(id, at);
+            }
             match &result {
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {}
                 _ => return result,

@@ -134,11 +134,8 @@ fn read(
     let name = Name::registry(number, &id);
     let remedy = "If the storage has an older version of this object, restore that one; else rebuild the \
                   registry with `lifeboat key recover --config` and the recovery words";
-    let bytes = store.read(&name, limits::RECORD_BYTES_MAX)?;
-    if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-        let error = Error::damaged(&name, "its bytes are not those that its name stands for");
-        return Err(error.with_remedy(remedy));
-    }
+    let damaged = |e: Error| if e.kind() == ErrorKind::Damaged { e.with_remedy(remedy) } else { e };
+    let bytes = store.read_hashed(&name, limits::RECORD_BYTES_MAX, id.as_bytes()).map_err(damaged)?;
     let open = || -> Result<Option<Registry>> {
         let envelope = Envelope::parse(&bytes, RecordKind::Registry, &config.repository_id, &NO_DOMAIN)?;
         if envelope.author_key().to_bytes() != config.root_public_key {

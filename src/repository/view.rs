@@ -197,10 +197,7 @@ impl Repository {
 
     /// One index object. It counts for sections that its signer wrote; a maintain identity's for any.
     fn read_index(&self, domain: &DomainId, name: &Name, id: ObjectId) -> Result<Vec<IndexedPack>> {
-        let bytes = self.store.read(name, limits::INDEX_BYTES_MAX)?;
-        if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-            return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
-        }
+        let bytes = self.store.read_hashed(name, limits::INDEX_BYTES_MAX, id.as_bytes())?;
         let envelope = Envelope::parse(&bytes, RecordKind::Index, &self.config.repository_id, domain)?;
         let role = self.verify_record(&envelope, domain, &id)?;
         if !matches!(name.parsed(), Parsed::Index { writer, .. } if writer == envelope.author()) {

@@ -11,8 +11,9 @@ use futures::{
     stream::{self, BoxStream},
 };
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result, path::Path,
 };
 
 /// What a call asks for.
@@ -47,6 +48,10 @@ pub(crate) enum Fault {
     Truncates,
     /// A PUT says that it is done and keeps nothing.
     Lies,
+    /// A GET gives one byte less than it says.
+    Shortens,
+    /// A GET gives one bit otherwise.
+    Flips,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +76,8 @@ enum Fate {
     FailsAfter,
     Truncates,
     Lies,
+    Shortens,
+    Flips,
 }
 
 fn broken() -> object_store::Error {
@@ -117,6 +124,8 @@ impl Scripted {
             }
             Some(Fault::Truncates) => Fate::Truncates,
             Some(Fault::Lies) => Fate::Lies,
+            Some(Fault::Shortens) => Fate::Shortens,
+            Some(Fault::Flips) => Fate::Flips,
         }
     }
 }
@@ -158,10 +167,24 @@ impl ObjectStore for Scripted {
 
     async fn get_opts(&self, from: &Path, options: GetOptions) -> Result<GetResult> {
         let kind = if options.head { Kind::Head } else { Kind::Get };
-        match self.fate(kind, from.as_ref()) {
-            Fate::FailsBefore | Fate::FailsAfter => Err(broken()),
-            _ => self.inner.get_opts(from, options).await,
+        let fate = self.fate(kind, from.as_ref());
+        if matches!(fate, Fate::FailsBefore | Fate::FailsAfter) {
+            return Err(broken());
         }
+        let got = self.inner.get_opts(from, options).await?;
+        if !matches!(fate, Fate::Shortens | Fate::Flips) || kind == Kind::Head {
+            return Ok(got);
+        }
+        let (meta, range) = (got.meta.clone(), got.range.clone());
+        let (attributes, extensions) = (got.attributes.clone(), got.extensions.clone());
+        let mut bytes = got.bytes().await?.to_vec();
+        if fate == Fate::Shortens {
+            bytes.pop();
+        } else if let Some(byte) = bytes.first_mut() {
+            *byte ^= 1;
+        }
+        let payload = GetResultPayload::Stream(stream::once(async { Ok(Bytes::from(bytes)) }).boxed());
+        Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
     async fn get_ranges(&self, from: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {

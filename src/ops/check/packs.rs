@@ -98,7 +98,13 @@ impl PackCheck<'_> {
             self.repository.store.progress().trouble();
             lock().damaged.push((name.as_str().to_owned(), what, blobs));
         };
-        let bytes = match self.repository.store.read(&name, limits::PACK_BYTES_MAX) {
+        // Of a pack that is damaged the bytes are needed all the same, to see what is left.
+        let store = &self.repository.store;
+        let read = match store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::Damaged => store.read(&name, limits::PACK_BYTES_MAX),
+            other => other,
+        };
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                 damaged(error.to_string(), all());
