@@ -38,6 +38,18 @@ pub const SLOTS_TRIED_MAX: usize = 8;
 pub const REVOKED_RECORDS_MAX: usize = RECORD_BYTES_MAX / 2 / 34;
 /// Longest label of an identity or name of a domain, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
+/// The shortest commit window, in seconds.
+pub const COMMIT_WINDOW_SECONDS_MIN: u64 = 5;
+/// A grace is at least so many commit windows.
+pub const GRACE_WINDOWS_MIN: u64 = 4;
+
+/// Whether a commit window and a smallest grace, in seconds, keep the commit protocol safe.
+#[must_use]
+pub const fn times_are_possible(commit_window_seconds: u64, minimum_grace_seconds: u64) -> bool {
+    commit_window_seconds >= COMMIT_WINDOW_SECONDS_MIN
+        && minimum_grace_seconds / GRACE_WINDOWS_MIN >= commit_window_seconds
+}
+
 /// Longest reason in a record, in bytes.
 pub const REASON_BYTES_MAX: usize = 1024;
 

@@ -532,6 +532,18 @@ fn a_dry_run_writes_nothing_and_an_unchanged_tree_can_be_skipped() {
 }
 
 #[test]
+fn init_refuses_times_with_which_nothing_could_be_opened_again() {
+    let world = World::new();
+    for times in [["--min-grace", "30m"], ["--commit-window", "1d"], ["--commit-window", "4s"]] {
+        let said = world.fails(&["init", times[0], times[1]], 2);
+        assert!(said.contains("do not go together"), "{said}");
+        assert!(!world.path("repo").exists());
+    }
+    world.does(&["init", "--commit-window", "5s", "--min-grace", "20s"]);
+    assert_eq!(world.snapshots(), 0);
+}
+
+#[test]
 fn init_tries_the_store_and_leaves_nothing_of_that() {
     let world = World::new();
     fs::write(world.path("words"), "precious").unwrap();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, ErrorKind, Result},
     id::{RepositoryId, from_hex, to_hex},
+    limits,
 };
 
 /// The format that this program reads and writes.
@@ -72,8 +73,8 @@ impl Config {
                 .with_remedy("This program reads format 1: install a newer one"));
         }
         let Text { commit_window_seconds, minimum_grace_seconds, .. } = text;
-        if commit_window_seconds == 0 || minimum_grace_seconds / 4 < commit_window_seconds {
-            return Err(Error::damaged("config", "its grace is less than four commit windows"));
+        if !limits::times_are_possible(commit_window_seconds, minimum_grace_seconds) {
+            return Err(Error::damaged("config", "its commit window and grace are impossible together"));
         }
         Ok(Self {
             format: text.format,

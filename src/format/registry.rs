@@ -221,9 +221,8 @@ impl Registry {
         if revocations.iter().any(|revocation| revocation.records.len() > limits::REVOKED_RECORDS_MAX) {
             return Err(damaged("a revocation lists more records than any may"));
         }
-        let window = registry.commit_window_seconds;
-        if window == 0 || registry.minimum_grace_seconds / 4 < window {
-            return Err(damaged("its grace is less than four commit windows"));
+        if !limits::times_are_possible(registry.commit_window_seconds, registry.minimum_grace_seconds) {
+            return Err(damaged("its commit window and grace are impossible together"));
         }
         for certificate in &registry.certificates {
             if certificate.key()?.identity() != certificate.identity {

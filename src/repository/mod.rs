@@ -99,11 +99,31 @@ impl fmt::Debug for Repository {
     }
 }
 
+impl InitOptions {
+    /// # Errors
+    /// `Usage` when a repository with these times could not be opened again.
+    pub fn check(&self) -> Result<()> {
+        let Self { commit_window_seconds: window, minimum_grace_seconds: grace } = *self;
+        if limits::times_are_possible(window, grace) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Usage,
+            format!("a commit window of {window} s and a grace of {grace} s do not go together"),
+        )
+        .with_remedy(format!(
+            "The window is at least {} s, the grace at least {} windows",
+            limits::COMMIT_WINDOW_SECONDS_MIN,
+            limits::GRACE_WINDOWS_MIN
+        )))
+    }
+}
+
 impl Repository {
     /// Makes a repository: the slot and the registry first, `config` last, since that is what makes it one.
     ///
     /// # Errors
-    /// There is one already; storage trouble.
+    /// `Usage` for impossible times; there is one already; storage trouble.
     pub fn create(
         store: &Store,
         root: &RootSecret,
@@ -111,6 +131,7 @@ impl Repository {
         options: InitOptions,
         clock: &dyn Clock,
     ) -> Result<()> {
+        options.check()?;
         match store.read(&Name::config(), limits::RECORD_BYTES_MAX) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -86,6 +86,8 @@ fn options(arguments: &Init, context: &Context<'_>) -> Result<InitOptions> {
         }
         *seconds = wanted;
     }
+    // Before anybody thinks of a passphrase.
+    options.check()?;
     Ok(options)
 }
 
