@@ -14,6 +14,8 @@ pub const FRAME_BYTES_MAX: usize = 2 * MIB;
 pub const NODE_BYTES_MAX: usize = MIB;
 /// A pack is closed when it reaches this many bytes.
 pub const PACK_BYTES_TARGET: usize = 16 * MIB;
+/// The same for the data packs of the largest domains.
+pub const PACK_BYTES_TARGET_MAX: usize = 64 * MIB;
 /// Largest pack that is read, in bytes.
 pub const PACK_BYTES_MAX: usize = 80 * MIB;
 /// Largest record (config, slot, registry, snapshot, run, tombstones), in bytes.
@@ -55,4 +57,4 @@ pub const REASON_BYTES_MAX: usize = 1024;
 
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);
-const _: () = assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET < PACK_BYTES_MAX);
+const _: () = assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET_MAX < PACK_BYTES_MAX);

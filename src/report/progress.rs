@@ -31,7 +31,10 @@ impl Look {
     #[must_use]
     pub fn line(&self) -> String {
         let Seen { phase, files, bytes, files_total: _, bytes_total, troubles, current: _ } = &self.seen;
-        let of = |total: u64| if total > 0 { format!(" of {}", size::show(total)) } else { String::new() };
+        // The total of a backup is that of the one before: it may turn out to be more.
+        let of = |total: u64| {
+            if total >= *bytes && total > 0 { format!(" of {}", size::show(total)) } else { String::new() }
+        };
         let mut line = format!(
             "{}: {}, {}{}, {}/s, {} elapsed",
             phase.name(),

@@ -22,6 +22,8 @@ const LEAF_BYTES_MAX: usize = 256 << 10;
 const BRANCH_CHILDREN_AVERAGE: u64 = 64;
 /// The same for branches.
 const BRANCH_CHILDREN_MAX: usize = 1024;
+/// A branch is cut at the latest after about this many bytes of paths.
+const BRANCH_BYTES_MAX: usize = 256 << 10;
 /// The same for lists of chunks, by the bits of their ids.
 const LIST_ITEMS_AVERAGE: u64 = 128;
 /// The same for lists of chunks.
@@ -67,7 +69,9 @@ fn emit(key: &NodeKey, sink: &mut dyn NodeSink, node: &Node) -> Result<BlobId> {
     Ok(id)
 }
 
-fn weight(entry: &Entry) -> usize {
+/// About how many bytes an entry takes, in memory or in a leaf.
+#[must_use]
+pub fn weight(entry: &Entry) -> usize {
     let chunks = match &entry.content {
         Content::Inline(chunks) => chunks.len(),
         Content::List { .. } => 1,
@@ -88,6 +92,14 @@ impl<'a> ManifestBuilder<'a> {
     /// # Errors
     /// `Failed` when it does not come after the last one; what the sink says.
     pub fn push(&mut self, entry: Entry, sink: &mut dyn NodeSink) -> Result<()> {
+        if entry.path.is_empty() || entry.path.len() > limits::PATH_BYTES_MAX {
+            // A leaf that holds it could not be read again, nor could its neighbours.
+            let length = entry.path.len();
+            return Err(Error::new(
+                crate::error::ErrorKind::Failed,
+                format!("no manifest holds a path of {length} bytes"),
+            ));
+        }
         if let Some(last) = self.leaf.last() {
             if compare_paths(&last.path, &entry.path).is_ge() {
                 let path = String::from_utf8_lossy(&entry.path).into_owned();
@@ -125,7 +137,9 @@ impl<'a> ManifestBuilder<'a> {
         let open = &self.levels[at];
         let cut = self.key.boundary(level + 1, &child.first).is_multiple_of(BRANCH_CHILDREN_AVERAGE);
         // One child is no branch: without this a run of cuts would never come to a root.
-        if open.len() > 1 && (cut || open.len() >= BRANCH_CHILDREN_MAX) {
+        let bytes: usize = open.iter().map(|child| child.first.len()).sum();
+        let full = open.len() >= BRANCH_CHILDREN_MAX || bytes + child.first.len() > BRANCH_BYTES_MAX;
+        if open.len() > 1 && (cut || full) {
             self.flush_branch(level, sink)?;
         }
         self.levels[at].push(child);

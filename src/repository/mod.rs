@@ -31,6 +31,7 @@ use crate::{
 pub mod cache;
 pub mod commit;
 pub mod index;
+pub mod journal;
 pub mod manifest;
 pub mod memory;
 pub mod pack_writer;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage::answer(&error),
     };
+    raise_open_files();
     let output = Output::new(&arguments.common.show);
     let result = Context::new(&arguments.common, &output).and_then(|context| {
         let result = context.watched(|| commands::run(&arguments.command, &context));
@@ -38,6 +39,16 @@ fn main() -> ExitCode {
             output.exit_error(&error);
             ExitCode::from(error.kind().exit_code())
         }
+    }
+}
+
+/// As many open files as the system allows: the usual soft limit of 1024 is for programs that use `select`.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        // Where that is refused the old limit stays, and a backup that meets it says so.
+        Ok(()) | Err(_) => {}
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
         Repository,
         cache::NodeFileWriter,
         index::Index,
+        journal::Journal,
         manifest::{ContentBuilder, NodeSink, NodeSource, for_each_chunk, for_each_list_node},
         pack_writer::{BlobKey, FinishedPack, PackKeys, PackWriter},
     },
@@ -41,8 +42,18 @@ const INDEX_INTERVAL: Duration = Duration::from_secs(600);
 /// An index object is written at the latest when so many blobs wait for one: what is remembered of them
 /// takes about 150 bytes each.
 const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
-/// Packs that wait to be uploaded hold at most this many bytes.
+/// A domain of this many bytes has data packs of the smallest target; from there on they grow with its
+/// square root, so that neither the number of packs nor their size grows with the other's.
+const SMALL_DOMAIN_BYTES: u64 = 64 << 30;
+/// Packs that wait to be uploaded hold at most this many bytes; a larger one waits for all others.
 pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * limits::PACK_BYTES_TARGET;
+
+/// At how many bytes a data pack of a domain that holds `stored` bytes is closed.
+fn pack_target(stored: u64) -> usize {
+    let times = (stored / SMALL_DOMAIN_BYTES).isqrt().max(1);
+    let target = usize::try_from(times).unwrap_or(usize::MAX).saturating_mul(limits::PACK_BYTES_TARGET);
+    target.min(limits::PACK_BYTES_TARGET_MAX)
+}
 
 /// The keys that a backup works with.
 #[derive(Debug)]
@@ -108,6 +119,7 @@ pub struct Ingest<'a> {
     claimed: Mutex<HashSet<BlobId>>,
     unindexed: Mutex<Unindexed>,
     kept: Mutex<Option<NodeFileWriter>>,
+    journal: Mutex<Option<Journal>>,
     bytes_new: AtomicU64,
     bytes_stored: AtomicU64,
 }
@@ -131,7 +143,7 @@ impl<'a> Ingest<'a> {
         let parameters = repository.registry.domains.iter().find(|known| known.id == domain);
         let parameters =
             parameters.ok_or_else(|| Error::damaged("the registry", format!("it lacks {domain}")))?;
-        let writer = |kind, (epoch, public), blobs| {
+        let writer = |kind, (epoch, public), blobs, target| {
             let place = repository.place(domain);
             let keys = PackKeys {
                 place,
@@ -142,8 +154,14 @@ impl<'a> Ingest<'a> {
                 index: &keys.index,
                 signer: repository.signer(),
             };
-            PackWriter::new(keys, limits::PACK_BYTES_TARGET)
+            PackWriter::new(keys, target)
         };
+        let stored =
+            index.packs().filter(|pack| pack.kind == PackKind::Data).map(|pack| u64::from(pack.size));
+        let (chunk, node) = (BlobKey::Chunk(&keys.chunk.id), BlobKey::Node(&keys.node));
+        let data = writer(PackKind::Data, repository.data_public()?, chunk, pack_target(stored.sum()));
+        let metadata_public = repository.metadata_public()?;
+        let metadata = writer(PackKind::Metadata, metadata_public, node, limits::PACK_BYTES_TARGET);
         let unindexed = Unindexed { since: repository.clock.elapsed(), ..Unindexed::default() };
         Ok(Self {
             repository,
@@ -153,12 +171,13 @@ impl<'a> Ingest<'a> {
             index,
             added: RwLock::default(),
             chunker: Chunker::new(keys.chunk.gear.table(), parameters.chunk_sizes()),
-            data: writer(PackKind::Data, repository.data_public()?, BlobKey::Chunk(&keys.chunk.id)),
-            metadata: writer(PackKind::Metadata, repository.metadata_public()?, BlobKey::Node(&keys.node)),
+            data,
+            metadata,
             uploads,
             claimed: Mutex::default(),
             unindexed: Mutex::new(unindexed),
             kept: Mutex::default(),
+            journal: Mutex::default(),
             bytes_new: AtomicU64::new(0),
             bytes_stored: AtomicU64::new(0),
         })
@@ -178,6 +197,11 @@ impl<'a> Ingest<'a> {
     /// The nodes that were kept, if none failed to be.
     pub fn kept_nodes(&self) -> Option<NodeFileWriter> {
         lock(&self.kept).take()
+    }
+
+    /// Notes every pack there until an index lists it.
+    pub fn keep_journal(&self, journal: Option<Journal>) {
+        *lock(&self.journal) = journal;
     }
 
     fn keep(&self, id: BlobId, plain: &[u8]) {
@@ -230,6 +254,9 @@ impl<'a> Ingest<'a> {
         for FinishedPack { listed, pieces } in packs {
             self.bytes_stored.fetch_add(u64::from(listed.size), Ordering::Relaxed);
             if let Some(uploads) = self.uploads {
+                if let Some(journal) = &mut *lock(&self.journal) {
+                    journal.add(&self.keys.index, &self.domain, &listed);
+                }
                 uploads.create(Name::pack(&self.domain, listed.kind, &listed.id), pieces)?;
                 unindexed.blobs +=
                     listed.directory.frames.iter().map(|frame| frame.blobs.len()).sum::<usize>();
@@ -251,6 +278,9 @@ impl<'a> Ingest<'a> {
         let Some(uploads) = self.uploads.filter(|_| !packs.is_empty()) else { return Ok(()) };
         uploads.wait()?;
         let (name, id) = self.repository.publish_index(&self.domain, &packs)?;
+        if let Some(journal) = &mut *lock(&self.journal) {
+            journal.clear();
+        }
         unindexed.probe = Some(Probe { name, at: self.repository.clock.elapsed() });
         let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
         self.repository.segments.extend(&mut added, &self.domain, &id)?;
@@ -274,6 +304,9 @@ impl<'a> Ingest<'a> {
         self.upload(last.into_iter().flatten().collect())?;
         let mut unindexed = lock(&self.unindexed);
         self.publish_index(&mut unindexed)?;
+        if let Some(journal) = lock(&self.journal).take() {
+            journal.end();
+        }
         Ok(unindexed.probe.clone())
     }
 
@@ -448,6 +481,8 @@ impl<'a, 'b> Worker<'a, 'b> {
     ) -> Result<Entry> {
         let mut source = match open() {
             Ok(source) => source,
+            // Not this file's fault, and the next one would fare no better.
+            Err(error) if error.is_of_the_whole_system() => return Err(error),
             Err(error) => {
                 entry.error = Some(error.to_string());
                 return Ok(entry);
@@ -456,7 +491,12 @@ impl<'a, 'b> Worker<'a, 'b> {
         match self.content(&mut source, buffer, frames) {
             Ok((content, size)) => {
                 let known = entry.metadata.size;
+                // What was written to while it was read may be half old and half new.
                 entry.changed_while_read |= known != size && known != super::SIZE_UNKNOWN;
+                match source.has_changed() {
+                    Ok(changed) => entry.changed_while_read |= changed,
+                    Err(error) => entry.error = Some(error.to_string()),
+                }
                 (entry.content, entry.metadata.size) = (content, size);
             }
             Err(error) if error.kind() == ErrorKind::Incomplete => entry.error = Some(error.to_string()),
@@ -514,5 +554,19 @@ impl NodeSink for Nodes<'_, '_, '_> {
         let stored = compressor.compress(&plain)?;
         let packs = ingest.metadata.add(vec![Blob { id, length }], stored, compressor.decompressor())?;
         ingest.upload(packs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_grow_with_the_square_root_of_the_domain_up_to_64_mib() {
+        let gib = 1 << 30;
+        for (stored, mib) in [(0, 16), (64 * gib, 16), (255 * gib, 16), (256 * gib, 32), (1024 * gib, 64)] {
+            assert_eq!(pack_target(stored), mib * limits::MIB, "{stored}");
+        }
+        assert_eq!(pack_target(u64::MAX), 64 * limits::MIB);
     }
 }

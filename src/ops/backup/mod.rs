@@ -1,7 +1,11 @@
 //! `backup`: from entries and their contents to packs, a manifest and a snapshot, in the order of writes
 //! that makes losing anything impossible: run, packs, index, a fresh view, snapshot, post-check.
 
-use std::{collections::HashSet, io::Read, time::Duration};
+use std::{
+    collections::HashSet,
+    io::{Cursor, Read},
+    time::Duration,
+};
 
 pub use self::parent::Reuse;
 use self::{
@@ -18,7 +22,7 @@ use crate::{
         registry::Domain,
         snapshot::{Parameters, Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
     },
-    id::{BlobId, DomainId, ObjectId, PackId},
+    id::{BlobId, DomainId, IdentityId, ObjectId, PackId},
     progress::{Phase, Progress},
     repository::{
         Repository,
@@ -88,15 +92,31 @@ pub struct BackupOptions {
 }
 
 impl BackupOptions {
-    /// Names the backups that this one follows: those of the same host and sources.
-    fn group(&self) -> String {
+    /// Names the backups that this one follows: those of the same identity, host and sources.
+    fn group(&self, identity: IdentityId) -> String {
         let sources: Vec<String> = self.sources.iter().map(|source| crate::id::to_hex(source)).collect();
-        format!("{}\n{}", self.host, sources.join("\n"))
+        format!("{identity}\n{}\n{}", self.host, sources.join("\n"))
+    }
+}
+
+/// What a file's content is read from.
+pub trait ReadContent: Read {
+    /// Whether it changed since its entry was made. Asked after the last byte was read.
+    ///
+    /// # Errors
+    /// Nobody can tell.
+    fn has_changed(&self) -> Result<bool>;
+}
+
+/// What is in memory stays as it is.
+impl<T: AsRef<[u8]>> ReadContent for Cursor<T> {
+    fn has_changed(&self) -> Result<bool> {
+        Ok(false)
     }
 }
 
 /// Opens a file when its turn comes, on whichever thread reads it.
-pub type OpenFile = Box<dyn FnOnce() -> Result<Box<dyn Read>> + Send>;
+pub type OpenFile = Box<dyn FnOnce() -> Result<Box<dyn ReadContent>> + Send>;
 
 /// The next thing to back up, in path order.
 pub enum Item {
@@ -138,6 +158,8 @@ pub struct Done {
     pub snapshot: Option<(ObjectId, u64)>,
     /// What the record says, or would say.
     pub record: Snapshot,
+    /// What went wrong on the way and was made good.
+    pub notes: Vec<String>,
 }
 
 /// What one pass over the source gave.
@@ -149,6 +171,7 @@ struct Pass {
     reached: HashSet<PackId>,
     probe: Option<Probe>,
     nodes: Option<NodeFileWriter>,
+    notes: Vec<String>,
 }
 
 /// Backs up. Success means that everything the snapshot reaches was seen present, indexed and not
@@ -173,6 +196,35 @@ pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOpt
     })
 }
 
+/// Tells in the repository that a backup could not even begin: its sources are not there, for example. Else
+/// it would look as if nobody had tried.
+///
+/// # Errors
+/// As [`run`]; `error` itself is not returned.
+pub fn could_not_begin(repository: &Repository, options: &BackupOptions, error: &Error) -> Result<()> {
+    let domain = repository.own_domain()?;
+    let failure = (error.kind().exit_code(), error.to_string());
+    tell(repository, options, &domain, Some(failure)).map(drop)
+}
+
+/// Writes a run record.
+fn tell(
+    repository: &Repository,
+    options: &BackupOptions,
+    domain: &DomainId,
+    failure: Option<(u8, String)>,
+) -> Result<Probe> {
+    let run = Run {
+        time: repository.clock.now(),
+        host: options.host.clone(),
+        command: "backup".to_owned(),
+        failure,
+        nonce: random()?,
+    };
+    let name = repository.publish_run(domain, &run)?;
+    Ok(Probe { name, at: repository.clock.elapsed() })
+}
+
 struct Backup<'a> {
     repository: &'a Repository,
     options: &'a BackupOptions,
@@ -184,24 +236,19 @@ struct Backup<'a> {
 }
 
 impl Backup<'_> {
-    /// Writes a run record.
     fn tell(&self, failure: Option<(u8, String)>) -> Result<Probe> {
-        let Self { repository, options, .. } = self;
-        let run = Run {
-            time: repository.clock.now(),
-            host: options.host.clone(),
-            command: "backup".to_owned(),
-            failure,
-            nonce: random()?,
-        };
-        let name = repository.publish_run(&self.domain, &run)?;
-        Ok(Probe { name, at: repository.clock.elapsed() })
+        tell(self.repository, self.options, &self.domain, failure)
     }
 
     fn find_parent(&mut self, view: &View) {
         let options = self.options;
         let same = |record: &Snapshot| record.host == options.host && record.sources == options.sources;
-        self.parent = Parent::find(self.repository, view, &options.group(), &same);
+        let group = options.group(self.repository.identity());
+        self.parent = Parent::find(self.repository, view, &group, &same);
+        if let Some(parent) = &self.parent {
+            // About as much as last time, so that there is an end in sight.
+            self.repository.store.progress().expect(parent.files, parent.bytes);
+        }
     }
 
     fn dry_run(&mut self, source: &mut dyn Source) -> Result<Done> {
@@ -209,7 +256,7 @@ impl Backup<'_> {
         self.find_parent(&view);
         let pass = self.pass(source, &view, None)?;
         let record = self.record(&pass, None, None)?;
-        Ok(Done { snapshot: None, record })
+        Ok(Done { snapshot: None, record, notes: pass.notes })
     }
 
     fn attempt(&mut self, source: &mut dyn Source) -> Result<Done> {
@@ -221,6 +268,9 @@ impl Backup<'_> {
         // What cannot be removed is somebody else's, or waits for the next backup: no reason to fail this one.
         drop(repository.store.sweep_temporaries());
         let mut view = repository.view(&domain)?;
+        if repository.adopt(&domain, &view.unindexed)? {
+            view = repository.view(&domain)?;
+        }
         self.find_parent(&view);
         for _ in 0..PASSES_MAX {
             progress.enter(Phase::Storing);
@@ -244,7 +294,8 @@ impl Backup<'_> {
             }
             let unchanged = self.parent.as_ref().is_some_and(|parent| parent.root == pass.root);
             if unchanged && self.options.unchanged == Unchanged::Skip && replaces.is_none() {
-                return Ok(Done { snapshot: None, record: self.record(&pass, None, None)? });
+                let record = self.record(&pass, None, None)?;
+                return Ok(Done { snapshot: None, record, notes: pass.notes });
             }
             progress.check()?;
             let head = repository.chain_head(&domain, &repository.identity())?;
@@ -257,8 +308,9 @@ impl Backup<'_> {
             let in_time = repository.in_time(&probe.name, &name, view.begun)?;
             drop(fence);
             if in_time {
+                let notes = std::mem::take(&mut pass.notes);
                 self.remember(id, pass, unchanged);
-                return Ok(Done { snapshot: Some((id, sequence)), record });
+                return Ok(Done { snapshot: Some((id, sequence)), record, notes });
             }
             replaces = Some(id);
             view = repository.view(&domain)?;
@@ -278,9 +330,11 @@ impl Backup<'_> {
         if kept.is_none() && nodes.is_none() {
             return;
         }
+        let Statistics { files, bytes, .. } = pass.statistics;
+        let nodes_kept = kept.unwrap_or_default();
         let record =
-            ParentRecord { snapshot, begun: self.time, root: pass.root, nodes: kept.unwrap_or_default() };
-        let group = self.options.group();
+            ParentRecord { snapshot, begun: self.time, root: pass.root, nodes: nodes_kept, files, bytes };
+        let group = self.options.group(self.repository.identity());
         // A cache that cannot be written makes the next backup slower, no more.
         drop(self.repository.cache.finish_parent(&group, &self.keys.index, record, nodes));
     }
@@ -290,7 +344,8 @@ impl Backup<'_> {
         let ingest = Ingest::new(repository, *domain, keys, &view.index, uploads)?;
         if uploads.is_some() {
             let nonce = u64::from_le_bytes(random()?);
-            ingest.keep_nodes(repository.cache.begin_parent(&options.group(), nonce));
+            ingest.keep_journal(repository.cache.begin_journal(domain, nonce));
+            ingest.keep_nodes(repository.cache.begin_parent(&options.group(repository.identity()), nonce));
         }
         let mut manifest = Manifest {
             builder: ManifestBuilder::new(&keys.node),
@@ -324,6 +379,7 @@ impl Backup<'_> {
         });
         pipeline::run(&mut items, &ingest, (options.compression, options.workers), &mut manifest)?;
         drop(items);
+        let notes: Vec<String> = before.and_then(|before| before.damage).into_iter().collect();
         source.finish()?;
         let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named, .. } = manifest;
         let root = builder.finish(&mut worker.nodes())?.id;
@@ -333,7 +389,7 @@ impl Backup<'_> {
         statistics.files_unchanged = reused;
         (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
         let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
-        Ok(Pass { root, statistics, unreadable, unreadable_named, reached, probe, nodes })
+        Ok(Pass { root, statistics, unreadable, unreadable_named, reached, probe, nodes, notes })
     }
 
     fn record(

@@ -64,7 +64,7 @@ impl Job<'_> {
     pub(super) fn failed(&self, path: &[u8], error: Error) -> Result<()> {
         use ErrorKind::{CannotUnlock, Forbidden, Interrupted, Temporary};
         if matches!(error.kind(), Temporary | Interrupted | Forbidden | CannotUnlock)
-            || error.is_of_the_whole_disk()
+            || error.is_of_the_whole_system()
         {
             return Err(error);
         }

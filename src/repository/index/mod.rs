@@ -121,6 +121,17 @@ impl Index {
         self.parts.push(Part { segment, states });
     }
 
+    /// The pack of a location turned out to be damaged: nothing counts on it in this view any more.
+    pub fn distrust(&self, at: Location) {
+        let pack = self.parts.get(at.segment as usize).and_then(|part| {
+            let row = part.segment.frame(at.frame)?;
+            part.states.get(row.pack as usize)
+        });
+        if let Some(state) = pack {
+            state.store(Standing::Missing as u8, Ordering::Relaxed);
+        }
+    }
+
     /// Whether everything that the segments say is intact. Ask before a restore takes "not listed" for an
     /// answer.
     #[must_use]

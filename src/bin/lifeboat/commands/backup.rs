@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    os::unix::ffi::OsStrExt,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -170,10 +170,15 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     let sources = if arguments.stream.wanted() { None } else { Some(sources::collect(&arguments.sources)?) };
     let mut filter = filter(&arguments.exclude)?;
     let location = context.location()?;
-    if let Some(sources) = &sources {
-        sources.tell(context.output)?;
-    }
     let mut options = options(arguments, context)?;
+    if let Some(sources) = &sources
+        && let Err(error) = sources.tell(context.output)
+    {
+        if !arguments.dry_run {
+            tell_the_repository(context, &location, &options, &error);
+        }
+        return Err(error);
+    }
     let repository = open(arguments, context, &location)?;
     filter.never = never(&repository, context);
     let mut source: Box<dyn Source> = match sources {
@@ -190,6 +195,20 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     let done = backup::run(&repository, &mut *source, &options)?;
     context.end_display();
     report(&done, arguments, context)
+}
+
+/// That a backup was tried, as far as that is possible: what went wrong first is what the user hears of.
+fn tell_the_repository(
+    context: &Context<'_>,
+    location: &lifeboat::store::Location,
+    options: &BackupOptions,
+    error: &Error,
+) {
+    let told =
+        context.open_at(location).and_then(|repository| backup::could_not_begin(&repository, options, error));
+    if let Err(other) = told {
+        context.output.note(&format!("note: the repository could not be told of it: {other}"));
+    }
 }
 
 fn open(
@@ -290,7 +309,11 @@ fn stream(arguments: &StreamArguments, words: &[PathBuf], context: &Context<'_>)
             Error::new(ErrorKind::Usage, "--stdin takes no paths").with_remedy("Leave out one of them")
         );
     }
-    Stream::of_reader(file, Box::new(std::io::stdin()), progress)
+    let input = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| Error::new(ErrorKind::Failed, "could not open standard input").with_source(e))?;
+    Stream::of_input(file, input, progress)
 }
 
 fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> {
@@ -298,6 +321,9 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
     let record = &done.record;
     for (path, reason) in &record.unreadable_named {
         output.problem(path, ErrorKind::Incomplete, reason);
+    }
+    for note in &done.notes {
+        output.warn(note);
     }
     let statistics = record.statistics;
     let id = done.snapshot.map(|(id, _)| id.to_string());
