@@ -19,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         entry::{ChunkRef, Content, Entry},
-        pack::{Blob, IndexedPack, PackKind},
+        pack::{Blob, IndexedPack, PackKind, target_length},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
     limits,
@@ -41,7 +41,7 @@ const INDEX_INTERVAL: Duration = Duration::from_secs(600);
 /// An index object is written at the latest when so many blobs wait for one: what is remembered of them
 /// takes about 150 bytes each.
 const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
-/// Packs that wait to be uploaded hold at most this many bytes.
+/// Packs that wait to be uploaded hold at most this many bytes, or are two.
 pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * limits::PACK_BYTES_TARGET;
 
 /// The keys that a backup works with.
@@ -142,7 +142,11 @@ impl<'a> Ingest<'a> {
                 index: &keys.index,
                 signer: repository.signer(),
             };
-            PackWriter::new(keys, limits::PACK_BYTES_TARGET)
+            let target = match kind {
+                PackKind::Data => target_length(index.bytes()),
+                PackKind::Metadata => limits::PACK_BYTES_TARGET,
+            };
+            PackWriter::new(keys, target)
         };
         let unindexed = Unindexed { since: repository.clock.elapsed(), ..Unindexed::default() };
         Ok(Self {
