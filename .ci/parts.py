@@ -79,7 +79,18 @@ def end_to_end():
     return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end]
+def decoder():
+    """The decoder in Python, written from docs/format.md alone, reads what the binary writes."""
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    python = ROOT / "target/ci/decoder/bin/python"
+    if not python.exists():
+        run([sys.executable, "-m", "venv", python.parent.parent])
+    run([python, "-m", "pip", "install", "--quiet", "-r", ROOT / "tests/decoder.txt"])
+    run([python, ROOT / ".ci/decoder", BINARY])
+
+
+PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder]
 
 
 def allowed_skips():

@@ -12,9 +12,9 @@ pub const CHUNK_BYTES_MAX: usize = MIB;
 pub const FRAME_BYTES_MAX: usize = 2 * MIB;
 /// Largest manifest node, in bytes of plaintext.
 pub const NODE_BYTES_MAX: usize = MIB;
-/// A pack is closed when it reaches this many bytes.
+/// A pack is closed when it reaches this many bytes, in a small domain.
 pub const PACK_BYTES_TARGET: usize = 16 * MIB;
-/// The same for the data packs of the largest domains.
+/// A pack is closed when it reaches this many bytes, in the largest domain.
 pub const PACK_BYTES_TARGET_MAX: usize = 64 * MIB;
 /// Largest pack that is read, in bytes.
 pub const PACK_BYTES_MAX: usize = 80 * MIB;
@@ -24,6 +24,8 @@ pub const RECORD_BYTES_MAX: usize = 4 * MIB;
 pub const INDEX_BYTES_MAX: usize = 64 * MIB;
 /// Most frames in one pack.
 pub const PACK_FRAMES_MAX: usize = 1 << 16;
+/// Most blobs in one pack: so its directory, and an index object, stay far below their limits.
+pub const PACK_BLOBS_MAX: usize = 1 << 18;
 /// Most blobs in one frame.
 pub const FRAME_BLOBS_MAX: usize = 1 << 14;
 /// Most sections in one pack.

@@ -24,6 +24,8 @@ const AUTHOR_LEN: usize = 32;
 const SYMMETRIC: u8 = 1;
 const PUBLIC: u8 = 2;
 const CONTEXT: &[u8] = b"lifeboat v1 record";
+/// More than all of an envelope but its plaintext.
+const OVERHEAD_MAX: usize = 2 << 10;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,17 @@ pub enum RecordKind {
     Quarantine = 10,
     /// Evidence of a drill, a check or usage.
     Evidence = 11,
+}
+
+impl RecordKind {
+    /// The largest object of the kind that is read: a larger one must not be written.
+    #[must_use]
+    pub const fn bytes_max(self) -> usize {
+        match self {
+            Self::Directory | Self::Index => limits::INDEX_BYTES_MAX,
+            _ => limits::RECORD_BYTES_MAX,
+        }
+    }
 }
 
 /// Where a record belongs and who wrote it. The author's whole verifying key is stored: so a host without
@@ -108,6 +121,9 @@ pub fn seal(
     let verifying = signer.verifying_key();
     if verifying.identity() != *author {
         return Err(Error::new(ErrorKind::Failed, "a record must be signed by its author"));
+    }
+    if plain.len() > kind.bytes_max() - OVERHEAD_MAX {
+        return Err(Error::new(ErrorKind::Failed, format!("a record of the kind {kind:?} grew too large")));
     }
     let place = place(repository, domain);
     let mut salt = [0; 32];
@@ -315,6 +331,18 @@ mod tests {
         }
         assert!(check(&bytes[..bytes.len() - 1], &seed).is_err());
         assert!(check(&[&bytes[..], b"x"].concat(), &seed).is_err());
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let seal_as = |kind, length| {
+            let header = EnvelopeHeader { kind, ..header() };
+            seal(&header, &Sealer::Symmetric(&[5; 32]), &signer(), &vec![0; length])
+        };
+        let most = limits::RECORD_BYTES_MAX - OVERHEAD_MAX;
+        assert!(seal_as(RecordKind::Snapshot, most).unwrap().len() <= limits::RECORD_BYTES_MAX);
+        assert!(seal_as(RecordKind::Snapshot, most + 1).is_err());
+        assert!(seal_as(RecordKind::Index, most + 1).is_ok());
     }
 
     #[test]

@@ -13,19 +13,21 @@ pub mod role;
 pub mod secrets;
 pub mod slot;
 pub mod snapshot;
+pub mod unknown;
 pub mod wire;
 
 fn encode_record<T: minicbor::Encode<()>>(record: &T) -> Vec<u8> {
     minicbor::to_vec(record).unwrap_or_else(|error| unreachable!("writing to memory cannot fail: {error}"))
 }
 
-/// A record and nothing after it.
+/// A record without critical fields, and nothing after it.
 fn decode_record<'b, T: minicbor::Decode<'b, ()>>(bytes: &'b [u8], what: &str) -> crate::error::Result<T> {
     use crate::error::Error;
+    let invalid =
+        |e: minicbor::decode::Error| Error::damaged(what, "it is not a valid map").with_source(e.to_string());
+    unknown::check(&mut minicbor::Decoder::new(bytes)).map_err(invalid)?;
     let mut decoder = minicbor::Decoder::new(bytes);
-    let record = decoder
-        .decode()
-        .map_err(|e| Error::damaged(what, "it is not a valid map").with_source(e.to_string()))?;
+    let record = decoder.decode().map_err(invalid)?;
     if decoder.position() == bytes.len() {
         Ok(record)
     } else {

@@ -377,7 +377,8 @@ fn read_entry(d: &mut Decoder<'_>, entry: &mut Entry) -> std::result::Result<(),
     }
     let mut last = None;
     while d.datatype()? != Type::Break {
-        let key = d.u8()?;
+        // A negative key would be critical: it is no u32, and so an error.
+        let key = d.u32()?;
         if last.is_some_and(|last| last >= key) {
             return Err(decode::Error::message("keys are out of order"));
         }

@@ -22,7 +22,7 @@ const LEAF_BYTES_MAX: usize = 256 << 10;
 const BRANCH_CHILDREN_AVERAGE: u64 = 64;
 /// The same for branches.
 const BRANCH_CHILDREN_MAX: usize = 1024;
-/// A branch is cut at the latest after about this many bytes of paths.
+/// The same for branches, by the bytes of their paths.
 const BRANCH_BYTES_MAX: usize = 256 << 10;
 /// The same for lists of chunks, by the bits of their ids.
 const LIST_ITEMS_AVERAGE: u64 = 128;
@@ -64,6 +64,9 @@ pub struct ManifestBuilder<'a> {
 
 fn emit(key: &NodeKey, sink: &mut dyn NodeSink, node: &Node) -> Result<BlobId> {
     let plain = node.encode();
+    if plain.len() > limits::NODE_BYTES_MAX {
+        return Err(Error::new(crate::error::ErrorKind::Failed, "a manifest node grew too large to be read"));
+    }
     let id = key.id(&plain);
     sink.node(id, plain)?;
     Ok(id)
@@ -135,10 +138,11 @@ impl<'a> ManifestBuilder<'a> {
             self.levels.push(Vec::new());
         }
         let open = &self.levels[at];
+        let weight = |child: &Child| child.first.len() + 60;
+        let full = open.len() >= BRANCH_CHILDREN_MAX
+            || open.iter().chain([&child]).map(weight).sum::<usize>() > BRANCH_BYTES_MAX;
         let cut = self.key.boundary(level + 1, &child.first).is_multiple_of(BRANCH_CHILDREN_AVERAGE);
         // One child is no branch: without this a run of cuts would never come to a root.
-        let bytes: usize = open.iter().map(|child| child.first.len()).sum();
-        let full = open.len() >= BRANCH_CHILDREN_MAX || bytes + child.first.len() > BRANCH_BYTES_MAX;
         if open.len() > 1 && (cut || full) {
             self.flush_branch(level, sink)?;
         }

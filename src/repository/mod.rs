@@ -18,7 +18,7 @@ use crate::{
     format::{
         config::Config,
         envelope::Envelope,
-        registry::Registry,
+        registry::{Registry, Use},
         role::Role,
         secrets::Secrets,
         slot::{KdfParameters, Slot},
@@ -200,7 +200,10 @@ impl Repository {
             ));
         }
         let Newest { registry, heads } = registry::newest(&store, &config, &secrets)?;
-        registry.check_features()?;
+        registry.check_features(Use::Read)?;
+        if let Err(error) = registry.check_features(Use::Write) {
+            store.refuse_writes(error.to_string(), error.remedy().unwrap_or_default().to_owned());
+        }
         check_standing(&registry, &secrets, &config)?;
         let cache = Cache::open(cache, &config.repository_id);
         let memory = Memory::open(cache.folder());

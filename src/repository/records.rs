@@ -15,7 +15,7 @@ use crate::{
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
         forgotten::Forgotten,
         quarantine::Quarantine,
-        registry::{Certificate, Registry},
+        registry::{Certificate, Registry, Use},
         role::Role,
     },
     id::{DomainId, IdentityId, ObjectId, SectionId},
@@ -69,6 +69,9 @@ impl Repository {
         if !may_write(self.role(), folder) {
             let least = if folder == Folder::Attestations { "restore" } else { "maintain" };
             return Err(self.forbidden(&format!("write {}", folder.name()), least));
+        }
+        if matches!(folder, Folder::Forgotten | Folder::Tombstones) {
+            self.registry.check_features(Use::Prune)?;
         }
         let header = EnvelopeHeader {
             kind: kind_of(folder),

@@ -89,6 +89,7 @@ pub(super) fn first_registry(root: &RootSecret, options: InitOptions, clock: &dy
         number: 1,
         previous: None,
         features: Default::default(),
+        unknown: Default::default(),
         epochs: vec![epoch(root, 1)],
         certificates: vec![owner_certificate(root, domain.id, clock)],
         domains: vec![domain],

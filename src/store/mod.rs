@@ -7,7 +7,7 @@ use std::{
     ops::Range,
     path::{Path as FilePath, PathBuf},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -106,6 +106,8 @@ struct Inner {
     runtime: Option<tokio::runtime::Runtime>,
     sent: Pace,
     received: Pace,
+    /// Why nothing may be written, and what to do about it.
+    refusal: OnceLock<(String, String)>,
 }
 
 impl std::fmt::Debug for Store {
@@ -150,7 +152,21 @@ impl Store {
         let build::Built { objects, prefix, warnings } = built;
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
         let root = Path::from(prefix);
-        Ok(Self(Arc::new(Inner { objects, root, text, folder, warnings, options, runtime, sent, received })))
+        let refusal = OnceLock::new();
+        let inner =
+            Inner { objects, root, text, folder, warnings, options, runtime, sent, received, refusal };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// From now on nothing is created or deleted here: what would be fails with this message and remedy.
+    pub fn refuse_writes(&self, message: String, remedy: String) {
+        self.0.refusal.get_or_init(|| (message, remedy));
+    }
+
+    fn may_write(&self) -> Result<()> {
+        self.0.refusal.get().map_or(Ok(()), |(message, remedy)| {
+            Err(Error::new(ErrorKind::Failed, message.clone()).with_remedy(remedy.clone()))
+        })
     }
 
     /// Makes the folder of a new repository; nothing for a bucket.
@@ -275,6 +291,7 @@ impl Store {
     }
 
     fn create_patiently(&self, name: &Name, payload: &PutPayload, patience: Duration) -> Result<()> {
+        self.may_write()?;
         let StoreOptions { clock, progress, .. } = &self.0.options;
         let begun = clock.elapsed();
         for round in 0..CREATE_ROUNDS {
@@ -490,6 +507,7 @@ impl Store {
     /// # Errors
     /// Storage trouble, or no right to.
     pub fn delete(&self, name: &Name) -> Result<()> {
+        self.may_write()?;
         let path = self.path(name.as_str());
         let result = self.call(name, &move |objects| {
             let path = path.clone();

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         entry::{ChunkRef, Content, Entry},
-        pack::{Blob, IndexedPack, PackKind},
+        pack::{Blob, IndexedPack, PackKind, target_length},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
     limits,
@@ -42,18 +42,8 @@ const INDEX_INTERVAL: Duration = Duration::from_secs(600);
 /// An index object is written at the latest when so many blobs wait for one: what is remembered of them
 /// takes about 150 bytes each.
 const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
-/// A domain of this many bytes has data packs of the smallest target; from there on they grow with its
-/// square root, so that neither the number of packs nor their size grows with the other's.
-const SMALL_DOMAIN_BYTES: u64 = 64 << 30;
-/// Packs that wait to be uploaded hold at most this many bytes; a larger one waits for all others.
+/// Packs that wait to be uploaded hold at most this many bytes, or are two.
 pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * limits::PACK_BYTES_TARGET;
-
-/// At how many bytes a data pack of a domain that holds `stored` bytes is closed.
-fn pack_target(stored: u64) -> usize {
-    let times = (stored / SMALL_DOMAIN_BYTES).isqrt().max(1);
-    let target = usize::try_from(times).unwrap_or(usize::MAX).saturating_mul(limits::PACK_BYTES_TARGET);
-    target.min(limits::PACK_BYTES_TARGET_MAX)
-}
 
 /// The keys that a backup works with.
 #[derive(Debug)]
@@ -143,7 +133,7 @@ impl<'a> Ingest<'a> {
         let parameters = repository.registry.domains.iter().find(|known| known.id == domain);
         let parameters =
             parameters.ok_or_else(|| Error::damaged("the registry", format!("it lacks {domain}")))?;
-        let writer = |kind, (epoch, public), blobs, target| {
+        let writer = |kind, (epoch, public), blobs| {
             let place = repository.place(domain);
             let keys = PackKeys {
                 place,
@@ -154,14 +144,15 @@ impl<'a> Ingest<'a> {
                 index: &keys.index,
                 signer: repository.signer(),
             };
+            let target = match kind {
+                PackKind::Data => target_length(index.bytes()),
+                PackKind::Metadata => limits::PACK_BYTES_TARGET,
+            };
             PackWriter::new(keys, target)
         };
-        let stored =
-            index.packs().filter(|pack| pack.kind == PackKind::Data).map(|pack| u64::from(pack.size));
         let (chunk, node) = (BlobKey::Chunk(&keys.chunk.id), BlobKey::Node(&keys.node));
-        let data = writer(PackKind::Data, repository.data_public()?, chunk, pack_target(stored.sum()));
-        let metadata_public = repository.metadata_public()?;
-        let metadata = writer(PackKind::Metadata, metadata_public, node, limits::PACK_BYTES_TARGET);
+        let data = writer(PackKind::Data, repository.data_public()?, chunk);
+        let metadata = writer(PackKind::Metadata, repository.metadata_public()?, node);
         let unindexed = Unindexed { since: repository.clock.elapsed(), ..Unindexed::default() };
         Ok(Self {
             repository,
@@ -554,19 +545,5 @@ impl NodeSink for Nodes<'_, '_, '_> {
         let stored = compressor.compress(&plain)?;
         let packs = ingest.metadata.add(vec![Blob { id, length }], stored, compressor.decompressor())?;
         ingest.upload(packs)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packs_grow_with_the_square_root_of_the_domain_up_to_64_mib() {
-        let gib = 1 << 30;
-        for (stored, mib) in [(0, 16), (64 * gib, 16), (255 * gib, 16), (256 * gib, 32), (1024 * gib, 64)] {
-            assert_eq!(pack_target(stored), mib * limits::MIB, "{stored}");
-        }
-        assert_eq!(pack_target(u64::MAX), 64 * limits::MIB);
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         entry::{Entry, EntryKind},
+        pack::target_length,
         registry::Domain,
         snapshot::{Parameters, Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
     },
@@ -274,7 +275,8 @@ impl Backup<'_> {
         self.find_parent(&view);
         for _ in 0..PASSES_MAX {
             progress.enter(Phase::Storing);
-            let uploads = repository.store.uploads(UPLOAD_BYTES_IN_FLIGHT);
+            let in_flight = UPLOAD_BYTES_IN_FLIGHT.max(2 * target_length(view.index.bytes()));
+            let uploads = repository.store.uploads(in_flight);
             let mut pass = self.pass(source, &view, Some(&uploads))?;
             progress.enter(Phase::Committing);
             let probe = pass.probe.take().or_else(|| self.probe.take());

@@ -270,6 +270,7 @@ impl Work<'_> {
             number: 0,
             previous: None,
             features: Default::default(),
+            unknown: Default::default(),
             epochs: (1..=epochs.last().copied().unwrap_or(1)).map(|n| registry::epoch(root, n)).collect(),
             domains,
             certificates,

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         config::{Config, FORMAT},
-        registry::Registry,
+        registry::{Registry, Use},
         secrets::Secrets,
     },
     limits,
@@ -109,6 +109,7 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
             (rebuilt.registry, Part::Rebuilt)
         }
     };
+    registry.check_features(Use::Write)?;
     let (slot, access_key) = seal(&secrets, &options.unlock)?;
     // In the order of `init`: `config` last, since it is what makes it a repository.
     store.create(&Name::slot(&slot.name()), Bytes::from(slot.encode()))?;

@@ -177,6 +177,13 @@ impl Index {
         })
     }
 
+    /// Bytes of all packs that are there.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let there = self.packs().filter(|pack| pack.standing != Standing::Missing);
+        there.map(|pack| u64::from(pack.size)).sum()
+    }
+
     /// The directory of a pack.
     #[must_use]
     pub fn directory(&self, pack: &KnownPack) -> Option<Directory> {
