@@ -474,8 +474,23 @@ fn uploads_beside_the_work_all_arrive_or_the_first_failure_is_told() {
     }
     wire.inject([Fault::Answer(403, "AccessDenied")]);
     uploads.create(pack(40), vec!["x".into()]).unwrap();
+    let text = fails(uploads.wait(), ErrorKind::Failed);
+    assert!(text.contains("policy"), "{text}");
+    // Whoever asks later is told too: the object is still not there.
     fails(uploads.wait(), ErrorKind::Failed);
-    uploads.wait().unwrap();
+    fails(uploads.create(pack(41), vec!["x".into()]), ErrorKind::Failed);
+    assert_eq!(bench.store.head(&pack(41)).unwrap(), None);
+}
+
+#[test]
+fn one_connection_does_not_forget_a_failed_upload_either() {
+    let wire = Wire::new();
+    let single = StoreOptions { connections: 1, ..options(&Arc::default()) };
+    let store = Store::from_object_store(Arc::new(wire.owner()), "", single).unwrap();
+    let uploads = store.uploads(10);
+    wire.inject([Fault::Answer(403, "AccessDenied")]);
+    fails(uploads.create(pack(1), vec!["x".into()]), ErrorKind::Failed);
+    fails(uploads.wait(), ErrorKind::Failed);
 }
 
 #[test]
