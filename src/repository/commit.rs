@@ -15,7 +15,7 @@ use crate::{
         snapshot::{Run, Snapshot},
     },
     id::{DomainId, ObjectId, PackId},
-    store::Name,
+    store::{Name, Sent},
 };
 
 /// What a final view showed.
@@ -101,7 +101,9 @@ impl Repository {
         if left.is_zero() {
             return Ok(None);
         }
-        self.store.create_soon(&name, Bytes::from(sealed), left)?;
+        if let Sent::TooLate(_) = self.store.create_soon(&name, Bytes::from(sealed), left)? {
+            return Ok(None);
+        }
         self.memory.saw_head(domain, &self.identity(), (sequence, id));
         Ok(Some((name, id)))
     }

@@ -7,7 +7,10 @@ use std::{
     ops::Range,
     path::{Path as FilePath, PathBuf},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -106,6 +109,26 @@ struct Inner {
     runtime: Option<tokio::runtime::Runtime>,
     sent: Pace,
     received: Pace,
+    /// The server has said that it does not know `If-None-Match`.
+    unconditional: AtomicBool,
+}
+
+/// What came of a write that must not be late.
+#[derive(Debug)]
+pub enum Sent {
+    /// It is there.
+    InTime,
+    /// Nothing is there, and it is too late to send it now.
+    TooLate(Error),
+}
+
+/// How long a call is tried.
+#[derive(Clone, Copy)]
+struct Until {
+    /// Tried again for so long.
+    patience: Duration,
+    /// By the boot-time clock: no attempt begins then or later.
+    deadline: Option<Duration>,
 }
 
 impl std::fmt::Debug for Store {
@@ -150,7 +173,19 @@ impl Store {
         let build::Built { objects, prefix, warnings } = built;
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
         let root = Path::from(prefix);
-        Ok(Self(Arc::new(Inner { objects, root, text, folder, warnings, options, runtime, sent, received })))
+        let unconditional = AtomicBool::new(false);
+        Ok(Self(Arc::new(Inner {
+            objects,
+            root,
+            text,
+            folder,
+            warnings,
+            options,
+            runtime,
+            sent,
+            received,
+            unconditional,
+        })))
     }
 
     /// Makes the folder of a new repository; nothing for a bucket.
@@ -191,31 +226,38 @@ impl Store {
             .fold(self.0.root.clone(), |path, part| path.join(part))
     }
 
-    /// Runs a call until it succeeds, fails for good, or has been tried for as long as `patience`.
+    /// Runs a call until it succeeds, fails for good, or has been tried for long enough.
     fn attempt<T: Send>(
         &self,
         what: &dyn std::fmt::Display,
-        patience: Duration,
+        until: Until,
         call: &dyn Fn(Arc<dyn ObjectStore>) -> BoxFuture<'static, object_store::Result<T>>,
     ) -> std::result::Result<T, Failure> {
         let StoreOptions { clock, progress, .. } = &self.0.options;
         let begun = clock.elapsed();
         let mut pause = FIRST_PAUSE;
+        let mut before = None;
         loop {
             progress.check().map_err(Failure::Stopped)?;
+            // After a pause too: this machine may have slept through it.
+            if until.deadline.is_some_and(|deadline| clock.elapsed() >= deadline) {
+                let late = || Failure::Late { what: what.to_string() };
+                return Err(before.map_or_else(late, |error| Failure::Call { what: what.to_string(), error }));
+            }
             let error = match self.0.run(call(Arc::clone(&self.0.objects))) {
                 None => return Err(Failure::Stopped(interruption(progress))),
                 Some(Ok(value)) => return Ok(value),
                 Some(Err(error)) => error,
             };
             let waited = clock.elapsed().saturating_sub(begun);
-            if !may_pass(&error) || waited + pause > patience {
+            if !may_pass(&error) || waited + pause > until.patience {
                 return Err(Failure::Call { what: what.to_string(), error });
             }
             // Half fixed, half random, so that many clients do not come back at once.
             let jitter = f64::from(u16::from_le_bytes(crate_random())) / f64::from(u16::MAX);
             rest(pause.mul_f64(0.5 + jitter / 2.0), &**clock, progress).map_err(Failure::Stopped)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            before = Some(error);
         }
     }
 
@@ -225,7 +267,7 @@ impl Store {
         what: &dyn std::fmt::Display,
         call: &dyn Fn(Arc<dyn ObjectStore>) -> BoxFuture<'static, object_store::Result<T>>,
     ) -> std::result::Result<T, Failure> {
-        self.attempt(what, self.0.options.retry_for, call)
+        self.attempt(what, Until { patience: self.0.options.retry_for, deadline: None }, call)
     }
 
     /// Creates an object, once. When the reply is not clear it is read back and compared.
@@ -239,19 +281,17 @@ impl Store {
     /// As [`Self::create`], but no attempt begins later than `patience` from now.
     ///
     /// # Errors
-    /// As [`Self::create`]; `Temporary` when the storage did not take it in that time.
-    pub fn create_soon(&self, name: &Name, bytes: Bytes, patience: Duration) -> Result<()> {
-        let begun = self.0.options.clock.elapsed();
+    /// As [`Self::create`].
+    pub fn create_soon(&self, name: &Name, bytes: Bytes, patience: Duration) -> Result<Sent> {
+        let deadline = self.0.options.clock.elapsed() + patience;
         let payload = PutPayload::from(bytes);
         self.pay(&payload)?;
-        let left = patience.saturating_sub(self.waited(begun));
-        if left.is_zero() {
-            let text =
-                format!("{name} was not sent to {} in time: earlier uploads took too long", self.0.text);
-            return Err(Error::new(ErrorKind::Temporary, text)
-                .with_remedy("Run the command again, with a higher limit of upload if there is one"));
+        let StoreOptions { clock, retry_for, .. } = &self.0.options;
+        match self.create_patiently(name, &payload, Some(deadline))? {
+            // The storage did not answer for as long as calls are tried, and the deadline is still to come.
+            Sent::TooLate(error) if patience > *retry_for && clock.elapsed() < deadline => Err(error),
+            sent => Ok(sent),
         }
-        self.create_patiently(name, &payload, left.min(self.0.options.retry_for))
     }
 
     /// As [`Self::create`], from several pieces.
@@ -261,7 +301,10 @@ impl Store {
     pub fn create_parts(&self, name: &Name, parts: Vec<Bytes>) -> Result<()> {
         let payload = parts.into_iter().collect();
         self.pay(&payload)?;
-        self.create_patiently(name, &payload, self.0.options.retry_for)
+        match self.create_patiently(name, &payload, None)? {
+            Sent::InTime => Ok(()),
+            Sent::TooLate(error) => Err(error),
+        }
     }
 
     /// Waits until the limit of upload allows it.
@@ -274,34 +317,42 @@ impl Store {
         self.0.options.clock.elapsed().saturating_sub(begun)
     }
 
-    fn create_patiently(&self, name: &Name, payload: &PutPayload, patience: Duration) -> Result<()> {
-        let StoreOptions { clock, progress, .. } = &self.0.options;
+    /// `TooLate` only when it is known that nothing is there.
+    fn create_patiently(
+        &self,
+        name: &Name,
+        payload: &PutPayload,
+        deadline: Option<Duration>,
+    ) -> Result<Sent> {
+        let StoreOptions { clock, progress, retry_for, .. } = &self.0.options;
         let begun = clock.elapsed();
         for round in 0..CREATE_ROUNDS {
-            let left = patience.saturating_sub(self.waited(begun));
+            let left = retry_for.saturating_sub(self.waited(begun));
             if round > 0 && left.is_zero() {
                 break;
             }
-            let failure = match self.put_new(name, payload, left) {
-                Ok(()) if !name.is_not_content_addressed() => return Ok(()),
+            let before = deadline.map(|deadline| deadline.saturating_sub(clock.elapsed()));
+            let patience = before.map_or(left, |before| before.min(left));
+            let failure = match self.put_new(name, payload, Until { patience, deadline }) {
+                Ok(()) if !name.is_not_content_addressed() => return Ok(Sent::InTime),
                 Ok(()) => None,
+                Err(failure @ Failure::Late { .. }) => return Ok(Sent::TooLate(failure.into_error(self))),
                 Err(failure) if failure.is_taken() || failure.is_unclear() => Some(failure),
                 Err(failure) => return Err(failure.into_error(self)),
             };
             // Who did not answer for so long is asked only once more.
             let answers = failure.as_ref().is_none_or(Failure::is_taken);
-            let wait = if answers { self.0.options.retry_for } else { Duration::ZERO };
+            let wait = if answers { *retry_for } else { Duration::ZERO };
             match (self.holds(name, payload, wait), failure) {
-                (Ok(Held::Same), _) => return Ok(()),
+                (Ok(Held::Same), _) => return Ok(Sent::InTime),
                 (Ok(Held::Other), _) => return Err(conflict(name)),
                 // The storage met another write to that name, and neither landed.
                 (Ok(Held::Nothing), Some(failure)) if failure.is_taken() => {
                     rest(FIRST_PAUSE, &**clock, progress)?;
                 }
                 (Ok(Held::Nothing), None) => break,
-                (Ok(Held::Nothing) | Err(Failure::Call { .. }), Some(failure)) => {
-                    return Err(failure.into_error(self));
-                }
+                (Ok(Held::Nothing), Some(failure)) => return Ok(Sent::TooLate(failure.into_error(self))),
+                (Err(Failure::Call { .. }), Some(failure)) => return Err(failure.into_error(self)),
                 (Err(failure), _) => return Err(failure.into_error(self)),
             }
         }
@@ -310,17 +361,12 @@ impl Store {
             .with_remedy("The storage does not keep what it is given: do not use it for backups"))
     }
 
-    fn put_new(
-        &self,
-        name: &Name,
-        payload: &PutPayload,
-        patience: Duration,
-    ) -> std::result::Result<(), Failure> {
+    fn put_new(&self, name: &Name, payload: &PutPayload, until: Until) -> std::result::Result<(), Failure> {
         let limit = upload_time(payload.content_length() as u64);
         let path = self.path(name.as_str());
         let put = |mode: PutMode| {
             let (path, payload) = (path.clone(), payload.clone());
-            self.attempt(name, patience, &move |objects| {
+            self.attempt(name, until, &move |objects| {
                 let (path, payload) = (path.clone(), payload.clone());
                 let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
                 Box::pin(
@@ -328,21 +374,28 @@ impl Store {
                 )
             })
         };
-        match put(PutMode::Create) {
-            Err(failure) if failure.lacks_links() => {}
-            other => return other,
+        let named_by_hash = !name.is_not_content_addressed();
+        if !named_by_hash || !self.0.unconditional.load(Ordering::Relaxed) {
+            let failure = match put(PutMode::Create) {
+                Err(failure) if failure.lacks_links() || failure.lacks_conditions() => failure,
+                other => return other,
+            };
+            if let Some(folder) = self.0.folder.as_ref().filter(|_| failure.lacks_links()) {
+                let parts: Vec<&[u8]> = payload.iter().map(|part| &**part).collect();
+                let made = local::create_without_links(folder, name, &parts);
+                return made.map_err(|e| Failure::of(name, local_error(name.as_str(), e)));
+            }
+            if !named_by_hash {
+                return Err(failure);
+            }
+            self.0.unconditional.store(true, Ordering::Relaxed);
         }
-        if let Some(folder) = &self.0.folder {
-            let parts: Vec<&[u8]> = payload.iter().map(|part| &**part).collect();
-            return local::create_without_links(folder, name, &parts)
-                .map_err(|e| Failure::Call { what: name.to_string(), error: local_error(name.as_str(), e) });
+        // Whoever else writes this name writes the same bytes.
+        if self.find(name)?.is_some() {
+            let taken = local_error(name.as_str(), std::io::ErrorKind::AlreadyExists.into());
+            return Err(Failure::of(name, taken));
         }
-        let error = if name.is_not_content_addressed() || self.find(name)?.is_some() {
-            local_error(name.as_str(), std::io::ErrorKind::AlreadyExists.into())
-        } else {
-            return put(PutMode::Overwrite);
-        };
-        Err(Failure::Call { what: name.to_string(), error })
+        put(PutMode::Overwrite)
     }
 
     /// What the storage has under that name.
@@ -368,7 +421,7 @@ impl Store {
         patience: Duration,
     ) -> std::result::Result<Option<Bytes>, Failure> {
         let path = self.path(name.as_str());
-        self.attempt(name, patience, &move |objects| {
+        self.attempt(name, Until { patience, deadline: None }, &move |objects| {
             let path = path.clone();
             Box::pin(async move {
                 let got = within(STALL, objects.get(&path)).await?;
