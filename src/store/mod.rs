@@ -208,6 +208,12 @@ impl Store {
         &self.0.text
     }
 
+    /// Calls in flight that the user allows.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.options.connections
+    }
+
     /// The folder of a local repository.
     #[must_use]
     pub fn folder(&self) -> Option<&FilePath> {
@@ -285,8 +291,11 @@ impl Store {
     pub fn create_soon(&self, name: &Name, bytes: Bytes, patience: Duration) -> Result<Sent> {
         let deadline = self.0.options.clock.elapsed() + patience;
         let payload = PutPayload::from(bytes);
-        self.pay(&payload)?;
         let StoreOptions { clock, retry_for, .. } = &self.0.options;
+        if self.0.sent.waits(&**clock) >= patience {
+            return Ok(Sent::TooLate(Failure::Late { what: name.to_string() }.into_error(self)));
+        }
+        self.pay(&payload)?;
         match self.create_patiently(name, &payload, Some(deadline))? {
             // The storage did not answer for as long as calls are tried, and the deadline is still to come.
             Sent::TooLate(error) if patience > *retry_for && clock.elapsed() < deadline => Err(error),

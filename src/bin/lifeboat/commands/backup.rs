@@ -299,6 +299,9 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
     for (path, reason) in &record.unreadable_named {
         output.problem(path, ErrorKind::Incomplete, reason);
     }
+    for warning in &done.warnings {
+        output.warn(warning);
+    }
     let statistics = record.statistics;
     let id = done.snapshot.map(|(id, _)| id.to_string());
     let short: Option<String> = id.as_ref().map(|id| id.chars().take(ID_DIGITS_SHOWN).collect());
