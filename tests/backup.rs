@@ -144,7 +144,7 @@ fn a_damaged_manifest_in_the_repository_is_stored_again_and_told() {
     fs::write(&path, bytes).unwrap();
     fs::remove_dir_all(place.at("cache")).unwrap();
     let done = place.back_up(&place.options());
-    assert!(done.notes.len() == 1 && done.notes[0].contains("cannot be read"), "{:?}", done.notes);
+    assert!(done.warnings.len() == 1 && done.warnings[0].contains("cannot be read"), "{:?}", done.warnings);
     assert_eq!(place.restore("all", "", &[]).failures, 0);
     same(&place.source(), &place.at("all").join(place.source().strip_prefix("/").unwrap()));
 }

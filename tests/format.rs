@@ -185,7 +185,7 @@ fn open(store: &Store, root: &RootSecret) -> Result<Repository> {
 fn changed(change: impl Fn(&mut Registry)) -> (Store, RootSecret) {
     let (store, root) = (store(), RootSecret::generate().unwrap());
     Repository::create(&store, &root, "owner", InitOptions::default(), &SystemClock).unwrap();
-    let mut next = open(&store, &root).unwrap().registry;
+    let mut next = open(&store, &root).unwrap().registry().as_ref().clone();
     change(&mut next);
     next.number += 1;
     registry::publish(&store, &root, &next).unwrap();
@@ -246,7 +246,7 @@ fn what_a_newer_program_wrote_into_the_registry_stays_when_this_one_changes_it()
     });
     let repository = open(&store, &root).unwrap();
     add_key(&repository).unwrap();
-    let newest = open(&store, &root).unwrap().registry;
+    let newest = open(&store, &root).unwrap().registry();
     assert_eq!((newest.number, newest.certificates.len()), (3, 2));
     let bytes = newest.encode();
     assert!(bytes.ends_with(&[0x18, 99, 0x07]));

@@ -83,7 +83,7 @@ fn the_passphrase_and_the_words_open_what_was_created_and_nothing_else_does() {
         Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
         let repository = open(&store, &passphrase("right")).unwrap();
         assert_eq!(repository.role(), Role::Owner);
-        assert_eq!(repository.own_domain().unwrap(), repository.registry.domains[0].id);
+        assert_eq!(repository.own_domain().unwrap(), repository.registry().domains[0].id);
         let words = open(&store, &Credential::Words(root.words())).unwrap();
         assert_eq!(words.identity(), repository.identity());
         let others = RootSecret::generate().unwrap().words();

@@ -1,6 +1,10 @@
 //! A repository: what `init` makes, what unlocking gives, and the keys that everything below it needs.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, RwLock},
+};
 
 use bytes::Bytes;
 
@@ -8,7 +12,7 @@ use self::{
     cache::Cache,
     index::Segments,
     memory::Memory,
-    registry::Newest,
+    registry::{Known, Newest},
     section::{OpenSections, Place},
 };
 use crate::{
@@ -76,14 +80,14 @@ pub struct Repository {
     pub store: Store,
     /// What anyone can read of it.
     pub config: Config,
-    /// The newest registry.
-    pub registry: Registry,
     /// The local cache.
     pub cache: Cache,
     /// What index objects say, ready to be asked.
     pub segments: Segments,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// The newest registry that was seen; every view looks for a newer one.
+    newest: RwLock<Known>,
     memory: Memory,
     secrets: Secrets,
     signer: SigningKey,
@@ -199,21 +203,17 @@ impl Repository {
                 "Check the address; if it is right, the config was replaced: `key recover --config`",
             ));
         }
-        let Newest { registry, heads } = registry::newest(&store, &config, &secrets)?;
-        registry.check_features(Use::Read)?;
-        if let Err(error) = registry.check_features(Use::Write) {
-            store.refuse_writes(error.to_string(), error.remedy().unwrap_or_default().to_owned());
-        }
-        check_standing(&registry, &secrets, &config)?;
+        let newest = registry::newest(&store, &config, &secrets)?;
         let cache = Cache::open(cache, &config.repository_id);
         let memory = Memory::open(cache.folder());
-        memory.check_registry(registry.number, &heads)?;
+        check_newest(&newest, (&secrets, &config), &memory, &store)?;
+        let registry = &newest.registry;
         let segments = Segments::new(cache.folder());
         let signer = secrets.signing_key();
-        let newest = registry.epochs.iter().max_by_key(|epoch| epoch.number);
+        let last = registry.epochs.iter().max_by_key(|epoch| epoch.number);
         let public = |bytes: &[u8], number| SealKey::from_bytes(bytes).map(|key| (number, key));
-        let metadata_public = newest.map(|epoch| public(&epoch.metadata, epoch.number)).transpose()?;
-        let data_public = newest.map(|epoch| public(&epoch.data, epoch.number)).transpose()?;
+        let metadata_public = last.map(|epoch| public(&epoch.metadata, epoch.number)).transpose()?;
+        let data_public = last.map(|epoch| public(&epoch.data, epoch.number)).transpose()?;
         let numbers = registry.epochs.iter().map(|epoch| epoch.number);
         let data_keys = numbers.clone().filter_map(|n| Some((n, secrets.open_data(n)?))).collect();
         let metadata_keys = numbers.filter_map(|n| Some((n, secrets.open_metadata(n)?))).collect();
@@ -221,7 +221,7 @@ impl Repository {
         Ok(Self {
             store,
             config,
-            registry,
+            newest: RwLock::new(Known::of(newest)),
             cache,
             segments,
             memory,
@@ -260,8 +260,9 @@ impl Repository {
     /// `Forbidden` when its certificate names none.
     pub fn own_domain(&self) -> Result<DomainId> {
         let me = self.identity();
-        let certificate = self.registry.certificates.iter().find(|certificate| certificate.identity == me);
-        certificate
+        let registry = self.registry();
+        registry
+            .certificate(&me)
             .and_then(|certificate| certificate.domain)
             .ok_or_else(|| self.forbidden("back up", "backup"))
     }
@@ -298,18 +299,27 @@ impl Repository {
         self.secrets.chunk_keys(domain).ok_or_else(|| self.forbidden("check the content of files", "restore"))
     }
 
-    /// # Errors
-    /// `Forbidden` without the data keys.
-    pub fn data_key(&self, epoch: u32) -> Result<&OpenKey> {
-        let key = self.data_keys.iter().find(|(number, _)| *number == epoch).map(|(_, key)| key);
-        key.ok_or_else(|| self.forbidden("read file contents", "restore"))
+    /// Why there is no key of an epoch. The epoch stands in what somebody wrote, and only the registry says
+    /// which there are: another one is no reason to call for a better key.
+    fn no_key(&self, epoch: u32, what: &str, least: &str) -> Error {
+        if self.registry().epochs.iter().any(|known| known.number == epoch) {
+            return self.forbidden(what, least);
+        }
+        Error::damaged("a sealed object", format!("it names the key epoch {epoch}, which does not exist"))
     }
 
     /// # Errors
-    /// `Forbidden` without the metadata keys.
+    /// `Forbidden` without the data keys; `Damaged` for an epoch that does not exist.
+    pub fn data_key(&self, epoch: u32) -> Result<&OpenKey> {
+        let key = self.data_keys.iter().find(|(number, _)| *number == epoch).map(|(_, key)| key);
+        key.ok_or_else(|| self.no_key(epoch, "read file contents", "restore"))
+    }
+
+    /// # Errors
+    /// `Forbidden` without the metadata keys; `Damaged` for an epoch that does not exist.
     pub fn metadata_key(&self, epoch: u32) -> Result<&OpenKey> {
         let key = self.metadata_keys.iter().find(|(number, _)| *number == epoch).map(|(_, key)| key);
-        key.ok_or_else(|| self.forbidden("read snapshots and manifests", "audit"))
+        key.ok_or_else(|| self.no_key(epoch, "read snapshots and manifests", "audit"))
     }
 
     /// Whether snapshots and manifests can be read.
@@ -347,8 +357,24 @@ impl Repository {
     /// # Errors
     /// `Damaged` when nobody whom the registry certifies for this domain signed it.
     pub fn verify_author(&self, envelope: &Envelope<'_>, domain: &DomainId) -> Result<Role> {
-        self.registry.verify_author(envelope, domain)
+        self.registry().verify_author(envelope, domain)
     }
+}
+
+/// Whether a registry may be used: it can be understood, it lets whoever unlocked go on, and it is not older
+/// than one that was seen.
+fn check_newest(
+    newest: &Newest,
+    (secrets, config): (&Secrets, &Config),
+    memory: &Memory,
+    store: &Store,
+) -> Result<()> {
+    newest.registry.check_features(Use::Read)?;
+    if let Err(error) = newest.registry.check_features(Use::Write) {
+        store.refuse_writes(error.to_string(), error.remedy().unwrap_or_default().to_owned());
+    }
+    check_standing(&newest.registry, secrets, config)?;
+    memory.check_registry(newest.registry.number, &newest.heads)
 }
 
 /// What the registry says about whoever unlocked, and about `config`, which nobody signs.

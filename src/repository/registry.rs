@@ -1,11 +1,14 @@
 //! The registry in the store: finding the newest, and changing it while another owner may do the same.
 //! Promise: what [`Repository::change_registry`] reported as done is in every newer registry.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+};
 
 use bytes::Bytes;
 
-use super::{InitOptions, Repository, random};
+use super::{InitOptions, Repository, check_newest, random};
 use crate::{
     clock::Clock,
     crypto::{RootSecret, VerifyingKey},
@@ -34,6 +37,19 @@ pub struct Newest {
     pub registry: Registry,
     /// Its objects: one, or several that owners wrote at the same time. The first one names it.
     pub heads: Vec<ObjectId>,
+}
+
+/// The registry that a repository works with.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    registry: Arc<Registry>,
+    heads: Vec<ObjectId>,
+}
+
+impl Known {
+    pub(super) fn of(Newest { registry, heads }: Newest) -> Self {
+        Self { registry: Arc::new(registry), heads }
+    }
 }
 
 /// Seals and signs a registry and gives its name with it.
@@ -143,7 +159,10 @@ fn read(
 /// # Errors
 /// `Damaged` when it is missing, forged or damaged; storage trouble.
 pub fn newest(store: &Store, config: &Config, secrets: &Secrets) -> Result<Newest> {
-    let all = listed(store)?;
+    newest_of(&listed(store)?, store, config, secrets)
+}
+
+fn newest_of(all: &[(u64, ObjectId)], store: &Store, config: &Config, secrets: &Secrets) -> Result<Newest> {
     let (number, first) = *all.first().ok_or_else(|| {
         Error::new(ErrorKind::Damaged, format!("the registry of {} is missing", store.location_text()))
             .with_remedy(
@@ -216,6 +235,34 @@ impl Repository {
     #[must_use]
     pub const fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// The newest registry that was seen.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner).registry)
+    }
+
+    /// Looks for a newer registry and uses it from now on. A key that was added meanwhile may sign what
+    /// must not be overlooked, and this identity may have been revoked.
+    ///
+    /// # Errors
+    /// As [`newest`]; `CannotUnlock` when this identity does not count any more; `Damaged` when the store
+    /// shows an older registry than before.
+    pub fn look_for_registry(&self) -> Result<Arc<Registry>> {
+        let known = self.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = listed(&self.store)?;
+        let number = all.first().map(|(number, _)| *number);
+        let heads = all.iter().filter(|(other, _)| Some(*other) == number).map(|(_, id)| *id);
+        if number == Some(known.registry.number) && heads.eq(known.heads.iter().copied()) {
+            return Ok(known.registry);
+        }
+        let newest = newest_of(&all, &self.store, &self.config, &self.secrets)?;
+        check_newest(&newest, (&self.secrets, &self.config), &self.memory, &self.store)?;
+        let newest = Known::of(newest);
+        let registry = Arc::clone(&newest.registry);
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = newest;
+        Ok(registry)
     }
 
     /// The newest registry, read again from the store.

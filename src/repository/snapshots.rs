@@ -1,6 +1,10 @@
 //! Snapshots as they are found in the store: names first, records when they can be read.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread::ScopedJoinHandle,
+};
 
 use super::{Repository, memory::Memory, records::Records};
 use crate::{
@@ -39,6 +43,37 @@ pub struct KnownSnapshot {
     pub record: Snapshot,
 }
 
+/// Where a chain ends.
+#[derive(Debug)]
+pub struct ChainHead {
+    /// The number and id of its last snapshot.
+    pub head: Option<(u64, ObjectId)>,
+    /// What stands behind it and is not of this chain: somebody who may write there tried to stop it.
+    pub forged: Vec<Error>,
+}
+
+/// Snapshots as they were found, each list with the oldest first.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// Those that count.
+    pub listed: Vec<KnownSnapshot>,
+    /// Those that came too late and were replaced by the next one of their chain. They may have gaps.
+    pub replaced: Vec<KnownSnapshot>,
+    /// What is damaged, missing or suspect.
+    pub damaged: Vec<Error>,
+}
+
+impl Snapshots {
+    /// All that can be read, the oldest first.
+    #[must_use]
+    pub fn all(self) -> Vec<KnownSnapshot> {
+        let mut all = self.listed;
+        all.extend(self.replaced);
+        all.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
+        all
+    }
+}
+
 impl Repository {
     /// The names of all snapshots of a domain, or of one identity in it, in order of identity and sequence.
     ///
@@ -62,40 +97,62 @@ impl Repository {
         Ok(names)
     }
 
-    /// The last number and hash of a chain, its signature checked without any key.
+    /// The last number and hash of a chain, its signature checked without any key. What somebody else put
+    /// into the chain is passed over: else he could stop it with one object.
     ///
     /// # Errors
-    /// The head is damaged or forged and not set aside; or the chain is our own and ends before the head
-    /// that this machine has seen.
-    pub fn chain_head(&self, domain: &DomainId, identity: &IdentityId) -> Result<Option<(u64, ObjectId)>> {
-        let mut names = self.snapshot_names(domain, Some(identity))?;
-        let seen = self.memory.head(domain, identity).filter(|_| *identity == self.identity());
-        let set_aside = || -> Result<HashSet<ObjectId>> {
-            Ok(ids_of_snapshots(&self.quarantined(domain, &mut Vec::new())?))
+    /// The bytes of the head are damaged and it is not set aside; or the chain is our own and does not
+    /// reach the head that this machine has seen.
+    pub fn chain_head(&self, domain: &DomainId, identity: &IdentityId) -> Result<ChainHead> {
+        let names = self.snapshot_names(domain, Some(identity))?;
+        let registry = self.registry();
+        let mut quarantined: Option<HashSet<ObjectId>> = None;
+        // The usual case costs no request: what is set aside is only asked when something is wrong.
+        let mut is_set_aside = |id: &ObjectId| -> Result<bool> {
+            if quarantined.is_none() {
+                quarantined = Some(ids_of_snapshots(&self.quarantined(domain, &mut Vec::new())?));
+            }
+            Ok(quarantined.as_ref().is_some_and(|quarantined| quarantined.contains(id)))
         };
-        if let Some((sequence, id)) = seen {
-            let last = names.last().map_or(0, |head| head.sequence);
-            let gone = last < sequence || last == sequence && !names.iter().any(|name| name.id == id);
-            if gone && !set_aside()?.contains(&id) {
-                return Err(Memory::older_head(last, sequence));
+        let mut chain = ChainHead { head: None, forged: Vec::new() };
+        for name in names.iter().rev() {
+            let wrong = match self.read_addressed(&name.name, &name.id) {
+                Ok(bytes) => match self.check_bytes(&registry, name, &bytes) {
+                    Ok(()) => {
+                        chain.head = Some((name.sequence, name.id));
+                        break;
+                    }
+                    // These are the bytes that were written under that name, and not by this identity.
+                    Err(error) => Ok(error),
+                },
+                Err(error) => Err(error),
+            };
+            match (is_set_aside(&name.id)?, wrong) {
+                (true, _) => {}
+                (false, Ok(forged)) => chain.forged.push(forged),
+                (false, Err(error)) => return Err(error),
             }
         }
-        let Some(head) = names.last().cloned() else { return Ok(None) };
-        if let Err(error) = self.check_snapshot(&self.registry, &head) {
-            // The usual case costs no request: only now is it asked what is set aside.
-            let quarantined = set_aside()?;
-            names.retain(|name| !quarantined.contains(&name.id));
-            match names.last() {
-                Some(other) if *other != head => self.check_snapshot(&self.registry, other)?,
-                Some(_) => return Err(error),
-                None => return Ok(None),
+        if *identity == self.identity() {
+            if let Some((sequence, id)) = self.memory.head(domain, identity) {
+                let last = chain.head.map_or(0, |(sequence, _)| sequence);
+                let gone = last < sequence || last == sequence && !names.iter().any(|name| name.id == id);
+                if gone && !is_set_aside(&id)? {
+                    return Err(Memory::older_head(last, sequence));
+                }
+            }
+            if let Some(head) = chain.head {
+                self.memory.saw_head(domain, identity, head);
             }
         }
-        let head = names.last().map(|head| (head.sequence, head.id));
-        if let Some(head) = head.filter(|_| *identity == self.identity()) {
-            self.memory.saw_head(domain, identity, head);
-        }
-        Ok(head)
+        Ok(chain)
+    }
+
+    fn check_bytes(&self, registry: &Registry, name: &SnapshotName, bytes: &[u8]) -> Result<()> {
+        let repository = &self.config.repository_id;
+        let envelope = Envelope::parse(bytes, RecordKind::Snapshot, repository, &name.domain)
+            .map_err(|error| error.context(&name.name))?;
+        check_place(registry, name, &envelope)
     }
 
     /// Checks that a snapshot was signed for its place in the chain by whom `registry` certifies. No key is
@@ -104,10 +161,7 @@ impl Repository {
     /// # Errors
     /// `Damaged` when it was not; storage trouble.
     pub fn check_snapshot(&self, registry: &Registry, name: &SnapshotName) -> Result<()> {
-        let bytes = self.read_addressed(&name.name, &name.id)?;
-        let repository = &self.config.repository_id;
-        let envelope = Envelope::parse(&bytes, RecordKind::Snapshot, repository, &name.domain)?;
-        check_place(registry, name, &envelope)
+        self.check_bytes(registry, name, &self.read_addressed(&name.name, &name.id)?)
     }
 
     /// Reads one snapshot.
@@ -117,31 +171,85 @@ impl Repository {
     pub fn read_snapshot(&self, name: &SnapshotName) -> Result<KnownSnapshot> {
         let bytes = self.read_addressed(&name.name, &name.id)?;
         let repository = &self.config.repository_id;
-        let envelope = Envelope::parse(&bytes, RecordKind::Snapshot, repository, &name.domain)?;
-        check_place(&self.registry, name, &envelope)?;
-        self.metadata_key(envelope.epoch())?;
-        let plain = envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?;
-        Ok(KnownSnapshot { name: name.clone(), record: Snapshot::decode(&plain)? })
+        let envelope = Envelope::parse(&bytes, RecordKind::Snapshot, repository, &name.domain)
+            .map_err(|error| error.context(&name.name))?;
+        check_place(&self.registry(), name, &envelope)?;
+        let record = self.metadata_key(envelope.epoch()).and_then(|_| {
+            Snapshot::decode(&envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?)
+        });
+        Ok(KnownSnapshot { name: name.clone(), record: record.map_err(|error| error.context(&name.name))? })
     }
 
-    /// All snapshots of all domains, oldest first; those that another one replaces, that were forgotten or
-    /// set aside are left out. What is damaged, missing or suspect comes apart and never blocks the rest.
+    /// The snapshots of all domains, oldest first, without those that another one replaces; and what is wrong.
+    ///
+    /// # Errors
+    /// As [`Self::every_snapshot`].
+    pub fn snapshots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
+        let Snapshots { listed, replaced: _, damaged } = self.every_snapshot()?;
+        Ok((listed, damaged))
+    }
+
+    /// All snapshots of all domains; those that were forgotten or set aside are left out. What is damaged,
+    /// missing or suspect comes apart and never blocks the rest.
     ///
     /// # Errors
     /// Storage trouble; `Forbidden` without the metadata keys.
-    pub fn snapshots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
+    pub fn every_snapshot(&self) -> Result<Snapshots> {
         if !self.reads_metadata() {
             return Err(self.forbidden("read snapshots", "audit"));
         }
+        // A key that was added meanwhile may have written some of them.
+        let registry = self.look_for_registry()?;
         let (mut known, mut damaged) = (Vec::new(), Vec::new());
-        for domain in &self.registry.domains {
+        for domain in &registry.domains {
             known.extend(self.snapshots_of_domain(&domain.id, &mut damaged)?);
         }
-        let replaced: HashSet<ObjectId> =
-            known.iter().filter_map(|snapshot| snapshot.record.replaces).collect();
-        known.retain(|snapshot| !replaced.contains(&snapshot.name.id));
         known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
-        Ok((known, damaged))
+        // Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
+        let replaces = |KnownSnapshot { name, record }: &KnownSnapshot| {
+            let id = record.replaces.filter(|id| record.previous == Some(*id))?;
+            Some((name.domain, name.identity, name.sequence.checked_sub(1)?, id))
+        };
+        let replaced: HashSet<_> = known.iter().filter_map(replaces).collect();
+        let is_replaced = |KnownSnapshot { name, .. }: &KnownSnapshot| {
+            replaced.contains(&(name.domain, name.identity, name.sequence, name.id))
+        };
+        let (replaced, listed) = known.into_iter().partition(is_replaced);
+        Ok(Snapshots { listed, replaced, damaged })
+    }
+
+    /// Reads snapshots, several at a time; stops at the first trouble that is not of one snapshot alone.
+    fn read_snapshots<'a>(
+        &self,
+        names: &[&'a SnapshotName],
+    ) -> Vec<(&'a SnapshotName, Result<KnownSnapshot>)> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut read = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(name) = names.get(at) else { return read };
+                let snapshot = self.read_snapshot(name);
+                if snapshot.as_ref().is_err_and(|error| !is_of_one_snapshot(error)) {
+                    next.store(names.len(), Ordering::Relaxed);
+                }
+                read.push((at, *name, snapshot));
+            }
+        };
+        let workers = self.store.connections().min(names.len());
+        let mut all = if workers <= 1 {
+            work()
+        } else {
+            std::thread::scope(|scope| {
+                let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+                let join = |worker: ScopedJoinHandle<'_, _>| {
+                    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+                workers.into_iter().flat_map(join).collect::<Vec<_>>()
+            })
+        };
+        all.sort_by_key(|(at, ..)| *at);
+        all.into_iter().map(|(_, name, snapshot)| (name, snapshot)).collect()
     }
 
     fn snapshots_of_domain(&self, domain: &DomainId, damaged: &mut Vec<Error>) -> Result<Vec<KnownSnapshot>> {
@@ -152,19 +260,17 @@ impl Repository {
         let mut ended = ids_of_snapshots(&quarantined);
         ended.extend(forgotten);
         let mut known = Vec::new();
-        for name in &names {
-            if ended.contains(&name.id) {
-                continue;
-            }
-            match self.read_snapshot(name) {
+        let wanted: Vec<&SnapshotName> = names.iter().filter(|name| !ended.contains(&name.id)).collect();
+        for (name, snapshot) in self.read_snapshots(&wanted) {
+            match snapshot {
                 Ok(snapshot) => known.push(snapshot),
-                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     ended.extend(self.records(domain)?.forgotten);
                     if !ended.contains(&name.id) {
                         damaged.push(Error::damaged(&name.name, "it vanished and nobody forgot it"));
                     }
                 }
+                Err(error) if is_of_one_snapshot(&error) => damaged.push(error),
                 Err(error) => return Err(error),
             }
         }
@@ -180,6 +286,7 @@ impl Repository {
         ended: &HashSet<ObjectId>,
         damaged: &mut Vec<Error>,
     ) {
+        let registry = self.registry();
         let places: HashMap<ObjectId, (IdentityId, u64)> =
             names.iter().map(|name| (name.id, (name.identity, name.sequence))).collect();
         for KnownSnapshot { name, record } in known {
@@ -197,8 +304,8 @@ impl Repository {
             if let Some(why) = why {
                 damaged.push(Error::damaged(format!("the chain at {}", name.name), why));
             }
-            if record.registry > self.registry.number {
-                let (theirs, ours) = (record.registry, self.registry.number);
+            if record.registry > registry.number {
+                let (theirs, ours) = (record.registry, registry.number);
                 let why = format!("it has seen registry {theirs}, and the newest one here is {ours}");
                 damaged.push(
                     Error::damaged(format!("the registry, by {}", name.name), why)
@@ -207,10 +314,10 @@ impl Repository {
             }
         }
         let counts = |name: &&SnapshotName| {
-            let shared = self.registry.certificate(&name.identity).is_some_and(|known| known.shared);
+            let shared = registry.certificate(&name.identity).is_some_and(|known| known.shared);
             !shared
                 && !ended.contains(&name.id)
-                && self.registry.snapshot_counts(&name.identity, name.sequence, &name.id)
+                && registry.snapshot_counts(&name.identity, name.sequence, &name.id)
         };
         let names: Vec<&SnapshotName> = names.iter().filter(counts).collect();
         for pair in names.windows(2) {
@@ -223,6 +330,11 @@ impl Repository {
             }
         }
     }
+}
+
+/// Whether it says nothing of the other snapshots.
+fn is_of_one_snapshot(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound | ErrorKind::Forbidden)
 }
 
 /// The ids of the snapshots among names of objects.

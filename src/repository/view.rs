@@ -1,5 +1,5 @@
-//! What exists now in a domain: read in the order quarantine, tombstones, index, LIST of packs, so that
-//! nothing that is about to die is taken for alive. (Snapshots are read before it, by whoever needs them.)
+//! What exists now in a domain: read in the order registry, quarantine, tombstones, index, LIST of packs, so
+//! that nothing that is about to die is taken for alive. (Whoever needs snapshots reads them before.)
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
 use super::{
     Repository,
     index::{Index, Standing},
-    records::Found,
+    records::{Found, again_if_gone},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -41,10 +41,17 @@ impl Repository {
     /// Looks at a domain.
     ///
     /// # Errors
-    /// Storage trouble; a tombstone that cannot be read, since ignoring one could lose data.
+    /// Storage trouble; a tombstone that cannot be read or whose signer is unknown, since ignoring one could
+    /// lose data; `CannotUnlock` when this identity was revoked meanwhile.
     pub fn view(&self, domain: &DomainId) -> Result<View> {
+        // An index object that is gone when it is read was compacted: then all of it is looked at again.
+        again_if_gone(|| self.look(domain))
+    }
+
+    fn look(&self, domain: &DomainId) -> Result<View> {
         let begun = self.clock.elapsed();
         let mut damaged = Vec::new();
+        self.look_for_registry()?;
         let quarantined = self.quarantined(domain, &mut damaged)?;
         let tombstoned = self.tombstoned(domain, &quarantined, &mut damaged)?;
         self.load_index(domain, &quarantined, &mut damaged)?;
@@ -98,9 +105,14 @@ impl Repository {
         damaged: &mut Vec<Error>,
     ) -> Result<HashSet<PackId>> {
         let mut dying = HashSet::new();
-        for (name, record) in self.read_records(domain, Folder::Tombstones)? {
+        for (name, id, mut record) in self.read_records(domain, Folder::Tombstones)? {
             if quarantined.contains(name.as_str()) {
                 continue;
+            }
+            if matches!(record, Found::Unknown(_)) {
+                // Its key may have been added since this view began.
+                self.look_for_registry()?;
+                record = self.read_record(domain, Folder::Tombstones, (&name, &id))?;
             }
             let plain = match record {
                 Found::Counts(plain) => plain,
@@ -108,7 +120,7 @@ impl Repository {
                     damaged.push(error);
                     continue;
                 }
-                Found::Damaged(error) => {
+                Found::Unknown(error) | Found::Damaged(error) => {
                     return Err(error.with_remedy("Look at it, then set it aside with `lifeboat repair`"));
                 }
             };
@@ -128,6 +140,7 @@ impl Repository {
         quarantined: &HashSet<String>,
         damaged: &mut Vec<Error>,
     ) -> Result<()> {
+        let registry = self.registry();
         let mut names: HashMap<ObjectId, Vec<Name>> = HashMap::new();
         for listed in self.store.list(&Prefix::index(domain))? {
             let Some(name) = Name::parse(&listed.name) else { continue };
@@ -135,7 +148,7 @@ impl Repository {
             if quarantined.contains(&listed.name) {
                 continue;
             }
-            if self.registry.record_counts(&writer, &id) {
+            if registry.record_counts(&writer, &id) {
                 // Somebody else may have put a copy below a name of his own: that hides nothing.
                 names.entry(id).or_default().push(name);
             } else {
@@ -146,19 +159,26 @@ impl Repository {
         let mut listed: Vec<ObjectId> = names.keys().copied().collect();
         listed.sort_unstable();
         for id in self.segments.prepare(domain, &listed, &key) {
-            let mut read = Ok(());
+            let mut trouble: Option<Error> = None;
             for name in names.get(&id).into_iter().flatten() {
-                read = self
-                    .read_index(domain, name, id)
-                    .and_then(|packs| self.segments.add(domain, id, &packs, &key));
-                match read {
-                    Err(error) if error.kind() == ErrorKind::Damaged => read = Err(error.context(name)),
-                    _ => break,
+                let packs = self.read_index(domain, name, id);
+                match packs.and_then(|packs| self.segments.add(domain, id, &packs, &key)) {
+                    Ok(()) => {
+                        trouble = None;
+                        break;
+                    }
+                    Err(error) if error.kind() == ErrorKind::Damaged => {
+                        trouble.get_or_insert(error.context(name));
+                    }
+                    // Whether it was the good one nobody can tell any more.
+                    Err(error) if error.kind() == ErrorKind::NotFound => trouble = Some(error),
+                    Err(error) => return Err(error),
                 }
             }
-            match read {
-                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
-                other => other?,
+            match trouble {
+                Some(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
+                Some(gone) => return Err(gone),
+                None => {}
             }
         }
         self.segments.merge(domain, &key);

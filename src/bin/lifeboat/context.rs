@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use lifeboat::{
     clock::SystemClock,
     error::{Error, ErrorKind, Result},
+    ops::select::Reference,
     progress::Progress,
     report::{size, time},
     repository::{Repository, snapshots::KnownSnapshot},
@@ -176,15 +177,35 @@ impl<'a> Context<'a> {
     /// `Forbidden` for a role that cannot read them; storage trouble.
     pub(crate) fn snapshots(&self, repository: &Repository) -> Result<(Vec<KnownSnapshot>, Result<()>)> {
         let (snapshots, damaged) = repository.snapshots()?;
+        Ok((snapshots, self.told(damaged)))
+    }
+
+    /// As [`Self::snapshots`]; an id also finds one that another one replaced.
+    ///
+    /// # Errors
+    /// As [`Self::snapshots`].
+    pub(crate) fn snapshots_to_find(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<(Vec<KnownSnapshot>, Result<()>)> {
+        if !matches!(reference, Reference::Id(_)) {
+            return self.snapshots(repository);
+        }
+        let mut every = repository.every_snapshot()?;
+        let end = self.told(std::mem::take(&mut every.damaged));
+        Ok((every.all(), end))
+    }
+
+    fn told(&self, damaged: Vec<Error>) -> Result<()> {
         for error in &damaged {
             self.output.trouble(error);
         }
-        let end = damaged.into_iter().next().map_or(Ok(()), |error| {
+        damaged.into_iter().next().map_or(Ok(()), |error| {
             Err(Error::new(ErrorKind::Damaged, "some snapshots cannot be read")
                 .with_remedy("`lifeboat check` tells what is damaged")
                 .with_source(error))
-        });
-        Ok((snapshots, end))
+        })
     }
 }
 

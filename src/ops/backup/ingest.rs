@@ -130,9 +130,10 @@ impl<'a> Ingest<'a> {
         index: &'a Index,
         uploads: Option<&'a Uploads>,
     ) -> Result<Self> {
-        let parameters = repository.registry.domains.iter().find(|known| known.id == domain);
-        let parameters =
-            parameters.ok_or_else(|| Error::damaged("the registry", format!("it lacks {domain}")))?;
+        let registry = repository.registry();
+        let parameters = registry
+            .domain(&domain)
+            .ok_or_else(|| Error::damaged("the registry", format!("it lacks {domain}")))?;
         let writer = |kind, (epoch, public), blobs| {
             let place = repository.place(domain);
             let keys = PackKeys {
@@ -307,12 +308,12 @@ impl<'a> Ingest<'a> {
         (self.bytes_new.load(Ordering::Relaxed), self.bytes_stored.load(Ordering::Relaxed))
     }
 
-    /// The packs that this backup counts on.
+    /// The packs that this backup counts on; `None` when the cache was damaged since, so that nobody can tell.
     #[must_use]
-    pub fn reached(&self) -> HashSet<PackId> {
-        let mut reached = self.index.used();
-        reached.extend(self.added.read().unwrap_or_else(PoisonError::into_inner).used());
-        reached
+    pub fn reached(&self) -> Option<HashSet<PackId>> {
+        let mut reached = self.index.used()?;
+        reached.extend(self.added.read().unwrap_or_else(PoisonError::into_inner).used()?);
+        Some(reached)
     }
 }
 

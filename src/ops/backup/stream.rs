@@ -72,8 +72,15 @@ impl Stream {
         Self::new(file, Input::Reader(reader, Some(handle)), progress)
     }
 
-    #[cfg(test)]
-    fn of_reader(file: StreamFile, reader: Box<dyn Read + Send>, progress: Arc<Progress>) -> Result<Self> {
+    /// What a reader gives that never keeps anybody waiting: nothing could stop a backup that waits for it.
+    ///
+    /// # Errors
+    /// `Usage` for a path that no file can have.
+    pub fn of_reader(
+        file: StreamFile,
+        reader: Box<dyn Read + Send>,
+        progress: Arc<Progress>,
+    ) -> Result<Self> {
         Self::new(file, Input::Reader(reader, None), progress)
     }
 

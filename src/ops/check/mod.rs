@@ -120,7 +120,7 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
     for error in damaged {
         checked.problem("snapshots", error.to_string());
     }
-    let mut domains: Vec<DomainId> = repository.registry.domains.iter().map(|domain| domain.id).collect();
+    let mut domains: Vec<DomainId> = repository.registry().domains.iter().map(|domain| domain.id).collect();
     domains.sort_unstable();
     for domain in domains {
         let view = repository.view_to_read(&domain)?;

@@ -244,7 +244,7 @@ impl Index {
             }
             if part.segment.section_author(frame.section)? != author {
                 let attested = !self.attested.is_empty()
-                    && self.attested.contains(&part.segment.section(frame.section)?.id());
+                    && self.attested.contains(&part.segment.section_name(frame.section)?.0);
                 if !attested {
                     return Some(false);
                 }
@@ -257,11 +257,26 @@ impl Index {
         })
     }
 
-    /// The packs that were borrowed from.
+    /// The packs that were borrowed from; `None` when the cache was damaged since, so that nobody can tell.
     #[must_use]
-    pub fn used(&self) -> HashSet<PackId> {
-        let used = |pack: &KnownPack| self.state(pack.at.0, pack.at.1).is_some_and(|(_, used)| used);
-        self.packs().filter(used).map(|pack| pack.id).collect()
+    pub fn used(&self) -> Option<HashSet<PackId>> {
+        let mut used = HashSet::new();
+        for part in &self.parts {
+            for (number, state) in (0_u32..).zip(&part.states) {
+                if state.load(Ordering::Relaxed) & USED != 0 {
+                    used.insert(part.segment.pack(number)?.id);
+                }
+            }
+        }
+        Some(used)
+    }
+
+    /// Every section that is listed, and the digest of what it is said to hold. One that several index
+    /// objects list may come more than once.
+    pub fn sections(&self) -> impl Iterator<Item = (SectionId, [u8; 32])> + '_ {
+        self.parts.iter().flat_map(|part| {
+            (0..part.segment.counts().sections).filter_map(|number| part.segment.section_name(number))
+        })
     }
 
     /// Whether any copy of the blob is listed.

@@ -322,8 +322,8 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
     for (path, reason) in &record.unreadable_named {
         output.problem(path, ErrorKind::Incomplete, reason);
     }
-    for note in &done.notes {
-        output.warn(note);
+    for warning in &done.warnings {
+        output.warn(warning);
     }
     let statistics = record.statistics;
     let id = done.snapshot.map(|(id, _)| id.to_string());

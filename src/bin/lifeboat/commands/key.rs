@@ -7,10 +7,9 @@ use lifeboat::{
     clock::SystemClock,
     error::{Error, ErrorKind, Result},
     format::{role::Role, slot::AccessKey},
-    id::DomainId,
     ops::key::{
-        self, AddOptions, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions, RevokeOptions,
-        Unlocks,
+        self, AddOptions, Added, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions,
+        RevokeOptions, Unlocks,
     },
     report::{
         json,
@@ -270,7 +269,7 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
     let options = AddOptions { role, label, domain, shared: arguments.shared, unlock };
     let added = keep(key::add(&repository, &options), |added| added.access_key.as_ref(), file)?;
     context.end_display();
-    let policy = policy(&location, role, added.domain, &added.slot)?;
+    let policy = policy(&location, role, &added)?;
     let output = context.output;
     output.note(&format!("added the {} key `{}`, slot {}", role.name(), arguments.label, added.slot));
     if let Some(path) = &arguments.new.access_key_out {
@@ -296,9 +295,11 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
 }
 
 /// The policy for a bucket; a folder has none.
-fn policy(location: &Location, role: Role, domain: Option<DomainId>, slot: &str) -> Result<Option<Value>> {
+fn policy(location: &Location, role: Role, added: &Added) -> Result<Option<Value>> {
     let Location::Bucket { bucket, prefix, .. } = location else { return Ok(None) };
-    let text = key::policy(&PolicyOptions { role, domain, slot: Some(slot), bucket, prefix });
+    let Added { identity, domain, slot, .. } = added;
+    let (identity, domain) = (*identity, *domain);
+    let text = key::policy(&PolicyOptions { role, domain, identity, slot: Some(slot), bucket, prefix });
     serde_json::from_str(&text)
         .map(Some)
         .map_err(|e| Error::new(ErrorKind::Failed, "the storage policy is not JSON").with_source(e))

@@ -37,7 +37,7 @@ pub(crate) struct Ls {
 pub(crate) fn run(arguments: &Ls, context: &Context<'_>) -> Result<()> {
     let place = Place::parse(arguments.snapshot.as_bytes())?;
     let repository = context.open()?;
-    let (snapshots, end) = context.snapshots(&repository)?;
+    let (snapshots, end) = context.snapshots_to_find(&repository, &place.reference)?;
     let snapshot = place.reference.find(&snapshots, &arguments.filter.filter())?;
     context.end_display();
     let output = context.output;

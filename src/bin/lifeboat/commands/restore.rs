@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     let place = Place::parse(arguments.snapshot.as_bytes())?;
     let selection = Selection::new(&arguments.what.include, &arguments.what.exclude)?;
     let repository = context.open()?;
-    let (snapshots, end) = context.snapshots(&repository)?;
+    let (snapshots, end) = context.snapshots_to_find(&repository, &place.reference)?;
     let snapshot = place.reference.find(&snapshots, &arguments.filter.filter())?;
     let policy = match (arguments.numeric_ids, arguments.no_ownership) {
         (true, _) => OwnershipPolicy::Numeric,
