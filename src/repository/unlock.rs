@@ -75,12 +75,16 @@ impl Repository {
                 })
             }
             Credential::Passphrase(passphrase, named) => {
-                Self::unlock_passphrase(store, passphrase, named.as_deref())
+                Self::unlock_passphrase((store, config), passphrase, named.as_deref())
             }
         }
     }
 
-    fn unlock_passphrase(store: &Store, passphrase: &str, named: Option<&str>) -> Result<Secrets> {
+    fn unlock_passphrase(
+        (store, config): (&Store, &Config),
+        passphrase: &str,
+        named: Option<&str>,
+    ) -> Result<Secrets> {
         let names: Vec<String> = match named {
             Some(name) => vec![name.to_owned()],
             None => {
@@ -91,7 +95,7 @@ impl Repository {
                     .collect()
             }
         };
-        let (mut tried, mut damaged) = (0, None);
+        let (mut tried, mut damaged, mut foreign) = (0, None, None);
         for name in &names {
             let slot = match read_slot(store, name) {
                 Ok(slot) if slot.takes_passphrase() => slot,
@@ -111,9 +115,21 @@ impl Repository {
                     "Name the slot with --slot",
                 ));
             }
-            if let Some(secrets) = slot.open_passphrase(passphrase)? {
-                return Ok(secrets);
+            match slot.open_passphrase(passphrase) {
+                // What an `init` left behind may open with the same passphrase, and to nothing of this one.
+                Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {
+                    return Ok(secrets);
+                }
+                Ok(Some(secrets)) => foreign = Some(secrets),
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    damaged = Some(error.context(format!("keys/{name}")));
+                }
+                Err(error) => return Err(error),
             }
+        }
+        if let Some(secrets) = foreign {
+            return Ok(secrets);
         }
         Err(match damaged {
             Some(error) => error.with_kind(ErrorKind::CannotUnlock),

@@ -52,6 +52,8 @@ mod uploads;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How long a store that nobody can stop tries a call again at most.
+const UNINTERRUPTED_MAX: Duration = Duration::from_secs(30);
 /// How often a create is begun anew when the storage says "taken" and then shows nothing there.
 const CREATE_ROUNDS: u32 = 4;
 
@@ -143,14 +145,34 @@ impl Store {
         folder: Option<PathBuf>,
         options: StoreOptions,
     ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = Some(runtime.map_err(|e| {
-            Error::new(ErrorKind::Failed, "could not start the network runtime").with_source(e)
-        })?);
+        let runtime = Some(runtime()?);
         let build::Built { objects, prefix, warnings } = built;
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
         let root = Path::from(prefix);
         Ok(Self(Arc::new(Inner { objects, root, text, folder, warnings, options, runtime, sent, received })))
+    }
+
+    /// The same store, deaf to the request to stop: for a few small writes of which it must not stay open
+    /// whether they were made. Since nobody can stop them they are tried for half a minute at most.
+    ///
+    /// # Errors
+    /// No runtime.
+    pub fn uninterrupted(&self) -> Result<Self> {
+        let Inner { objects, root, text, folder, options, .. } = &*self.0;
+        let retry_for = options.retry_for.min(UNINTERRUPTED_MAX);
+        let options = StoreOptions { progress: Arc::default(), retry_for, ..options.clone() };
+        let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
+        Ok(Self(Arc::new(Inner {
+            objects: Arc::clone(objects),
+            root: root.clone(),
+            text: text.clone(),
+            folder: folder.clone(),
+            warnings: Vec::new(),
+            options,
+            runtime: Some(runtime()?),
+            sent,
+            received,
+        })))
     }
 
     /// Makes the folder of a new repository; nothing for a bucket.
@@ -588,6 +610,11 @@ impl Drop for Inner {
             runtime.shutdown_background();
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map_err(|e| Error::new(ErrorKind::Failed, "could not start the network runtime").with_source(e))
 }
 
 /// What the storage has under a name.
