@@ -146,7 +146,7 @@ impl Repository {
             minimum_grace_seconds: options.minimum_grace_seconds,
         };
         let slot = (Name::slot(&slot.name()), Bytes::from(slot.encode()));
-        Self::write_first(store, slot, (name, sealed), Bytes::from(config.encode()))
+        Self::write_first(store, &slot, &(name, sealed), &Bytes::from(config.encode()))
     }
 
     /// Opens a repository with secrets that were unlocked, and checks `config` and the registry against
@@ -231,9 +231,15 @@ impl Repository {
     pub fn own_domain(&self) -> Result<DomainId> {
         let me = self.identity();
         let certificate = self.registry.certificates.iter().find(|certificate| certificate.identity == me);
-        certificate
-            .and_then(|certificate| certificate.domain)
-            .ok_or_else(|| self.forbidden("back up", "backup"))
+        certificate.and_then(|certificate| certificate.domain).ok_or_else(|| match self.role() {
+            Role::Owner => {
+                Error::new(ErrorKind::Forbidden, "this owner's key was given no domain to back up to")
+                    .with_remedy(
+                        "Use the first owner's key, or add one with `lifeboat key add --domain main`",
+                    )
+            }
+            _ => self.forbidden("back up", "backup"),
+        })
     }
 
     /// The error for what this role may not do.

@@ -131,9 +131,9 @@ impl Repository {
     /// Writes what makes a repository; on failure takes back what it wrote.
     pub(super) fn write_first(
         store: &Store,
-        slot: (Name, Bytes),
-        registry: (Name, Bytes),
-        config: Bytes,
+        slot: &(Name, Bytes),
+        registry: &(Name, Bytes),
+        config: &Bytes,
     ) -> Result<()> {
         // A signal is heard between the writes: within one it would stay open what was written.
         let steady = store.uninterrupted()?;
@@ -152,7 +152,7 @@ impl Repository {
         let Err(error) = write() else { return Ok(()) };
         if config_was_sent {
             match steady.read(&Name::config(), limits::RECORD_BYTES_MAX) {
-                Ok(there) if there == config => return Ok(()),
+                Ok(there) if there == *config => return Ok(()),
                 Ok(_) => {}
                 // It may be there, or arrive late: then what it needs must be there too.
                 Err(_) => return Err(error),
