@@ -39,6 +39,9 @@ pub struct KnownSnapshot {
     pub record: Snapshot,
 }
 
+/// What is wrong with a snapshot or a chain, and in which domain.
+pub type DamageIn = (DomainId, Error);
+
 impl Repository {
     /// The names of all snapshots of a domain, or of one identity in it, in order of identity and sequence.
     ///
@@ -86,8 +89,10 @@ impl Repository {
             let quarantined = set_aside()?;
             names.retain(|name| !quarantined.contains(&name.id));
             match names.last() {
-                Some(other) if *other != head => self.check_snapshot(&self.registry, other)?,
-                Some(_) => return Err(error),
+                Some(other) if *other != head => {
+                    self.check_snapshot(&self.registry, other).map_err(damaged_head)?;
+                }
+                Some(_) => return Err(damaged_head(error)),
                 None => return Ok(None),
             }
         }
@@ -130,12 +135,23 @@ impl Repository {
     /// # Errors
     /// Storage trouble; `Forbidden` without the metadata keys.
     pub fn snapshots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
+        let (known, damaged) = self.snapshots_and_domains()?;
+        Ok((known, damaged.into_iter().map(|(_, error)| error).collect()))
+    }
+
+    /// As [`Self::snapshots`], with the domain of each that is damaged.
+    ///
+    /// # Errors
+    /// As [`Self::snapshots`].
+    pub fn snapshots_and_domains(&self) -> Result<(Vec<KnownSnapshot>, Vec<DamageIn>)> {
         if !self.reads_metadata() {
             return Err(self.forbidden("read snapshots", "audit"));
         }
         let (mut known, mut damaged) = (Vec::new(), Vec::new());
         for domain in &self.registry.domains {
-            known.extend(self.snapshots_of_domain(&domain.id, &mut damaged)?);
+            let mut errors = Vec::new();
+            known.extend(self.snapshots_of_domain(&domain.id, &mut errors)?);
+            damaged.extend(errors.into_iter().map(|error| (domain.id, error)));
         }
         let replaced: HashSet<ObjectId> =
             known.iter().filter_map(|snapshot| snapshot.record.replaces).collect();
@@ -218,11 +234,24 @@ impl Repository {
             if (first.identity, first.sequence) == (second.identity, second.sequence) {
                 let why = format!("{} has the same number: two machines use one key", second.name);
                 let error = Error::damaged(format!("the chain at {}", first.name), why);
-                damaged
-                    .push(error.with_remedy("If that is meant, certify the key as shared; else revoke it"));
+                damaged.push(error.with_remedy(
+                    "If that is meant, or two backups ran at once, `lifeboat key share NAME`; else a copy of \
+                         the key is out: `lifeboat key revoke NAME`",
+                ));
             }
         }
     }
+}
+
+/// The last snapshot of a chain cannot be trusted, so nothing can follow it.
+fn damaged_head(error: Error) -> Error {
+    if error.kind() != ErrorKind::Damaged {
+        return error;
+    }
+    error.context("the last snapshot of this key").with_remedy(
+        "Put an older version of that object back if the storage has one. Else move it out of the repository and \
+         delete the file `seen` in the cache of this repository: the next backup follows the one before",
+    )
 }
 
 /// The ids of the snapshots among names of objects.
