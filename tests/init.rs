@@ -152,11 +152,11 @@ fn of_two_inits_at_once_at_most_one_succeeds_and_its_repository_can_be_used() {
             let (counted, outcome, there) = (Arc::clone(&calls), Arc::clone(&second), Arc::clone(&objects));
             let ask = Box::new(move |_: &str| {
                 if counted.fetch_add(1, Ordering::SeqCst) + 1 == at {
-                    let other = Arc::clone(&there);
-                    let beside = std::thread::spawn(move || {
-                        init(&store(&other, conditions, &Arc::default(), Box::new(|_| true)), "second")
-                    });
-                    *outcome.lock().unwrap() = Some(beside.join().unwrap());
+                    // On another thread: this one is inside the runtime of the first.
+                    let run =
+                        || init(&store(&there, conditions, &Arc::default(), Box::new(|_| true)), "second");
+                    let beside = std::thread::scope(|scope| scope.spawn(run).join());
+                    *outcome.lock().unwrap() = Some(beside.unwrap());
                 }
                 true
             });
