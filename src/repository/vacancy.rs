@@ -56,16 +56,19 @@ const RECOVER: &str = "The 24 recovery words rebuild it: `lifeboat key recover -
 /// The error for a place without `config`.
 fn without_config(store: &Store) -> Error {
     let place = store.location_text();
-    // A role that may not list keys is told of a missing repository, as before it could be asked.
-    match remains(store).unwrap_or(Remains::None) {
-        Remains::None => Error::new(ErrorKind::NoRepository, format!("there is no repository at {place}"))
-            .with_remedy("Check the address, or create one with `lifeboat init`"),
-        Remains::OfBackups => Error::new(
+    match remains(store) {
+        Err(error) if matches!(error.kind(), ErrorKind::Temporary | ErrorKind::Interrupted) => error,
+        // Credentials that may not list keys cannot tell more.
+        Err(_) | Ok(Remains::None) => {
+            Error::new(ErrorKind::NoRepository, format!("there is no repository at {place}"))
+                .with_remedy("Check the address, or create one with `lifeboat init`")
+        }
+        Ok(Remains::OfBackups) => Error::new(
             ErrorKind::Damaged,
             format!("the repository at {place} has lost its `config`; keys and backups are there"),
         )
         .with_remedy(RECOVER),
-        Remains::OfInit => Error::new(
+        Ok(Remains::OfInit) => Error::new(
             ErrorKind::Damaged,
             format!("the repository at {place} has no `config`, and nothing was ever backed up to it"),
         )
