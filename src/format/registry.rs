@@ -304,7 +304,7 @@ impl Registry {
     }
 
     /// Adds what another registry states and this one does not: two owners wrote at the same time. Of two
-    /// revocations of one identity the one that leaves less valid counts.
+    /// revocations of one identity the one that leaves less valid counts; a key that either calls shared is.
     pub fn merge(&mut self, other: Self) {
         let Self { number, previous: _, features, epochs, domains, certificates, revocations, .. } = other;
         self.unknown.merge(other.unknown);
@@ -315,7 +315,12 @@ impl Registry {
         add_new(&mut self.features.prune, prune, |a, b| a == b);
         add_new(&mut self.epochs, epochs, |a, b| a.number == b.number);
         add_new(&mut self.domains, domains, |a, b| a.id == b.id);
-        add_new(&mut self.certificates, certificates, |a, b| a.identity == b.identity);
+        for theirs in certificates {
+            match self.certificates.iter_mut().find(|ours| ours.identity == theirs.identity) {
+                Some(ours) => ours.shared |= theirs.shared,
+                None => self.certificates.push(theirs),
+            }
+        }
         for theirs in revocations {
             let left = |revocation: &Revocation| (revocation.last_sequence, revocation.records.len());
             match self.revocations.iter_mut().find(|ours| ours.identity == theirs.identity) {

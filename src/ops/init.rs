@@ -39,17 +39,9 @@ pub struct Created {
 /// Whether a repository may be created here.
 ///
 /// # Errors
-/// There is one already; storage trouble.
+/// There is one already, or what is left of one; storage trouble.
 pub fn check_vacant(store: &Store) -> Result<()> {
-    match Repository::read_config(store) {
-        Err(error) if error.kind() == ErrorKind::NoRepository => Ok(()),
-        Err(error) if error.kind() != ErrorKind::Damaged => Err(error),
-        _ => Err(Error::new(
-            ErrorKind::Failed,
-            format!("{} holds a repository already", store.location_text()),
-        )
-        .with_remedy("Choose another place, or leave out `init`")),
-    }
+    Repository::check_vacant(store)
 }
 
 /// Writes an object, reads it and a part of it, finds it in a list, compares the clocks, and removes it.

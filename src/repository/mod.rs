@@ -45,7 +45,7 @@ pub mod registry;
 pub mod section;
 pub mod snapshots;
 pub mod unlock;
-
+mod vacancy;
 pub mod view;
 
 /// Random bytes.
@@ -126,9 +126,10 @@ impl InitOptions {
 
 impl Repository {
     /// Makes a repository: the slot and the registry first, `config` last, since that is what makes it one.
+    /// `vacancy.rs` says what becomes of two at once and of one that is cut short.
     ///
     /// # Errors
-    /// `Usage` for impossible times; there is one already; storage trouble.
+    /// `Usage` for impossible times; there is one already, or what is left of one; storage trouble.
     pub fn create(
         store: &Store,
         root: &RootSecret,
@@ -137,23 +138,11 @@ impl Repository {
         clock: &dyn Clock,
     ) -> Result<()> {
         options.check()?;
-        match store.read(&Name::config(), limits::RECORD_BYTES_MAX) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(_) => {
-                return Err(Error::new(
-                    ErrorKind::Failed,
-                    format!("{} holds a repository already", store.location_text()),
-                )
-                .with_remedy("Choose another place, or leave out `init`"));
-            }
-        }
+        Self::check_vacant(store)?;
         let secrets = Secrets::owner(root);
         let slot = Slot::seal_passphrase(&secrets, passphrase, KdfParameters::default())?;
-        store.create(&Name::slot(&slot.name()), Bytes::from(slot.encode()))?;
         let (name, _, sealed) =
             registry::seal_registry(root, &registry::first_registry(root, options, clock)?)?;
-        store.create(&name, sealed)?;
         let config = Config {
             format: 1,
             repository_id: root.repository_id(),
@@ -161,23 +150,8 @@ impl Repository {
             commit_window_seconds: options.commit_window_seconds,
             minimum_grace_seconds: options.minimum_grace_seconds,
         };
-        store.create(&Name::config(), Bytes::from(config.encode()))
-    }
-
-    /// Reads `config` without trusting it yet.
-    ///
-    /// # Errors
-    /// `NoRepository` when there is none.
-    pub fn read_config(store: &Store) -> Result<Config> {
-        match store.read(&Name::config(), limits::RECORD_BYTES_MAX) {
-            Ok(bytes) => Config::decode(&bytes),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new(
-                ErrorKind::NoRepository,
-                format!("there is no repository at {}", store.location_text()),
-            )
-            .with_remedy("Check the address, or create one with `lifeboat init`")),
-            Err(error) => Err(error),
-        }
+        let slot = (Name::slot(&slot.name()), Bytes::from(slot.encode()));
+        Self::write_first(store, &slot, &(name, sealed), &Bytes::from(config.encode()))
     }
 
     /// Opens a repository with secrets that were unlocked, and checks `config` and the registry against
@@ -261,10 +235,16 @@ impl Repository {
     pub fn own_domain(&self) -> Result<DomainId> {
         let me = self.identity();
         let registry = self.registry();
-        registry
-            .certificate(&me)
-            .and_then(|certificate| certificate.domain)
-            .ok_or_else(|| self.forbidden("back up", "backup"))
+        let certificate = registry.certificate(&me);
+        certificate.and_then(|certificate| certificate.domain).ok_or_else(|| match self.role() {
+            Role::Owner => {
+                Error::new(ErrorKind::Forbidden, "this owner's key was given no domain to back up to")
+                    .with_remedy(
+                        "Use the first owner's key, or add one with `lifeboat key add --domain main`",
+                    )
+            }
+            _ => self.forbidden("back up", "backup"),
+        })
     }
 
     /// The error for what this role may not do.

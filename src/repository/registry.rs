@@ -299,7 +299,11 @@ impl Repository {
                 .into_iter()
                 .filter(|(number, id)| *number >= from && !seen.contains(id))
                 .collect();
-            let Some((_, newest)) = strays.first() else { return Ok(next) };
+            let Some((_, newest)) = strays.first() else {
+                // Who wrote it has seen it: a store that shows an older one later was rolled back.
+                self.memory.check_registry(next.number, &[id])?;
+                return Ok(next);
+            };
             previous = Some(*newest);
             base = next;
             for stray in strays {

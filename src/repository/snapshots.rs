@@ -43,6 +43,9 @@ pub struct KnownSnapshot {
     pub record: Snapshot,
 }
 
+/// What is wrong with a snapshot or a chain, and in which domain.
+pub type DamageIn = (DomainId, Error);
+
 /// Where a chain ends.
 #[derive(Debug)]
 pub struct ChainHead {
@@ -60,7 +63,7 @@ pub struct Snapshots {
     /// Those that came too late and were replaced by the next one of their chain. They may have gaps.
     pub replaced: Vec<KnownSnapshot>,
     /// What is damaged, missing or suspect.
-    pub damaged: Vec<Error>,
+    pub damaged: Vec<DamageIn>,
 }
 
 impl Snapshots {
@@ -130,7 +133,7 @@ impl Repository {
             match (is_set_aside(&name.id)?, wrong) {
                 (true, _) => {}
                 (false, Ok(forged)) => chain.forged.push(forged),
-                (false, Err(error)) => return Err(error),
+                (false, Err(error)) => return Err(damaged_head(error)),
             }
         }
         if *identity == self.identity() {
@@ -186,7 +189,7 @@ impl Repository {
     /// As [`Self::every_snapshot`].
     pub fn snapshots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
         let Snapshots { listed, replaced: _, damaged } = self.every_snapshot()?;
-        Ok((listed, damaged))
+        Ok((listed, damaged.into_iter().map(|(_, error)| error).collect()))
     }
 
     /// All snapshots of all domains; those that were forgotten or set aside are left out. What is damaged,
@@ -202,7 +205,9 @@ impl Repository {
         let registry = self.look_for_registry()?;
         let (mut known, mut damaged) = (Vec::new(), Vec::new());
         for domain in &registry.domains {
-            known.extend(self.snapshots_of_domain(&domain.id, &mut damaged)?);
+            let mut errors = Vec::new();
+            known.extend(self.snapshots_of_domain(&domain.id, &mut errors)?);
+            damaged.extend(errors.into_iter().map(|error| (domain.id, error)));
         }
         known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
         // Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
@@ -325,8 +330,10 @@ impl Repository {
             if (first.identity, first.sequence) == (second.identity, second.sequence) {
                 let why = format!("{} has the same number: two machines use one key", second.name);
                 let error = Error::damaged(format!("the chain at {}", first.name), why);
-                damaged
-                    .push(error.with_remedy("If that is meant, certify the key as shared; else revoke it"));
+                damaged.push(error.with_remedy(
+                    "If that is meant, or two backups ran at once, `lifeboat key share NAME`; else a copy of \
+                         the key is out: `lifeboat key revoke NAME`",
+                ));
             }
         }
     }
@@ -335,6 +342,17 @@ impl Repository {
 /// Whether it says nothing of the other snapshots.
 fn is_of_one_snapshot(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound | ErrorKind::Forbidden)
+}
+
+/// The last snapshot of a chain cannot be trusted, so nothing can follow it.
+fn damaged_head(error: Error) -> Error {
+    if error.kind() != ErrorKind::Damaged {
+        return error;
+    }
+    error.context("the last snapshot of this key").with_remedy(
+        "Put an older version of that object back if the storage has one. Else move it out of the repository and \
+         delete the file `seen` in the cache of this repository: the next backup follows the one before",
+    )
 }
 
 /// The ids of the snapshots among names of objects.

@@ -39,6 +39,17 @@ fn cannot(message: &str, remedy: &str) -> Error {
     Error::new(ErrorKind::CannotUnlock, message).with_remedy(remedy)
 }
 
+const SLOT_NAMES: &str = "Slots are the objects below `keys/` in the storage; whoever can still unlock it sees \
+                          whose they are with `lifeboat key list --json`";
+
+/// A slot that opens to nobody any more.
+fn damaged_slot(error: Error, name: &str) -> Error {
+    error.context(format!("keys/{name}")).with_kind(ErrorKind::CannotUnlock).with_remedy(
+        "Put an older version of that object back if the storage has one. Else use another key, or the recovery \
+         words: `lifeboat key recover` makes a new slot from them; an owner makes others with `lifeboat key add`",
+    )
+}
+
 fn read_slot(store: &Store, name: &str) -> Result<Slot> {
     Slot::decode(&store.read(&Name::slot(name), limits::RECORD_BYTES_MAX)?)
 }
@@ -69,18 +80,26 @@ impl Repository {
                     )
                 };
                 let slot = read_slot(store, &access.slot);
-                let slot = slot.map_err(|e| if e.kind() == ErrorKind::NotFound { gone() } else { e })?;
+                let slot = slot.map_err(|e| match e.kind() {
+                    ErrorKind::NotFound => gone(),
+                    ErrorKind::Damaged => damaged_slot(e, &access.slot),
+                    _ => e,
+                })?;
                 slot.open_access_key(&access)?.ok_or_else(|| {
                     cannot("the access key does not open its slot", "Ask the owner for a new one")
                 })
             }
             Credential::Passphrase(passphrase, named) => {
-                Self::unlock_passphrase(store, passphrase, named.as_deref())
+                Self::unlock_passphrase((store, config), passphrase, named.as_deref())
             }
         }
     }
 
-    fn unlock_passphrase(store: &Store, passphrase: &str, named: Option<&str>) -> Result<Secrets> {
+    fn unlock_passphrase(
+        (store, config): (&Store, &Config),
+        passphrase: &str,
+        named: Option<&str>,
+    ) -> Result<Secrets> {
         let names: Vec<String> = match named {
             Some(name) => vec![name.to_owned()],
             None => {
@@ -91,15 +110,24 @@ impl Repository {
                     .collect()
             }
         };
-        let (mut tried, mut damaged) = (0, None);
+        let (mut tried, mut damaged, mut foreign) = (0, None, None);
         for name in &names {
             let slot = match read_slot(store, name) {
                 Ok(slot) if slot.takes_passphrase() => slot,
+                Ok(_) if named.is_some() => {
+                    return Err(cannot(
+                        &format!("the key slot {name} takes an access key, not a passphrase"),
+                        "Use --access-key-file, or name another slot: `lifeboat key list --json` shows them",
+                    ));
+                }
                 Ok(_) => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound && named.is_some() => {
+                    return Err(cannot(&format!("there is no key slot `{name}`"), SLOT_NAMES));
+                }
                 // Its owner has just changed the passphrase, and the new slot is in the list too.
-                Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) if error.kind() == ErrorKind::Damaged => {
-                    damaged = Some(error.context(format!("keys/{name}")));
+                    damaged = Some(damaged_slot(error, name));
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -107,16 +135,28 @@ impl Repository {
             tried += 1;
             if tried > limits::SLOTS_TRIED_MAX {
                 return Err(cannot(
-                    "the passphrase opens none of the first 8 slots",
-                    "Name the slot with --slot",
+                    "the passphrase opens none of the first 8 slots that take one",
+                    &format!("Name its slot with --slot. {SLOT_NAMES}"),
                 ));
             }
-            if let Some(secrets) = slot.open_passphrase(passphrase)? {
-                return Ok(secrets);
+            match slot.open_passphrase(passphrase) {
+                // What an `init` left behind may open with the same passphrase, and to nothing of this one.
+                Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {
+                    return Ok(secrets);
+                }
+                Ok(Some(secrets)) => foreign = Some(secrets),
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    damaged = Some(damaged_slot(error, name));
+                }
+                Err(error) => return Err(error),
             }
         }
+        if let Some(secrets) = foreign {
+            return Ok(secrets);
+        }
         Err(match damaged {
-            Some(error) => error.with_kind(ErrorKind::CannotUnlock),
+            Some(error) => error,
             None if tried == 0 => cannot(
                 "the repository has no key slot that takes a passphrase",
                 "Use an access key, or the recovery words with --recovery-words-file",

@@ -7,7 +7,10 @@ use std::{
     ops::Range,
     path::{Path as FilePath, PathBuf},
     pin::pin,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,6 +54,9 @@ mod uploads;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How long a store that nobody can stop tries a call again at most.
+const UNINTERRUPTED_MAX: Duration = Duration::from_secs(30);
+
 /// How to talk to a store.
 #[derive(Clone)]
 pub struct StoreOptions {
@@ -152,10 +158,7 @@ impl Store {
         folder: Option<PathBuf>,
         options: StoreOptions,
     ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = Some(runtime.map_err(|e| {
-            Error::new(ErrorKind::Failed, "could not start the network runtime").with_source(e)
-        })?);
+        let runtime = Some(runtime()?);
         let build::Built { objects, prefix, warnings } = built;
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
         let root = Path::from(prefix);
@@ -184,6 +187,31 @@ impl Store {
         self.0.refusal.get().map_or(Ok(()), |(message, remedy)| {
             Err(Error::new(ErrorKind::Failed, message.clone()).with_remedy(remedy.clone()))
         })
+    }
+
+    /// The same store, deaf to the request to stop: for a few small writes of which it must not stay open
+    /// whether they were made. Since nobody can stop them they are tried for half a minute at most.
+    ///
+    /// # Errors
+    /// No runtime.
+    pub fn uninterrupted(&self) -> Result<Self> {
+        let Inner { objects, root, text, folder, options, .. } = &*self.0;
+        let retry_for = options.retry_for.min(UNINTERRUPTED_MAX);
+        let options = StoreOptions { progress: Arc::default(), retry_for, ..options.clone() };
+        let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
+        Ok(Self(Arc::new(Inner {
+            objects: Arc::clone(objects),
+            root: root.clone(),
+            text: text.clone(),
+            folder: folder.clone(),
+            warnings: Vec::new(),
+            options,
+            runtime: Some(runtime()?),
+            sent,
+            received,
+            refusal: self.0.refusal.clone(),
+            unconditional: AtomicBool::new(self.0.unconditional.load(Ordering::Relaxed)),
+        })))
     }
 
     /// Makes the folder of a new repository; nothing for a bucket.
@@ -503,6 +531,11 @@ impl Drop for Inner {
             runtime.shutdown_background();
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map_err(|e| Error::new(ErrorKind::Failed, "could not start the network runtime").with_source(e))
 }
 
 fn interruption(progress: &Progress) -> Error {

@@ -154,7 +154,9 @@ pub(crate) struct FilterArguments {
 impl FilterArguments {
     pub(crate) fn filter(&self) -> lifeboat::ops::select::Filter {
         use std::os::unix::ffi::OsStrExt;
-        let paths = self.paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+        // Without the slash that the completion of a shell puts behind a folder.
+        let plain = |path: &PathBuf| path.components().collect::<PathBuf>().as_os_str().as_bytes().to_vec();
+        let paths = self.paths.iter().map(plain).collect();
         let tags = self.tags.iter().map(|list| split_tags(list)).collect();
         lifeboat::ops::select::Filter { hosts: self.hosts.clone(), paths, tags }
     }

@@ -9,7 +9,8 @@ use jiff::tz::TimeZone;
 use lifeboat::{
     clock::SystemClock,
     error::{Error, ErrorKind, Result},
-    ops::select::Reference,
+    id::DomainId,
+    ops::select::{Filter, Reference},
     progress::Progress,
     report::{size, time},
     repository::{Repository, snapshots::KnownSnapshot},
@@ -105,7 +106,12 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn store(&self, location: &Location) -> Result<Store> {
-        let Network { limit_upload, limit_download, connections, retry_for, .. } = &self.common.network;
+        let Network { limit_upload, limit_download, connections, retry_for, options, .. } =
+            &self.common.network;
+        if location.folder().is_some() && !options.is_empty() {
+            return Err(Error::new(ErrorKind::Usage, "a folder has no options: -o is for a bucket")
+                .with_remedy("Leave out -o, or give the address of the bucket"));
+        }
         let limit = |text: &Option<String>| text.as_deref().map(size::parse).transpose();
         let options = StoreOptions {
             connections: connections.map_or(CONNECTIONS, usize::from),
@@ -171,42 +177,59 @@ impl<'a> Context<'a> {
         Repository::open(store, config, secrets, self.cache_folder().as_deref(), Arc::new(SystemClock))
     }
 
+    /// The snapshot that is meant, and how the command is to end because of damaged ones. Those that cannot be
+    /// what was asked for are a warning: nobody may spoil another one's restore. Of `latest` without filters
+    /// nobody can tell.
+    ///
+    /// # Errors
+    /// There is none, or there are several; as [`Self::snapshots`].
+    pub(crate) fn find(
+        &self,
+        repository: &Repository,
+        (reference, filter): (&Reference, &Filter),
+    ) -> Result<(KnownSnapshot, Result<()>)> {
+        let mut every = repository.every_snapshot()?;
+        let damaged = std::mem::take(&mut every.damaged);
+        // An id also finds one that another one replaced.
+        let snapshots = if matches!(reference, Reference::Id(_)) { every.all() } else { every.listed };
+        let found = reference.find(&snapshots, filter);
+        let chosen = found.as_ref().ok();
+        let excluded = |domain: DomainId| {
+            let mut there = snapshots.iter().filter(|known| known.name.domain == domain).peekable();
+            !filter.is_empty() && there.peek().is_some() && !there.any(|known| filter.matches(known))
+        };
+        let mut end = Ok(());
+        for (domain, error) in damaged {
+            let by_id = matches!(reference, Reference::Id(_)) && chosen.is_some();
+            let other = chosen.is_some_and(|known| known.name.domain != domain) && excluded(domain);
+            if by_id || other {
+                self.output.warn(&format!("another snapshot cannot be trusted: {error}"));
+            } else {
+                self.output.trouble(&error);
+                end = end.and_then(|()| Err(unreadable(error)));
+            }
+        }
+        Ok((found?.clone(), end))
+    }
+
     /// All snapshots, oldest first. Damaged ones are told, and given back as the end of the command.
     ///
     /// # Errors
     /// `Forbidden` for a role that cannot read them; storage trouble.
     pub(crate) fn snapshots(&self, repository: &Repository) -> Result<(Vec<KnownSnapshot>, Result<()>)> {
         let (snapshots, damaged) = repository.snapshots()?;
-        Ok((snapshots, self.told(damaged)))
-    }
-
-    /// As [`Self::snapshots`]; an id also finds one that another one replaced.
-    ///
-    /// # Errors
-    /// As [`Self::snapshots`].
-    pub(crate) fn snapshots_to_find(
-        &self,
-        repository: &Repository,
-        reference: &Reference,
-    ) -> Result<(Vec<KnownSnapshot>, Result<()>)> {
-        if !matches!(reference, Reference::Id(_)) {
-            return self.snapshots(repository);
-        }
-        let mut every = repository.every_snapshot()?;
-        let end = self.told(std::mem::take(&mut every.damaged));
-        Ok((every.all(), end))
-    }
-
-    fn told(&self, damaged: Vec<Error>) -> Result<()> {
         for error in &damaged {
             self.output.trouble(error);
         }
-        damaged.into_iter().next().map_or(Ok(()), |error| {
-            Err(Error::new(ErrorKind::Damaged, "some snapshots cannot be read")
-                .with_remedy("`lifeboat check` tells what is damaged")
-                .with_source(error))
-        })
+        let end = damaged.into_iter().next().map_or(Ok(()), |error| Err(unreadable(error)));
+        Ok((snapshots, end))
     }
+}
+
+fn unreadable(error: Error) -> Error {
+    Error::new(ErrorKind::Damaged, "some snapshots cannot be read")
+        .with_remedy("`lifeboat check` tells what is damaged")
+        .with_source(error)
 }
 
 fn read_text(path: &Path) -> Result<String> {

@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod packs;
+mod records;
 pub mod subset;
 pub mod without_keys;
 
@@ -126,6 +127,7 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
         let view = repository.view_to_read(&domain)?;
         let own: Vec<&KnownSnapshot> = snapshots.iter().filter(|known| known.name.domain == domain).collect();
         let bad = one_view(repository, &domain, &view, (options, &mut checked))?;
+        records::run(repository, &domain, (options.depth, &mut checked))?;
         let nodes = NodeReader::new(repository, domain, &view.index)?;
         let mut structure =
             Structure { index: &view.index, nodes: &nodes, bad, seen: HashSet::new(), checked: &mut checked };

@@ -3,28 +3,41 @@
 use super::{Checked, Subset};
 use crate::{
     error::{ErrorKind, Result},
-    format::pack::Trailer,
+    format::{pack::Trailer, slot::Slot},
     id::PackId,
     limits,
     progress::Phase,
-    repository::random,
+    repository::{Repository, random},
     store::{Name, Parsed, Prefix, Store},
 };
 
-/// Hashes every object whose name holds the hash of its bytes; of packs only the chosen ones.
+/// Hashes every object whose name holds the hash of its bytes, of packs only the chosen ones; `config` and key
+/// slots, whose names hold none, are looked at as far as that goes without a key.
 ///
 /// # Errors
-/// Storage trouble. Damage is in the result.
+/// There is no repository; storage trouble. Damage is in the result.
 pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
     let progress = store.progress();
     progress.enter(Phase::Checking);
     let mut checked = Checked::default();
+    match Repository::read_config(store) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            checked.problem("config", error.to_string());
+        }
+        Err(error) => return Err(error),
+    }
     let (mut packs, mut others, mut foreign) = (Vec::new(), Vec::new(), 0_u64);
+    let (mut slots, mut registries) = (Vec::new(), 0_u64);
     for listed in store.list(&Prefix::all())? {
         match Name::parse(&listed.name).map(|name| (name.parsed(), name)) {
             Some((Parsed::Pack { id, .. }, name)) => packs.push((id, listed.size, (name, listed.size))),
-            Some((_, name)) if name.is_not_content_addressed() => {}
-            Some((_, name)) => others.push((name, listed.size)),
+            Some((Parsed::Config, _)) => {}
+            Some((Parsed::Slot(slot), name)) => slots.push((slot, name)),
+            Some((parsed, name)) => {
+                registries += u64::from(matches!(parsed, Parsed::Registry { .. }));
+                others.push((name, listed.size));
+            }
             None => foreign += 1,
         }
     }
@@ -32,6 +45,12 @@ pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
         checked.note(format!(
             "{foreign} objects have names that this program does not know; they stay as they are"
         ));
+    }
+    if registries == 0 {
+        checked.problem("registry", "it is gone: `lifeboat key recover --config` rebuilds it");
+    }
+    for (slot, name) in slots {
+        look_at_slot(store, (&slot, &name), &mut checked)?;
     }
     checked.packs = packs.len() as u64;
     let chosen = subset.choose(packs, &random()?);
@@ -62,4 +81,22 @@ pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
         }
     }
     Ok(checked)
+}
+
+/// Whether a key slot is in the form of one, and in its place.
+fn look_at_slot(store: &Store, (slot, name): (&str, &Name), checked: &mut Checked) -> Result<()> {
+    let read = store.read(name, limits::RECORD_BYTES_MAX).and_then(|bytes| Slot::decode(&bytes));
+    match read {
+        Ok(read) if read.name() == slot => {}
+        Ok(_) => {
+            checked.problem(name.as_str(), "it is the slot of another name");
+        }
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            checked.problem(name.as_str(), error.to_string());
+        }
+        // Removed meanwhile: its passphrase was changed.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }

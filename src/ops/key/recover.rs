@@ -65,8 +65,8 @@ pub struct Recovered {
 /// Writes a new owner slot, and with [`Lost::Rebuild`] a lost `config` and registry.
 ///
 /// # Errors
-/// `CannotUnlock` for words of another repository, `NoRepository` when `config` is lost and not to be
-/// rebuilt, or nothing is there at all; storage trouble.
+/// `CannotUnlock` for words of another repository, `Damaged` when `config` is lost and not to be rebuilt,
+/// `NoRepository` when nothing is there at all; storage trouble.
 pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -> Result<Recovered> {
     let root = RootSecret::from_words(options.words)?;
     let secrets = Secrets::owner(&root);

@@ -171,18 +171,19 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     let mut filter = filter(&arguments.exclude)?;
     let location = context.location()?;
     let mut options = options(arguments, context)?;
-    if let Some(sources) = &sources
-        && let Err(error) = sources.tell(context.output)
-    {
-        if !arguments.dry_run {
-            tell_the_repository(context, &location, &options, &error);
+    if let Some(sources) = &sources {
+        sources.warn_of_links(context.output);
+        if let Err(error) = sources.tell(context.output) {
+            if !arguments.dry_run {
+                tell_the_repository(context, &location, &options, &error);
+            }
+            return Err(error);
         }
-        return Err(error);
     }
-    let repository = open(arguments, context, &location)?;
+    let Some(repository) = open(arguments, context, &location)? else { return Ok(()) };
     filter.never = never(&repository, context);
     let mut source: Box<dyn Source> = match sources {
-        Some(Sources { paths, missing: _ }) => {
+        Some(Sources { paths, .. }) => {
             options.sources = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
             Box::new(Tree { sources: paths, filter })
         }
@@ -194,7 +195,8 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     };
     let done = backup::run(&repository, &mut *source, &options)?;
     context.end_display();
-    report(&done, arguments, context)
+    let restores = repository.reads_data();
+    report(&done, (arguments, restores), context)
 }
 
 /// That a backup was tried, as far as that is possible: what went wrong first is what the user hears of.
@@ -211,22 +213,50 @@ fn tell_the_repository(
     }
 }
 
+/// The repository; `None` when it would have to be created and nothing is to be written.
 fn open(
     arguments: &Backup,
     context: &Context<'_>,
     location: &lifeboat::store::Location,
-) -> Result<Repository> {
+) -> Result<Option<Repository>> {
     match context.open_at(location) {
         Err(error) if arguments.create.init && error.kind() == ErrorKind::NoRepository => {
             if arguments.dry_run {
-                return Err(error);
+                init::dry_run(context, location, "initialized")?;
+                context.end_display();
+                nothing_to_compare_with(context);
+                return Ok(None);
             }
             let recovery = &arguments.create.recovery;
             init::create(context, location, recovery, InitOptions::default(), "initialized")?;
-            context.open_at(location)
+            context.open_at(location).map(Some)
         }
-        other => other,
+        other => other.map(Some),
     }
+}
+
+/// The summary of a dry run where there is no repository yet: what would be new in it nobody knows.
+fn nothing_to_compare_with(context: &Context<'_>) {
+    context.output.note("and back up to it; how much is told once it is there");
+    let fields = [
+        "snapshot",
+        "sequence",
+        "host",
+        "tags",
+        "time",
+        "entries",
+        "files",
+        "files_unchanged",
+        "bytes",
+        "bytes_new",
+        "bytes_stored",
+        "unreadable",
+    ];
+    let mut message = json!({ "dry_run": true });
+    for field in fields {
+        message[field] = serde_json::Value::Null;
+    }
+    context.output.message(&json::message("summary", message));
 }
 
 fn filter(exclude: &Exclude) -> Result<FilterOptions> {
@@ -316,7 +346,7 @@ fn stream(arguments: &StreamArguments, words: &[PathBuf], context: &Context<'_>)
     Stream::of_input(file, input, progress)
 }
 
-fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> {
+fn report(done: &Done, (arguments, restores): (&Backup, bool), context: &Context<'_>) -> Result<()> {
     let output = context.output;
     let record = &done.record;
     for (path, reason) in &record.unreadable_named {
@@ -359,7 +389,8 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
         size::show(statistics.bytes_new),
         size::show(statistics.bytes_stored),
     ));
-    if let Some(id) = &short {
+    // A key that only backs up cannot restore: the line would not work.
+    if let Some(id) = short.as_ref().filter(|_| restores) {
         // As it was called, so that the last line can be used as it is.
         let repository = context.common.place.repository.as_ref();
         let repository =

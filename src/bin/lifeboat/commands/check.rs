@@ -97,6 +97,7 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
     }
     let count = text::count(*problems_found, "problem was", "problems were");
     Err(Error::new(ErrorKind::Damaged, format!("{count} found")).with_remedy(
-        "The lines above name them. Keep the storage as it is; back up again what is still there",
+        "The lines above name them. Move damaged packs out of the repository, and keep them; then back up again: what \
+         is still at its source is stored anew",
     ))
 }

@@ -7,6 +7,7 @@ use lifeboat::{
     clock::SystemClock,
     error::{Error, ErrorKind, Result},
     format::{role::Role, slot::AccessKey},
+    limits::SLOTS_TRIED_MAX,
     ops::key::{
         self, AddOptions, Added, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions,
         RevokeOptions, Unlocks,
@@ -16,6 +17,7 @@ use lifeboat::{
         table::{Side, Table},
         text, time,
     },
+    repository::Repository,
     store::Location,
 };
 use serde_json::{Value, json};
@@ -52,7 +54,9 @@ enum KeyCommand {
     Add(Add),
     /// Revoke an identity, and remove what unlocks it
     Revoke(Revoke),
-    /// Change the passphrase of the identity that unlocks the repository (or of --slot)
+    /// Certify that several machines use a key, or several backups at once
+    Share(Share),
+    /// Change the passphrase of the identity that unlocks the repository (or of --slot); add one if it has none
     Passphrase(Passphrase),
     /// Show the 24 recovery words, or check a paper copy of them
     Words(Words),
@@ -117,6 +121,13 @@ struct Revoke {
     last_good: Option<u64>,
 }
 
+/// Arguments of `key share`.
+#[derive(Debug, Args)]
+struct Share {
+    /// Its label, or the first 8 digits of its identity
+    who: String,
+}
+
 /// Arguments of `key passphrase`.
 #[derive(Debug, Args)]
 struct Passphrase {
@@ -164,6 +175,7 @@ pub(crate) fn run(arguments: &Key, context: &Context<'_>) -> Result<()> {
         KeyCommand::List => list(context),
         KeyCommand::Add(arguments) => add(arguments, context),
         KeyCommand::Revoke(arguments) => revoke(arguments, context),
+        KeyCommand::Share(arguments) => share(arguments, context),
         KeyCommand::Passphrase(arguments) => passphrase(arguments, context),
         KeyCommand::Words(arguments) => words(arguments, context),
         KeyCommand::Recover(arguments) => recover(arguments, context),
@@ -272,6 +284,9 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
     let policy = policy(&location, role, &added)?;
     let output = context.output;
     output.note(&format!("added the {} key `{}`, slot {}", role.name(), arguments.label, added.slot));
+    if added.access_key.is_none() {
+        warn_of_many_passphrases(&repository, context)?;
+    }
     if let Some(path) = &arguments.new.access_key_out {
         output.note(&format!("its access key is in {}: use it with --access-key-file", path.display()));
     }
@@ -291,6 +306,20 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
             "policy": policy,
         }),
     ));
+    Ok(())
+}
+
+/// A passphrase is tried on a few slots only: whoever has more must know the names in time.
+fn warn_of_many_passphrases(repository: &Repository, context: &Context<'_>) -> Result<()> {
+    let listed = key::list(repository)?;
+    let slots = listed.iter().flat_map(|known| &known.slots);
+    let count = slots.filter(|slot| slot.unlocks == Unlocks::Passphrase).count();
+    if count > SLOTS_TRIED_MAX {
+        context.output.warn(&format!(
+            "{count} slots take a passphrase, and one is tried on {SLOTS_TRIED_MAX} only: name the slot with \
+             --slot from now on (`lifeboat key list --json` shows whose they are), or use access keys"
+        ));
+    }
     Ok(())
 }
 
@@ -330,13 +359,28 @@ fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
+fn share(arguments: &Share, context: &Context<'_>) -> Result<()> {
+    let identity = key::share(&context.open()?, &arguments.who)?;
+    context.end_display();
+    let output = context.output;
+    output.note(&format!(
+        "`{}` is shared now: two snapshots with one number are no alarm any more",
+        arguments.who
+    ));
+    output.message(&json::message("summary", json!({ "identity": identity.to_string() })));
+    Ok(())
+}
+
 fn passphrase(arguments: &Passphrase, context: &Context<'_>) -> Result<()> {
     let repository = context.open()?;
     let new = context.credentials().changed_passphrase(arguments.new_password_file.as_deref())?;
     let changed = key::passphrase(&repository, &new, context.common.unlock.slot.as_deref())?;
     context.end_display();
     let output = context.output;
-    output.note(&format!("the passphrase is changed; the new slot is {}", changed.slot));
+    // With an access key there was none that it could replace.
+    let done = if changed.removed.is_empty() { "a passphrase is added" } else { "the passphrase is changed" };
+    output.note(&format!("{done}; the new slot is {}", changed.slot));
+    warn_of_many_passphrases(&repository, context)?;
     let fields = json!({ "slot": changed.slot, "slots_removed": changed.removed });
     output.message(&json::message("summary", fields));
     Ok(())

@@ -11,6 +11,7 @@ use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::walk::resolve_source,
+    report::text,
 };
 
 use crate::{environment, terminal::Output};
@@ -42,9 +43,27 @@ pub(crate) struct Sources {
     pub(crate) paths: Vec<PathBuf>,
     /// Those that are not there.
     pub(crate) missing: Vec<PathBuf>,
+    /// Links, and what they lead to if that is what is backed up.
+    pub(crate) links: Vec<(PathBuf, Option<PathBuf>)>,
 }
 
 impl Sources {
+    /// Warns of links: they look like folders, and a backup of one holds nothing.
+    pub(crate) fn warn_of_links(&self, output: &Output) {
+        for (link, followed) in &self.links {
+            let shown = |path: &Path| text::shown(path.as_os_str().as_bytes());
+            let link = shown(link);
+            output.warn(&match followed {
+                Some(target) => {
+                    format!("{link} is a link: what it leads to is backed up, as {}", shown(target))
+                }
+                None => format!(
+                    "{link} is a link, and only the link is backed up: write {link}/ for what it leads to"
+                ),
+            });
+        }
+    }
+
     /// Reports what is missing. As long as something is left the backup goes on, and its own result says
     /// that it is incomplete.
     ///
@@ -92,14 +111,21 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
         return Err(Error::new(ErrorKind::Usage, "there is nothing to back up")
             .with_remedy("Name files or folders, or use --files-from, --stdin or --stdin-from-command"));
     }
-    let (mut paths, mut missing) = (Vec::new(), Vec::new());
+    let (mut paths, mut missing, mut links) = (Vec::new(), Vec::new(), Vec::new());
     for path in named {
         if path.as_os_str().is_empty() {
             return Err(
                 Error::new(ErrorKind::Usage, "a path is empty").with_remedy("Name a file or a folder")
             );
         }
-        let (path, is_there) = absolute(&path)?;
+        let wants_folder = path.as_os_str().as_bytes().ends_with(b"/");
+        let (mut path, is_there) = absolute(&path)?;
+        if path.is_symlink() {
+            // As for rsync and tar: a slash behind the name means the folder. One that leads nowhere stays a link.
+            let followed = path.canonicalize().ok().filter(|_| wants_folder);
+            links.push((path.clone(), followed.clone()));
+            path = followed.unwrap_or(path);
+        }
         if !is_there {
             missing.push(path.clone());
         }
@@ -109,7 +135,7 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
         list.sort_unstable();
         list.dedup();
     }
-    Ok(Sources { paths, missing })
+    Ok(Sources { paths, missing, links })
 }
 
 /// The absolute path, and whether something is there.

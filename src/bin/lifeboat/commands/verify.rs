@@ -57,8 +57,8 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
         owners: if arguments.ignore_owners { Owners::Ignore } else { Owners::Compare },
     };
     let repository = context.open()?;
-    let (snapshots, end) = context.snapshots_to_find(&repository, &place.reference)?;
-    let snapshot = place.reference.find(&snapshots, &arguments.filter.filter())?;
+    let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
+    let snapshot = &snapshot;
     let done = verify::run(&repository, snapshot, arguments.target.as_deref(), &options)?;
     context.end_display();
     report(context, &done, &short(snapshot))?;
