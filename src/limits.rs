@@ -40,6 +40,12 @@ pub const REVOKED_RECORDS_MAX: usize = RECORD_BYTES_MAX / 2 / 34;
 pub const LABEL_BYTES_MAX: usize = 64;
 /// Longest reason in a record, in bytes.
 pub const REASON_BYTES_MAX: usize = 1024;
+/// Longest signed report, in bytes: its record must fit in the store.
+pub const REPORT_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
+/// Longest text in a report that comes from elsewhere, in bytes.
+pub const REPORT_TEXT_BYTES_MAX: usize = 512;
+/// Longest exported certificate, in bytes.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 << 10;
 
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);

@@ -30,6 +30,7 @@ use crate::{
 
 pub mod cache;
 pub mod commit;
+pub mod evidence;
 pub mod index;
 pub mod manifest;
 pub mod memory;

@@ -108,7 +108,7 @@ fn compare(
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, failures, notes } = done;
+    let Restored { files, bytes, failed, failures, notes, moments: _ } = done;
     for (path, note) in notes {
         match output.is_json() {
             true => {
