@@ -44,6 +44,10 @@ pub const REASON_BYTES_MAX: usize = 1024;
 pub const REPORT_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
 /// Longest text in a report that comes from elsewhere, in bytes.
 pub const REPORT_TEXT_BYTES_MAX: usize = 512;
+/// Longest end of a check's output that a report keeps, in bytes.
+pub const CHECK_OUTPUT_BYTES_MAX: usize = 4096;
+/// Most clients of one drill.
+pub const DRILL_CLIENTS_MAX: usize = 1000;
 /// Longest exported certificate, in bytes.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 << 10;
 

@@ -43,10 +43,12 @@ impl SampleSize {
                 .with_remedy("Give a number of files (100) or whole percent of them (5%)")
         };
         let size = match text.strip_suffix('%') {
-            Some(percent) => {
-                Self::Percent(percent.trim().parse().ok().filter(|p| (1..=100).contains(p)).ok_or_else(wrong)?)
+            Some(percent) => Self::Percent(
+                percent.trim().parse().ok().filter(|p| (1..=100).contains(p)).ok_or_else(wrong)?,
+            ),
+            None => {
+                Self::Entries(text.parse().ok().filter(|n| (1..=ENTRIES_MAX).contains(n)).ok_or_else(wrong)?)
             }
-            None => Self::Entries(text.parse().ok().filter(|n| (1..=ENTRIES_MAX).contains(n)).ok_or_else(wrong)?),
         };
         Ok(size)
     }

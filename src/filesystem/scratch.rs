@@ -127,7 +127,8 @@ fn remove_tree(path: &Path) -> Result<()> {
     };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed("remove", path)(error).with_remedy("Restored files are left there: remove them by hand"))
+            Err(failed("remove", path)(error)
+                .with_remedy("Restored files are left there: remove them by hand"))
         }
         _ => Ok(()),
     }

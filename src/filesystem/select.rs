@@ -52,7 +52,8 @@ impl Selection {
     #[must_use]
     pub fn selects_entry(&self, entry: &Entry) -> bool {
         let is_directory = entry.metadata.kind == EntryKind::Directory;
-        self.sample.as_ref().is_none_or(|sample| sample.takes(entry)) && self.selects(&entry.path, is_directory)
+        self.sample.as_ref().is_none_or(|sample| sample.takes(entry))
+            && self.selects(&entry.path, is_directory)
     }
 
     /// Whether the entry at `path` (no leading slash) is meant.

@@ -10,7 +10,7 @@ use crate::{
     filesystem::{existing::Existing, select::Selection},
     format::entry::{Entry, EntryKind, Metadata},
     limits,
-    progress::Phase,
+    progress::{Phase, Progress},
     repository::{
         Repository,
         manifest::{NodeSource, for_each_chunk, for_each_entry},
@@ -180,6 +180,7 @@ pub fn run_before(
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
     let mut comparison = Comparison {
         snapshot,
+        progress,
         owners: options.owners,
         strip,
         tree: Existing::open(target)?,
@@ -208,14 +209,11 @@ pub fn run_before(
                 comparison.entry(&folder.entry)?;
             }
         }
-        if meant && !comparison.is_above_the_target(&entry) {
+        if meant {
             comparison.entry(&entry)?;
-            if entry.metadata.kind == EntryKind::File {
-                progress.add(1, entry.metadata.size);
-            }
         }
         if entry.metadata.kind == EntryKind::Directory {
-            let compared = meant || entry.error.is_some() || comparison.is_above_the_target(&entry);
+            let compared = meant || entry.error.is_some();
             folders.push(OpenFolder { entry, compared });
         }
         Ok(())
@@ -233,6 +231,7 @@ struct OpenFolder {
 /// What is compared, and with what.
 struct Comparison<'a> {
     snapshot: &'a KnownSnapshot,
+    progress: &'a Progress,
     owners: Owners,
     /// Bytes of each path that are above the target.
     strip: usize,
@@ -254,12 +253,6 @@ struct FirstName {
 }
 
 impl Comparison<'_> {
-    /// The one folder whose content went into the target itself, or the single file of the path asked for,
-    /// has a path of its own; an entry above the target has none.
-    fn is_above_the_target(&self, entry: &Entry) -> bool {
-        self.strip > entry.path.len() + 1
-    }
-
     fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
         path.get(self.strip..).unwrap_or_default()
     }
@@ -271,8 +264,12 @@ impl Comparison<'_> {
         if entry.metadata.kind == EntryKind::File {
             verified.files += u64::from(differences.is_empty());
             verified.bytes += entry.metadata.size;
+            self.progress.add(1, entry.metadata.size);
         }
-        verified.differing += u64::from(!differences.is_empty());
+        if !differences.is_empty() {
+            self.progress.trouble();
+            verified.differing += 1;
+        }
         for difference in differences {
             if verified.differences.len() < NAMED_MAX {
                 verified.differences.push((entry.path.clone(), difference));

@@ -165,10 +165,7 @@ impl Repository {
     ///
     /// # Errors
     /// `Forbidden` without the metadata keys; storage trouble; what `each` says.
-    pub fn for_each_evidence(
-        &self,
-        each: &mut dyn FnMut(KnownEvidence) -> Result<()>,
-    ) -> Result<Vec<Error>> {
+    pub fn for_each_evidence(&self, each: &mut dyn FnMut(KnownEvidence) -> Result<()>) -> Result<Vec<Error>> {
         if !self.reads_metadata() {
             return Err(self.forbidden("read evidence", "audit"));
         }
