@@ -70,6 +70,8 @@ pub struct ClientReport {
     pub stored: String,
     /// The time that counts as its own: not later than `stored`, not earlier than that of the one before it.
     pub time: String,
+    /// Sets of sources that this client backs up beside those of the snapshot: the drill did not look there.
+    pub other_sources: u64,
     /// The age of what a restore brings back, in seconds.
     pub rpo_seconds: u64,
     /// The folder that it was restored into, below the target.

@@ -51,6 +51,10 @@ fn client(client: &ClientReport) -> Vec<String> {
         whole(*rpo_seconds),
     )];
     lines.push(format!("  RTO {}", timings(&client.rto)));
+    if client.other_sources > 0 {
+        let others = text::count(client.other_sources, "other set of sources", "other sets of sources");
+        lines.push(format!("  not looked at: {others} of this client; drill each with --path"));
+    }
     for reason in &client.reasons {
         lines.push(format!("  FAIL: {}", text::shown(reason.as_bytes())));
     }

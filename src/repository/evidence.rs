@@ -79,7 +79,11 @@ impl Repository {
     fn read_evidence(&self, listed: &Listed) -> Result<(KnownEvidence, Option<ObjectId>)> {
         let Listed { identity, sequence, id } = *listed;
         let name = listed.name();
-        let bytes = self.read_addressed(&name, &id)?;
+        // From the storage, never from the cache: what it holds now is the question.
+        let bytes = self.store.read(&name, limits::RECORD_BYTES_MAX)?;
+        if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
+            return Err(Error::damaged(&name, "its bytes are not those that its name stands for"));
+        }
         let repository = &self.config.repository_id;
         let envelope = Envelope::parse(&bytes, RecordKind::Evidence, repository, &NO_DOMAIN)?;
         let role = self.verify_record(&envelope, &NO_DOMAIN, &id).map_err(|e| e.context(&name))?;

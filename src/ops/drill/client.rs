@@ -70,6 +70,7 @@ impl Drilling<'_, '_> {
             rpo_seconds: self.now.seconds_since(client.time),
             folder: folder.clone(),
             unreadable: snapshot.record.unreadable,
+            other_sources: client.other_sources,
             files_in_snapshot: snapshot.record.statistics.files,
             ..ClientReport::default()
         };

@@ -21,6 +21,8 @@ pub(super) struct Client<'a> {
     pub(super) snapshot: &'a KnownSnapshot,
     /// The time that counts for the snapshot.
     pub(super) time: Timestamp,
+    /// Sets of sources that it backs up beside those of the snapshot.
+    pub(super) other_sources: u64,
 }
 
 impl Client<'_> {
@@ -35,6 +37,13 @@ impl Client<'_> {
     }
 }
 
+/// The snapshots of a client.
+struct Group<'a> {
+    newest: &'a KnownSnapshot,
+    /// Each set of sources that it backs up.
+    sources: HashSet<&'a [Vec<u8>]>,
+}
+
 /// The newest snapshot of each client among those that pass the filter, in the order of their names. Who was
 /// revoked is left out, unless a host is named: nobody backs up there any more.
 pub(super) fn newest_of_each<'a>(
@@ -45,28 +54,31 @@ pub(super) fn newest_of_each<'a>(
     let times = times_that_count(snapshots);
     let shared: HashMap<IdentityId, bool> =
         registry.certificates.iter().map(|known| (known.identity, known.shared)).collect();
-    let mut newest: BTreeMap<(IdentityId, &str), &KnownSnapshot> = BTreeMap::new();
+    let mut groups: BTreeMap<(IdentityId, &str), Group<'_>> = BTreeMap::new();
     for known in snapshots.iter().filter(|known| filter.matches(known)) {
         let identity = known.name.identity;
         if filter.hosts.is_empty() && registry.revocation(&identity).is_some() {
             continue;
         }
         let host = if shared.get(&identity) == Some(&true) { known.record.host.as_str() } else { "" };
-        let place = newest.entry((identity, host)).or_insert(known);
+        let new = || Group { newest: known, sources: HashSet::new() };
+        let group = groups.entry((identity, host)).or_insert_with(new);
+        group.sources.insert(&known.record.sources);
         let age = |known: &KnownSnapshot| (known.name.stored, known.name.sequence);
-        if age(known) > age(place) {
-            *place = known;
+        if age(known) > age(group.newest) {
+            group.newest = known;
         }
     }
-    let mut clients: Vec<Client<'_>> = newest
+    let mut clients: Vec<Client<'_>> = groups
         .into_values()
-        .map(|snapshot| {
+        .map(|Group { newest: snapshot, sources }| {
             let certificate = registry.certificate(&snapshot.name.identity);
             Client {
                 label: certificate.map(|known| known.label.clone()).unwrap_or_default(),
                 shared: certificate.is_none_or(|known| known.shared),
                 snapshot,
                 time: times.get(&snapshot.name.id).copied().unwrap_or(snapshot.record.time),
+                other_sources: sources.len() as u64 - 1,
             }
         })
         .collect();
