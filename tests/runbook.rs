@@ -156,4 +156,9 @@ fn the_runbook_works_with_a_bucket() {
     let mut bare = Bare { root: folder.path().to_owned(), network: true, environment };
     let said = bare.follow(&[("LIFEBOAT_REPOSITORY", &address)]);
     check(&said, folder.path());
+    // Nor does an encrypted connection need anything that a bare machine may lack: it gets as far as to knock.
+    bare.environment.push(("LIFEBOAT_REPOSITORY".to_owned(), "s3:https://127.0.0.1:1/bucket".to_owned()));
+    let words = ["lifeboat", "--retry-for", "0s", "--recovery-words-file", "/words", "snapshots"];
+    let (code, text) = bare.run(&words.map(str::to_owned));
+    assert_eq!(code, Some(75), "{text}");
 }

@@ -39,6 +39,7 @@ impl Scratch {
     /// # Errors
     /// It cannot be made.
     pub fn within(base: &Path, afterwards: Afterwards) -> Result<Self> {
+        let base = std::path::absolute(base).map_err(failed("find", base))?;
         let path = base.join(format!("lifeboat-drill-{}", random_suffix()?));
         let made = DirBuilder::new().mode(0o700).create(&path).map_err(failed("make the folder", &path));
         made.map_err(|e| e.with_remedy("Name a folder that can be written with --target"))?;
@@ -67,7 +68,7 @@ impl Scratch {
         Ok(Self { path, made, afterwards })
     }
 
-    /// Where it is: an absolute path if `base` was one.
+    /// Where it is: an absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -136,16 +136,23 @@ fn drill(arguments: &Run, context: &Context<'_>) -> Result<()> {
     let drilled = drill::run(&repository, &options, &mut files)?;
     drop(files);
     context.end_display();
-    let (report, list) = paper.finish(&drilled.signed.encode())?;
-    tell(&drilled, (&report, &list), context);
+    let (report, list) = (paper.report.clone(), paper.list_path.clone());
+    let written = paper.finish(&drilled.signed.encode());
+    // The verdict first, whatever becomes of the paper.
+    tell(&drilled, written.is_ok().then_some((&*report, &*list)), context);
+    if let Err(error) = &written {
+        context.output.trouble(error);
+    }
     if let Err(error) = &drilled.cleaned {
         context.output.trouble(error);
     }
     if !drilled.passed() {
-        let remedy = format!("The first line of its output says why; the report is in {}", report.display());
+        let place =
+            written.map_or_else(|_| "".to_owned(), |()| format!("; the report is in {}", report.display()));
+        let remedy = format!("The first line of its output says why{place}");
         return Err(Error::new(ErrorKind::DrillFailed, "the drill failed").with_remedy(remedy));
     }
-    drilled.cleaned
+    written.and(drilled.cleaned)
 }
 
 fn options(arguments: &Run) -> Result<DrillOptions> {
@@ -231,7 +238,7 @@ impl Paper {
     }
 
     /// Writes the report, after the list.
-    fn finish(mut self, report: &[u8]) -> Result<(PathBuf, PathBuf)> {
+    fn finish(mut self, report: &[u8]) -> Result<()> {
         let cannot = |path: &Path| {
             let text = format!("cannot write {}", path.display());
             move |error| Error::new(ErrorKind::Failed, text).with_source(error)
@@ -239,7 +246,7 @@ impl Paper {
         (&self.list).flush().and_then(|()| self.list.sync_all()).map_err(cannot(&self.list_path))?;
         durable::write_atomic(&self.report, report, 0o600)?;
         self.done = true;
-        Ok((self.report.clone(), self.list_path.clone()))
+        Ok(())
     }
 }
 
@@ -252,17 +259,17 @@ impl Drop for Paper {
     }
 }
 
-fn tell(drilled: &Drilled, (report, list): (&Path, &Path), context: &Context<'_>) {
+/// Says what was found; `paper` is where the report and the list are.
+fn tell(drilled: &Drilled, paper: Option<(&Path, &Path)>, context: &Context<'_>) {
     let output = context.output;
     let Drilled { report: found, stored, kept, signed, .. } = drilled;
     for line in show::lines(found) {
         output.say(&line);
     }
-    output.note(&format!(
-        "report: {}, and the list of what came back in {}",
-        report.display(),
-        list.display()
-    ));
+    if let Some((report, list)) = paper {
+        let (report, list) = (report.display(), list.display());
+        output.note(&format!("report: {report}, and the list of what came back in {list}"));
+    }
     match stored {
         Ok(name) => output.note(&format!("evidence: {name}")),
         Err(error) => output.warn(&format!("the record of this drill is on this disk only: {error}")),
@@ -276,8 +283,8 @@ fn tell(drilled: &Drilled, (report, list): (&Path, &Path), context: &Context<'_>
         json!({
             "verdict": found.head.verdict,
             "reason": found.head.summary,
-            "report": report.to_string_lossy(),
-            "files": list.to_string_lossy(),
+            "report": paper.map(|(report, _)| report.to_string_lossy()),
+            "files": paper.map(|(_, list)| list.to_string_lossy()),
             "evidence": stored.as_ref().ok().map(|name| name.to_string()),
             "kept": kept.as_ref().map(|folder| folder.to_string_lossy()),
             "drill": payload,
