@@ -297,7 +297,8 @@ impl Comparison<'_> {
             if content.is_none() && differences.is_empty() {
                 self.witness.same(path)?;
             }
-            differences.extend(content);
+            // It says most, so it comes first.
+            differences.splice(0..0, content);
         }
         Ok(differences)
     }
