@@ -56,6 +56,16 @@ pub const fn times_are_possible(commit_window_seconds: u64, minimum_grace_second
 
 /// Longest reason in a record, in bytes.
 pub const REASON_BYTES_MAX: usize = 1024;
+/// Longest signed report, in bytes: its record must fit in the store.
+pub const REPORT_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
+/// Longest text in a report that comes from elsewhere, in bytes.
+pub const REPORT_TEXT_BYTES_MAX: usize = 512;
+/// Longest end of a check's output that a report keeps, in bytes.
+pub const CHECK_OUTPUT_BYTES_MAX: usize = 4096;
+/// Most clients of one drill.
+pub const DRILL_CLIENTS_MAX: usize = 1000;
+/// Longest exported certificate, in bytes.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 << 10;
 
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);

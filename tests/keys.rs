@@ -908,7 +908,7 @@ fn an_exported_certificate_is_signed_by_the_root() {
     assert_eq!(text("identity"), machine.identity.to_string());
     let signature = lifeboat::id::from_hex(&text("root_signature")).unwrap();
     root.signing_key().verifying_key().verify(text("statement").as_bytes(), &signature).unwrap();
-    for field in ["repository_id", "root_public_key", "identity", "verifying_key", "role"] {
+    for field in ["repository_id", "root_public_key", "identity", "verifying_key", "role", "label"] {
         assert!(text("statement").lines().any(|line| line == text(field)), "{field}");
     }
 }

@@ -156,6 +156,46 @@ fn a_part_is_restored_by_its_path_or_by_patterns() {
 }
 
 #[test]
+fn a_comparison_sees_links_and_folders_on_the_way() {
+    use lifeboat::ops::verify::{self, Difference, Owners, VerifyOptions};
+    let place = Place::new(2);
+    place.put("a/one", b"same");
+    place.put("a/deep/other", b"other");
+    fs::hard_link(place.source().join("a/one"), place.source().join("a/two")).unwrap();
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.at("all").join(place.source().strip_prefix("/").unwrap());
+    let repository = place.open();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let compare = |includes: &[&str]| {
+        let includes: Vec<String> = includes.iter().map(|&text| text.to_owned()).collect();
+        let selection = Selection::new(&includes, &[]).unwrap();
+        let options = VerifyOptions { subpath: Vec::new(), selection, owners: Owners::Compare };
+        verify::run(&repository, &snapshots[0], Some(&place.at("all")), &options).unwrap().differences
+    };
+    assert_eq!(compare(&[]), []);
+    let time = fs::metadata(copy.join("a/one")).unwrap().modified().unwrap();
+    let folder_time = fs::metadata(copy.join("a")).unwrap().modified().unwrap();
+    fs::remove_file(copy.join("a/two")).unwrap();
+    fs::write(copy.join("a/two"), b"same").unwrap();
+    fs::File::options().write(true).open(copy.join("a/two")).unwrap().set_modified(time).unwrap();
+    fs::File::open(copy.join("a")).unwrap().set_modified(folder_time).unwrap();
+    let found = compare(&[]);
+    assert!(
+        matches!(&found[..], [(path, Difference::NotLinked(one))]
+        if path.ends_with(b"a/two") && one.ends_with(b"a/one")),
+        "{found:?}"
+    );
+    // Folders above what was asked for, and above the source, count too.
+    fs::set_permissions(copy.join("a"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(copy.parent().unwrap(), fs::Permissions::from_mode(0o711)).unwrap();
+    let mut found = compare(&["other"]);
+    found.retain(|(_, difference)| matches!(difference, Difference::Mode(_)));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[1].1, Difference::Mode(0o700));
+}
+
+#[test]
 fn what_is_damaged_is_named_and_everything_else_is_restored() {
     let place = Place::new(2);
     furnish(&place);

@@ -7,6 +7,8 @@ pub mod existing;
 pub mod names;
 pub mod read;
 pub mod restore;
+pub mod sample;
+pub mod scratch;
 pub mod select;
 pub mod walk;
 

@@ -1,14 +1,18 @@
 //! Bytes to types and back: pure, bounded, no I/O.
 
 pub mod attestation;
+pub mod certificate;
 pub mod config;
+pub mod drill;
 pub mod entry;
 pub mod envelope;
+pub mod evidence;
 pub mod forgotten;
 pub mod node;
 pub mod pack;
 pub mod quarantine;
 pub mod registry;
+pub mod report;
 pub mod role;
 pub mod secrets;
 pub mod slot;

@@ -169,7 +169,10 @@ mod tests {
         host.clone_into(&mut record.host);
         record.sources.push(source.as_bytes().to_vec());
         record.tags = tags.iter().map(|&tag| tag.to_owned()).collect();
-        KnownSnapshot { name: SnapshotName { name, domain, identity, sequence: 1, id }, record }
+        KnownSnapshot {
+            name: SnapshotName { name, domain, identity, sequence: 1, id, stored: record.time },
+            record,
+        }
     }
 
     fn all() -> Vec<KnownSnapshot> {

@@ -34,6 +34,7 @@ use crate::{
 
 pub mod cache;
 pub mod commit;
+pub mod evidence;
 pub mod index;
 pub mod journal;
 pub mod manifest;

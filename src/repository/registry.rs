@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Registries that belong to no domain are sealed with this one.
-const NO_DOMAIN: DomainId = DomainId::new([0; 8]);
+pub(super) const NO_DOMAIN: DomainId = DomainId::new([0; 8]);
 /// Owners who write at the same time try again this often.
 const TRIES_MAX: u32 = 16;
 

@@ -8,6 +8,7 @@ use std::{
 
 use super::{Repository, memory::Memory, records::Records};
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
@@ -32,6 +33,8 @@ pub struct SnapshotName {
     pub sequence: u64,
     /// Its id.
     pub id: ObjectId,
+    /// When it was written, by the storage's own clock.
+    pub stored: Timestamp,
 }
 
 /// A snapshot that was read and checked.
@@ -93,7 +96,8 @@ impl Repository {
         for listed in self.store.list(&prefix)? {
             let Some(name) = Name::parse(&listed.name) else { continue };
             if let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() {
-                names.push(SnapshotName { name, domain, identity, sequence, id });
+                let stored = listed.modified;
+                names.push(SnapshotName { name, domain, identity, sequence, id, stored });
             }
         }
         names.sort_by_key(|name| (name.identity, name.sequence, name.id));
@@ -353,6 +357,22 @@ fn damaged_head(error: Error) -> Error {
         "Put an older version of that object back if the storage has one. Else move it out of the repository and \
          delete the file `seen` in the cache of this repository: the next backup follows the one before",
     )
+}
+
+/// The time that counts for each snapshot: its own, but not later than its storage time and not earlier than
+/// that of the one before it in its chain. So a wrong clock makes a backup look old, never new.
+#[must_use]
+pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timestamp> {
+    let mut in_order: Vec<&KnownSnapshot> = snapshots.iter().collect();
+    in_order.sort_by_key(|known| (known.name.identity, known.name.sequence));
+    let (mut times, mut before) = (HashMap::new(), None);
+    for KnownSnapshot { name, record } in in_order {
+        let floor = before.filter(|(identity, _)| *identity == name.identity).map(|(_, time)| time);
+        let time = floor.map_or(record.time, |floor| record.time.max(floor)).min(name.stored);
+        times.insert(name.id, time);
+        before = Some((name.identity, time));
+    }
+    times
 }
 
 /// The ids of the snapshots among names of objects.

@@ -170,11 +170,23 @@ impl<'a> Context<'a> {
     /// # Errors
     /// `NoRepository`, `CannotUnlock`, storage trouble.
     pub(crate) fn open_at(&self, location: &Location) -> Result<Repository> {
+        self.open_with(location, self.cache_folder().as_deref())
+    }
+
+    /// Unlocks the repository, to read everything from the storage.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_without_cache(&self) -> Result<Repository> {
+        self.open_with(&self.location()?, None)
+    }
+
+    fn open_with(&self, location: &Location, cache: Option<&Path>) -> Result<Repository> {
         let store = self.store(location)?;
         // Before anybody is asked for a passphrase.
         let config = Repository::read_config(&store)?;
         let secrets = Repository::unlock(&store, &config, &self.credentials().credential()?)?;
-        Repository::open(store, config, secrets, self.cache_folder().as_deref(), Arc::new(SystemClock))
+        Repository::open(store, config, secrets, cache, Arc::new(SystemClock))
     }
 
     /// The snapshot that is meant, and how the command is to end because of damaged ones. Those that cannot be

@@ -61,6 +61,11 @@ pub(crate) fn file(path: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(folder).join(name))
 }
 
+/// The folder for what is there for a while.
+pub(crate) fn temporary_folder() -> PathBuf {
+    std::env::temp_dir()
+}
+
 /// The name of this machine.
 pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -6,8 +6,9 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -67,6 +68,19 @@ pub struct Restored {
     pub failures: u64,
     /// Metadata that could not be set.
     pub notes: Vec<(Vec<u8>, String)>,
+    /// When what happened.
+    pub moments: Moments,
+}
+
+/// Moments of a restore, on the boot-time clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// The index was read.
+    pub indexed: Duration,
+    /// The first byte of a file was there to be written; without any, the end.
+    pub first_byte: Duration,
+    /// Everything was on the disk.
+    pub last_byte: Duration,
 }
 
 impl Restored {
@@ -107,6 +121,7 @@ pub fn run(
     let view = repository.view_to_read(&domain)?;
     let nodes = NodeReader::new(repository, domain, &view.index)?;
     let strip = strip_of(&nodes, snapshot, &options.subpath)?;
+    let indexed = repository.clock.elapsed();
     let target = Target::create_or_open(target)?;
     progress.enter(Phase::Restoring);
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
@@ -120,13 +135,18 @@ pub fn run(
         target: &target,
         ownership,
         strip,
+        first_byte: OnceLock::new(),
         done: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     first_pass(&pass, &job)?;
     second_pass(&pass, &job)?;
     target.sync()?;
-    Ok(job.done.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let last_byte = repository.clock.elapsed();
+    let first_byte = job.first_byte.get().copied().unwrap_or(last_byte);
+    let mut done = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.moments = Moments { indexed, first_byte, last_byte };
+    Ok(done)
 }
 
 /// How many bytes of each path are above the target.
@@ -166,8 +186,7 @@ impl Pass<'_> {
     }
 
     fn selects(&self, entry: &Entry) -> bool {
-        let is_directory = entry.metadata.kind == EntryKind::Directory;
-        self.options.selection.selects(&entry.path, is_directory)
+        self.options.selection.selects_entry(entry)
     }
 }
 

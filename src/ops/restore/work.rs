@@ -2,7 +2,8 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -38,6 +39,7 @@ pub(super) struct Job<'a> {
     pub(super) ownership: &'a Ownership,
     /// Bytes of a path that are above the target.
     pub(super) strip: usize,
+    pub(super) first_byte: OnceLock<Duration>,
     pub(super) done: Mutex<Restored>,
 }
 
@@ -77,6 +79,11 @@ impl Job<'_> {
         if !notes.is_empty() {
             lock(&self.done).note(path, notes);
         }
+    }
+
+    /// Bytes of a file are about to be written.
+    fn bytes_come(&self) {
+        self.first_byte.get_or_init(|| self.repository.clock.elapsed());
     }
 
     /// The path below the target.
@@ -220,6 +227,7 @@ impl<'a> Worker<'a> {
             EntryKind::Socket => Ok(vec!["a socket is not restored: its program makes it anew".to_owned()]),
             EntryKind::File => {
                 let file = self.new_file(entry)?;
+                self.job.bytes_come();
                 file.write_at(0, &part.bytes)?;
                 let mut bad: Vec<Range<u64>> = part.bad.iter().map(|range| widen(range, 0)).collect();
                 let length = part.bytes.len() as u64;
@@ -284,6 +292,7 @@ impl<'a> Worker<'a> {
         };
         drop(slot);
         self.job.repository.store.progress().at(&large.entry.path);
+        self.job.bytes_come();
         match file.write_at(offset, &part.bytes) {
             Ok(()) => lock(&large.bad).extend(part.bad.iter().map(|range| widen(range, offset))),
             Err(error) => *lock(&large.file) = Some(Err(error)),

@@ -7,6 +7,7 @@ use crate::context::Context;
 
 mod backup;
 mod check;
+mod drill;
 mod generate;
 mod init;
 mod key;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     /// Check a repository for damage
     Check(check::Check),
+    /// Prove that backups come back, and keep the evidence
+    Drill(drill::Drill),
     /// Identities, what unlocks them, and the recovery words
     Key(key::Key),
     /// Print the completions of a shell
@@ -50,6 +53,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Restore(arguments) => restore::run(arguments, context),
         Command::Verify(arguments) => verify::run(arguments, context),
         Command::Check(arguments) => check::run(arguments, context),
+        Command::Drill(arguments) => drill::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
         Command::Completions(arguments) => generate::completions(arguments, context),
         Command::Man(arguments) => generate::man(arguments, context),
