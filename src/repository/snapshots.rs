@@ -130,6 +130,19 @@ impl Repository {
     /// # Errors
     /// Storage trouble; `Forbidden` without the metadata keys.
     pub fn snapshots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
+        let (mut known, damaged) = self.roots()?;
+        let replaced: HashSet<ObjectId> =
+            known.iter().filter_map(|snapshot| snapshot.record.replaces).collect();
+        known.retain(|snapshot| !replaced.contains(&snapshot.name.id));
+        Ok((known, damaged))
+    }
+
+    /// The same with those that another one replaces: nothing is freed by replacing a snapshot, so what it
+    /// reaches is kept.
+    ///
+    /// # Errors
+    /// As [`Self::snapshots`].
+    pub fn roots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
         if !self.reads_metadata() {
             return Err(self.forbidden("read snapshots", "audit"));
         }
@@ -137,9 +150,6 @@ impl Repository {
         for domain in &self.registry.domains {
             known.extend(self.snapshots_of_domain(&domain.id, &mut damaged)?);
         }
-        let replaced: HashSet<ObjectId> =
-            known.iter().filter_map(|snapshot| snapshot.record.replaces).collect();
-        known.retain(|snapshot| !replaced.contains(&snapshot.name.id));
         known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
         Ok((known, damaged))
     }

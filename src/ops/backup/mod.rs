@@ -143,6 +143,7 @@ pub struct Done {
 /// What one pass over the source gave.
 struct Pass {
     root: BlobId,
+    levels: u8,
     statistics: Statistics,
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
@@ -326,14 +327,14 @@ impl Backup<'_> {
         drop(items);
         source.finish()?;
         let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named, .. } = manifest;
-        let root = builder.finish(&mut worker.nodes())?.id;
+        let (root, levels) = builder.finish(&mut worker.nodes())?;
         drop(worker);
         // 2: the packs are acknowledged. 3: they can be found.
         let probe = ingest.settle()?;
         statistics.files_unchanged = reused;
         (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
         let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
-        Ok(Pass { root, statistics, unreadable, unreadable_named, reached, probe, nodes })
+        Ok(Pass { root: root.id, levels, statistics, unreadable, unreadable_named, reached, probe, nodes })
     }
 
     fn record(
@@ -354,6 +355,7 @@ impl Backup<'_> {
             tags,
             sources,
             root: pass.root,
+            levels: pass.levels,
             statistics: pass.statistics,
             unreadable: pass.unreadable,
             unreadable_named: pass.unreadable_named.clone(),
