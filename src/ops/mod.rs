@@ -7,4 +7,5 @@ pub mod key;
 pub mod list;
 pub mod restore;
 pub mod select;
+pub mod usage;
 pub mod verify;

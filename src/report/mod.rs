@@ -1,6 +1,7 @@
 //! What people and machines read: sizes, times, tables, JSON. Nothing here prints; nothing asks the system
 //! for the time, the time zone or the width of the terminal.
 
+pub mod csv;
 pub mod exit;
 pub mod json;
 pub mod progress;
@@ -8,3 +9,4 @@ pub mod size;
 pub mod table;
 pub mod text;
 pub mod time;
+pub mod usage;

@@ -14,6 +14,7 @@ mod ls;
 mod restore;
 mod snapshots;
 mod sources;
+mod usage;
 mod verify;
 
 /// What to do.
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     /// Check a repository for damage
     Check(check::Check),
+    /// Account for every byte of the storage, by client or by folder
+    Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
     Key(key::Key),
     /// Print the completions of a shell
@@ -50,6 +53,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Restore(arguments) => restore::run(arguments, context),
         Command::Verify(arguments) => verify::run(arguments, context),
         Command::Check(arguments) => check::run(arguments, context),
+        Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
         Command::Completions(arguments) => generate::completions(arguments, context),
         Command::Man(arguments) => generate::man(arguments, context),
