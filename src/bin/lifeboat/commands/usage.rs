@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Usage, context: &Context<'_>) -> Result<()> {
     let aside = |line: &str| if to_output { context.output.aside(line) } else { context.output.say(line) };
     tell(&account.findings, arguments.reconcile, (context, &aside));
     context.output.message(&report::summary(&account));
-    end(&account.findings, arguments, context)
+    end(&account.findings, arguments)
 }
 
 /// `client` or `path:N`.
@@ -120,7 +120,7 @@ fn tell(found: &Findings, reconcile: bool, (context, line): (&Context<'_>, &dyn 
     }
 }
 
-fn end(found: &Findings, arguments: &Usage, context: &Context<'_>) -> Result<()> {
+fn end(found: &Findings, arguments: &Usage) -> Result<()> {
     if found.problems_found > 0 {
         return Err(Error::new(ErrorKind::Damaged, "something is damaged, so the numbers may be too small")
             .with_remedy("The lines above name it; `lifeboat check` tells what it hurts"));
@@ -160,6 +160,9 @@ fn notes(found: &Findings, reconcile: bool) -> Vec<String> {
         notes.push(format!(
             "{blobs} that snapshots need are only in packs that are to die; the next prune moves them"
         ));
+    }
+    if *unexplained_found == 0 && reconcile {
+        notes.push("every object is explained by the records".to_owned());
     }
     if *unexplained_found > 0 && !reconcile {
         let objects = text::count(*unexplained_found, "object is", "objects are");
