@@ -81,7 +81,8 @@ fn content(number: u64) -> Vec<u8> {
 impl Files {
     fn change(&mut self, dice: &mut Dice) {
         for _ in 0..=dice.below(12) {
-            let folder = ["srv/data", "srv/data/deep/er", "srv", "home/a", "home/b", "etc"][dice.below(6) as usize];
+            let folder =
+                ["srv/data", "srv/data/deep/er", "srv", "home/a", "home/b", "etc"][dice.below(6) as usize];
             self.0.push((format!("{folder}/f{:03}", dice.below(60)), dice.below(70)));
         }
         self.0.sort_by(|a, b| compare_paths(a.0.as_bytes(), b.0.as_bytes()));
@@ -127,7 +128,8 @@ impl Source for Memory {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
         Ok(Box::new(self.0.iter().map(|(path, bytes)| {
             let content = bytes.clone();
-            let open = move || -> Result<Box<dyn std::io::Read>> { Ok(Box::new(std::io::Cursor::new(content))) };
+            let open =
+                move || -> Result<Box<dyn std::io::Read>> { Ok(Box::new(std::io::Cursor::new(content))) };
             Ok(Item::File(entry(path, bytes.len()), Box::new(open)))
         })))
     }

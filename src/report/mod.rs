@@ -6,6 +6,7 @@ pub mod exit;
 pub mod json;
 pub mod progress;
 pub mod size;
+pub mod status;
 pub mod table;
 pub mod text;
 pub mod time;

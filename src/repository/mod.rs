@@ -30,6 +30,7 @@ use crate::{
 
 pub mod cache;
 pub mod commit;
+pub mod history;
 pub mod index;
 pub mod manifest;
 pub mod memory;
@@ -37,6 +38,7 @@ pub mod pack_writer;
 pub mod reader;
 pub mod records;
 pub mod registry;
+pub mod runs;
 pub mod section;
 pub mod snapshots;
 pub mod unlock;

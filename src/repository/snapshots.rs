@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Repository, memory::Memory, records::Records};
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
@@ -12,7 +13,7 @@ use crate::{
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId, ObjectId},
-    store::{Name, Parsed, Prefix},
+    store::{Listed, Name, Parsed, Prefix},
 };
 
 /// A snapshot's name, taken apart.
@@ -28,6 +29,14 @@ pub struct SnapshotName {
     pub sequence: u64,
     /// Its id.
     pub id: ObjectId,
+}
+
+impl SnapshotName {
+    fn of(listed: &Listed) -> Option<Self> {
+        let name = Name::parse(&listed.name)?;
+        let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() else { return None };
+        Some(Self { name, domain, identity, sequence, id })
+    }
 }
 
 /// A snapshot that was read and checked.
@@ -51,15 +60,19 @@ impl Repository {
     ) -> Result<Vec<SnapshotName>> {
         let prefix = identity
             .map_or_else(|| Prefix::snapshots(domain), |identity| Prefix::snapshots_of(domain, identity));
-        let mut names = Vec::new();
-        for listed in self.store.list(&prefix)? {
-            let Some(name) = Name::parse(&listed.name) else { continue };
-            if let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() {
-                names.push(SnapshotName { name, domain, identity, sequence, id });
-            }
-        }
+        let listed = self.store.list(&prefix)?;
+        let mut names: Vec<_> = listed.iter().filter_map(SnapshotName::of).collect();
         names.sort_by_key(|name| (name.identity, name.sequence, name.id));
         Ok(names)
+    }
+
+    /// The names of all snapshots of a domain, each with when the storage got it.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn snapshot_stamps(&self, domain: &DomainId) -> Result<Vec<(SnapshotName, Timestamp)>> {
+        let listed = self.store.list(&Prefix::snapshots(domain))?;
+        Ok(listed.iter().filter_map(|listed| Some((SnapshotName::of(listed)?, listed.modified))).collect())
     }
 
     /// The last number and hash of a chain, its signature checked without any key.
@@ -236,7 +249,7 @@ impl Repository {
 }
 
 /// The ids of the snapshots among names of objects.
-fn ids_of_snapshots(names: &HashSet<String>) -> HashSet<ObjectId> {
+pub(crate) fn ids_of_snapshots(names: &HashSet<String>) -> HashSet<ObjectId> {
     let parsed = names.iter().filter_map(|name| Some(Name::parse(name)?.parsed()));
     parsed
         .filter_map(|parsed| match parsed {

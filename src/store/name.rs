@@ -337,10 +337,16 @@ impl Prefix {
         Self(format!("d/{domain}/snapshots/{identity}"))
     }
 
+    /// Runs in a domain.
+    #[must_use]
+    pub fn runs(domain: &DomainId) -> Self {
+        Self(format!("d/{domain}/runs"))
+    }
+
     /// Where [`Name::probe`] is.
     #[must_use]
     pub fn probes() -> Self {
-        Self(format!("d/{}/runs", DomainId::new([0; DomainId::LEN])))
+        Self::runs(&DomainId::new([0; DomainId::LEN]))
     }
 
     /// All domains.

@@ -254,8 +254,7 @@ fn split(
     let beside = divided(size - lengths.iter().sum::<u64>(), &lengths);
     for (number, frame) in directory.frames.iter().enumerate() {
         let cost = lengths[number] + beside[number];
-        let who: Vec<_> =
-            (0..frame.blobs.len()).map(|at| domain.reached.get(&(*id, number, at))).collect();
+        let who: Vec<_> = (0..frame.blobs.len()).map(|at| domain.reached.get(&(*id, number, at))).collect();
         if who.iter().all(Option::is_none) {
             *classes.entry("dead").or_default() += cost;
             continue;
@@ -273,7 +272,11 @@ fn split(
             for row in rows {
                 let line = expected.lines.entry(row.clone()).or_default();
                 line.stored += bytes;
-                if rows.len() == 1 { line.exclusive += bytes } else { line.shared += bytes }
+                if rows.len() == 1 {
+                    line.exclusive += bytes
+                } else {
+                    line.shared += bytes
+                }
                 assert!(PARTS.is_multiple_of(rows.len() as u128), "{rows:?}");
                 line.fair += u128::from(bytes) * PARTS / rows.len() as u128;
             }

@@ -24,6 +24,7 @@ use crate::{
         Repository,
         cache::{NodeFileWriter, ParentRecord},
         commit::{Validation, validate},
+        history::Past,
         manifest::ManifestBuilder,
         random,
         view::View,
@@ -167,11 +168,26 @@ pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOpt
         return backup.dry_run(source);
     }
     backup.probe = Some(backup.tell(None)?);
-    backup.attempt(source).inspect_err(|error| {
+    let ended = backup.attempt(source).inspect_err(|error| {
         let failure = Some((error.kind().exit_code(), error.to_string()));
         // The first error is the one to tell; a store that takes no record has been told of already.
         drop(backup.tell(failure));
-    })
+    });
+    repository.cache.remember(past(repository, options, &ended));
+    ended
+}
+
+/// What this machine remembers of a backup that ended.
+fn past(repository: &Repository, options: &BackupOptions, ended: &Result<Done>) -> Past {
+    let (code, message, snapshot) = match ended {
+        Ok(Done { snapshot, record }) => {
+            let code = if record.unreadable > 0 { ErrorKind::Incomplete.exit_code() } else { 0 };
+            (code, None, snapshot.map(|(id, _)| id.to_string()))
+        }
+        Err(error) => (error.kind().exit_code(), Some(error.to_string()), None),
+    };
+    let (time, host) = (repository.clock.now().seconds, options.host.clone());
+    Past { time, host, code, message, snapshot }
 }
 
 struct Backup<'a> {

@@ -14,6 +14,7 @@ mod ls;
 mod restore;
 mod snapshots;
 mod sources;
+mod status;
 mod usage;
 mod verify;
 
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     /// Check a repository for damage
     Check(check::Check),
+    /// Say who backed up when, and who is overdue
+    Status(status::Status),
     /// Account for every byte of the storage, by client or by folder
     Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
@@ -53,6 +56,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Restore(arguments) => restore::run(arguments, context),
         Command::Verify(arguments) => verify::run(arguments, context),
         Command::Check(arguments) => check::run(arguments, context),
+        Command::Status(arguments) => status::run(arguments, context),
         Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
         Command::Completions(arguments) => generate::completions(arguments, context),
