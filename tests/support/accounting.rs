@@ -113,50 +113,31 @@ fn folder(path: &[u8], depth: usize) -> String {
     format!("/{}", folders[..folders.len().min(depth)].join("/"))
 }
 
+const CLASSES: [&str; 8] = [
+    "reached_data",
+    "reached_metadata",
+    "dead_in_live_frames",
+    "dead",
+    "tombstoned",
+    "index",
+    "records",
+    "foreign",
+];
+
+type Split = BTreeMap<&'static str, u64>;
+
 /// `depth` for folders, `None` for clients.
 pub(crate) fn expected(repository: &Repository, told: &Told, depth: Option<usize>) -> Expected {
     let mut expected = Expected::default();
-    for name in [
-        "reached_data",
-        "reached_metadata",
-        "dead_in_live_frames",
-        "dead",
-        "tombstoned",
-        "index",
-        "records",
-        "foreign",
-    ] {
-        expected.classes.insert(name, 0);
-    }
+    expected.classes.extend(CLASSES.map(|class| (class, 0)));
     let listed = repository.store.list(&Prefix::all()).unwrap();
     let sizes: HashMap<String, u64> = listed.iter().map(|l| (l.name.clone(), l.size)).collect();
     let (snapshots, _) = repository.roots().unwrap();
-    let mut packs_of_domains: HashMap<String, BTreeMap<&'static str, u64>> = HashMap::new();
+    let mut splits: HashMap<String, Split> = HashMap::new();
     for known in &repository.registry.domains {
         let view: View = repository.view_to_read(&known.id).unwrap();
-        let mut domain = Domain {
-            id: known.id,
-            packs: HashMap::new(),
-            places: HashMap::new(),
-            nodes: NodeReader::new(repository, known.id, &view.index).unwrap(),
-            told,
-            reached: HashMap::new(),
-        };
-        for pack in view.index.packs() {
-            let name = Name::pack(&known.id, pack.kind, &pack.id).to_string();
-            let whole = sizes.get(&name) == Some(&u64::from(pack.size)) && !told.set_aside.contains(&name);
-            let directory = view.index.directory(&pack).unwrap();
-            if !whole || domain.packs.contains_key(&pack.id) {
-                continue;
-            }
-            for (number, frame) in directory.frames.iter().enumerate() {
-                for (at, blob) in frame.blobs.iter().enumerate() {
-                    let place = (pack.id, number, at, blob.length);
-                    domain.places.entry(blob.id).or_default().push(place);
-                }
-            }
-            domain.packs.insert(pack.id, (pack.kind, directory));
-        }
+        let nodes = NodeReader::new(repository, known.id, &view.index).unwrap();
+        let mut domain = whole_packs(&view, (known.id, nodes), told, &sizes);
         for snapshot in snapshots.iter().filter(|snapshot| snapshot.name.domain == known.id) {
             let name = client(repository, &snapshot.name.identity, &snapshot.record.host);
             if depth.is_none() {
@@ -172,28 +153,61 @@ pub(crate) fn expected(repository: &Repository, told: &Told, depth: Option<usize
             } else {
                 split(&domain, &mut expected, (pack, *kind, directory), size)
             };
-            packs_of_domains.insert(object, split);
+            splits.insert(object, split);
         }
     }
     for object in &listed {
-        let mut add = |class: &'static str, bytes: u64| *expected.classes.get_mut(class).unwrap() += bytes;
-        if told.foreign.contains(&object.name) {
-            add("foreign", object.size);
-            continue;
-        }
-        match Name::parse(&object.name).unwrap().parsed() {
-            Parsed::Pack { id, .. } => match packs_of_domains.get(&object.name) {
-                Some(split) => split.iter().for_each(|(class, bytes)| add(class, *bytes)),
-                None if told.tombstoned.contains(&id) && !told.set_aside.contains(&object.name) => {
-                    add("tombstoned", object.size)
-                }
-                None => add("dead", object.size),
-            },
-            Parsed::Index { .. } => add("index", object.size),
-            _ => add("records", object.size),
-        }
+        let split = class(&object.name, object.size, (&splits, told));
+        split.iter().for_each(|(class, bytes)| *expected.classes.get_mut(class).unwrap() += bytes);
     }
     expected
+}
+
+/// The packs of a domain that are there as the index says.
+fn whole_packs<'a>(
+    view: &View,
+    (id, nodes): (DomainId, NodeReader<'a>),
+    told: &'a Told,
+    sizes: &HashMap<String, u64>,
+) -> Domain<'a> {
+    let (packs, places, reached) = Default::default();
+    let mut domain = Domain { id, packs, places, nodes, told, reached };
+    for pack in view.index.packs() {
+        let name = Name::pack(&id, pack.kind, &pack.id).to_string();
+        let whole = sizes.get(&name) == Some(&u64::from(pack.size)) && !told.set_aside.contains(&name);
+        let directory = view.index.directory(&pack).unwrap();
+        if !whole || domain.packs.contains_key(&pack.id) {
+            continue;
+        }
+        for (number, frame) in directory.frames.iter().enumerate() {
+            for (at, blob) in frame.blobs.iter().enumerate() {
+                let place = (pack.id, number, at, blob.length);
+                domain.places.entry(blob.id).or_default().push(place);
+            }
+        }
+        domain.packs.insert(pack.id, (pack.kind, directory));
+    }
+    domain
+}
+
+/// The classes of one object.
+fn class(name: &str, size: u64, (splits, told): (&HashMap<String, Split>, &Told)) -> Split {
+    let class = if told.foreign.contains(name) {
+        "foreign"
+    } else {
+        match Name::parse(name).unwrap().parsed() {
+            Parsed::Pack { id, .. } => {
+                if let Some(split) = splits.get(name) {
+                    return split.clone();
+                }
+                let dies = told.tombstoned.contains(&id) && !told.set_aside.contains(name);
+                if dies { "tombstoned" } else { "dead" }
+            }
+            Parsed::Index { .. } => "index",
+            _ => "records",
+        }
+    };
+    BTreeMap::from([(class, size)])
 }
 
 /// Everything that one snapshot reaches.
