@@ -14,8 +14,9 @@ use super::service;
 /// A server that ends with this value.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// What the service keeps.
+    pub(crate) folder: TempDir,
     _runtime: Runtime,
-    _folder: TempDir,
 }
 
 impl Server {
@@ -37,6 +38,6 @@ impl Server {
                 });
             }
         });
-        Self { address, _runtime: runtime, _folder: folder }
+        Self { address, folder, _runtime: runtime }
     }
 }
