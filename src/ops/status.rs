@@ -162,8 +162,9 @@ impl<'a> Found<'a> {
             newest = newest.max(run.stored);
             runs.entry(run.identity).or_default().push(run);
         }
+        // The order of the chain is signed; that of the stamps is lost when a bucket is copied.
         let newest_first =
-            |(name, stored): &(SnapshotName, Timestamp)| std::cmp::Reverse((*stored, name.sequence, name.id));
+            |(name, stored): &(SnapshotName, Timestamp)| std::cmp::Reverse((name.sequence, *stored, name.id));
         snapshots.values_mut().for_each(|chain| chain.sort_by_key(newest_first));
         runs.values_mut().for_each(|runs| runs.sort_by_key(|run| std::cmp::Reverse((run.stored, run.id))));
         let records = repository.records(domain)?;
