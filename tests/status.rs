@@ -193,6 +193,31 @@ fn who_is_late_who_failed_and_who_never_backed_up_are_told_apart() {
 }
 
 #[test]
+fn a_run_of_which_nothing_more_was_heard_is_told() {
+    let world = World::new();
+    let web = world.open(&world.add(Role::Backup, "web", false));
+    let unended = || {
+        let status = world.status();
+        let line = report::status::table(&status, &jiff::tz::TimeZone::UTC).lines(None).remove(1);
+        (of(&status, "web").unended().is_some(), line.contains("has not ended"))
+    };
+    assert_eq!(unended(), (false, false));
+    let begins = |failure| {
+        let (time, nonce) = (Timestamp::default(), [1; 16]);
+        let run = Run { time, host: "web".to_owned(), command: "backup".to_owned(), failure, nonce };
+        web.publish_run(&web.own_domain().unwrap(), &run).unwrap();
+    };
+    begins(None);
+    assert_eq!(unended(), (true, true));
+    begins(Some((75, "the network is down".to_owned())));
+    assert_eq!(unended(), (false, false));
+    back_up(&world, &web, "web", &["source"]).unwrap();
+    assert_eq!(unended(), (false, false));
+    begins(None);
+    assert_eq!(unended(), (true, true));
+}
+
+#[test]
 fn an_incomplete_backup_is_shown_and_is_not_the_last_complete_one() {
     let world = World::new();
     let web = world.open(&world.add(Role::Backup, "web", false));

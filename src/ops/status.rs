@@ -78,6 +78,17 @@ pub struct Client {
     pub overdue: bool,
 }
 
+impl Client {
+    /// When a run began of which neither a snapshot nor a failure was heard: it goes on, or the machine died.
+    #[must_use]
+    pub fn unended(&self) -> Option<Timestamp> {
+        let heard = self.heard?;
+        let snapshot = self.last.as_ref().is_some_and(|backup| backup.stored >= heard);
+        let failure = self.failed.as_ref().is_some_and(|failure| failure.stored >= heard);
+        (!snapshot && !failure).then_some(heard)
+    }
+}
+
 /// How everybody stands.
 #[derive(Debug)]
 pub struct Status {

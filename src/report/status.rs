@@ -55,7 +55,7 @@ pub fn headline(status: &Status) -> String {
     format!("overdue: {}", overdue.join(", "))
 }
 
-fn state(client: &Client) -> String {
+fn state(status: &Status, client: &Client) -> String {
     let mut words = Vec::new();
     if client.overdue {
         words.push("overdue".to_owned());
@@ -67,6 +67,9 @@ fn state(client: &Client) -> String {
             words.push(format!("the last one is incomplete: {entries} could not be read"));
         }
         Some(_) => {}
+    }
+    if let Some(begun) = client.unended() {
+        words.push(format!("a run began {} ago and has not ended", age(status.age(begun))));
     }
     if words.is_empty() { "ok".to_owned() } else { words.join("; ") }
 }
@@ -90,7 +93,7 @@ pub fn table(status: &Status, zone: &TimeZone) -> Table {
             complete.unwrap_or_else(|| "never".to_owned()),
             client.complete.as_ref().map(|backup| age(status.age(backup.stored))).unwrap_or_default(),
             failed.map(|failure| time::show(failure.stored, zone)).unwrap_or_default(),
-            state(client),
+            state(status, client),
             failed.map(|failure| text::shown(failure.message.as_bytes())).unwrap_or_default(),
         ]);
     }
@@ -131,6 +134,7 @@ pub fn message(status: &Status, client: &Client) -> Value {
             "last_backup": backup(last),
             "last_failed_run": failed,
             "last_run": heard.map(time::rfc3339),
+            "run_has_not_ended": client.unended().is_some(),
             "max_age_seconds": max_age.map(|max_age| max_age.as_secs()),
             "overdue": overdue,
         }),
