@@ -362,7 +362,7 @@ fn misfortunes(world: &mut World, host: &Repository, dice: &mut Dice) {
     }
     let unknown = Name::pack(&DomainId::new([9; 8]), PackKind::Data, &stray(9));
     let nobody = Name::run(&domain, &IdentityId::new([8; 16]), &ObjectId::new([1; 32]));
-    for name in ["notes.txt", "d/x/packs", unknown.as_str(), nobody.as_str()] {
+    for name in ["notes.txt", "keys/notes", "d/x/packs", unknown.as_str(), nobody.as_str()] {
         if dice.one_in(2) {
             let length = 1 + dice.below(5000) as usize;
             world.foreign(name, length);
@@ -395,9 +395,9 @@ fn the_account_agrees_with_one_made_by_brute_force() {
     assert!(met.values().all(|times| *times >= 8), "{met:?}");
 }
 
-fn noise(length: usize) -> Vec<u8> {
+fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
     bytes
 }
 
@@ -409,7 +409,7 @@ fn one(path: &str, bytes: Vec<u8>) -> Vec<(String, Vec<u8>)> {
 fn a_file_of_many_chunks_that_many_snapshots_share_is_walked_once() {
     let world = World::new();
     let lab = world.open(&world.add(Role::Backup, "lab", None, true));
-    let large = noise(80 << 20);
+    let large = noise(1, 80 << 20);
     for (host, path) in [("h1", "srv/disk"), ("h2", "srv/disk"), ("h2", "var/copy"), ("h1", "srv/disk")] {
         back_up(&lab, host, one(path, large.clone()));
     }
@@ -430,7 +430,7 @@ fn a_file_of_many_chunks_that_many_snapshots_share_is_walked_once() {
 fn what_a_replaced_snapshot_reaches_is_reached_still() {
     let world = World::new();
     let owner = world.owner();
-    let first = back_up(&owner, "desk", one("srv/a", noise(100_000)));
+    let first = back_up(&owner, "desk", one("srv/a", noise(1, 100_000)));
     let before = usage::run(&owner, By::Client).unwrap();
     back_up(&owner, "desk", one("srv/b", vec![7; 10]));
     let domain = owner.own_domain().unwrap();
@@ -464,7 +464,7 @@ fn what_nothing_explains_is_named_and_what_a_prune_does_is_explained() {
     let owner = world.owner();
     let mut old = Vec::new();
     for number in 0..4 {
-        back_up(&owner, "desk", one("srv/a", noise(100_000 + number)));
+        back_up(&owner, "desk", one("srv/a", noise(number, 100_000)));
         old.push(world.packs());
     }
     let domain = owner.own_domain().unwrap();

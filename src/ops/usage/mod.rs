@@ -16,7 +16,7 @@ pub use self::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    id::DomainId,
+    id::{DomainId, IdentityId},
     limits,
     progress::Phase,
     repository::{Repository, reader::NodeReader, snapshots::KnownSnapshot, view::View},
@@ -228,6 +228,13 @@ fn shares(rows: Rows, by_set: &BySet) -> Vec<Row> {
     rows
 }
 
+/// Whether a key slot has a name as this program gives it: an identity, and something random.
+fn is_slot(name: &str) -> bool {
+    let is_hex = |text: &str| text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.split_once('-')
+        .is_some_and(|(identity, rest)| IdentityId::from_hex(identity).is_some() && is_hex(rest))
+}
+
 /// The objects of LIST, sorted by what their names say.
 #[derive(Default)]
 struct Sorted {
@@ -256,6 +263,7 @@ impl Sorted {
                 return;
             }
             None => "its name is none that this program gives",
+            Some(Parsed::Slot(slot)) if !is_slot(&slot) => "its name is none that this program gives",
             Some(Parsed::Run { domain, .. }) if probes(&domain) => {
                 self.classes.records += size;
                 return;
