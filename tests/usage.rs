@@ -14,10 +14,9 @@ use lifeboat::{
     clock::{SystemClock, Timestamp},
     compress::Compression,
     crypto::RootSecret,
-    error::{ErrorKind, Result},
+    error::ErrorKind,
     format::{
         attestation::{Attestation, AttestedSection, digest},
-        entry::{Entry, EntryKind, Metadata},
         forgotten::Forgotten,
         node::compare_paths,
         pack::{PackKind, SectionHeader},
@@ -27,7 +26,7 @@ use lifeboat::{
     },
     id::{DomainId, IdentityId, ObjectId, PackId},
     ops::{
-        backup::{self, BackupOptions, Item, Source},
+        backup::{self, BackupOptions},
         key::{self, AddOptions, Added, By as Unlock},
         usage::{self, By, Usage},
     },
@@ -39,8 +38,12 @@ use object_store::{ObjectStoreExt, memory::InMemory};
 
 mod support {
     pub(crate) mod accounting;
+    pub(crate) mod source;
 }
-use support::accounting::{Expected, PARTS, Told, expected};
+use support::{
+    accounting::{Expected, PARTS, Told, expected},
+    source::Memory,
+};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
@@ -92,47 +95,6 @@ impl Files {
         if self.0.is_empty() {
             self.0.push(("srv/one".to_owned(), 1));
         }
-    }
-}
-
-fn entry(path: &str, size: usize) -> Entry {
-    Entry {
-        path: path.into(),
-        metadata: Metadata {
-            kind: EntryKind::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            user: "root".to_owned(),
-            group: "root".to_owned(),
-            mtime: NOW,
-            ctime: NOW,
-            btime: None,
-            inode: 1,
-            device_key: 1,
-            links: 1,
-            size: size as u64,
-            link_target: Vec::new(),
-            device_number: 0,
-            xattrs: Vec::new(),
-            flags: 0,
-        },
-        content: lifeboat::format::entry::Content::Inline(Vec::new()),
-        changed_while_read: false,
-        error: None,
-    }
-}
-
-struct Memory(Vec<(String, Vec<u8>)>);
-
-impl Source for Memory {
-    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
-        Ok(Box::new(self.0.iter().map(|(path, bytes)| {
-            let content = bytes.clone();
-            let open =
-                move || -> Result<Box<dyn std::io::Read>> { Ok(Box::new(std::io::Cursor::new(content))) };
-            Ok(Item::File(entry(path, bytes.len()), Box::new(open)))
-        })))
     }
 }
 
