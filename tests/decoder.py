@@ -247,11 +247,11 @@ class Repository:
             for name, digest, envelope in self.records(domain, "snapshots", SNAPSHOT, ("backup", "owner"), aside):
                 if digest not in ended:
                     record = cbor(envelope.open(private=lambda epoch: self.secrets.private("metadata", epoch)))
-                    need({2, *range(4, 17)} <= set(record), f"{name}: a field is missing")
+                    need({2, *range(4, 18)} <= set(record), f"{name}: a field is missing")
                     found.append((domain, digest, record))
             for name, _, envelope in self.records(domain, "index", INDEX, ("backup", "maintain", "owner"), aside):
                 self.load_index(domain, name, envelope, Reader(envelope.open(key)))
-        replaced = {record.get(3) for _, _, record in found}
+        replaced = {record[3] for _, _, record in found if 3 in record and record[3] == record.get(1)}
         return sorted((each for each in found if each[1] not in replaced), key=lambda each: each[2][4])
 
     def load_index(self, domain, name, envelope, fields):

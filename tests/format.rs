@@ -25,6 +25,7 @@ use lifeboat::{
         quarantine,
         registry::Registry,
         role::Role,
+        tombstones,
         wire::Reader,
     },
     id::BlobId,
@@ -98,6 +99,7 @@ fn the_page_states_every_limit_as_it_is() {
         ("REVOKED_RECORDS_MAX", limits::REVOKED_RECORDS_MAX),
         ("SECTIONS_MAX", attestation::SECTIONS_MAX),
         ("SNAPSHOTS_MAX", forgotten::SNAPSHOTS_MAX),
+        ("PACKS_MAX", tombstones::PACKS_MAX),
         ("OBJECTS_MAX", quarantine::OBJECTS_MAX),
         ("NAME_BYTES_MAX", quarantine::NAME_BYTES_MAX),
         ("REASON_BYTES_MAX", limits::REASON_BYTES_MAX),
@@ -320,7 +322,7 @@ fn a_tree_of_the_longest_paths_has_no_node_that_is_too_large_to_be_read() {
     let root = builder.finish(&mut nodes).unwrap();
     let largest = nodes.0.values().map(Vec::len).max().unwrap();
     assert!(largest <= limits::NODE_BYTES_MAX, "{largest}");
-    let mut cursor = ManifestCursor::new(&nodes, root.id);
+    let mut cursor = ManifestCursor::new(&nodes, root.0.id);
     for number in 0..400 {
         assert_eq!(cursor.next_entry().unwrap().unwrap().path, path(number));
     }

@@ -29,6 +29,7 @@ use lifeboat::{
         quarantine::Quarantine,
         registry::{Certificate, Revocation},
         role::Role,
+        tombstones::Tombstones,
     },
     id::{DomainId, IdentityId, ObjectId},
     ops::{
@@ -672,7 +673,7 @@ fn records_by_those_who_may_not_write_them_change_nothing_and_are_reported() {
         let forgotten = Forgotten { time: COUNTS, snapshots: vec![id], reason: String::new() }.encode();
         let objects = names(&store).iter().map(ToString::to_string).collect();
         let quarantine = Quarantine { time: COUNTS, objects, reason: String::new() }.encode();
-        let tombstones = pack.unwrap().as_bytes().to_vec();
+        let tombstones = Tombstones { time: COUNTS, packs: vec![pack.unwrap()] }.encode();
         for (kind, folder, plain) in [
             (RecordKind::Forgotten, store::Folder::Forgotten, forgotten),
             (RecordKind::Quarantine, store::Folder::Quarantine, quarantine),

@@ -13,6 +13,7 @@ use std::{
 
 use lifeboat::{
     error::ErrorKind,
+    filesystem::select::Selection,
     ops::{
         backup::{BackupOptions, Mode, Reuse, Unchanged},
         list,

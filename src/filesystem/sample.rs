@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn draw(entries: &[Entry], size: SampleSize, seed: u64) -> Vec<usize> {
-        let mut snapshot = Snapshot::decode(&[0xbf, 0xff]).unwrap();
+        let mut snapshot = Snapshot::empty();
         snapshot.sources = vec![b"/srv".to_vec(), b"/etc".to_vec()];
         let mut draw = Draw::new(&snapshot, seed);
         entries.iter().for_each(|entry| draw.count(entry));

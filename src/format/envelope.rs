@@ -107,6 +107,12 @@ fn place(repository: &RepositoryId, domain: &DomainId) -> Vec<u8> {
     [CONTEXT, repository.as_bytes(), domain.as_bytes()].concat()
 }
 
+/// Bytes of a symmetrically sealed record whose plaintext has that many.
+#[must_use]
+pub const fn symmetric_length(plain: usize) -> usize {
+    4 + 4 + AUTHOR_LEN + 8 + 4 + 32 + 32 + 4 + plain + super::pack::TAG_LEN + SIGNATURE_LEN
+}
+
 /// Seals and signs a record.
 ///
 /// # Errors
@@ -357,6 +363,7 @@ mod tests {
             Ok(envelope.open(&Opener::Symmetric(key))?.to_vec())
         };
         assert_eq!(parse(RecordKind::Run, &repository, &domain, &key).unwrap(), b"hello");
+        assert_eq!(bytes.len(), symmetric_length(b"hello".len()));
         assert!(parse(RecordKind::Snapshot, &repository, &domain, &key).is_err());
         assert!(parse(RecordKind::Run, &RepositoryId::new([9; 32]), &domain, &key).is_err());
         assert!(parse(RecordKind::Run, &repository, &DomainId::new([9; 8]), &key).is_err());

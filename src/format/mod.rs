@@ -17,6 +17,7 @@ pub mod role;
 pub mod secrets;
 pub mod slot;
 pub mod snapshot;
+pub mod tombstones;
 pub mod unknown;
 pub mod wire;
 
@@ -43,10 +44,10 @@ fn decode_record<'b, T: minicbor::Decode<'b, ()>>(bytes: &'b [u8], what: &str) -
 mod tests {
     use proptest::prelude::*;
 
-    use super::{attestation::*, forgotten::*, quarantine::*};
+    use super::{attestation::*, forgotten::*, quarantine::*, tombstones::*};
     use crate::{
         clock::Timestamp,
-        id::{ObjectId, SectionId},
+        id::{ObjectId, PackId, SectionId},
         limits,
     };
 
@@ -64,16 +65,19 @@ mod tests {
             let snapshots = ids.iter().map(|id| ObjectId::new(*id)).collect();
             let forgotten = Forgotten { time, snapshots, reason: reason.clone() };
             let quarantine = Quarantine { time, objects: names, reason };
-            let bytes = [attestation.encode(), forgotten.encode(), quarantine.encode()];
+            let tombstones = Tombstones { time, packs: ids.iter().map(|id| PackId::new(*id)).collect() };
+            let bytes = [attestation.encode(), forgotten.encode(), quarantine.encode(), tombstones.encode()];
             prop_assert_eq!(Attestation::decode(&bytes[0]).unwrap(), attestation);
             prop_assert_eq!(Forgotten::decode(&bytes[1]).unwrap(), forgotten);
             prop_assert_eq!(Quarantine::decode(&bytes[2]).unwrap(), quarantine);
+            prop_assert_eq!(Tombstones::decode(&bytes[3]).unwrap(), tombstones);
             for bytes in bytes {
                 let (short, long) = (&bytes[..bytes.len() - 1], [&bytes[..], &[0]].concat());
                 for bad in [short, &long] {
                     prop_assert!(Attestation::decode(bad).is_err());
                     prop_assert!(Forgotten::decode(bad).is_err());
                     prop_assert!(Quarantine::decode(bad).is_err());
+                    prop_assert!(Tombstones::decode(bad).is_err());
                 }
             }
         }
@@ -81,6 +85,7 @@ mod tests {
         #[test]
         fn decoders_of_records_survive_anything(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             drop((Attestation::decode(&bytes), Forgotten::decode(&bytes), Quarantine::decode(&bytes)));
+            drop(Tombstones::decode(&bytes));
         }
     }
 
@@ -99,6 +104,8 @@ mod tests {
         let wordy =
             Forgotten { time, snapshots: Vec::new(), reason: "x".repeat(limits::REASON_BYTES_MAX + 1) };
         assert!(Forgotten::decode(&wordy.encode()).is_err());
+        let dying = Tombstones { time, packs: vec![PackId::new([1; 32]); PACKS_MAX + 1] };
+        assert!(Tombstones::decode(&dying.encode()).is_err());
         let long = Quarantine { time, objects: vec!["x".repeat(NAME_BYTES_MAX + 1)], reason: String::new() };
         assert!(Quarantine::decode(&long.encode()).is_err());
         // A list that claims to be endless and has nothing in it.

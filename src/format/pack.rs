@@ -3,7 +3,10 @@
 //! with nothing but the index. The padding is random and before the directory, so that nobody sees where
 //! the last frame ends: in a pack of one frame that would be the length of a chunk.
 
-use super::wire::{Reader, Writer};
+use super::{
+    envelope,
+    wire::{Reader, Writer},
+};
 use crate::{
     compress::Codec,
     error::{Error, Result},
@@ -201,6 +204,28 @@ impl Directory {
                 out.number(u64::from(*length));
             }
         }
+    }
+
+    /// Bytes of a pack of these frames that are none of a frame's: the headers of the sections, the sealed
+    /// directory, the padding and the trailer. All of them follow from the directory.
+    #[must_use]
+    pub fn overhead(&self) -> usize {
+        let mut plain = Writer::new();
+        self.encode_into(&mut plain);
+        let headers = self.sections.len() * SECTION_HEADER_LEN;
+        let used = headers + envelope::symmetric_length(plain.len()) + TRAILER_LEN;
+        let with_frames = used + self.frames_length();
+        used + padded_length(with_frames) - with_frames
+    }
+
+    /// Bytes of the pack that holds this: a pack of another size is not the one that was written.
+    #[must_use]
+    pub fn pack_length(&self) -> usize {
+        self.overhead() + self.frames_length()
+    }
+
+    fn frames_length(&self) -> usize {
+        self.frames.iter().map(|frame| frame.length as usize).sum()
     }
 
     /// Checks bounds: every number meets its limit, every frame lies inside the pack.

@@ -6,6 +6,7 @@ use crate::{
     clock::Timestamp,
     error::{Error, Result},
     id::{BlobId, ObjectId},
+    limits,
 };
 
 /// At most this many unreadable entries are named in a snapshot.
@@ -51,6 +52,9 @@ pub struct Snapshot {
     pub sources: Vec<Vec<u8>>,
     /// The root node of the manifest.
     pub root: BlobId,
+    /// How many levels of branches lie above the leaves of the manifest: so whoever reads many trees can
+    /// read them level by level, and each node that they share once.
+    pub levels: u8,
     /// What was counted.
     pub statistics: Statistics,
     /// Entries that could not be read.
@@ -85,7 +89,7 @@ type Decoded<T> = std::result::Result<T, decode::Error>;
 impl Snapshot {
     /// The plaintext of the record. Keys: 1 previous, 2 registry, 3 replaces, 4 time, 5 host, 6 user,
     /// 7 tags, 8 sources, 9 root, 10 statistics, 11 unreadable, 12 the first of them, 13 program, 14 nonce,
-    /// 15 begun, 16 parameters. They ascend.
+    /// 15 begun, 16 parameters, 17 levels. They ascend.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -98,7 +102,7 @@ impl Snapshot {
     fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         let Self { previous, registry, replaces, time, host, user, tags, sources, root, statistics, .. } =
             self;
-        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, .. } = self;
+        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, levels, .. } = self;
         let Parameters { commit_window_seconds, minimum_grace_seconds, chunk_sizes } = parameters;
         let Statistics { entries, files, bytes, files_unchanged, bytes_new, bytes_stored } = statistics;
         e.begin_map()?;
@@ -133,6 +137,7 @@ impl Snapshot {
         for size in chunk_sizes {
             e.u32(*size)?;
         }
+        e.u8(17)?.u8(*levels)?;
         e.end()?;
         Ok(())
     }
@@ -180,6 +185,7 @@ impl Snapshot {
             tags: Vec::new(),
             sources: Vec::new(),
             root: BlobId::new([0; 32]),
+            levels: 0,
             statistics: Statistics::default(),
             unreadable: 0,
             unreadable_named: Vec::new(),
@@ -233,6 +239,12 @@ impl Snapshot {
                         minimum_grace_seconds: d.u64()?,
                         chunk_sizes: [d.u32()?, d.u32()?, d.u32()?],
                     };
+                }
+                17 => {
+                    snapshot.levels = d.u8()?;
+                    if snapshot.levels > limits::TREE_LEVELS_MAX {
+                        return Err(decode::Error::message("a manifest has too many levels"));
+                    }
                 }
                 _ => d.skip()?,
             }
@@ -362,6 +374,7 @@ mod tests {
             tags: vec!["tag".to_owned()],
             sources: vec![b"/srv".to_vec()],
             root: BlobId::new([6; 32]),
+            levels: 2,
             statistics: Statistics { entries: 1, files: 2, bytes: 3, ..Statistics::default() },
             unreadable: 1,
             unreadable_named: vec![(b"srv/x".to_vec(), "no".to_owned())],

@@ -8,4 +8,6 @@ pub mod key;
 pub mod list;
 pub mod restore;
 pub mod select;
+pub mod status;
+pub mod usage;
 pub mod verify;

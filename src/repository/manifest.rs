@@ -162,11 +162,11 @@ impl<'a> ManifestBuilder<'a> {
         self.push_child(level + 1, Child { first, id, entries, bytes }, sink)
     }
 
-    /// Closes the tree and gives its root.
+    /// Closes the tree and gives its root, and how many levels of branches lie above its leaves.
     ///
     /// # Errors
     /// What the sink says.
-    pub fn finish(mut self, sink: &mut dyn NodeSink) -> Result<Child> {
+    pub fn finish(mut self, sink: &mut dyn NodeSink) -> Result<(Child, u8)> {
         if !self.leaf.is_empty() || self.levels.is_empty() {
             self.flush_leaf(sink)?;
         }
@@ -175,7 +175,7 @@ impl<'a> ManifestBuilder<'a> {
             let at = usize::from(level);
             let top = at + 1 == self.levels.len();
             if top && self.levels[at].len() == 1 {
-                return Ok(self.levels[at].remove(0));
+                return Ok((self.levels[at].remove(0), level));
             }
             if !self.levels[at].is_empty() {
                 self.flush_branch(level, sink)?;
@@ -278,7 +278,7 @@ impl ContentBuilder {
         loop {
             let at = usize::from(level);
             if at + 1 == self.lists.len() && self.lists[at].len() == 1 {
-                return Ok(Content::List { node: self.lists[at][0].id, chunks: self.total });
+                return Ok(Content::List { node: self.lists[at][0].id, chunks: self.total, level });
             }
             if !self.lists[at].is_empty() {
                 self.flush_list(level, key, sink)?;
@@ -305,9 +305,9 @@ pub fn for_each_chunk(
 ) -> Result<()> {
     match content {
         Content::Inline(chunks) => chunks.iter().try_for_each(|chunk| each(*chunk)),
-        Content::List { node, chunks } => {
+        Content::List { node, chunks, level } => {
             let mut left = *chunks;
-            list_chunks(node, limits::TREE_LEVELS_MAX + 1, source, &mut |chunk| {
+            list_chunks(node, *level + 1, source, &mut |chunk| {
                 left = left
                     .checked_sub(1)
                     .ok_or_else(|| Error::damaged("a list of chunks", "it has too many"))?;
@@ -354,7 +354,7 @@ pub fn for_each_list_node(
     }
     match content {
         Content::Inline(_) => Ok(()),
-        Content::List { node, .. } => descend(node, limits::TREE_LEVELS_MAX + 1, source, each),
+        Content::List { node, level, .. } => descend(node, *level + 1, source, each),
     }
 }
 

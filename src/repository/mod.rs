@@ -35,6 +35,7 @@ use crate::{
 pub mod cache;
 pub mod commit;
 pub mod evidence;
+pub mod history;
 pub mod index;
 pub mod journal;
 pub mod manifest;
@@ -43,6 +44,7 @@ pub mod pack_writer;
 pub mod reader;
 pub mod records;
 pub mod registry;
+pub mod runs;
 pub mod section;
 pub mod snapshots;
 pub mod unlock;

@@ -17,6 +17,7 @@ use crate::{
         quarantine::Quarantine,
         registry::{Certificate, Registry, Use},
         role::Role,
+        tombstones::Tombstones,
     },
     id::{DomainId, IdentityId, ObjectId, SectionId},
     limits,
@@ -134,6 +135,17 @@ impl Repository {
         let plain = forgotten.encode();
         Forgotten::decode(&plain)?;
         self.publish_record(domain, Folder::Forgotten, &plain)
+    }
+
+    /// Writes that packs are to die. Whoever does so has seen that no snapshot needs them; only a later
+    /// prune deletes them, when this is older than the grace.
+    ///
+    /// # Errors
+    /// As [`Self::publish_forgotten`].
+    pub fn publish_tombstones(&self, domain: &DomainId, tombstones: &Tombstones) -> Result<Name> {
+        let plain = tombstones.encode();
+        Tombstones::decode(&plain)?;
+        self.publish_record(domain, Folder::Tombstones, &plain)
     }
 
     /// Writes that objects are set aside.

@@ -17,7 +17,7 @@ use crate::{
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId, ObjectId},
-    store::{Name, Parsed, Prefix},
+    store::{Listed, Name, Parsed, Prefix},
 };
 
 /// A snapshot's name, taken apart.
@@ -35,6 +35,14 @@ pub struct SnapshotName {
     pub id: ObjectId,
     /// When it was written, by the storage's own clock.
     pub stored: Timestamp,
+}
+
+impl SnapshotName {
+    fn of(listed: &Listed) -> Option<Self> {
+        let name = Name::parse(&listed.name)?;
+        let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() else { return None };
+        Some(Self { name, domain, identity, sequence, id, stored: listed.modified })
+    }
 }
 
 /// A snapshot that was read and checked.
@@ -92,14 +100,8 @@ impl Repository {
     ) -> Result<Vec<SnapshotName>> {
         let prefix = identity
             .map_or_else(|| Prefix::snapshots(domain), |identity| Prefix::snapshots_of(domain, identity));
-        let mut names = Vec::new();
-        for listed in self.store.list(&prefix)? {
-            let Some(name) = Name::parse(&listed.name) else { continue };
-            if let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() {
-                let stored = listed.modified;
-                names.push(SnapshotName { name, domain, identity, sequence, id, stored });
-            }
-        }
+        let listed = self.store.list(&prefix)?;
+        let mut names: Vec<_> = listed.iter().filter_map(SnapshotName::of).collect();
         names.sort_by_key(|name| (name.identity, name.sequence, name.id));
         Ok(names)
     }
@@ -376,7 +378,7 @@ pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timest
 }
 
 /// The ids of the snapshots among names of objects.
-fn ids_of_snapshots(names: &HashSet<String>) -> HashSet<ObjectId> {
+pub(crate) fn ids_of_snapshots(names: &HashSet<String>) -> HashSet<ObjectId> {
     let parsed = names.iter().filter_map(|name| Some(Name::parse(name)?.parsed()));
     parsed
         .filter_map(|parsed| match parsed {

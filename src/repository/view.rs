@@ -18,6 +18,7 @@ use crate::{
         envelope::{Envelope, Opener, RecordKind},
         pack::{IndexedPack, decode_index},
         role::Role,
+        tombstones::Tombstones,
     },
     id::{DomainId, ObjectId, PackId},
     limits,
@@ -33,6 +34,10 @@ pub struct View {
     pub begun: Duration,
     /// Packs that LIST shows and no index names, with their sizes.
     pub unindexed: Vec<(PackId, u64)>,
+    /// Packs that a valid tombstone names.
+    pub tombstoned: HashSet<PackId>,
+    /// Names of objects that are set aside.
+    pub quarantined: HashSet<String>,
     /// Index objects and records that do not count, and why.
     pub damaged: Vec<Error>,
 }
@@ -78,7 +83,8 @@ impl Repository {
         present.retain(|id, _| !indexed.contains(id));
         let attested = self.attested(domain, &index, &mut damaged)?;
         index.attest(attested);
-        Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged })
+        let unindexed = present.into_iter().collect();
+        Ok(View { index, begun, unindexed, tombstoned, quarantined, damaged })
     }
 
     /// A view whose index is known to be intact, so that what it does not list is not there.
@@ -124,10 +130,8 @@ impl Repository {
                     return Err(error.with_remedy("Look at it, then set it aside with `lifeboat repair`"));
                 }
             };
-            if plain.len() % PackId::LEN != 0 {
-                return Err(Error::damaged(&name, "it is not a list of packs"));
-            }
-            dying.extend(plain.chunks_exact(PackId::LEN).filter_map(PackId::from_slice));
+            let batch = Tombstones::decode(&plain).map_err(|e| e.context(&name))?;
+            dying.extend(batch.packs);
         }
         Ok(dying)
     }

@@ -7,6 +7,7 @@ use lifeboat::error::Error;
 
 use self::{args::Arguments, context::Context, terminal::Output};
 
+mod answer;
 mod args;
 mod commands;
 mod context;
@@ -15,12 +16,11 @@ mod display;
 mod environment;
 mod signals;
 mod terminal;
-mod usage;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return usage::answer(&error),
+        Err(error) => return answer::answer(&error),
     };
     raise_open_files();
     let output = Output::new(&arguments.common.show);

@@ -30,6 +30,7 @@ use crate::{
         Repository,
         cache::{NodeFileWriter, ParentRecord},
         commit::{Validation, validate},
+        history::Past,
         manifest::ManifestBuilder,
         random,
         snapshots::ChainHead,
@@ -172,6 +173,7 @@ pub struct Done {
 /// What one pass over the source gave.
 struct Pass {
     root: BlobId,
+    levels: u8,
     statistics: Statistics,
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
@@ -193,6 +195,7 @@ impl Pass {
 struct Captured<'a> {
     ingest: Ingest<'a>,
     root: BlobId,
+    levels: u8,
     statistics: Statistics,
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
@@ -203,11 +206,11 @@ struct Captured<'a> {
 impl Captured<'_> {
     /// Waits until the store has acknowledged every pack, and sees to it that index objects list them all.
     fn publish_index(self) -> Result<Pass> {
-        let Self { ingest, root, mut statistics, unreadable, unreadable_named, damage } = self;
+        let Self { ingest, root, levels, mut statistics, unreadable, unreadable_named, damage } = self;
         let probe = ingest.settle()?;
         (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
         let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
-        Ok(Pass { root, statistics, unreadable, unreadable_named, reached, probe, nodes, damage })
+        Ok(Pass { root, levels, statistics, unreadable, unreadable_named, reached, probe, nodes, damage })
     }
 }
 
@@ -226,14 +229,29 @@ pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOpt
     if options.mode == Mode::DryRun {
         return backup.dry_run(source);
     }
-    backup.attempt(source).inspect_err(|error| {
+    let ended = backup.attempt(source).inspect_err(|error| {
         let failure = Some((error.kind().exit_code(), error.to_string()));
         let told = backup
             .run_record(failure)
             .and_then(|run| repository.publish_failed_run(&domain, &run, FAILURE_PATIENCE));
         // The first error is the one to tell; a store that takes no record has been told of already.
         drop(told);
-    })
+    });
+    repository.cache.remember(past(repository, options, &ended));
+    ended
+}
+
+/// What this machine remembers of a backup that ended.
+fn past(repository: &Repository, options: &BackupOptions, ended: &Result<Done>) -> Past {
+    let (code, message, snapshot) = match ended {
+        Ok(Done { snapshot, record, .. }) => {
+            let code = if record.unreadable > 0 { ErrorKind::Incomplete.exit_code() } else { 0 };
+            (code, None, snapshot.map(|(id, _)| id.to_string()))
+        }
+        Err(error) => (error.kind().exit_code(), Some(error.to_string()), None),
+    };
+    let (time, host) = (repository.clock.now().seconds, options.host.clone());
+    Past { time, host, code, message, snapshot }
 }
 
 /// Tells in the repository that a backup could not even begin: its sources are not there, for example. Else
@@ -459,10 +477,10 @@ impl Backup<'_> {
         let damage = before.and_then(|before| before.damage);
         source.finish()?;
         let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named, .. } = manifest;
-        let root = builder.finish(&mut worker.nodes())?.id;
+        let (root, levels) = builder.finish(&mut worker.nodes())?;
         drop(worker);
         statistics.files_unchanged = reused;
-        Ok(Captured { ingest, root, statistics, unreadable, unreadable_named, damage })
+        Ok(Captured { ingest, root: root.id, levels, statistics, unreadable, unreadable_named, damage })
     }
 
     fn record(
@@ -484,6 +502,7 @@ impl Backup<'_> {
             tags,
             sources,
             root: pass.root,
+            levels: pass.levels,
             statistics: pass.statistics,
             unreadable: pass.unreadable,
             unreadable_named: pass.unreadable_named.clone(),

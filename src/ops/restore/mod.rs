@@ -129,6 +129,7 @@ pub fn run(
     let job = Job {
         repository,
         domain,
+        author: snapshot.name.identity,
         index: &view.index,
         key,
         snapshot: &snapshot.record,
@@ -308,7 +309,7 @@ impl Planner<'_, '_> {
             Content::Inline(chunks) if Window::is_small(entry.metadata.size) => {
                 self.window.add_task(Task::Whole(Box::new(entry)));
                 for chunk in chunks {
-                    self.window.add_chunk(chunk, self.job.index);
+                    self.window.add_chunk(chunk, (self.job.index, self.job.author));
                 }
                 if self.window.is_full() { self.flush() } else { Ok(()) }
             }
@@ -325,7 +326,7 @@ impl Planner<'_, '_> {
                 open = true;
             }
             offset += u64::from(chunk.length);
-            self.window.add_chunk(chunk, self.job.index);
+            self.window.add_chunk(chunk, (self.job.index, self.job.author));
             if self.window.is_full() {
                 open = false;
                 self.flush()?;

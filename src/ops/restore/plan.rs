@@ -15,7 +15,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::restore::NewFile,
     format::entry::{ChunkRef, Entry},
-    id::DomainId,
+    id::{DomainId, IdentityId},
     repository::{
         Repository,
         index::{Found, Index, KnownPack, Location},
@@ -132,12 +132,12 @@ impl Window {
     }
 
     /// Adds the next chunk of the last task.
-    pub(super) fn add_chunk(&mut self, chunk: ChunkRef, index: &Index) {
+    pub(super) fn add_chunk(&mut self, chunk: ChunkRef, (index, author): (&Index, IdentityId)) {
         let Some(length) = self.lengths.last_mut() else { return };
         let piece = Piece { task: self.tasks.len() - 1, offset: *length, chunk };
         *length += chunk.length as usize;
         self.bytes += u64::from(chunk.length);
-        match index.locations(&chunk.id).into_iter().find_map(|at| self.need(at, chunk, index)) {
+        match index.copies(&chunk.id, author).into_iter().find_map(|at| self.need(at, chunk, index)) {
             Some((frame, range)) => self.frames[frame].pieces.push((range, piece)),
             None => self.lost.push(piece),
         }

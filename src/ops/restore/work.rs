@@ -24,7 +24,7 @@ use crate::{
         entry::{ChunkRef, Entry, EntryKind},
         snapshot::Snapshot,
     },
-    id::DomainId,
+    id::{DomainId, IdentityId},
     repository::{Repository, index::Index, reader::blob_range},
 };
 
@@ -32,6 +32,8 @@ use crate::{
 pub(super) struct Job<'a> {
     pub(super) repository: &'a Repository,
     pub(super) domain: DomainId,
+    /// Whose snapshot it is: decides which copy of a chunk is read first.
+    pub(super) author: IdentityId,
     pub(super) index: &'a Index,
     pub(super) key: ChunkIdKey,
     pub(super) snapshot: &'a Snapshot,
@@ -170,9 +172,10 @@ impl<'a> Worker<'a> {
     }
 
     fn read(&mut self, chunk: ChunkRef) -> Result<Vec<u8>> {
-        let Job { repository, domain, index, key, .. } = self.job;
+        let Job { repository, domain, author, index, key, .. } = self.job;
         let mut last = not_listed(chunk);
-        for found in index.locations(&chunk.id).into_iter().filter_map(|at| index.found(at)) {
+        let copies = index.copies(&chunk.id, *author);
+        for found in copies.into_iter().filter_map(|at| index.found(at)) {
             let range =
                 u64::from(found.frame.offset)..u64::from(found.frame.offset) + u64::from(found.frame.length);
             let read = || repository.store.read_range(&repository.pack_name(domain, &found.pack), range);

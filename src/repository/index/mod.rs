@@ -14,7 +14,7 @@ use std::{
 use self::segment::Segment;
 pub use self::segments::Segments;
 use crate::{
-    format::pack::{Directory, Frame, PackKind, SectionHeader},
+    format::pack::{Blob, Directory, Frame, PackKind, SectionHeader},
     id::{BlobId, IdentityId, PackId, SectionId},
 };
 
@@ -80,6 +80,14 @@ pub struct Found {
     pub section: SectionHeader,
     /// Number of the blob in the frame.
     pub blob: u32,
+}
+
+impl KnownPack {
+    /// Which listing of the pack this is: the same pack may stand in several index objects.
+    #[must_use]
+    pub const fn listing(&self) -> (u32, u32) {
+        self.at
+    }
 }
 
 #[derive(Debug)]
@@ -158,16 +166,49 @@ impl Index {
     /// Every copy of a blob, the live ones first.
     #[must_use]
     pub fn locations(&self, id: &BlobId) -> Vec<Location> {
-        let mut found: Vec<(bool, Location)> = Vec::new();
-        for (segment, part) in (0_u32..).zip(&self.parts) {
-            for (frame, blob) in part.segment.find(id) {
-                let pack = part.segment.frame(frame).map(|row| row.pack);
-                let standing = pack.and_then(|pack| self.state(segment, pack)).map(|(standing, _)| standing);
-                found.push((standing != Some(Standing::Live), Location { segment, frame, blob }));
-            }
+        self.sorted(id, &|_| 0)
+    }
+
+    /// Every copy of a blob in the order in which a snapshot of `author` uses them: attested ones, its own,
+    /// those of others; then those that are to die, then those that are not there. Of equal ones the pack
+    /// with the lower id comes first, so that every machine chooses the same.
+    #[must_use]
+    pub fn copies(&self, id: &BlobId, author: IdentityId) -> Vec<Location> {
+        self.sorted(id, &|at| match self.section_of(at) {
+            Some(section) if self.attested.contains(&section.id()) => 0,
+            Some(section) if section.author == author => 1,
+            _ => 2,
+        })
+    }
+
+    fn section_of(&self, at: Location) -> Option<SectionHeader> {
+        let segment = &self.parts.get(at.segment as usize)?.segment;
+        segment.section(segment.frame(at.frame)?.section)
+    }
+
+    fn sorted(&self, id: &BlobId, rank: &dyn Fn(Location) -> u8) -> Vec<Location> {
+        let parts = (0_u32..).zip(&self.parts);
+        let mut found: Vec<Location> = parts
+            .flat_map(|(segment, part)| {
+                let found = part.segment.find(id);
+                found.map(move |(frame, blob)| Location { segment, frame, blob })
+            })
+            .collect();
+        if found.len() > 1 {
+            found.sort_by_cached_key(|at| {
+                let pack = self.pack_at(*at);
+                let standing = pack.map_or(Standing::Missing, |pack| pack.standing);
+                (standing as u8, rank(*at), pack.map(|pack| pack.id), *at)
+            });
         }
-        found.sort_by_key(|(dead, _)| *dead);
-        found.into_iter().map(|(_, location)| location).collect()
+        found
+    }
+
+    /// The pack of a location.
+    #[must_use]
+    pub fn pack_at(&self, at: Location) -> Option<KnownPack> {
+        let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
+        self.known(at.segment, pack)
     }
 
     /// All packs; one that two segments list comes twice.
@@ -198,6 +239,37 @@ impl Index {
                 .map(|number| segment.whole_frame(&segment.frame(number)?))
                 .collect::<Option<_>>()?,
         })
+    }
+
+    /// How many blobs are listed: each has a number below this.
+    #[must_use]
+    pub fn blobs(&self) -> usize {
+        self.blobs_before(self.parts.len())
+    }
+
+    fn blobs_before(&self, segment: usize) -> usize {
+        self.parts.iter().take(segment).map(|part| part.segment.counts().blobs as usize).sum()
+    }
+
+    /// The number of a blob.
+    #[must_use]
+    pub fn blob_number(&self, at: Location) -> usize {
+        self.blobs_before(at.segment as usize) + at.blob as usize
+    }
+
+    /// The number of the first blob of a pack; the others of its directory follow in their order.
+    #[must_use]
+    pub fn first_blob(&self, pack: &KnownPack) -> Option<usize> {
+        let (segment, number) = pack.at;
+        let part = &self.parts.get(segment as usize)?.segment;
+        let first = part.frame(part.pack(number)?.first_frame).map_or(0, |frame| frame.first_blob);
+        Some(self.blobs_before(segment as usize) + first as usize)
+    }
+
+    /// The id of a blob and its length.
+    #[must_use]
+    pub fn blob(&self, at: Location) -> Option<Blob> {
+        self.parts.get(at.segment as usize)?.segment.blob(at.blob)
     }
 
     /// What opening a blob takes.

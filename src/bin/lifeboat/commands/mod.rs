@@ -15,6 +15,8 @@ mod ls;
 mod restore;
 mod snapshots;
 mod sources;
+mod status;
+mod usage;
 mod verify;
 
 /// What to do.
@@ -36,6 +38,10 @@ pub(crate) enum Command {
     Check(check::Check),
     /// Prove that backups come back, and keep the evidence
     Drill(drill::Drill),
+    /// Say who backed up when, and who is overdue
+    Status(status::Status),
+    /// Account for every byte of the storage, by client or by folder
+    Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
     Key(key::Key),
     /// Print the completions of a shell
@@ -54,6 +60,8 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Verify(arguments) => verify::run(arguments, context),
         Command::Check(arguments) => check::run(arguments, context),
         Command::Drill(arguments) => drill::run(arguments, context),
+        Command::Status(arguments) => status::run(arguments, context),
+        Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
         Command::Completions(arguments) => generate::completions(arguments, context),
         Command::Man(arguments) => generate::man(arguments, context),
