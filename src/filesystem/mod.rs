@@ -7,6 +7,7 @@ pub mod existing;
 pub mod names;
 pub mod read;
 pub mod restore;
+pub mod sandbox;
 pub mod select;
 pub mod walk;
 
