@@ -20,6 +20,7 @@ use crate::{
     credentials::Credentials,
     display::Display,
     environment,
+    profile::Settings,
     signals::Signals,
     terminal::Output,
 };
@@ -36,6 +37,7 @@ const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Context<'a> {
     pub(crate) common: &'a Common,
     pub(crate) output: &'a Output,
+    pub(crate) settings: &'a Settings,
     pub(crate) progress: Arc<Progress>,
     pub(crate) zone: TimeZone,
     signals: Arc<Signals>,
@@ -43,10 +45,10 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(common: &'a Common, output: &'a Output) -> Result<Self> {
+    pub(crate) fn new(common: &'a Common, output: &'a Output, settings: &'a Settings) -> Result<Self> {
         let (signals, progress) = (Arc::new(Signals::install()?), Arc::new(Progress::default()));
         let display = Display::new(output, Arc::clone(&progress), Arc::clone(&signals));
-        Ok(Self { common, output, progress, zone: TimeZone::system(), signals, display })
+        Ok(Self { common, output, settings, progress, zone: TimeZone::system(), signals, display })
     }
 
     /// Does all of a command's work.
@@ -85,8 +87,9 @@ impl<'a> Context<'a> {
         if let Some(path) = environment::os("LIFEBOAT_REPOSITORY_FILE") {
             return first_line(Path::new(&path));
         }
-        Err(Error::new(ErrorKind::Usage, "no repository was named")
-            .with_remedy("Use -r FOLDER or -r s3://BUCKET/PREFIX, or set LIFEBOAT_REPOSITORY"))
+        Err(Error::new(ErrorKind::Usage, "no repository was named").with_remedy(
+            "Use -r FOLDER or -r s3://BUCKET/PREFIX, set LIFEBOAT_REPOSITORY, or write a profile",
+        ))
     }
 
     pub(crate) fn location(&self) -> Result<Location> {
@@ -212,7 +215,7 @@ fn first_line(path: &Path) -> Result<String> {
 }
 
 /// `-o key=value`; secrets are not taken here.
-fn key_and_value(text: &str) -> Result<(String, String)> {
+pub(crate) fn key_and_value(text: &str) -> Result<(String, String)> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Error::new(ErrorKind::Usage, "an option of -o has no `=`").with_remedy("Write -o key=value")
     })?;
@@ -220,11 +223,8 @@ fn key_and_value(text: &str) -> Result<(String, String)> {
     if ["secret", "token", "password", "encryption_key"].iter().any(|word| name.contains(word))
         && !name.ends_with("_file")
     {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            format!("-o {name} would show a secret in the list of processes"),
-        )
-        .with_remedy("Use --s3-credentials FILE or the AWS_ variables"));
+        return Err(Error::new(ErrorKind::Usage, format!("the option {name} would show a secret to others"))
+            .with_remedy("Use --s3-credentials FILE or the AWS_ variables"));
     }
     Ok((key.trim().to_owned(), value.to_owned()))
 }

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lifeboat::error::Error;
+use lifeboat::error::{Error, Result};
 
-use self::{args::Arguments, context::Context, terminal::Output};
+use self::{args::Arguments, context::Context, profile::Settings, terminal::Output};
 
 mod args;
 mod commands;
@@ -13,17 +13,19 @@ mod context;
 mod credentials;
 mod display;
 mod environment;
+mod profile;
 mod signals;
 mod terminal;
 mod usage;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let mut arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage::answer(&error),
     };
     let output = Output::new(&arguments.common.show);
-    let result = Context::new(&arguments.common, &output).and_then(|context| {
+    let result = settle(&mut arguments).and_then(|settings| {
+        let context = Context::new(&arguments.common, &output, &settings)?;
         let result = context.watched(|| commands::run(&arguments.command, &context));
         match result {
             // Whatever failed because of it: the user asked to stop.
@@ -39,6 +41,17 @@ fn main() -> ExitCode {
             ExitCode::from(error.kind().exit_code())
         }
     }
+}
+
+/// Fills in what the profile says.
+fn settle(arguments: &mut Arguments) -> Result<Settings> {
+    if !arguments.command.uses_a_profile() {
+        return Ok(Settings::default());
+    }
+    let mut settings = profile::load(&arguments.common)?;
+    settings.settle_common(&mut arguments.common);
+    arguments.command.settle(&mut settings);
+    Ok(settings)
 }
 
 fn interrupted(error: Error) -> Error {
