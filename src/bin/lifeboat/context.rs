@@ -20,6 +20,7 @@ use crate::{
     credentials::Credentials,
     display::Display,
     environment,
+    notify::Notifier,
     profile::Settings,
     signals::Signals,
     terminal::Output,
@@ -40,6 +41,7 @@ pub(crate) struct Context<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) progress: Arc<Progress>,
     pub(crate) zone: TimeZone,
+    pub(crate) notifier: Arc<Notifier>,
     signals: Arc<Signals>,
     display: Display<'a>,
 }
@@ -47,8 +49,10 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(crate) fn new(common: &'a Common, output: &'a Output, settings: &'a Settings) -> Result<Self> {
         let (signals, progress) = (Arc::new(Signals::install()?), Arc::new(Progress::default()));
-        let display = Display::new(output, Arc::clone(&progress), Arc::clone(&signals));
-        Ok(Self { common, output, settings, progress, zone: TimeZone::system(), signals, display })
+        let notifier = Arc::new(Notifier::from_environment());
+        let display =
+            Display::new(output, Arc::clone(&progress), Arc::clone(&signals), Arc::clone(&notifier));
+        Ok(Self { common, output, settings, progress, zone: TimeZone::system(), notifier, signals, display })
     }
 
     /// Does all of a command's work.
@@ -118,6 +122,7 @@ impl<'a> Context<'a> {
             clock: Arc::new(SystemClock),
             progress: Arc::clone(&self.progress),
         };
+        self.notifier.expect_silence_of(options.retry_for);
         let store = Store::open(location, options)?;
         store.warnings().iter().for_each(|warning| self.output.warn(warning));
         Ok(store)

@@ -13,6 +13,7 @@ mod context;
 mod credentials;
 mod display;
 mod environment;
+mod notify;
 mod profile;
 mod signals;
 mod terminal;
@@ -27,11 +28,14 @@ fn main() -> ExitCode {
     let result = settle(&mut arguments).and_then(|settings| {
         let context = Context::new(&arguments.common, &output, &settings)?;
         let result = context.watched(|| commands::run(&arguments.command, &context));
-        match result {
+        let result = match result {
             // Whatever failed because of it: the user asked to stop.
             Err(error) if context.progress.stopping() => Err(interrupted(error)),
             other => other,
-        }
+        };
+        let line = result.as_ref().map_or_else(|error| output.line_of(error), |()| "done".to_owned());
+        context.notifier.end(result.is_ok(), &line);
+        result
     });
     let result = result.and(output.finish());
     match result {

@@ -223,6 +223,7 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
         sources.tell(context.output)?;
     }
     let mut options = options(arguments, context)?;
+    announce(sources.as_ref(), &location, context);
     let repository = open(arguments, context, &location)?;
     filter.never = never(&repository, context);
     let mut source: Box<dyn Source> = match sources {
@@ -239,6 +240,17 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     let done = backup::run(&repository, &mut *source, &options)?;
     context.end_display();
     report(&done, arguments, context)
+}
+
+/// The first line in the journal.
+fn announce(sources: Option<&Sources>, location: &lifeboat::store::Location, context: &Context<'_>) {
+    let what = match sources {
+        Some(sources) => text::count(sources.paths.len() as u64, "source", "sources"),
+        None => "a stream".to_owned(),
+    };
+    let profile = context.settings.profile_name().map(|name| format!(" (profile {name})"));
+    let profile = profile.unwrap_or_default();
+    context.output.journal(&format!("backing up {what} to {location}{profile}"));
 }
 
 fn open(
@@ -388,7 +400,8 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
         size::show(statistics.bytes_new),
         size::show(statistics.bytes_stored),
     ));
-    if let Some(id) = &short {
+    // Nobody restores from a journal.
+    if let Some(id) = short.as_ref().filter(|_| !output.is_journal()) {
         // As it was called, so that the last line can be used as it is.
         let repository = match (context.settings.profile_name(), &context.common.place.repository) {
             (Some(name), _) => format!(" --profile {}", text::quoted(name)),

@@ -23,6 +23,7 @@ use super::{snapshots::short, verify, workers};
 use crate::{
     args::{FilterArguments, SelectionArguments},
     context::Context,
+    terminal::Level,
 };
 
 const AFTER: &str = "\
@@ -115,7 +116,8 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
                 let message = json::message("note", json!({ "message": note }));
                 output.message(&json::with_path(message, &json::absolute(path)));
             }
-            false => output.aside(&format!("note: {}: {}", text::path(path), text::shown(note.as_bytes()))),
+            false => output
+                .aside(Level::Info, &format!("note: {}: {}", text::path(path), text::shown(note.as_bytes()))),
         }
     }
     for (path, error) in failed {
