@@ -79,7 +79,18 @@ def end_to_end():
     return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end]
+def systemd():
+    """A real systemd, the units and docs/systemd.md, with the store on this machine."""
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    needed = {"/lib/systemd/systemd", "systemd-analyze", "systemd-creds", "dbus-daemon", "nsenter", "setpriv"}
+    if not all(map(shutil.which, needed)):
+        run(["apt-get", "update"])
+        run(["apt-get", "install", "--yes", "--no-install-recommends", "systemd", "dbus", "util-linux"])
+    run([ROOT / ".ci/systemd", BINARY])
+
+
+PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, systemd]
 
 
 def allowed_skips():

@@ -145,7 +145,7 @@ impl<'a> Context<'a> {
         }
         settings.options = options.iter().map(|text| key_and_value(text)).collect::<Result<_>>()?;
         if let Some(path) = cacert {
-            settings.certificate_authority = Some(read_text(path)?.into_bytes());
+            settings.certificate_authority = Some(read_text(&environment::file(path)?)?.into_bytes());
         }
         Ok(settings)
     }

@@ -1,5 +1,6 @@
-//! What systemd is told: that the work has begun, how far it is, that it still moves, that it ends. The
-//! watchdog hears of a step only when the counters have moved, so a backup that hangs is found out.
+//! What systemd is told: that the work has begun, how far it is, that it still moves, that it ends. Only when
+//! the counters have moved the start is given more time and the watchdog hears of a step, so a backup that
+//! hangs is found out.
 
 use std::{
     os::{
@@ -62,7 +63,8 @@ impl Notifier {
         let Some(watchdog) = told.watchdog.filter(|watchdog| *watchdog < retry_for * 2) else { return };
         let longer = watchdog + retry_for * 2;
         told.watchdog = Some(longer);
-        self.send(&[format!("WATCHDOG_USEC={}", longer.as_micros())]);
+        let micros = longer.as_micros();
+        self.send(&[format!("WATCHDOG_USEC={micros}"), format!("EXTEND_TIMEOUT_USEC={micros}")]);
     }
 
     /// A look at the work, with the line that describes it.
@@ -119,11 +121,15 @@ impl Told {
             self.status = Some((now, seen.phase));
             due.push(status(&line()));
         }
-        if let Some(watchdog) = self.watchdog.filter(|_| self.ready) {
+        if let Some(watchdog) = self.watchdog {
             let recent = self.alive.as_ref().is_some_and(|(at, _)| now - *at < watchdog / 8);
             if !recent && self.alive.as_ref().is_none_or(|(_, last)| last != seen) {
                 self.alive = Some((now, seen.clone()));
-                due.push("WATCHDOG=1".to_owned());
+                due.push(if self.ready {
+                    "WATCHDOG=1".to_owned()
+                } else {
+                    format!("EXTEND_TIMEOUT_USEC={}", watchdog.as_micros())
+                });
             }
         }
         due
@@ -153,11 +159,14 @@ mod tests {
     #[test]
     fn the_watchdog_hears_only_of_steps() {
         let mut told = Told { watchdog: Some(Duration::from_secs(80)), ..Told::default() };
-        let mut seen = Seen { phase: Phase::Storing, ..Seen::default() };
+        let mut seen = Seen::default();
+        assert_eq!(due(&mut told, &seen, 0), ["EXTEND_TIMEOUT_USEC=80000000"]);
+        assert_eq!(due(&mut told, &seen, 70), [""; 0]);
+        seen.phase = Phase::Storing;
         let mut hears =
             |seen: &Seen, seconds| due(&mut told, seen, seconds).contains(&"WATCHDOG=1".to_owned());
-        assert!(hears(&seen, 0));
-        for seconds in [1, 20, 79, 200, 4000] {
+        assert!(hears(&seen, 71));
+        for seconds in [72, 90, 200, 4000] {
             assert!(!hears(&seen, seconds), "nothing has moved after {seconds} s");
         }
         seen.bytes += 1;

@@ -403,8 +403,11 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
     // Nobody restores from a journal.
     if let Some(id) = short.as_ref().filter(|_| !output.is_journal()) {
         // As it was called, so that the last line can be used as it is.
+        let file = context.common.choice.config.as_ref();
+        let file = file.map(|file| format!(" --config {}", text::quoted(&file.display().to_string())));
+        let file = file.unwrap_or_default();
         let repository = match (context.settings.profile_name(), &context.common.place.repository) {
-            (Some(name), _) => format!(" --profile {}", text::quoted(name)),
+            (Some(name), _) => format!("{file} --profile {}", text::quoted(name)),
             (None, Some(address)) => format!(" -r {}", text::quoted(address)),
             (None, None) => String::new(),
         };
