@@ -83,7 +83,10 @@ fn a_failure_is_never_ready_and_its_reason_is_the_status() {
     assert_eq!(backup.stderr(Stdio::null()).status().unwrap().code(), Some(12));
     let heard = heard(&socket);
     assert!(!heard.iter().any(|line| line == "READY=1"), "{heard:?}");
-    assert!(heard.iter().any(|line| line.starts_with("STATUS=") && line.contains("passphrase is wrong")), "{heard:?}");
+    assert!(
+        heard.iter().any(|line| line.starts_with("STATUS=") && line.contains("passphrase is wrong")),
+        "{heard:?}"
+    );
     // Calls that may be tried for so long need a patient watchdog.
     assert!(heard.iter().any(|line| line == "WATCHDOG_USEC=21600000000"), "{heard:?}");
 }
