@@ -185,7 +185,9 @@ fn an_unreadable_file_is_told_and_the_snapshot_kept() {
     let said = world.fails(&["backup", "src", unreadable], 3);
     assert!(said.contains(unreadable), "{said}");
     let output = world.command(&["backup", "src", unreadable, "--json"]).output().unwrap();
-    let messages = objects(&texts(&output).0);
+    let mut messages = objects(&texts(&output).0);
+    // A busy machine may be slow enough for one.
+    messages.retain(|message| message["message_type"] != "status");
     let kinds: Vec<&str> = messages.iter().map(|message| message["message_type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["error", "summary", "exit_error"]);
     assert_eq!(messages[0]["path"], unreadable);
