@@ -90,7 +90,18 @@ def decoder():
     run([python, ROOT / ".ci/decoder", BINARY])
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder]
+def systemd():
+    """A real systemd, the units and docs/systemd.md, with the store on this machine."""
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    needed = {"/lib/systemd/systemd", "systemd-analyze", "systemd-creds", "dbus-daemon", "nsenter", "setpriv"}
+    if not all(map(shutil.which, needed)):
+        run(["apt-get", "update"])
+        run(["apt-get", "install", "--yes", "--no-install-recommends", "systemd", "dbus", "util-linux"])
+    run([ROOT / ".ci/systemd", BINARY])
+
+
+PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder, systemd]
 
 
 def allowed_skips():

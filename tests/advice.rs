@@ -72,14 +72,14 @@ fn a_lost_or_damaged_config_is_damage_and_the_words_rebuild_it() {
             truncate(&config)
         }
         for arguments in [&["snapshots"][..], &["backup", "src"], &["backup", "--init", "src"], &["init"]] {
-            world.says(arguments, 5, &["key recover --config", "Do not run `init`"]);
+            world.says(arguments, 5, &["key recover --rebuild-config", "Do not run `init`"]);
         }
         if config.exists() {
             fs::remove_file(&config).unwrap();
         }
         fs::write(world.path("new"), "new").unwrap();
         let words = ["--recovery-words-file", "words", "--new-password-file", "new"];
-        world.does(&[&["key", "recover", "--config"][..], &words].concat());
+        world.does(&[&["key", "recover", "--rebuild-config"][..], &words].concat());
         assert_eq!(fs::read(&config).unwrap(), good);
         assert_eq!(world.snapshots(), 1);
     }

@@ -196,7 +196,7 @@ fn where_a_repository_has_lost_its_config_none_is_created_and_the_words_bring_it
             damaged.into_iter().for_each(|bytes| store.create(&Name::config(), bytes).unwrap());
             let before = names(&store);
             for error in [open(&store, "first").unwrap_err(), init(&store, "second").unwrap_err()] {
-                says(&error, ErrorKind::Damaged, "key recover --config");
+                says(&error, ErrorKind::Damaged, "key recover --rebuild-config");
             }
             assert_eq!(names(&store), before);
         }

@@ -792,7 +792,7 @@ fn config_and_key_slots_come_back_from_the_words() {
         assert_eq!(delete(&store, |name| matches!(name, Parsed::Config | Parsed::Slot(_))), 2);
         let error = recover(&store, &root.words(), Lost::Refuse).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
-        assert!(error.remedy().unwrap().contains("--config"));
+        assert!(error.remedy().unwrap().contains("--rebuild-config"));
         let done = recover(&store, &root.words(), Lost::Rebuild).unwrap();
         assert_eq!((done.config, done.registry), (Part::Rebuilt, Part::Kept));
         assert!(done.lost.is_empty());

@@ -104,6 +104,16 @@ impl Filter {
             && self.patterns.matched(path, metadata.kind == EntryKind::Directory).is_ignore()
     }
 
+    /// Whether a pattern keeps the walk of `source` away from the folder or file at `path` below it.
+    #[must_use]
+    pub fn leaves_out(&self, source: &Path, path: &Path) -> bool {
+        let between = path.ancestors().take_while(|folder| *folder != source);
+        between.filter_map(|folder| folder.strip_prefix("/").ok()).any(|folder| {
+            !self.patterns.is_empty()
+                && self.patterns.matched(folder, folder != path || path.is_dir()).is_ignore()
+        })
+    }
+
     fn is_never(&self, path: &[u8], captured: &Captured) -> bool {
         let (major, minor) = captured.device;
         let without_slash = |never: &PathBuf| {

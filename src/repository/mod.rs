@@ -177,7 +177,7 @@ impl Repository {
                 "the key that was given belongs to another repository than the config names",
             )
             .with_remedy(
-                "Check the address; if it is right, the config was replaced: `key recover --config`",
+                "Check the address; if it is right, the config was replaced: `key recover --rebuild-config`",
             ));
         }
         let newest = registry::newest(&store, &config, &secrets)?;
@@ -379,7 +379,7 @@ fn check_standing(registry: &Registry, secrets: &Secrets, config: &Config) -> Re
             "config",
             "its commit window or grace is not the one that the owner signed",
         )
-        .with_remedy("Delete `config` and rebuild it with `key recover --config`"));
+        .with_remedy("Delete `config` and rebuild it with `key recover --rebuild-config`"));
     }
     Ok(())
 }

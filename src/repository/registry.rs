@@ -166,7 +166,7 @@ fn newest_of(all: &[(u64, ObjectId)], store: &Store, config: &Config, secrets: &
     let (number, first) = *all.first().ok_or_else(|| {
         Error::new(ErrorKind::Damaged, format!("the registry of {} is missing", store.location_text()))
             .with_remedy(
-                "Its objects were deleted: rebuild it with `key recover --config` and the recovery words",
+                "Its objects were deleted: rebuild it with `key recover --rebuild-config` and the recovery words",
             )
     })?;
     let mut registry = read(store, config, secrets, (number, first))?;

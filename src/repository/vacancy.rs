@@ -51,7 +51,8 @@ fn remains(store: &Store) -> Result<Remains> {
     Ok(if keys(store)?.is_empty() { Remains::None } else { Remains::OfInit })
 }
 
-const RECOVER: &str = "The 24 recovery words rebuild it: `lifeboat key recover --config`. Do not run `init`";
+const RECOVER: &str =
+    "The 24 recovery words rebuild it: `lifeboat key recover --rebuild-config`. Do not run `init`";
 
 /// The error for a place without `config`.
 fn without_config(store: &Store) -> Error {
@@ -74,7 +75,7 @@ fn without_config(store: &Store) -> Error {
         )
         .with_remedy(
             "An `init` was cut short there: when none runs any more, delete `keys` and `registry` there and \
-             run `init` again. If it was complete once, `lifeboat key recover --config` rebuilds `config`",
+             run `init` again. If it was complete once, `lifeboat key recover --rebuild-config` rebuilds `config`",
         ),
     }
 }

@@ -278,7 +278,10 @@ impl Store {
             }
             let error = match self.0.run(call(Arc::clone(&self.0.objects))) {
                 None => return Err(Failure::Stopped(interruption(progress))),
-                Some(Ok(value)) => return Ok(value),
+                Some(Ok(value)) => {
+                    progress.answered();
+                    return Ok(value);
+                }
                 Some(Err(error)) => error,
             };
             let waited = clock.elapsed().saturating_sub(begun);

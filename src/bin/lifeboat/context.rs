@@ -22,6 +22,8 @@ use crate::{
     credentials::Credentials,
     display::Display,
     environment,
+    notify::Notifier,
+    profile::Settings,
     signals::Signals,
     terminal::Output,
 };
@@ -38,17 +40,21 @@ const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Context<'a> {
     pub(crate) common: &'a Common,
     pub(crate) output: &'a Output,
+    pub(crate) settings: &'a Settings,
     pub(crate) progress: Arc<Progress>,
     pub(crate) zone: TimeZone,
+    pub(crate) notifier: Arc<Notifier>,
     signals: Arc<Signals>,
     display: Display<'a>,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(common: &'a Common, output: &'a Output) -> Result<Self> {
+    pub(crate) fn new(common: &'a Common, output: &'a Output, settings: &'a Settings) -> Result<Self> {
         let (signals, progress) = (Arc::new(Signals::install()?), Arc::new(Progress::default()));
-        let display = Display::new(output, Arc::clone(&progress), Arc::clone(&signals));
-        Ok(Self { common, output, progress, zone: TimeZone::system(), signals, display })
+        let notifier = Arc::new(Notifier::from_environment());
+        let display =
+            Display::new(output, Arc::clone(&progress), Arc::clone(&signals), Arc::clone(&notifier));
+        Ok(Self { common, output, settings, progress, zone: TimeZone::system(), notifier, signals, display })
     }
 
     /// Does all of a command's work.
@@ -87,8 +93,9 @@ impl<'a> Context<'a> {
         if let Some(path) = environment::os("LIFEBOAT_REPOSITORY_FILE") {
             return first_line(Path::new(&path));
         }
-        Err(Error::new(ErrorKind::Usage, "no repository was named")
-            .with_remedy("Use -r FOLDER or -r s3://BUCKET/PREFIX, or set LIFEBOAT_REPOSITORY"))
+        Err(Error::new(ErrorKind::Usage, "no repository was named").with_remedy(
+            "Use -r FOLDER or -r s3://BUCKET/PREFIX, set LIFEBOAT_REPOSITORY, or write a profile",
+        ))
     }
 
     pub(crate) fn location(&self) -> Result<Location> {
@@ -122,6 +129,7 @@ impl<'a> Context<'a> {
             clock: Arc::new(SystemClock),
             progress: Arc::clone(&self.progress),
         };
+        self.notifier.expect_silence_of(options.retry_for);
         let store = Store::open(location, options)?;
         store.warnings().iter().for_each(|warning| self.output.warn(warning));
         Ok(store)
@@ -144,7 +152,7 @@ impl<'a> Context<'a> {
         }
         settings.options = options.iter().map(|text| key_and_value(text)).collect::<Result<_>>()?;
         if let Some(path) = cacert {
-            settings.certificate_authority = Some(read_text(path)?.into_bytes());
+            settings.certificate_authority = Some(read_text(&environment::file(path)?)?.into_bytes());
         }
         Ok(settings)
     }
@@ -268,7 +276,7 @@ fn first_line(path: &Path) -> Result<String> {
 }
 
 /// `-o key=value`; secrets are not taken here.
-fn key_and_value(text: &str) -> Result<(String, String)> {
+pub(crate) fn key_and_value(text: &str) -> Result<(String, String)> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Error::new(ErrorKind::Usage, "an option of -o has no `=`").with_remedy("Write -o key=value")
     })?;
@@ -276,11 +284,8 @@ fn key_and_value(text: &str) -> Result<(String, String)> {
     if ["secret", "token", "password", "encryption_key"].iter().any(|word| name.contains(word))
         && !name.ends_with("_file")
     {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            format!("-o {name} would show a secret in the list of processes"),
-        )
-        .with_remedy("Use --s3-credentials FILE or the AWS_ variables"));
+        return Err(Error::new(ErrorKind::Usage, format!("the option {name} would show a secret to others"))
+            .with_remedy("Use --s3-credentials FILE or the AWS_ variables"));
     }
     Ok((key.trim().to_owned(), value.to_owned()))
 }

@@ -42,6 +42,12 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
     base.map(|base| base.join("lifeboat"))
 }
 
+/// The folder for configuration of this user.
+pub(crate) fn config_folder() -> Option<PathBuf> {
+    let base = os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    base.or_else(|| Some(PathBuf::from(os("HOME")?).join(".config")))
+}
+
 /// A file as the user names it; `cred:NAME` is one of systemd's credentials.
 pub(crate) fn file(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.to_str().and_then(|text| text.strip_prefix("cred:")) else {

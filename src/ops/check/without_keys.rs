@@ -47,7 +47,7 @@ pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
         ));
     }
     if registries == 0 {
-        checked.problem("registry", "it is gone: `lifeboat key recover --config` rebuilds it");
+        checked.problem("registry", "it is gone: `lifeboat key recover --rebuild-config` rebuilds it");
     }
     for (slot, name) in slots {
         look_at_slot(store, (&slot, &name), &mut checked)?;

@@ -88,7 +88,7 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
         (_, Lost::Refuse) => {
             let error = damaged.into_iter().next();
             return Err(error.unwrap_or_else(|| Error::damaged("the registry", "it is gone")).with_remedy(
-                "`key recover --config` rebuilds it as far as the other objects tell; first look for an \
+                "`key recover --rebuild-config` rebuilds it as far as the other objects tell; first look for an \
                  older version of it in the storage",
             ));
         }
@@ -153,10 +153,10 @@ fn read_config(store: &Store, root: &RootSecret, lost: Lost) -> Result<Option<Co
         _ => {}
     }
     let remedy = "Check the address and the words. If both are right, `config` was replaced or damaged: \
-                  delete that object and run `key recover --config`";
+                  delete that object and run `key recover --rebuild-config`";
     let config = Repository::read_config(store).map_err(|e| {
         if lost == Lost::Refuse {
-            e.with_remedy("If it was lost, `key recover --config` rebuilds it")
+            e.with_remedy("If it was lost, `key recover --rebuild-config` rebuilds it")
         } else {
             e.with_remedy(remedy)
         }

@@ -155,7 +155,7 @@ struct Words {
 struct Recover {
     /// Rebuild a lost config and registry too
     #[arg(long)]
-    config: bool,
+    rebuild_config: bool,
     #[command(flatten)]
     new: New,
 }
@@ -415,7 +415,7 @@ fn recover(arguments: &Recover, context: &Context<'_>) -> Result<()> {
     let store = context.store(&context.location()?)?;
     let words = context.credentials().words()?;
     let (unlock, file) = arguments.new.unlock(context)?;
-    let lost = if arguments.config { Lost::Rebuild } else { Lost::Refuse };
+    let lost = if arguments.rebuild_config { Lost::Rebuild } else { Lost::Refuse };
     let options = RecoverOptions { words: &words, unlock, lost };
     let recovered = key::recover(&store, &options, &SystemClock);
     let recovered = keep(recovered, |recovered| recovered.access_key.as_ref(), file)?;

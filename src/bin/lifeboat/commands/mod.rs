@@ -3,10 +3,11 @@
 use clap::Subcommand;
 use lifeboat::error::Result;
 
-use crate::context::Context;
+use crate::{context::Context, profile::Settings};
 
 mod backup;
 mod check;
+mod config;
 mod drill;
 mod generate;
 mod init;
@@ -44,10 +45,28 @@ pub(crate) enum Command {
     Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
     Key(key::Key),
+    /// What the profile, the environment and the flags say together
+    Config(Box<config::Config>),
     /// Print the completions of a shell
     Completions(generate::Completions),
     /// Print a manual page, or write all of them
     Man(generate::Man),
+}
+
+impl Command {
+    /// Whether it works on a repository at all.
+    pub(crate) const fn uses_a_profile(&self) -> bool {
+        !matches!(self, Self::Completions(_) | Self::Man(_))
+    }
+
+    /// Fills in what only this command takes from a profile.
+    pub(crate) fn settle(&mut self, settings: &mut Settings) {
+        match self {
+            Self::Backup(arguments) => arguments.settle(settings),
+            Self::Config(arguments) => arguments.backup.settle(settings),
+            _ => {}
+        }
+    }
 }
 
 pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
@@ -63,6 +82,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Status(arguments) => status::run(arguments, context),
         Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
+        Command::Config(arguments) => config::run(arguments, context),
         Command::Completions(arguments) => generate::completions(arguments, context),
         Command::Man(arguments) => generate::man(arguments, context),
     }

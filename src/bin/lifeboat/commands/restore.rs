@@ -23,6 +23,7 @@ use super::{snapshots::short, verify, workers};
 use crate::{
     args::{FilterArguments, SelectionArguments},
     context::Context,
+    terminal::Level,
 };
 
 const AFTER: &str = "\
@@ -152,7 +153,7 @@ fn tell_notes(context: &Context<'_>, notes: &[(Vec<u8>, String)]) {
         }
         return;
     }
-    note_lines(notes).iter().for_each(|line| output.aside(line));
+    note_lines(notes).iter().for_each(|line| output.aside(Level::Info, line));
 }
 
 /// What is true of thousands of entries is told of the first few, so that it hides nothing else.

@@ -10,7 +10,10 @@ use std::{
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    filesystem::walk::resolve_source,
+    filesystem::{
+        sandbox::{Hidden, Mask, Mounts},
+        walk::{Filter, FilterOptions, resolve_source},
+    },
     report::text,
 };
 
@@ -20,20 +23,20 @@ use crate::{environment, terminal::Output};
 const LIST_BYTES_MAX: u64 = 256 << 20;
 
 /// What is to be backed up.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct SourceArguments {
     /// What to back up
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Read patterns such as /srv/*/data from a file (- for standard input), one a line; # begins a comment
     #[arg(long, value_name = "FILE")]
-    files_from: Vec<PathBuf>,
+    pub(crate) files_from: Vec<PathBuf>,
     /// Read paths from a file, one a line, taken literally
     #[arg(long, value_name = "FILE")]
-    files_from_verbatim: Vec<PathBuf>,
+    pub(crate) files_from_verbatim: Vec<PathBuf>,
     /// Read paths from a file, each ended by a NUL byte, as of find -print0
     #[arg(long, value_name = "FILE")]
-    files_from_raw: Vec<PathBuf>,
+    pub(crate) files_from_raw: Vec<PathBuf>,
 }
 
 /// Absolute paths.
@@ -83,6 +86,33 @@ impl Sources {
     }
 }
 
+/// Refuses what the sandbox of a service hides: it would be saved as empty, and look complete.
+///
+/// # Errors
+/// `Failed` when something is hidden; `Usage` if a pattern is wrong.
+pub(crate) fn refuse_hidden(sources: &[PathBuf], filter: &FilterOptions) -> Result<()> {
+    let filter = Filter::new(filter.clone())?;
+    let hidden = Mounts::of_this_process().hidden(sources, &|source, path| filter.leaves_out(source, path));
+    if hidden.is_empty() {
+        return Ok(());
+    }
+    let named = |hidden: &Hidden| {
+        let by = match hidden.mask {
+            Mask::Inaccessible => "ProtectHome= or InaccessiblePaths=",
+            Mask::Empty => "ProtectHome=tmpfs, TemporaryFileSystem= or DynamicUser=",
+            Mask::Private => "PrivateTmp=",
+        };
+        format!("{} ({by})", text::shown(hidden.path.as_os_str().as_bytes()))
+    };
+    let places: Vec<String> = hidden.iter().map(named).collect();
+    let what = format!(
+        "the sandbox of this service hides {}, so what is there would be missing from the backup",
+        places.join(" and ")
+    );
+    Err(Error::new(ErrorKind::Failed, what)
+        .with_remedy("Change the unit with `systemctl edit`, or leave these places out of the backup"))
+}
+
 /// Collects the sources of all arguments.
 ///
 /// # Errors
@@ -109,7 +139,7 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
     }
     if named.is_empty() {
         return Err(Error::new(ErrorKind::Usage, "there is nothing to back up")
-            .with_remedy("Name files or folders, or use --files-from, --stdin or --stdin-from-command"));
+            .with_remedy("Name files or folders, use --files-from, --stdin or --stdin-from-command, or a profile with sources"));
     }
     let (mut paths, mut missing, mut links) = (Vec::new(), Vec::new(), Vec::new());
     for path in named {

@@ -11,7 +11,7 @@ use lifeboat::{
 };
 use serde_json::json;
 
-use crate::context::Context;
+use crate::{context::Context, terminal::Level};
 
 const AFTER: &str = "\
 Needs a key that reads manifests: audit, maintain, restore or owner. Nothing is written. A client is the label of a key,
@@ -58,7 +58,9 @@ pub(crate) fn run(arguments: &Usage, context: &Context<'_>) -> Result<()> {
         show(&account, context);
     }
     // Nothing but the table may follow a table that a program reads.
-    let aside = |line: &str| if to_output { context.output.aside(line) } else { context.output.say(line) };
+    let aside = |line: &str| {
+        if to_output { context.output.aside(Level::Info, line) } else { context.output.say(line) }
+    };
     tell(&account.findings, arguments.reconcile, (context, &aside));
     context.output.message(&report::summary(&account));
     end(&account.findings, arguments)
