@@ -12,7 +12,7 @@ use crate::{
     progress::Phase,
     repository::{
         Repository,
-        manifest::{NodeSource, for_each_chunk, for_each_entry},
+        manifest::{Gap, NodeSource, for_each_chunk, for_each_entry},
         reader::NodeReader,
         snapshots::KnownSnapshot,
     },
@@ -100,6 +100,8 @@ pub struct Verified {
     pub differing: u64,
     /// The first of them, with each difference.
     pub differences: Vec<(Vec<u8>, Difference)>,
+    /// Parts of the manifest that are lost, with the entries in them.
+    pub lost: u64,
     /// Entries that the backup could not read, so that there is nothing to compare.
     pub not_backed_up: u64,
 }
@@ -108,7 +110,7 @@ pub struct Verified {
 /// that were backed up, where they were.
 ///
 /// # Errors
-/// The target is not there; `Forbidden` for a role that cannot check contents; a damaged manifest.
+/// The target is not there; `Forbidden` for a role that cannot check contents.
 pub fn run(
     repository: &Repository,
     snapshot: &KnownSnapshot,
@@ -129,6 +131,19 @@ pub fn run(
     let mut buffer = vec![0; limits::CHUNK_BYTES_MAX];
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What is lost in the repository cannot be compared; the rest is.
+            Err(Gap { first, error }) => {
+                progress.trouble();
+                verified.lost += 1;
+                if verified.differences.len() < NAMED_MAX {
+                    let why = format!("it and the entries after it are lost in the repository: {error}");
+                    verified.differences.push((first, Difference::Unreadable(why)));
+                }
+                return Ok(());
+            }
+        };
         progress.at(&entry.path);
         let selected = options.selection.selects(&entry.path, entry.metadata.kind == EntryKind::Directory);
         if !selected || snapshot.record.leads_only(&entry.path) {

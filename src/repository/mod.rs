@@ -30,6 +30,7 @@ use crate::{
 
 pub mod cache;
 pub mod commit;
+mod content;
 pub mod index;
 pub mod manifest;
 pub mod memory;

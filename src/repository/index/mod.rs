@@ -4,16 +4,16 @@
 
 use std::{
     collections::HashSet,
-    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
 use self::segment::Segment;
 pub use self::segments::Segments;
 use crate::{
+    error::{Error, ErrorKind, Result},
     format::pack::{Directory, Frame, PackKind, SectionHeader},
     id::{BlobId, IdentityId, PackId, SectionId},
 };
@@ -67,6 +67,13 @@ impl Location {
     pub const fn frame(self) -> (u32, u32) {
         (self.segment, self.frame)
     }
+
+    /// The number of the blob in its frame, given another blob of the frame with its number.
+    #[must_use]
+    pub fn number_beside(self, other: Self, number: u32) -> Option<u32> {
+        let same = self.frame() == other.frame();
+        u32::try_from(i64::from(number) + i64::from(self.blob) - i64::from(other.blob)).ok().filter(|_| same)
+    }
 }
 
 /// Everything that opening a blob takes.
@@ -93,6 +100,8 @@ struct Part {
 pub struct Index {
     parts: Vec<Part>,
     attested: HashSet<SectionId>,
+    /// All of it was found to be intact.
+    vouched: AtomicBool,
 }
 
 impl Index {
@@ -106,7 +115,7 @@ impl Index {
             let states = (0..segment.counts().packs).map(|number| AtomicU8::new(state(number))).collect();
             Part { segment, states }
         };
-        Self { parts: segments.into_iter().map(part).collect(), attested: HashSet::new() }
+        Self { parts: segments.into_iter().map(part).collect(), ..Self::default() }
     }
 
     /// Sections that a verifier vouches for: any identity may borrow from them.
@@ -119,13 +128,34 @@ impl Index {
         let states =
             (0..segment.counts().packs).map(|_| AtomicU8::new(Standing::Live as u8 | USED)).collect();
         self.parts.push(Part { segment, states });
+        self.vouched = AtomicBool::new(false);
     }
 
-    /// Whether everything that the segments say is intact. Ask before a restore takes "not listed" for an
-    /// answer.
+    /// Whether everything that the segments say is intact. The first time it reads all of them.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        self.parts.iter().all(|part| part.segment.check())
+        if !self.vouched.load(Ordering::Relaxed) {
+            self.vouched.store(self.parts.iter().all(|part| part.segment.check()), Ordering::Relaxed);
+        }
+        self.vouched.load(Ordering::Relaxed)
+    }
+
+    /// Whether something was asked that turned out to be damaged.
+    #[must_use]
+    pub fn met_damage(&self) -> bool {
+        self.parts.iter().any(|part| part.segment.is_damaged())
+    }
+
+    /// To be asked before whoever reads takes "not listed" for an answer.
+    ///
+    /// # Errors
+    /// The local cache is damaged: what is not listed may be there.
+    pub fn vouch(&self) -> Result<()> {
+        if self.is_intact() {
+            return Ok(());
+        }
+        let remedy = "Run it again: what is damaged is not used twice";
+        Err(Error::new(ErrorKind::Failed, "the local cache is damaged").with_remedy(remedy))
     }
 
     fn state(&self, segment: u32, pack: u32) -> Option<(Standing, bool)> {
@@ -147,16 +177,44 @@ impl Index {
     /// Every copy of a blob, the live ones first.
     #[must_use]
     pub fn locations(&self, id: &BlobId) -> Vec<Location> {
-        let mut found: Vec<(bool, Location)> = Vec::new();
-        for (segment, part) in (0_u32..).zip(&self.parts) {
-            for (frame, blob) in part.segment.find(id) {
-                let pack = part.segment.frame(frame).map(|row| row.pack);
-                let standing = pack.and_then(|pack| self.state(segment, pack)).map(|(standing, _)| standing);
-                found.push((standing != Some(Standing::Live), Location { segment, frame, blob }));
-            }
+        let mut found = self.places(id);
+        if found.len() > 1 {
+            found.sort_by_cached_key(|at| self.standing(*at) != Some(Standing::Live));
         }
-        found.sort_by_key(|(dead, _)| *dead);
-        found.into_iter().map(|(_, location)| location).collect()
+        found
+    }
+
+    /// Every copy of a blob in the order in which it is read for a snapshot of `reader`: those that may serve
+    /// it first (its own and attested sections), those whose pack is not there last.
+    #[must_use]
+    pub fn locations_for(&self, id: &BlobId, reader: IdentityId) -> Vec<Location> {
+        let mut found = self.places(id);
+        if found.len() > 1 {
+            found.sort_by_cached_key(|at| {
+                let standing = self.standing(*at).unwrap_or(Standing::Missing);
+                let serves = self.serves(*at, reader) == Some(true);
+                (standing == Standing::Missing, !serves, standing == Standing::Tombstoned)
+            });
+        }
+        found
+    }
+
+    fn places(&self, id: &BlobId) -> Vec<Location> {
+        let numbered = (0_u32..).zip(&self.parts);
+        let places = numbered.flat_map(|(segment, part)| {
+            part.segment.find(id).map(move |(frame, blob)| Location { segment, frame, blob })
+        });
+        places.collect()
+    }
+
+    /// Whether the frame may serve an identity: in a section that it wrote, or that a verifier vouches for.
+    fn serves(&self, at: Location, reader: IdentityId) -> Option<bool> {
+        let segment = &self.parts.get(at.segment as usize)?.segment;
+        let section = segment.frame(at.frame)?.section;
+        if segment.section_author(section)? == reader {
+            return Some(true);
+        }
+        Some(!self.attested.is_empty() && self.attested.contains(&segment.section(section)?.id()))
     }
 
     /// All packs; one that two segments list comes twice.
@@ -202,40 +260,31 @@ impl Index {
         self.state(at.segment, pack).map(|(standing, _)| standing)
     }
 
-    /// Where a blob lies in the plaintext of its frame.
+    /// The pack of a location.
     #[must_use]
-    pub fn blob_range(&self, at: Location) -> Option<Range<usize>> {
-        let segment = &self.parts.get(at.segment as usize)?.segment;
-        let first = segment.frame(at.frame)?.first_blob;
-        let mut start = 0;
-        for blob in first..at.blob {
-            start += segment.blob(blob)?.length as usize;
-        }
-        Some(start..start + segment.blob(at.blob)?.length as usize)
+    pub fn pack(&self, at: Location) -> Option<KnownPack> {
+        let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
+        self.known(at.segment, pack)
     }
 
     /// Whether a snapshot of `author` may count on a copy of the blob: present, not tombstoned, in a
     /// section that `author` wrote or that a verifier vouches for. Notes that the pack is used.
     #[must_use]
     pub fn borrow(&self, id: &BlobId, author: IdentityId, kind: PackKind) -> bool {
-        let usable = |segment: u32, part: &Part, frame: u32| -> Option<bool> {
-            let frame = part.segment.frame(frame)?;
-            let (standing, _) = self.state(segment, frame.pack)?;
-            if standing != Standing::Live || part.segment.pack(frame.pack)?.kind != kind {
+        let usable = |segment: u32, part: &Part, (frame, blob): (u32, u32)| -> Option<bool> {
+            let row = part.segment.frame(frame)?;
+            let (standing, _) = self.state(segment, row.pack)?;
+            if standing != Standing::Live || part.segment.pack(row.pack)?.kind != kind {
                 return Some(false);
             }
-            if part.segment.section_author(frame.section)? != author {
-                let attested = !self.attested.is_empty()
-                    && self.attested.contains(&part.segment.section(frame.section)?.id());
-                if !attested {
-                    return Some(false);
-                }
+            if !self.serves(Location { segment, frame, blob }, author)? {
+                return Some(false);
             }
-            part.states.get(frame.pack as usize)?.fetch_or(USED, Ordering::Relaxed);
+            part.states.get(row.pack as usize)?.fetch_or(USED, Ordering::Relaxed);
             Some(true)
         };
         (0_u32..).zip(&self.parts).any(|(segment, part)| {
-            part.segment.find(id).any(|(frame, _)| usable(segment, part, frame) == Some(true))
+            part.segment.find(id).any(|place| usable(segment, part, place) == Some(true))
         })
     }
 

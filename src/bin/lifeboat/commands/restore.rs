@@ -108,7 +108,7 @@ fn compare(
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, failures, notes } = done;
+    let Restored { files, bytes, failed, failures, kinds, notes } = done;
     for (path, note) in notes {
         match output.is_json() {
             true => {
@@ -138,7 +138,7 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
             "notes": notes.len(),
         }),
     ));
-    match exit::worst(failed.iter().map(|(_, error)| error.kind())) {
+    match exit::worst(kinds.iter().copied()) {
         None => Ok(()),
         Some(kind) => {
             let count = text::count(*failures, "entry was", "entries were");
