@@ -352,3 +352,41 @@ fn place(parts: &mut [Part], piece: Piece, bytes: &[u8]) {
 fn widen(range: &Range<usize>, by: u64) -> Range<u64> {
     range.start as u64 + by..range.end as u64 + by
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::format::entry::{Content, Metadata};
+
+    #[test]
+    fn a_full_disk_ends_the_restore_at_once_and_other_trouble_only_the_file() {
+        let metadata = Metadata {
+            kind: EntryKind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            user: String::new(),
+            group: String::new(),
+            mtime: Default::default(),
+            ctime: Default::default(),
+            btime: None,
+            inode: 0,
+            device_key: 0,
+            links: 1,
+            size: 1 << 40,
+            link_target: Vec::new(),
+            device_number: 0,
+            xattrs: Vec::new(),
+            flags: 0,
+        };
+        let content = Content::Inline(Vec::new());
+        let entry =
+            Entry { path: b"large".to_vec(), metadata, content, changed_while_read: false, error: None };
+        let large = Large::new(entry);
+        let error = |errno: Errno| Error::new(ErrorKind::Failed, "write").with_source(errno);
+        assert!(give_up(&large, error(Errno::NOSPC)).is_err() && !large.is_given_up());
+        assert!(give_up(&large, error(Errno::FBIG)).is_ok() && large.is_given_up());
+    }
+}
