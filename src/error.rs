@@ -115,6 +115,12 @@ impl Error {
         self.kind
     }
 
+    /// Whether something is lost: damaged, or not there. Other trouble may pass or would be everywhere.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self.kind, ErrorKind::Damaged | ErrorKind::NotFound)
+    }
+
     /// Whether the system said what holds for every other file too: the disk is full or read-only, no more
     /// files can be open, or memory is short.
     #[must_use]

@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, fs::File, io::Read, ops::Range, path::Path};
 
+use super::restore::{Group, link_group};
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
@@ -13,7 +14,7 @@ use crate::{
     progress::{Phase, Progress},
     repository::{
         Repository,
-        manifest::{NodeSource, for_each_chunk, for_each_entry},
+        manifest::{Gap, NodeSource, for_each_chunk, for_each_entry},
         reader::NodeReader,
         snapshots::KnownSnapshot,
     },
@@ -116,6 +117,8 @@ pub struct Verified {
     pub differing: u64,
     /// The first of them, with each difference.
     pub differences: Vec<(Vec<u8>, Difference)>,
+    /// Parts of the manifest that are lost, with the entries in them.
+    pub lost: u64,
     /// Entries that the backup could not read, so that there is nothing to compare.
     pub not_backed_up: u64,
 }
@@ -148,7 +151,7 @@ impl Witness for Nobody {
 /// that were backed up, where they were.
 ///
 /// # Errors
-/// The target is not there; `Forbidden` for a role that cannot check contents; a damaged manifest.
+/// The target is not there; `Forbidden` for a role that cannot check contents.
 pub fn run(
     repository: &Repository,
     snapshot: &KnownSnapshot,
@@ -194,6 +197,20 @@ pub fn run_before(
     let mut folders: Vec<OpenFolder> = Vec::new();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What is lost in the repository cannot be compared; the rest is.
+            Err(Gap { first, error }) => {
+                progress.trouble();
+                let verified = &mut comparison.verified;
+                verified.lost += 1;
+                if verified.differences.len() < NAMED_MAX {
+                    let why = format!("it and the entries after it are lost in the repository: {error}");
+                    verified.differences.push((first, Difference::Unreadable(why)));
+                }
+                return Ok(());
+            }
+        };
         progress.at(&entry.path);
         while folders.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
             folders.pop();
@@ -241,7 +258,7 @@ struct Comparison<'a> {
     buffer: Vec<u8>,
     witness: &'a mut dyn Witness,
     /// The first name of each group of hard links that has more to come, with the file that it is now.
-    links: HashMap<(u64, u64), FirstName>,
+    links: HashMap<Group, FirstName>,
     verified: Verified,
 }
 
@@ -305,13 +322,9 @@ impl Comparison<'_> {
 
     /// Whether it is a further name of a file that was met, and is not that file any more.
     fn not_linked(&mut self, entry: &Entry, now: &Metadata) -> Option<Difference> {
-        let then = &entry.metadata;
-        if then.links < 2 || then.kind == EntryKind::Directory {
-            return None;
-        }
-        let (group, is) = ((then.device_key, then.inode), (now.device_key, now.inode));
+        let (group, is) = (link_group(entry)?, (now.device_key, now.inode));
         let Some(first) = self.links.get_mut(&group) else {
-            let first = FirstName { path: entry.path.clone(), now: is, left: then.links - 1 };
+            let first = FirstName { path: entry.path.clone(), now: is, left: entry.metadata.links - 1 };
             self.links.insert(group, first);
             return None;
         };

@@ -34,6 +34,7 @@ use crate::{
 
 pub mod cache;
 pub mod commit;
+mod content;
 pub mod evidence;
 pub mod history;
 pub mod index;

@@ -1,6 +1,8 @@
 //! What anybody can check who can read the storage: whether each object is what its name stands for.
 
-use super::{Checked, Subset};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Checked, Subset, on_all};
 use crate::{
     error::{ErrorKind, Result},
     format::{pack::Trailer, slot::Slot},
@@ -16,7 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// There is no repository; storage trouble. Damage is in the result.
-pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
+pub fn run(store: &Store, subset: Subset, workers: usize) -> Result<Checked> {
     let progress = store.progress();
     progress.enter(Phase::Checking);
     let mut checked = Checked::default();
@@ -55,32 +57,44 @@ pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
     checked.packs = packs.len() as u64;
     let chosen = subset.choose(packs, &random()?);
     progress.expect(0, chosen.iter().chain(&others).map(|(_, size)| size).sum());
-    for (name, size) in chosen.into_iter().chain(others) {
+    let objects = chosen.into_iter().chain(others).collect();
+    let checked = Mutex::new(checked);
+    on_all(objects, workers, &|(name, size)| {
         progress.check()?;
-        let most = usize::try_from(size).unwrap_or(usize::MAX).min(limits::PACK_BYTES_MAX);
-        match store.read(&name, most) {
-            Ok(bytes) => {
-                let hash = PackId::new(*blake3::hash(&bytes).as_bytes()).to_string();
-                let is_pack = matches!(name.parsed(), Parsed::Pack { .. });
-                if !name.as_str().ends_with(&hash) {
-                    checked.problem(name.as_str(), "its bytes are not those that its name stands for");
-                    progress.trouble();
-                } else if is_pack && Trailer::decode(&bytes).is_err() {
-                    checked.problem(name.as_str(), "it does not end as a pack does");
-                    progress.trouble();
-                }
-                checked.packs_read += u64::from(is_pack);
-                checked.bytes_read += bytes.len() as u64;
-                progress.add(0, bytes.len() as u64);
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                checked.problem(name.as_str(), error.to_string());
-                progress.trouble();
-            }
-            Err(error) => return Err(error),
+        let (bytes, wrong) = look(store, &name, size)?;
+        let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(what) = wrong {
+            checked.problem(name.as_str(), what);
+            progress.trouble();
         }
-    }
-    Ok(checked)
+        if let Some(bytes) = bytes {
+            checked.packs_read += u64::from(matches!(name.parsed(), Parsed::Pack { .. }));
+            checked.bytes_read += bytes;
+            progress.add(0, bytes);
+        }
+        Ok(())
+    })?;
+    Ok(checked.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// How many bytes were read of an object, if it could be, and what is wrong with it.
+fn look(store: &Store, name: &Name, size: u64) -> Result<(Option<u64>, Option<String>)> {
+    let most = usize::try_from(size).unwrap_or(usize::MAX).min(limits::PACK_BYTES_MAX);
+    let bytes = match store.read(name, most) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_damage() => return Ok((None, Some(error.to_string()))),
+        Err(error) => return Err(error),
+    };
+    let hash = PackId::new(*blake3::hash(&bytes).as_bytes()).to_string();
+    let is_pack = matches!(name.parsed(), Parsed::Pack { .. });
+    let wrong = if !name.as_str().ends_with(&hash) {
+        Some("its bytes are not those that its name stands for")
+    } else if is_pack && Trailer::decode(&bytes).is_err() {
+        Some("it does not end as a pack does")
+    } else {
+        None
+    };
+    Ok((Some(bytes.len() as u64), wrong.map(str::to_owned)))
 }
 
 /// Whether a key slot is in the form of one, and in its place.

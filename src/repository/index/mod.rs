@@ -4,16 +4,16 @@
 
 use std::{
     collections::HashSet,
-    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
 use self::segment::Segment;
 pub use self::segments::Segments;
 use crate::{
+    error::{Error, ErrorKind, Result},
     format::pack::{Blob, Directory, Frame, PackKind, SectionHeader},
     id::{BlobId, IdentityId, PackId, SectionId},
 };
@@ -67,6 +67,13 @@ impl Location {
     pub const fn frame(self) -> (u32, u32) {
         (self.segment, self.frame)
     }
+
+    /// The number of the blob in its frame, given another blob of the frame with its number.
+    #[must_use]
+    pub fn number_beside(self, other: Self, number: u32) -> Option<u32> {
+        let same = self.frame() == other.frame();
+        u32::try_from(i64::from(number) + i64::from(self.blob) - i64::from(other.blob)).ok().filter(|_| same)
+    }
 }
 
 /// Everything that opening a blob takes.
@@ -101,6 +108,8 @@ struct Part {
 pub struct Index {
     parts: Vec<Part>,
     attested: HashSet<SectionId>,
+    /// All of it was found to be intact.
+    vouched: AtomicBool,
 }
 
 impl Index {
@@ -114,7 +123,7 @@ impl Index {
             let states = (0..segment.counts().packs).map(|number| AtomicU8::new(state(number))).collect();
             Part { segment, states }
         };
-        Self { parts: segments.into_iter().map(part).collect(), attested: HashSet::new() }
+        Self { parts: segments.into_iter().map(part).collect(), ..Self::default() }
     }
 
     /// Sections that a verifier vouches for: any identity may borrow from them.
@@ -127,6 +136,7 @@ impl Index {
         let states =
             (0..segment.counts().packs).map(|_| AtomicU8::new(Standing::Live as u8 | USED)).collect();
         self.parts.push(Part { segment, states });
+        self.vouched = AtomicBool::new(false);
     }
 
     /// The pack of a location turned out to be damaged: nothing counts on it in this view any more.
@@ -140,11 +150,31 @@ impl Index {
         }
     }
 
-    /// Whether everything that the segments say is intact. Ask before a restore takes "not listed" for an
-    /// answer.
+    /// Whether everything that the segments say is intact. The first time it reads all of them.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        self.parts.iter().all(|part| part.segment.check())
+        if !self.vouched.load(Ordering::Relaxed) {
+            self.vouched.store(self.parts.iter().all(|part| part.segment.check()), Ordering::Relaxed);
+        }
+        self.vouched.load(Ordering::Relaxed)
+    }
+
+    /// Whether something was asked that turned out to be damaged.
+    #[must_use]
+    pub fn met_damage(&self) -> bool {
+        self.parts.iter().any(|part| part.segment.is_damaged())
+    }
+
+    /// To be asked before whoever reads takes "not listed" for an answer.
+    ///
+    /// # Errors
+    /// The local cache is damaged: what is not listed may be there.
+    pub fn vouch(&self) -> Result<()> {
+        if self.is_intact() {
+            return Ok(());
+        }
+        let remedy = "Run it again: what is damaged is not used twice";
+        Err(Error::new(ErrorKind::Failed, "the local cache is damaged").with_remedy(remedy))
     }
 
     fn state(&self, segment: u32, pack: u32) -> Option<(Standing, bool)> {
@@ -179,6 +209,16 @@ impl Index {
             Some(section) if section.author == author => 1,
             _ => 2,
         })
+    }
+
+    /// Whether the frame may serve an identity: in a section that it wrote, or that a verifier vouches for.
+    fn serves(&self, at: Location, reader: IdentityId) -> Option<bool> {
+        let segment = &self.parts.get(at.segment as usize)?.segment;
+        let section = segment.frame(at.frame)?.section;
+        if segment.section_author(section)? == reader {
+            return Some(true);
+        }
+        Some(!self.attested.is_empty() && self.attested.contains(&segment.section_name(section)?.0))
     }
 
     fn section_of(&self, at: Location) -> Option<SectionHeader> {
@@ -292,40 +332,31 @@ impl Index {
         self.state(at.segment, pack).map(|(standing, _)| standing)
     }
 
-    /// Where a blob lies in the plaintext of its frame.
+    /// The pack of a location.
     #[must_use]
-    pub fn blob_range(&self, at: Location) -> Option<Range<usize>> {
-        let segment = &self.parts.get(at.segment as usize)?.segment;
-        let first = segment.frame(at.frame)?.first_blob;
-        let mut start = 0;
-        for blob in first..at.blob {
-            start += segment.blob(blob)?.length as usize;
-        }
-        Some(start..start + segment.blob(at.blob)?.length as usize)
+    pub fn pack(&self, at: Location) -> Option<KnownPack> {
+        let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
+        self.known(at.segment, pack)
     }
 
     /// Whether a snapshot of `author` may count on a copy of the blob: present, not tombstoned, in a
     /// section that `author` wrote or that a verifier vouches for. Notes that the pack is used.
     #[must_use]
     pub fn borrow(&self, id: &BlobId, author: IdentityId, kind: PackKind) -> bool {
-        let usable = |segment: u32, part: &Part, frame: u32| -> Option<bool> {
-            let frame = part.segment.frame(frame)?;
-            let (standing, _) = self.state(segment, frame.pack)?;
-            if standing != Standing::Live || part.segment.pack(frame.pack)?.kind != kind {
+        let usable = |segment: u32, part: &Part, (frame, blob): (u32, u32)| -> Option<bool> {
+            let row = part.segment.frame(frame)?;
+            let (standing, _) = self.state(segment, row.pack)?;
+            if standing != Standing::Live || part.segment.pack(row.pack)?.kind != kind {
                 return Some(false);
             }
-            if part.segment.section_author(frame.section)? != author {
-                let attested = !self.attested.is_empty()
-                    && self.attested.contains(&part.segment.section_name(frame.section)?.0);
-                if !attested {
-                    return Some(false);
-                }
+            if !self.serves(Location { segment, frame, blob }, author)? {
+                return Some(false);
             }
-            part.states.get(frame.pack as usize)?.fetch_or(USED, Ordering::Relaxed);
+            part.states.get(row.pack as usize)?.fetch_or(USED, Ordering::Relaxed);
             Some(true)
         };
         (0_u32..).zip(&self.parts).any(|(segment, part)| {
-            part.segment.find(id).any(|(frame, _)| usable(segment, part, frame) == Some(true))
+            part.segment.find(id).any(|place| usable(segment, part, place) == Some(true))
         })
     }
 

@@ -112,7 +112,7 @@ fn compare(
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, failures, notes, moments: _ } = done;
+    let Restored { files, bytes, failed, failures, kinds, notes, moments: _ } = done;
     tell_notes(context, notes);
     for (path, error) in failed {
         output.problem(path, error.kind(), &error.to_string());
@@ -134,7 +134,7 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
             "notes": notes.len(),
         }),
     ));
-    match exit::worst(failed.iter().map(|(_, error)| error.kind())) {
+    match exit::worst(kinds.iter().copied()) {
         None => Ok(()),
         Some(kind) => {
             let count = text::count(*failures, "entry was", "entries were");
