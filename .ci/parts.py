@@ -85,7 +85,29 @@ def kills():
     run([ROOT / ".ci/kills.py", BINARY])
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, kills, end_to_end]
+def decoder():
+    """The decoder in Python, written from docs/format.md alone, reads what the binary writes."""
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    python = ROOT / "target/ci/decoder/bin/python"
+    if not python.exists():
+        run([sys.executable, "-m", "venv", python.parent.parent])
+    run([python, "-m", "pip", "install", "--quiet", "-r", ROOT / "tests/decoder.txt"])
+    run([python, ROOT / ".ci/decoder", BINARY])
+
+
+def systemd():
+    """A real systemd, the units and docs/systemd.md, with the store on this machine."""
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    needed = {"/lib/systemd/systemd", "systemd-analyze", "systemd-creds", "dbus-daemon", "nsenter", "setpriv"}
+    if not all(map(shutil.which, needed)):
+        run(["apt-get", "update"])
+        run(["apt-get", "install", "--yes", "--no-install-recommends", "systemd", "dbus", "util-linux"])
+    run([ROOT / ".ci/systemd", BINARY])
+
+
+PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder, kills, systemd]
 
 
 def allowed_skips():

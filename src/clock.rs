@@ -21,6 +21,21 @@ impl Timestamp {
     pub const fn from_seconds(seconds: i64) -> Self {
         Self { seconds, nanoseconds: 0 }
     }
+
+    /// `2026-01-31T22:05:09.25Z`, for machines.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        let nanoseconds = i32::try_from(self.nanoseconds).ok();
+        let at = nanoseconds.and_then(|nanoseconds| jiff::Timestamp::new(self.seconds, nanoseconds).ok());
+        // No calendar reaches so far: the number is better than nothing.
+        at.map_or_else(|| format!("@{}", self.seconds), |at| at.to_string())
+    }
+
+    /// Whole seconds from `earlier` until this; 0 when it was not earlier.
+    #[must_use]
+    pub fn seconds_since(self, earlier: Self) -> u64 {
+        u64::try_from(self.seconds.saturating_sub(earlier.seconds)).unwrap_or(0)
+    }
 }
 
 /// Tells the time.

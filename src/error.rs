@@ -115,12 +115,18 @@ impl Error {
         self.kind
     }
 
-    /// Whether the system said that nothing more can be written: the disk is full or read-only, or no more
-    /// files can be open.
+    /// Whether something is lost: damaged, or not there. Other trouble may pass or would be everywhere.
     #[must_use]
-    pub fn is_of_the_whole_disk(&self) -> bool {
+    pub const fn is_damage(&self) -> bool {
+        matches!(self.kind, ErrorKind::Damaged | ErrorKind::NotFound)
+    }
+
+    /// Whether the system said what holds for every other file too: the disk is full or read-only, no more
+    /// files can be open, or memory is short.
+    #[must_use]
+    pub fn is_of_the_whole_system(&self) -> bool {
         use rustix::io::Errno;
-        let whole = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE];
+        let whole = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
         let mut cause: Option<&(dyn error::Error + 'static)> = error::Error::source(self);
         while let Some(error) = cause {
             let code = error.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());

@@ -12,8 +12,10 @@ pub const CHUNK_BYTES_MAX: usize = MIB;
 pub const FRAME_BYTES_MAX: usize = 2 * MIB;
 /// Largest manifest node, in bytes of plaintext.
 pub const NODE_BYTES_MAX: usize = MIB;
-/// A pack is closed when it reaches this many bytes.
+/// A pack is closed when it reaches this many bytes, in a small domain.
 pub const PACK_BYTES_TARGET: usize = 16 * MIB;
+/// A pack is closed when it reaches this many bytes, in the largest domain.
+pub const PACK_BYTES_TARGET_MAX: usize = 64 * MIB;
 /// Largest pack that is read, in bytes.
 pub const PACK_BYTES_MAX: usize = 80 * MIB;
 /// Largest record (config, slot, registry, snapshot, run, tombstones), in bytes.
@@ -22,6 +24,8 @@ pub const RECORD_BYTES_MAX: usize = 4 * MIB;
 pub const INDEX_BYTES_MAX: usize = 64 * MIB;
 /// Most frames in one pack.
 pub const PACK_FRAMES_MAX: usize = 1 << 16;
+/// Most blobs in one pack: so its directory, and an index object, stay far below their limits.
+pub const PACK_BLOBS_MAX: usize = 1 << 18;
 /// Most blobs in one frame.
 pub const FRAME_BLOBS_MAX: usize = 1 << 14;
 /// Most sections in one pack.
@@ -38,9 +42,31 @@ pub const SLOTS_TRIED_MAX: usize = 8;
 pub const REVOKED_RECORDS_MAX: usize = RECORD_BYTES_MAX / 2 / 34;
 /// Longest label of an identity or name of a domain, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
+/// The shortest commit window, in seconds.
+pub const COMMIT_WINDOW_SECONDS_MIN: u64 = 5;
+/// A grace is at least so many commit windows.
+pub const GRACE_WINDOWS_MIN: u64 = 4;
+
+/// Whether a commit window and a smallest grace, in seconds, keep the commit protocol safe.
+#[must_use]
+pub const fn times_are_possible(commit_window_seconds: u64, minimum_grace_seconds: u64) -> bool {
+    commit_window_seconds >= COMMIT_WINDOW_SECONDS_MIN
+        && minimum_grace_seconds / GRACE_WINDOWS_MIN >= commit_window_seconds
+}
+
 /// Longest reason in a record, in bytes.
 pub const REASON_BYTES_MAX: usize = 1024;
+/// Longest signed report, in bytes: its record must fit in the store.
+pub const REPORT_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
+/// Longest text in a report that comes from elsewhere, in bytes.
+pub const REPORT_TEXT_BYTES_MAX: usize = 512;
+/// Longest end of a check's output that a report keeps, in bytes.
+pub const CHECK_OUTPUT_BYTES_MAX: usize = 4096;
+/// Most clients of one drill.
+pub const DRILL_CLIENTS_MAX: usize = 1000;
+/// Longest exported certificate, in bytes.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 << 10;
 
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);
-const _: () = assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET < PACK_BYTES_MAX);
+const _: () = assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET_MAX < PACK_BYTES_MAX);

@@ -54,6 +54,7 @@ pub struct Progress {
     files_total: AtomicU64,
     bytes_total: AtomicU64,
     troubles: AtomicU64,
+    answers: AtomicU64,
     current: Mutex<Vec<u8>>,
     stop: AtomicBool,
 }
@@ -73,6 +74,8 @@ pub struct Seen {
     pub bytes_total: u64,
     /// Entries that could not be read, restored or trusted so far.
     pub troubles: u64,
+    /// Answers that came from the storage so far.
+    pub answers: u64,
     /// The path that is worked on.
     pub current: Vec<u8>,
 }
@@ -98,6 +101,11 @@ impl Progress {
     /// One more entry is not as it should be.
     pub fn trouble(&self) {
         self.troubles.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more call to the storage was answered.
+    pub fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What is worked on now. When somebody looks at this very moment it is left out: it is for the eye.
@@ -142,6 +150,7 @@ impl Progress {
             files_total: number(&self.files_total),
             bytes_total: number(&self.bytes_total),
             troubles: number(&self.troubles),
+            answers: number(&self.answers),
             current: self.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -159,6 +168,7 @@ mod tests {
         progress.add(1, 9);
         progress.at(b"srv/a");
         progress.trouble();
+        progress.answered();
         let seen = Seen {
             phase: Phase::Storing,
             files: 1,
@@ -166,6 +176,7 @@ mod tests {
             files_total: 2,
             bytes_total: 20,
             troubles: 1,
+            answers: 1,
             current: b"srv/a".to_vec(),
         };
         assert_eq!(progress.seen(), seen);

@@ -103,10 +103,11 @@ fn forge(repository: &Repository, kind: PackKind, blobs: Vec<Blob>, plain: &[u8]
     let sealer = Sealer::Symmetric(key.as_bytes());
     let listed = envelope::seal(&envelope, &sealer, repository.signer(), &listed.finish()).unwrap();
     bytes.extend(sealed);
+    let end = listed.len() + TRAILER_LEN;
+    bytes.resize(padded_length(bytes.len() + end) - end, 0);
     let trailer =
         Trailer { offset: bytes.len().try_into().unwrap(), length: listed.len().try_into().unwrap() };
     bytes.extend(listed);
-    bytes.resize(padded_length(bytes.len() + TRAILER_LEN) - TRAILER_LEN, 0);
     bytes.extend(trailer.encode());
     let id = PackId::new(*blake3::hash(&bytes).as_bytes());
     let size = bytes.len().try_into().unwrap();
@@ -159,7 +160,8 @@ fn garbage_under_the_id_of_a_chunk_is_never_restored() {
             );
         } else {
             // The forger knows its trade: without the lie all is well.
-            assert_eq!((files, outcome.failures, problems), (scene.files, 0, Vec::new()));
+            assert_eq!((outcome.failures, problems), (0, Vec::new()));
+            assert!(files == scene.files);
         }
     }
 }
@@ -308,5 +310,5 @@ fn an_intact_registry_of_somebody_else_is_in_nobodys_way() {
     assert_eq!(repository.snapshots().unwrap().0.len(), 1);
     let next = repository.change_registry(&|_| {}).unwrap();
     assert_eq!(next.number, 2);
-    assert_eq!(scene.open().registry, next);
+    assert_eq!(*scene.open().registry(), next);
 }

@@ -83,7 +83,7 @@ fn the_passphrase_and_the_words_open_what_was_created_and_nothing_else_does() {
         Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
         let repository = open(&store, &passphrase("right")).unwrap();
         assert_eq!(repository.role(), Role::Owner);
-        assert_eq!(repository.own_domain().unwrap(), repository.registry.domains[0].id);
+        assert_eq!(repository.own_domain().unwrap(), repository.registry().domains[0].id);
         let words = open(&store, &Credential::Words(root.words())).unwrap();
         assert_eq!(words.identity(), repository.identity());
         let others = RootSecret::generate().unwrap().words();
@@ -454,7 +454,7 @@ fn check_is_clean_when_all_is_well_and_names_what_damage_hurts() {
     assert_eq!(clean.problems, []);
     assert_eq!((clean.snapshots, clean.packs, clean.packs_read), (2, 4, 4));
     assert!(clean.nodes > 5 && clean.attested == 4, "{clean:?}");
-    assert_eq!(check::without_keys::run(&store, Subset::All).unwrap().problems, []);
+    assert_eq!(check::without_keys::run(&store, Subset::All, 2).unwrap().problems, []);
 
     // One byte in the middle of a frame of the first data pack.
     let name = objects(&store).into_iter().filter(|name| name.contains("/packs/d/"));
@@ -471,7 +471,7 @@ fn check_is_clean_when_all_is_well_and_names_what_damage_hurts() {
     assert!(damaged.problems_found >= 2, "{:?}", damaged.problems);
     let hurts: Vec<&String> = damaged.problems.iter().flat_map(|problem| &problem.hurts).collect();
     assert!(hurts.iter().any(|hurt| hurt.contains("/srv/")), "{:?}", damaged.problems);
-    let keyless = check::without_keys::run(&store, Subset::All).unwrap();
+    let keyless = check::without_keys::run(&store, Subset::All, 2).unwrap();
     assert_eq!(keyless.problems.len(), 1);
     assert_eq!(keyless.problems[0].object, name.as_str());
 

@@ -109,6 +109,32 @@ fn what_is_backed_up_to_s3_comes_back() {
 }
 
 #[test]
+fn an_account_of_a_bucket_sums_to_what_the_storage_keeps() {
+    let server = Server::start();
+    let lifeboat = caller(&server);
+    lifeboat.does(&["init"]);
+    let work = tempfile::tempdir().unwrap();
+    std::fs::write(work.path().join("file"), vec![7; 300_000]).unwrap();
+    lifeboat.does(&["backup", work.path().to_str().unwrap()]);
+    let kept = || {
+        let folder = server._folder.path().join(BUCKET).join("some/prefix");
+        tree(&folder).iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>()
+    };
+    let account = || {
+        let out = lifeboat.does(&["usage", "--json"]);
+        let summary: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+        let number = |name: &str| summary[name].as_u64().unwrap();
+        assert_eq!(number("fair_share_bytes") + number("fixed_bytes"), number("bucket_bytes"));
+        (number("bucket_bytes"), number("foreign_bytes"))
+    };
+    assert_eq!(account(), (kept(), 0));
+    std::fs::write(server._folder.path().join(BUCKET).join("some/prefix/d/stray"), "stray").unwrap();
+    assert_eq!(account(), (kept(), 5));
+    assert!(lifeboat.fails(&["usage", "--reconcile"], 5).contains("not explained"));
+    assert!(lifeboat.does(&["status"]).starts_with("nobody is overdue: 1 client"));
+}
+
+#[test]
 fn each_way_to_be_locked_out_has_its_exit_code_and_its_remedy() {
     let server = Server::start();
     let lifeboat = caller(&server);

@@ -18,7 +18,7 @@ use lifeboat::{
     format::pack::PackKind,
     id::{DomainId, IdentityId, ObjectId, PackId},
     progress::Progress,
-    store::{Listed, Location, Name, Prefix, S3Settings, Store, StoreOptions, Swept},
+    store::{Listed, Location, Name, Prefix, S3Settings, Sent, Store, StoreOptions, Swept},
 };
 use object_store::{ObjectStore, memory::InMemory};
 use rustix::io::Errno;
@@ -387,14 +387,54 @@ fn what_must_be_sent_soon_is_not_sent_late() {
     bench.store.create_soon(&pack(1), "x".into(), soon).unwrap_err();
     assert!(bench.clock.elapsed() <= soon, "{:?}", bench.clock.elapsed());
     // What waits for its turn under a limit is not sent once its time is over.
-    let limited = StoreOptions { upload_limit: Some(10), ..options(&Arc::default()) };
+    let clock = Arc::<FakeClock>::default();
+    let limited = StoreOptions { upload_limit: Some(10), ..options(&clock) };
     let store = Store::from_object_store(Arc::new(wire.owner()), "", limited).unwrap();
     wire.inject([]);
     store.create(&pack(2), vec![0; 100].into()).unwrap();
     let calls = wire.calls();
-    fails(store.create_soon(&pack(3), "x".into(), soon), ErrorKind::Temporary);
-    assert_eq!(wire.calls(), calls);
-    store.create_soon(&pack(3), "x".into(), soon).unwrap();
+    assert!(matches!(store.create_soon(&pack(3), "x".into(), soon).unwrap(), Sent::TooLate(_)));
+    assert_eq!((wire.calls(), clock.elapsed()), (calls, Duration::ZERO), "it does not wait in vain");
+    clock.sleep(Duration::from_secs(10));
+    assert!(matches!(store.create_soon(&pack(3), "x".into(), soon).unwrap(), Sent::InTime));
+}
+
+#[test]
+fn what_must_be_sent_soon_is_not_sent_after_a_pause_that_took_longer_than_planned() {
+    let soon = Duration::from_secs(5);
+    let (bench, wire) = on_the_wire();
+    wire.inject([Fault::Break, Fault::None, Fault::None]);
+    bench.clock.jump_at(1, Duration::from_hours(100));
+    assert!(matches!(bench.store.create_soon(&pack(1), "x".into(), soon).unwrap(), Sent::TooLate(_)));
+    assert_eq!(bench.store.head(&pack(1)).unwrap(), None, "it was sent days too late");
+    // Without a deadline the same pause does no harm.
+    wire.inject([Fault::Break]);
+    bench.clock.jump_at(1, Duration::from_hours(100));
+    bench.store.create(&pack(1), "x".into()).unwrap();
+    // A storage that does not answer for as long as calls are tried is an error, and no deadline.
+    wire.inject(std::iter::repeat_n(Fault::Answer(503, "SlowDown"), 1_000));
+    let text = fails(bench.store.create_soon(&pack(2), "x".into(), RETRY_FOR * 2), ErrorKind::Temporary);
+    assert!(text.contains("503"), "{text}");
+}
+
+#[test]
+fn a_server_without_conditional_writes_takes_names_that_hold_their_hash_and_no_others() {
+    let (bench, wire) = on_the_wire();
+    wire.inject([Fault::Answer(501, "NotImplemented")]);
+    bench.store.create(&pack(1), "one".into()).unwrap();
+    assert_eq!(wire.calls(), 3, "a refusal, a look, an upload");
+    assert_eq!(bench.store.read(&pack(1), 9).unwrap(), "one");
+    // It is not asked again.
+    wire.inject([]);
+    bench.store.create(&pack(2), "two".into()).unwrap();
+    assert_eq!(wire.calls(), 2, "a look, an upload");
+    bench.store.create(&pack(2), "two".into()).unwrap();
+    fails(bench.store.create(&pack(2), "other".into()), ErrorKind::Failed);
+    assert_eq!(bench.store.read(&pack(2), 9).unwrap(), "two");
+    wire.inject([Fault::Answer(501, "NotImplemented")]);
+    let text = fails(bench.store.create(&Name::config(), "one".into()), ErrorKind::Failed);
+    assert!(text.contains("If-None-Match"), "{text}");
+    assert_eq!(bench.store.head(&Name::config()).unwrap(), None);
 }
 
 #[test]
@@ -474,8 +514,23 @@ fn uploads_beside_the_work_all_arrive_or_the_first_failure_is_told() {
     }
     wire.inject([Fault::Answer(403, "AccessDenied")]);
     uploads.create(pack(40), vec!["x".into()]).unwrap();
+    let text = fails(uploads.wait(), ErrorKind::Failed);
+    assert!(text.contains("policy"), "{text}");
+    // Whoever asks later is told too: the object is still not there.
     fails(uploads.wait(), ErrorKind::Failed);
-    uploads.wait().unwrap();
+    fails(uploads.create(pack(41), vec!["x".into()]), ErrorKind::Failed);
+    assert_eq!(bench.store.head(&pack(41)).unwrap(), None);
+}
+
+#[test]
+fn one_connection_does_not_forget_a_failed_upload_either() {
+    let wire = Wire::new();
+    let single = StoreOptions { connections: 1, ..options(&Arc::default()) };
+    let store = Store::from_object_store(Arc::new(wire.owner()), "", single).unwrap();
+    let uploads = store.uploads(10);
+    wire.inject([Fault::Answer(403, "AccessDenied")]);
+    fails(uploads.create(pack(1), vec!["x".into()]), ErrorKind::Failed);
+    fails(uploads.wait(), ErrorKind::Failed);
 }
 
 #[test]

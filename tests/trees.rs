@@ -8,147 +8,23 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    path::Path,
 };
 
 use lifeboat::{
-    clock::{Clock, SystemClock, Timestamp},
-    compress::Compression,
-    crypto::RootSecret,
     error::ErrorKind,
-    filesystem::{
-        names::{Ownership, OwnershipPolicy},
-        select::Selection,
-        walk::FilterOptions,
-    },
+    filesystem::select::Selection,
     ops::{
-        backup::{self, BackupOptions, Mode, Reuse, Unchanged, tree::Tree},
+        backup::{BackupOptions, Mode, Reuse, Unchanged},
         list,
-        restore::{self, RestoreOptions, Restored},
     },
-    repository::{InitOptions, Repository, unlock::Credential},
-    store::{Location, Name, Prefix, Store, StoreOptions},
+    store::{Name, Prefix},
 };
-use zeroize::Zeroizing;
 
-/// A clock that is so much ahead, so that files just written are old enough to be trusted.
-struct Ahead(i64);
+use self::place::{Place, noise, same};
 
-impl Clock for Ahead {
-    fn now(&self) -> Timestamp {
-        let now = SystemClock.now();
-        Timestamp { seconds: now.seconds + self.0, ..now }
-    }
-
-    fn elapsed(&self) -> Duration {
-        SystemClock.elapsed()
-    }
-
-    fn sleep(&self, duration: Duration) {
-        SystemClock.sleep(duration);
-    }
-}
-
-struct Place {
-    folder: tempfile::TempDir,
-    workers: usize,
-}
-
-impl Place {
-    fn new(workers: usize) -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap(), workers };
-        fs::create_dir(place.source()).unwrap();
-        fs::create_dir(place.at("repository")).unwrap();
-        let root = RootSecret::generate().unwrap();
-        Repository::create(&place.store(), &root, "right", InitOptions::default(), &SystemClock).unwrap();
-        place
-    }
-
-    fn at(&self, path: &str) -> PathBuf {
-        self.folder.path().canonicalize().unwrap().join(path)
-    }
-
-    fn source(&self) -> PathBuf {
-        self.at("source")
-    }
-
-    fn put(&self, path: &str, bytes: &[u8]) {
-        let path = self.source().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
-
-    fn store(&self) -> Store {
-        let location = Location::parse(self.at("repository").to_str().unwrap()).unwrap();
-        let options = StoreOptions {
-            connections: if self.workers == 1 { 1 } else { 4 },
-            upload_limit: None,
-            download_limit: None,
-            retry_for: Duration::ZERO,
-            s3: Default::default(),
-            clock: Arc::new(SystemClock),
-            progress: Arc::default(),
-        };
-        Store::open(&location, options).unwrap()
-    }
-
-    fn open(&self) -> Repository {
-        let store = self.store();
-        let config = Repository::read_config(&store).unwrap();
-        let credential = Credential::Passphrase(Zeroizing::new("right".to_owned()), None);
-        let secrets = Repository::unlock(&store, &config, &credential).unwrap();
-        Repository::open(store, config, secrets, Some(&self.at("cache")), Arc::new(Ahead(10))).unwrap()
-    }
-
-    fn options(&self) -> BackupOptions {
-        BackupOptions {
-            host: "host".to_owned(),
-            user: "user".to_owned(),
-            tags: Vec::new(),
-            sources: vec![self.source().to_str().unwrap().into()],
-            time: None,
-            compression: Compression::Auto,
-            reuse: Reuse::default(),
-            unchanged: Unchanged::Keep,
-            mode: Mode::Store,
-            program: "test".to_owned(),
-            workers: self.workers,
-        }
-    }
-
-    fn back_up(&self, options: &BackupOptions) -> backup::Done {
-        let mut tree = Tree { sources: vec![self.source()], filter: FilterOptions::default() };
-        backup::run(&self.open(), &mut tree, options).unwrap()
-    }
-
-    fn restore(&self, target: &str, subpath: &str, includes: &[&str]) -> Restored {
-        let repository = self.open();
-        let (snapshots, damaged) = repository.snapshots().unwrap();
-        assert!(damaged.is_empty(), "{damaged:?}");
-        let includes: Vec<String> = includes.iter().map(|&text| text.to_owned()).collect();
-        let options = RestoreOptions {
-            ownership: Ownership::new(OwnershipPolicy::ByName),
-            subpath: subpath.trim_start_matches('/').into(),
-            selection: Selection::new(&includes, &[]).unwrap(),
-            workers: self.workers,
-        };
-        restore::run(&repository, snapshots.last().unwrap(), &self.at(target), &options).unwrap()
-    }
-}
-
-fn same(one: &Path, other: &Path) {
-    let mut diff = std::process::Command::new("diff");
-    let output = diff.args(["-r", "--no-dereference"]).arg(one).arg(other).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-fn noise(seed: u8, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
-    bytes
-}
+#[path = "support/place.rs"]
+mod place;
 
 /// Small files, a large one of many windows, links of both kinds, an empty folder, odd names.
 fn furnish(place: &Place) {
@@ -278,6 +154,46 @@ fn a_part_is_restored_by_its_path_or_by_patterns() {
     assert_eq!(listed, ["", "/inner", "/inner/file", "/large-too", "/link", "/other"]);
     let nowhere = list::run(&repository, &snapshots[0], b"no/where", &mut |_| Ok(()));
     assert_eq!(nowhere.unwrap_err().kind(), ErrorKind::Failed);
+}
+
+#[test]
+fn a_comparison_sees_links_and_folders_on_the_way() {
+    use lifeboat::ops::verify::{self, Difference, Owners, VerifyOptions};
+    let place = Place::new(2);
+    place.put("a/one", b"same");
+    place.put("a/deep/other", b"other");
+    fs::hard_link(place.source().join("a/one"), place.source().join("a/two")).unwrap();
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.at("all").join(place.source().strip_prefix("/").unwrap());
+    let repository = place.open();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let compare = |includes: &[&str]| {
+        let includes: Vec<String> = includes.iter().map(|&text| text.to_owned()).collect();
+        let selection = Selection::new(&includes, &[]).unwrap();
+        let options = VerifyOptions { subpath: Vec::new(), selection, owners: Owners::Compare };
+        verify::run(&repository, &snapshots[0], Some(&place.at("all")), &options).unwrap().differences
+    };
+    assert_eq!(compare(&[]), []);
+    let time = fs::metadata(copy.join("a/one")).unwrap().modified().unwrap();
+    let folder_time = fs::metadata(copy.join("a")).unwrap().modified().unwrap();
+    fs::remove_file(copy.join("a/two")).unwrap();
+    fs::write(copy.join("a/two"), b"same").unwrap();
+    fs::File::options().write(true).open(copy.join("a/two")).unwrap().set_modified(time).unwrap();
+    fs::File::open(copy.join("a")).unwrap().set_modified(folder_time).unwrap();
+    let found = compare(&[]);
+    assert!(
+        matches!(&found[..], [(path, Difference::NotLinked(one))]
+        if path.ends_with(b"a/two") && one.ends_with(b"a/one")),
+        "{found:?}"
+    );
+    // Folders above what was asked for, and above the source, count too.
+    fs::set_permissions(copy.join("a"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(copy.parent().unwrap(), fs::Permissions::from_mode(0o711)).unwrap();
+    let mut found = compare(&["other"]);
+    found.retain(|(_, difference)| matches!(difference, Difference::Mode(_)));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[1].1, Difference::Mode(0o700));
 }
 
 #[test]

@@ -1,9 +1,16 @@
 //! Takes the metadata of one name, without following it and without opening it.
 
-use std::{ffi::CStr, os::fd::BorrowedFd};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ffi::CStr,
+    os::fd::BorrowedFd,
+};
 
 use rustix::{
-    fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, readlinkat, statx},
+    fs::{
+        AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, fstatvfs, openat, readlinkat,
+        statx,
+    },
     io::{Errno, Result},
 };
 
@@ -22,13 +29,34 @@ pub struct Captured {
     pub device: (u32, u32),
 }
 
-/// The key of a device in a manifest.
-///
-/// The only place that derives it: for now the device number, which a reboot may change (then every
-/// file of that device is read again, nothing worse).
-#[must_use]
-pub fn device_key(major: u32, minor: u32) -> u64 {
-    u64::from(major) << 32 | u64::from(minor)
+/// What the metadata of many names have in common, each looked up once.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    names: Names,
+    devices: Devices,
+}
+
+/// The keys of devices in a manifest. The kernel numbers devices anew at every boot, and btrfs, LVM and
+/// network mounts come in another order then; the id that a file system has of itself (`f_fsid`) stays.
+/// Where it has none, or another device of this run has the same, the number has to do: then a
+/// reboot makes the files of that device be read again, nothing worse.
+#[derive(Debug, Default)]
+struct Devices(HashMap<(u32, u32), u64>);
+
+impl Devices {
+    /// The key of the device that `name` in `dir` is on.
+    fn key(&mut self, device: (u32, u32), dir: BorrowedFd<'_>, name: &CStr) -> u64 {
+        let taken: Vec<u64> = match self.0.entry(device) {
+            Entry::Occupied(known) => return *known.get(),
+            Entry::Vacant(_) => self.0.values().copied().collect(),
+        };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let own = openat(dir, name, flags, Mode::empty()).and_then(|handle| Ok(fstatvfs(handle)?.f_fsid));
+        let number = u64::from(device.0) << 32 | u64::from(device.1);
+        let key = own.ok().filter(|id| *id != 0 && !taken.contains(id)).unwrap_or(number);
+        self.0.insert(device, key);
+        key
+    }
 }
 
 /// Status of `name` in `dir`; of `dir` itself if `name` is empty.
@@ -41,7 +69,7 @@ pub(super) fn status(dir: BorrowedFd<'_>, name: &CStr) -> Result<Statx> {
 ///
 /// # Errors
 /// What the system says: `NOENT` if the name vanished meanwhile.
-pub fn capture(dir: BorrowedFd<'_>, name: &CStr, names: &mut Names) -> Result<Captured> {
+pub fn capture(dir: BorrowedFd<'_>, name: &CStr, around: &mut Surroundings) -> Result<Captured> {
     let status = status(dir, name)?;
     let kind = kind(&status).ok_or(Errno::NOTSUP)?;
     let link_target = match kind {
@@ -54,6 +82,8 @@ pub fn capture(dir: BorrowedFd<'_>, name: &CStr, names: &mut Names) -> Result<Ca
         }
         _ => 0,
     };
+    let device = (status.stx_dev_major, status.stx_dev_minor);
+    let Surroundings { names, devices } = around;
     let has_birth = status.stx_mask & StatxFlags::BTIME.bits() != 0;
     let metadata = Metadata {
         kind,
@@ -66,7 +96,7 @@ pub fn capture(dir: BorrowedFd<'_>, name: &CStr, names: &mut Names) -> Result<Ca
         ctime: timestamp(&status.stx_ctime),
         btime: has_birth.then(|| timestamp(&status.stx_btime)),
         inode: status.stx_ino,
-        device_key: device_key(status.stx_dev_major, status.stx_dev_minor),
+        device_key: devices.key(device, dir, name),
         links: u64::from(status.stx_nlink),
         size: if kind == EntryKind::File { status.stx_size } else { 0 },
         link_target,
@@ -74,7 +104,7 @@ pub fn capture(dir: BorrowedFd<'_>, name: &CStr, names: &mut Names) -> Result<Ca
         xattrs: Vec::new(),
         flags: 0,
     };
-    Ok(Captured { metadata, device: (status.stx_dev_major, status.stx_dev_minor) })
+    Ok(Captured { metadata, device })
 }
 
 /// What a status is of; `None` for what Linux does not have.
@@ -107,7 +137,7 @@ mod tests {
         fs::File::create(folder.path().join("f")).unwrap().set_len(7).unwrap();
         fs::hard_link(folder.path().join("f"), folder.path().join("g")).unwrap();
         let dir = fs::File::open(folder.path()).unwrap();
-        let captured = capture(dir.as_fd(), c"f", &mut Names::default()).unwrap().metadata;
+        let captured = capture(dir.as_fd(), c"f", &mut Surroundings::default()).unwrap().metadata;
         let expected = fs::metadata(folder.path().join("g")).unwrap();
         assert_eq!(captured.kind, EntryKind::File);
         assert_eq!((captured.size, captured.links, captured.inode), (7, 2, expected.ino()));
@@ -124,16 +154,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("no/where", folder.path().join("l")).unwrap();
         let dir = fs::File::open(folder.path()).unwrap();
-        let captured = capture(dir.as_fd(), c"l", &mut Names::default()).unwrap().metadata;
+        let captured = capture(dir.as_fd(), c"l", &mut Surroundings::default()).unwrap().metadata;
         assert_eq!(captured.kind, EntryKind::Symlink);
         assert_eq!(captured.link_target, b"no/where");
         assert_eq!(captured.size, 0);
     }
 
     #[test]
+    fn a_file_system_keeps_its_key_and_no_two_share_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = fs::File::open(folder.path()).unwrap();
+        let mut devices = Devices::default();
+        let own = fstatvfs(&dir).unwrap().f_fsid;
+        let first = devices.key((8, 1), dir.as_fd(), c".");
+        assert!(first == own || own == 0 && first == 8 << 32 | 1, "{first} {own}");
+        // The same file system under a second number, as an overlay may claim it.
+        assert_eq!(devices.key((8, 2), dir.as_fd(), c"."), 8 << 32 | 2);
+        assert_eq!(devices.key((8, 1), dir.as_fd(), c"gone"), first);
+        assert_eq!(devices.key((8, 3), dir.as_fd(), c"gone"), 8 << 32 | 3);
+    }
+
+    #[test]
     fn a_vanished_name_is_told_apart() {
         let folder = tempfile::tempdir().unwrap();
         let dir = fs::File::open(folder.path()).unwrap();
-        assert_eq!(capture(dir.as_fd(), c"x", &mut Names::default()).unwrap_err(), Errno::NOENT);
+        assert_eq!(capture(dir.as_fd(), c"x", &mut Surroundings::default()).unwrap_err(), Errno::NOENT);
     }
 }

@@ -12,9 +12,13 @@ use rustix::{
     io::Errno,
 };
 
-use super::{capture, names::Names, read, shown, system_error};
+use super::{
+    capture::{self, Surroundings},
+    read::{self, Seen},
+    shown, system_error,
+};
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::entry::Metadata,
 };
 
@@ -25,7 +29,7 @@ const RESOLVE: ResolveFlags =
 #[derive(Debug)]
 pub struct Existing {
     root: OwnedFd,
-    names: Names,
+    around: Surroundings,
     /// The folder that was looked into last, by its path.
     folder: Option<(Vec<u8>, OwnedFd)>,
 }
@@ -39,7 +43,7 @@ impl Existing {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())
             .map_err(|errno| system_error("open the folder", path.display(), errno))?;
-        Ok(Self { root, names: Names::default(), folder: None })
+        Ok(Self { root, around: Surroundings::default(), folder: None })
     }
 
     fn enter(&mut self, folder: &[u8]) -> rustix::io::Result<()> {
@@ -74,7 +78,7 @@ impl Existing {
         let Some(name) = self.place(path)? else { return Ok(None) };
         let name = c_name(name)?;
         let Some((_, dir)) = &self.folder else { return Ok(None) };
-        match capture::capture(dir.as_fd(), &name, &mut self.names) {
+        match capture::capture(dir.as_fd(), &name, &mut self.around) {
             Ok(captured) => Ok(Some(captured.metadata)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(system_error("look at", shown(path), errno)),
@@ -87,10 +91,13 @@ impl Existing {
     /// It cannot be opened, or another file took its place.
     pub fn file(&mut self, path: &[u8], metadata: &Metadata) -> Result<File> {
         let name = c_name(self.place(path)?.unwrap_or_default())?;
-        match &self.folder {
-            Some((_, dir)) => read::open_file(dir.as_fd(), &name, metadata),
-            None => Err(system_error("open", shown(path), Errno::NOENT)),
+        let cannot = |errno| system_error("open", shown(path), errno);
+        let Some((_, dir)) = &self.folder else { return Err(cannot(Errno::NOENT)) };
+        let now = capture::capture(dir.as_fd(), &name, &mut self.around).map_err(cannot)?;
+        if (now.metadata.inode, now.metadata.device_key) != (metadata.inode, metadata.device_key) {
+            return Err(Error::new(ErrorKind::Failed, format!("{} was replaced meanwhile", shown(path))));
         }
+        read::open_file(dir.as_fd(), &name, &Seen::of(&now.metadata, now.device))
     }
 }
 

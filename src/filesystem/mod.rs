@@ -7,6 +7,9 @@ pub mod existing;
 pub mod names;
 pub mod read;
 pub mod restore;
+pub mod sample;
+pub mod sandbox;
+pub mod scratch;
 pub mod select;
 pub mod walk;
 

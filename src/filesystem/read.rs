@@ -13,22 +13,39 @@ use rustix::{
 
 use super::{capture, open_quietly, reason, system_error};
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::entry::{EntryKind, Metadata},
 };
 
-/// Opens the regular file `name` of `dir` that the walk saw as `metadata`.
+/// How the walk saw a regular file: enough to know it again, and to notice a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its device and inode.
+    file: ((u32, u32), u64),
+    size: u64,
+    mtime: Timestamp,
+    ctime: Timestamp,
+}
+
+impl Seen {
+    /// What `metadata` and the number of its device say.
+    #[must_use]
+    pub const fn of(metadata: &Metadata, device: (u32, u32)) -> Self {
+        let Metadata { inode, size, mtime, ctime, .. } = *metadata;
+        Self { file: (device, inode), size, mtime, ctime }
+    }
+}
+
+/// Opens the regular file `name` of `dir` that the walk has seen.
 ///
 /// It never waits (a pipe put in the file's place does not hold it up), follows no link, and leaves
 /// the access time alone where that is allowed.
 ///
 /// # Errors
 /// `NotFound` if it vanished; `Failed` if it cannot be opened or another file took its place.
-pub fn open_file(dir: BorrowedFd<'_>, name: &CStr, metadata: &Metadata) -> Result<File> {
+pub fn open_file(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<File> {
     let object = || name.to_string_lossy().into_owned();
-    if metadata.kind != EntryKind::File {
-        return Err(Error::new(ErrorKind::Failed, format!("{} is not a regular file", object())));
-    }
     let opened = match open_quietly(dir, name, OFlags::NONBLOCK | OFlags::NOCTTY) {
         // Someone holds a lease on the file (Samba, NFS): only an open that waits makes them let go.
         Err(Errno::AGAIN) => {
@@ -39,28 +56,25 @@ pub fn open_file(dir: BorrowedFd<'_>, name: &CStr, metadata: &Metadata) -> Resul
     };
     let file = File::from(opened.map_err(|errno| system_error("open", object(), errno))?);
     let now = capture::status(file.as_fd(), c"").map_err(|errno| system_error("look at", object(), errno))?;
-    let device_key = capture::device_key(now.stx_dev_major, now.stx_dev_minor);
-    let same = capture::kind(&now) == Some(EntryKind::File)
-        && now.stx_ino == metadata.inode
-        && device_key == metadata.device_key;
-    if !same {
+    let file_now = ((now.stx_dev_major, now.stx_dev_minor), now.stx_ino);
+    if capture::kind(&now) != Some(EntryKind::File) || file_now != seen.file {
         return Err(Error::new(ErrorKind::Failed, format!("{} was replaced while it was opened", object())));
     }
     Ok(file)
 }
 
-/// Whether the file has changed since `metadata` was taken: its size, its mtime or its ctime.
+/// Whether the file has changed since it was seen: its size, its mtime or its ctime.
 ///
 /// # Errors
 /// The system does not tell.
-pub fn has_changed(file: &File, metadata: &Metadata) -> Result<bool> {
+pub fn has_changed(file: &File, seen: &Seen) -> Result<bool> {
     let now = capture::status(file.as_fd(), c"").map_err(|errno| {
         Error::new(ErrorKind::Failed, format!("cannot look at an open file: {}", reason(errno)))
             .with_source(errno)
     })?;
-    Ok(now.stx_size != metadata.size
-        || capture::timestamp(&now.stx_mtime) != metadata.mtime
-        || capture::timestamp(&now.stx_ctime) != metadata.ctime)
+    Ok(now.stx_size != seen.size
+        || capture::timestamp(&now.stx_mtime) != seen.mtime
+        || capture::timestamp(&now.stx_ctime) != seen.ctime)
 }
 
 #[cfg(test)]
@@ -72,12 +86,12 @@ mod tests {
     };
 
     use super::*;
-    use crate::filesystem::names::Names;
+    use crate::filesystem::capture::Surroundings;
 
-    fn seen(folder: &Path, name: &CStr) -> (File, Metadata) {
+    fn seen(folder: &Path, name: &CStr) -> (File, Seen) {
         let dir = File::open(folder).unwrap();
-        let metadata = capture::capture(dir.as_fd(), name, &mut Names::default()).unwrap().metadata;
-        (dir, metadata)
+        let captured = capture::capture(dir.as_fd(), name, &mut Surroundings::default()).unwrap();
+        (dir, Seen::of(&captured.metadata, captured.device))
     }
 
     #[test]
@@ -85,14 +99,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         File::create(&path).unwrap().write_all(b"hello").unwrap();
-        let (dir, metadata) = seen(folder.path(), c"f");
-        let mut file = open_file(dir.as_fd(), c"f", &metadata).unwrap();
+        let (dir, seen) = seen(folder.path(), c"f");
+        let mut file = open_file(dir.as_fd(), c"f", &seen).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
-        assert!(!has_changed(&file, &metadata).unwrap());
+        assert!(!has_changed(&file, &seen).unwrap());
         File::options().append(true).open(&path).unwrap().write_all(b"!").unwrap();
-        assert!(has_changed(&file, &metadata).unwrap());
+        assert!(has_changed(&file, &seen).unwrap());
     }
 
     #[test]
@@ -100,10 +114,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         File::create(&path).unwrap();
-        let (dir, metadata) = seen(folder.path(), c"f");
+        let (dir, seen) = seen(folder.path(), c"f");
         fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(&dir, c"f", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        assert!(open_file(dir.as_fd(), c"f", &metadata).is_err());
+        assert!(open_file(dir.as_fd(), c"f", &seen).is_err());
     }
 
     #[test]
@@ -111,11 +125,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         File::create(&path).unwrap();
-        let (dir, metadata) = seen(folder.path(), c"f");
+        let (dir, seen) = seen(folder.path(), c"f");
         fs::rename(&path, folder.path().join("g")).unwrap();
         std::os::unix::fs::symlink("g", &path).unwrap();
-        assert!(open_file(dir.as_fd(), c"f", &metadata).is_err());
+        assert!(open_file(dir.as_fd(), c"f", &seen).is_err());
         fs::remove_file(&path).unwrap();
-        assert_eq!(open_file(dir.as_fd(), c"f", &metadata).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(open_file(dir.as_fd(), c"f", &seen).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

@@ -2,6 +2,7 @@
 //! handle, no link is followed, and a file gets its name only when it is complete.
 
 use std::{
+    collections::HashMap,
     ffi::{CStr, CString},
     fs::{DirBuilder, File},
     io::Write,
@@ -12,7 +13,7 @@ use std::{
     },
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -20,8 +21,8 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps,
-        UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown, ftruncate, futimens, linkat, makedev, mkdirat,
-        mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat, utimensat,
+        UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown, fstat, ftruncate, futimens, linkat, makedev,
+        mkdirat, mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat, utimensat,
     },
     io::{Errno, pwrite},
 };
@@ -51,6 +52,8 @@ pub type Folder = Arc<OwnedFd>;
 #[derive(Debug)]
 pub struct Target {
     root: Arc<OwnedFd>,
+    /// A folder on each file system that was met, to be synced: other ones may be mounted in the target.
+    file_systems: Mutex<HashMap<u64, Folder>>,
 }
 
 /// One name: not empty, `.` or `..`, no slash, no NUL.
@@ -98,7 +101,17 @@ impl Target {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())
             .map_err(|errno| system_error("open the folder", path.display(), errno))?;
-        Ok(Self { root: Arc::new(root) })
+        let target = Self { root: Arc::new(root), file_systems: Mutex::default() };
+        target.meet(&target.root)?;
+        Ok(target)
+    }
+
+    /// Notes on which file system a folder is.
+    fn meet(&self, dir: &Folder) -> Result<()> {
+        let status = fstat(dir).map_err(|errno| system_error("look at", "a folder", errno))?;
+        let mut met = self.file_systems.lock().unwrap_or_else(PoisonError::into_inner);
+        met.entry(status.st_dev).or_insert_with(|| Arc::clone(dir));
+        Ok(())
     }
 
     /// A handle of the folder at `path`, made with all above it if it is not there (for the owner
@@ -114,12 +127,15 @@ impl Target {
         if let Ok(whole) = CString::new(path)
             && let Ok(dir) = open_beneath(self.root.as_fd(), &whole, DIRECTORY)
         {
-            return Ok(Arc::new(dir));
+            let dir = Arc::new(dir);
+            self.meet(&dir)?;
+            return Ok(dir);
         }
         let mut dir = Arc::clone(&self.root);
         for name in &names {
             dir = Arc::new(enter(dir.as_fd(), name).map_err(|errno| not_a_folder(path, errno))?);
         }
+        self.meet(&dir)?;
         Ok(dir)
     }
 
@@ -259,12 +275,15 @@ impl Target {
         Ok(set_owner_and_mode(&Handle::Open(dir.as_fd()), metadata, ownership))
     }
 
-    /// Waits until everything is on the disk.
+    /// Waits until everything is on the disk, on each file system that was written to.
     ///
     /// # Errors
     /// The disk says that it is not.
     pub fn sync(&self) -> Result<()> {
-        syncfs(&self.root).map_err(|errno| system_error("bring to the disk", "the restored files", errno))
+        let met = self.file_systems.lock().unwrap_or_else(PoisonError::into_inner);
+        met.values().try_for_each(|dir| {
+            syncfs(dir).map_err(|errno| system_error("bring to the disk", "the restored files", errno))
+        })
     }
 }
 
@@ -334,8 +353,25 @@ impl Pending {
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
+            // NFS and others cannot do that in one step.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.place_reserved(name),
             Err(errno) => Err(system_error("name", shown(name.to_bytes()), errno)),
         }
+    }
+
+    /// As [`Self::place_new`], where a file system cannot rename without replacing: an empty file is made
+    /// under the name first, which fails if something is there, and then replaced.
+    fn place_reserved(&mut self, name: &CStr) -> Result<bool> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(_reserved) => {}
+            Err(Errno::EXIST) => return Ok(false),
+            Err(errno) => return Err(system_error("make the file", shown(name.to_bytes()), errno)),
+        }
+        renameat(&self.dir, &self.temporary, &self.dir, name)
+            .map_err(|errno| system_error("name", shown(name.to_bytes()), errno))?;
+        self.placed = true;
+        Ok(true)
     }
 }
 
@@ -824,6 +860,33 @@ mod tests {
         assert_eq!(names(&inside), ["f", "f.damaged", "f.damaged-2", "f.damaged-2.txt", "f.damaged.txt"]);
         let bytes = fs::read(inside.join("f.damaged")).unwrap();
         assert_eq!(&bytes[9..21], b"\x000123456789\0");
+    }
+
+    #[test]
+    fn a_new_name_replaces_nothing_even_where_a_rename_cannot_promise_it() {
+        let (folder, target) = target();
+        put(&target, b"", b"there", b"the old one").unwrap();
+        let pending = |bytes: &[u8]| {
+            let file = target.new_file(&target.directory(b"").unwrap(), b"x", 3).unwrap();
+            file.write_at(0, bytes).unwrap();
+            file.pending
+        };
+        assert!(!pending(b"new").place_reserved(c"there").unwrap());
+        assert!(pending(b"new").place_reserved(c"free").unwrap());
+        let inside = folder.path().join("t/target");
+        assert_eq!(fs::read(inside.join("there")).unwrap(), b"the old one");
+        assert_eq!(fs::read(inside.join("free")).unwrap(), b"new");
+        assert_eq!(names(&inside), ["free", "there"]);
+    }
+
+    #[test]
+    fn every_file_system_below_the_target_is_synced() {
+        let target = Target::create_or_open(Path::new("/")).unwrap();
+        let file_systems = || target.file_systems.lock().unwrap().len();
+        assert_eq!(file_systems(), 1);
+        target.directory(b"proc").unwrap();
+        assert_eq!(file_systems(), 2);
+        target.sync().unwrap();
     }
 
     #[test]

@@ -1,16 +1,22 @@
-//! What of a snapshot is meant: patterns in gitignore syntax, with `/` as their folder.
+//! What of a snapshot is meant: patterns in gitignore syntax, with `/` as their folder, and perhaps only a
+//! sample of what they choose.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use crate::error::{Error, ErrorKind, Result};
+use super::sample::Sample;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::entry::{Entry, EntryKind},
+};
 
 /// Patterns that choose among paths.
 #[derive(Debug)]
 pub struct Selection {
     includes: Option<Gitignore>,
     excludes: Gitignore,
+    sample: Option<Sample>,
 }
 
 fn compile(patterns: &[String]) -> Result<Gitignore> {
@@ -33,7 +39,21 @@ impl Selection {
     /// `Usage` if a pattern is not valid.
     pub fn new(includes: &[String], excludes: &[String]) -> Result<Self> {
         let included = if includes.is_empty() { None } else { Some(compile(includes)?) };
-        Ok(Self { includes: included, excludes: compile(excludes)? })
+        Ok(Self { includes: included, excludes: compile(excludes)?, sample: None })
+    }
+
+    /// Only this sample of it. Folders are in none: they come with what is in them.
+    #[must_use]
+    pub fn sampled(self, sample: Sample) -> Self {
+        Self { sample: Some(sample), ..self }
+    }
+
+    /// Whether an entry is meant.
+    #[must_use]
+    pub fn selects_entry(&self, entry: &Entry) -> bool {
+        let is_directory = entry.metadata.kind == EntryKind::Directory;
+        self.sample.as_ref().is_none_or(|sample| sample.takes(entry))
+            && self.selects(&entry.path, is_directory)
     }
 
     /// Whether the entry at `path` (no leading slash) is meant.

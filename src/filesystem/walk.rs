@@ -20,9 +20,8 @@ use rustix::{
 };
 
 use super::{
-    capture::{self, Captured, capture},
-    names::Names,
-    open_quietly, reason, shown,
+    capture::{self, Captured, Surroundings, capture},
+    open_quietly, reason, shown, system_error,
 };
 use crate::{
     clock::Timestamp,
@@ -105,6 +104,16 @@ impl Filter {
             && self.patterns.matched(path, metadata.kind == EntryKind::Directory).is_ignore()
     }
 
+    /// Whether a pattern keeps the walk of `source` away from the folder or file at `path` below it.
+    #[must_use]
+    pub fn leaves_out(&self, source: &Path, path: &Path) -> bool {
+        let between = path.ancestors().take_while(|folder| *folder != source);
+        between.filter_map(|folder| folder.strip_prefix("/").ok()).any(|folder| {
+            !self.patterns.is_empty()
+                && self.patterns.matched(folder, folder != path || path.is_dir()).is_ignore()
+        })
+    }
+
     fn is_never(&self, path: &[u8], captured: &Captured) -> bool {
         let (major, minor) = captured.device;
         let without_slash = |never: &PathBuf| {
@@ -160,6 +169,8 @@ pub enum Walked {
     Entry(Box<Found>),
     /// A name of which there is no metadata.
     Error(WalkError),
+    /// Nothing more can be found: the system is short of something. What comes after would be missing.
+    Failed(Error),
 }
 
 /// An entry that was found.
@@ -171,6 +182,8 @@ pub struct Found {
     pub metadata: Metadata,
     /// A handle of the folder that it is in.
     pub dir: Arc<OwnedFd>,
+    /// The device as the kernel numbers it now.
+    pub device: (u32, u32),
     /// Its name in there.
     pub name: CString,
     /// Why a folder could not be listed, if it could not.
@@ -266,6 +279,13 @@ impl Listing {
         names.dedup_by(|a, b| bytes[a.0..a.1] == bytes[b.0..b.1]);
     }
 
+    /// Drops names of more bytes, and says how many they were.
+    fn keep_shorter(&mut self, most: usize) -> usize {
+        let before = self.names.len();
+        self.names.retain(|(start, end)| end - start <= most);
+        before - self.names.len()
+    }
+
     fn contains(&self, name: &[u8]) -> bool {
         self.names.binary_search_by(|at| self.bytes[at.0..at.1].cmp(name)).is_ok()
     }
@@ -294,7 +314,7 @@ struct Folder {
 #[derive(Debug)]
 pub struct Walk {
     filter: Filter,
-    names: Names,
+    around: Surroundings,
     stack: Vec<Folder>,
     waiting: VecDeque<Walked>,
     vanished: u64,
@@ -307,7 +327,8 @@ impl Walk {
     #[must_use]
     pub fn new(sources: &[PathBuf], filter: Filter) -> Self {
         let (stack, waiting) = (Vec::new(), VecDeque::new());
-        let mut walk = Self { filter, names: Names::default(), stack, waiting, vanished: 0, excluded: 0 };
+        let mut walk =
+            Self { filter, around: Surroundings::default(), stack, waiting, vanished: 0, excluded: 0 };
         let tree = Wanted::tree(sources);
         match openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(root) => walk.enter_root(root, tree),
@@ -345,11 +366,8 @@ impl Walk {
         if tree.source
             && let Err(errno) = self.list_root()
         {
-            self.waiting.push_back(Walked::Error(WalkError {
-                path: Vec::new(),
-                error: format!("cannot list /: {}", reason(errno)),
-                missing_source: true,
-            }));
+            // The root has no entry of its own that could say so.
+            self.waiting.push_back(Walked::Failed(system_error("list", "/", errno)));
         }
     }
 
@@ -375,13 +393,19 @@ impl Walk {
         }
     }
 
+    /// Ends the walk: what is not seen for want of memory or handles must not look as if it were not there.
+    fn fail(&mut self, path: &[u8], errno: Errno) -> Walked {
+        self.stack.clear();
+        Walked::Failed(system_error("look at", format!("/{}", shown(path)), errno))
+    }
+
     /// Looks at one name; `None` if there is nothing to tell about it.
     fn visit(&mut self, path: Vec<u8>, name: CString, wanted: Option<Wanted>) -> Option<Walked> {
         let folder = self.stack.last()?;
         let (dir, inside, device) = (Arc::clone(&folder.dir), folder.inside, folder.device);
-        let captured = match capture(dir.as_fd(), &name, &mut self.names) {
-            Ok(captured) if path.len() <= PATH_BYTES_MAX => captured,
-            Ok(_) => return Some(unreadable(path, Errno::NAMETOOLONG)),
+        let captured = match capture(dir.as_fd(), &name, &mut self.around) {
+            Ok(captured) => captured,
+            Err(errno) if is_shortage(errno) => return Some(self.fail(&path, errno)),
             Err(errno) => match wanted {
                 Some(wanted) => {
                     self.unreachable(wanted, path, errno);
@@ -401,7 +425,7 @@ impl Walk {
             return None;
         }
         let Captured { metadata, device: own_device } = captured;
-        let mut found = Found { path, metadata, dir, name, error: None };
+        let mut found = Found { path, metadata, dir, device: own_device, name, error: None };
         if found.metadata.kind == EntryKind::Directory {
             let foreign = self.filter.options.one_file_system && !is_source && own_device != device;
             if !is_source && !inside {
@@ -435,6 +459,11 @@ impl Walk {
         });
         let (dir, mut listing) = match listed {
             Ok(listed) => listed,
+            Err(errno) if is_shortage(errno) => {
+                let failed = self.fail(&found.path, errno);
+                self.waiting.push_back(failed);
+                return;
+            }
             Err(errno) => {
                 found.error =
                     inside.then(|| format!("cannot list /{}: {}", shown(&found.path), reason(errno)));
@@ -453,9 +482,20 @@ impl Walk {
         }
         wanted.below.keys().for_each(|name| listing.push(name));
         listing.sort();
+        let too_long = listing.keep_shorter(PATH_BYTES_MAX.saturating_sub(found.path.len() + 1));
+        if too_long > 0 {
+            // No manifest could hold an entry of theirs.
+            let what = format!("{too_long} names in /{} make paths that are too long", shown(&found.path));
+            found.error.get_or_insert(what);
+        }
         let (path, wanted) = (found.path.clone(), wanted.below);
         self.stack.push(Folder { path, dir: Arc::new(dir), listing, next: 0, wanted, inside, device });
     }
+}
+
+/// Whether the next file would fare no better.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// A folder above a source only leads there: what else happens in it must not make an unchanged source
@@ -534,6 +574,7 @@ mod tests {
             let (path, mark) = match &walked {
                 Walked::Entry(found) => (&found.path, if found.error.is_some() { "?" } else { "" }),
                 Walked::Error(error) => (&error.path, if error.missing_source { "!!" } else { "!" }),
+                Walked::Failed(error) => panic!("{error}"),
             };
             let path = String::from_utf8(path.clone()).unwrap();
             match path.strip_prefix(&base) {
@@ -693,8 +734,8 @@ mod tests {
         let mut walk =
             Walk::new(&[folder.path().join("d/f")], Filter::new(FilterOptions::default()).unwrap());
         let Some(Walked::Entry(found)) = walk.by_ref().last() else { panic!("no entry") };
-        let file =
-            crate::filesystem::read::open_file(found.dir.as_fd(), &found.name, &found.metadata).unwrap();
+        let seen = crate::filesystem::read::Seen::of(&found.metadata, found.device);
+        let file = crate::filesystem::read::open_file(found.dir.as_fd(), &found.name, &seen).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 7);
         assert_eq!(absolute(&found.path), folder.path().join("d/f"));
     }
@@ -711,6 +752,7 @@ mod tests {
             .map(|walked| match walked {
                 Walked::Entry(found) => String::from_utf8(found.path).unwrap(),
                 Walked::Error(error) => panic!("{error:?}"),
+                Walked::Failed(error) => panic!("{error}"),
             })
             .collect();
         assert_eq!(paths, ["proc"]);

@@ -2,7 +2,10 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{pack::Directory, wire::Writer};
+use super::{
+    pack::{Directory, Frame},
+    wire::Writer,
+};
 use crate::{
     clock::Timestamp,
     compress::Codec,
@@ -42,7 +45,22 @@ pub const SECTIONS_MAX: usize = 1 << 15;
 /// other names.
 #[must_use]
 pub fn digest(directory: &Directory, section: u16) -> [u8; 32] {
-    let mut frames: Vec<_> = directory.frames.iter().filter(|frame| frame.section == section).collect();
+    digest_of(directory.frames.iter().filter(|frame| frame.section == section).collect())
+}
+
+/// The [`digest`] of every section of a directory, in their order.
+#[must_use]
+pub fn digests(directory: &Directory) -> Vec<[u8; 32]> {
+    let mut frames: Vec<Vec<&Frame>> = directory.sections.iter().map(|_| Vec::new()).collect();
+    for frame in &directory.frames {
+        if let Some(of_section) = frames.get_mut(usize::from(frame.section)) {
+            of_section.push(frame);
+        }
+    }
+    frames.into_iter().map(digest_of).collect()
+}
+
+fn digest_of(mut frames: Vec<&Frame>) -> [u8; 32] {
     frames.sort_by_key(|frame| frame.counter);
     let mut out = Writer::new();
     for frame in frames {

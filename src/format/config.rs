@@ -3,13 +3,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checksum;
 use crate::{
     error::{Error, ErrorKind, Result},
     id::{RepositoryId, from_hex, to_hex},
+    limits,
 };
 
 /// The format that this program reads and writes.
 pub const FORMAT: u32 = 1;
+
+const CHECKSUM: &str = "lifeboat v1 config checksum";
 
 /// What a repository is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +49,6 @@ impl Text {
         bytes.push(b'\n');
         bytes
     }
-
-    /// With the checksum of the text as it is written with an empty one.
-    fn with_checksum(self) -> Self {
-        let empty = Self { checksum: String::new(), ..self };
-        let checksum = to_hex(&blake3::derive_key("lifeboat v1 config checksum", &empty.encode()));
-        Self { checksum, ..empty }
-    }
 }
 
 impl Config {
@@ -69,22 +66,20 @@ impl Config {
             minimum_grace_seconds: *minimum_grace_seconds,
             checksum: String::new(),
         };
-        text.with_checksum().encode()
+        let checksum = checksum(CHECKSUM, &text.encode(), "");
+        Text { checksum, ..text }.encode()
     }
 
     /// # Errors
-    /// `NoRepository` when it is of something else, `Failed` for a newer format, `Damaged` for anything that
-    /// `encode` does not write.
+    /// `NoRepository` when it is of something else, `Failed` for a newer format, `Damaged` when its checksum is
+    /// wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let foreign = || {
             Error::new(
                 ErrorKind::NoRepository,
                 "the object `config` there is not that of a lifeboat repository",
             )
-            .with_remedy(
-                "Check the address: another program may keep its data there. If the repository is there, that \
-                 object is damaged: delete it, and rebuild it with `lifeboat key recover --config`",
-            )
+            .with_remedy("Check the address: another program may keep its data there")
         };
         let text: Text = serde_json::from_slice(bytes).map_err(|e| foreign().with_source(e))?;
         if text.format != FORMAT {
@@ -92,20 +87,18 @@ impl Config {
                 .with_remedy("This program reads format 1: install a newer one"));
         }
         let Text { commit_window_seconds, minimum_grace_seconds, .. } = text;
-        if commit_window_seconds == 0 || minimum_grace_seconds / 4 < commit_window_seconds {
-            return Err(Error::damaged("config", "its grace is less than four commit windows"));
+        if !limits::times_are_possible(commit_window_seconds, minimum_grace_seconds) {
+            return Err(Error::damaged("config", "its commit window and grace are impossible together"));
         }
-        let config = Self {
+        if text.checksum != checksum(CHECKSUM, bytes, &text.checksum) {
+            return Err(Error::damaged("config", "its checksum is wrong"));
+        }
+        Ok(Self {
             format: text.format,
             repository_id: RepositoryId::from_hex(&text.repository_id).ok_or_else(foreign)?,
             root_public_key: from_hex(&text.root_public_key).ok_or_else(foreign)?,
             commit_window_seconds,
             minimum_grace_seconds,
-        };
-        if config.encode() != bytes {
-            return Err(Error::damaged("config", "it is not as it was written")
-                .with_remedy("Delete that object, and rebuild it with `lifeboat key recover --config`"));
-        }
-        Ok(config)
+        })
     }
 }

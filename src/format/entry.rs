@@ -80,6 +80,8 @@ pub enum Content {
         node: BlobId,
         /// Chunks in all.
         chunks: u64,
+        /// How many levels of list nodes lie between the root and the nodes that hold the chunks.
+        level: u8,
     },
 }
 

@@ -24,6 +24,8 @@ const AUTHOR_LEN: usize = 32;
 const SYMMETRIC: u8 = 1;
 const PUBLIC: u8 = 2;
 const CONTEXT: &[u8] = b"lifeboat v1 record";
+/// More than all of an envelope but its plaintext.
+const OVERHEAD_MAX: usize = 2 << 10;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,17 @@ pub enum RecordKind {
     Quarantine = 10,
     /// Evidence of a drill, a check or usage.
     Evidence = 11,
+}
+
+impl RecordKind {
+    /// The largest object of the kind that is read: a larger one must not be written.
+    #[must_use]
+    pub const fn bytes_max(self) -> usize {
+        match self {
+            Self::Directory | Self::Index => limits::INDEX_BYTES_MAX,
+            _ => limits::RECORD_BYTES_MAX,
+        }
+    }
 }
 
 /// Where a record belongs and who wrote it. The author's whole verifying key is stored: so a host without
@@ -94,6 +107,12 @@ fn place(repository: &RepositoryId, domain: &DomainId) -> Vec<u8> {
     [CONTEXT, repository.as_bytes(), domain.as_bytes()].concat()
 }
 
+/// Bytes of a symmetrically sealed record whose plaintext has that many.
+#[must_use]
+pub const fn symmetric_length(plain: usize) -> usize {
+    4 + 4 + AUTHOR_LEN + 8 + 4 + 32 + 32 + 4 + plain + super::pack::TAG_LEN + SIGNATURE_LEN
+}
+
 /// Seals and signs a record.
 ///
 /// # Errors
@@ -108,6 +127,9 @@ pub fn seal(
     let verifying = signer.verifying_key();
     if verifying.identity() != *author {
         return Err(Error::new(ErrorKind::Failed, "a record must be signed by its author"));
+    }
+    if plain.len() > kind.bytes_max() - OVERHEAD_MAX {
+        return Err(Error::new(ErrorKind::Failed, format!("a record of the kind {kind:?} grew too large")));
     }
     let place = place(repository, domain);
     let mut salt = [0; 32];
@@ -335,6 +357,18 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let seal_as = |kind, length| {
+            let header = EnvelopeHeader { kind, ..header() };
+            seal(&header, &Sealer::Symmetric(&[5; 32]), &signer(), &vec![0; length])
+        };
+        let most = limits::RECORD_BYTES_MAX - OVERHEAD_MAX;
+        assert!(seal_as(RecordKind::Snapshot, most).unwrap().len() <= limits::RECORD_BYTES_MAX);
+        assert!(seal_as(RecordKind::Snapshot, most + 1).is_err());
+        assert!(seal_as(RecordKind::Index, most + 1).is_ok());
+    }
+
+    #[test]
     fn a_record_counts_only_for_its_kind_repository_and_domain_and_key() {
         let key = [5; 32];
         let bytes = seal(&header(), &Sealer::Symmetric(&key), &signer(), b"hello").unwrap();
@@ -346,6 +380,7 @@ mod tests {
             Ok(envelope.open(&Opener::Symmetric(key))?.to_vec())
         };
         assert_eq!(parse(RecordKind::Run, &repository, &domain, &key).unwrap(), b"hello");
+        assert_eq!(bytes.len(), symmetric_length(b"hello".len()));
         assert!(parse(RecordKind::Snapshot, &repository, &domain, &key).is_err());
         assert!(parse(RecordKind::Run, &RepositoryId::new([9; 32]), &domain, &key).is_err());
         assert!(parse(RecordKind::Run, &repository, &DomainId::new([9; 8]), &key).is_err());

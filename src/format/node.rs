@@ -305,8 +305,8 @@ fn write_entry(
                 e.bytes(id.as_bytes())?.u32(*length)?;
             }
         }
-        Content::List { node, chunks } => {
-            e.u8(18)?.array(2)?.bytes(node.as_bytes())?.u64(*chunks)?;
+        Content::List { node, chunks, level } => {
+            e.u8(18)?.array(3)?.bytes(node.as_bytes())?.u64(*chunks)?.u8(*level)?;
         }
     }
     if *changed_while_read {
@@ -377,7 +377,8 @@ fn read_entry(d: &mut Decoder<'_>, entry: &mut Entry) -> std::result::Result<(),
     }
     let mut last = None;
     while d.datatype()? != Type::Break {
-        let key = d.u8()?;
+        // A negative key would be critical: it is no u32, and so an error.
+        let key = d.u32()?;
         if last.is_some_and(|last| last >= key) {
             return Err(decode::Error::message("keys are out of order"));
         }
@@ -403,10 +404,14 @@ fn read_entry(d: &mut Decoder<'_>, entry: &mut Entry) -> std::result::Result<(),
             16 => m.flags = d.u32()?,
             17 => entry.content = Content::Inline(read_chunks(d)?),
             18 => {
-                if d.array()? != Some(2) {
-                    return Err(decode::Error::message("a list has an id and a count"));
+                if d.array()? != Some(3) {
+                    return Err(decode::Error::message("a list has an id, a count and a level"));
                 }
-                entry.content = Content::List { node: read_id(d)?, chunks: d.u64()? };
+                let (node, chunks, level) = (read_id(d)?, d.u64()?, d.u8()?);
+                if level > limits::TREE_LEVELS_MAX {
+                    return Err(decode::Error::message("the level of a list is impossible"));
+                }
+                entry.content = Content::List { node, chunks, level };
             }
             19 => entry.changed_while_read = d.bool()?,
             20 => entry.error = Some(d.str()?.to_owned()),

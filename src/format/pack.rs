@@ -1,8 +1,12 @@
-//! A pack: `section header, frames, directory (a signed envelope), zero padding, trailer`.
+//! A pack: `section header, frames, random padding, directory (a signed envelope), trailer`.
 //! The directory repeats each section's header, so that a frame can be read by range and opened
-//! with nothing but the index.
+//! with nothing but the index. The padding is random and before the directory, so that nobody sees where
+//! the last frame ends: in a pack of one frame that would be the length of a chunk.
 
-use super::wire::{Reader, Writer};
+use super::{
+    envelope,
+    wire::{Reader, Writer},
+};
 use crate::{
     compress::Codec,
     error::{Error, Result},
@@ -202,6 +206,28 @@ impl Directory {
         }
     }
 
+    /// Bytes of a pack of these frames that are none of a frame's: the headers of the sections, the sealed
+    /// directory, the padding and the trailer. All of them follow from the directory.
+    #[must_use]
+    pub fn overhead(&self) -> usize {
+        let mut plain = Writer::new();
+        self.encode_into(&mut plain);
+        let headers = self.sections.len() * SECTION_HEADER_LEN;
+        let used = headers + envelope::symmetric_length(plain.len()) + TRAILER_LEN;
+        let with_frames = used + self.frames_length();
+        used + padded_length(with_frames) - with_frames
+    }
+
+    /// Bytes of the pack that holds this: a pack of another size is not the one that was written.
+    #[must_use]
+    pub fn pack_length(&self) -> usize {
+        self.overhead() + self.frames_length()
+    }
+
+    fn frames_length(&self) -> usize {
+        self.frames.iter().map(|frame| frame.length as usize).sum()
+    }
+
     /// Checks bounds: every number meets its limit, every frame lies inside the pack.
     ///
     /// # Errors
@@ -212,7 +238,15 @@ impl Directory {
             .map(|_| SectionHeader::decode(reader.raw(SECTION_HEADER_LEN)?))
             .collect::<Result<Vec<_>>>()?;
         let count = reader.count(limits::PACK_FRAMES_MAX)?;
-        let frames = (0..count).map(|_| decode_frame(reader, sections.len())).collect::<Result<Vec<_>>>()?;
+        let (mut frames, mut blobs) = (Vec::new(), 0);
+        for _ in 0..count {
+            let frame = decode_frame(reader, sections.len())?;
+            blobs += frame.blobs.len();
+            if blobs > limits::PACK_BLOBS_MAX {
+                return Err(reader.damaged("it lists more blobs than a pack may hold"));
+            }
+            frames.push(frame);
+        }
         Ok(Self { sections, frames })
     }
 }
@@ -281,9 +315,8 @@ impl Trailer {
             return Err(reader.damaged("it does not end in a pack trailer of format 1"));
         }
         let trailer = Self { offset: reader.u32()?, length: reader.u32()? };
-        let end = trailer.offset as usize + trailer.length as usize;
-        if end > start || pack[end..start].iter().any(|byte| *byte != 0) {
-            return Err(reader.damaged("its directory or padding is not where the trailer says"));
+        if trailer.offset as usize + trailer.length as usize != start {
+            return Err(reader.damaged("its directory is not where the trailer says"));
         }
         Ok(trailer)
     }
@@ -294,6 +327,15 @@ impl Trailer {
 pub const fn padded_length(length: usize) -> usize {
     let unit = if length > 1 << 20 { 64 << 10 } else { 4 << 10 };
     length.next_multiple_of(unit)
+}
+
+/// The length at which a data pack is closed in a domain of so many bytes: 16 MiB up to 256 GiB, then growing
+/// with the square root, so that neither the packs become too many nor a single one too large; at most 64 MiB.
+#[must_use]
+pub fn target_length(domain_bytes: u64) -> usize {
+    let root = domain_bytes.saturating_mul(1 << 10).isqrt();
+    let root = usize::try_from(root).unwrap_or(usize::MAX);
+    root.clamp(limits::PACK_BYTES_TARGET, limits::PACK_BYTES_TARGET_MAX)
 }
 
 /// A pack as an index lists it.
@@ -344,4 +386,19 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<IndexedPack>> {
     }
     reader.finish()?;
     Ok(packs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_grow_with_the_square_root_of_the_domain() {
+        let gib = 1 << 30;
+        let table = [(0, 16), (256, 16), (1 << 10, 32), (4 << 10, 64), (1 << 30, 64)];
+        for (domain, mebibytes) in table {
+            assert_eq!(target_length(domain * gib), mebibytes * limits::MIB, "{domain} GiB");
+        }
+        assert_eq!(target_length(u64::MAX), limits::PACK_BYTES_TARGET_MAX);
+    }
 }

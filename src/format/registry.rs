@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{envelope::Envelope, role::Role};
+use super::{envelope::Envelope, role::Role, unknown::Unknown};
 use crate::{
     chunk::ChunkSizes,
     clock::Timestamp,
@@ -43,7 +43,24 @@ pub struct Registry {
     /// The smallest grace in seconds.
     #[n(8)]
     pub minimum_grace_seconds: u64,
+    /// Fields that a newer program wrote: they stay when this one writes the next registry.
+    #[cbor(skip)]
+    pub unknown: Unknown,
 }
+
+/// What a program wants to do with a repository, and must know the features for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// Read it.
+    Read,
+    /// Add to it.
+    Write,
+    /// Remove from it: forget and prune.
+    Prune,
+}
+
+/// Features that this program knows: none are defined yet.
+const FEATURES: &[&str] = &[];
 
 /// Features that a program must know.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -202,15 +219,15 @@ impl Registry {
     /// The plaintext.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        minicbor::to_vec(self).unwrap_or_else(|error| unreachable!("writing to memory cannot fail: {error}"))
+        self.unknown.put_into(super::encode_record(self))
     }
 
     /// # Errors
     /// `Damaged` when it is not a registry, or does not hold together.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let damaged = |why: &str| Error::damaged("the registry", why);
-        let registry: Self = minicbor::decode(bytes)
-            .map_err(|e| damaged("it is not a valid map").with_source(e.to_string()))?;
+        let mut registry: Self = super::decode_record(bytes, "the registry")?;
+        registry.unknown = Unknown::of(bytes, super::encode_record(&registry));
         let Self { domains, certificates, revocations, .. } = &registry;
         let distinct = unique(domains.iter().map(|domain| domain.id))
             && unique(certificates.iter().map(|certificate| certificate.identity))
@@ -221,9 +238,8 @@ impl Registry {
         if revocations.iter().any(|revocation| revocation.records.len() > limits::REVOKED_RECORDS_MAX) {
             return Err(damaged("a revocation lists more records than any may"));
         }
-        let window = registry.commit_window_seconds;
-        if window == 0 || registry.minimum_grace_seconds / 4 < window {
-            return Err(damaged("its grace is less than four commit windows"));
+        if !limits::times_are_possible(registry.commit_window_seconds, registry.minimum_grace_seconds) {
+            return Err(damaged("its commit window and grace are impossible together"));
         }
         for certificate in &registry.certificates {
             if certificate.key()?.identity() != certificate.identity {
@@ -288,9 +304,10 @@ impl Registry {
     }
 
     /// Adds what another registry states and this one does not: two owners wrote at the same time. Of two
-    /// revocations of one identity the one that leaves less valid counts.
+    /// revocations of one identity the one that leaves less valid counts; a key that either calls shared is.
     pub fn merge(&mut self, other: Self) {
         let Self { number, previous: _, features, epochs, domains, certificates, revocations, .. } = other;
+        self.unknown.merge(other.unknown);
         self.number = self.number.max(number);
         let Features { read, write, prune } = features;
         add_new(&mut self.features.read, read, |a, b| a == b);
@@ -298,7 +315,12 @@ impl Registry {
         add_new(&mut self.features.prune, prune, |a, b| a == b);
         add_new(&mut self.epochs, epochs, |a, b| a.number == b.number);
         add_new(&mut self.domains, domains, |a, b| a.id == b.id);
-        add_new(&mut self.certificates, certificates, |a, b| a.identity == b.identity);
+        for theirs in certificates {
+            match self.certificates.iter_mut().find(|ours| ours.identity == theirs.identity) {
+                Some(ours) => ours.shared |= theirs.shared,
+                None => self.certificates.push(theirs),
+            }
+        }
         for theirs in revocations {
             let left = |revocation: &Revocation| (revocation.last_sequence, revocation.records.len());
             match self.revocations.iter_mut().find(|ours| ours.identity == theirs.identity) {
@@ -309,17 +331,25 @@ impl Registry {
         }
     }
 
+    /// Whether this program may use the repository in this way.
+    ///
     /// # Errors
-    /// `Failed` when the repository needs a feature that this program lacks. (It knows none yet.)
-    pub fn check_features(&self) -> Result<()> {
+    /// `Failed` when that needs a feature that this program lacks.
+    pub fn check_features(&self, purpose: Use) -> Result<()> {
         let Features { read, write, prune } = &self.features;
-        match read.iter().chain(write).chain(prune).next() {
-            None => Ok(()),
-            Some(feature) => {
-                Err(Error::new(ErrorKind::Failed, format!("the repository uses the feature `{feature}`"))
-                    .with_remedy("This program does not know it: install a newer one"))
-            }
-        }
+        let needed = [(Use::Read, read), (Use::Write, write), (Use::Prune, prune)];
+        let needed = needed.into_iter().filter(|(needed, _)| *needed <= purpose);
+        let lacking =
+            needed.flat_map(|(_, features)| features).find(|name| !FEATURES.contains(&name.as_str()));
+        let Some(feature) = lacking else { return Ok(()) };
+        let what = match purpose {
+            Use::Read => "reading",
+            Use::Write => "writing to",
+            Use::Prune => "removing from",
+        };
+        let text = format!("{what} this repository needs the feature `{feature}`");
+        Err(Error::new(ErrorKind::Failed, text)
+            .with_remedy("This program does not know it: install a newer one"))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         ChunkIdKey, ChunkKeys, ChunkRoot, GearSeed, HpkeSeed, IndexKey, IndexRoot, NodeKey, NodeRoot,
         OpenKey, RegistryKey, RootSecret, SigningKey,
     },
-    error::{Error, Result},
+    error::Result,
     id::{DomainId, IdentityId, RepositoryId},
 };
 
@@ -152,8 +152,7 @@ impl Secrets {
     /// # Errors
     /// `Damaged` when it is not the content of a slot.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        minicbor::decode(bytes)
-            .map_err(|e| Error::damaged("a key slot", "its content is not valid").with_source(e.to_string()))
+        super::decode_record(bytes, "the content of a key slot")
     }
 
     /// The role.

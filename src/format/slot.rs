@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::secrets::Secrets;
+use super::{checksum, secrets::Secrets};
 use crate::{
     crypto::FrameKey,
     error::{Error, ErrorKind, Result},
@@ -151,10 +151,8 @@ impl Slot {
         Ok(Self { checksum: slot.checksum(), ..slot })
     }
 
-    /// Over the slot as it is written, with an empty checksum.
     fn checksum(&self) -> String {
-        let bytes = Self { checksum: String::new(), ..self.clone() }.encode();
-        to_hex(&blake3::derive_key("lifeboat v1 key slot checksum", &bytes))
+        checksum("lifeboat v1 key slot checksum", &self.encode(), &self.checksum)
     }
 
     /// A fresh name: the identity, and something random.

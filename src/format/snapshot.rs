@@ -1,11 +1,12 @@
 //! The root record of one backup, and the record that a run began or failed.
 
-use minicbor::{Decoder, Encoder, decode, encode};
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use crate::{
     clock::Timestamp,
     error::{Error, Result},
     id::{BlobId, ObjectId},
+    limits,
 };
 
 /// At most this many unreadable entries are named in a snapshot.
@@ -51,6 +52,9 @@ pub struct Snapshot {
     pub sources: Vec<Vec<u8>>,
     /// The root node of the manifest.
     pub root: BlobId,
+    /// How many levels of branches lie above the leaves of the manifest: so whoever reads many trees can
+    /// read them level by level, and each node that they share once.
+    pub levels: u8,
     /// What was counted.
     pub statistics: Statistics,
     /// Entries that could not be read.
@@ -76,13 +80,16 @@ pub struct Parameters {
     pub chunk_sizes: [u32; 3],
 }
 
+/// Fields that every snapshot has: all but the previous one and the one that it replaces.
+const REQUIRED: [u64; 14] = [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+
 type Encoded = std::result::Result<(), encode::Error<std::convert::Infallible>>;
 type Decoded<T> = std::result::Result<T, decode::Error>;
 
 impl Snapshot {
     /// The plaintext of the record. Keys: 1 previous, 2 registry, 3 replaces, 4 time, 5 host, 6 user,
     /// 7 tags, 8 sources, 9 root, 10 statistics, 11 unreadable, 12 the first of them, 13 program, 14 nonce,
-    /// 15 begun, 16 parameters.
+    /// 15 begun, 16 parameters, 17 levels. They ascend.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -95,19 +102,18 @@ impl Snapshot {
     fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         let Self { previous, registry, replaces, time, host, user, tags, sources, root, statistics, .. } =
             self;
-        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, .. } = self;
+        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, levels, .. } = self;
         let Parameters { commit_window_seconds, minimum_grace_seconds, chunk_sizes } = parameters;
         let Statistics { entries, files, bytes, files_unchanged, bytes_new, bytes_stored } = statistics;
         e.begin_map()?;
-        for (key, id) in [(1, previous), (3, replaces)] {
-            if let Some(id) = id {
-                e.u8(key)?.bytes(id.as_bytes())?;
-            }
+        if let Some(id) = previous {
+            e.u8(1)?.bytes(id.as_bytes())?;
         }
         e.u8(2)?.u64(*registry)?;
-        for (key, time) in [(4, time), (15, begun)] {
-            e.u8(key)?.array(2)?.i64(time.seconds)?.u32(time.nanoseconds)?;
+        if let Some(id) = replaces {
+            e.u8(3)?.bytes(id.as_bytes())?;
         }
+        e.u8(4)?.array(2)?.i64(time.seconds)?.u32(time.nanoseconds)?;
         e.u8(5)?.str(host)?.u8(6)?.str(user)?;
         e.u8(7)?.array(tags.len() as u64)?;
         for tag in tags {
@@ -126,10 +132,12 @@ impl Snapshot {
             e.array(2)?.bytes(path)?.str(reason)?;
         }
         e.u8(13)?.str(program)?.u8(14)?.bytes(nonce)?;
+        e.u8(15)?.array(2)?.i64(begun.seconds)?.u32(begun.nanoseconds)?;
         e.u8(16)?.array(5)?.u64(*commit_window_seconds)?.u64(*minimum_grace_seconds)?;
         for size in chunk_sizes {
             e.u32(*size)?;
         }
+        e.u8(17)?.u8(*levels)?;
         e.end()?;
         Ok(())
     }
@@ -151,14 +159,22 @@ impl Snapshot {
     /// # Errors
     /// `Damaged` when it is not a snapshot record.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut d = Decoder::new(bytes);
-        Self::read(&mut d).map_err(|e| {
+        let invalid = |e: decode::Error| {
             Error::damaged("a snapshot record", "it is not a valid map").with_source(e.to_string())
-        })
+        };
+        super::unknown::check(&mut Decoder::new(bytes)).map_err(invalid)?;
+        let mut d = Decoder::new(bytes);
+        let snapshot = Self::read(&mut d).map_err(invalid)?;
+        if d.position() == bytes.len() {
+            Ok(snapshot)
+        } else {
+            Err(Error::damaged("a snapshot record", "something follows its end"))
+        }
     }
 
-    fn read(d: &mut Decoder<'_>) -> Decoded<Self> {
-        let mut snapshot = Self {
+    /// A record with nothing in it, to be filled.
+    pub(crate) fn empty() -> Self {
+        Self {
             previous: None,
             registry: 0,
             replaces: None,
@@ -169,16 +185,26 @@ impl Snapshot {
             tags: Vec::new(),
             sources: Vec::new(),
             root: BlobId::new([0; 32]),
+            levels: 0,
             statistics: Statistics::default(),
             unreadable: 0,
             unreadable_named: Vec::new(),
             program: String::new(),
             parameters: Parameters::default(),
             nonce: [0; 16],
-        };
-        d.map()?;
+        }
+    }
+
+    fn read(d: &mut Decoder<'_>) -> Decoded<Self> {
+        let mut snapshot = Self::empty();
+        if d.map()?.is_some() {
+            return Err(decode::Error::message("a snapshot is an open map"));
+        }
+        let mut required = REQUIRED.to_vec();
         while d.datatype()? != minicbor::data::Type::Break {
-            match d.u8()? {
+            let key = d.u64()?;
+            required.retain(|other| *other != key);
+            match key {
                 1 => snapshot.previous = Some(read_id(d)?),
                 2 => snapshot.registry = d.u64()?,
                 3 => snapshot.replaces = Some(read_id(d)?),
@@ -214,10 +240,17 @@ impl Snapshot {
                         chunk_sizes: [d.u32()?, d.u32()?, d.u32()?],
                     };
                 }
+                17 => {
+                    snapshot.levels = d.u8()?;
+                    if snapshot.levels > limits::TREE_LEVELS_MAX {
+                        return Err(decode::Error::message("a manifest has too many levels"));
+                    }
+                }
                 _ => d.skip()?,
             }
         }
-        Ok(snapshot)
+        d.skip()?;
+        if required.is_empty() { Ok(snapshot) } else { Err(decode::Error::message("a field is missing")) }
     }
 }
 
@@ -246,58 +279,37 @@ fn read_list<'b, T>(d: &mut Decoder<'b>, item: impl Fn(&mut Decoder<'b>) -> Deco
 }
 
 /// A run began, and, if it failed, how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct Run {
     /// When, by the client's clock.
+    #[n(0)]
     pub time: Timestamp,
     /// The host.
+    #[n(1)]
     pub host: String,
     /// What ran: `backup`.
+    #[n(2)]
     pub command: String,
     /// Exit code and message, if it failed.
+    #[n(3)]
     pub failure: Option<(u8, String)>,
     /// Random, so that no two records are equal.
+    #[cbor(n(4), with = "minicbor::bytes")]
     pub nonce: [u8; 16],
 }
 
 impl Run {
-    /// The plaintext of the record: an array of time, host, command, failure and nonce.
+    /// The plaintext of the record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        match self.write(&mut Encoder::new(&mut out)) {
-            Ok(()) => out,
-            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
-        }
-    }
-
-    fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
-        let Self { time, host, command, failure, nonce } = self;
-        e.array(6)?.i64(time.seconds)?.str(host)?.str(command)?;
-        let (code, message) = failure.as_ref().map_or((0, ""), |(code, message)| (*code, message.as_str()));
-        e.u8(code)?.str(message)?.bytes(nonce)?;
-        Ok(())
+        super::encode_record(self)
     }
 
     /// # Errors
     /// `Damaged` when it is not a run record.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut d = Decoder::new(bytes);
-        let mut read = || -> Decoded<Self> {
-            d.array()?;
-            let (seconds, host, command) = (d.i64()?, d.str()?.to_owned(), d.str()?.to_owned());
-            let (code, message) = (d.u8()?, d.str()?.to_owned());
-            let failure = (code != 0).then_some((code, message));
-            Ok(Self {
-                time: Timestamp::from_seconds(seconds),
-                host,
-                command,
-                failure,
-                nonce: read_array(&mut d)?,
-            })
-        };
-        read()
-            .map_err(|e| Error::damaged("a run record", "it is not a valid list").with_source(e.to_string()))
+        super::decode_record(bytes, "a run record")
     }
 }
 
@@ -329,8 +341,24 @@ mod tests {
         longer.pop();
         longer.extend_from_slice(&[0x18, 99, 0x82, 1, 2, 0xff]);
         assert_eq!(Snapshot::decode(&longer).unwrap(), record);
+        assert!(Snapshot::decode(&[&longer[..], &[0]].concat()).is_err(), "something follows");
+        // A critical field, an empty record.
+        longer.truncate(longer.len() - 6);
+        assert!(Snapshot::decode(&[&longer[..], &[0x20, 1, 0xff]].concat()).is_err());
+        assert!(Snapshot::decode(&[0xbf, 0xff]).is_err());
         for length in 0..record.encode().len() {
             assert!(Snapshot::decode(&record.encode()[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_run_survives_with_and_without_a_failure() {
+        let time = Timestamp { seconds: 1, nanoseconds: 2 };
+        let (host, command) = ("host".to_owned(), "backup".to_owned());
+        let run = Run { time, host, command, failure: None, nonce: [3; 16] };
+        let failed = Run { failure: Some((75, "no network".to_owned())), ..run.clone() };
+        for run in [run, failed] {
+            assert_eq!(Run::decode(&run.encode()).unwrap(), run);
         }
     }
 
@@ -346,6 +374,7 @@ mod tests {
             tags: vec!["tag".to_owned()],
             sources: vec![b"/srv".to_vec()],
             root: BlobId::new([6; 32]),
+            levels: 2,
             statistics: Statistics { entries: 1, files: 2, bytes: 3, ..Statistics::default() },
             unreadable: 1,
             unreadable_named: vec![(b"srv/x".to_vec(), "no".to_owned())],

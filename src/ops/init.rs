@@ -36,32 +36,12 @@ pub struct Created {
     pub tried: Tried,
 }
 
-/// Whether a repository may be created here. What an `init` that was cut short left is no obstacle.
+/// Whether a repository may be created here.
 ///
 /// # Errors
-/// There is one already, or data of one that lost its `config`; storage trouble.
+/// There is one already, or what is left of one; storage trouble.
 pub fn check_vacant(store: &Store) -> Result<()> {
-    match Repository::read_config(store) {
-        Err(error) if error.kind() == ErrorKind::NoRepository => check_no_data(store),
-        Err(error) if error.kind() != ErrorKind::Damaged => Err(error),
-        _ => Err(Error::new(
-            ErrorKind::Failed,
-            format!("{} holds a repository already", store.location_text()),
-        )
-        .with_remedy("Choose another place, or leave out `init`")),
-    }
-}
-
-/// A second repository in the place of one whose `config` is gone would hide it from its owner.
-fn check_no_data(store: &Store) -> Result<()> {
-    let data = store.list(&Prefix::domains())?;
-    if data.iter().all(|object| object.name.starts_with(Prefix::probes().as_str())) {
-        return Ok(());
-    }
-    let text = format!("{} holds the data of a repository whose `config` is gone", store.location_text());
-    Err(Error::new(ErrorKind::Failed, text).with_remedy(
-        "Rebuild it with `lifeboat key recover --config` and the recovery words, or choose another place",
-    ))
+    Repository::check_vacant(store)
 }
 
 /// Writes an object, reads it and a part of it, finds it in a list, compares the clocks, and removes it.

@@ -2,9 +2,12 @@
 
 pub mod backup;
 pub mod check;
+pub mod drill;
 pub mod init;
 pub mod key;
 pub mod list;
 pub mod restore;
 pub mod select;
+pub mod status;
+pub mod usage;
 pub mod verify;

@@ -165,12 +165,14 @@ mod tests {
         let (domain, identity) = (DomainId::new([1; 8]), IdentityId::from_hex(&"01".repeat(IdentityId::LEN)));
         let identity = identity.unwrap();
         let name = Name::snapshot(&domain, &identity, 1, &id);
-        // An empty map: every field has its default.
-        let mut record = Snapshot::decode(&[0xbf, 0xff]).unwrap();
+        let mut record = Snapshot::empty();
         host.clone_into(&mut record.host);
         record.sources.push(source.as_bytes().to_vec());
         record.tags = tags.iter().map(|&tag| tag.to_owned()).collect();
-        KnownSnapshot { name: SnapshotName { name, domain, identity, sequence: 1, id }, record }
+        KnownSnapshot {
+            name: SnapshotName { name, domain, identity, sequence: 1, id, stored: record.time },
+            record,
+        }
     }
 
     fn all() -> Vec<KnownSnapshot> {

@@ -1,18 +1,20 @@
 //! `verify`: whether everything that a snapshot holds is on this machine as it was, chunk by chunk, without
-//! reading any stored data. What is there besides does not matter.
+//! reading any stored data. What is there besides does not matter. Folders are compared too if they or
+//! something in them is meant.
 
-use std::{io::Read, ops::Range, path::Path};
+use std::{collections::HashMap, fs::File, io::Read, ops::Range, path::Path};
 
+use super::restore::{Group, link_group};
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{existing::Existing, select::Selection},
     format::entry::{Entry, EntryKind, Metadata},
     limits,
-    progress::Phase,
+    progress::{Phase, Progress},
     repository::{
         Repository,
-        manifest::{NodeSource, for_each_chunk, for_each_entry},
+        manifest::{Gap, NodeSource, for_each_chunk, for_each_entry},
         reader::NodeReader,
         snapshots::KnownSnapshot,
     },
@@ -37,6 +39,8 @@ pub struct VerifyOptions {
 pub enum Owners {
     /// The same name; the same number where there is none.
     Compare,
+    /// The same number, whatever its name.
+    Numbers,
     /// They are left out.
     Ignore,
 }
@@ -58,6 +62,12 @@ pub enum Difference {
     Mode(u32),
     /// It belongs to these now.
     Owner(String),
+    /// It is not the same file any more as the one with this path.
+    NotLinked(Vec<u8>),
+    /// It stands for another device now (major and minor number).
+    Device(u64),
+    /// Its extended attributes or its flags are others.
+    Attributes,
     /// Its time of modification is another.
     Modified,
     /// It could not be read.
@@ -83,6 +93,13 @@ impl std::fmt::Display for Difference {
             }
             Self::Mode(mode) => write!(f, "its mode is {mode:04o} now"),
             Self::Owner(owner) => write!(f, "it belongs to {owner} now"),
+            Self::NotLinked(path) => {
+                write!(f, "it is no longer the same file as /{}", String::from_utf8_lossy(path))
+            }
+            Self::Device(number) => {
+                write!(f, "it is the device {}:{} now", number >> 32, number & u64::from(u32::MAX))
+            }
+            Self::Attributes => f.write_str("its extended attributes or flags are others"),
             Self::Modified => f.write_str("its time of modification is another"),
             Self::Unreadable(why) => write!(f, "it could not be read: {why}"),
         }
@@ -100,20 +117,60 @@ pub struct Verified {
     pub differing: u64,
     /// The first of them, with each difference.
     pub differences: Vec<(Vec<u8>, Difference)>,
+    /// Parts of the manifest that are lost, with the entries in them.
+    pub lost: u64,
     /// Entries that the backup could not read, so that there is nothing to compare.
     pub not_backed_up: u64,
+}
+
+/// Is given what is read.
+pub trait Witness {
+    /// A file was opened, and will be read from its beginning.
+    fn opened(&mut self, file: &File);
+    /// The next bytes of it.
+    fn bytes(&mut self, bytes: &[u8]);
+    /// All of it was read, and all of it is as the snapshot has it; `path` is the one below the target.
+    ///
+    /// # Errors
+    /// Whatever should end the comparison.
+    fn same(&mut self, path: &[u8]) -> Result<()>;
+}
+
+/// Nobody.
+struct Nobody;
+
+impl Witness for Nobody {
+    fn opened(&mut self, _: &File) {}
+    fn bytes(&mut self, _: &[u8]) {}
+    fn same(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Compares a snapshot with the tree below `target`, by the rule of restore; without one, with the files
 /// that were backed up, where they were.
 ///
 /// # Errors
-/// The target is not there; `Forbidden` for a role that cannot check contents; a damaged manifest.
+/// The target is not there; `Forbidden` for a role that cannot check contents.
 pub fn run(
     repository: &Repository,
     snapshot: &KnownSnapshot,
     target: Option<&Path>,
     options: &VerifyOptions,
+) -> Result<Verified> {
+    run_before(repository, snapshot, target, options, &mut Nobody)
+}
+
+/// As [`run`], and gives a witness what is read.
+///
+/// # Errors
+/// As [`run`]; what the witness says.
+pub fn run_before(
+    repository: &Repository,
+    snapshot: &KnownSnapshot,
+    target: Option<&Path>,
+    options: &VerifyOptions,
+    witness: &mut dyn Witness,
 ) -> Result<Verified> {
     let domain = snapshot.name.domain;
     let progress = repository.store.progress();
@@ -124,29 +181,110 @@ pub fn run(
     let below = super::restore::strip_of(&nodes, snapshot, &options.subpath)?;
     let (target, strip) = target.map_or((Path::new("/"), 0), |target| (target, below));
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
-    let mut verified = Verified::default();
-    let mut tree = Existing::open(target)?;
-    let mut buffer = vec![0; limits::CHUNK_BYTES_MAX];
+    let mut comparison = Comparison {
+        snapshot,
+        progress,
+        owners: options.owners,
+        strip,
+        tree: Existing::open(target)?,
+        key,
+        nodes: &nodes,
+        buffer: vec![0; limits::CHUNK_BYTES_MAX],
+        witness,
+        links: HashMap::new(),
+        verified: Verified::default(),
+    };
+    let mut folders: Vec<OpenFolder> = Vec::new();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // What is lost in the repository cannot be compared; the rest is.
+            Err(Gap { first, error }) => {
+                progress.trouble();
+                let verified = &mut comparison.verified;
+                verified.lost += 1;
+                if verified.differences.len() < NAMED_MAX {
+                    let why = format!("it and the entries after it are lost in the repository: {error}");
+                    verified.differences.push((first, Difference::Unreadable(why)));
+                }
+                return Ok(());
+            }
+        };
         progress.at(&entry.path);
-        let selected = options.selection.selects(&entry.path, entry.metadata.kind == EntryKind::Directory);
-        if !selected || snapshot.record.leads_only(&entry.path) {
-            return Ok(());
+        while folders.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
+            folders.pop();
         }
-        if entry.error.is_some() {
-            verified.not_backed_up += 1;
-            return Ok(());
+        let selected = options.selection.selects_entry(&entry);
+        if selected && entry.error.is_some() {
+            comparison.verified.not_backed_up += 1;
         }
-        let path = entry.path.get(strip..).unwrap_or_default();
-        let differences = compare(&entry, (&mut tree, path), (&key, &nodes, &mut buffer), options.owners)?;
+        let meant = selected && entry.error.is_none();
+        if meant {
+            for folder in folders.iter_mut().filter(|folder| !folder.compared) {
+                folder.compared = true;
+                comparison.entry(&folder.entry)?;
+            }
+        }
+        if meant {
+            comparison.entry(&entry)?;
+        }
+        if entry.metadata.kind == EntryKind::Directory {
+            let compared = meant || entry.error.is_some();
+            folders.push(OpenFolder { entry, compared });
+        }
+        Ok(())
+    })?;
+    Ok(comparison.verified)
+}
+
+/// A folder that the comparison is in.
+struct OpenFolder {
+    entry: Entry,
+    /// It was compared, or never will be.
+    compared: bool,
+}
+
+/// What is compared, and with what.
+struct Comparison<'a> {
+    snapshot: &'a KnownSnapshot,
+    progress: &'a Progress,
+    owners: Owners,
+    /// Bytes of each path that are above the target.
+    strip: usize,
+    tree: Existing,
+    key: ChunkIdKey,
+    nodes: &'a dyn NodeSource,
+    buffer: Vec<u8>,
+    witness: &'a mut dyn Witness,
+    /// The first name of each group of hard links that has more to come, with the file that it is now.
+    links: HashMap<Group, FirstName>,
+    verified: Verified,
+}
+
+/// The first name of a group of hard links.
+struct FirstName {
+    path: Vec<u8>,
+    now: (u64, u64),
+    left: u64,
+}
+
+impl Comparison<'_> {
+    fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        path.get(self.strip..).unwrap_or_default()
+    }
+
+    /// Compares one entry and counts it.
+    fn entry(&mut self, entry: &Entry) -> Result<()> {
+        let differences = self.differences(entry)?;
+        let verified = &mut self.verified;
         if entry.metadata.kind == EntryKind::File {
-            progress.add(1, entry.metadata.size);
             verified.files += u64::from(differences.is_empty());
             verified.bytes += entry.metadata.size;
+            self.progress.add(1, entry.metadata.size);
         }
         if !differences.is_empty() {
-            progress.trouble();
+            self.progress.trouble();
             verified.differing += 1;
         }
         for difference in differences {
@@ -155,93 +293,199 @@ pub fn run(
             }
         }
         Ok(())
-    })?;
-    Ok(verified)
-}
-
-type Contents<'a> = (&'a ChunkIdKey, &'a dyn NodeSource, &'a mut Vec<u8>);
-
-fn compare(
-    entry: &Entry,
-    (tree, path): (&mut Existing, &[u8]),
-    contents: Contents<'_>,
-    owners: Owners,
-) -> Result<Vec<Difference>> {
-    let then = &entry.metadata;
-    let now = match tree.metadata(path) {
-        Ok(Some(now)) => now,
-        Ok(None) if then.kind == EntryKind::Socket => return Ok(Vec::new()),
-        Ok(None) => return Ok(vec![Difference::Missing]),
-        Err(error) => return Ok(vec![Difference::Unreadable(error.to_string())]),
-    };
-    if now.kind != then.kind {
-        return Ok(vec![Difference::Kind(now.kind)]);
     }
-    let mut differences = Vec::new();
-    if then.kind == EntryKind::File {
-        if now.size == then.size {
-            differences.extend(content(entry, (tree, path), &now, contents)?);
-        } else {
-            differences.push(Difference::Size(now.size));
+
+    fn differences(&mut self, entry: &Entry) -> Result<Vec<Difference>> {
+        let (then, path) = (&entry.metadata, self.below(&entry.path));
+        let now = match self.tree.metadata(path) {
+            Ok(Some(now)) => now,
+            Ok(None) if then.kind == EntryKind::Socket => return Ok(Vec::new()),
+            Ok(None) => return Ok(vec![Difference::Missing]),
+            Err(error) => return Ok(vec![Difference::Unreadable(error.to_string())]),
+        };
+        if now.kind != then.kind {
+            return Ok(vec![Difference::Kind(now.kind)]);
+        }
+        let leads_only = self.snapshot.record.leads_only(&entry.path);
+        let mut differences = metadata_differences(then, &now, self.owners, leads_only);
+        differences.extend(self.not_linked(entry, &now));
+        if then.kind == EntryKind::File && now.size == then.size {
+            let content = self.content(entry, path, &now)?;
+            if content.is_none() && differences.is_empty() {
+                self.witness.same(path)?;
+            }
+            // It says most, so it comes first.
+            differences.splice(0..0, content);
+        }
+        Ok(differences)
+    }
+
+    /// Whether it is a further name of a file that was met, and is not that file any more.
+    fn not_linked(&mut self, entry: &Entry, now: &Metadata) -> Option<Difference> {
+        let (group, is) = (link_group(entry)?, (now.device_key, now.inode));
+        let Some(first) = self.links.get_mut(&group) else {
+            let first = FirstName { path: entry.path.clone(), now: is, left: entry.metadata.links - 1 };
+            self.links.insert(group, first);
+            return None;
+        };
+        first.left = first.left.saturating_sub(1);
+        let difference = (first.now != is).then(|| Difference::NotLinked(first.path.clone()));
+        if first.left == 0 {
+            self.links.remove(&group);
+        }
+        difference
+    }
+
+    /// The ranges of a file that are not what the snapshot has.
+    fn content(&mut self, entry: &Entry, path: &[u8], now: &Metadata) -> Result<Option<Difference>> {
+        let unreadable = |error: Error| Ok(Some(Difference::Unreadable(error.to_string())));
+        let mut file = match self.tree.file(path, now) {
+            Ok(file) => file,
+            Err(error) => return unreadable(error),
+        };
+        self.witness.opened(&file);
+        let (mut offset, mut bad): (u64, Vec<Range<u64>>) = (0, Vec::new());
+        let mut failed = None;
+        let Self { key, nodes, buffer, witness, .. } = self;
+        for_each_chunk(&entry.content, *nodes, &mut |chunk| {
+            if failed.is_some() {
+                return Ok(());
+            }
+            let end = offset + u64::from(chunk.length);
+            let Some(bytes) = buffer.get_mut(..chunk.length as usize) else {
+                return Err(Error::damaged("the manifest", "a chunk is larger than any chunk"));
+            };
+            match file.read_exact(bytes) {
+                Ok(()) => {
+                    witness.bytes(bytes);
+                    if key.id(bytes) != chunk.id {
+                        match bad.last_mut() {
+                            Some(last) if last.end == offset => last.end = end,
+                            _ => bad.push(offset..end),
+                        }
+                    }
+                }
+                Err(error) => {
+                    failed = Some(Error::new(ErrorKind::Failed, error.to_string()).with_source(error));
+                }
+            }
+            offset = end;
+            Ok(())
+        })?;
+        match failed {
+            Some(error) => unreadable(error),
+            // The manifest must account for every byte of it.
+            None if offset < now.size => {
+                bad.push(offset..now.size);
+                Ok(Some(Difference::Content(bad)))
+            }
+            None => Ok((!bad.is_empty()).then_some(Difference::Content(bad))),
         }
     }
-    if then.kind == EntryKind::Symlink && now.link_target != then.link_target {
-        differences.push(Difference::LinkTarget(now.link_target.clone()));
-    }
-    if then.kind != EntryKind::Symlink && now.mode != then.mode {
-        differences.push(Difference::Mode(now.mode));
-    }
-    let same = |name: &str, other: &str, id: u32, other_id: u32| {
+}
+
+fn is_below(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+/// How the metadata of two entries of one kind differ. What a restore cannot set (ctime, birth, inode, device
+/// and the count of links) is left out; the groups of links are compared elsewhere.
+fn metadata_differences(
+    then: &Metadata,
+    now: &Metadata,
+    owners: Owners,
+    leads_only: bool,
+) -> Vec<Difference> {
+    let Metadata { kind, mode, uid, gid, user, group, mtime, size, link_target, .. } = then;
+    let Metadata { device_number, xattrs, flags, .. } = then;
+    let Metadata { ctime: _, btime: _, inode: _, device_key: _, links: _, .. } = then;
+    let mut differences = Vec::new();
+    let mut unless = |same: bool, difference: &dyn Fn() -> Difference| {
+        if !same {
+            differences.push(difference());
+        }
+    };
+    let by_name = |name: &str, other: &str, id: u32, other_id: u32| {
         if name.is_empty() || other.is_empty() { id == other_id } else { name == other }
     };
-    let same_owner =
-        same(&then.user, &now.user, then.uid, now.uid) && same(&then.group, &now.group, then.gid, now.gid);
-    if owners == Owners::Compare && !same_owner {
-        differences.push(Difference::Owner(format!("{}:{}", now.uid, now.gid)));
-    }
-    if now.mtime != then.mtime {
-        differences.push(Difference::Modified);
-    }
-    Ok(differences)
+    let same_numbers = *uid == now.uid && *gid == now.gid;
+    let same_owner = match owners {
+        Owners::Ignore => true,
+        Owners::Numbers => same_numbers,
+        Owners::Compare => {
+            by_name(user, &now.user, *uid, now.uid) && by_name(group, &now.group, *gid, now.gid)
+        }
+    };
+    // As a restore does: a program that runs as its owner does not run as another one.
+    let bits = if owners == Owners::Ignore && !same_numbers { 0o1777 } else { 0o7777 };
+    unless(*size == now.size, &|| Difference::Size(now.size));
+    unless(*link_target == now.link_target, &|| Difference::LinkTarget(now.link_target.clone()));
+    unless(*device_number == now.device_number, &|| Difference::Device(now.device_number));
+    unless(*kind == EntryKind::Symlink || mode & bits == now.mode & bits, &|| Difference::Mode(now.mode));
+    unless(same_owner, &|| Difference::Owner(format!("{}:{}", now.uid, now.gid)));
+    unless(leads_only || (*xattrs == now.xattrs && *flags == now.flags), &|| Difference::Attributes);
+    unless(leads_only || *mtime == now.mtime, &|| Difference::Modified);
+    differences
 }
 
-/// The ranges of a file that are not what the snapshot has.
-fn content(
-    entry: &Entry,
-    (tree, path): (&mut Existing, &[u8]),
-    now: &Metadata,
-    (key, nodes, buffer): Contents<'_>,
-) -> Result<Option<Difference>> {
-    let unreadable = |error: Error| Ok(Some(Difference::Unreadable(error.to_string())));
-    let mut file = match tree.file(path, now) {
-        Ok(file) => file,
-        Err(error) => return unreadable(error),
-    };
-    let (mut offset, mut bad): (u64, Vec<Range<u64>>) = (0, Vec::new());
-    let mut failed = None;
-    for_each_chunk(&entry.content, nodes, &mut |chunk| {
-        if failed.is_some() {
-            return Ok(());
-        }
-        let end = offset + u64::from(chunk.length);
-        let Some(bytes) = buffer.get_mut(..chunk.length as usize) else {
-            return Err(Error::damaged("the manifest", "a chunk is larger than any chunk"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn every_kind_of_metadata_that_a_restore_sets_is_compared() {
+        let then = Metadata {
+            kind: EntryKind::File,
+            mode: 0o4755,
+            uid: 1,
+            gid: 2,
+            user: "u".to_owned(),
+            group: "g".to_owned(),
+            mtime: Timestamp::from_seconds(3),
+            ctime: Timestamp::from_seconds(4),
+            btime: None,
+            inode: 5,
+            device_key: 6,
+            links: 1,
+            size: 7,
+            link_target: b"t".to_vec(),
+            device_number: 8,
+            xattrs: vec![(b"user.a".to_vec(), b"1".to_vec())],
+            flags: 9,
         };
-        match file.read_exact(bytes) {
-            Ok(()) if key.id(bytes) == chunk.id => {}
-            Ok(()) => match bad.last_mut() {
-                Some(last) if last.end == offset => last.end = end,
-                _ => bad.push(offset..end),
-            },
-            Err(error) => {
-                failed = Some(Error::new(ErrorKind::Failed, error.to_string()).with_source(error));
-            }
+        let found = |change: &dyn Fn(&mut Metadata), owners, leads_only| {
+            let mut now = then.clone();
+            change(&mut now);
+            metadata_differences(&then, &now, owners, leads_only)
+        };
+        type Change = fn(&mut Metadata);
+        let changes: [(Change, Difference); 9] = [
+            (|now| now.mode = 0o755, Difference::Mode(0o755)),
+            (|now| (now.uid, now.user) = (9, "v".to_owned()), Difference::Owner("9:2".to_owned())),
+            (|now| (now.gid, now.group) = (9, "h".to_owned()), Difference::Owner("1:9".to_owned())),
+            (|now| now.mtime.nanoseconds = 1, Difference::Modified),
+            (|now| now.size = 8, Difference::Size(8)),
+            (|now| now.link_target = b"x".to_vec(), Difference::LinkTarget(b"x".to_vec())),
+            (|now| now.device_number = 1 << 32 | 3, Difference::Device(1 << 32 | 3)),
+            (|now| now.xattrs[0].1 = b"2".to_vec(), Difference::Attributes),
+            (|now| now.flags = 0, Difference::Attributes),
+        ];
+        for (change, difference) in changes {
+            assert_eq!(found(&change, Owners::Compare, false), [difference]);
         }
-        offset = end;
-        Ok(())
-    })?;
-    if let Some(error) = failed {
-        return unreadable(error);
+        let same: Change = |now| (now.inode, now.device_key, now.links) = (50, 60, 2);
+        assert_eq!(found(&same, Owners::Compare, false), []);
+        // The number of a name may be another one on another machine.
+        let other_number: Change = |now| now.uid = 9;
+        assert_eq!(found(&other_number, Owners::Compare, false), []);
+        assert_eq!(found(&other_number, Owners::Numbers, false), [Difference::Owner("9:2".to_owned())]);
+        let other_name: Change = |now| now.user = "other".to_owned();
+        assert_eq!(found(&other_name, Owners::Numbers, false), []);
+        // Without owners a setuid program loses that bit.
+        let not_root: Change = |now| (now.uid, now.mode) = (9, 0o755);
+        assert_eq!(found(&not_root, Owners::Ignore, false), []);
+        let later: Change = |now| now.mtime.seconds = 9;
+        assert_eq!(found(&later, Owners::Compare, true), []);
     }
-    Ok((!bad.is_empty()).then_some(Difference::Content(bad)))
 }

@@ -30,8 +30,12 @@ impl Look {
     /// `storing: 12 files, 3.40 GiB of 10.00 GiB, 85.00 MiB/s, 0:40 elapsed, 1:18 left, 1 error`
     #[must_use]
     pub fn line(&self) -> String {
-        let Seen { phase, files, bytes, files_total: _, bytes_total, troubles, current: _ } = &self.seen;
-        let of = |total: u64| if total > 0 { format!(" of {}", size::show(total)) } else { String::new() };
+        let Seen { phase, files, bytes, files_total: _, bytes_total, troubles, answers: _, current: _ } =
+            &self.seen;
+        // The total of a backup is that of the one before: it may turn out to be more.
+        let of = |total: u64| {
+            if total >= *bytes && total > 0 { format!(" of {}", size::show(total)) } else { String::new() }
+        };
         let mut line = format!(
             "{}: {}, {}{}, {}/s, {} elapsed",
             phase.name(),
@@ -53,7 +57,8 @@ impl Look {
     /// The message `status`.
     #[must_use]
     pub fn status(&self) -> Value {
-        let Seen { phase, files, bytes, files_total, bytes_total, troubles, current } = &self.seen;
+        let Seen { phase, files, bytes, files_total, bytes_total, troubles, answers: _, current } =
+            &self.seen;
         let known = |total: u64| if total > 0 { Some(total) } else { None };
         let fields = json!({
             "phase": phase.name(),
@@ -84,6 +89,7 @@ mod tests {
             files_total: 0,
             bytes_total: 4 << 20,
             troubles: 1,
+            answers: 9,
             current: b"srv/a".to_vec(),
         };
         Look { seen, elapsed: Duration::from_secs(61), rate: 1 << 19 }

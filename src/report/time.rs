@@ -27,7 +27,7 @@ pub fn show(time: Timestamp, zone: &TimeZone) -> String {
 /// `2026-01-31T22:05:09.25Z`, for machines.
 #[must_use]
 pub fn rfc3339(time: Timestamp) -> String {
-    instant(time).map_or_else(|| format!("@{}", time.seconds), |at| at.to_string())
+    time.rfc3339()
 }
 
 /// Reads `2026-01-31 23:05:09`, `2026-01-31 23:05` or `2026-01-31` in the time zone given, or a time that

@@ -1,5 +1,5 @@
-//! The local cache: index objects as they are in the store, and the manifest of the last backup.
-//! It is never proof and never needed: each object is checked against the hash that names it, each
+//! The local cache: small records as they are in the store, and the manifest of the last backup. (What
+//! index objects say is in `index/segments.rs`, packs that no index lists yet in `journal.rs`.) It is never proof and never needed: each object is checked against the hash that names it, each
 //! node against its keyed id, the parent's record against a MAC. Whatever fails is read again from
 //! its source.
 
@@ -65,7 +65,7 @@ impl Cache {
         Some(self.folder.as_ref()?.join(format!("parent-{}", &name.as_str().get(..32)?)))
     }
 
-    /// The last backup of a group (one identity, host and set of sources); `None` when there is none
+    /// The last backup of a group (one identity, host and set of sources, in a text); `None` when there is none
     /// or when it is not intact.
     #[must_use]
     pub fn parent(&self, group: &str, index: &IndexKey) -> Option<(ParentRecord, NodeFile)> {
@@ -83,8 +83,10 @@ impl Cache {
     /// Begins to keep the nodes of a backup; `None` without a cache.
     #[must_use]
     pub fn begin_parent(&self, group: &str, nonce: u64) -> Option<NodeFileWriter> {
-        let path = self.parent_path(group)?.with_extension(nonce.to_string());
-        NodeFileWriter::create(path, nonce).ok()
+        let path = self.parent_path(group)?;
+        // What a run that was killed has left; a whole manifest each.
+        sweep(&path, named_nodes(&path));
+        NodeFileWriter::create(path.with_extension(nonce.to_string()), nonce).ok()
     }
 
     /// Makes a finished backup the parent of the next one: nodes first, then the record that names
@@ -100,24 +102,42 @@ impl Cache {
         nodes: Option<NodeFileWriter>,
     ) -> Result<()> {
         let Some(path) = self.parent_path(group) else { return Ok(()) };
-        if let Some(nodes) = nodes {
+        if let Some(mut nodes) = nodes {
             record.nodes = nodes.nonce;
             nodes.finish()?;
         }
-        let keep = path.with_extension(record.nodes.to_string());
         let plain = record.encode();
         let mac = index.cache_mac(&[group.as_bytes(), &plain].concat());
         durable::write_atomic(&path.with_extension("record"), &[&mac[..], &plain].concat(), 0o600)?;
-        let (folder, stem) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
-        for entry in fs::read_dir(folder).map_err(cannot(&path))?.flatten() {
-            let other = entry.path();
-            let ours = other.file_stem() == Some(stem) && other.extension().is_some_and(|e| e != "record");
-            if ours && other != keep {
-                fs::remove_file(&other).map_err(cannot(&other))?;
-            }
-        }
+        sweep(&path, Some(record.nodes));
         Ok(())
     }
+}
+
+/// The nodes that the record of a group names, whether that is to be trusted or not.
+fn named_nodes(path: &Path) -> Option<u64> {
+    let sealed = fs::read(path.with_extension("record")).ok()?;
+    ParentRecord::decode(sealed.get(32..)?).map(|record| record.nodes)
+}
+
+/// Removes the nodes of a group that no record names and nobody is writing. What cannot be removed stays
+/// for the next time.
+fn sweep(path: &Path, keep: Option<u64>) {
+    let keep = keep.map(|nonce| path.with_extension(nonce.to_string()));
+    let (Some(folder), stem) = (path.parent(), path.file_stem()) else { return };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let other = entry.path();
+        let ours = other.file_stem() == stem && other.extension().is_some_and(|e| e != "record");
+        if ours && Some(&other) != keep.as_ref() && fs::File::open(&other).is_ok_and(|file| claim(&file)) {
+            drop(fs::remove_file(&other));
+        }
+    }
+}
+
+/// Takes a file of the cache for this process; false while another one has it. It is free again when it is
+/// closed, however the process ends.
+pub(super) fn claim(file: &fs::File) -> bool {
+    rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
 fn cannot(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
@@ -136,20 +156,26 @@ pub struct ParentRecord {
     pub root: BlobId,
     /// Which file holds its nodes.
     pub nodes: u64,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
 }
 
 impl ParentRecord {
     fn encode(&self) -> Vec<u8> {
-        let Self { snapshot, begun, root, nodes } = self;
+        let Self { snapshot, begun, root, nodes, files, bytes } = self;
         let mut out = Vec::new();
         let mut e = Encoder::new(&mut out);
         let written = e
-            .array(5)
+            .array(7)
             .and_then(|e| e.bytes(snapshot.as_bytes()))
             .and_then(|e| e.i64(begun.seconds))
             .and_then(|e| e.u32(begun.nanoseconds))
             .and_then(|e| e.bytes(root.as_bytes()))
             .and_then(|e| e.u64(*nodes))
+            .and_then(|e| e.u64(*files))
+            .and_then(|e| e.u64(*bytes))
             .map(|_| ());
         match written {
             Ok(()) => out,
@@ -165,33 +191,46 @@ impl ParentRecord {
             begun: Timestamp { seconds: d.i64().ok()?, nanoseconds: d.u32().ok()? },
             root: BlobId::from_slice(d.bytes().ok()?)?,
             nodes: d.u64().ok()?,
+            files: d.u64().ok()?,
+            bytes: d.u64().ok()?,
         })
     }
 }
 
-/// Writes the nodes of one manifest to a file: id, length, plaintext, one after the other.
+/// Writes the nodes of one manifest to a file: id, length, plaintext, one after the other. The file goes
+/// again unless it is finished.
 #[derive(Debug)]
 pub struct NodeFileWriter {
     path: PathBuf,
     nonce: u64,
     file: std::io::BufWriter<fs::File>,
+    finished: bool,
+}
+
+impl Drop for NodeFileWriter {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What stays is swept by the next backup.
+            drop(fs::remove_file(&self.path));
+        }
+    }
 }
 
 impl NodeFileWriter {
     fn create(path: PathBuf, nonce: u64) -> std::io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        Ok(Self { path, nonce, file: std::io::BufWriter::with_capacity(limits::MIB, file) })
+        claim(&file);
+        let file = std::io::BufWriter::with_capacity(limits::MIB, file);
+        Ok(Self { path, nonce, file, finished: false })
     }
 
-    fn finish(self) -> Result<()> {
-        let Self { path, file, .. } = self;
-        let file = file.into_inner().map_err(|e| cannot(&path)(e.into_error()))?;
-        file.sync_all().map_err(cannot(&path))
+    fn finish(&mut self) -> Result<()> {
+        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(cannot(&self.path))?;
+        self.finished = true;
+        Ok(())
     }
-}
 
-impl NodeFileWriter {
     /// Adds a node.
     ///
     /// # Errors

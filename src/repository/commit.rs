@@ -1,5 +1,6 @@
-//! The writes of a backup in their order: run, packs, index, validation, snapshot, post-check.
-//! `docs/protocol.md` says why the order is what it is.
+//! What a commit is made of: run record, index object, validation against a view, snapshot, check of the time.
+//! The order of the durable writes of a backup stands in one function, `attempt` in `ops/backup/mod.rs`;
+//! `docs/protocol.md` says why it is that one.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,7 +16,7 @@ use crate::{
         snapshot::{Run, Snapshot},
     },
     id::{DomainId, ObjectId, PackId},
-    store::{Name, Parsed},
+    store::{Name, Parsed, Sent},
 };
 
 /// What a final view showed.
@@ -56,13 +57,30 @@ impl Repository {
     /// # Errors
     /// Storage trouble.
     pub fn publish_run(&self, domain: &DomainId, run: &Run) -> Result<Name> {
+        let (name, sealed) = self.seal_run(domain, run)?;
+        self.store.create(&name, sealed)?;
+        Ok(name)
+    }
+
+    /// As [`Self::publish_run`], for a run that has failed: a store that does not answer is not asked for longer
+    /// than `patience`.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn publish_failed_run(&self, domain: &DomainId, run: &Run, patience: Duration) -> Result<()> {
+        let (name, sealed) = self.seal_run(domain, run)?;
+        match self.store.create_soon(&name, sealed, patience)? {
+            Sent::InTime => Ok(()),
+            Sent::TooLate(error) => Err(error),
+        }
+    }
+
+    fn seal_run(&self, domain: &DomainId, run: &Run) -> Result<(Name, Bytes)> {
         let (epoch, public) = self.metadata_public()?;
         let header = self.header(RecordKind::Run, domain, 0, epoch);
         let sealed = envelope::seal(&header, &Sealer::Public(public), self.signer(), &run.encode())?;
         let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
-        let name = Name::run(domain, &self.identity(), &id);
-        self.store.create(&name, Bytes::from(sealed))?;
-        Ok(name)
+        Ok((Name::run(domain, &self.identity(), &id), Bytes::from(sealed)))
     }
 
     /// Writes an index object for packs that the store has acknowledged.
@@ -103,7 +121,9 @@ impl Repository {
             return Ok(None);
         }
         self.wrote(id, sealed.len());
-        self.store.create_soon(&name, Bytes::from(sealed), left)?;
+        if let Sent::TooLate(_) = self.store.create_soon(&name, Bytes::from(sealed), left)? {
+            return Ok(None);
+        }
         self.memory.saw_head(domain, &self.identity(), (sequence, id));
         Ok(Some((name, id)))
     }

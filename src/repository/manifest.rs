@@ -1,6 +1,10 @@
 //! The manifest as a tree: built from entries in path order, read back in the same order. Its shape
 //! depends on its content alone, so an unchanged region has the nodes that it had before.
 
+use std::collections::HashMap;
+
+use super::content::sums;
+pub use super::content::{for_each_chunk, for_each_list_node, list_sums};
 use crate::{
     crypto::NodeKey,
     error::{Error, Result},
@@ -22,6 +26,8 @@ const LEAF_BYTES_MAX: usize = 256 << 10;
 const BRANCH_CHILDREN_AVERAGE: u64 = 64;
 /// The same for branches.
 const BRANCH_CHILDREN_MAX: usize = 1024;
+/// The same for branches, by the bytes of their paths.
+const BRANCH_BYTES_MAX: usize = 256 << 10;
 /// The same for lists of chunks, by the bits of their ids.
 const LIST_ITEMS_AVERAGE: u64 = 128;
 /// The same for lists of chunks.
@@ -62,12 +68,17 @@ pub struct ManifestBuilder<'a> {
 
 fn emit(key: &NodeKey, sink: &mut dyn NodeSink, node: &Node) -> Result<BlobId> {
     let plain = node.encode();
+    if plain.len() > limits::NODE_BYTES_MAX {
+        return Err(Error::new(crate::error::ErrorKind::Failed, "a manifest node grew too large to be read"));
+    }
     let id = key.id(&plain);
     sink.node(id, plain)?;
     Ok(id)
 }
 
-fn weight(entry: &Entry) -> usize {
+/// About how many bytes an entry takes, in memory or in a leaf.
+#[must_use]
+pub fn weight(entry: &Entry) -> usize {
     let chunks = match &entry.content {
         Content::Inline(chunks) => chunks.len(),
         Content::List { .. } => 1,
@@ -88,6 +99,14 @@ impl<'a> ManifestBuilder<'a> {
     /// # Errors
     /// `Failed` when it does not come after the last one; what the sink says.
     pub fn push(&mut self, entry: Entry, sink: &mut dyn NodeSink) -> Result<()> {
+        if entry.path.is_empty() || entry.path.len() > limits::PATH_BYTES_MAX {
+            // A leaf that holds it could not be read again, nor could its neighbours.
+            let length = entry.path.len();
+            return Err(Error::new(
+                crate::error::ErrorKind::Failed,
+                format!("no manifest holds a path of {length} bytes"),
+            ));
+        }
         if let Some(last) = self.leaf.last() {
             if compare_paths(&last.path, &entry.path).is_ge() {
                 let path = String::from_utf8_lossy(&entry.path).into_owned();
@@ -123,9 +142,12 @@ impl<'a> ManifestBuilder<'a> {
             self.levels.push(Vec::new());
         }
         let open = &self.levels[at];
+        let weight = |child: &Child| child.first.len() + 60;
+        let full = open.len() >= BRANCH_CHILDREN_MAX
+            || open.iter().chain([&child]).map(weight).sum::<usize>() > BRANCH_BYTES_MAX;
         let cut = self.key.boundary(level + 1, &child.first).is_multiple_of(BRANCH_CHILDREN_AVERAGE);
         // One child is no branch: without this a run of cuts would never come to a root.
-        if open.len() > 1 && (cut || open.len() >= BRANCH_CHILDREN_MAX) {
+        if open.len() > 1 && (cut || full) {
             self.flush_branch(level, sink)?;
         }
         self.levels[at].push(child);
@@ -144,11 +166,11 @@ impl<'a> ManifestBuilder<'a> {
         self.push_child(level + 1, Child { first, id, entries, bytes }, sink)
     }
 
-    /// Closes the tree and gives its root.
+    /// Closes the tree and gives its root, and how many levels of branches lie above its leaves.
     ///
     /// # Errors
     /// What the sink says.
-    pub fn finish(mut self, sink: &mut dyn NodeSink) -> Result<Child> {
+    pub fn finish(mut self, sink: &mut dyn NodeSink) -> Result<(Child, u8)> {
         if !self.leaf.is_empty() || self.levels.is_empty() {
             self.flush_leaf(sink)?;
         }
@@ -157,7 +179,7 @@ impl<'a> ManifestBuilder<'a> {
             let at = usize::from(level);
             let top = at + 1 == self.levels.len();
             if top && self.levels[at].len() == 1 {
-                return Ok(self.levels[at].remove(0));
+                return Ok((self.levels[at].remove(0), level));
             }
             if !self.levels[at].is_empty() {
                 self.flush_branch(level, sink)?;
@@ -260,7 +282,7 @@ impl ContentBuilder {
         loop {
             let at = usize::from(level);
             if at + 1 == self.lists.len() && self.lists[at].len() == 1 {
-                return Ok(Content::List { node: self.lists[at][0].id, chunks: self.total });
+                return Ok(Content::List { node: self.lists[at][0].id, chunks: self.total, level });
             }
             if !self.lists[at].is_empty() {
                 self.flush_list(level, key, sink)?;
@@ -276,77 +298,30 @@ fn cuts(id: &BlobId, level: u8) -> bool {
     u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]])).is_multiple_of(LIST_ITEMS_AVERAGE)
 }
 
-/// Every chunk of a content, in order.
-///
-/// # Errors
-/// What the source or `each` says; `Damaged` for a list that does not add up.
-pub fn for_each_chunk(
-    content: &Content,
-    source: &dyn NodeSource,
-    each: &mut dyn FnMut(ChunkRef) -> Result<()>,
-) -> Result<()> {
-    match content {
-        Content::Inline(chunks) => chunks.iter().try_for_each(|chunk| each(*chunk)),
-        Content::List { node, chunks } => {
-            let mut left = *chunks;
-            list_chunks(node, limits::TREE_LEVELS_MAX + 1, source, &mut |chunk| {
-                left = left
-                    .checked_sub(1)
-                    .ok_or_else(|| Error::damaged("a list of chunks", "it has too many"))?;
-                each(chunk)
-            })?;
-            if left == 0 { Ok(()) } else { Err(Error::damaged("a list of chunks", "it has too few")) }
-        }
-    }
+/// Nodes that were read, each with the entries and bytes below it.
+pub type Accounts = HashMap<BlobId, (u64, u64)>;
+
+/// A branch that the cursor is in.
+struct Open {
+    level: u8,
+    children: std::vec::IntoIter<Child>,
+    /// None of its children was taken yet.
+    fresh: bool,
 }
 
-fn list_chunks(
-    id: &BlobId,
-    above: u8,
-    source: &dyn NodeSource,
-    each: &mut dyn FnMut(ChunkRef) -> Result<()>,
-) -> Result<()> {
-    match source.node(id)? {
-        Node::Chunks(chunks) => chunks.into_iter().try_for_each(each),
-        Node::Lists(level, children) if level < above => {
-            children.iter().try_for_each(|child| list_chunks(&child.id, level, source, each))
-        }
-        _ => Err(Error::damaged("a list of chunks", "it refers to a node of another kind")),
-    }
-}
-
-/// Every node below a list, for those who must account for them.
-///
-/// # Errors
-/// What the source says.
-pub fn for_each_list_node(
-    content: &Content,
-    source: &dyn NodeSource,
-    each: &mut dyn FnMut(BlobId),
-) -> Result<()> {
-    fn descend(id: &BlobId, above: u8, source: &dyn NodeSource, each: &mut dyn FnMut(BlobId)) -> Result<()> {
-        each(*id);
-        match source.node(id)? {
-            Node::Chunks(_) => Ok(()),
-            Node::Lists(level, children) if level < above => {
-                children.iter().try_for_each(|child| descend(&child.id, level, source, each))
-            }
-            _ => Err(Error::damaged("a list of chunks", "it refers to a node of another kind")),
-        }
-    }
-    match content {
-        Content::Inline(_) => Ok(()),
-        Content::List { node, .. } => descend(node, limits::TREE_LEVELS_MAX + 1, source, each),
-    }
-}
-
-/// Reads a manifest in path order. What it holds grows with the depth of the tree only.
+/// Reads a manifest in path order. What it holds grows with the depth of the tree only. Each node that is
+/// tried lies behind the one before it, so a manifest that repeats itself comes to an end.
 pub struct ManifestCursor<'a> {
     source: &'a dyn NodeSource,
-    pending: Vec<(u8, std::vec::IntoIter<Child>)>,
+    pending: Vec<Open>,
     leaf: std::vec::IntoIter<Entry>,
     last: Vec<u8>,
+    /// Where the node that was tried last begins.
+    tried: Vec<u8>,
+    /// Where what was read or tried ends.
+    reached: Vec<u8>,
     start: Vec<u8>,
+    accounts: Option<Accounts>,
     /// Gives each node that is read to whoever accounts for it.
     pub nodes_read: u64,
 }
@@ -362,13 +337,16 @@ impl<'a> ManifestCursor<'a> {
     #[must_use]
     pub fn new(source: &'a dyn NodeSource, root: BlobId) -> Self {
         let child = Child { first: Vec::new(), id: root, entries: 0, bytes: 0 };
-        let pending = vec![(limits::TREE_LEVELS_MAX + 1, vec![child].into_iter())];
+        let level = limits::TREE_LEVELS_MAX + 1;
         Self {
             source,
-            pending,
+            pending: vec![Open { level, children: vec![child].into_iter(), fresh: true }],
             leaf: Vec::new().into_iter(),
             last: Vec::new(),
+            tried: Vec::new(),
+            reached: Vec::new(),
             start: Vec::new(),
+            accounts: None,
             nodes_read: 0,
         }
     }
@@ -379,10 +357,17 @@ impl<'a> ManifestCursor<'a> {
         Self { start: path.to_vec(), ..Self::new(source, root) }
     }
 
-    /// The path of the entry that was given last.
+    /// Leaves out what is below nodes that are accounted for already, adds those that it reads, and
+    /// compares the sums in branches with what is below them.
     #[must_use]
-    pub fn last_path_bytes(&self) -> &[u8] {
-        &self.last
+    pub fn accounting(source: &'a dyn NodeSource, root: BlobId, accounts: Accounts) -> Self {
+        Self { accounts: Some(accounts), ..Self::new(source, root) }
+    }
+
+    /// What it was told and has added.
+    #[must_use]
+    pub fn into_accounts(self) -> Accounts {
+        self.accounts.unwrap_or_default()
     }
 
     /// The path of the entry that was given last, for people.
@@ -398,59 +383,130 @@ impl<'a> ManifestCursor<'a> {
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         loop {
             if let Some(entry) = self.leaf.next() {
-                if !self.last.is_empty() && compare_paths(&self.last, &entry.path).is_ge() {
-                    return Err(Error::damaged("a manifest", "its paths are out of order"));
-                }
-                self.last.clone_from(&entry.path);
                 if !self.start.is_empty() {
                     if compare_paths(&entry.path, &self.start).is_lt() {
                         continue;
                     }
                     self.start.clear();
                 }
+                self.last.clone_from(&entry.path);
                 return Ok(Some(entry));
             }
-            let Some((above, children)) = self.pending.last_mut() else { return Ok(None) };
-            let above = *above;
-            let Some(child) = children.next() else {
+            let Some(open) = self.pending.last_mut() else { return Ok(None) };
+            let Some(child) = open.children.next() else {
                 self.pending.pop();
                 continue;
             };
-            let next = children.as_slice().first();
+            let (level, fresh) = (open.level, std::mem::take(&mut open.fresh));
+            let next = open.children.as_slice().first();
             if !self.start.is_empty()
                 && next.is_some_and(|next| compare_paths(&next.first, &self.start).is_le())
             {
                 continue;
             }
-            self.nodes_read += 1;
-            match self.source.node(&child.id)? {
-                Node::Leaf(entries) => self.leaf = entries.into_iter(),
-                Node::Branch(level, children) if level < above => {
-                    self.pending.push((level, children.into_iter()));
-                }
-                _ => return Err(Error::damaged("a manifest", "it refers to a node of another kind")),
-            }
+            self.enter(&child, level, fresh)?;
         }
+    }
+
+    /// Reads a node. It has to begin where its branch says, behind everything before it: only the first
+    /// child of a branch begins where the branch does.
+    fn enter(&mut self, child: &Child, above: u8, is_first: bool) -> Result<()> {
+        self.tried.clone_from(&child.first);
+        if !is_first && compare_paths(&child.first, &self.reached).is_le() {
+            return Err(Error::damaged("a manifest", "its paths are out of order"));
+        }
+        self.reached.clone_from(&child.first);
+        let is_root = child.first.is_empty();
+        let promised = (child.entries, child.bytes);
+        if let Some(found) = self.accounts.as_ref().and_then(|known| known.get(&child.id)) {
+            return if is_root { Ok(()) } else { same_sums(promised, *found) };
+        }
+        self.nodes_read += 1;
+        let node = self.source.node(&child.id)?;
+        let (first, found) = match &node {
+            Node::Leaf(entries) => (
+                entries.first().map(|entry| &entry.path),
+                sums(entries.iter().map(|entry| (1, entry.metadata.size))),
+            ),
+            Node::Branch(level, children) if *level < above => (
+                children.first().map(|child| &child.first),
+                sums(children.iter().map(|child| (child.entries, child.bytes))),
+            ),
+            _ => return Err(Error::damaged("a manifest", "it refers to a node of another kind")),
+        };
+        if !is_root && first.is_some_and(|first| *first != child.first) {
+            return Err(Error::damaged(
+                "a manifest",
+                "a node of it begins at another path than its branch says",
+            ));
+        }
+        match node {
+            Node::Leaf(entries) => {
+                if let Some(last) = entries.last() {
+                    self.reached.clone_from(&last.path);
+                }
+                self.leaf = entries.into_iter();
+            }
+            Node::Branch(level, children) => {
+                self.pending.push(Open { level, children: children.into_iter(), fresh: true });
+            }
+            Node::Chunks(_) | Node::Lists(..) => {}
+        }
+        let Some(accounts) = &mut self.accounts else { return Ok(()) };
+        accounts.insert(child.id, found);
+        // What is below is given all the same.
+        if is_root { Ok(()) } else { same_sums(promised, found) }
     }
 }
 
-/// Gives every entry at and below `path` (no leading slash; empty for all) in order.
+fn same_sums(promised: (u64, u64), found: (u64, u64)) -> Result<()> {
+    if promised == found {
+        return Ok(());
+    }
+    let ((entries, bytes), (found_entries, found_bytes)) = (promised, found);
+    let why = format!(
+        "a branch of it promises {entries} entries and {bytes} bytes where there are {found_entries} and {found_bytes}"
+    );
+    Err(Error::damaged("a manifest", why))
+}
+
+/// A part of a manifest that cannot be read.
+#[derive(Debug)]
+pub struct Gap {
+    /// The path where it begins; empty when nothing of the manifest can be read.
+    pub first: Vec<u8>,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// Gives every entry at and below `path` (no leading slash; empty for all) in order, and in their places the
+/// parts that are damaged and may hold more: one never hides what comes after it.
 ///
 /// # Errors
-/// A node is missing or damaged; what `each` says.
+/// What `each` says; trouble that is no damage.
 pub fn for_each_entry(
     source: &dyn NodeSource,
     root: BlobId,
     path: &[u8],
-    each: &mut dyn FnMut(Entry) -> Result<()>,
+    each: &mut dyn FnMut(std::result::Result<Entry, Gap>) -> Result<()>,
 ) -> Result<()> {
+    let at_or_below = |found: &[u8]| {
+        let rest = found.strip_prefix(path);
+        rest.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.first() == Some(&b'/'))
+    };
     let mut cursor = ManifestCursor::from(source, root, path);
-    while let Some(entry) = cursor.next_entry()? {
-        let below = entry.path.strip_prefix(path);
-        if !below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.first() == Some(&b'/')) {
-            break;
+    loop {
+        match cursor.next_entry() {
+            Ok(Some(entry)) if at_or_below(&entry.path) => each(Ok(entry))?,
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_damage() => {
+                let first = cursor.tried.clone();
+                if !at_or_below(&first) && compare_paths(&first, path).is_gt() {
+                    return Ok(());
+                }
+                each(Err(Gap { first, error }))?;
+            }
+            Err(error) => return Err(error),
         }
-        each(entry)?;
     }
-    Ok(())
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use self::{
     cache::Cache,
     index::Segments,
     memory::Memory,
-    registry::Newest,
+    registry::{Known, Newest},
     section::{OpenSections, Place},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     format::{
         config::Config,
         envelope::Envelope,
-        registry::Registry,
+        registry::{Registry, Use},
         role::Role,
         secrets::Secrets,
         slot::{KdfParameters, Slot},
@@ -35,17 +35,22 @@ use crate::{
 
 pub mod cache;
 pub mod commit;
+mod content;
+pub mod evidence;
+pub mod history;
 pub mod index;
+pub mod journal;
 pub mod manifest;
 pub mod memory;
 pub mod pack_writer;
 pub mod reader;
 pub mod records;
 pub mod registry;
+pub mod runs;
 pub mod section;
 pub mod snapshots;
 pub mod unlock;
-
+mod vacancy;
 pub mod view;
 
 /// Random bytes.
@@ -82,14 +87,14 @@ pub struct Repository {
     pub store: Store,
     /// What anyone can read of it.
     pub config: Config,
-    /// The newest registry.
-    pub registry: Registry,
     /// The local cache.
     pub cache: Cache,
     /// What index objects say, ready to be asked.
     pub segments: Segments,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// The newest registry that was seen; every view looks for a newer one.
+    newest: RwLock<Known>,
     memory: Memory,
     secrets: Secrets,
     signer: SigningKey,
@@ -108,11 +113,32 @@ impl fmt::Debug for Repository {
     }
 }
 
+impl InitOptions {
+    /// # Errors
+    /// `Usage` when a repository with these times could not be opened again.
+    pub fn check(&self) -> Result<()> {
+        let Self { commit_window_seconds: window, minimum_grace_seconds: grace, kdf: _ } = *self;
+        if limits::times_are_possible(window, grace) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Usage,
+            format!("a commit window of {window} s and a grace of {grace} s do not go together"),
+        )
+        .with_remedy(format!(
+            "The window is at least {} s, the grace at least {} windows",
+            limits::COMMIT_WINDOW_SECONDS_MIN,
+            limits::GRACE_WINDOWS_MIN
+        )))
+    }
+}
+
 impl Repository {
     /// Makes a repository: the slot and the registry first, `config` last, since that is what makes it one.
+    /// `vacancy.rs` says what becomes of two at once and of one that is cut short.
     ///
     /// # Errors
-    /// There is one already; storage trouble.
+    /// `Usage` for impossible times; there is one already, or what is left of one; storage trouble.
     pub fn create(
         store: &Store,
         root: &RootSecret,
@@ -120,23 +146,12 @@ impl Repository {
         options: InitOptions,
         clock: &dyn Clock,
     ) -> Result<()> {
-        match store.read(&Name::config(), limits::RECORD_BYTES_MAX) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(_) => {
-                return Err(Error::new(
-                    ErrorKind::Failed,
-                    format!("{} holds a repository already", store.location_text()),
-                )
-                .with_remedy("Choose another place, or leave out `init`"));
-            }
-        }
+        options.check()?;
+        Self::check_vacant(store)?;
         let secrets = Secrets::owner(root);
         let slot = Slot::seal_passphrase(&secrets, passphrase, options.kdf)?;
-        store.create(&Name::slot(&slot.name()), Bytes::from(slot.encode()))?;
         let (name, _, sealed) =
             registry::seal_registry(root, &registry::first_registry(root, options, clock)?)?;
-        store.create(&name, sealed)?;
         let config = Config {
             format: 1,
             repository_id: root.repository_id(),
@@ -144,23 +159,8 @@ impl Repository {
             commit_window_seconds: options.commit_window_seconds,
             minimum_grace_seconds: options.minimum_grace_seconds,
         };
-        store.create(&Name::config(), Bytes::from(config.encode()))
-    }
-
-    /// Reads `config` without trusting it yet.
-    ///
-    /// # Errors
-    /// `NoRepository` when there is none.
-    pub fn read_config(store: &Store) -> Result<Config> {
-        match store.read(&Name::config(), limits::RECORD_BYTES_MAX) {
-            Ok(bytes) => Config::decode(&bytes),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new(
-                ErrorKind::NoRepository,
-                format!("there is no repository at {}", store.location_text()),
-            )
-            .with_remedy("Check the address, or create one with `lifeboat init`")),
-            Err(error) => Err(error),
-        }
+        let slot = (Name::slot(&slot.name()), Bytes::from(slot.encode()));
+        Self::write_first(store, &slot, &(name, sealed), &Bytes::from(config.encode()))
     }
 
     /// Opens a repository with secrets that were unlocked, and checks `config` and the registry against
@@ -183,21 +183,20 @@ impl Repository {
                 "the key that was given belongs to another repository than the config names",
             )
             .with_remedy(
-                "Check the address; if it is right, the config was replaced: `key recover --config`",
+                "Check the address; if it is right, the config was replaced: `key recover --rebuild-config`",
             ));
         }
-        let Newest { registry, heads } = registry::newest(&store, &config, &secrets)?;
-        registry.check_features()?;
-        check_standing(&registry, &secrets, &config)?;
+        let newest = registry::newest(&store, &config, &secrets)?;
         let cache = Cache::open(cache, &config.repository_id);
         let memory = Memory::open(cache.folder());
-        memory.check_registry(registry.number, &heads)?;
+        check_newest(&newest, (&secrets, &config), &memory, &store)?;
+        let registry = &newest.registry;
         let segments = Segments::new(cache.folder());
         let signer = secrets.signing_key();
-        let newest = registry.epochs.iter().max_by_key(|epoch| epoch.number);
+        let last = registry.epochs.iter().max_by_key(|epoch| epoch.number);
         let public = |bytes: &[u8], number| SealKey::from_bytes(bytes).map(|key| (number, key));
-        let metadata_public = newest.map(|epoch| public(&epoch.metadata, epoch.number)).transpose()?;
-        let data_public = newest.map(|epoch| public(&epoch.data, epoch.number)).transpose()?;
+        let metadata_public = last.map(|epoch| public(&epoch.metadata, epoch.number)).transpose()?;
+        let data_public = last.map(|epoch| public(&epoch.data, epoch.number)).transpose()?;
         let numbers = registry.epochs.iter().map(|epoch| epoch.number);
         let data_keys = numbers.clone().filter_map(|n| Some((n, secrets.open_data(n)?))).collect();
         let metadata_keys = numbers.filter_map(|n| Some((n, secrets.open_metadata(n)?))).collect();
@@ -205,7 +204,7 @@ impl Repository {
         Ok(Self {
             store,
             config,
-            registry,
+            newest: RwLock::new(Known::of(newest)),
             cache,
             segments,
             memory,
@@ -245,10 +244,17 @@ impl Repository {
     /// `Forbidden` when its certificate names none.
     pub fn own_domain(&self) -> Result<DomainId> {
         let me = self.identity();
-        let certificate = self.registry.certificates.iter().find(|certificate| certificate.identity == me);
-        certificate
-            .and_then(|certificate| certificate.domain)
-            .ok_or_else(|| self.forbidden("back up", "backup"))
+        let registry = self.registry();
+        let certificate = registry.certificate(&me);
+        certificate.and_then(|certificate| certificate.domain).ok_or_else(|| match self.role() {
+            Role::Owner => {
+                Error::new(ErrorKind::Forbidden, "this owner's key was given no domain to back up to")
+                    .with_remedy(
+                        "Use the first owner's key, or add one with `lifeboat key add --domain main`",
+                    )
+            }
+            _ => self.forbidden("back up", "backup"),
+        })
     }
 
     /// The error for what this role may not do.
@@ -294,18 +300,27 @@ impl Repository {
         self.secrets.chunk_keys(domain).ok_or_else(|| self.forbidden("check the content of files", "restore"))
     }
 
-    /// # Errors
-    /// `Forbidden` without the data keys.
-    pub fn data_key(&self, epoch: u32) -> Result<&OpenKey> {
-        let key = self.data_keys.iter().find(|(number, _)| *number == epoch).map(|(_, key)| key);
-        key.ok_or_else(|| self.forbidden("read file contents", "restore"))
+    /// Why there is no key of an epoch. The epoch stands in what somebody wrote, and only the registry says
+    /// which there are: another one is no reason to call for a better key.
+    fn no_key(&self, epoch: u32, what: &str, least: &str) -> Error {
+        if self.registry().epochs.iter().any(|known| known.number == epoch) {
+            return self.forbidden(what, least);
+        }
+        Error::damaged("a sealed object", format!("it names the key epoch {epoch}, which does not exist"))
     }
 
     /// # Errors
-    /// `Forbidden` without the metadata keys.
+    /// `Forbidden` without the data keys; `Damaged` for an epoch that does not exist.
+    pub fn data_key(&self, epoch: u32) -> Result<&OpenKey> {
+        let key = self.data_keys.iter().find(|(number, _)| *number == epoch).map(|(_, key)| key);
+        key.ok_or_else(|| self.no_key(epoch, "read file contents", "restore"))
+    }
+
+    /// # Errors
+    /// `Forbidden` without the metadata keys; `Damaged` for an epoch that does not exist.
     pub fn metadata_key(&self, epoch: u32) -> Result<&OpenKey> {
         let key = self.metadata_keys.iter().find(|(number, _)| *number == epoch).map(|(_, key)| key);
-        key.ok_or_else(|| self.forbidden("read snapshots and manifests", "audit"))
+        key.ok_or_else(|| self.no_key(epoch, "read snapshots and manifests", "audit"))
     }
 
     /// Whether snapshots and manifests can be read.
@@ -343,8 +358,24 @@ impl Repository {
     /// # Errors
     /// `Damaged` when nobody whom the registry certifies for this domain signed it.
     pub fn verify_author(&self, envelope: &Envelope<'_>, domain: &DomainId) -> Result<Role> {
-        self.registry.verify_author(envelope, domain)
+        self.registry().verify_author(envelope, domain)
     }
+}
+
+/// Whether a registry may be used: it can be understood, it lets whoever unlocked go on, and it is not older
+/// than one that was seen.
+fn check_newest(
+    newest: &Newest,
+    (secrets, config): (&Secrets, &Config),
+    memory: &Memory,
+    store: &Store,
+) -> Result<()> {
+    newest.registry.check_features(Use::Read)?;
+    if let Err(error) = newest.registry.check_features(Use::Write) {
+        store.refuse_writes(error.to_string(), error.remedy().unwrap_or_default().to_owned());
+    }
+    check_standing(&newest.registry, secrets, config)?;
+    memory.check_registry(newest.registry.number, &newest.heads)
 }
 
 /// What the registry says about whoever unlocked, and about `config`, which nobody signs.
@@ -366,7 +397,7 @@ fn check_standing(registry: &Registry, secrets: &Secrets, config: &Config) -> Re
             "config",
             "its commit window or grace is not the one that the owner signed",
         )
-        .with_remedy("Delete `config` and rebuild it with `key recover --config`"));
+        .with_remedy("Delete `config` and rebuild it with `key recover --rebuild-config`"));
     }
     Ok(())
 }

@@ -76,6 +76,7 @@ struct OpenPack {
     next_offset: usize,
     frames: Vec<(Frame, Bytes)>,
     reserved: u32,
+    blobs: usize,
     closed: bool,
 }
 
@@ -116,7 +117,7 @@ impl<'a> PackWriter<'a> {
     ) -> Result<Vec<FinishedPack>> {
         let mut finished = Vec::new();
         let (pack, counter, offset) =
-            self.reserve(stored.len() + crate::format::pack::TAG_LEN, &mut finished)?;
+            self.reserve(stored.len() + crate::format::pack::TAG_LEN, blobs.len(), &mut finished)?;
         let section = Arc::clone(&lock(&pack).section);
         let sealed = section.seal_frame(counter, &stored)?;
         drop(stored);
@@ -140,16 +141,19 @@ impl<'a> PackWriter<'a> {
         Ok(finished)
     }
 
-    /// A place for a frame of `length` bytes: its pack, its counter, its offset.
+    /// A place for a frame of `length` bytes that holds `blobs`: its pack, its counter, its offset.
     fn reserve(
         &self,
         length: usize,
+        blobs: usize,
         finished: &mut Vec<FinishedPack>,
     ) -> Result<(Arc<Mutex<OpenPack>>, u32, u32)> {
         let mut current = lock(&self.current);
         let full = current.as_ref().is_some_and(|pack| {
             let open = lock(pack);
-            open.next_offset + length > self.target || open.reserved as usize >= limits::PACK_FRAMES_MAX
+            open.next_offset + length > self.target
+                || open.reserved as usize >= limits::PACK_FRAMES_MAX
+                || open.blobs + blobs > limits::PACK_BLOBS_MAX
         });
         if full {
             finished.extend(self.close(&mut current)?);
@@ -165,6 +169,7 @@ impl<'a> PackWriter<'a> {
         let counter = open.reserved;
         let offset = u32::try_from(open.next_offset).map_err(too_large)?;
         open.reserved += 1;
+        open.blobs += blobs;
         open.next_offset += length;
         drop(open);
         Ok((pack, counter, offset))
@@ -175,7 +180,15 @@ impl<'a> PackWriter<'a> {
         let (header, section) = Section::create(*place, *kind, signer.identity(), (*epoch, public))?;
         let next_offset = header.encode().len();
         let section = Arc::new(section);
-        Ok(OpenPack { header, section, next_offset, frames: Vec::new(), reserved: 0, closed: false })
+        Ok(OpenPack {
+            header,
+            section,
+            next_offset,
+            frames: Vec::new(),
+            reserved: 0,
+            blobs: 0,
+            closed: false,
+        })
     }
 
     /// No more frames for the current pack. It is complete when every reserved one arrived.
@@ -251,15 +264,17 @@ impl<'a> PackWriter<'a> {
             self.keys.signer,
             &plain.finish(),
         )?;
-        let offset = open.next_offset;
-        let used = offset + sealed.len() + TRAILER_LEN;
+        let used = open.next_offset + sealed.len() + TRAILER_LEN;
         let size = padded_length(used);
+        let mut padding = vec![0; size - used];
+        getrandom::fill(&mut padding)
+            .map_err(|e| Error::new(ErrorKind::Failed, "the system gave no random numbers").with_source(e))?;
         let trailer = Trailer {
-            offset: u32::try_from(offset).map_err(too_large)?,
+            offset: u32::try_from(open.next_offset + padding.len()).map_err(too_large)?,
             length: u32::try_from(sealed.len()).map_err(too_large)?,
         };
+        pieces.push(Bytes::from(padding));
         pieces.push(Bytes::from(sealed));
-        pieces.push(Bytes::from(vec![0; size - used]));
         pieces.push(Bytes::from(trailer.encode()));
         let mut hasher = blake3::Hasher::new();
         for piece in &pieces {

@@ -14,12 +14,14 @@ use super::{
     index::{Found, Index, KnownPack, Location},
     manifest::NodeSource,
     section::check_ciphertext,
+    view::View,
 };
 use crate::{
     compress::Decompressor,
+    crypto::NodeKey,
     error::{Error, ErrorKind, Result},
     format::pack::{Frame, PackKind, SectionHeader},
-    id::{BlobId, DomainId, PackId},
+    id::{BlobId, DomainId, IdentityId, PackId},
     store::Name,
 };
 
@@ -29,6 +31,19 @@ const READ_AHEAD_BYTES: u64 = 4 << 20;
 const RANGES_KEPT: usize = 8;
 
 impl Repository {
+    /// Looks at a domain and reads with what it sees. The index is checked where it is asked, and in full when
+    /// something was not found: then `read` begins again with an index that is whole.
+    ///
+    /// # Errors
+    /// As [`Repository::view_to_read`]; what `read` says.
+    pub fn reading<T>(&self, domain: &DomainId, read: &mut dyn FnMut(&View) -> Result<T>) -> Result<T> {
+        let view = self.view_of_reader(domain)?;
+        match read(&view) {
+            Err(_) if view.index.met_damage() => read(&self.view_to_read(domain)?),
+            other => other,
+        }
+    }
+
     /// The name of a pack.
     #[must_use]
     pub fn pack_name(&self, domain: &DomainId, pack: &KnownPack) -> Name {
@@ -77,6 +92,9 @@ pub struct NodeReader<'a> {
     repository: &'a Repository,
     domain: DomainId,
     index: &'a Index,
+    key: NodeKey,
+    /// Whose copies are tried first.
+    reader: Option<IdentityId>,
     kept: Mutex<(VecDeque<KeptRange>, Decompressor)>,
 }
 
@@ -88,10 +106,15 @@ impl std::fmt::Debug for NodeReader<'_> {
 
 impl<'a> NodeReader<'a> {
     /// # Errors
-    /// No memory for a decompressor.
+    /// `Forbidden` for a role that cannot check manifests; no memory for a decompressor.
     pub fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Result<Self> {
         let kept = Mutex::new((VecDeque::new(), Decompressor::new()?));
-        Ok(Self { repository, domain, index, kept })
+        Ok(Self { repository, domain, index, key: repository.node_key(&domain)?, reader: None, kept })
+    }
+
+    /// From now on it reads for snapshots of `reader`.
+    pub const fn serve(&mut self, reader: IdentityId) {
+        self.reader = Some(reader);
     }
 
     fn read_at(&self, id: &BlobId, at: Location) -> Result<Vec<u8>> {
@@ -120,7 +143,7 @@ impl<'a> NodeReader<'a> {
         let plain = self.repository.open_frame(&self.domain, (&frame, &section), &sealed, decompressor)?;
         let wanted =
             blob_range(&frame, blob).and_then(|range| plain.get(range)).ok_or_else(|| missing(id))?;
-        if self.repository.node_key(&self.domain)?.id(wanted) != *id {
+        if self.key.id(wanted) != *id {
             return Err(Error::damaged(
                 format!("manifest node {id}"),
                 "its content is not what its id names",
@@ -133,20 +156,25 @@ impl<'a> NodeReader<'a> {
 impl NodeSource for NodeReader<'_> {
     /// From the first copy that is good.
     fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
-        let mut result = Err(missing(id));
-        for at in self.index.locations(id) {
-            result = self.read_at(id, at);
-            if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) {
+        let places = match self.reader {
+            Some(reader) => self.index.copies(id, reader),
+            None => self.index.locations(id),
+        };
+        let mut failed = missing(id);
+        for at in places {
+            let mut read = self.read_at(id, at);
+            if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) {
                 // A bit may have flipped on the way: what is kept is not asked again.
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).0.clear();
-                result = self.read_at(id, at);
+                read = self.read_at(id, at);
             }
-            match &result {
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {}
-                _ => return result,
+            match read {
+                Err(error) if error.is_damage() => failed = error,
+                other => return other,
             }
         }
-        result.map_err(|error| error.with_kind(ErrorKind::Damaged))
+        self.index.vouch()?;
+        Err(failed.with_kind(ErrorKind::Damaged))
     }
 }
 

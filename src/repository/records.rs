@@ -11,12 +11,13 @@ use super::{Repository, index::Index};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
-        attestation::{Attestation, digest},
+        attestation::Attestation,
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
         forgotten::Forgotten,
         quarantine::Quarantine,
-        registry::{Certificate, Registry},
+        registry::{Certificate, Registry, Use},
         role::Role,
+        tombstones::Tombstones,
     },
     id::{DomainId, IdentityId, ObjectId, SectionId},
     limits,
@@ -40,8 +41,35 @@ pub(super) enum Found {
     Counts(Zeroizing<Vec<u8>>),
     /// It is intact, but whoever wrote it may not.
     Ignored(Error),
+    /// It is well signed by somebody whom the newest registry does not know.
+    Unknown(Error),
     /// Somebody who may wrote it, perhaps, and it cannot be read.
     Damaged(Error),
+}
+
+/// What was listed and is not there when it is read was replaced meanwhile. So it is begun again, but not for
+/// ever.
+const STARTS_MAX: u32 = 5;
+
+/// Looks again while what was listed is gone when it is read.
+///
+/// # Errors
+/// As `look`; `Temporary` when it is gone each time.
+pub(super) fn again_if_gone<T>(look: impl Fn() -> Result<T>) -> Result<T> {
+    for _ in 1..STARTS_MAX {
+        match look() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    look().map_err(|error| {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        error
+            .with_kind(ErrorKind::Temporary)
+            .with_remedy("The storage lists it all the same: if that does not pass, its LIST is wrong")
+    })
 }
 
 const fn kind_of(folder: Folder) -> RecordKind {
@@ -69,6 +97,9 @@ impl Repository {
         if !may_write(self.role(), folder) {
             let least = if folder == Folder::Attestations { "restore" } else { "maintain" };
             return Err(self.forbidden(&format!("write {}", folder.name()), least));
+        }
+        if matches!(folder, Folder::Forgotten | Folder::Tombstones) {
+            self.registry().check_features(Use::Prune)?;
         }
         let header = EnvelopeHeader {
             kind: kind_of(folder),
@@ -106,6 +137,17 @@ impl Repository {
         self.publish_record(domain, Folder::Forgotten, &plain)
     }
 
+    /// Writes that packs are to die. Whoever does so has seen that no snapshot needs them; only a later
+    /// prune deletes them, when this is older than the grace.
+    ///
+    /// # Errors
+    /// As [`Self::publish_forgotten`].
+    pub fn publish_tombstones(&self, domain: &DomainId, tombstones: &Tombstones) -> Result<Name> {
+        let plain = tombstones.encode();
+        Tombstones::decode(&plain)?;
+        self.publish_record(domain, Folder::Tombstones, &plain)
+    }
+
     /// Writes that objects are set aside.
     ///
     /// # Errors
@@ -124,7 +166,7 @@ impl Repository {
         id: &ObjectId,
     ) -> Result<Role> {
         let role = self.verify_author(envelope, domain)?;
-        if self.registry.record_counts(&envelope.author(), id) {
+        if self.registry().record_counts(&envelope.author(), id) {
             return Ok(role);
         }
         let author = envelope.author();
@@ -153,7 +195,7 @@ impl Repository {
             .collect())
     }
 
-    fn read_record(
+    pub(super) fn read_record(
         &self,
         domain: &DomainId,
         folder: Folder,
@@ -164,9 +206,17 @@ impl Repository {
             Err(error) if error.kind() == ErrorKind::Damaged => return Ok(Found::Damaged(error)),
             Err(error) => return Err(error),
         };
-        // From here on the bytes are those that were written: what is wrong with them, their writer did.
-        let signed = Envelope::parse(&bytes, kind_of(folder), &self.config.repository_id, domain)
-            .and_then(|envelope| Ok((self.verify_record(&envelope, domain, id)?, envelope)));
+        // The bytes have the hash that names them: no disk and no network changed them. So what is wrong with
+        // the record from here on was wrong when it was written, and waiting for better bytes is no use.
+        let parsed = Envelope::parse(&bytes, kind_of(folder), &self.config.repository_id, domain);
+        if let Ok(envelope) = &parsed
+            && self.registry().certificate(&envelope.author()).is_none()
+            && envelope.verify(envelope.author_key()).is_ok()
+        {
+            let why = format!("the registry does not know {}, who signed it", envelope.author());
+            return Ok(Found::Unknown(Error::damaged(name, why)));
+        }
+        let signed = parsed.and_then(|envelope| Ok((self.verify_record(&envelope, domain, id)?, envelope)));
         let envelope = match signed {
             Ok((role, envelope)) if may_write(role, folder) => envelope,
             Ok((role, _)) => {
@@ -182,18 +232,23 @@ impl Repository {
         })
     }
 
-    /// The records of one folder, each with its name.
-    pub(super) fn read_records(&self, domain: &DomainId, folder: Folder) -> Result<Vec<(Name, Found)>> {
-        let mut found = Vec::new();
-        for (name, id) in self.record_names(domain, folder)? {
-            match self.read_record(domain, folder, (&name, &id)) {
-                Ok(record) => found.push((name, record)),
-                // Compaction has put a newer one in its place, which a LIST shows before the old one goes.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
+    /// The records of one folder, each with its name and id.
+    pub(super) fn read_records(
+        &self,
+        domain: &DomainId,
+        folder: Folder,
+    ) -> Result<Vec<(Name, ObjectId, Found)>> {
+        let read = || -> Result<Vec<_>> {
+            let names = self.record_names(domain, folder)?.into_iter();
+            names
+                .map(|(name, id)| {
+                    let found = self.read_record(domain, folder, (&name, &id))?;
+                    Ok((name, id, found))
+                })
+                .collect()
+        };
+        // One that went since the LIST was compacted: what stands in its place may be in the next LIST only.
+        again_if_gone(read)
     }
 
     fn decoded<T>(
@@ -204,13 +259,13 @@ impl Repository {
         ignored: &mut Vec<Error>,
     ) -> Result<Vec<T>> {
         let mut all = Vec::new();
-        for (name, record) in self.read_records(domain, folder)? {
+        for (name, _, record) in self.read_records(domain, folder)? {
             match record {
                 Found::Counts(plain) => match decode(&plain) {
                     Ok(record) => all.push(record),
                     Err(error) => ignored.push(error.context(&name)),
                 },
-                Found::Ignored(error) | Found::Damaged(error) => ignored.push(error),
+                Found::Ignored(error) | Found::Unknown(error) | Found::Damaged(error) => ignored.push(error),
             }
         }
         Ok(all)
@@ -245,7 +300,7 @@ impl Repository {
         let writes_here = |known: &&Certificate| {
             known.domain == Some(*domain) && matches!(known.role, Role::Backup | Role::Owner)
         };
-        if self.registry.certificates.iter().filter(writes_here).count() < 2 {
+        if self.registry().certificates.iter().filter(writes_here).count() < 2 {
             // Nobody to borrow from: the directories need not be read.
             return Ok(HashSet::new());
         }
@@ -259,17 +314,13 @@ impl Repository {
             return Ok(HashSet::new());
         }
         let (mut good, mut bad) = (HashSet::new(), HashSet::new());
-        for pack in index.packs() {
-            let Some(directory) = index.directory(&pack) else { continue };
-            for (number, section) in (0_u16..).zip(&directory.sections) {
-                let id = section.id();
-                let Some(digests) = said.get(&id) else { continue };
-                if digests.contains(&digest(&directory, number)) {
-                    good.insert(id)
-                } else {
-                    bad.insert(id)
-                };
-            }
+        for (id, digest) in index.sections() {
+            let Some(digests) = said.get(&id) else { continue };
+            if digests.contains(&digest) {
+                good.insert(id)
+            } else {
+                bad.insert(id)
+            };
         }
         good.retain(|id| !bad.contains(id));
         Ok(good)

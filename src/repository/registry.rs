@@ -1,11 +1,14 @@
 //! The registry in the store: finding the newest, and changing it while another owner may do the same.
 //! Promise: what [`Repository::change_registry`] reported as done is in every newer registry.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+};
 
 use bytes::Bytes;
 
-use super::{InitOptions, Repository, random};
+use super::{InitOptions, Repository, check_newest, random};
 use crate::{
     clock::Clock,
     crypto::{RootSecret, VerifyingKey},
@@ -23,7 +26,7 @@ use crate::{
 };
 
 /// Registries that belong to no domain are sealed with this one.
-const NO_DOMAIN: DomainId = DomainId::new([0; 8]);
+pub(super) const NO_DOMAIN: DomainId = DomainId::new([0; 8]);
 /// Owners who write at the same time try again this often.
 const TRIES_MAX: u32 = 16;
 
@@ -46,6 +49,19 @@ impl Newest {
             }
             None => *newest = Some(Self { registry, heads: vec![id] }),
         }
+    }
+}
+
+/// The registry that a repository works with.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    registry: Arc<Registry>,
+    heads: Vec<ObjectId>,
+}
+
+impl Known {
+    pub(super) fn of(Newest { registry, heads }: Newest) -> Self {
+        Self { registry: Arc::new(registry), heads }
     }
 }
 
@@ -102,6 +118,7 @@ pub(super) fn first_registry(root: &RootSecret, options: InitOptions, clock: &dy
         number: 1,
         previous: None,
         features: Default::default(),
+        unknown: Default::default(),
         epochs: vec![epoch(root, 1)],
         certificates: vec![owner_certificate(root, domain.id, clock)],
         domains: vec![domain],
@@ -133,7 +150,7 @@ fn read(
 ) -> Result<Option<Registry>> {
     let name = Name::registry(number, &id);
     let remedy = "If the storage has an older version of this object, restore that one; else rebuild the \
-                  registry with `lifeboat key recover --config` and the recovery words";
+                  registry with `lifeboat key recover --rebuild-config` and the recovery words";
     let damaged = |e: Error| if e.kind() == ErrorKind::Damaged { e.with_remedy(remedy) } else { e };
     let bytes = store.read_hashed(&name, limits::RECORD_BYTES_MAX, id.as_bytes()).map_err(damaged)?;
     let open = || -> Result<Option<Registry>> {
@@ -158,18 +175,22 @@ fn read(
 /// # Errors
 /// `Damaged` when it is missing, forged or damaged; storage trouble.
 pub fn newest(store: &Store, config: &Config, secrets: &Secrets) -> Result<Newest> {
+    newest_of(&listed(store)?, store, config, secrets)
+}
+
+fn newest_of(all: &[(u64, ObjectId)], store: &Store, config: &Config, secrets: &Secrets) -> Result<Newest> {
     let mut newest: Option<Newest> = None;
-    for (number, id) in listed(store)? {
-        if newest.as_ref().is_some_and(|newest| newest.registry.number != number) {
+    for (number, id) in all {
+        if newest.as_ref().is_some_and(|newest| newest.registry.number != *number) {
             break;
         }
-        let Some(registry) = read(store, config, secrets, (number, id))? else { continue };
-        Newest::add(&mut newest, registry, id);
+        let Some(registry) = read(store, config, secrets, (*number, *id))? else { continue };
+        Newest::add(&mut newest, registry, *id);
     }
     newest.ok_or_else(|| {
         Error::new(ErrorKind::Damaged, format!("the registry of {} is missing", store.location_text()))
             .with_remedy(
-                "Its objects were deleted: rebuild it with `key recover --config` and the recovery words",
+                "Its objects were deleted: rebuild it with `key recover --rebuild-config` and the recovery words",
             )
     })
 }
@@ -228,6 +249,34 @@ impl Repository {
         &self.secrets
     }
 
+    /// The newest registry that was seen.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.newest.read().unwrap_or_else(PoisonError::into_inner).registry)
+    }
+
+    /// Looks for a newer registry and uses it from now on. A key that was added meanwhile may sign what
+    /// must not be overlooked, and this identity may have been revoked.
+    ///
+    /// # Errors
+    /// As [`newest`]; `CannotUnlock` when this identity does not count any more; `Damaged` when the store
+    /// shows an older registry than before.
+    pub fn look_for_registry(&self) -> Result<Arc<Registry>> {
+        let known = self.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = listed(&self.store)?;
+        let number = all.first().map(|(number, _)| *number);
+        let heads = all.iter().filter(|(other, _)| Some(*other) == number).map(|(_, id)| *id);
+        if number == Some(known.registry.number) && heads.eq(known.heads.iter().copied()) {
+            return Ok(known.registry);
+        }
+        let newest = newest_of(&all, &self.store, &self.config, &self.secrets)?;
+        check_newest(&newest, (&self.secrets, &self.config), &self.memory, &self.store)?;
+        let newest = Known::of(newest);
+        let registry = Arc::clone(&newest.registry);
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = newest;
+        Ok(registry)
+    }
+
     /// The newest registry, read again from the store.
     ///
     /// # Errors
@@ -266,7 +315,11 @@ impl Repository {
                 let stray = read(&self.store, &self.config, &self.secrets, (number, id))?;
                 strays.extend(stray.map(|registry| (id, registry)));
             }
-            let Some((newest, _)) = strays.first() else { return Ok(next) };
+            let Some((newest, _)) = strays.first() else {
+                // Who wrote it has seen it: a store that shows an older one later was rolled back.
+                self.memory.check_registry(next.number, &[id])?;
+                return Ok(next);
+            };
             previous = Some(*newest);
             base = next;
             for (_, stray) in strays {

@@ -1,9 +1,14 @@
 //! Snapshots as they are found in the store: names first, records when they can be read.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread::ScopedJoinHandle,
+};
 
 use super::{Repository, memory::Memory, records::Records};
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
@@ -12,7 +17,7 @@ use crate::{
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId, ObjectId},
-    store::{Name, Parsed, Prefix},
+    store::{Listed, Name, Parsed, Prefix},
 };
 
 /// A snapshot's name, taken apart.
@@ -28,6 +33,16 @@ pub struct SnapshotName {
     pub sequence: u64,
     /// Its id.
     pub id: ObjectId,
+    /// When it was written, by the storage's own clock.
+    pub stored: Timestamp,
+}
+
+impl SnapshotName {
+    fn of(listed: &Listed) -> Option<Self> {
+        let name = Name::parse(&listed.name)?;
+        let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() else { return None };
+        Some(Self { name, domain, identity, sequence, id, stored: listed.modified })
+    }
 }
 
 /// A snapshot that was read and checked.
@@ -37,6 +52,40 @@ pub struct KnownSnapshot {
     pub name: SnapshotName,
     /// What it says.
     pub record: Snapshot,
+}
+
+/// What is wrong with a snapshot or a chain, and in which domain.
+pub type DamageIn = (DomainId, Error);
+
+/// Where a chain ends.
+#[derive(Debug)]
+pub struct ChainHead {
+    /// The number and id of its last snapshot.
+    pub head: Option<(u64, ObjectId)>,
+    /// What stands behind it and is not of this chain: somebody who may write there tried to stop it.
+    pub forged: Vec<Error>,
+}
+
+/// Snapshots as they were found, each list with the oldest first.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// Those that count.
+    pub listed: Vec<KnownSnapshot>,
+    /// Those that came too late and were replaced by the next one of their chain. They may have gaps.
+    pub replaced: Vec<KnownSnapshot>,
+    /// What is damaged, missing or suspect.
+    pub damaged: Vec<DamageIn>,
+}
+
+impl Snapshots {
+    /// All that can be read, the oldest first.
+    #[must_use]
+    pub fn all(self) -> Vec<KnownSnapshot> {
+        let mut all = self.listed;
+        all.extend(self.replaced);
+        all.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
+        all
+    }
 }
 
 impl Repository {
@@ -51,66 +100,68 @@ impl Repository {
     ) -> Result<Vec<SnapshotName>> {
         let prefix = identity
             .map_or_else(|| Prefix::snapshots(domain), |identity| Prefix::snapshots_of(domain, identity));
-        let mut names = Vec::new();
-        for listed in self.store.list(&prefix)? {
-            let Some(name) = Name::parse(&listed.name) else { continue };
-            if let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() {
-                names.push(SnapshotName { name, domain, identity, sequence, id });
-            }
-        }
+        let listed = self.store.list(&prefix)?;
+        let mut names: Vec<_> = listed.iter().filter_map(SnapshotName::of).collect();
         names.sort_by_key(|name| (name.identity, name.sequence, name.id));
         Ok(names)
     }
 
-    /// The last number and hash of a chain, its signature checked without any key. Of a head that is damaged
-    /// they stand in its name: a broken disk must not end the backups of a machine.
+    /// The last number and hash of a chain, its signature checked without any key. What somebody else put
+    /// into the chain is passed over: else he could stop it with one object.
     ///
     /// # Errors
-    /// The head is forged and not set aside; or the chain is our own and ends before the head
-    /// that this machine has seen.
-    pub fn chain_head(&self, domain: &DomainId, identity: &IdentityId) -> Result<Option<(u64, ObjectId)>> {
-        let mut names = self.snapshot_names(domain, Some(identity))?;
-        let seen = self.memory.head(domain, identity).filter(|_| *identity == self.identity());
-        let set_aside = || -> Result<HashSet<ObjectId>> {
-            Ok(ids_of_snapshots(&self.quarantined(domain, &mut Vec::new())?))
+    /// The bytes of the head are damaged and it is not set aside; or the chain is our own and does not
+    /// reach the head that this machine has seen.
+    pub fn chain_head(&self, domain: &DomainId, identity: &IdentityId) -> Result<ChainHead> {
+        let names = self.snapshot_names(domain, Some(identity))?;
+        let registry = self.registry();
+        let mut quarantined: Option<HashSet<ObjectId>> = None;
+        // The usual case costs no request: what is set aside is only asked when something is wrong.
+        let mut is_set_aside = |id: &ObjectId| -> Result<bool> {
+            if quarantined.is_none() {
+                quarantined = Some(ids_of_snapshots(&self.quarantined(domain, &mut Vec::new())?));
+            }
+            Ok(quarantined.as_ref().is_some_and(|quarantined| quarantined.contains(id)))
         };
-        if let Some((sequence, id)) = seen {
-            let last = names.last().map_or(0, |head| head.sequence);
-            let gone = last < sequence || last == sequence && !names.iter().any(|name| name.id == id);
-            if gone && !set_aside()?.contains(&id) {
-                return Err(Memory::older_head(last, sequence));
+        let mut chain = ChainHead { head: None, forged: Vec::new() };
+        for name in names.iter().rev() {
+            let wrong = match self.read_addressed(&name.name, &name.id) {
+                Ok(bytes) => match self.check_bytes(&registry, name, &bytes) {
+                    Ok(()) => {
+                        chain.head = Some((name.sequence, name.id));
+                        break;
+                    }
+                    // These are the bytes that were written under that name, and not by this identity.
+                    Err(error) => Ok(error),
+                },
+                Err(error) => Err(error),
+            };
+            match (is_set_aside(&name.id)?, wrong) {
+                (true, _) => {}
+                (false, Ok(forged)) => chain.forged.push(forged),
+                (false, Err(error)) => return Err(damaged_head(error)),
             }
         }
-        let Some(head) = names.last().cloned() else { return Ok(None) };
-        if let Err(error) = self.check_snapshot(&self.registry, &head) {
-            // The usual case costs no request: only now is it asked what is set aside.
-            let quarantined = set_aside()?;
-            names.retain(|name| !quarantined.contains(&name.id));
-            match names.last() {
-                Some(other) if *other != head => self.check_snapshot(&self.registry, other)?,
-                Some(_) if self.is_damaged(&head)? => {}
-                Some(_) => {
-                    let remedy =
-                        "Somebody else wrote it: find out who, then set it aside with `lifeboat repair`";
-                    return Err(error.with_remedy(remedy));
+        if *identity == self.identity() {
+            if let Some((sequence, id)) = self.memory.head(domain, identity) {
+                let last = chain.head.map_or(0, |(sequence, _)| sequence);
+                let gone = last < sequence || last == sequence && !names.iter().any(|name| name.id == id);
+                if gone && !is_set_aside(&id)? {
+                    return Err(Memory::older_head(last, sequence));
                 }
-                None => return Ok(None),
+            }
+            if let Some(head) = chain.head {
+                self.memory.saw_head(domain, identity, head);
             }
         }
-        let head = names.last().map(|head| (head.sequence, head.id));
-        if let Some(head) = head.filter(|_| *identity == self.identity()) {
-            self.memory.saw_head(domain, identity, head);
-        }
-        Ok(head)
+        Ok(chain)
     }
 
-    /// Whether the bytes of a snapshot are not those that were written.
-    fn is_damaged(&self, name: &SnapshotName) -> Result<bool> {
-        match self.read_addressed(&name.name, &name.id) {
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == ErrorKind::Damaged => Ok(true),
-            Err(error) => Err(error),
-        }
+    fn check_bytes(&self, registry: &Registry, name: &SnapshotName, bytes: &[u8]) -> Result<()> {
+        let repository = &self.config.repository_id;
+        let envelope = Envelope::parse(bytes, RecordKind::Snapshot, repository, &name.domain)
+            .map_err(|error| error.context(&name.name))?;
+        check_place(registry, name, &envelope)
     }
 
     /// Checks that a snapshot was signed for its place in the chain by whom `registry` certifies. No key is
@@ -119,10 +170,7 @@ impl Repository {
     /// # Errors
     /// `Damaged` when it was not; storage trouble.
     pub fn check_snapshot(&self, registry: &Registry, name: &SnapshotName) -> Result<()> {
-        let bytes = self.read_addressed(&name.name, &name.id)?;
-        let repository = &self.config.repository_id;
-        let envelope = Envelope::parse(&bytes, RecordKind::Snapshot, repository, &name.domain)?;
-        check_place(registry, name, &envelope)
+        self.check_bytes(registry, name, &self.read_addressed(&name.name, &name.id)?)
     }
 
     /// Reads one snapshot.
@@ -132,31 +180,87 @@ impl Repository {
     pub fn read_snapshot(&self, name: &SnapshotName) -> Result<KnownSnapshot> {
         let bytes = self.read_addressed(&name.name, &name.id)?;
         let repository = &self.config.repository_id;
-        let envelope = Envelope::parse(&bytes, RecordKind::Snapshot, repository, &name.domain)?;
-        check_place(&self.registry, name, &envelope)?;
-        self.metadata_key(envelope.epoch())?;
-        let plain = envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?;
-        Ok(KnownSnapshot { name: name.clone(), record: Snapshot::decode(&plain)? })
+        let envelope = Envelope::parse(&bytes, RecordKind::Snapshot, repository, &name.domain)
+            .map_err(|error| error.context(&name.name))?;
+        check_place(&self.registry(), name, &envelope)?;
+        let record = self.metadata_key(envelope.epoch()).and_then(|_| {
+            Snapshot::decode(&envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?)
+        });
+        Ok(KnownSnapshot { name: name.clone(), record: record.map_err(|error| error.context(&name.name))? })
     }
 
-    /// All snapshots of all domains, oldest first; those that another one replaces, that were forgotten or
-    /// set aside are left out. What is damaged, missing or suspect comes apart and never blocks the rest.
+    /// The snapshots of all domains, oldest first, without those that another one replaces; and what is wrong.
+    ///
+    /// # Errors
+    /// As [`Self::every_snapshot`].
+    pub fn snapshots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
+        let Snapshots { listed, replaced: _, damaged } = self.every_snapshot()?;
+        Ok((listed, damaged.into_iter().map(|(_, error)| error).collect()))
+    }
+
+    /// All snapshots of all domains; those that were forgotten or set aside are left out. What is damaged,
+    /// missing or suspect comes apart and never blocks the rest.
     ///
     /// # Errors
     /// Storage trouble; `Forbidden` without the metadata keys.
-    pub fn snapshots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
+    pub fn every_snapshot(&self) -> Result<Snapshots> {
         if !self.reads_metadata() {
             return Err(self.forbidden("read snapshots", "audit"));
         }
+        // A key that was added meanwhile may have written some of them.
+        let registry = self.look_for_registry()?;
         let (mut known, mut damaged) = (Vec::new(), Vec::new());
-        for domain in &self.registry.domains {
-            known.extend(self.snapshots_of_domain(&domain.id, &mut damaged)?);
+        for domain in &registry.domains {
+            let mut errors = Vec::new();
+            known.extend(self.snapshots_of_domain(&domain.id, &mut errors)?);
+            damaged.extend(errors.into_iter().map(|error| (domain.id, error)));
         }
-        let replaced: HashSet<ObjectId> =
-            known.iter().filter_map(|snapshot| snapshot.record.replaces).collect();
-        known.retain(|snapshot| !replaced.contains(&snapshot.name.id));
         known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
-        Ok((known, damaged))
+        // Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
+        let replaces = |KnownSnapshot { name, record }: &KnownSnapshot| {
+            let id = record.replaces.filter(|id| record.previous == Some(*id))?;
+            Some((name.domain, name.identity, name.sequence.checked_sub(1)?, id))
+        };
+        let replaced: HashSet<_> = known.iter().filter_map(replaces).collect();
+        let is_replaced = |KnownSnapshot { name, .. }: &KnownSnapshot| {
+            replaced.contains(&(name.domain, name.identity, name.sequence, name.id))
+        };
+        let (replaced, listed) = known.into_iter().partition(is_replaced);
+        Ok(Snapshots { listed, replaced, damaged })
+    }
+
+    /// Reads snapshots, several at a time; stops at the first trouble that is not of one snapshot alone.
+    fn read_snapshots<'a>(
+        &self,
+        names: &[&'a SnapshotName],
+    ) -> Vec<(&'a SnapshotName, Result<KnownSnapshot>)> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut read = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(name) = names.get(at) else { return read };
+                let snapshot = self.read_snapshot(name);
+                if snapshot.as_ref().is_err_and(|error| !is_of_one_snapshot(error)) {
+                    next.store(names.len(), Ordering::Relaxed);
+                }
+                read.push((at, *name, snapshot));
+            }
+        };
+        let workers = self.store.connections().min(names.len());
+        let mut all = if workers <= 1 {
+            work()
+        } else {
+            std::thread::scope(|scope| {
+                let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+                let join = |worker: ScopedJoinHandle<'_, _>| {
+                    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                };
+                workers.into_iter().flat_map(join).collect::<Vec<_>>()
+            })
+        };
+        all.sort_by_key(|(at, ..)| *at);
+        all.into_iter().map(|(_, name, snapshot)| (name, snapshot)).collect()
     }
 
     fn snapshots_of_domain(&self, domain: &DomainId, damaged: &mut Vec<Error>) -> Result<Vec<KnownSnapshot>> {
@@ -167,19 +271,17 @@ impl Repository {
         let mut ended = ids_of_snapshots(&quarantined);
         ended.extend(forgotten);
         let mut known = Vec::new();
-        for name in &names {
-            if ended.contains(&name.id) {
-                continue;
-            }
-            match self.read_snapshot(name) {
+        let wanted: Vec<&SnapshotName> = names.iter().filter(|name| !ended.contains(&name.id)).collect();
+        for (name, snapshot) in self.read_snapshots(&wanted) {
+            match snapshot {
                 Ok(snapshot) => known.push(snapshot),
-                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     ended.extend(self.records(domain)?.forgotten);
                     if !ended.contains(&name.id) {
                         damaged.push(Error::damaged(&name.name, "it vanished and nobody forgot it"));
                     }
                 }
+                Err(error) if is_of_one_snapshot(&error) => damaged.push(error),
                 Err(error) => return Err(error),
             }
         }
@@ -195,6 +297,7 @@ impl Repository {
         ended: &HashSet<ObjectId>,
         damaged: &mut Vec<Error>,
     ) {
+        let registry = self.registry();
         let places: HashMap<ObjectId, (IdentityId, u64)> =
             names.iter().map(|name| (name.id, (name.identity, name.sequence))).collect();
         for KnownSnapshot { name, record } in known {
@@ -212,8 +315,8 @@ impl Repository {
             if let Some(why) = why {
                 damaged.push(Error::damaged(format!("the chain at {}", name.name), why));
             }
-            if record.registry > self.registry.number {
-                let (theirs, ours) = (record.registry, self.registry.number);
+            if record.registry > registry.number {
+                let (theirs, ours) = (record.registry, registry.number);
                 let why = format!("it has seen registry {theirs}, and the newest one here is {ours}");
                 damaged.push(
                     Error::damaged(format!("the registry, by {}", name.name), why)
@@ -222,10 +325,10 @@ impl Repository {
             }
         }
         let counts = |name: &&SnapshotName| {
-            let shared = self.registry.certificate(&name.identity).is_some_and(|known| known.shared);
+            let shared = registry.certificate(&name.identity).is_some_and(|known| known.shared);
             !shared
                 && !ended.contains(&name.id)
-                && self.registry.snapshot_counts(&name.identity, name.sequence, &name.id)
+                && registry.snapshot_counts(&name.identity, name.sequence, &name.id)
         };
         let names: Vec<&SnapshotName> = names.iter().filter(counts).collect();
         for pair in names.windows(2) {
@@ -233,15 +336,49 @@ impl Repository {
             if (first.identity, first.sequence) == (second.identity, second.sequence) {
                 let why = format!("{} has the same number: two machines use one key", second.name);
                 let error = Error::damaged(format!("the chain at {}", first.name), why);
-                damaged
-                    .push(error.with_remedy("If that is meant, certify the key as shared; else revoke it"));
+                damaged.push(error.with_remedy(
+                    "If that is meant, or two backups ran at once, `lifeboat key share NAME`; else a copy of \
+                         the key is out: `lifeboat key revoke NAME`",
+                ));
             }
         }
     }
 }
 
+/// Whether it says nothing of the other snapshots.
+fn is_of_one_snapshot(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound | ErrorKind::Forbidden)
+}
+
+/// The last snapshot of a chain cannot be trusted, so nothing can follow it.
+fn damaged_head(error: Error) -> Error {
+    if error.kind() != ErrorKind::Damaged {
+        return error;
+    }
+    error.context("the last snapshot of this key").with_remedy(
+        "Put an older version of that object back if the storage has one. Else move it out of the repository and \
+         delete the file `seen` in the cache of this repository: the next backup follows the one before",
+    )
+}
+
+/// The time that counts for each snapshot: its own, but not later than its storage time and not earlier than
+/// that of the one before it in its chain. So a wrong clock makes a backup look old, never new.
+#[must_use]
+pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timestamp> {
+    let mut in_order: Vec<&KnownSnapshot> = snapshots.iter().collect();
+    in_order.sort_by_key(|known| (known.name.identity, known.name.sequence));
+    let (mut times, mut before) = (HashMap::new(), None);
+    for KnownSnapshot { name, record } in in_order {
+        let floor = before.filter(|(identity, _)| *identity == name.identity).map(|(_, time)| time);
+        let time = floor.map_or(record.time, |floor| record.time.max(floor)).min(name.stored);
+        times.insert(name.id, time);
+        before = Some((name.identity, time));
+    }
+    times
+}
+
 /// The ids of the snapshots among names of objects.
-fn ids_of_snapshots(names: &HashSet<String>) -> HashSet<ObjectId> {
+pub(crate) fn ids_of_snapshots(names: &HashSet<String>) -> HashSet<ObjectId> {
     let parsed = names.iter().filter_map(|name| Some(Name::parse(name)?.parsed()));
     parsed
         .filter_map(|parsed| match parsed {

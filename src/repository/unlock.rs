@@ -39,12 +39,21 @@ fn cannot(message: &str, remedy: &str) -> Error {
     Error::new(ErrorKind::CannotUnlock, message).with_remedy(remedy)
 }
 
+const SLOT_NAMES: &str = "Slots are the objects below `keys/` in the storage; whoever can still unlock it sees \
+                          whose they are with `lifeboat key list --json`";
+
+/// A slot that opens to nobody any more.
+fn damaged_slot(error: Error, name: &str) -> Error {
+    error.context(format!("keys/{name}")).with_kind(ErrorKind::CannotUnlock).with_remedy(
+        "Put an older version of that object back if the storage has one. Else use another key, or the recovery \
+         words: `lifeboat key recover` makes a new slot from them; an owner makes others with `lifeboat key add`",
+    )
+}
+
 fn read_slot(store: &Store, name: &str) -> Result<Slot> {
     let bytes = store.read(&Name::slot(name), limits::RECORD_BYTES_MAX)?;
-    let slot = Slot::decode(&bytes).and_then(|slot| {
-        if slot.name() == name { Ok(slot) } else { Err(Error::damaged("a key slot", "it has another name")) }
-    });
-    slot.map_err(|e| e.with_remedy("Use the recovery words, and make a new one with `lifeboat key recover`"))
+    let slot = Slot::decode(&bytes)?;
+    if slot.name() == name { Ok(slot) } else { Err(Error::damaged("a key slot", "it is that of another name")) }
 }
 
 impl Repository {
@@ -73,7 +82,11 @@ impl Repository {
                     )
                 };
                 let slot = read_slot(store, &access.slot);
-                let slot = slot.map_err(|e| if e.kind() == ErrorKind::NotFound { gone() } else { e })?;
+                let slot = slot.map_err(|e| match e.kind() {
+                    ErrorKind::NotFound => gone(),
+                    ErrorKind::Damaged => damaged_slot(e, &access.slot),
+                    _ => e,
+                })?;
                 slot.open_access_key(&access)?.ok_or_else(|| {
                     cannot("the access key does not open its slot", "Ask the owner for a new one")
                 })
@@ -103,11 +116,20 @@ impl Repository {
         for name in &names {
             let slot = match read_slot(store, name) {
                 Ok(slot) if slot.takes_passphrase() => slot,
+                Ok(_) if named.is_some() => {
+                    return Err(cannot(
+                        &format!("the key slot {name} takes an access key, not a passphrase"),
+                        "Use --access-key-file, or name another slot: `lifeboat key list --json` shows them",
+                    ));
+                }
                 Ok(_) => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound && named.is_some() => {
+                    return Err(cannot(&format!("there is no key slot `{name}`"), SLOT_NAMES));
+                }
                 // Its owner has just changed the passphrase, and the new slot is in the list too.
-                Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) if error.kind() == ErrorKind::Damaged => {
-                    damaged = Some(error.context(format!("keys/{name}")));
+                    damaged = Some(damaged_slot(error, name));
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -115,19 +137,19 @@ impl Repository {
             tried += 1;
             if tried > limits::SLOTS_TRIED_MAX {
                 return Err(cannot(
-                    "the passphrase opens none of the first 8 slots",
-                    "Name the slot with --slot",
+                    "the passphrase opens none of the first 8 slots that take one",
+                    &format!("Name its slot with --slot. {SLOT_NAMES}"),
                 ));
             }
             match slot.open_passphrase(passphrase) {
+                // What an `init` left behind may open with the same passphrase, and to nothing of this one.
                 Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {
                     return Ok(secrets);
                 }
-                // An `init` that was cut short left a slot, and was begun anew with the same passphrase.
                 Ok(Some(secrets)) => foreign = Some(secrets),
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::Damaged => {
-                    damaged = Some(error.context(format!("keys/{name}")));
+                    damaged = Some(damaged_slot(error, name));
                 }
                 Err(error) => return Err(error),
             }
@@ -137,7 +159,7 @@ impl Repository {
             return Ok(secrets);
         }
         Err(match damaged {
-            Some(error) => error.with_kind(ErrorKind::CannotUnlock),
+            Some(error) => error,
             None if tried == 0 => cannot(
                 "the repository has no key slot that takes a passphrase",
                 "Use an access key, or the recovery words with --recovery-words-file",

@@ -1,5 +1,5 @@
-//! What exists now in a domain: read in the order quarantine, tombstones, index, LIST of packs, so that
-//! nothing that is about to die is taken for alive. (Snapshots are read before it, by whoever needs them.)
+//! What exists now in a domain: read in the order registry, quarantine, tombstones, index, LIST of packs, so
+//! that nothing that is about to die is taken for alive. (Whoever needs snapshots reads them before.)
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
 use super::{
     Repository,
     index::{Index, Standing},
-    records::Found,
+    records::{Found, again_if_gone},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -18,6 +18,7 @@ use crate::{
         envelope::{Envelope, Opener, RecordKind},
         pack::{IndexedPack, decode_index},
         role::Role,
+        tombstones::Tombstones,
     },
     id::{DomainId, ObjectId, PackId},
     limits,
@@ -33,17 +34,12 @@ pub struct View {
     pub begun: Duration,
     /// Packs that LIST shows and no index names, with their sizes.
     pub unindexed: Vec<(PackId, u64)>,
+    /// Packs that a valid tombstone names.
+    pub tombstoned: HashSet<PackId>,
+    /// Names of objects that are set aside.
+    pub quarantined: HashSet<String>,
     /// Index objects and records that do not count, and why.
     pub damaged: Vec<Error>,
-    quarantined: HashSet<String>,
-}
-
-impl View {
-    /// Whether somebody who may has set an object aside.
-    #[must_use]
-    pub fn is_set_aside(&self, name: &Name) -> bool {
-        self.quarantined.contains(name.as_str())
-    }
 }
 
 /// What a view is for.
@@ -59,14 +55,25 @@ impl Repository {
     /// Looks at a domain.
     ///
     /// # Errors
-    /// Storage trouble; a tombstone that cannot be read, since ignoring one could lose data.
+    /// Storage trouble; a tombstone that cannot be read or whose signer is unknown, since ignoring one could
+    /// lose data; `CannotUnlock` when this identity was revoked meanwhile.
     pub fn view(&self, domain: &DomainId) -> Result<View> {
-        self.view_for(domain, Purpose::Write)
+        // An index object that is gone when it is read was compacted: then all of it is looked at again.
+        again_if_gone(|| self.look(domain, Purpose::Write))
     }
 
-    fn view_for(&self, domain: &DomainId, purpose: Purpose) -> Result<View> {
+    /// As [`Self::view`], for whoever only reads: a tombstone that cannot be read is reported with the rest.
+    ///
+    /// # Errors
+    /// Storage trouble; `CannotUnlock` when this identity was revoked meanwhile.
+    pub fn view_of_reader(&self, domain: &DomainId) -> Result<View> {
+        again_if_gone(|| self.look(domain, Purpose::Read))
+    }
+
+    fn look(&self, domain: &DomainId, purpose: Purpose) -> Result<View> {
         let begun = self.clock.elapsed();
         let mut damaged = Vec::new();
+        self.look_for_registry()?;
         let quarantined = self.quarantined(domain, &mut damaged)?;
         let tombstoned = self.tombstoned(domain, (&quarantined, purpose), &mut damaged)?;
         self.load_index(domain, &quarantined, &mut damaged)?;
@@ -93,17 +100,17 @@ impl Repository {
         present.retain(|id, _| !indexed.contains(id));
         let attested = self.attested(domain, &index, &mut damaged)?;
         index.attest(attested);
-        Ok(View { index, begun, unindexed: present.into_iter().collect(), damaged, quarantined })
+        let unindexed = present.into_iter().collect();
+        Ok(View { index, begun, unindexed, tombstoned, quarantined, damaged })
     }
 
     /// A view whose index is known to be intact, so that what it does not list is not there.
     ///
     /// # Errors
-    /// Storage trouble; the local cache is damaged again and again. A tombstone that cannot be read is
-    /// reported with the rest: what dies may still be read.
+    /// As [`Repository::view_of_reader`]; the local cache is damaged again and again.
     pub fn view_to_read(&self, domain: &DomainId) -> Result<View> {
         for _ in 0..2 {
-            let view = self.view_for(domain, Purpose::Read)?;
+            let view = self.view_of_reader(domain)?;
             if view.index.is_intact() {
                 return Ok(view);
             }
@@ -113,7 +120,7 @@ impl Repository {
     }
 
     /// Packs that a valid tombstone names: signed by a maintain or owner identity. A damaged one fails the
-    /// view until it is set aside: ignoring it could lose data.
+    /// view of a writer until it is set aside: ignoring it could lose data. What dies may still be read.
     fn tombstoned(
         &self,
         domain: &DomainId,
@@ -121,9 +128,14 @@ impl Repository {
         damaged: &mut Vec<Error>,
     ) -> Result<HashSet<PackId>> {
         let mut dying = HashSet::new();
-        for (name, record) in self.read_records(domain, Folder::Tombstones)? {
+        for (name, id, mut record) in self.read_records(domain, Folder::Tombstones)? {
             if quarantined.contains(name.as_str()) {
                 continue;
+            }
+            if matches!(record, Found::Unknown(_)) {
+                // Its key may have been added since this view began.
+                self.look_for_registry()?;
+                record = self.read_record(domain, Folder::Tombstones, (&name, &id))?;
             }
             let plain = match record {
                 Found::Counts(plain) => plain,
@@ -131,18 +143,19 @@ impl Repository {
                     damaged.push(error);
                     continue;
                 }
-                Found::Damaged(error) if purpose == Purpose::Read => {
+                Found::Unknown(error) | Found::Damaged(error) if purpose == Purpose::Read => {
                     damaged.push(error);
                     continue;
                 }
-                Found::Damaged(error) => {
+                Found::Unknown(error) | Found::Damaged(error) => {
                     return Err(error.with_remedy("Look at it, then set it aside with `lifeboat repair`"));
                 }
             };
-            if plain.len() % PackId::LEN != 0 {
-                return Err(Error::damaged(&name, "it is not a list of packs"));
+            match Tombstones::decode(&plain) {
+                Ok(batch) => dying.extend(batch.packs),
+                Err(error) if purpose == Purpose::Read => damaged.push(error.context(&name)),
+                Err(error) => return Err(error.context(&name)),
             }
-            dying.extend(plain.chunks_exact(PackId::LEN).filter_map(PackId::from_slice));
         }
         Ok(dying)
     }
@@ -155,6 +168,7 @@ impl Repository {
         quarantined: &HashSet<String>,
         damaged: &mut Vec<Error>,
     ) -> Result<()> {
+        let registry = self.registry();
         let mut names: HashMap<ObjectId, Vec<Name>> = HashMap::new();
         for listed in self.store.list(&Prefix::index(domain))? {
             let Some(name) = Name::parse(&listed.name) else { continue };
@@ -165,7 +179,7 @@ impl Repository {
             if self.is_cut_short(&id, listed.size) {
                 // What it lists is missing then, and the backup stores it again.
                 damaged.push(Error::damaged(&name, "the storage did not keep all of it"));
-            } else if self.registry.record_counts(&writer, &id) {
+            } else if registry.record_counts(&writer, &id) {
                 // Somebody else may have put a copy below a name of his own: that hides nothing.
                 names.entry(id).or_default().push(name);
             } else {
@@ -176,19 +190,26 @@ impl Repository {
         let mut listed: Vec<ObjectId> = names.keys().copied().collect();
         listed.sort_unstable();
         for id in self.segments.prepare(domain, &listed, &key) {
-            let mut read = Ok(());
+            let mut trouble: Option<Error> = None;
             for name in names.get(&id).into_iter().flatten() {
-                read = self
-                    .read_index(domain, name, id)
-                    .and_then(|packs| self.segments.add(domain, id, &packs, &key));
-                match read {
-                    Err(error) if error.kind() == ErrorKind::Damaged => read = Err(error.context(name)),
-                    _ => break,
+                let packs = self.read_index(domain, name, id);
+                match packs.and_then(|packs| self.segments.add(domain, id, &packs, &key)) {
+                    Ok(()) => {
+                        trouble = None;
+                        break;
+                    }
+                    Err(error) if error.kind() == ErrorKind::Damaged => {
+                        trouble.get_or_insert(error.context(name));
+                    }
+                    // Whether it was the good one nobody can tell any more.
+                    Err(error) if error.kind() == ErrorKind::NotFound => trouble = Some(error),
+                    Err(error) => return Err(error),
                 }
             }
-            match read {
-                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
-                other => other?,
+            match trouble {
+                Some(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
+                Some(gone) => return Err(gone),
+                None => {}
             }
         }
         self.segments.merge(domain, &key);

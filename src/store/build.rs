@@ -162,12 +162,13 @@ fn s3(
     if let Some(pem) = &settings.certificate_authority {
         client = client.with_root_certificate(object_store::Certificate::from_pem(pem).map_err(usage)?);
     }
-    if let Some(endpoint) = endpoint {
-        client = client.with_allow_http(endpoint.starts_with("http://"));
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        // Nothing is encrypted: a machine without any certificate authority can do it too.
+        client = client.with_allow_http(true).with_no_system_certificates(true);
     }
     let no_retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let mut builder = AmazonS3Builder::new()
-        .with_client_options(client)
+        .with_client_options(client.clone())
         .with_checksum_algorithm(Checksum::SHA256)
         .with_retry(no_retry);
     for (key, value) in &given.list {
@@ -178,7 +179,17 @@ fn s3(
     if let Some(endpoint) = endpoint {
         builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint).with_endpoint(endpoint);
     }
-    builder.build().map_err(usage)
+    // A bare machine may have no certificate authorities, and the client is not made then: those that
+    // browsers trust are in this program for it. Where the machine has some, they alone count.
+    let bare = || builder.clone().with_client_options(with_bundled_authorities(client).ok()?).build().ok();
+    builder.clone().build().or_else(|error| bare().ok_or(error)).map_err(usage)
+}
+
+fn with_bundled_authorities(client: ClientOptions) -> object_store::Result<ClientOptions> {
+    let client = client.with_no_system_certificates(true);
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().try_fold(client, |client, root| {
+        Ok(client.with_root_certificate(object_store::Certificate::from_der(root)?))
+    })
 }
 
 #[cfg(test)]

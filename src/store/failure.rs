@@ -11,6 +11,11 @@ use crate::error::{Error, ErrorKind};
 pub(super) enum Failure {
     /// The user asked to stop.
     Stopped(Error),
+    /// It was too late to send it, and it was not sent.
+    Late {
+        /// What was to be sent.
+        what: String,
+    },
     /// The storage, or the way to it.
     Call {
         /// What was called for.
@@ -128,6 +133,22 @@ pub(super) fn may_pass(error: &object_store::Error) -> bool {
 }
 
 impl Failure {
+    pub(super) fn of(what: &dyn std::fmt::Display, error: object_store::Error) -> Self {
+        Self::Call { what: what.to_string(), error }
+    }
+
+    /// Some servers do not know `If-None-Match` and say so.
+    pub(super) fn lacks_conditions(&self) -> bool {
+        use object_store::Error as E;
+        match self {
+            Self::Call { error: E::NotImplemented { .. }, .. } => true,
+            Self::Call { error: error @ E::Generic { .. }, .. } => {
+                status(&causes(error).join(" ")) == Some(501)
+            }
+            _ => false,
+        }
+    }
+
     /// exFAT and some network mounts have no hard links, which a local create is made of.
     pub(super) fn lacks_links(&self) -> bool {
         let codes = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS, Errno::MLINK, Errno::XDEV];
@@ -158,6 +179,11 @@ impl Failure {
     pub(super) fn into_error(self, store: &Store) -> Error {
         let (what, error) = match self {
             Self::Stopped(error) => return error,
+            Self::Late { what } => {
+                let text = format!("{what} was not sent to {} in time", store.0.text);
+                return Error::new(ErrorKind::Temporary, text)
+                    .with_remedy("Run the command again, with a higher limit of upload if there is one");
+            }
             Self::Call { what, error } => (what, error),
         };
         explain(&what, &error, &store.0.text).with_source(error)
@@ -204,6 +230,11 @@ fn hint(all: &str) -> Option<&'static str> {
         ),
         ("InvalidContentType", "The server does not speak TLS there: check the port, or use s3:http://"),
         ("AuthorizationHeaderMalformed", "Set the region of the bucket: AWS_REGION or -o region=REGION"),
+        (
+            "status code: 501",
+            "The storage does not know conditional writes (If-None-Match), so `config` and key slots cannot be \
+             created there: use another one, or a newer version of its server",
+        ),
         ("InvalidStorageClass", "The storage does not know this storage class: leave it out"),
     ];
     hints.into_iter().find(|(word, _)| all.contains(word)).map(|(_, hint)| hint)

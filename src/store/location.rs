@@ -79,7 +79,11 @@ impl Location {
             let prefix = prefix.trim_matches('/').to_owned();
             return Ok(Self::Bucket { endpoint, bucket: bucket.to_owned(), prefix });
         }
-        let folder = text.strip_prefix("file://").unwrap_or(text);
+        let folder = text.strip_prefix("file://");
+        if folder.is_some_and(|folder| !folder.starts_with('/')) {
+            return Err(wrong("after file:// comes an absolute path: file:///srv/backup"));
+        }
+        let folder = folder.unwrap_or(text);
         if folder.is_empty() {
             return Err(wrong("it is empty"));
         }
@@ -113,7 +117,17 @@ mod tests {
             assert_eq!(Location::parse(text).unwrap(), expected, "{text}");
             assert_eq!(Location::parse(&expected.to_string()).unwrap(), expected, "{text}");
         }
-        for wrong in ["", "s3://", "s3:h/b", "s3:ftp://h/b", "s3:https://h", "s3:https://k:s@h/b", "gs://b"] {
+        for wrong in [
+            "",
+            "s3://",
+            "s3:h/b",
+            "s3:ftp://h/b",
+            "s3:https://h",
+            "s3:https://k:s@h/b",
+            "gs://b",
+            "file://srv/x",
+            "file://",
+        ] {
             assert_eq!(Location::parse(wrong).unwrap_err().kind(), ErrorKind::Usage, "{wrong}");
         }
     }

@@ -7,19 +7,20 @@ use std::{
     ops::Range,
     path::{Path as FilePath, PathBuf},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, select};
-use object_store::{
-    GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    path::Path,
-};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 
 pub use self::{
     build::S3Settings,
+    create::Sent,
     downloads::{Downloads, Pending},
     local::{Fence, Swept},
     location::Location,
@@ -27,10 +28,10 @@ pub use self::{
     uploads::Uploads,
 };
 use self::{
-    failure::{Failure, local_error, may_pass},
+    failure::{Failure, may_pass},
     local::{Fencing, Sharing},
     pace::{GLANCE, Pace, rest},
-    transfer::{STALL, collect, next, upload_time, within},
+    transfer::{STALL, collect, next, within},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -39,6 +40,7 @@ use crate::{
 };
 
 mod build;
+mod create;
 mod downloads;
 mod failure;
 mod local;
@@ -52,8 +54,8 @@ mod uploads;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// How often a create is begun anew when the storage says "taken" and then shows nothing there.
-const CREATE_ROUNDS: u32 = 4;
+/// How long a store that nobody can stop tries a call again at most.
+const UNINTERRUPTED_MAX: Duration = Duration::from_secs(30);
 
 /// How to talk to a store.
 #[derive(Clone)]
@@ -106,6 +108,19 @@ struct Inner {
     runtime: Option<tokio::runtime::Runtime>,
     sent: Pace,
     received: Pace,
+    /// Why nothing may be written, and what to do about it.
+    refusal: OnceLock<(String, String)>,
+    /// The server has said that it does not know `If-None-Match`.
+    unconditional: AtomicBool,
+}
+
+/// How long a call is tried.
+#[derive(Clone, Copy)]
+struct Until {
+    /// Tried again for so long.
+    patience: Duration,
+    /// By the boot-time clock: no attempt begins then or later.
+    deadline: Option<Duration>,
 }
 
 impl std::fmt::Debug for Store {
@@ -143,14 +158,60 @@ impl Store {
         folder: Option<PathBuf>,
         options: StoreOptions,
     ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = Some(runtime.map_err(|e| {
-            Error::new(ErrorKind::Failed, "could not start the network runtime").with_source(e)
-        })?);
+        let runtime = Some(runtime()?);
         let build::Built { objects, prefix, warnings } = built;
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
         let root = Path::from(prefix);
-        Ok(Self(Arc::new(Inner { objects, root, text, folder, warnings, options, runtime, sent, received })))
+        let unconditional = AtomicBool::new(false);
+        Ok(Self(Arc::new(Inner {
+            objects,
+            root,
+            text,
+            folder,
+            warnings,
+            options,
+            runtime,
+            sent,
+            received,
+            refusal: OnceLock::new(),
+            unconditional,
+        })))
+    }
+
+    /// From now on nothing is created or deleted here: what would be fails with this message and remedy.
+    pub fn refuse_writes(&self, message: String, remedy: String) {
+        self.0.refusal.get_or_init(|| (message, remedy));
+    }
+
+    fn may_write(&self) -> Result<()> {
+        self.0.refusal.get().map_or(Ok(()), |(message, remedy)| {
+            Err(Error::new(ErrorKind::Failed, message.clone()).with_remedy(remedy.clone()))
+        })
+    }
+
+    /// The same store, deaf to the request to stop: for a few small writes of which it must not stay open
+    /// whether they were made. Since nobody can stop them they are tried for half a minute at most.
+    ///
+    /// # Errors
+    /// No runtime.
+    pub fn uninterrupted(&self) -> Result<Self> {
+        let Inner { objects, root, text, folder, options, .. } = &*self.0;
+        let retry_for = options.retry_for.min(UNINTERRUPTED_MAX);
+        let options = StoreOptions { progress: Arc::default(), retry_for, ..options.clone() };
+        let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
+        Ok(Self(Arc::new(Inner {
+            objects: Arc::clone(objects),
+            root: root.clone(),
+            text: text.clone(),
+            folder: folder.clone(),
+            warnings: Vec::new(),
+            options,
+            runtime: Some(runtime()?),
+            sent,
+            received,
+            refusal: self.0.refusal.clone(),
+            unconditional: AtomicBool::new(self.0.unconditional.load(Ordering::Relaxed)),
+        })))
     }
 
     /// Makes the folder of a new repository; nothing for a bucket.
@@ -173,6 +234,12 @@ impl Store {
         &self.0.text
     }
 
+    /// Calls in flight that the user allows.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.options.connections
+    }
+
     /// The folder of a local repository.
     #[must_use]
     pub fn folder(&self) -> Option<&FilePath> {
@@ -191,31 +258,41 @@ impl Store {
             .fold(self.0.root.clone(), |path, part| path.join(part))
     }
 
-    /// Runs a call until it succeeds, fails for good, or has been tried for as long as `patience`.
+    /// Runs a call until it succeeds, fails for good, or has been tried for long enough.
     fn attempt<T: Send>(
         &self,
         what: &dyn std::fmt::Display,
-        patience: Duration,
+        until: Until,
         call: &dyn Fn(Arc<dyn ObjectStore>) -> BoxFuture<'static, object_store::Result<T>>,
     ) -> std::result::Result<T, Failure> {
         let StoreOptions { clock, progress, .. } = &self.0.options;
         let begun = clock.elapsed();
         let mut pause = FIRST_PAUSE;
+        let mut before = None;
         loop {
             progress.check().map_err(Failure::Stopped)?;
+            // After a pause too: this machine may have slept through it.
+            if until.deadline.is_some_and(|deadline| clock.elapsed() >= deadline) {
+                let late = || Failure::Late { what: what.to_string() };
+                return Err(before.map_or_else(late, |error| Failure::Call { what: what.to_string(), error }));
+            }
             let error = match self.0.run(call(Arc::clone(&self.0.objects))) {
                 None => return Err(Failure::Stopped(interruption(progress))),
-                Some(Ok(value)) => return Ok(value),
+                Some(Ok(value)) => {
+                    progress.answered();
+                    return Ok(value);
+                }
                 Some(Err(error)) => error,
             };
             let waited = clock.elapsed().saturating_sub(begun);
-            if !may_pass(&error) || waited + pause > patience {
+            if !may_pass(&error) || waited + pause > until.patience {
                 return Err(Failure::Call { what: what.to_string(), error });
             }
             // Half fixed, half random, so that many clients do not come back at once.
             let jitter = f64::from(u16::from_le_bytes(crate_random())) / f64::from(u16::MAX);
             rest(pause.mul_f64(0.5 + jitter / 2.0), &**clock, progress).map_err(Failure::Stopped)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            before = Some(error);
         }
     }
 
@@ -225,139 +302,7 @@ impl Store {
         what: &dyn std::fmt::Display,
         call: &dyn Fn(Arc<dyn ObjectStore>) -> BoxFuture<'static, object_store::Result<T>>,
     ) -> std::result::Result<T, Failure> {
-        self.attempt(what, self.0.options.retry_for, call)
-    }
-
-    /// Creates an object, once. When the reply is not clear it is read back and compared.
-    ///
-    /// # Errors
-    /// Another object has that name; storage trouble.
-    pub fn create(&self, name: &Name, bytes: Bytes) -> Result<()> {
-        self.create_parts(name, vec![bytes])
-    }
-
-    /// As [`Self::create`], but no attempt begins later than `patience` from now.
-    ///
-    /// # Errors
-    /// As [`Self::create`]; `Temporary` when the storage did not take it in that time.
-    pub fn create_soon(&self, name: &Name, bytes: Bytes, patience: Duration) -> Result<()> {
-        let begun = self.0.options.clock.elapsed();
-        let payload = PutPayload::from(bytes);
-        self.pay(&payload)?;
-        let left = patience.saturating_sub(self.waited(begun));
-        if left.is_zero() {
-            let text =
-                format!("{name} was not sent to {} in time: earlier uploads took too long", self.0.text);
-            return Err(Error::new(ErrorKind::Temporary, text)
-                .with_remedy("Run the command again, with a higher limit of upload if there is one"));
-        }
-        self.create_patiently(name, &payload, left.min(self.0.options.retry_for))
-    }
-
-    /// As [`Self::create`], from several pieces.
-    ///
-    /// # Errors
-    /// As [`Self::create`].
-    pub fn create_parts(&self, name: &Name, parts: Vec<Bytes>) -> Result<()> {
-        let payload = parts.into_iter().collect();
-        self.pay(&payload)?;
-        self.create_patiently(name, &payload, self.0.options.retry_for)
-    }
-
-    /// Waits until the limit of upload allows it.
-    fn pay(&self, payload: &PutPayload) -> Result<()> {
-        let StoreOptions { clock, progress, .. } = &self.0.options;
-        self.0.sent.take(payload.content_length() as u64, &**clock, progress)
-    }
-
-    fn waited(&self, begun: Duration) -> Duration {
-        self.0.options.clock.elapsed().saturating_sub(begun)
-    }
-
-    fn create_patiently(&self, name: &Name, payload: &PutPayload, patience: Duration) -> Result<()> {
-        let StoreOptions { clock, progress, .. } = &self.0.options;
-        let begun = clock.elapsed();
-        for round in 0..CREATE_ROUNDS {
-            let left = patience.saturating_sub(self.waited(begun));
-            if round > 0 && left.is_zero() {
-                break;
-            }
-            let failure = match self.put_new(name, payload, left) {
-                Ok(()) if !name.is_read_back() => return Ok(()),
-                Ok(()) => None,
-                Err(failure) if failure.is_taken() || failure.is_unclear() => Some(failure),
-                Err(failure) => return Err(failure.into_error(self)),
-            };
-            // Who did not answer for so long is asked only once more.
-            let answers = failure.as_ref().is_none_or(Failure::is_taken);
-            let wait = if answers { self.0.options.retry_for } else { Duration::ZERO };
-            match (self.holds(name, payload, wait), failure) {
-                (Ok(Held::Same), _) => return Ok(()),
-                (Ok(Held::Other), _) => return Err(conflict(name)),
-                // The storage met another write to that name, and neither landed.
-                (Ok(Held::Nothing), Some(failure)) if failure.is_taken() => {
-                    rest(FIRST_PAUSE, &**clock, progress)?;
-                }
-                (Ok(Held::Nothing), None) => break,
-                (Ok(Held::Nothing) | Err(Failure::Call { .. }), Some(failure)) => {
-                    return Err(failure.into_error(self));
-                }
-                (Err(failure), _) => return Err(failure.into_error(self)),
-            }
-        }
-        let text = format!("{} took {name} or has it, so it says, but it is not there", self.0.text);
-        Err(Error::new(ErrorKind::Failed, text)
-            .with_remedy("The storage does not keep what it is given: do not use it for backups"))
-    }
-
-    fn put_new(
-        &self,
-        name: &Name,
-        payload: &PutPayload,
-        patience: Duration,
-    ) -> std::result::Result<(), Failure> {
-        let limit = upload_time(payload.content_length() as u64);
-        let path = self.path(name.as_str());
-        let put = |mode: PutMode| {
-            let (path, payload) = (path.clone(), payload.clone());
-            self.attempt(name, patience, &move |objects| {
-                let (path, payload) = (path.clone(), payload.clone());
-                let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
-                Box::pin(
-                    async move { within(limit, objects.put_opts(&path, payload, options)).await.map(drop) },
-                )
-            })
-        };
-        match put(PutMode::Create) {
-            Err(failure) if failure.lacks_links() => {}
-            other => return other,
-        }
-        if let Some(folder) = &self.0.folder {
-            let parts: Vec<&[u8]> = payload.iter().map(|part| &**part).collect();
-            return local::create_without_links(folder, name, &parts)
-                .map_err(|e| Failure::Call { what: name.to_string(), error: local_error(name.as_str(), e) });
-        }
-        let error = if name.is_not_content_addressed() || self.find(name)?.is_some() {
-            local_error(name.as_str(), std::io::ErrorKind::AlreadyExists.into())
-        } else {
-            return put(PutMode::Overwrite);
-        };
-        Err(Failure::Call { what: name.to_string(), error })
-    }
-
-    /// What the storage has under that name.
-    fn holds(
-        &self,
-        name: &Name,
-        payload: &PutPayload,
-        patience: Duration,
-    ) -> std::result::Result<Held, Failure> {
-        match self.fetch(name, payload.content_length(), patience) {
-            Ok(Some(bytes)) if payload.iter().flatten().eq(bytes.iter()) => Ok(Held::Same),
-            Ok(_) => Ok(Held::Other),
-            Err(failure) if failure.is_missing() => Ok(Held::Nothing),
-            Err(failure) => Err(failure),
-        }
+        self.attempt(what, Until { patience: self.0.options.retry_for, deadline: None }, call)
     }
 
     /// A whole object, or nothing when it is longer than `max`.
@@ -368,7 +313,7 @@ impl Store {
         patience: Duration,
     ) -> std::result::Result<Option<Bytes>, Failure> {
         let path = self.path(name.as_str());
-        self.attempt(name, patience, &move |objects| {
+        self.attempt(name, Until { patience, deadline: None }, &move |objects| {
             let path = path.clone();
             Box::pin(async move {
                 let got = within(STALL, objects.get(&path)).await?;
@@ -505,6 +450,7 @@ impl Store {
     /// # Errors
     /// Storage trouble, or no right to.
     pub fn delete(&self, name: &Name) -> Result<()> {
+        self.may_write()?;
         let path = self.path(name.as_str());
         let result = self.call(name, &move |objects| {
             let path = path.clone();
@@ -605,19 +551,9 @@ impl Drop for Inner {
     }
 }
 
-/// What the storage has under a name.
-enum Held {
-    /// These bytes.
-    Same,
-    /// Other bytes.
-    Other,
-    /// No object.
-    Nothing,
-}
-
-fn conflict(name: &Name) -> Error {
-    Error::new(ErrorKind::Failed, format!("{name} exists already with other content"))
-        .with_remedy("Another program writes there, or a second `init` ran: look before you go on")
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map_err(|e| Error::new(ErrorKind::Failed, "could not start the network runtime").with_source(e))
 }
 
 fn interruption(progress: &Progress) -> Error {

@@ -351,7 +351,7 @@ impl Prefix {
         Self(format!("d/{domain}/snapshots/{identity}"))
     }
 
-    /// Runs in a domain.
+    /// Runs of a domain.
     #[must_use]
     pub fn runs(domain: &DomainId) -> Self {
         Self(format!("d/{domain}/runs"))
@@ -360,7 +360,7 @@ impl Prefix {
     /// Where [`Name::probe`] is.
     #[must_use]
     pub fn probes() -> Self {
-        Self(format!("d/{}/runs", DomainId::new([0; DomainId::LEN])))
+        Self::runs(&DomainId::new([0; DomainId::LEN]))
     }
 
     /// All domains.

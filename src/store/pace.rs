@@ -39,6 +39,11 @@ impl Pace {
         Self { limit: limit.filter(|limit| *limit > 0), due: Mutex::default() }
     }
 
+    /// How long whoever takes now would wait.
+    pub(super) fn waits(&self, clock: &dyn Clock) -> Duration {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).saturating_sub(clock.elapsed())
+    }
+
     /// Takes `bytes` from the budget, by waiting until the ones before them are paid for.
     ///
     /// # Errors

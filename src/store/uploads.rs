@@ -5,13 +5,35 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::{Name, Store};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 #[derive(Debug, Default)]
 struct InFlight {
     bytes: usize,
     calls: usize,
-    failed: Option<Error>,
+    failed: Option<Failed>,
+}
+
+/// The first failure. It never goes away: who waits later must not take a pack for stored that is not.
+#[derive(Debug)]
+struct Failed {
+    kind: ErrorKind,
+    text: String,
+    /// With its cause, for the first one who asks.
+    error: Option<Error>,
+}
+
+impl InFlight {
+    fn fail(&mut self, error: Error) {
+        if self.failed.is_none() {
+            self.failed = Some(Failed { kind: error.kind(), text: error.to_string(), error: Some(error) });
+        }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        let Some(Failed { kind, text, error }) = &mut self.failed else { return Ok(()) };
+        Err(error.take().unwrap_or_else(|| Error::new(*kind, text.clone())))
+    }
 }
 
 /// Uploads under way. With one connection each happens at once, on the thread that asks.
@@ -33,21 +55,25 @@ impl Uploads {
     /// Begins an upload; waits while too much is in flight.
     ///
     /// # Errors
-    /// The first failure of an earlier one; `Interrupted`.
+    /// The first failure of an earlier one, ever after; `Interrupted`.
     pub fn create(&self, name: Name, parts: Vec<Bytes>) -> Result<()> {
         let connections = self.store.0.options.connections;
-        if connections <= 1 {
-            return self.store.create_parts(&name, parts);
-        }
-        let size: usize = parts.iter().map(Bytes::len).sum();
         let (state, changed) = &*self.shared;
         let mut flight = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if connections <= 1 {
+            flight.check()?;
+            drop(flight);
+            return self.store.create_parts(&name, parts).or_else(|error| {
+                let mut flight = state.lock().unwrap_or_else(PoisonError::into_inner);
+                flight.fail(error);
+                flight.check()
+            });
+        }
+        let size: usize = parts.iter().map(Bytes::len).sum();
         while flight.calls > 0 && (flight.bytes + size > self.limit || flight.calls >= connections) {
             flight = changed.wait(flight).unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(error) = flight.failed.take() {
-            return Err(error);
-        }
+        flight.check()?;
         self.store.progress().check()?;
         flight.bytes += size;
         flight.calls += 1;
@@ -60,7 +86,7 @@ impl Uploads {
             flight.bytes -= size;
             flight.calls -= 1;
             if let Err(error) = result {
-                flight.failed.get_or_insert(error);
+                flight.fail(error);
             }
             changed.notify_all();
         });
@@ -70,13 +96,13 @@ impl Uploads {
     /// Waits for all that are under way.
     ///
     /// # Errors
-    /// The first failure; `Interrupted`.
+    /// The first failure, ever after; `Interrupted`.
     pub fn wait(&self) -> Result<()> {
         let (state, changed) = &*self.shared;
         let mut flight = state.lock().unwrap_or_else(PoisonError::into_inner);
         while flight.calls > 0 {
             flight = changed.wait(flight).unwrap_or_else(PoisonError::into_inner);
         }
-        flight.failed.take().map_or(Ok(()), Err)
+        flight.check()
     }
 }

@@ -19,12 +19,19 @@ pub(crate) struct FakeClock {
     sleeps: AtomicUsize,
     /// Is asked to stop at the sleep of this number.
     stop: Mutex<Option<(usize, Arc<Progress>)>>,
+    /// Takes so much longer at the sleep of this number.
+    jump: Mutex<Option<(usize, Duration)>>,
 }
 
 impl FakeClock {
     /// Asks `progress` to stop when somebody sleeps for the `sleep`th time.
     pub(crate) fn stop_at(&self, sleep: usize, progress: &Arc<Progress>) {
         *self.stop.lock().unwrap() = Some((sleep, Arc::clone(progress)));
+    }
+
+    /// Time goes on by so much more when somebody sleeps for the `sleep`th time, as on a suspended laptop.
+    pub(crate) fn jump_at(&self, sleep: usize, by: Duration) {
+        *self.jump.lock().unwrap() = Some((sleep, by));
     }
 }
 
@@ -40,6 +47,9 @@ impl Clock for FakeClock {
     fn sleep(&self, duration: Duration) {
         *self.elapsed.lock().unwrap() += duration;
         let sleep = self.sleeps.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some((_, by)) = self.jump.lock().unwrap().take_if(|(at, _)| *at == sleep) {
+            *self.elapsed.lock().unwrap() += by;
+        }
         if let Some((at, progress)) = &*self.stop.lock().unwrap()
             && *at == sleep
         {

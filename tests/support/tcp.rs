@@ -14,8 +14,10 @@ use super::service;
 /// A server that ends with this value.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// What the service keeps.
+    /// Goes when the server goes; what it holds is the bucket.
+    pub(crate) _folder: TempDir,
     _runtime: Runtime,
-    _folder: TempDir,
 }
 
 impl Server {
@@ -37,6 +39,6 @@ impl Server {
                 });
             }
         });
-        Self { address, _runtime: runtime, _folder: folder }
+        Self { address, _folder: folder, _runtime: runtime }
     }
 }

@@ -15,6 +15,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage; 3 incomplete; 4 drill failed; 5 dam
 Examples:
   lifeboat -r /srv/backup init
   lifeboat -r /srv/backup backup /home /etc
+  lifeboat --profile web backup
   lifeboat -r /srv/backup restore latest --target /tmp/restored";
 
 /// Disaster-recovery backups: encrypted and deduplicated, in a bucket or a folder.
@@ -31,6 +32,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct Common {
     #[command(flatten)]
+    pub(crate) choice: Choice,
+    #[command(flatten)]
     pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) unlock: Unlock,
@@ -40,6 +43,20 @@ pub(crate) struct Common {
     pub(crate) cache: Cache,
     #[command(flatten)]
     pub(crate) show: Show,
+}
+
+/// Which profile.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Profile")]
+pub(crate) struct Choice {
+    /// Take what no flag and no variable says from [profile.NAME] [default: [profile.default], where no
+    /// repository is named]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Read profiles from this file [default: ~/.config/lifeboat/config.toml, then
+    /// /etc/lifeboat/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// Where the repository is.
@@ -154,7 +171,9 @@ pub(crate) struct FilterArguments {
 impl FilterArguments {
     pub(crate) fn filter(&self) -> lifeboat::ops::select::Filter {
         use std::os::unix::ffi::OsStrExt;
-        let paths = self.paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+        // Without the slash that the completion of a shell puts behind a folder.
+        let plain = |path: &PathBuf| path.components().collect::<PathBuf>().as_os_str().as_bytes().to_vec();
+        let paths = self.paths.iter().map(plain).collect();
         let tags = self.tags.iter().map(|list| split_tags(list)).collect();
         lifeboat::ops::select::Filter { hosts: self.hosts.clone(), paths, tags }
     }

@@ -9,6 +9,8 @@ use jiff::tz::TimeZone;
 use lifeboat::{
     clock::SystemClock,
     error::{Error, ErrorKind, Result},
+    id::DomainId,
+    ops::select::{Filter, Reference},
     progress::Progress,
     report::{size, time},
     repository::{Repository, snapshots::KnownSnapshot},
@@ -20,6 +22,8 @@ use crate::{
     credentials::Credentials,
     display::Display,
     environment,
+    notify::Notifier,
+    profile::Settings,
     signals::Signals,
     terminal::Output,
 };
@@ -36,17 +40,21 @@ const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Context<'a> {
     pub(crate) common: &'a Common,
     pub(crate) output: &'a Output,
+    pub(crate) settings: &'a Settings,
     pub(crate) progress: Arc<Progress>,
     pub(crate) zone: TimeZone,
+    pub(crate) notifier: Arc<Notifier>,
     signals: Arc<Signals>,
     display: Display<'a>,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(common: &'a Common, output: &'a Output) -> Result<Self> {
+    pub(crate) fn new(common: &'a Common, output: &'a Output, settings: &'a Settings) -> Result<Self> {
         let (signals, progress) = (Arc::new(Signals::install()?), Arc::new(Progress::default()));
-        let display = Display::new(output, Arc::clone(&progress), Arc::clone(&signals));
-        Ok(Self { common, output, progress, zone: TimeZone::system(), signals, display })
+        let notifier = Arc::new(Notifier::from_environment());
+        let display =
+            Display::new(output, Arc::clone(&progress), Arc::clone(&signals), Arc::clone(&notifier));
+        Ok(Self { common, output, settings, progress, zone: TimeZone::system(), notifier, signals, display })
     }
 
     /// Does all of a command's work.
@@ -85,8 +93,9 @@ impl<'a> Context<'a> {
         if let Some(path) = environment::os("LIFEBOAT_REPOSITORY_FILE") {
             return first_line(Path::new(&path));
         }
-        Err(Error::new(ErrorKind::Usage, "no repository was named")
-            .with_remedy("Use -r FOLDER or -r s3://BUCKET/PREFIX, or set LIFEBOAT_REPOSITORY"))
+        Err(Error::new(ErrorKind::Usage, "no repository was named").with_remedy(
+            "Use -r FOLDER or -r s3://BUCKET/PREFIX, set LIFEBOAT_REPOSITORY, or write a profile",
+        ))
     }
 
     pub(crate) fn location(&self) -> Result<Location> {
@@ -104,7 +113,12 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn store(&self, location: &Location) -> Result<Store> {
-        let Network { limit_upload, limit_download, connections, retry_for, .. } = &self.common.network;
+        let Network { limit_upload, limit_download, connections, retry_for, options, .. } =
+            &self.common.network;
+        if location.folder().is_some() && !options.is_empty() {
+            return Err(Error::new(ErrorKind::Usage, "a folder has no options: -o is for a bucket")
+                .with_remedy("Leave out -o, or give the address of the bucket"));
+        }
         let limit = |text: &Option<String>| text.as_deref().map(size::parse).transpose();
         let options = StoreOptions {
             connections: connections.map_or(CONNECTIONS, usize::from),
@@ -115,6 +129,7 @@ impl<'a> Context<'a> {
             clock: Arc::new(SystemClock),
             progress: Arc::clone(&self.progress),
         };
+        self.notifier.expect_silence_of(options.retry_for);
         let store = Store::open(location, options)?;
         store.warnings().iter().for_each(|warning| self.output.warn(warning));
         Ok(store)
@@ -137,7 +152,7 @@ impl<'a> Context<'a> {
         }
         settings.options = options.iter().map(|text| key_and_value(text)).collect::<Result<_>>()?;
         if let Some(path) = cacert {
-            settings.certificate_authority = Some(read_text(path)?.into_bytes());
+            settings.certificate_authority = Some(read_text(&environment::file(path)?)?.into_bytes());
         }
         Ok(settings)
     }
@@ -163,11 +178,58 @@ impl<'a> Context<'a> {
     /// # Errors
     /// `NoRepository`, `CannotUnlock`, storage trouble.
     pub(crate) fn open_at(&self, location: &Location) -> Result<Repository> {
+        self.open_with(location, self.cache_folder().as_deref())
+    }
+
+    /// Unlocks the repository, to read everything from the storage.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_without_cache(&self) -> Result<Repository> {
+        self.open_with(&self.location()?, None)
+    }
+
+    fn open_with(&self, location: &Location, cache: Option<&Path>) -> Result<Repository> {
         let store = self.store(location)?;
         // Before anybody is asked for a passphrase.
         let config = Repository::read_config(&store)?;
         let secrets = Repository::unlock(&store, &config, &self.credentials().credential()?)?;
-        Repository::open(store, config, secrets, self.cache_folder().as_deref(), Arc::new(SystemClock))
+        Repository::open(store, config, secrets, cache, Arc::new(SystemClock))
+    }
+
+    /// The snapshot that is meant, and how the command is to end because of damaged ones. Those that cannot be
+    /// what was asked for are a warning: nobody may spoil another one's restore. Of `latest` without filters
+    /// nobody can tell.
+    ///
+    /// # Errors
+    /// There is none, or there are several; as [`Self::snapshots`].
+    pub(crate) fn find(
+        &self,
+        repository: &Repository,
+        (reference, filter): (&Reference, &Filter),
+    ) -> Result<(KnownSnapshot, Result<()>)> {
+        let mut every = repository.every_snapshot()?;
+        let damaged = std::mem::take(&mut every.damaged);
+        // An id also finds one that another one replaced.
+        let snapshots = if matches!(reference, Reference::Id(_)) { every.all() } else { every.listed };
+        let found = reference.find(&snapshots, filter);
+        let chosen = found.as_ref().ok();
+        let excluded = |domain: DomainId| {
+            let mut there = snapshots.iter().filter(|known| known.name.domain == domain).peekable();
+            !filter.is_empty() && there.peek().is_some() && !there.any(|known| filter.matches(known))
+        };
+        let mut end = Ok(());
+        for (domain, error) in damaged {
+            let by_id = matches!(reference, Reference::Id(_)) && chosen.is_some();
+            let other = chosen.is_some_and(|known| known.name.domain != domain) && excluded(domain);
+            if by_id || other {
+                self.output.warn(&format!("another snapshot cannot be trusted: {error}"));
+            } else {
+                self.output.trouble(&error);
+                end = end.and_then(|()| Err(unreadable(error)));
+            }
+        }
+        Ok((found?.clone(), end))
     }
 
     /// All snapshots, oldest first. Damaged ones are told, and given back as the end of the command.
@@ -179,13 +241,15 @@ impl<'a> Context<'a> {
         for error in &damaged {
             self.output.trouble(error);
         }
-        let end = damaged.into_iter().next().map_or(Ok(()), |error| {
-            Err(Error::new(ErrorKind::Damaged, "some snapshots cannot be read")
-                .with_remedy("`lifeboat check` tells what is damaged")
-                .with_source(error))
-        });
+        let end = damaged.into_iter().next().map_or(Ok(()), |error| Err(unreadable(error)));
         Ok((snapshots, end))
     }
+}
+
+fn unreadable(error: Error) -> Error {
+    Error::new(ErrorKind::Damaged, "some snapshots cannot be read")
+        .with_remedy("`lifeboat check` tells what is damaged")
+        .with_source(error)
 }
 
 fn read_text(path: &Path) -> Result<String> {
@@ -212,7 +276,7 @@ fn first_line(path: &Path) -> Result<String> {
 }
 
 /// `-o key=value`; secrets are not taken here.
-fn key_and_value(text: &str) -> Result<(String, String)> {
+pub(crate) fn key_and_value(text: &str) -> Result<(String, String)> {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Error::new(ErrorKind::Usage, "an option of -o has no `=`").with_remedy("Write -o key=value")
     })?;
@@ -220,11 +284,8 @@ fn key_and_value(text: &str) -> Result<(String, String)> {
     if ["secret", "token", "password", "encryption_key"].iter().any(|word| name.contains(word))
         && !name.ends_with("_file")
     {
-        return Err(Error::new(
-            ErrorKind::Usage,
-            format!("-o {name} would show a secret in the list of processes"),
-        )
-        .with_remedy("Use --s3-credentials FILE or the AWS_ variables"));
+        return Err(Error::new(ErrorKind::Usage, format!("the option {name} would show a secret to others"))
+            .with_remedy("Use --s3-credentials FILE or the AWS_ variables"));
     }
     Ok((key.trim().to_owned(), value.to_owned()))
 }

@@ -16,7 +16,11 @@ use lifeboat::{
     report::{progress::Look, text},
 };
 
-use crate::{signals::Signals, terminal::Output};
+use crate::{
+    notify::Notifier,
+    signals::Signals,
+    terminal::{Level, Output},
+};
 
 /// How often the watcher looks.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -24,6 +28,8 @@ const GLANCE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A line so often where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(60);
+/// A line so often in the journal, which `systemctl status` shows beside the state of this very moment.
+const JOURNAL_LINE_EVERY: Duration = Duration::from_secs(15 * 60);
 /// A status message so often at most.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// The rate is that of about the last so many glances.
@@ -35,6 +41,7 @@ pub(crate) struct Display<'a> {
     output: &'a Output,
     progress: Arc<Progress>,
     signals: Arc<Signals>,
+    notifier: Arc<Notifier>,
     shown: Mutex<Shown>,
 }
 
@@ -55,8 +62,13 @@ struct Memory {
 }
 
 impl<'a> Display<'a> {
-    pub(crate) fn new(output: &'a Output, progress: Arc<Progress>, signals: Arc<Signals>) -> Self {
-        Self { output, progress, signals, shown: Mutex::default() }
+    pub(crate) fn new(
+        output: &'a Output,
+        progress: Arc<Progress>,
+        signals: Arc<Signals>,
+        notifier: Arc<Notifier>,
+    ) -> Self {
+        Self { output, progress, signals, notifier, shown: Mutex::default() }
     }
 
     /// Does the work while a thread beside it watches.
@@ -86,6 +98,7 @@ impl<'a> Display<'a> {
             self.signals.end_question();
             if self.signals.stop_requested() {
                 self.progress.stop();
+                self.notifier.stopping();
             }
             self.glance(begun, &mut memory);
         }
@@ -107,6 +120,7 @@ impl<'a> Display<'a> {
         let rate = if elapsed < GLANCE * 100 { average } else { memory.rate };
         let idle = seen.phase == Phase::Starting;
         let look = Look { seen, elapsed, rate };
+        self.notifier.look(&look.seen, now, || look.line());
         let asked = self.signals.take_show();
         let since = now.saturating_sub(memory.told);
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,17 +139,17 @@ impl<'a> Display<'a> {
             // Nothing yet.
         } else if std::io::stderr().is_terminal() {
             draw(shown, &look);
-        } else if since >= LINE_EVERY {
+        } else if since >= if self.output.is_journal() { JOURNAL_LINE_EVERY } else { LINE_EVERY } {
             memory.told = now;
             self.line(None, &look);
         }
     }
 
     fn line(&self, bar: Option<&ProgressBar>, look: &Look) {
-        let line = format!("lifeboat: {}", look.line());
+        let tell = || self.output.aside(Level::Info, &look.line());
         match bar {
-            Some(bar) => bar.suspend(|| self.output.aside(&line)),
-            None => self.output.aside(&line),
+            Some(bar) => bar.suspend(tell),
+            None => tell(),
         }
     }
 }

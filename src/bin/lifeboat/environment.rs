@@ -42,6 +42,12 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
     base.map(|base| base.join("lifeboat"))
 }
 
+/// The folder for configuration of this user.
+pub(crate) fn config_folder() -> Option<PathBuf> {
+    let base = os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    base.or_else(|| Some(PathBuf::from(os("HOME")?).join(".config")))
+}
+
 /// A file as the user names it; `cred:NAME` is one of systemd's credentials.
 pub(crate) fn file(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.to_str().and_then(|text| text.strip_prefix("cred:")) else {
@@ -59,6 +65,11 @@ pub(crate) fn file(path: &Path) -> Result<PathBuf> {
         .with_remedy("Run this from a systemd unit with LoadCredential=, or name a file")
     })?;
     Ok(PathBuf::from(folder).join(name))
+}
+
+/// The folder for what is there for a while.
+pub(crate) fn temporary_folder() -> PathBuf {
+    std::env::temp_dir()
 }
 
 /// The name of this machine.

@@ -3,33 +3,40 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lifeboat::error::Error;
+use lifeboat::error::{Error, Result};
 
-use self::{args::Arguments, context::Context, terminal::Output};
+use self::{args::Arguments, context::Context, profile::Settings, terminal::Output};
 
+mod answer;
 mod args;
 mod commands;
 mod context;
 mod credentials;
 mod display;
 mod environment;
+mod notify;
+mod profile;
 mod signals;
 mod terminal;
-mod usage;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let mut arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return usage::answer(&error),
+        Err(error) => return answer::answer(&error),
     };
+    raise_open_files();
     let output = Output::new(&arguments.common.show);
-    let result = Context::new(&arguments.common, &output).and_then(|context| {
+    let result = settle(&mut arguments).and_then(|settings| {
+        let context = Context::new(&arguments.common, &output, &settings)?;
         let result = context.watched(|| commands::run(&arguments.command, &context));
-        match result {
+        let result = match result {
             // Whatever failed because of it: the user asked to stop.
             Err(error) if context.progress.stopping() => Err(interrupted(error)),
             other => other,
-        }
+        };
+        let line = result.as_ref().map_or_else(|error| output.line_of(error), |()| "done".to_owned());
+        context.notifier.end(result.is_ok(), &line);
+        result
     });
     let result = result.and(output.finish());
     match result {
@@ -39,6 +46,27 @@ fn main() -> ExitCode {
             ExitCode::from(error.kind().exit_code())
         }
     }
+}
+
+/// As many open files as the system allows: the usual soft limit of 1024 is for programs that use `select`.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        // Where that is refused the old limit stays, and a backup that meets it says so.
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Fills in what the profile says.
+fn settle(arguments: &mut Arguments) -> Result<Settings> {
+    if !arguments.command.uses_a_profile() {
+        return Ok(Settings::default());
+    }
+    let mut settings = profile::load(&arguments.common)?;
+    settings.settle_common(&mut arguments.common);
+    arguments.command.settle(&mut settings);
+    Ok(settings)
 }
 
 fn interrupted(error: Error) -> Error {

@@ -1,6 +1,7 @@
 //! Standard output and standard error. Results go to the one, everything else to the other; under `--json`
 //! all of it goes to standard output as objects, and nothing but objects goes there. A reader that closes
-//! the pipe ends the output, not the work.
+//! the pipe ends the output, not the work. Where standard error is the journal, its lines carry their level
+//! instead of the program's name, which the journal shows anyway.
 
 use std::{
     error::Error as _,
@@ -14,7 +15,7 @@ use lifeboat::{
 };
 use serde_json::{Value, json};
 
-use crate::args::Show;
+use crate::{args::Show, environment};
 
 /// In which form results are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,19 @@ pub(crate) enum Form {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// How much a line on standard error matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Why the command failed.
+    Error,
+    /// What is wrong with a part, while the command goes on.
+    Problem,
+    /// Something to change some day.
+    Warning,
+    /// Good to know.
+    Info,
 }
 
 #[derive(Debug)]
@@ -38,6 +52,7 @@ pub(crate) struct Output {
     form: Form,
     quiet: bool,
     verbosity: u8,
+    journal: bool,
     standard: Mutex<Standard>,
 }
 
@@ -45,7 +60,8 @@ impl Output {
     pub(crate) fn new(show: &Show) -> Self {
         let form = if show.json { Form::Json } else { Form::Text };
         let standard = Standard { out: BufWriter::new(io::stdout()), closed: false, failed: None };
-        Self { form, quiet: show.quiet, verbosity: show.verbose, standard: Mutex::new(standard) }
+        let (quiet, verbosity, journal) = (show.quiet, show.verbose, is_journal());
+        Self { form, quiet, verbosity, journal, standard: Mutex::new(standard) }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -100,17 +116,30 @@ impl Output {
         }
     }
 
+    /// Whether standard error is the journal: nobody watches, and somebody reads it later.
+    pub(crate) const fn is_journal(&self) -> bool {
+        self.journal
+    }
+
     /// A line on standard error.
-    pub(crate) fn aside(&self, line: &str) {
+    pub(crate) fn aside(&self, level: Level, text: &str) {
         self.flush();
+        let text = if self.journal { for_the_journal(level, text) } else { for_a_terminal(level, text) };
         // Where even standard error cannot be written, the exit code has to say it.
-        drop(io::stderr().write_all(format!("{line}\n").as_bytes()));
+        drop(io::stderr().write_all(text.as_bytes()));
+    }
+
+    /// A line that only the journal gets.
+    pub(crate) fn journal(&self, line: &str) {
+        if self.journal && !self.quiet && !self.is_json() {
+            self.aside(Level::Info, line);
+        }
     }
 
     /// Something the user should change, though it does not stop the command.
     pub(crate) fn warn(&self, warning: &str) {
         match self.form {
-            Form::Text => self.aside(&format!("lifeboat: warning: {warning}")),
+            Form::Text => self.aside(Level::Warning, warning),
             Form::Json => self.message(&json::message("warning", json!({ "message": warning }))),
         }
     }
@@ -118,9 +147,8 @@ impl Output {
     /// What is wrong with one entry.
     pub(crate) fn problem(&self, entry: &[u8], kind: ErrorKind, what: &str) {
         match self.form {
-            Form::Text => {
-                self.aside(&format!("lifeboat: {}: {}", text::path(entry), text::shown(what.as_bytes())))
-            }
+            Form::Text => self
+                .aside(Level::Problem, &format!("{}: {}", text::path(entry), text::shown(what.as_bytes()))),
             Form::Json => {
                 let fields = json!({ "code": kind.exit_code(), "message": what });
                 self.message(&json::with_path(json::message("error", fields), &json::absolute(entry)));
@@ -131,7 +159,7 @@ impl Output {
     /// What is wrong with something that has no path.
     pub(crate) fn trouble(&self, error: &Error) {
         match self.form {
-            Form::Text => self.aside(&self.line_of(error)),
+            Form::Text => self.aside(Level::Problem, &self.line_of(error)),
             Form::Json => {
                 let fields = json!({
                     "code": error.kind().exit_code(),
@@ -146,15 +174,15 @@ impl Output {
     /// Why the command did not end with 0: the last line.
     pub(crate) fn exit_error(&self, error: &Error) {
         match self.form {
-            Form::Text => self.aside(&self.line_of(error)),
+            Form::Text => self.aside(Level::Error, &self.line_of(error)),
             Form::Json => self.message(&json::exit_error(error)),
         }
         self.flush();
     }
 
-    /// `lifeboat: WHAT: WHY. REMEDY`, and with `-v` the causes.
-    fn line_of(&self, error: &Error) -> String {
-        let mut line = format!("lifeboat: {}", text::shown(error.to_string().as_bytes()));
+    /// `WHAT: WHY. REMEDY`, and with `-v` the causes.
+    pub(crate) fn line_of(&self, error: &Error) -> String {
+        let mut line = text::shown(error.to_string().as_bytes());
         if let Some(remedy) = error.remedy() {
             line += &format!(". {}", text::shown(remedy.as_bytes()));
         }
@@ -190,6 +218,28 @@ impl Output {
     }
 }
 
+/// `<3>text`, so that the journal knows how much it matters; each line by itself.
+fn for_the_journal(level: Level, text: &str) -> String {
+    let number = match level {
+        Level::Error => 3,
+        Level::Problem | Level::Warning => 4,
+        Level::Info => 6,
+    };
+    text.lines().map(|line| format!("<{number}>{line}\n")).collect()
+}
+
+fn for_a_terminal(level: Level, text: &str) -> String {
+    let warning = if level == Level::Warning { "warning: " } else { "" };
+    format!("lifeboat: {warning}{text}\n")
+}
+
+/// Whether standard error is what systemd says the journal is.
+fn is_journal() -> bool {
+    let Ok(Some(stream)) = environment::text("JOURNAL_STREAM") else { return false };
+    let found = rustix::fs::fstat(io::stderr());
+    found.is_ok_and(|status| stream == format!("{}:{}", status.st_dev, status.st_ino))
+}
+
 impl Standard {
     fn note(&mut self, result: io::Result<()>) {
         match result {
@@ -197,5 +247,21 @@ impl Standard {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.closed = true,
             Err(error) => self.failed = Some(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_journal_has_its_level() {
+        assert_eq!(
+            for_the_journal(Level::Error, "a failed. Do b\n  because: c"),
+            "<3>a failed. Do b\n<3>  because: c\n"
+        );
+        assert_eq!(for_the_journal(Level::Problem, "/x: gone"), "<4>/x: gone\n");
+        assert_eq!(for_a_terminal(Level::Warning, "old"), "lifeboat: warning: old\n");
+        assert_eq!(for_a_terminal(Level::Error, "a failed"), "lifeboat: a failed\n");
     }
 }

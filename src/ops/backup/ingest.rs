@@ -19,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         entry::{ChunkRef, Content, Entry},
-        pack::{Blob, IndexedPack, PackKind},
+        pack::{Blob, IndexedPack, PackKind, target_length},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
     limits,
@@ -28,6 +28,7 @@ use crate::{
         Repository,
         cache::NodeFileWriter,
         index::Index,
+        journal::Journal,
         manifest::{ContentBuilder, NodeSink, NodeSource, for_each_chunk, for_each_list_node},
         pack_writer::{BlobKey, FinishedPack, PackKeys, PackWriter},
     },
@@ -41,7 +42,7 @@ const INDEX_INTERVAL: Duration = Duration::from_secs(600);
 /// An index object is written at the latest when so many blobs wait for one: what is remembered of them
 /// takes about 150 bytes each.
 const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
-/// Packs that wait to be uploaded hold at most this many bytes.
+/// Packs that wait to be uploaded hold at most this many bytes, or are two.
 pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * limits::PACK_BYTES_TARGET;
 
 /// The keys that a backup works with.
@@ -108,6 +109,7 @@ pub struct Ingest<'a> {
     claimed: Mutex<HashSet<BlobId>>,
     unindexed: Mutex<Unindexed>,
     kept: Mutex<Option<NodeFileWriter>>,
+    journal: Mutex<Option<Journal>>,
     bytes_new: AtomicU64,
     bytes_stored: AtomicU64,
 }
@@ -128,9 +130,10 @@ impl<'a> Ingest<'a> {
         index: &'a Index,
         uploads: Option<&'a Uploads>,
     ) -> Result<Self> {
-        let parameters = repository.registry.domains.iter().find(|known| known.id == domain);
-        let parameters =
-            parameters.ok_or_else(|| Error::damaged("the registry", format!("it lacks {domain}")))?;
+        let registry = repository.registry();
+        let parameters = registry
+            .domain(&domain)
+            .ok_or_else(|| Error::damaged("the registry", format!("it lacks {domain}")))?;
         let writer = |kind, (epoch, public), blobs| {
             let place = repository.place(domain);
             let keys = PackKeys {
@@ -142,8 +145,15 @@ impl<'a> Ingest<'a> {
                 index: &keys.index,
                 signer: repository.signer(),
             };
-            PackWriter::new(keys, limits::PACK_BYTES_TARGET)
+            let target = match kind {
+                PackKind::Data => target_length(index.bytes()),
+                PackKind::Metadata => limits::PACK_BYTES_TARGET,
+            };
+            PackWriter::new(keys, target)
         };
+        let (chunk, node) = (BlobKey::Chunk(&keys.chunk.id), BlobKey::Node(&keys.node));
+        let data = writer(PackKind::Data, repository.data_public()?, chunk);
+        let metadata = writer(PackKind::Metadata, repository.metadata_public()?, node);
         let unindexed = Unindexed { since: repository.clock.elapsed(), ..Unindexed::default() };
         Ok(Self {
             repository,
@@ -153,12 +163,13 @@ impl<'a> Ingest<'a> {
             index,
             added: RwLock::default(),
             chunker: Chunker::new(keys.chunk.gear.table(), parameters.chunk_sizes()),
-            data: writer(PackKind::Data, repository.data_public()?, BlobKey::Chunk(&keys.chunk.id)),
-            metadata: writer(PackKind::Metadata, repository.metadata_public()?, BlobKey::Node(&keys.node)),
+            data,
+            metadata,
             uploads,
             claimed: Mutex::default(),
             unindexed: Mutex::new(unindexed),
             kept: Mutex::default(),
+            journal: Mutex::default(),
             bytes_new: AtomicU64::new(0),
             bytes_stored: AtomicU64::new(0),
         })
@@ -178,6 +189,11 @@ impl<'a> Ingest<'a> {
     /// The nodes that were kept, if none failed to be.
     pub fn kept_nodes(&self) -> Option<NodeFileWriter> {
         lock(&self.kept).take()
+    }
+
+    /// Notes every pack there until an index lists it.
+    pub fn keep_journal(&self, journal: Option<Journal>) {
+        *lock(&self.journal) = journal;
     }
 
     fn keep(&self, id: BlobId, plain: &[u8]) {
@@ -230,6 +246,9 @@ impl<'a> Ingest<'a> {
         for FinishedPack { listed, pieces } in packs {
             self.bytes_stored.fetch_add(u64::from(listed.size), Ordering::Relaxed);
             if let Some(uploads) = self.uploads {
+                if let Some(journal) = &mut *lock(&self.journal) {
+                    journal.add(&self.keys.index, &self.domain, &listed);
+                }
                 uploads.create(Name::pack(&self.domain, listed.kind, &listed.id), pieces)?;
                 unindexed.blobs +=
                     listed.directory.frames.iter().map(|frame| frame.blobs.len()).sum::<usize>();
@@ -251,6 +270,9 @@ impl<'a> Ingest<'a> {
         let Some(uploads) = self.uploads.filter(|_| !packs.is_empty()) else { return Ok(()) };
         uploads.wait()?;
         let (name, id) = self.repository.publish_index(&self.domain, &packs)?;
+        if let Some(journal) = &mut *lock(&self.journal) {
+            journal.clear();
+        }
         unindexed.probe = Some(Probe { name, at: self.repository.clock.elapsed() });
         let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
         self.repository.segments.extend(&mut added, &self.domain, &id)?;
@@ -274,6 +296,9 @@ impl<'a> Ingest<'a> {
         self.upload(last.into_iter().flatten().collect())?;
         let mut unindexed = lock(&self.unindexed);
         self.publish_index(&mut unindexed)?;
+        if let Some(journal) = lock(&self.journal).take() {
+            journal.end();
+        }
         Ok(unindexed.probe.clone())
     }
 
@@ -283,12 +308,12 @@ impl<'a> Ingest<'a> {
         (self.bytes_new.load(Ordering::Relaxed), self.bytes_stored.load(Ordering::Relaxed))
     }
 
-    /// The packs that this backup counts on.
+    /// The packs that this backup counts on; `None` when the cache was damaged since, so that nobody can tell.
     #[must_use]
-    pub fn reached(&self) -> HashSet<PackId> {
-        let mut reached = self.index.used();
-        reached.extend(self.added.read().unwrap_or_else(PoisonError::into_inner).used());
-        reached
+    pub fn reached(&self) -> Option<HashSet<PackId>> {
+        let mut reached = self.index.used()?;
+        reached.extend(self.added.read().unwrap_or_else(PoisonError::into_inner).used()?);
+        Some(reached)
     }
 }
 
@@ -448,6 +473,8 @@ impl<'a, 'b> Worker<'a, 'b> {
     ) -> Result<Entry> {
         let mut source = match open() {
             Ok(source) => source,
+            // Not this file's fault, and the next one would fare no better.
+            Err(error) if error.is_of_the_whole_system() => return Err(error),
             Err(error) => {
                 entry.error = Some(error.to_string());
                 return Ok(entry);
@@ -456,7 +483,12 @@ impl<'a, 'b> Worker<'a, 'b> {
         match self.content(&mut source, buffer, frames) {
             Ok((content, size)) => {
                 let known = entry.metadata.size;
+                // What was written to while it was read may be half old and half new.
                 entry.changed_while_read |= known != size && known != super::SIZE_UNKNOWN;
+                match source.has_changed() {
+                    Ok(changed) => entry.changed_while_read |= changed,
+                    Err(error) => entry.error = Some(error.to_string()),
+                }
                 (entry.content, entry.metadata.size) = (content, size);
             }
             Err(error) if error.kind() == ErrorKind::Incomplete => entry.error = Some(error.to_string()),

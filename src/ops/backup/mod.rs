@@ -1,7 +1,12 @@
 //! `backup`: from entries and their contents to packs, a manifest and a snapshot, in the order of writes
-//! that makes losing anything impossible: run, packs, index, a fresh view, snapshot, post-check.
+//! that makes losing anything impossible: run, packs, index, a fresh view, snapshot, post-check (see
+//! `Backup::attempt`, the one place that shows it whole).
 
-use std::{collections::HashSet, io::Read, time::Duration};
+use std::{
+    collections::HashSet,
+    io::{Cursor, Read},
+    time::Duration,
+};
 
 pub use self::parent::Reuse;
 use self::{
@@ -15,17 +20,20 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         entry::{Entry, EntryKind},
+        pack::target_length,
         registry::Domain,
         snapshot::{Parameters, Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
     },
-    id::{BlobId, DomainId, ObjectId, PackId},
+    id::{BlobId, DomainId, IdentityId, ObjectId, PackId},
     progress::{Phase, Progress},
     repository::{
         Repository,
         cache::{NodeFileWriter, ParentRecord},
         commit::{Validation, validate},
+        history::Past,
         manifest::ManifestBuilder,
         random,
+        snapshots::ChainHead,
         view::View,
     },
     store::Uploads,
@@ -37,8 +45,12 @@ mod pipeline;
 pub mod stream;
 pub mod tree;
 
-/// A backup starts again from a fresh view at most this often before it gives up.
+/// A backup passes over its sources at most this often before it gives up.
 const PASSES_MAX: u32 = 5;
+/// After a pass the commit is tried at most this often; each time the commit window closed before.
+const COMMITS_MAX: u32 = 5;
+/// The record of a failure is tried for so long, and no longer: somebody waits for the end.
+const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether anything is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,15 +100,31 @@ pub struct BackupOptions {
 }
 
 impl BackupOptions {
-    /// Names the backups that this one follows: those of the same host and sources.
-    fn group(&self) -> String {
+    /// Names the backups that this one follows: those of the same identity, host and sources.
+    fn group(&self, identity: IdentityId) -> String {
         let sources: Vec<String> = self.sources.iter().map(|source| crate::id::to_hex(source)).collect();
-        format!("{}\n{}", self.host, sources.join("\n"))
+        format!("{identity}\n{}\n{}", self.host, sources.join("\n"))
+    }
+}
+
+/// What a file's content is read from.
+pub trait ReadContent: Read {
+    /// Whether it changed since its entry was made. Asked after the last byte was read.
+    ///
+    /// # Errors
+    /// Nobody can tell.
+    fn has_changed(&self) -> Result<bool>;
+}
+
+/// What is in memory stays as it is.
+impl<T: AsRef<[u8]>> ReadContent for Cursor<T> {
+    fn has_changed(&self) -> Result<bool> {
+        Ok(false)
     }
 }
 
 /// Opens a file when its turn comes, on whichever thread reads it.
-pub type OpenFile = Box<dyn FnOnce() -> Result<Box<dyn Read>> + Send>;
+pub type OpenFile = Box<dyn FnOnce() -> Result<Box<dyn ReadContent>> + Send>;
 
 /// The next thing to back up, in path order.
 pub enum Item {
@@ -138,17 +166,52 @@ pub struct Done {
     pub snapshot: Option<(ObjectId, u64)>,
     /// What the record says, or would say.
     pub record: Snapshot,
+    /// What is suspect in the chain of this identity, and what went wrong on the way and was made good.
+    pub warnings: Vec<String>,
 }
 
 /// What one pass over the source gave.
 struct Pass {
     root: BlobId,
+    levels: u8,
     statistics: Statistics,
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
-    reached: HashSet<PackId>,
+    /// `None` when the cache was damaged meanwhile.
+    reached: Option<HashSet<PackId>>,
     probe: Option<Probe>,
     nodes: Option<NodeFileWriter>,
+    damage: Option<String>,
+}
+
+impl Pass {
+    /// Whether every pack that it counts on is present, indexed and not tombstoned.
+    fn is_whole_in(&self, view: &View) -> bool {
+        self.reached.as_ref().is_some_and(|reached| matches!(validate(view, reached), Validation::Complete))
+    }
+}
+
+/// A pass whose last packs are under way.
+struct Captured<'a> {
+    ingest: Ingest<'a>,
+    root: BlobId,
+    levels: u8,
+    statistics: Statistics,
+    unreadable: u64,
+    unreadable_named: Vec<(Vec<u8>, String)>,
+    /// Why the parent could not be read to its end.
+    damage: Option<String>,
+}
+
+impl Captured<'_> {
+    /// Waits until the store has acknowledged every pack, and sees to it that index objects list them all.
+    fn publish_index(self) -> Result<Pass> {
+        let Self { ingest, root, levels, mut statistics, unreadable, unreadable_named, damage } = self;
+        let probe = ingest.settle()?;
+        (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
+        let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
+        Ok(Pass { root, levels, statistics, unreadable, unreadable_named, reached, probe, nodes, damage })
+    }
 }
 
 /// Backs up. Success means that everything the snapshot reaches was seen present, indexed and not
@@ -160,16 +223,60 @@ struct Pass {
 pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOptions) -> Result<Done> {
     let domain = repository.own_domain()?;
     let keys = IngestKeys::of(repository, &domain)?;
-    let mut backup =
-        Backup { repository, options, domain, keys, time: repository.clock.now(), probe: None, parent: None };
+    let time = repository.clock.now();
+    let (forged, damage) = (Vec::new(), None);
+    let mut backup = Backup { repository, options, domain, keys, time, parent: None, forged, damage };
     if options.mode == Mode::DryRun {
         return backup.dry_run(source);
     }
-    backup.probe = Some(backup.tell(None)?);
-    backup.attempt(source).inspect_err(|error| {
+    let ended = backup.attempt(source).inspect_err(|error| {
         let failure = Some((error.kind().exit_code(), error.to_string()));
+        let told = backup
+            .run_record(failure)
+            .and_then(|run| repository.publish_failed_run(&domain, &run, FAILURE_PATIENCE));
         // The first error is the one to tell; a store that takes no record has been told of already.
-        drop(backup.tell(failure));
+        drop(told);
+    });
+    repository.cache.remember(past(repository, options, &ended));
+    ended
+}
+
+/// What this machine remembers of a backup that ended.
+fn past(repository: &Repository, options: &BackupOptions, ended: &Result<Done>) -> Past {
+    let (code, message, snapshot) = match ended {
+        Ok(Done { snapshot, record, .. }) => {
+            let code = if record.unreadable > 0 { ErrorKind::Incomplete.exit_code() } else { 0 };
+            (code, None, snapshot.map(|(id, _)| id.to_string()))
+        }
+        Err(error) => (error.kind().exit_code(), Some(error.to_string()), None),
+    };
+    let (time, host) = (repository.clock.now().seconds, options.host.clone());
+    Past { time, host, code, message, snapshot }
+}
+
+/// Tells in the repository that a backup could not even begin: its sources are not there, for example. Else
+/// it would look as if nobody had tried.
+///
+/// # Errors
+/// As [`run`]; `error` itself is not returned.
+pub fn could_not_begin(repository: &Repository, options: &BackupOptions, error: &Error) -> Result<()> {
+    let domain = repository.own_domain()?;
+    let failure = (error.kind().exit_code(), error.to_string());
+    let run = run_record(repository, options, Some(failure))?;
+    repository.publish_failed_run(&domain, &run, FAILURE_PATIENCE)
+}
+
+fn run_record(
+    repository: &Repository,
+    options: &BackupOptions,
+    failure: Option<(u8, String)>,
+) -> Result<Run> {
+    Ok(Run {
+        time: repository.clock.now(),
+        host: options.host.clone(),
+        command: "backup".to_owned(),
+        failure,
+        nonce: random()?,
     })
 }
 
@@ -179,92 +286,123 @@ struct Backup<'a> {
     domain: DomainId,
     keys: IngestKeys,
     time: Timestamp,
-    probe: Option<Probe>,
     parent: Option<Parent>,
+    /// What is suspect in the chain of this identity.
+    forged: Vec<String>,
+    damage: Option<String>,
 }
 
 impl Backup<'_> {
-    /// Writes a run record.
-    fn tell(&self, failure: Option<(u8, String)>) -> Result<Probe> {
-        let Self { repository, options, .. } = self;
-        let run = Run {
-            time: repository.clock.now(),
-            host: options.host.clone(),
-            command: "backup".to_owned(),
-            failure,
-            nonce: random()?,
-        };
-        let name = repository.publish_run(&self.domain, &run)?;
-        Ok(Probe { name, at: repository.clock.elapsed() })
+    fn run_record(&self, failure: Option<(u8, String)>) -> Result<Run> {
+        run_record(self.repository, self.options, failure)
+    }
+
+    /// Writes that the run goes on: an object that tells the storage's time.
+    fn publish_probe(&self) -> Result<Probe> {
+        let name = self.repository.publish_run(&self.domain, &self.run_record(None)?)?;
+        Ok(Probe { name, at: self.repository.clock.elapsed() })
+    }
+
+    /// The number and the predecessor of the next snapshot.
+    fn next_in_chain(&mut self) -> Result<(u64, Option<ObjectId>)> {
+        let ChainHead { head, forged } =
+            self.repository.chain_head(&self.domain, &self.repository.identity())?;
+        self.forged = forged.iter().map(ToString::to_string).collect();
+        Ok(head.map_or((1, None), |(sequence, id)| (sequence + 1, Some(id))))
     }
 
     fn find_parent(&mut self, view: &View) {
         let options = self.options;
         let same = |record: &Snapshot| record.host == options.host && record.sources == options.sources;
-        self.parent = Parent::find(self.repository, view, &options.group(), &same);
+        let group = options.group(self.repository.identity());
+        self.parent = Parent::find(self.repository, view, &group, &same);
+        if let Some(parent) = &self.parent {
+            // About as much as last time, so that there is an end in sight.
+            self.repository.store.progress().expect(parent.files, parent.bytes);
+        }
     }
 
     fn dry_run(&mut self, source: &mut dyn Source) -> Result<Done> {
         let view = self.repository.view(&self.domain)?;
         self.find_parent(&view);
-        let pass = self.pass(source, &view, None)?;
-        let record = self.record(&pass, None, None)?;
-        Ok(Done { snapshot: None, record })
+        let pass = self.capture(source, &view, None)?.publish_index()?;
+        Ok(self.no_snapshot(self.record(&pass, None, None)?))
     }
 
+    fn no_snapshot(&self, record: Snapshot) -> Done {
+        Done { snapshot: None, record, warnings: self.warnings() }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.forged.iter().chain(&self.damage).cloned().collect()
+    }
+
+    /// Everything that this backup writes for good, in its order.
     fn attempt(&mut self, source: &mut dyn Source) -> Result<Done> {
         let (repository, domain) = (self.repository, self.domain);
         let window = Duration::from_secs(repository.config.commit_window_seconds);
         let progress = repository.store.progress();
-        let mut replaces = None;
         progress.enter(Phase::Opening);
         // What cannot be removed is somebody else's, or waits for the next backup: no reason to fail this one.
         drop(repository.store.sweep_temporaries());
+        // 0: the store shows no older world than before; a run begins.
+        self.next_in_chain()?;
+        let mut probe = self.publish_probe()?;
+        // 1: what there is.
         let mut view = repository.view(&domain)?;
+        if repository.adopt(&domain, &view.unindexed)? {
+            view = repository.view(&domain)?;
+        }
         self.find_parent(&view);
+        let mut replaces = None;
         for _ in 0..PASSES_MAX {
             progress.enter(Phase::Storing);
-            let uploads = repository.store.uploads(UPLOAD_BYTES_IN_FLIGHT);
-            let mut pass = self.pass(source, &view, Some(&uploads))?;
+            let in_flight = UPLOAD_BYTES_IN_FLIGHT.max(2 * target_length(view.index.bytes()));
+            let uploads = repository.store.uploads(in_flight);
+            // 2: the data is sent, and acknowledged before an index object lists it.
+            let captured = self.capture(source, &view, Some(&uploads))?;
+            // 3: it can be found.
+            let mut pass = captured.publish_index()?;
+            probe = pass.probe.take().unwrap_or(probe);
+            self.damage = pass.damage.take().or(self.damage.take());
             progress.enter(Phase::Committing);
-            let probe = pass.probe.take().or_else(|| self.probe.take());
-            // A probe that is too old would make a commit in time look late.
-            let fresh =
-                probe.filter(|probe| repository.clock.elapsed().saturating_sub(probe.at) < window / 2);
-            let probe = match fresh {
-                Some(probe) => probe,
-                None => self.tell(None)?,
-            };
-            // On a local folder nobody deletes between this view and the snapshot.
-            let fence = repository.store.fence_shared()?;
-            view = repository.view(&domain)?;
-            if let Validation::Missing(_) = validate(&view, &pass.reached) {
-                // What vanished is captured again: in this view it does not count.
-                continue;
+            for _ in 0..COMMITS_MAX {
+                // On a local folder nobody deletes between the view and the last look at the snapshot. Whoever
+                // waits for that must not count the wait to the age of the probe.
+                let fence = repository.store.fence_shared()?;
+                // A probe that is too old would make a commit in time look late.
+                if repository.clock.elapsed().saturating_sub(probe.at) >= window / 2 {
+                    probe = self.publish_probe()?;
+                }
+                // 4: all of it is seen, in a view that begins now. What vanished is captured again.
+                view = repository.view(&domain)?;
+                if !pass.is_whole_in(&view) {
+                    break;
+                }
+                let unchanged = self.parent.as_ref().is_some_and(|parent| parent.root == pass.root);
+                if unchanged && self.options.unchanged == Unchanged::Skip && replaces.is_none() {
+                    return Ok(self.no_snapshot(self.record(&pass, None, None)?));
+                }
+                progress.check()?;
+                // 5: the backup exists; or the window has closed, and only the view is taken again.
+                let (sequence, previous) = self.next_in_chain()?;
+                let record = self.record(&pass, previous, replaces)?;
+                let sent = repository.publish_snapshot(&domain, (sequence, &record), view.begun)?;
+                let Some((name, id)) = sent else { continue };
+                // 6: it was in time; or it was late, and is whole all the same.
+                let in_time = repository.in_time(&probe.name, &name, view.begun)?;
+                if !in_time {
+                    view = repository.view(&domain)?;
+                }
+                if in_time || pass.is_whole_in(&view) {
+                    drop(fence);
+                    // 7: the next backup may build on it.
+                    self.remember(id, pass, unchanged);
+                    return Ok(Done { snapshot: Some((id, sequence)), record, warnings: self.warnings() });
+                }
+                replaces = Some(id);
+                break;
             }
-            let unchanged = self.parent.as_ref().is_some_and(|parent| parent.root == pass.root);
-            if unchanged && self.options.unchanged == Unchanged::Skip && replaces.is_none() {
-                return Ok(Done { snapshot: None, record: self.record(&pass, None, None)? });
-            }
-            progress.check()?;
-            let head = repository.chain_head(&domain, &repository.identity())?;
-            let (last, previous) = head.map_or((0, None), |(sequence, id)| (sequence, Some(id)));
-            let impossible =
-                || Error::damaged("the chain of this key", "the number of its head is impossible");
-            let sequence = last.checked_add(1).ok_or_else(impossible)?;
-            let record = self.record(&pass, previous, replaces)?;
-            let Some((name, id)) = repository.publish_snapshot(&domain, (sequence, &record), view.begun)?
-            else {
-                continue;
-            };
-            let in_time = repository.in_time(&probe.name, &name, view.begun)?;
-            drop(fence);
-            if in_time {
-                self.remember(id, pass, unchanged);
-                return Ok(Done { snapshot: Some((id, sequence)), record });
-            }
-            replaces = Some(id);
-            view = repository.view(&domain)?;
         }
         Err(Error::new(
             ErrorKind::Temporary,
@@ -281,19 +419,28 @@ impl Backup<'_> {
         if kept.is_none() && nodes.is_none() {
             return;
         }
+        let Statistics { files, bytes, .. } = pass.statistics;
+        let nodes_kept = kept.unwrap_or_default();
         let record =
-            ParentRecord { snapshot, begun: self.time, root: pass.root, nodes: kept.unwrap_or_default() };
-        let group = self.options.group();
+            ParentRecord { snapshot, begun: self.time, root: pass.root, nodes: nodes_kept, files, bytes };
+        let group = self.options.group(self.repository.identity());
         // A cache that cannot be written makes the next backup slower, no more.
         drop(self.repository.cache.finish_parent(&group, &self.keys.index, record, nodes));
     }
 
-    fn pass(&self, source: &mut dyn Source, view: &View, uploads: Option<&Uploads>) -> Result<Pass> {
+    /// Passes over the sources and stores what is new. The last packs are not yet acknowledged.
+    fn capture<'a>(
+        &'a self,
+        source: &mut dyn Source,
+        view: &'a View,
+        uploads: Option<&'a Uploads>,
+    ) -> Result<Captured<'a>> {
         let Self { repository, options, domain, keys, parent, .. } = self;
         let ingest = Ingest::new(repository, *domain, keys, &view.index, uploads)?;
         if uploads.is_some() {
             let nonce = u64::from_le_bytes(random()?);
-            ingest.keep_nodes(repository.cache.begin_parent(&options.group(), nonce));
+            ingest.keep_journal(repository.cache.begin_journal(domain, nonce));
+            ingest.keep_nodes(repository.cache.begin_parent(&options.group(repository.identity()), nonce));
         }
         let mut manifest = Manifest {
             builder: ManifestBuilder::new(&keys.node),
@@ -327,16 +474,13 @@ impl Backup<'_> {
         });
         pipeline::run(&mut items, &ingest, (options.compression, options.workers), &mut manifest)?;
         drop(items);
+        let damage = before.and_then(|before| before.damage);
         source.finish()?;
         let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named, .. } = manifest;
-        let root = builder.finish(&mut worker.nodes())?.id;
+        let (root, levels) = builder.finish(&mut worker.nodes())?;
         drop(worker);
-        // 2: the packs are acknowledged. 3: they can be found.
-        let probe = ingest.settle()?;
         statistics.files_unchanged = reused;
-        (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
-        let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
-        Ok(Pass { root, statistics, unreadable, unreadable_named, reached, probe, nodes })
+        Ok(Captured { ingest, root: root.id, levels, statistics, unreadable, unreadable_named, damage })
     }
 
     fn record(
@@ -348,8 +492,9 @@ impl Backup<'_> {
         let BackupOptions { host, user, tags, sources, time, program, .. } = self.options.clone();
         Ok(Snapshot {
             previous,
-            registry: self.repository.registry.number,
-            replaces,
+            registry: self.repository.registry().number,
+            // Only the one before it can be replaced: another machine with this key may have written since.
+            replaces: replaces.filter(|replaced| previous == Some(*replaced)),
             time: time.unwrap_or(self.time),
             begun: self.time,
             host,
@@ -357,6 +502,7 @@ impl Backup<'_> {
             tags,
             sources,
             root: pass.root,
+            levels: pass.levels,
             statistics: pass.statistics,
             unreadable: pass.unreadable,
             unreadable_named: pass.unreadable_named.clone(),
@@ -368,8 +514,8 @@ impl Backup<'_> {
 
     fn parameters(&self) -> Parameters {
         let config = &self.repository.config;
-        let domain = self.repository.registry.domains.iter().find(|known| known.id == self.domain);
-        let sizes = domain.map(Domain::chunk_sizes);
+        let registry = self.repository.registry();
+        let sizes = registry.domain(&self.domain).map(Domain::chunk_sizes);
         Parameters {
             commit_window_seconds: config.commit_window_seconds,
             minimum_grace_seconds: config.minimum_grace_seconds,

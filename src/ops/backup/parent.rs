@@ -4,7 +4,7 @@
 use crate::{
     clock::Timestamp,
     crypto::NodeKey,
-    error::Result,
+    error::{ErrorKind, Result},
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         node::compare_paths,
@@ -14,6 +14,7 @@ use crate::{
     repository::{
         Repository,
         cache::{CachedNodes, NodeFile, ParentRecord},
+        index::Index,
         manifest::{ManifestCursor, NodeSource},
         reader::NodeReader,
         view::View,
@@ -44,6 +45,8 @@ impl Default for Reuse {
 pub(super) struct Parent {
     pub(super) root: BlobId,
     begun: Timestamp,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
     /// Its nodes in the cache; without them they come from the repository.
     pub(super) cached: Option<(ParentRecord, NodeFile)>,
 }
@@ -60,7 +63,8 @@ impl Parent {
         let domain = repository.own_domain().ok()?;
         let key = repository.index_key(&domain).ok()?;
         if let Some((record, nodes)) = repository.cache.parent(group, &key) {
-            return Some(Self { root: record.root, begun: record.begun, cached: Some((record, nodes)) });
+            let ParentRecord { root, begun, files, bytes, .. } = record;
+            return Some(Self { root, begun, files, bytes, cached: Some((record, nodes)) });
         }
         if !repository.reads_metadata() {
             return None;
@@ -69,7 +73,9 @@ impl Parent {
         for name in names.iter().rev() {
             let Ok(known) = repository.read_snapshot(name) else { continue };
             if same(&known.record) && view.index.contains(&known.record.root) {
-                return Some(Self { root: known.record.root, begun: known.record.begun, cached: None });
+                let Snapshot { root, begun, statistics, .. } = known.record;
+                let (files, bytes) = (statistics.files, statistics.bytes);
+                return Some(Self { root, begun, files, bytes, cached: None });
             }
         }
         None
@@ -83,14 +89,34 @@ impl Parent {
     ) -> Result<Box<dyn NodeSource + 'a>> {
         Ok(match &self.cached {
             Some((_, file)) => Box::new(CachedNodes { file, key }),
-            None => Box::new(NodeReader::new(repository, repository.own_domain()?, &view.index)?),
+            None => {
+                let reader = NodeReader::new(repository, repository.own_domain()?, &view.index)?;
+                Box::new(StoredNodes { reader, index: &view.index })
+            }
         })
     }
 
     /// Its entries, to be merged with a walk.
     pub(super) fn entries<'a>(&self, nodes: &'a dyn NodeSource, reuse: Reuse) -> Entries<'a> {
         let cursor = ManifestCursor::new(nodes, self.root);
-        Entries { cursor: Some(cursor), next: None, begun: self.begun, reuse }
+        Entries { cursor: Some(cursor), next: None, begun: self.begun, reuse, damage: None }
+    }
+}
+
+/// Nodes from the repository. What is damaged there is not borrowed again: a backup that makes the same node
+/// anew stores it anew.
+struct StoredNodes<'a> {
+    reader: NodeReader<'a>,
+    index: &'a Index,
+}
+
+impl NodeSource for StoredNodes<'_> {
+    fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
+        self.reader.plain(id).inspect_err(|error| {
+            if error.kind() == ErrorKind::Damaged {
+                self.index.locations(id).into_iter().for_each(|at| self.index.distrust(at));
+            }
+        })
     }
 }
 
@@ -100,6 +126,8 @@ pub(super) struct Entries<'a> {
     next: Option<Entry>,
     begun: Timestamp,
     reuse: Reuse,
+    /// Why there is nothing more, if that is not the end.
+    pub(super) damage: Option<String>,
 }
 
 impl Entries<'_> {
@@ -109,8 +137,13 @@ impl Entries<'_> {
             if self.next.is_none() {
                 match self.cursor.as_mut()?.next_entry() {
                     Ok(Some(entry)) => self.next = Some(entry),
-                    // What is damaged or at its end gives nothing more: files are read again.
-                    Ok(None) | Err(_) => self.cursor = None,
+                    Ok(None) => self.cursor = None,
+                    Err(error) => {
+                        self.cursor = None;
+                        self.damage = Some(format!(
+                            "the manifest of the backup before cannot be read ({error}): its files were read again"
+                        ));
+                    }
                 }
             }
             let entry = self.next.take()?;
@@ -181,7 +214,7 @@ mod tests {
         let then = file(1, 100, 100);
         let unchanged = |entry: &Entry, now: &Metadata, begun, reuse| {
             let begun = Timestamp::from_seconds(begun);
-            Entries { cursor: None, next: None, begun, reuse }.is_unchanged(entry, now)
+            Entries { cursor: None, next: None, begun, reuse, damage: None }.is_unchanged(entry, now)
         };
         let all = Reuse::default();
         assert!(unchanged(&entry(then.clone()), &then, 103, all));

@@ -20,16 +20,22 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::entry::Entry,
     progress::Progress,
+    repository::manifest::weight,
 };
 
 /// Files of one batch hold together at most this many bytes, unless it is a single larger one.
 const BATCH_BYTES: u64 = FRAME_BYTES_TARGET as u64;
-/// A batch has at most this many entries, since each file may keep a folder open.
+/// A batch has at most this many entries.
 const BATCH_ENTRIES_MAX: usize = 256;
+/// The files of a batch are in at most this many folders: each is a handle that stays open until the
+/// batch is done, so (workers * 3 + 1) * 32 handles in all.
+const BATCH_FOLDERS_MAX: usize = 32;
+/// Entries that are complete go on when they hold together about this many bytes of memory.
+const READY_BYTES_MAX: usize = 128 << 10;
 /// Jobs that wait for each worker.
 const JOBS_PER_WORKER: usize = 2;
-/// Tickets that wait for the manifest, each of at most [`BATCH_ENTRIES_MAX`] entries: what a slow file may
-/// be overtaken by.
+/// Tickets that wait for the manifest, each of at most [`BATCH_ENTRIES_MAX`] entries and about
+/// [`READY_BYTES_MAX`] bytes: what a slow file may be overtaken by.
 const TICKETS_MAX: usize = 128;
 
 type Batch = Vec<(Entry, Option<OpenFile>)>;
@@ -124,53 +130,90 @@ fn hand_out(
     progress: &Progress,
     (jobs, tickets): (&Sender<Job>, &Sender<Ticket>),
 ) -> Result<()> {
-    let (mut batch, mut bytes): (Batch, u64) = (Vec::new(), 0);
-    let mut ready: Vec<Entry> = Vec::new();
-    let pass = |ready: &mut Vec<Entry>| -> Result<()> {
-        if ready.is_empty() {
-            return Ok(());
-        }
-        tickets.send(Ticket::Ready(std::mem::take(ready))).map_err(|_closed| stopped())
-    };
-    let send = |batch: &mut Batch, bytes: &mut u64| -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        *bytes = 0;
-        let (reply, answer) = bounded(1);
-        tickets.send(Ticket::Pending(answer)).map_err(|_closed| stopped())?;
-        jobs.send(Job::Files(std::mem::take(batch), reply)).map_err(|_closed| stopped())
-    };
+    let mut gathered =
+        Gathered { jobs, tickets, batch: Batch::new(), bytes: 0, folders: 0, ready: Vec::new(), weight: 0 };
     for item in items {
         progress.check()?;
         match item? {
             // An entry between two files rides with them: it must not cut their frame in two.
-            Item::Entry(entry) if batch.is_empty() => {
-                ready.push(entry);
-                if ready.len() >= BATCH_ENTRIES_MAX {
-                    pass(&mut ready)?;
-                }
-            }
-            Item::Entry(entry) => {
-                batch.push((entry, None));
-                if batch.len() >= BATCH_ENTRIES_MAX {
-                    send(&mut batch, &mut bytes)?;
-                }
-            }
-            Item::File(entry, open) => {
-                let size = entry.metadata.size;
-                if bytes + size > BATCH_BYTES || batch.len() >= BATCH_ENTRIES_MAX {
-                    send(&mut batch, &mut bytes)?;
-                }
-                // What came before it must stay before it.
-                pass(&mut ready)?;
-                bytes += size;
-                batch.push((entry, Some(open)));
-            }
+            Item::Entry(entry) if gathered.batch.is_empty() => gathered.ready(entry)?,
+            Item::Entry(entry) => gathered.ride(entry)?,
+            Item::File(entry, open) => gathered.file(entry, open)?,
         }
     }
-    pass(&mut ready)?;
-    send(&mut batch, &mut bytes)
+    gathered.pass()?;
+    gathered.send()
+}
+
+/// What will be the next ticket: entries that are complete, or else a batch of files.
+struct Gathered<'a> {
+    jobs: &'a Sender<Job>,
+    tickets: &'a Sender<Ticket>,
+    batch: Batch,
+    /// In the batch: of content, and of memory for entries without.
+    bytes: u64,
+    /// That the files of the batch are in.
+    folders: usize,
+    ready: Vec<Entry>,
+    /// Of memory, in `ready`.
+    weight: usize,
+}
+
+impl Gathered<'_> {
+    fn ready(&mut self, entry: Entry) -> Result<()> {
+        self.weight += weight(&entry);
+        self.ready.push(entry);
+        let full = self.ready.len() >= BATCH_ENTRIES_MAX || self.weight >= READY_BYTES_MAX;
+        if full { self.pass() } else { Ok(()) }
+    }
+
+    fn ride(&mut self, entry: Entry) -> Result<()> {
+        self.bytes += weight(&entry) as u64;
+        self.batch.push((entry, None));
+        let full = self.batch.len() >= BATCH_ENTRIES_MAX || self.bytes >= BATCH_BYTES;
+        if full { self.send() } else { Ok(()) }
+    }
+
+    fn file(&mut self, entry: Entry, open: OpenFile) -> Result<()> {
+        let size = entry.metadata.size;
+        let last = self.batch.iter().rev().find(|(_, open)| open.is_some());
+        let mut elsewhere = last.is_none_or(|(last, _)| parent(&last.path) != parent(&entry.path));
+        if self.bytes.saturating_add(size) > BATCH_BYTES
+            || self.batch.len() >= BATCH_ENTRIES_MAX
+            || elsewhere && self.folders >= BATCH_FOLDERS_MAX
+        {
+            self.send()?;
+            elsewhere = true;
+        }
+        // What came before it must stay before it.
+        self.pass()?;
+        self.bytes = self.bytes.saturating_add(size);
+        self.folders += usize::from(elsewhere);
+        self.batch.push((entry, Some(open)));
+        Ok(())
+    }
+
+    fn pass(&mut self) -> Result<()> {
+        if self.ready.is_empty() {
+            return Ok(());
+        }
+        self.weight = 0;
+        self.tickets.send(Ticket::Ready(std::mem::take(&mut self.ready))).map_err(|_closed| stopped())
+    }
+
+    fn send(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        (self.bytes, self.folders) = (0, 0);
+        let (reply, answer) = bounded(1);
+        self.tickets.send(Ticket::Pending(answer)).map_err(|_closed| stopped())?;
+        self.jobs.send(Job::Files(std::mem::take(&mut self.batch), reply)).map_err(|_closed| stopped())
+    }
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
 }
 
 /// Takes the tickets in their order.

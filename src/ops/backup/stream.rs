@@ -4,12 +4,19 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     io::{self, Read},
+    os::fd::OwnedFd,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Item, SIZE_UNKNOWN, Source};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use super::{Item, ReadContent, SIZE_UNKNOWN, Source};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
@@ -17,6 +24,9 @@ use crate::{
     limits,
     progress::Progress,
 };
+
+/// How often a silent stream is looked at.
+const GLANCE_NANOSECONDS: i64 = 100_000_000;
 
 /// How the file is called, whose it is and from when.
 #[derive(Clone, Debug)]
@@ -32,7 +42,7 @@ pub struct StreamFile {
 }
 
 enum Input {
-    Reader(Box<dyn Read + Send>),
+    Reader(Box<dyn Read + Send>, Option<OwnedFd>),
     Command(Vec<OsString>),
     Used,
 }
@@ -53,7 +63,16 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// What a reader gives.
+    /// What a pipe or a file gives.
+    ///
+    /// # Errors
+    /// `Usage` for a path that no file can have; no more files can be open.
+    pub fn of_input(file: StreamFile, input: OwnedFd, progress: Arc<Progress>) -> Result<Self> {
+        let (reader, handle) = readable(input)?;
+        Self::new(file, Input::Reader(reader, Some(handle)), progress)
+    }
+
+    /// What a reader gives that never keeps anybody waiting: nothing could stop a backup that waits for it.
     ///
     /// # Errors
     /// `Usage` for a path that no file can have.
@@ -62,7 +81,7 @@ impl Stream {
         reader: Box<dyn Read + Send>,
         progress: Arc<Progress>,
     ) -> Result<Self> {
-        Self::new(file, Input::Reader(reader), progress)
+        Self::new(file, Input::Reader(reader, None), progress)
     }
 
     /// What a command prints: its name and its arguments, without a shell.
@@ -122,9 +141,9 @@ impl Stream {
         Entry { path: path.to_vec(), metadata, content, changed_while_read: false, error: None }
     }
 
-    fn start(&mut self) -> Result<Box<dyn Read + Send>> {
+    fn start(&mut self) -> Result<(Box<dyn Read + Send>, Option<OwnedFd>)> {
         let command = match std::mem::replace(&mut self.input, Input::Used) {
-            Input::Reader(reader) => return Ok(reader),
+            Input::Reader(reader, handle) => return Ok((reader, handle)),
             Input::Command(command) => command,
             Input::Used => {
                 return Err(Error::new(ErrorKind::Temporary, "a stream cannot be read a second time")
@@ -145,15 +164,24 @@ impl Stream {
             })?;
         let out = child.stdout.take().unwrap_or_else(|| unreachable!("it was asked for"));
         self.child = Some((name, child));
-        Ok(Box::new(out))
+        let (reader, handle) = readable(out.into())?;
+        Ok((reader, Some(handle)))
     }
+}
+
+/// A reader, and a second handle to wait on.
+fn readable(input: OwnedFd) -> Result<(Box<dyn Read + Send>, OwnedFd)> {
+    let handle = input
+        .try_clone()
+        .map_err(|e| Error::new(ErrorKind::Failed, "could not prepare to read the stream").with_source(e))?;
+    Ok((Box::new(File::from(input)), handle))
 }
 
 impl Source for Stream {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
-        let inner = self.start()?;
+        let (inner, handle) = self.start()?;
         let (progress, broken) = (Arc::clone(&self.progress), Arc::clone(&self.broken));
-        let reader = Watched { inner, progress, broken };
+        let reader = Watched { inner, handle, progress, broken };
         let path = &self.file.path;
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         let folders = slashes.map(|(at, _)| self.entry(&path[..at], EntryKind::Directory));
@@ -196,13 +224,38 @@ impl Drop for Stream {
 /// file that cannot be read does not fail a backup.
 struct Watched {
     inner: Box<dyn Read + Send>,
+    handle: Option<OwnedFd>,
     progress: Arc<Progress>,
     broken: Arc<Mutex<Option<Error>>>,
 }
 
+impl Watched {
+    /// Waits until there is something to read. A command may be silent for hours: the request to stop is
+    /// looked at all the same.
+    fn wait(&self) -> Result<()> {
+        loop {
+            self.progress.check()?;
+            let Some(handle) = &self.handle else { return Ok(()) };
+            let glance = Timespec { tv_sec: 0, tv_nsec: GLANCE_NANOSECONDS };
+            match poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&glance)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                // What cannot be waited for can be read.
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+impl ReadContent for Watched {
+    /// It has no past.
+    fn has_changed(&self) -> Result<bool> {
+        Ok(false)
+    }
+}
+
 impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = match self.progress.check() {
+        let result = match self.wait() {
             Ok(()) => self.inner.read(buffer).map_err(|e| {
                 let again = e.kind() == io::ErrorKind::Interrupted;
                 (again, Error::new(ErrorKind::Failed, "the stream could not be read").with_source(e))
@@ -281,6 +334,24 @@ mod tests {
         progress.stop();
         let mut stream = Stream::of_reader(file("x"), Box::new(io::empty()), progress).unwrap();
         assert!(read(&mut stream).1.is_err());
+        assert_eq!(stream.finish().unwrap_err().kind(), ErrorKind::Interrupted);
+    }
+
+    #[test]
+    fn a_silent_command_can_be_stopped() {
+        let progress = Arc::new(Progress::default());
+        let words = ["sleep", "600"].iter().map(OsString::from).collect();
+        let mut stream = Stream::of_command(file("x"), words, Arc::clone(&progress)).unwrap();
+        let (reading, ended) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let result = read(&mut stream).1;
+                reading.send(result.is_err()).unwrap();
+            });
+            // Whether it reads already or not: it has to end.
+            progress.stop();
+            assert!(ended.recv().unwrap());
+        });
         assert_eq!(stream.finish().unwrap_err().kind(), ErrorKind::Interrupted);
     }
 

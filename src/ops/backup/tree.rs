@@ -1,13 +1,18 @@
 //! Files and folders as a source of a backup.
 
-use std::{os::fd::AsFd, path::PathBuf};
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::AsFd,
+    path::PathBuf,
+};
 
-use super::{Item, Source};
+use super::{Item, ReadContent, Source};
 use crate::{
     clock::Timestamp,
     error::Result,
     filesystem::{
-        read,
+        read::{self, Seen},
         walk::{Filter, FilterOptions, Found, Walk, Walked},
     },
     format::entry::{Content, Entry, EntryKind, Metadata},
@@ -25,30 +30,49 @@ pub struct Tree {
 impl Source for Tree {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
         let walk = Walk::new(&self.sources, Filter::new(self.filter.clone())?);
-        Ok(Box::new(walk.map(|walked| Ok(item(walked)))))
+        Ok(Box::new(walk.map(item)))
     }
 }
 
-fn item(walked: Walked) -> Item {
+/// A regular file as it was found.
+struct OpenedFile {
+    file: File,
+    seen: Seen,
+}
+
+impl Read for OpenedFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl ReadContent for OpenedFile {
+    fn has_changed(&self) -> Result<bool> {
+        read::has_changed(&self.file, &self.seen)
+    }
+}
+
+fn item(walked: Walked) -> Result<Item> {
     let found = match walked {
         Walked::Entry(found) => found,
-        Walked::Error(error) => return Item::Entry(unknown(error.path, error.error)),
+        Walked::Error(error) => return Ok(Item::Entry(unknown(error.path, error.error))),
+        Walked::Failed(error) => return Err(error),
     };
-    let Found { path, metadata, dir, name, error } = *found;
+    let Found { path, metadata, dir, device, name, error } = *found;
     let is_file = metadata.kind == EntryKind::File;
     let content = Content::Inline(Vec::new());
     let entry = Entry { path, metadata, content, changed_while_read: false, error };
     if !is_file || entry.error.is_some() {
-        return Item::Entry(entry);
+        return Ok(Item::Entry(entry));
     }
-    let seen = entry.metadata.clone();
-    Item::File(
+    let seen = Seen::of(&entry.metadata, device);
+    Ok(Item::File(
         entry,
         Box::new(move || {
             let file = read::open_file(dir.as_fd(), &name, &seen)?;
-            Ok(Box::new(file))
+            Ok(Box::new(OpenedFile { file, seen }))
         }),
-    )
+    ))
 }
 
 /// An entry of which only the name and the trouble are known.

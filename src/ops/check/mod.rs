@@ -5,31 +5,22 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
+    thread,
 };
 
 pub use self::subset::Subset;
-use self::{objects::Which, packs::PackCheck};
+use self::{packs::PackCheck, structure::Structure};
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{
-        attestation::{Attestation, AttestedSection, SECTIONS_MAX},
-        entry::Entry,
-        node::Node,
-    },
+    format::attestation::{Attestation, AttestedSection, SECTIONS_MAX},
     id::{BlobId, DomainId, PackId},
     progress::Phase,
-    repository::{
-        Repository,
-        index::{Index, Standing},
-        manifest::{ManifestCursor, NodeSource, for_each_chunk, for_each_list_node},
-        reader::NodeReader,
-        snapshots::KnownSnapshot,
-        view::View,
-    },
+    repository::{Repository, index::Standing, reader::NodeReader, snapshots::KnownSnapshot, view::View},
 };
 
 mod objects;
 mod packs;
+mod structure;
 pub mod subset;
 pub mod without_keys;
 
@@ -82,12 +73,23 @@ pub struct Checked {
 }
 
 impl Checked {
-    fn problem(&mut self, object: impl Into<String>, what: impl Into<String>) -> usize {
+    /// The number of the problem, if it is named.
+    fn problem(&mut self, object: impl Into<String>, what: impl Into<String>) -> Option<usize> {
         self.problems_found += 1;
-        if self.problems.len() < NAMED_MAX {
-            self.problems.push(Problem { object: object.into(), what: what.into(), hurts: Vec::new() });
+        if self.problems.len() >= NAMED_MAX {
+            return None;
         }
-        self.problems.len() - 1
+        self.problems.push(Problem { object: object.into(), what: what.into(), hurts: Vec::new() });
+        Some(self.problems.len() - 1)
+    }
+
+    fn hurt(&mut self, number: Option<usize>, what: String) {
+        if let Some(problem) = number.and_then(|number| self.problems.get_mut(number))
+            && problem.hurts.len() < HURT_MAX
+            && !problem.hurts.contains(&what)
+        {
+            problem.hurts.push(what);
+        }
     }
 
     /// A problem with an object that was not named before: one damaged object is one problem.
@@ -125,17 +127,10 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
         return Err(repository.forbidden("check the content of packs", "restore"));
     }
     let mut checked = Checked::default();
-    let mut domains: Vec<DomainId> = repository.registry.domains.iter().map(|domain| domain.id).collect();
+    let mut domains: Vec<DomainId> = repository.registry().domains.iter().map(|domain| domain.id).collect();
     domains.sort_unstable();
     // What is read below may come from the cache, which says nothing about the storage.
-    let which = if matches!(options.depth, Depth::Data(Subset::All)) { Which::All } else { Which::Needed };
-    let mut listed = objects::list(&repository.store, &domains, which)?;
-    for domain in &domains {
-        // What was set aside is known to be damaged, and hurts nobody.
-        let set_aside = repository.records(domain)?.quarantined;
-        listed.retain(|(name, _)| !set_aside.contains(name.as_str()));
-    }
-    objects::compare(&repository.store, listed, &mut checked)?;
+    objects::run(repository, &domains, (options.depth, &mut checked))?;
     let (snapshots, damaged) = repository.snapshots()?;
     for error in damaged {
         checked.problem_unless_known("snapshots", &error);
@@ -143,26 +138,20 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
     for domain in domains {
         let view = repository.view_to_read(&domain)?;
         let own: Vec<&KnownSnapshot> = snapshots.iter().filter(|known| known.name.domain == domain).collect();
-        let (bad, missed) = one_view(repository, &domain, &view, (options, &mut checked))?;
+        let damage = one_view(repository, &domain, &view, (options, &mut checked))?;
         let nodes = NodeReader::new(repository, domain, &view.index)?;
-        let mut structure = Structure {
-            domain,
-            index: &view.index,
-            nodes: &nodes,
-            bad,
-            missed,
-            seen: HashSet::new(),
-            checked: &mut checked,
-        };
+        let mut structure = Structure::new(repository, (domain, &view.index), (nodes, damage), &mut checked);
         for snapshot in own {
-            structure.snapshot(repository, snapshot)?;
+            structure.snapshot(snapshot)?;
         }
     }
     Ok(checked)
 }
 
-/// What is damaged of a domain: blobs, each with the problem that names why.
-type BadBlobs = HashMap<BlobId, usize>;
+/// What is damaged of a domain: blobs, each with the packs where it is and the problems that name why.
+type BadBlobs = HashMap<BlobId, Vec<(PackId, Option<usize>)>>;
+/// Packs that are not there as the index says, with the problem that names each.
+type MissedPacks = HashMap<PackId, Option<usize>>;
 
 /// Index objects and packs.
 fn one_view(
@@ -170,7 +159,7 @@ fn one_view(
     domain: &DomainId,
     view: &View,
     (options, checked): (CheckOptions, &mut Checked),
-) -> Result<(BadBlobs, HashMap<PackId, usize>)> {
+) -> Result<(BadBlobs, MissedPacks)> {
     for error in &view.damaged {
         checked.problem_unless_known(format!("index of domain {domain}"), error);
     }
@@ -181,14 +170,14 @@ fn one_view(
             view.unindexed.len()
         ));
     }
-    let (mut seen, mut missed) = (HashSet::new(), HashMap::new());
+    let (mut seen, mut missed) = (HashSet::new(), MissedPacks::new());
     for pack in view.index.packs().filter(|pack| seen.insert(pack.id)) {
         checked.packs += 1;
         if pack.standing == Standing::Missing {
             let name = repository.pack_name(domain, &pack);
             // One that is gone hurts only if something needs it; one of another size is damaged in any case.
             match repository.store.head(&name)? {
-                Some(found) if !view.is_set_aside(&name) => {
+                Some(found) if !view.quarantined.contains(name.as_str()) => {
                     let what = format!("it has {} bytes, and the index says {}", found.size, pack.size);
                     missed.insert(pack.id, checked.problem(name.as_str(), what));
                 }
@@ -197,14 +186,13 @@ fn one_view(
         }
     }
     let Depth::Data(subset) = options.depth else { return Ok((BadBlobs::new(), missed)) };
-    let check = PackCheck { repository, domain, index: &view.index, workers: options.workers };
-    let outcome = check.run(subset)?;
+    let outcome = PackCheck::new(repository, domain, &view.index)?.run(subset, options.workers)?;
     checked.packs_read += outcome.packs;
     checked.bytes_read += outcome.bytes;
     let mut bad = BadBlobs::new();
-    for (name, what, blobs) in outcome.damaged {
-        let number = checked.problem(name, what);
-        bad.extend(blobs.into_iter().map(|blob| (blob, number)));
+    for (pack, what, blobs) in outcome.damaged {
+        let number = checked.problem(repository.pack_name(domain, &pack).as_str(), what);
+        blobs.into_iter().for_each(|blob| bad.entry(blob).or_default().push((pack.id, number)));
     }
     checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
     Ok((bad, missed))
@@ -233,147 +221,59 @@ impl Repository {
     }
 }
 
-/// Walks manifests; nodes that were seen to be good are not read again.
-struct Structure<'a> {
-    domain: DomainId,
-    index: &'a Index,
-    nodes: &'a NodeReader<'a>,
-    bad: BadBlobs,
-    /// Packs that are not there and are missed, each with its problem.
-    missed: HashMap<PackId, usize>,
-    seen: HashSet<BlobId>,
-    checked: &'a mut Checked,
-}
-
-/// Leaves out nodes that another snapshot showed already.
-struct Unseen<'a> {
-    nodes: &'a NodeReader<'a>,
-    seen: &'a Mutex<HashSet<BlobId>>,
-    read: &'a Mutex<u64>,
-}
-
-impl NodeSource for Unseen<'_> {
-    fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
-        if self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
-            // An empty leaf: nothing new below it.
-            return Ok(Node::Leaf(Vec::new()).encode());
-        }
-        let plain = self.nodes.plain(id)?;
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(*id);
-        Ok(plain)
+/// Does `work` on all items with so many threads, the first failure ends it. With one it happens in order.
+fn on_all<T: Send>(items: Vec<T>, workers: usize, work: &(dyn Fn(T) -> Result<()> + Sync)) -> Result<()> {
+    if workers <= 1 {
+        return items.into_iter().try_for_each(work);
     }
-}
-
-impl Structure<'_> {
-    fn snapshot(&mut self, repository: &Repository, snapshot: &KnownSnapshot) -> Result<()> {
-        self.checked.snapshots += 1;
-        let label = format!("{:.8}", snapshot.name.id.to_string());
-        let (seen, read) = (Mutex::new(std::mem::take(&mut self.seen)), Mutex::new(0));
-        let source = Unseen { nodes: self.nodes, seen: &seen, read: &read };
-        let mut cursor = ManifestCursor::new(&source, snapshot.record.root);
-        let ended = loop {
-            repository.store.progress().check()?;
-            match cursor.next_entry() {
-                Ok(Some(entry)) => {
-                    repository.store.progress().add(1, entry.metadata.size);
-                    self.entry(repository, &label, &entry)?;
+    let (waiting, failed) = (Mutex::new(items.into_iter()), Mutex::new(None));
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(item) = next() {
+                    if let Err(error) = work(item) {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                        // The others find nothing more to do.
+                        while next().is_some() {}
+                    }
                 }
-                Ok(None) => break Ok(()),
-                // What comes after a damaged node is still looked at.
-                Err(error) if is_damage(&error) => {
-                    let number =
-                        self.checked.problem(format!("manifest of snapshot {label}"), error.to_string());
-                    self.hurt(number, format!("{label}: entries after /{}", cursor.last_path()));
-                    repository.store.progress().trouble();
-                }
-                Err(error) => break Err(error),
-            }
-        };
-        drop(cursor);
-        self.checked.nodes += *read.lock().unwrap_or_else(PoisonError::into_inner);
-        self.seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        ended
-    }
-
-    fn entry(&mut self, repository: &Repository, label: &str, entry: &Entry) -> Result<()> {
-        let shown = String::from_utf8_lossy(&entry.path).into_owned();
-        let mut lost = Vec::new();
-        for_each_list_node(&entry.content, self.nodes, &mut |id| {
-            if self.bad.contains_key(&id) {
-                lost.push(id);
-            }
-        })
-        .or_else(|error| self.trouble(repository, (label, &shown), error))?;
-        let (mut total, index) = (0, self.index);
-        let listed = for_each_chunk(&entry.content, self.nodes, &mut |chunk| {
-            total += u64::from(chunk.length);
-            let there = index
-                .locations(&chunk.id)
-                .into_iter()
-                .any(|at| index.standing(at).is_some_and(|standing| standing != Standing::Missing));
-            if !there || self.bad.contains_key(&chunk.id) {
-                lost.push(chunk.id);
-            }
-            Ok(())
-        });
-        match listed {
-            Ok(()) if total != entry.metadata.size && entry.error.is_none() => {
-                let what = format!("its chunks hold {total} bytes, not {}", entry.metadata.size);
-                self.checked.problem(format!("{label}: /{shown}"), what);
-            }
-            Err(error) => self.trouble(repository, (label, &shown), error)?,
-            Ok(()) => {}
+            });
         }
-        for id in lost {
-            repository.store.progress().trouble();
-            let number = match self.bad.get(&id) {
-                Some(number) => *number,
-                None => {
-                    let number = self.lost(repository, &id);
-                    self.bad.insert(id, number);
-                    number
-                }
-            };
-            self.hurt(number, format!("{label}: /{shown}"));
-        }
-        Ok(())
-    }
-
-    /// The problem with a chunk that is nowhere: that of the pack that should hold it, if the index knows one.
-    fn lost(&mut self, repository: &Repository, id: &BlobId) -> usize {
-        let Some(pack) = self.index.locations(id).into_iter().find_map(|at| Some(self.index.found(at)?.pack))
-        else {
-            return self.checked.problem(format!("chunk {id}"), "no index lists it");
-        };
-        let Self { domain, missed, checked, .. } = self;
-        *missed.entry(pack.id).or_insert_with(|| {
-            let name = repository.pack_name(domain, &pack);
-            checked.problem(name.as_str(), "it is not there, and snapshots need it")
-        })
-    }
-
-    /// A list of chunks that cannot be read hurts its file.
-    fn trouble(&mut self, repository: &Repository, (label, path): (&str, &str), error: Error) -> Result<()> {
-        if !is_damage(&error) {
-            return Err(error);
-        }
-        repository.store.progress().trouble();
-        let number = self.checked.problem("a list of chunks", error.to_string());
-        self.hurt(number, format!("{label}: /{path}"));
-        Ok(())
-    }
-
-    fn hurt(&mut self, number: usize, what: String) {
-        if let Some(problem) = self.checked.problems.get_mut(number)
-            && problem.hurts.len() < HURT_MAX
-            && !problem.hurts.contains(&what)
-        {
-            problem.hurts.push(what);
-        }
-    }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
-fn is_damage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_problem_beyond_those_named_hurts_is_not_said_of_another() {
+        let mut checked = Checked::default();
+        for number in 0..NAMED_MAX {
+            assert_eq!(checked.problem(number.to_string(), "damaged"), Some(number));
+        }
+        let unnamed = checked.problem("one more", "damaged");
+        checked.hurt(unnamed, "a path".to_owned());
+        assert_eq!((checked.problems_found, checked.problems.len()), (NAMED_MAX as u64 + 1, NAMED_MAX));
+        assert!(checked.problems.iter().all(|problem| problem.hurts.is_empty()));
+    }
+
+    #[test]
+    fn work_ends_with_the_first_failure_and_is_done_in_order_by_one() {
+        for workers in [1, 3] {
+            let done = Mutex::new(Vec::new());
+            let all = on_all((0..100).collect(), workers, &|n| {
+                if n == 50 {
+                    return Err(Error::new(ErrorKind::Temporary, "no"));
+                }
+                done.lock().unwrap().push(n);
+                Ok(())
+            });
+            assert_eq!(all.unwrap_err().kind(), ErrorKind::Temporary);
+            let done = done.into_inner().unwrap();
+            assert!(done.len() < 100 && (workers > 1 || done == (0..50).collect::<Vec<_>>()));
+        }
+    }
 }

@@ -3,12 +3,12 @@
 use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},
-    thread,
 };
 
-use super::subset::Subset;
+use super::{on_all, subset::Subset};
 use crate::{
     compress::Decompressor,
+    crypto::{ChunkIdKey, IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     format::{
         attestation::{AttestedSection, digest},
@@ -30,22 +30,28 @@ use crate::{
 pub(super) struct Outcome {
     pub(super) packs: u64,
     pub(super) bytes: u64,
-    /// Name, what is wrong, and the blobs that are lost by it.
-    pub(super) damaged: Vec<(String, String, Vec<BlobId>)>,
+    /// The pack, what is wrong, and the blobs that are damaged in it.
+    pub(super) damaged: Vec<(KnownPack, String, Vec<BlobId>)>,
     /// Sections of which every frame is good.
     pub(super) attested: Vec<AttestedSection>,
 }
 
 /// Checks packs of one domain.
 pub(super) struct PackCheck<'a> {
-    pub(super) repository: &'a Repository,
-    pub(super) domain: &'a DomainId,
-    pub(super) index: &'a Index,
-    pub(super) workers: usize,
+    repository: &'a Repository,
+    domain: &'a DomainId,
+    index: &'a Index,
+    keys: (ChunkIdKey, NodeKey, IndexKey),
 }
 
-impl PackCheck<'_> {
-    pub(super) fn run(&self, subset: Subset) -> Result<Outcome> {
+impl<'a> PackCheck<'a> {
+    pub(super) fn new(repository: &'a Repository, domain: &'a DomainId, index: &'a Index) -> Result<Self> {
+        let chunks = repository.chunk_keys(domain)?.id;
+        let keys = (chunks, repository.node_key(domain)?, repository.index_key(domain)?);
+        Ok(Self { repository, domain, index, keys })
+    }
+
+    pub(super) fn run(&self, subset: Subset, workers: usize) -> Result<Outcome> {
         let mut seen: HashSet<PackId> = HashSet::new();
         let there = |pack: &KnownPack| pack.standing != Standing::Missing;
         let packs = self.index.packs().filter(there).filter(|pack| seen.insert(pack.id));
@@ -53,35 +59,14 @@ impl PackCheck<'_> {
         let chosen = subset.choose(packs, &random()?);
         let progress = self.repository.store.progress();
         progress.expect(0, chosen.iter().map(|pack| u64::from(pack.size)).sum());
-        let waiting = Mutex::new(chosen.into_iter());
         let outcome = Mutex::new(Outcome::default());
-        let failed = Mutex::new(None);
-        let work = || {
-            let work = || -> Result<()> {
-                let mut decompressor = Decompressor::new()?;
-                loop {
-                    progress.check()?;
-                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some(pack) = next else { return Ok(()) };
-                    self.pack(&pack, &mut decompressor, &outcome)?;
-                    progress.add(0, u64::from(pack.size));
-                }
-            };
-            if let Err(error) = work() {
-                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                // The others find nothing more to do.
-                waiting.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
-            }
-        };
-        if self.workers <= 1 {
-            work();
-        } else {
-            thread::scope(|scope| (0..self.workers).for_each(|_| drop(scope.spawn(work))));
-        }
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(outcome.into_inner().unwrap_or_else(PoisonError::into_inner)),
-        }
+        on_all(chosen, workers, &|pack| {
+            progress.check()?;
+            self.pack(&pack, &mut Decompressor::new()?, &outcome)?;
+            progress.add(0, u64::from(pack.size));
+            Ok(())
+        })?;
+        Ok(outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn pack(
@@ -96,7 +81,7 @@ impl PackCheck<'_> {
         let all = || listed.frames.iter().flat_map(|frame| &frame.blobs).map(|blob| blob.id).collect();
         let damaged = |what: String, blobs: Vec<BlobId>| {
             self.repository.store.progress().trouble();
-            lock().damaged.push((name.as_str().to_owned(), what, blobs));
+            lock().damaged.push((*pack, what, blobs));
         };
         // Of a pack that is damaged the bytes are needed all the same, to see what is left.
         let store = &self.repository.store;
@@ -106,7 +91,7 @@ impl PackCheck<'_> {
         };
         let bytes = match read {
             Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+            Err(error) if error.is_damage() => {
                 damaged(error.to_string(), all());
                 return Ok(());
             }
@@ -160,7 +145,7 @@ impl PackCheck<'_> {
         let envelope =
             Envelope::parse(sealed, RecordKind::Directory, &repository.config.repository_id, self.domain)?;
         repository.verify_author(&envelope, self.domain)?;
-        let plain = envelope.open(&Opener::Symmetric(repository.index_key(self.domain)?.as_bytes()))?;
+        let plain = envelope.open(&Opener::Symmetric(self.keys.2.as_bytes()))?;
         let mut reader = Reader::new(&plain, "a directory");
         let directory = Directory::decode_from(&mut reader)?;
         reader.finish()?;
@@ -188,8 +173,8 @@ impl PackCheck<'_> {
                 .split_at_checked(blob.length as usize)
                 .ok_or_else(|| Error::damaged("a frame", "it is shorter than what it holds"))?;
             let id = match section.kind {
-                PackKind::Data => self.repository.chunk_keys(self.domain)?.id.id(head),
-                PackKind::Metadata => self.repository.node_key(self.domain)?.id(head),
+                PackKind::Data => self.keys.0.id(head),
+                PackKind::Metadata => self.keys.1.id(head),
             };
             if id != blob.id {
                 return Err(Error::damaged("a frame", "what it holds is not what its ids name"));

@@ -1,30 +1,42 @@
 //! What anybody can check who can read the storage: whether each object is what its name stands for, and
 //! whether `config` and the key slots are written as they must be.
 
-use super::{Checked, Subset, objects};
+use std::sync::{Mutex, PoisonError};
+
+use super::{
+    Checked, Subset, objects::{Looked, look}, on_all};
 use crate::{
     error::{ErrorKind, Result},
-    format::pack::Trailer,
-    id::PackId,
-    limits,
     progress::Phase,
-    repository::random,
+    repository::{Repository, random},
     store::{Name, Parsed, Prefix, Store},
 };
 
 /// Looks at every object; of packs only at the chosen ones.
 ///
 /// # Errors
-/// Storage trouble. Damage is in the result.
-pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
+/// There is no repository; storage trouble. Damage is in the result.
+pub fn run(store: &Store, subset: Subset, workers: usize) -> Result<Checked> {
     let progress = store.progress();
     progress.enter(Phase::Checking);
     let mut checked = Checked::default();
+    match Repository::read_config(store) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            checked.problem("config", error.to_string());
+        }
+        Err(error) => return Err(error),
+    }
     let (mut packs, mut others, mut foreign) = (Vec::new(), Vec::new(), 0_u64);
+    let mut registries = 0_u64;
     for listed in store.list(&Prefix::all())? {
         match Name::parse(&listed.name).map(|name| (name.parsed(), name)) {
             Some((Parsed::Pack { id, .. }, name)) => packs.push((id, listed.size, (name, listed.size))),
-            Some((_, name)) => others.push((name, listed.size)),
+            Some((Parsed::Config, _)) => {}
+            Some((parsed, name)) => {
+                registries += u64::from(matches!(parsed, Parsed::Registry { .. }));
+                others.push((name, listed.size));
+            }
             None => foreign += 1,
         }
     }
@@ -33,33 +45,34 @@ pub fn run(store: &Store, subset: Subset) -> Result<Checked> {
             "{foreign} objects have names that this program does not know; they stay as they are"
         ));
     }
+    if registries == 0 {
+        checked.problem("registry", "it is gone: `lifeboat key recover --rebuild-config` rebuilds it");
+    }
     checked.packs = packs.len() as u64;
     let chosen = subset.choose(packs, &random()?);
     progress.expect(0, chosen.iter().chain(&others).map(|(_, size)| size).sum());
-    objects::compare(store, others, &mut checked)?;
-    for (name, size) in chosen {
+    let objects = chosen.into_iter().chain(others).collect();
+    let checked = Mutex::new(checked);
+    on_all(objects, workers, &|(name, size)| {
         progress.check()?;
-        let most = usize::try_from(size).unwrap_or(usize::MAX).min(limits::PACK_BYTES_MAX);
-        match store.read(&name, most) {
-            Ok(bytes) => {
-                let hash = PackId::new(*blake3::hash(&bytes).as_bytes()).to_string();
-                if !name.as_str().ends_with(&hash) {
-                    checked.problem(name.as_str(), "its bytes are not those that its name stands for");
-                    progress.trouble();
-                } else if Trailer::decode(&bytes).is_err() {
-                    checked.problem(name.as_str(), "it does not end as a pack does");
-                    progress.trouble();
-                }
-                checked.packs_read += 1;
-                checked.bytes_read += bytes.len() as u64;
-                progress.add(0, bytes.len() as u64);
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                checked.problem(name.as_str(), error.to_string());
-                progress.trouble();
-            }
-            Err(error) => return Err(error),
+        let (bytes, wrong) = match look(store, &name, size)? {
+            Looked::Good(bytes) => (Some(bytes), None),
+            Looked::Damaged(bytes, what) => (bytes, Some(what)),
+            // Its passphrase was changed.
+            Looked::Gone if matches!(name.parsed(), Parsed::Slot(_)) => (None, None),
+            Looked::Gone => (None, Some("it is in the list and cannot be read".to_owned())),
+        };
+        let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(what) = wrong {
+            checked.problem(name.as_str(), what);
+            progress.trouble();
         }
-    }
-    Ok(checked)
+        if let Some(bytes) = bytes {
+            checked.packs_read += u64::from(matches!(name.parsed(), Parsed::Pack { .. }));
+            checked.bytes_read += bytes.len() as u64;
+            progress.add(0, bytes.len() as u64);
+        }
+        Ok(())
+    })?;
+    Ok(checked.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

@@ -24,7 +24,7 @@ pub struct AddOptions {
     /// Its name for people.
     pub label: String,
     /// The name of the domain that it backs up to, made if there is none. Without one a backup role gets
-    /// a domain of its own, named by the label; audit, maintain and restore have none.
+    /// a domain of its own, named by the label, and an owner that of the first owner; the others have none.
     pub domain: Option<String>,
     /// Several machines will use it.
     pub shared: bool,
@@ -102,6 +102,10 @@ fn domain_for(registry: &Registry, role: Role, label: &str, name: Option<&str>) 
                 .with_remedy(format!("Name the domain with --domain: `--domain {label}` joins that one")));
             }
             label
+        }
+        (Role::Owner, None) => {
+            let first = registry.certificates.iter().find(|known| known.role == Role::Owner);
+            return Ok(first.and_then(|known| registry.domain(&known.domain?)).cloned());
         }
         (_, None) => return Ok(None),
         (_, Some(_)) => {

@@ -21,6 +21,7 @@ mod policy;
 mod rebuild;
 mod recover;
 mod revoke;
+mod share;
 mod words;
 
 pub use self::{
@@ -31,6 +32,7 @@ pub use self::{
     policy::{PolicyOptions, policy},
     recover::{Lost, Part, RecoverOptions, Recovered, recover},
     revoke::{LastGood, RevokeOptions, Revoked, revoke},
+    share::share,
     words::{verify_words, words},
 };
 

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::{format::role::Role, id::DomainId};
+use crate::{
+    format::role::Role,
+    id::{DomainId, IdentityId},
+};
 
 /// Whose policy it is.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +14,8 @@ pub struct PolicyOptions<'a> {
     pub role: Role,
     /// The domain of a backup role.
     pub domain: Option<DomainId>,
+    /// The identity.
+    pub identity: IdentityId,
     /// Its slot; without one all slots can be read, which are sealed.
     pub slot: Option<&'a str>,
     /// The bucket.
@@ -23,7 +28,7 @@ pub struct PolicyOptions<'a> {
 /// repository. A restore identity gets Put for what it attests; without it records stay on its disk.
 #[must_use]
 pub fn policy(options: &PolicyOptions<'_>) -> String {
-    let PolicyOptions { role, domain, slot, bucket, prefix } = *options;
+    let PolicyOptions { role, domain, identity, slot, bucket, prefix } = *options;
     let prefix = prefix.trim_matches('/');
     let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
     let objects = |names: &[String]| -> Vec<String> {
@@ -31,9 +36,8 @@ pub fn policy(options: &PolicyOptions<'_>) -> String {
     };
     let own = domain.map_or_else(|| "d/*".to_owned(), |domain| format!("d/{domain}"));
     let own_slot = slot.map_or_else(|| "keys/*".to_owned(), |slot| format!("keys/{slot}"));
-    let below = |folders: &[&str]| -> Vec<String> {
-        folders.iter().map(|folder| format!("{own}/{folder}/*")).collect()
-    };
+    // In a domain that several share, nobody writes into another's chain.
+    let below = ["index", "snapshots", "runs"].map(|folder| format!("{own}/{folder}/{identity}/*"));
     let (get, list) = match role {
         Role::Backup => (
             vec!["config".to_owned(), "registry/*".to_owned(), own_slot, format!("{own}/*")],
@@ -42,7 +46,7 @@ pub fn policy(options: &PolicyOptions<'_>) -> String {
         _ => (vec!["*".to_owned()], vec!["*".to_owned()]),
     };
     let put = match role {
-        Role::Backup => below(&["packs", "index", "snapshots", "runs"]),
+        Role::Backup => [format!("{own}/packs/*")].into_iter().chain(below).collect(),
         Role::Audit => vec!["evidence/*".to_owned()],
         Role::Restore => vec!["d/*/attestations/*".to_owned(), "evidence/*".to_owned()],
         Role::Maintain => vec!["d/*".to_owned()],
@@ -91,7 +95,8 @@ mod tests {
 
     fn options(role: Role) -> PolicyOptions<'static> {
         let domain = (role == Role::Backup).then(|| DomainId::new([0xab; 8]));
-        PolicyOptions { role, domain, slot: Some("one-slot"), bucket: "b", prefix: "/p/" }
+        let identity = IdentityId::new([0xcd; 16]);
+        PolicyOptions { role, domain, identity, slot: Some("one-slot"), bucket: "b", prefix: "/p/" }
     }
 
     #[test]
@@ -101,6 +106,10 @@ mod tests {
             assert!(put.starts_with("arn:aws:s3:::b/p/d/abababababababab/"), "{put}");
         }
         assert_eq!(resources(&backup, "s3:PutObject").len(), 4);
+        let own = IdentityId::new([0xcd; 16]).to_string();
+        for put in resources(&backup, "s3:PutObject") {
+            assert!(put.contains("/packs/") || put.ends_with(&format!("/{own}/*")), "{put}");
+        }
         assert!(resources(&backup, "s3:GetObject").contains(&"arn:aws:s3:::b/p/keys/one-slot".to_owned()));
         assert!(!resources(&backup, "s3:GetObject").contains(&"arn:aws:s3:::b/p/*".to_owned()));
         assert!(policy(&backup).contains("s3:prefix"));

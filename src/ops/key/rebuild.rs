@@ -255,7 +255,9 @@ impl Work<'_> {
         lost.push("the certificates of all other keys: add them anew".to_owned());
         let (commit_window_seconds, minimum_grace_seconds) = match (config, newest) {
             (Some(config), _) => (config.commit_window_seconds, config.minimum_grace_seconds),
-            (None, Some((_, said))) if is_possible(&said) => {
+            (None, Some((_, said)))
+                if limits::times_are_possible(said.commit_window_seconds, said.minimum_grace_seconds) =>
+            {
                 (said.commit_window_seconds, said.minimum_grace_seconds)
             }
             _ => {
@@ -268,6 +270,7 @@ impl Work<'_> {
             number: 0,
             previous: None,
             features: Default::default(),
+            unknown: Default::default(),
             epochs: (1..=epochs.last().copied().unwrap_or(1)).map(|n| registry::epoch(root, n)).collect(),
             domains,
             certificates,
@@ -277,8 +280,4 @@ impl Work<'_> {
         };
         Rebuilt { registry, seen, lost }
     }
-}
-
-const fn is_possible(said: &Parameters) -> bool {
-    said.commit_window_seconds > 0 && said.minimum_grace_seconds / 4 >= said.commit_window_seconds
 }

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         config::{Config, FORMAT},
-        registry::Registry,
+        registry::{Registry, Use},
         secrets::Secrets,
     },
     id::IdentityId,
@@ -66,8 +66,8 @@ pub struct Recovered {
 /// Writes a new owner slot, and with [`Lost::Rebuild`] a lost `config` and registry.
 ///
 /// # Errors
-/// `CannotUnlock` for words of another repository, `NoRepository` when `config` is lost and not to be
-/// rebuilt, or nothing is there at all; storage trouble.
+/// `CannotUnlock` for words of another repository, `Damaged` when `config` is lost and not to be rebuilt,
+/// `NoRepository` when nothing is there at all; storage trouble.
 pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -> Result<Recovered> {
     let root = RootSecret::from_words(options.words)?;
     let secrets = Secrets::owner(&root);
@@ -89,7 +89,7 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
         (_, Lost::Refuse) => {
             let error = damaged.into_iter().next();
             return Err(error.unwrap_or_else(|| Error::damaged("the registry", "it is gone")).with_remedy(
-                "`key recover --config` rebuilds it as far as the other objects tell; first look for an \
+                "`key recover --rebuild-config` rebuilds it as far as the other objects tell; first look for an \
                  older version of it in the storage",
             ));
         }
@@ -123,6 +123,7 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
             (rebuilt.registry, Part::Rebuilt)
         }
     };
+    registry.check_features(Use::Write)?;
     let (slot, access_key) = seal(&secrets, &options.unlock)?;
     // In the order of `init`: `config` last, since it is what makes it a repository.
     store.create(&Name::slot(&slot.name()), Bytes::from(slot.encode()))?;
@@ -176,10 +177,10 @@ fn read_config(store: &Store, root: &RootSecret, lost: Lost) -> Result<Option<Co
         _ => {}
     }
     let remedy = "Check the address and the words. If both are right, `config` was replaced or damaged: \
-                  delete that object and run `key recover --config`";
+                  delete that object and run `key recover --rebuild-config`";
     let config = Repository::read_config(store).map_err(|e| {
         if lost == Lost::Refuse {
-            e.with_remedy("If it was lost, `key recover --config` rebuilds it")
+            e.with_remedy("If it was lost, `key recover --rebuild-config` rebuilds it")
         } else {
             e.with_remedy(remedy)
         }

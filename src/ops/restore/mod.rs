@@ -4,16 +4,18 @@
 //! metadata, each after everything in it.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
+    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::{
-    plan::{Large, Task, Window},
+    plan::{Large, Recent, Task, Window},
+    second::{Links, second_pass},
     work::{Job, Worker},
 };
 use crate::{
@@ -24,17 +26,22 @@ use crate::{
         select::Selection,
     },
     format::entry::{Content, Entry, EntryKind},
+    id::BlobId,
     progress::Phase,
     repository::{
         Repository,
-        manifest::{ManifestCursor, NodeSource, for_each_chunk},
+        manifest::{Gap, ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
         reader::NodeReader,
         snapshots::KnownSnapshot,
+        view::View,
     },
     store::Downloads,
 };
 
 mod plan;
+mod second;
+
+pub(super) use self::second::{Group, link_group};
 mod work;
 
 /// What fails or is noted is named one by one up to so many, and counted beyond.
@@ -65,13 +72,34 @@ pub struct Restored {
     pub failed: Vec<(Vec<u8>, Error)>,
     /// How many these are, named or not.
     pub failures: u64,
+    /// Of which kinds they are, each once: what has no kind of its own is `Incomplete`.
+    pub kinds: HashSet<ErrorKind>,
     /// Metadata that could not be set.
     pub notes: Vec<(Vec<u8>, String)>,
+    /// When what happened.
+    pub moments: Moments,
+}
+
+/// Moments of a restore, on the boot-time clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// The index was read.
+    pub indexed: Duration,
+    /// The first byte of a file was there to be written; without any, the end.
+    pub first_byte: Duration,
+    /// Everything was on the disk.
+    pub last_byte: Duration,
 }
 
 impl Restored {
     fn fail(&mut self, path: Vec<u8>, error: Error) {
         self.failures += 1;
+        let kind = match error.kind() {
+            ErrorKind::Failed | ErrorKind::NotFound => ErrorKind::Incomplete,
+            kind => kind,
+        };
+        self.kinds.insert(kind);
+        let error = error.with_kind(kind);
         if self.failed.len() < NAMED_MAX {
             self.failed.push((path, error));
         }
@@ -100,13 +128,25 @@ pub fn run(
     target: &Path,
     options: &RestoreOptions,
 ) -> Result<Restored> {
+    repository.store.progress().enter(Phase::Opening);
+    repository
+        .reading(&snapshot.name.domain, &mut |view| with_view(repository, snapshot, view, (target, options)))
+}
+
+fn with_view(
+    repository: &Repository,
+    snapshot: &KnownSnapshot,
+    view: &View,
+    (target, options): (&Path, &RestoreOptions),
+) -> Result<Restored> {
     let domain = snapshot.name.domain;
     let progress = repository.store.progress();
-    progress.enter(Phase::Opening);
     let key = repository.chunk_keys(&domain)?.id;
-    let view = repository.view_to_read(&domain)?;
-    let nodes = NodeReader::new(repository, domain, &view.index)?;
+    let mut nodes = NodeReader::new(repository, domain, &view.index)?;
+    nodes.serve(snapshot.name.identity);
+    let nodes = SameTree { nodes: &nodes, lost: Mutex::default() };
     let strip = strip_of(&nodes, snapshot, &options.subpath)?;
+    let indexed = repository.clock.elapsed();
     let target = Target::create_or_open(target)?;
     progress.enter(Phase::Restoring);
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
@@ -114,19 +154,26 @@ pub fn run(
     let job = Job {
         repository,
         domain,
+        reader: snapshot.name.identity,
         index: &view.index,
         key,
         snapshot: &snapshot.record,
         target: &target,
         ownership,
         strip,
+        first_byte: OnceLock::new(),
         done: Mutex::default(),
+        broken: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     first_pass(&pass, &job)?;
     second_pass(&pass, &job)?;
     target.sync()?;
-    Ok(job.done.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let last_byte = repository.clock.elapsed();
+    let first_byte = job.first_byte.get().copied().unwrap_or(last_byte);
+    let mut done = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.moments = Moments { indexed, first_byte, last_byte };
+    Ok(done)
 }
 
 /// How many bytes of each path are above the target.
@@ -139,97 +186,77 @@ pub(super) fn strip_of(nodes: &dyn NodeSource, snapshot: &KnownSnapshot, subpath
     }
     let mut cursor = ManifestCursor::from(nodes, snapshot.record.root, subpath);
     let parent = subpath.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    let mut damaged = None;
-    let first = loop {
+    let mut damage = None;
+    let found = loop {
         match cursor.next_entry() {
-            Err(error) if error.kind() == ErrorKind::Damaged => damaged = Some(error),
+            Err(error) if error.is_damage() => {
+                damage.get_or_insert(error);
+            }
             other => break other?,
         }
     };
-    match (first, damaged) {
-        (Some(entry), _) if entry.path == subpath && entry.metadata.kind == EntryKind::Directory => {
+    match found {
+        Some(entry) if entry.path == subpath && entry.metadata.kind == EntryKind::Directory => {
             Ok(subpath.len() + 1)
         }
-        (Some(entry), _) if entry.path == subpath => Ok(parent),
-        // The folder's own entry is lost, and something in it is left.
-        (Some(entry), Some(_)) if is_below(&entry.path, subpath) => Ok(subpath.len() + 1),
-        (_, Some(error)) => Err(error),
-        _ => {
+        Some(entry) if entry.path == subpath => Ok(parent),
+        // The folder's own entry is lost, what is in it is not.
+        Some(entry) if is_below(&entry.path, subpath) => Ok(subpath.len() + 1),
+        _ => Err(damage.unwrap_or_else(|| {
             let path = String::from_utf8_lossy(subpath).into_owned();
-            Err(Error::new(ErrorKind::Failed, format!("the snapshot holds no /{path}"))
-                .with_remedy("`lifeboat ls` shows what it holds"))
+            Error::new(ErrorKind::Failed, format!("the snapshot holds no /{path}"))
+                .with_remedy("`lifeboat ls` shows what it holds")
+        })),
+    }
+}
+
+/// Nodes as both passes must see them: one that could not be read the first time stays unread.
+struct SameTree<'a> {
+    nodes: &'a NodeReader<'a>,
+    lost: Mutex<HashSet<BlobId>>,
+}
+
+impl SameTree<'_> {
+    fn lost(&self) -> MutexGuard<'_, HashSet<BlobId>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NodeSource for SameTree<'_> {
+    fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
+        if self.lost().contains(id) {
+            return Err(Error::damaged(format!("manifest node {id}"), "it could not be read before"));
         }
+        self.nodes.plain(id).inspect_err(|error| {
+            if error.is_damage() {
+                self.lost().insert(*id);
+            }
+        })
     }
 }
 
 /// What both passes read.
 struct Pass<'a> {
     snapshot: &'a KnownSnapshot,
-    nodes: &'a NodeReader<'a>,
+    nodes: &'a SameTree<'a>,
     options: &'a RestoreOptions,
 }
 
 impl Pass<'_> {
-    /// Gives every entry at and below the path that was asked for, in order, and every part of the manifest
-    /// that is damaged, with the path before it: what comes behind is given all the same.
-    fn entries(
-        &self,
-        each: &mut dyn FnMut(Entry) -> Result<()>,
-        damaged: &mut dyn FnMut(&[u8], Error) -> Result<()>,
-    ) -> Result<()> {
-        let path = &self.options.subpath[..];
-        let mut cursor = ManifestCursor::from(self.nodes, self.snapshot.record.root, path);
-        loop {
-            match cursor.next_entry() {
-                Ok(Some(entry)) if path.is_empty() || entry.path == path || is_below(&entry.path, path) => {
-                    each(entry)?;
-                }
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Damaged => {
-                    let text = "what comes after it in the snapshot, up to the next entry that was restored";
-                    damaged(cursor.last_path_bytes(), Error::damaged(text, &error).with_source(error))?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    /// Gives every entry at and below the path that was asked for, in order, and what is lost of them.
+    fn entries(&self, each: &mut dyn FnMut(std::result::Result<Entry, Gap>) -> Result<()>) -> Result<()> {
+        for_each_entry(self.nodes, self.snapshot.record.root, &self.options.subpath, each)
     }
 
     fn selects(&self, entry: &Entry) -> bool {
-        let is_directory = entry.metadata.kind == EntryKind::Directory;
-        self.options.selection.selects(&entry.path, is_directory)
+        self.options.selection.selects_entry(entry)
     }
 }
 
-/// Which group of hard links an entry belongs to, if to any.
-fn link_group(entry: &Entry) -> Option<(u64, u64)> {
-    let metadata = &entry.metadata;
-    let linked = metadata.links > 1 && metadata.kind != EntryKind::Directory;
-    linked.then_some((metadata.device_key, metadata.inode))
-}
-
-/// The first name of each group of hard links that was met and has more to come.
-#[derive(Default)]
-struct Links(HashMap<(u64, u64), (Vec<u8>, u64)>);
-
-impl Links {
-    /// The first name of the entry's group, if this is a further one.
-    fn first_name(&mut self, entry: &Entry) -> Option<Vec<u8>> {
-        let group = link_group(entry)?;
-        match self.0.get_mut(&group) {
-            None => {
-                self.0.insert(group, (entry.path.clone(), entry.metadata.links - 1));
-                None
-            }
-            Some((first, left)) => {
-                let first = first.clone();
-                *left = left.saturating_sub(1);
-                if *left == 0 {
-                    self.0.remove(&group);
-                }
-                Some(first)
-            }
-        }
-    }
+/// A part of the manifest is lost, and the entries in it with it.
+fn lost(job: &Job<'_>, gap: Gap) -> Result<()> {
+    let Gap { first, error } = gap;
+    job.failed(&first, error.context("it and the entries after it are lost"))
 }
 
 fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
@@ -276,10 +303,14 @@ fn plan(
     downloads: &Downloads,
     send: &mut dyn FnMut(Window) -> Result<()>,
 ) -> Result<()> {
-    let mut planner = Planner { job, downloads, window: Window::default(), send };
+    let mut planner = Planner::new(job, downloads, send);
     let mut links = Links::default();
-    let mut each = |entry: Entry| {
+    pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(gap) => return lost(job, gap),
+        };
         if !pass.selects(&entry) {
             return Ok(());
         }
@@ -291,8 +322,7 @@ fn plan(
             return Ok(());
         }
         planner.entry(entry, pass.nodes)
-    };
-    pass.entries(&mut each, &mut |before, error| job.failed(before, error))?;
+    })?;
     planner.flush()
 }
 
@@ -300,10 +330,19 @@ struct Planner<'a, 'b> {
     job: &'a Job<'a>,
     downloads: &'a Downloads,
     window: Window,
+    recent: Recent,
     send: &'b mut dyn FnMut(Window) -> Result<()>,
 }
 
-impl Planner<'_, '_> {
+impl<'a, 'b> Planner<'a, 'b> {
+    fn new(
+        job: &'a Job<'a>,
+        downloads: &'a Downloads,
+        send: &'b mut dyn FnMut(Window) -> Result<()>,
+    ) -> Self {
+        Self { job, downloads, window: Window::default(), recent: Recent::default(), send }
+    }
+
     fn flush(&mut self) -> Result<()> {
         if self.window.is_empty() {
             return Ok(());
@@ -316,10 +355,10 @@ impl Planner<'_, '_> {
     fn entry(&mut self, mut entry: Entry, nodes: &dyn NodeSource) -> Result<()> {
         let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
         match content {
-            Content::Inline(chunks) if Window::is_small(entry.metadata.size) => {
+            Content::Inline(chunks) if Window::holds(entry.metadata.size, &chunks) => {
                 self.window.add_task(Task::Whole(Box::new(entry)));
                 for chunk in chunks {
-                    self.window.add_chunk(chunk, self.job.index);
+                    self.window.add_chunk(chunk, self.job, &mut self.recent);
                 }
                 if self.window.is_full() { self.flush() } else { Ok(()) }
             }
@@ -331,12 +370,15 @@ impl Planner<'_, '_> {
         let (size, large) = (entry.metadata.size, Large::new(entry));
         let (mut offset, mut open) = (0, false);
         let listed = for_each_chunk(content, nodes, &mut |chunk| {
+            if offset > size || large.is_given_up() {
+                return Err(Error::damaged("a file", "it cannot take the rest of its content"));
+            }
             if !open {
                 self.window.add_task(Task::Part(Arc::clone(&large), offset));
                 open = true;
             }
             offset += u64::from(chunk.length);
-            self.window.add_chunk(chunk, self.job.index);
+            self.window.add_chunk(chunk, self.job, &mut self.recent);
             if self.window.is_full() {
                 open = false;
                 self.flush()?;
@@ -356,66 +398,6 @@ impl Planner<'_, '_> {
     }
 }
 
-/// A folder that the second pass is in.
-struct OpenFolder {
-    entry: Entry,
-    /// It is meant itself, or something below it is.
-    used: bool,
-}
-
-fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
-    let mut links = Links::default();
-    let mut open: Vec<OpenFolder> = Vec::new();
-    let mut each = |entry: Entry| {
-        job.repository.store.progress().check()?;
-        while open.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
-            leave(&mut open, job)?;
-        }
-        let used = pass.selects(&entry) && entry.error.is_none();
-        if entry.metadata.kind == EntryKind::Directory {
-            open.push(OpenFolder { used, entry });
-            return Ok(());
-        }
-        if used {
-            if let Some(folder) = open.last_mut() {
-                folder.used = true;
-            }
-            if let Some(first) = links.first_name(&entry)
-                && let Err(error) = job.target.hard_link(job.below(&first), job.below(&entry.path))
-            {
-                job.failed(&entry.path, error)?;
-            }
-        }
-        Ok(())
-    };
-    // What is damaged was said in the first pass.
-    pass.entries(&mut each, &mut |_, _| Ok(()))?;
-    while !open.is_empty() {
-        leave(&mut open, job)?;
-    }
-    Ok(())
-}
-
 fn is_below(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
-}
-
-/// Gives the innermost open folder its metadata.
-fn leave(open: &mut Vec<OpenFolder>, job: &Job<'_>) -> Result<()> {
-    let Some(OpenFolder { entry, used: true }) = open.pop() else { return Ok(()) };
-    if let Some(folder) = open.last_mut() {
-        folder.used = true;
-    }
-    let path = job.below(&entry.path);
-    // The target itself belongs to whoever restores, unless a folder was asked for by its path.
-    let done = if job.snapshot.leads_only(&entry.path) {
-        job.target.set_directory_owner_and_mode(path, &entry.metadata, job.ownership)
-    } else {
-        job.target.set_directory_metadata(path, &entry.metadata, job.ownership)
-    };
-    match done {
-        Ok(notes) => job.note(&entry.path, notes),
-        Err(error) => job.failed(&entry.path, error)?,
-    }
-    Ok(())
 }

@@ -3,23 +3,25 @@
 //! memory; a large file is spread over many.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     ops::Range,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use bytes::Bytes;
+
+use super::work::Job;
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::Result,
     filesystem::restore::NewFile,
     format::entry::{ChunkRef, Entry},
     id::DomainId,
     repository::{
         Repository,
         index::{Found, Index, KnownPack, Location},
-        reader::blob_range,
     },
     store::{Downloads, Pending},
 };
@@ -32,6 +34,8 @@ const WINDOW_SEALED_BYTES: u64 = 8 << 20;
 const WINDOW_ENTRIES: usize = 512;
 /// Frames of a pack that are no farther apart are read together.
 const GAP_BYTES: u64 = 64 << 10;
+/// Frames that the next window may still ask for without reading them again.
+const RECENT_FRAMES: usize = 4;
 /// The longest range that is read at once.
 const RANGE_BYTES: u64 = 4 << 20;
 
@@ -43,6 +47,8 @@ pub(super) struct Large {
     pub(super) file: Mutex<Option<Result<Arc<NewFile>>>>,
     /// Windows that still have a part of it, and one for the planner.
     parts: AtomicU64,
+    /// It could not be made or written: the rest of it need not be read.
+    given_up: AtomicBool,
     /// What could not be restored of it.
     pub(super) bad: Mutex<Vec<Range<u64>>>,
 }
@@ -50,7 +56,15 @@ pub(super) struct Large {
 impl Large {
     pub(super) fn new(entry: Entry) -> Arc<Self> {
         let (file, bad) = (Mutex::new(None), Mutex::default());
-        Arc::new(Self { entry, file, parts: AtomicU64::new(1), bad })
+        Arc::new(Self { entry, file, parts: AtomicU64::new(1), given_up: AtomicBool::new(false), bad })
+    }
+
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     fn add_part(&self) {
@@ -83,25 +97,142 @@ pub(super) struct Piece {
     pub(super) chunk: ChunkRef,
 }
 
+/// A range of a pack: on its way, read, or taken for lost.
+#[derive(Debug)]
+enum Read {
+    Waits(Pending),
+    Done(Bytes),
+    Failed,
+}
+
+/// A range that several frames share.
+#[derive(Debug)]
+struct PackRange(Mutex<Read>);
+
+impl PackRange {
+    /// Its bytes; `None` when the pack is damaged or gone.
+    fn bytes(&self) -> Result<Option<Bytes>> {
+        let mut read = lock(&self.0);
+        *read = match std::mem::replace(&mut *read, Read::Failed) {
+            Read::Waits(pending) => match pending.wait() {
+                Ok(bytes) => Read::Done(bytes),
+                Err(error) if error.is_damage() => Read::Failed,
+                Err(error) => return Err(error),
+            },
+            known => known,
+        };
+        Ok(match &*read {
+            Read::Done(bytes) => Some(bytes.clone()),
+            Read::Waits(_) | Read::Failed => None,
+        })
+    }
+}
+
+/// What is known of the plaintext of a frame.
+#[derive(Debug)]
+enum Plain {
+    /// Nobody asked for it yet.
+    Planned,
+    /// It is in this range, beginning there.
+    Asked(Arc<PackRange>, usize),
+    /// It was opened, or is lost.
+    Opened(Option<Arc<Vec<u8>>>),
+}
+
+/// A frame that windows need: it is read and opened once for all that have it in hand.
+#[derive(Debug)]
+pub(super) struct SharedFrame {
+    pub(super) found: Found,
+    /// The location of the blob that `found` was asked for.
+    at: Location,
+    /// Where each blob begins in the plaintext, and where the last one ends.
+    starts: Vec<u32>,
+    plain: Mutex<Plain>,
+}
+
+impl SharedFrame {
+    pub(super) fn new(at: Location, found: Found) -> Self {
+        let mut starts = vec![0_u32];
+        let mut end = 0_u32;
+        for blob in &found.frame.blobs {
+            end = end.saturating_add(blob.length);
+            starts.push(end);
+        }
+        Self { found, at, starts, plain: Mutex::new(Plain::Planned) }
+    }
+
+    /// Names it.
+    pub(super) const fn key(&self) -> (u32, u32) {
+        self.at.frame()
+    }
+
+    /// Where a blob of it lies in its plaintext.
+    pub(super) fn range(&self, at: Location) -> Option<Range<usize>> {
+        let number = at.number_beside(self.at, self.found.blob)? as usize;
+        Some(*self.starts.get(number)? as usize..*self.starts.get(number + 1)? as usize)
+    }
+
+    fn is_planned(&self) -> bool {
+        matches!(*lock(&self.plain), Plain::Planned)
+    }
+
+    /// Its plaintext, opened by whoever comes first; `None` when it is damaged or not there.
+    pub(super) fn plain(
+        &self,
+        open: &mut dyn FnMut(&[u8]) -> Result<Vec<u8>>,
+    ) -> Result<Option<Arc<Vec<u8>>>> {
+        let mut plain = lock(&self.plain);
+        if let Plain::Asked(range, start) = &*plain {
+            let end = start.saturating_add(self.found.frame.length as usize);
+            let opened = match range.bytes()?.as_deref().and_then(|bytes| bytes.get(*start..end)) {
+                None => None,
+                Some(sealed) => match open(sealed) {
+                    Ok(opened) => Some(Arc::new(opened)),
+                    Err(error) if error.is_damage() => None,
+                    Err(error) => return Err(error),
+                },
+            };
+            *plain = Plain::Opened(opened);
+        }
+        Ok(match &*plain {
+            Plain::Opened(opened) => opened.clone(),
+            Plain::Planned | Plain::Asked(..) => None,
+        })
+    }
+}
+
+/// The frames that were planned last: the next window often begins in the middle of one.
+#[derive(Debug, Default)]
+pub(super) struct Recent(VecDeque<Arc<SharedFrame>>);
+
+impl Recent {
+    fn get(&self, key: (u32, u32)) -> Option<Arc<SharedFrame>> {
+        self.0.iter().find(|frame| frame.key() == key).map(Arc::clone)
+    }
+
+    fn keep(&mut self, frame: &Arc<SharedFrame>) {
+        if self.0.len() >= RECENT_FRAMES {
+            self.0.pop_front();
+        }
+        self.0.push_back(Arc::clone(frame));
+    }
+}
+
 /// A frame that a window needs.
 #[derive(Debug)]
 pub(super) struct NeededFrame {
-    pub(super) found: Found,
-    /// Number of the range that holds it, and where it begins there.
-    pub(super) range: usize,
-    pub(super) start: usize,
+    pub(super) frame: Arc<SharedFrame>,
     /// What it gives: the bytes of its plaintext, and the piece.
     pub(super) pieces: Vec<(Range<usize>, Piece)>,
 }
 
-/// Some entries, the frames that hold their content, and the ranges that are on their way.
+/// Some entries and the frames that hold their content.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     pub(super) tasks: Vec<Task>,
     /// Bytes that each task has in this window.
     pub(super) lengths: Vec<usize>,
     pub(super) frames: Vec<NeededFrame>,
-    pub(super) ranges: Vec<Pending>,
     /// Pieces that no index lists.
     pub(super) lost: Vec<Piece>,
     numbers: HashMap<(u32, u32), usize>,
@@ -118,9 +249,15 @@ impl Window {
         self.bytes >= WINDOW_BYTES || self.sealed >= WINDOW_SEALED_BYTES || self.tasks.len() >= WINDOW_ENTRIES
     }
 
-    /// Whether a file of that size may be all of one window.
-    pub(super) const fn is_small(size: u64) -> bool {
-        size <= WINDOW_BYTES
+    /// Whether a file of that size, with these chunks, may be all of one window.
+    pub(super) fn holds(size: u64, chunks: &[ChunkRef]) -> bool {
+        let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+        Self::is_small(size) && Self::is_small(bytes)
+    }
+
+    /// Whether so many bytes may be all of one window.
+    pub(super) const fn is_small(bytes: u64) -> bool {
+        bytes <= WINDOW_BYTES
     }
 
     pub(super) fn add_task(&mut self, task: Task) {
@@ -132,65 +269,95 @@ impl Window {
     }
 
     /// Adds the next chunk of the last task.
-    pub(super) fn add_chunk(&mut self, chunk: ChunkRef, index: &Index) {
+    pub(super) fn add_chunk(&mut self, chunk: ChunkRef, job: &Job<'_>, recent: &mut Recent) {
         let Some(length) = self.lengths.last_mut() else { return };
         let piece = Piece { task: self.tasks.len() - 1, offset: *length, chunk };
         *length += chunk.length as usize;
         self.bytes += u64::from(chunk.length);
-        match index.locations(&chunk.id).into_iter().find_map(|at| self.need(at, chunk, index)) {
+        let places = job.index.copies(&chunk.id, job.reader);
+        match places.into_iter().find_map(|at| self.need(at, chunk, (job.index, recent))) {
             Some((frame, range)) => self.frames[frame].pieces.push((range, piece)),
             None => self.lost.push(piece),
         }
     }
 
     /// The number of a frame that is needed, and where the chunk is in its plaintext.
-    fn need(&mut self, at: Location, chunk: ChunkRef, index: &Index) -> Option<(usize, Range<usize>)> {
+    fn need(
+        &mut self,
+        at: Location,
+        chunk: ChunkRef,
+        (index, recent): (&Index, &mut Recent),
+    ) -> Option<(usize, Range<usize>)> {
+        let fits = |frame: &SharedFrame| frame.range(at).filter(|range| range.len() == chunk.length as usize);
         if let Some(number) = self.numbers.get(&at.frame()) {
-            let range = index.blob_range(at)?;
-            return (range.len() == chunk.length as usize).then_some((*number, range));
+            return Some((*number, fits(&self.frames.get(*number)?.frame)?));
         }
-        let found = index.found(at)?;
-        let range = blob_range(&found.frame, found.blob)?;
-        if range.len() != chunk.length as usize {
-            return None;
+        let known = recent.get(at.frame());
+        let frame = match &known {
+            Some(frame) => Arc::clone(frame),
+            None => Arc::new(SharedFrame::new(at, index.found(at)?)),
+        };
+        let range = fits(&frame)?;
+        if known.is_none() {
+            recent.keep(&frame);
+            self.sealed += u64::from(frame.found.frame.length);
         }
-        self.sealed += u64::from(found.frame.length);
         let number = self.frames.len();
-        self.frames.push(NeededFrame { found, range: 0, start: 0, pieces: Vec::new() });
+        self.frames.push(NeededFrame { frame, pieces: Vec::new() });
         self.numbers.insert(at.frame(), number);
         Some((number, range))
     }
 
-    /// Asks for the ranges: neighbouring frames of a pack come together.
+    /// Asks for the frames that nobody asked for yet: neighbouring ones of a pack come together.
     pub(super) fn fetch(&mut self, repository: &Repository, domain: &DomainId, downloads: &Downloads) {
         self.numbers.clear();
-        self.frames.sort_by_key(|needed| (needed.found.pack.id, needed.found.frame.offset));
-        let mut wanted: Vec<(KnownPack, Range<u64>)> = Vec::new();
-        for needed in &mut self.frames {
-            let pack = needed.found.pack;
-            let start = u64::from(needed.found.frame.offset);
-            let end = start + u64::from(needed.found.frame.length);
-            let joins = wanted.last().is_some_and(|(last, range)| {
-                last.id == pack.id
-                    && start <= range.end + GAP_BYTES
-                    && end.max(range.end) - range.start <= RANGE_BYTES
-            });
-            if !joins {
-                wanted.push((pack, start..end));
-            }
-            needed.range = wanted.len() - 1;
-            if let Some((_, range)) = wanted.last_mut() {
-                range.end = range.end.max(end);
-                needed.start = usize::try_from(start - range.start).unwrap_or(usize::MAX);
+        let place = |frame: &SharedFrame| (frame.found.pack.id, frame.found.frame.offset);
+        self.frames.sort_by_key(|needed| place(&needed.frame));
+        let mut wanted: Vec<(KnownPack, Range<u64>, Vec<&SharedFrame>)> = Vec::new();
+        for frame in self.frames.iter().map(|needed| &*needed.frame).filter(|frame| frame.is_planned()) {
+            let pack = frame.found.pack;
+            let start = u64::from(frame.found.frame.offset);
+            let end = start + u64::from(frame.found.frame.length);
+            match wanted.last_mut() {
+                Some((last, range, frames))
+                    if last.id == pack.id
+                        && start <= range.end + GAP_BYTES
+                        && end.max(range.end) - range.start <= RANGE_BYTES =>
+                {
+                    range.end = range.end.max(end);
+                    frames.push(frame);
+                }
+                _ => wanted.push((pack, start..end, vec![frame])),
             }
         }
-        for (pack, range) in wanted {
-            self.ranges.push(downloads.read_range(repository.pack_name(domain, &pack), range));
+        for (pack, range, frames) in wanted {
+            let begin = range.start;
+            let pending = downloads.read_range(repository.pack_name(domain, &pack), range);
+            let range = Arc::new(PackRange(Mutex::new(Read::Waits(pending))));
+            for frame in frames {
+                let start = u64::from(frame.found.frame.offset) - begin;
+                let start = usize::try_from(start).unwrap_or(usize::MAX);
+                *lock(&frame.plain) = Plain::Asked(Arc::clone(&range), start);
+            }
         }
     }
 }
 
-/// A chunk that nothing lists.
-pub(super) fn not_listed(chunk: ChunkRef) -> Error {
-    Error::new(ErrorKind::Damaged, format!("chunk {} is in no index", chunk.id))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{id::BlobId, limits};
+
+    #[test]
+    fn a_file_is_one_window_only_if_its_chunks_are_as_small_as_it_says() {
+        let length = u32::try_from(limits::FRAME_BYTES_MAX).unwrap();
+        let chunks = |count| vec![ChunkRef { id: BlobId::new([1; 32]), length }; count];
+        assert!(Window::holds(4 << 20, &chunks(2)));
+        assert!(!Window::holds(0, &chunks(256)), "half a gigabyte behind an empty file");
+        assert!(!Window::holds(5 << 20, &[]));
+    }
 }

@@ -1,15 +1,15 @@
 //! What a worker does with a window: opens its frames, checks every chunk, writes the files.
 
 use std::{
+    collections::{HashSet, VecDeque},
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
-
-use bytes::Bytes;
 
 use super::{
     Restored,
-    plan::{Large, NeededFrame, Piece, Task, Window, not_listed},
+    plan::{Large, Piece, SharedFrame, Task, Window},
 };
 use crate::{
     compress::Decompressor,
@@ -20,17 +20,22 @@ use crate::{
         restore::{Folder, NewFile, Notes, Target},
     },
     format::{
-        entry::{ChunkRef, Entry, EntryKind},
+        entry::{Entry, EntryKind},
         snapshot::Snapshot,
     },
-    id::DomainId,
-    repository::{Repository, index::Index, reader::blob_range},
+    id::{DomainId, IdentityId},
+    repository::{
+        Repository,
+        index::{Index, Location},
+    },
 };
 
 /// What all workers share.
 pub(super) struct Job<'a> {
     pub(super) repository: &'a Repository,
     pub(super) domain: DomainId,
+    /// Whose snapshot it is: copies that may serve this identity are read first.
+    pub(super) reader: IdentityId,
     pub(super) index: &'a Index,
     pub(super) key: ChunkIdKey,
     pub(super) snapshot: &'a Snapshot,
@@ -38,8 +43,19 @@ pub(super) struct Job<'a> {
     pub(super) ownership: &'a Ownership,
     /// Bytes of a path that are above the target.
     pub(super) strip: usize,
+    pub(super) first_byte: OnceLock<Duration>,
     pub(super) done: Mutex<Restored>,
+    /// Names of files with several names that could not be restored whole: nothing is linked to them.
+    pub(super) broken: Mutex<HashSet<Vec<u8>>>,
 }
+
+/// Frames that a worker keeps open while it looks for copies that are good.
+const TRIED_FRAMES: usize = 4;
+
+/// A frame that was tried, and its plaintext if that is good.
+type Tried = (Arc<SharedFrame>, Option<Opened>);
+/// The plaintext of a frame.
+type Opened = Arc<Vec<u8>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -51,6 +67,8 @@ pub(super) struct Worker<'a> {
     decompressor: Decompressor,
     /// The folder of the last file: the next one is usually in it too.
     folder: Option<(Vec<u8>, Folder)>,
+    /// The frames that were tried last for chunks that are damaged elsewhere.
+    tried: VecDeque<Tried>,
 }
 
 /// What a window has of a task: its bytes, and the ranges that are not good.
@@ -64,7 +82,7 @@ impl Job<'_> {
     pub(super) fn failed(&self, path: &[u8], error: Error) -> Result<()> {
         use ErrorKind::{CannotUnlock, Forbidden, Interrupted, Temporary};
         if matches!(error.kind(), Temporary | Interrupted | Forbidden | CannotUnlock)
-            || error.is_of_the_whole_disk()
+            || error.is_of_the_whole_system()
         {
             return Err(error);
         }
@@ -73,10 +91,27 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// As [`Self::failed`]; remembers that nothing can be linked to the entry.
+    pub(super) fn entry_failed(&self, entry: &Entry, error: Error) -> Result<()> {
+        if entry.metadata.links > 1 {
+            lock(&self.broken).insert(entry.path.clone());
+        }
+        self.failed(&entry.path, error)
+    }
+
+    pub(super) fn is_broken(&self, path: &[u8]) -> bool {
+        lock(&self.broken).contains(path)
+    }
+
     pub(super) fn note(&self, path: &[u8], notes: Notes) {
         if !notes.is_empty() {
             lock(&self.done).note(path, notes);
         }
+    }
+
+    /// Bytes of a file are about to be written.
+    fn bytes_come(&self) {
+        self.first_byte.get_or_init(|| self.repository.clock.elapsed());
     }
 
     /// The path below the target.
@@ -87,21 +122,17 @@ impl Job<'_> {
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>) -> Result<Self> {
-        Ok(Self { job, decompressor: Decompressor::new()?, folder: None })
+        Ok(Self { job, decompressor: Decompressor::new()?, folder: None, tried: VecDeque::new() })
     }
 
     /// Restores everything of a window.
     pub(super) fn window(&mut self, window: Window) -> Result<()> {
-        let Window { tasks, lengths, frames, ranges, lost, .. } = window;
+        let Window { tasks, lengths, frames, lost, .. } = window;
         let mut parts: Vec<Part> =
             lengths.iter().map(|length| Part { bytes: vec![0; *length], bad: Vec::new() }).collect();
-        let mut bytes: Vec<Option<Result<Bytes>>> = Vec::new();
-        for pending in ranges {
-            bytes.push(Some(pending.wait()));
-        }
         for needed in frames {
             self.job.repository.store.progress().check()?;
-            let opened = self.open(&needed, &mut bytes)?;
+            let opened = self.open(&needed.frame)?;
             for (range, piece) in needed.pieces {
                 let good = opened.as_ref().and_then(|plain| plain.get(range.clone()));
                 match good.filter(|bytes| self.job.key.id(bytes) == piece.chunk.id) {
@@ -119,74 +150,63 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// The plaintext of a frame; `None` when it is damaged or not there.
-    fn open(
-        &mut self,
-        needed: &NeededFrame,
-        ranges: &mut [Option<Result<Bytes>>],
-    ) -> Result<Option<Vec<u8>>> {
-        let range = ranges.get_mut(needed.range);
-        let bytes = match range.as_ref().and_then(|range| range.as_ref()) {
-            Some(Ok(bytes)) => bytes,
-            Some(Err(error)) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => {
-                return Ok(None);
-            }
-            _ => {
-                let failed = range.and_then(Option::take).and_then(Result::err);
-                return Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Failed, "a range was not read")));
-            }
-        };
-        let found = &needed.found;
-        let end = needed.start.saturating_add(found.frame.length as usize);
-        let Some(sealed) = bytes.get(needed.start..end) else { return Ok(None) };
-        let frame = (&found.frame, &found.section);
-        match self.job.repository.open_frame(&self.job.domain, frame, sealed, &mut self.decompressor) {
-            Ok(plain) => Ok(Some(plain)),
-            Err(error) if error.kind() == ErrorKind::Damaged => Ok(None),
-            Err(error) => Err(error),
+    /// The plaintext of a frame; `None` when it is damaged or not there. Then it is read once more by whoever
+    /// looks for copies: a bit may have flipped on the way.
+    fn open(&mut self, shared: &SharedFrame) -> Result<Option<Opened>> {
+        let Job { repository, domain, .. } = self.job;
+        let frame = (&shared.found.frame, &shared.found.section);
+        shared.plain(&mut |sealed| repository.open_frame(domain, frame, sealed, &mut self.decompressor))
+    }
+
+    fn keep(&mut self, tried: Tried) {
+        if self.tried.len() >= TRIED_FRAMES {
+            self.tried.pop_front();
         }
+        self.tried.push_back(tried);
     }
 
     /// Tries every copy of a chunk; what has none that is good is a gap.
     fn elsewhere(&mut self, parts: &mut [Part], piece: Piece) -> Result<()> {
-        match self.read(piece.chunk) {
-            Ok(bytes) => place(parts, piece, &bytes),
-            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                let range = piece.offset..piece.offset + piece.chunk.length as usize;
-                if let Some(part) = parts.get_mut(piece.task) {
-                    part.bad.push(range);
-                }
+        let Job { index, key, reader, .. } = self.job;
+        for at in index.copies(&piece.chunk.id, *reader) {
+            let Some((frame, plain)) = self.copy(at)? else { continue };
+            let bytes = frame.range(at).and_then(|range| plain.get(range));
+            if let Some(bytes) = bytes.filter(|bytes| key.id(bytes) == piece.chunk.id) {
+                place(parts, piece, bytes);
+                return Ok(());
             }
-            Err(error) => return Err(error),
+        }
+        index.vouch()?;
+        if let Some(part) = parts.get_mut(piece.task) {
+            part.bad.push(piece.offset..piece.offset + piece.chunk.length as usize);
         }
         Ok(())
     }
 
-    fn read(&mut self, chunk: ChunkRef) -> Result<Vec<u8>> {
-        let Job { repository, domain, index, key, .. } = self.job;
-        let mut last = not_listed(chunk);
-        for found in index.locations(&chunk.id).into_iter().filter_map(|at| index.found(at)) {
-            let range =
-                u64::from(found.frame.offset)..u64::from(found.frame.offset) + u64::from(found.frame.length);
-            let read = || repository.store.read_range(&repository.pack_name(domain, &found.pack), range);
-            let opened = read().and_then(|sealed| {
-                let frame = (&found.frame, &found.section);
-                repository.open_frame(domain, frame, &sealed, &mut self.decompressor)
-            });
-            match opened {
-                Ok(plain) => {
-                    let bytes = blob_range(&found.frame, found.blob).and_then(|range| plain.get(range));
-                    if let Some(bytes) = bytes.filter(|bytes| key.id(bytes) == chunk.id) {
-                        return Ok(bytes.to_vec());
-                    }
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                    last = error
-                }
-                Err(error) => return Err(error),
-            }
+    /// The frame of a copy and its plaintext, read once for the chunks that follow each other in it.
+    fn copy(&mut self, at: Location) -> Result<Option<(Arc<SharedFrame>, Opened)>> {
+        let whole = |(frame, plain): &Tried| Some((Arc::clone(frame), Arc::clone(plain.as_ref()?)));
+        if let Some(tried) = self.tried.iter().find(|(frame, _)| frame.key() == at.frame()) {
+            return Ok(whole(tried));
         }
-        Err(last)
+        let Job { repository, domain, index, .. } = self.job;
+        let Some(found) = index.found(at) else { return Ok(None) };
+        let start = u64::from(found.frame.offset);
+        let range = start..start + u64::from(found.frame.length);
+        let read = repository.store.read_range(&repository.pack_name(domain, &found.pack), range);
+        let opened = read.and_then(|sealed| {
+            let frame = (&found.frame, &found.section);
+            repository.open_frame(domain, frame, &sealed, &mut self.decompressor)
+        });
+        let plain = match opened {
+            Ok(plain) => Some(Arc::new(plain)),
+            Err(error) if error.is_damage() => None,
+            Err(error) => return Err(error),
+        };
+        let tried = (Arc::new(SharedFrame::new(at, found)), plain);
+        let copy = whole(&tried);
+        self.keep(tried);
+        Ok(copy)
     }
 
     fn task(&mut self, task: Task, part: &Part) -> Result<()> {
@@ -195,7 +215,7 @@ impl<'a> Worker<'a> {
                 let restored = self.whole(&entry, part);
                 match restored {
                     Ok(notes) => self.job.note(&entry.path, notes),
-                    Err(error) => self.job.failed(&entry.path, error)?,
+                    Err(error) => self.job.entry_failed(&entry, error)?,
                 }
             }
             Task::Part(large, offset) => {
@@ -220,6 +240,7 @@ impl<'a> Worker<'a> {
             EntryKind::Socket => Ok(vec!["a socket is not restored: its program makes it anew".to_owned()]),
             EntryKind::File => {
                 let file = self.new_file(entry)?;
+                self.job.bytes_come();
                 file.write_at(0, &part.bytes)?;
                 let mut bad: Vec<Range<u64>> = part.bad.iter().map(|range| widen(range, 0)).collect();
                 let length = part.bytes.len() as u64;
@@ -277,16 +298,17 @@ impl<'a> Worker<'a> {
                     file
                 }
                 Err(error) => {
-                    *slot = Some(Err(error));
+                    *slot = Some(Err(give_up(large, error)?));
                     return Ok(());
                 }
             },
         };
         drop(slot);
         self.job.repository.store.progress().at(&large.entry.path);
+        self.job.bytes_come();
         match file.write_at(offset, &part.bytes) {
             Ok(()) => lock(&large.bad).extend(part.bad.iter().map(|range| widen(range, offset))),
-            Err(error) => *lock(&large.file) = Some(Err(error)),
+            Err(error) => *lock(&large.file) = Some(Err(give_up(large, error)?)),
         }
         self.job.repository.store.progress().add(0, part.bytes.len() as u64);
         Ok(())
@@ -305,10 +327,19 @@ impl<'a> Worker<'a> {
         let mut bad = std::mem::take(&mut *lock(&large.bad));
         match file.and_then(|file| self.finish(&large.entry, file, &mut bad)) {
             Ok(notes) => self.job.note(path, notes),
-            Err(error) => self.job.failed(path, error)?,
+            Err(error) => self.job.entry_failed(&large.entry, error)?,
         }
         Ok(())
     }
+}
+
+/// The rest of a large file that cannot be written need not be read; a full disk ends the restore at once.
+fn give_up(large: &Large, error: Error) -> Result<Error> {
+    if error.is_of_the_whole_system() {
+        return Err(error);
+    }
+    large.give_up();
+    Ok(error)
 }
 
 fn busy(path: &[u8]) -> Error {
@@ -325,4 +356,42 @@ fn place(parts: &mut [Part], piece: Piece, bytes: &[u8]) {
 
 fn widen(range: &Range<usize>, by: u64) -> Range<u64> {
     range.start as u64 + by..range.end as u64 + by
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::format::entry::{Content, Metadata};
+
+    #[test]
+    fn a_full_disk_ends_the_restore_at_once_and_other_trouble_only_the_file() {
+        let metadata = Metadata {
+            kind: EntryKind::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            user: String::new(),
+            group: String::new(),
+            mtime: Default::default(),
+            ctime: Default::default(),
+            btime: None,
+            inode: 0,
+            device_key: 0,
+            links: 1,
+            size: 1 << 40,
+            link_target: Vec::new(),
+            device_number: 0,
+            xattrs: Vec::new(),
+            flags: 0,
+        };
+        let content = Content::Inline(Vec::new());
+        let entry =
+            Entry { path: b"large".to_vec(), metadata, content, changed_while_read: false, error: None };
+        let large = Large::new(entry);
+        let error = |errno: Errno| Error::new(ErrorKind::Failed, "write").with_source(errno);
+        assert!(give_up(&large, error(Errno::NOSPC)).is_err() && !large.is_given_up());
+        assert!(give_up(&large, error(Errno::FBIG)).is_ok() && large.is_given_up());
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashSet},
+    collections::{BinaryHeap, HashMap, HashSet},
     io::{self, Write},
 };
 
@@ -13,7 +13,10 @@ use super::segment::{
 };
 use crate::{
     compress::Codec,
-    format::pack::{Blob, IndexedPack, PackKind},
+    format::{
+        attestation::digests,
+        pack::{Blob, IndexedPack, PackKind, encode_index},
+    },
     id::{ObjectId, PackId},
 };
 
@@ -22,6 +25,8 @@ trait Rows {
     fn counts(&self) -> Option<Counts>;
     fn packs(&self, each: &mut dyn FnMut(PackRow) -> io::Result<()>) -> io::Result<()>;
     fn sections(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
+    /// The id of each section and the digest of what it holds.
+    fn names(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()>;
     fn frames(&self, each: &mut dyn FnMut(FrameRow) -> io::Result<()>) -> io::Result<()>;
     fn blobs(&self, each: &mut dyn FnMut(Blob) -> io::Result<()>) -> io::Result<()>;
     /// The beginning of an id, its blob, its frame; sorted.
@@ -101,6 +106,7 @@ fn write<W: Write>(rows: &dyn Rows, out: W, key: &[u8; 32]) -> io::Result<W> {
         out.put(&row::<{ PACK_ROW - 32 }>(&[size, kind, first_frame, frames, first_section, sections], &[]))
     })?;
     rows.sections(&mut |header| out.put(header))?;
+    rows.names(&mut |name| out.put(name))?;
     rows.frames(&mut |frame| {
         let FrameRow { pack, section, counter, offset, length, codec, first_blob, blobs, hash } = frame;
         let codec = if codec == Codec::Raw { 0 } else { 1 };
@@ -129,7 +135,7 @@ fn write<W: Write>(rows: &dyn Rows, out: W, key: &[u8; 32]) -> io::Result<W> {
     out.finish(counts, key)
 }
 
-/// The packs of one index object, each once.
+/// The packs of one index object.
 struct Packs<'a> {
     packs: Vec<&'a IndexedPack>,
     object: ObjectId,
@@ -167,6 +173,16 @@ impl Rows for Packs<'_> {
     fn sections(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut all = self.packs.iter().flat_map(|pack| &pack.directory.sections);
         all.try_for_each(|header| each(&header.encode()))
+    }
+
+    fn names(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        for directory in self.packs.iter().map(|pack| &pack.directory) {
+            for (header, digest) in directory.sections.iter().zip(digests(directory)) {
+                each(header.id().as_bytes())?;
+                each(&digest)?;
+            }
+        }
+        Ok(())
     }
 
     fn frames(&self, each: &mut dyn FnMut(FrameRow) -> io::Result<()>) -> io::Result<()> {
@@ -222,9 +238,48 @@ impl Rows for Packs<'_> {
 /// # Errors
 /// More blobs than a segment can number, which no index object holds.
 pub(super) fn from_packs(packs: &[IndexedPack], object: ObjectId, key: &[u8; 32]) -> io::Result<Vec<u8>> {
+    let several = repeated(packs.iter().map(|pack| pack.id));
     let mut seen = HashSet::new();
-    let packs = packs.iter().filter(|pack| seen.insert(pack.id)).collect();
+    let is_new = |pack: &&IndexedPack| {
+        let listing = || blake3::hash(&encode_index(std::slice::from_ref(*pack)));
+        !several.contains(&pack.id) || seen.insert(listing())
+    };
+    let packs = packs.iter().filter(is_new).collect();
     write(&Packs { packs, object }, Vec::new(), key)
+}
+
+/// The packs that are listed more than once. What is said of them may differ: in a shared domain somebody
+/// may list another's pack with a section of his own, which must not hide the true one.
+fn repeated(packs: impl Iterator<Item = PackId>) -> HashSet<PackId> {
+    let mut counts: HashMap<PackId, bool> = HashMap::new();
+    packs.for_each(|id| {
+        counts.entry(id).and_modify(|several| *several = true).or_default();
+    });
+    counts.into_iter().filter(|(_, several)| *several).map(|(id, _)| id).collect()
+}
+
+/// Everything that a segment says of a pack, as a hash.
+fn listing(segment: &Segment, pack: &PackRow) -> Option<blake3::Hash> {
+    let PackRow { id, size, kind, first_frame, frames, first_section, sections } = *pack;
+    let mut hasher = blake3::Hasher::new();
+    let kind = if kind == PackKind::Data { 1 } else { 2 };
+    hasher.update(id.as_bytes()).update(&row::<16>(&[size, kind, frames, sections], &[]));
+    for number in first_section..first_section.checked_add(sections)? {
+        hasher.update(segment.section_bytes(number)?);
+    }
+    for number in first_frame..first_frame.checked_add(frames)? {
+        let frame = segment.frame(number)?;
+        let FrameRow { pack: _, section, counter, offset, length, codec, first_blob, blobs, hash } = frame;
+        let codec = if codec == Codec::Raw { 0 } else { 1 };
+        let section = section.checked_sub(first_section)?;
+        let words = [section, counter, offset, length, codec, blobs];
+        hasher.update(&row::<56>(&words, &hash));
+        for number in first_blob..first_blob.checked_add(blobs)? {
+            let blob = segment.blob(number)?;
+            hasher.update(blob.id.as_bytes()).update(&blob.length.to_le_bytes());
+        }
+    }
+    Some(hasher.finalize())
 }
 
 /// What becomes of a pack in a merge: the numbers that are added to those of its rows.
@@ -236,22 +291,26 @@ struct Moved {
     blob: i64,
 }
 
-/// Several segments as one; a pack that several list comes once.
+/// Several segments as one; what several say of a pack comes once, if it is the same.
 struct Merge<'a> {
     segments: &'a [&'a Segment],
-    /// For each segment, for each of its packs: where it goes, if this is its first appearance.
+    /// For each segment, for each of its packs: where it goes, if nothing said the same before.
     moved: Vec<Vec<Option<Moved>>>,
     counts: Counts,
 }
 
 impl<'a> Merge<'a> {
     fn new(segments: &'a [&'a Segment]) -> Option<Self> {
-        let (mut counts, mut moved, mut seen) = (Counts::default(), Vec::new(), HashSet::<PackId>::new());
+        let ids = segments.iter().flat_map(|segment| {
+            (0..segment.counts().packs).filter_map(|number| Some(segment.pack(number)?.id))
+        });
+        let several = repeated(ids);
+        let (mut counts, mut moved, mut seen) = (Counts::default(), Vec::new(), HashSet::new());
         for segment in segments {
             let mut of_segment = Vec::new();
             for number in 0..segment.counts().packs {
                 let pack = segment.pack(number)?;
-                if !seen.insert(pack.id) {
+                if several.contains(&pack.id) && !seen.insert(listing(segment, &pack)?) {
                     of_segment.push(None);
                     continue;
                 }
@@ -319,6 +378,16 @@ impl Rows for Merge<'_> {
             let pack = pack.ok_or_else(damaged)?;
             for number in pack.first_section..pack.first_section + pack.sections {
                 each(segment.section_bytes(number).ok_or_else(damaged)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        for (segment, pack, _) in self.kept() {
+            let pack = pack.ok_or_else(damaged)?;
+            for number in pack.first_section..pack.first_section + pack.sections {
+                each(segment.name_bytes(number).ok_or_else(damaged)?)?;
             }
         }
         Ok(())

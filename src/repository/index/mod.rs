@@ -4,17 +4,17 @@
 
 use std::{
     collections::HashSet,
-    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
 use self::segment::Segment;
 pub use self::segments::Segments;
 use crate::{
-    format::pack::{Directory, Frame, PackKind, SectionHeader},
+    error::{Error, ErrorKind, Result},
+    format::pack::{Blob, Directory, Frame, PackKind, SectionHeader},
     id::{BlobId, IdentityId, PackId, SectionId},
 };
 
@@ -67,6 +67,13 @@ impl Location {
     pub const fn frame(self) -> (u32, u32) {
         (self.segment, self.frame)
     }
+
+    /// The number of the blob in its frame, given another blob of the frame with its number.
+    #[must_use]
+    pub fn number_beside(self, other: Self, number: u32) -> Option<u32> {
+        let same = self.frame() == other.frame();
+        u32::try_from(i64::from(number) + i64::from(self.blob) - i64::from(other.blob)).ok().filter(|_| same)
+    }
 }
 
 /// Everything that opening a blob takes.
@@ -82,6 +89,14 @@ pub struct Found {
     pub blob: u32,
 }
 
+impl KnownPack {
+    /// Which listing of the pack this is: the same pack may stand in several index objects.
+    #[must_use]
+    pub const fn listing(&self) -> (u32, u32) {
+        self.at
+    }
+}
+
 #[derive(Debug)]
 struct Part {
     segment: Arc<Segment>,
@@ -93,6 +108,8 @@ struct Part {
 pub struct Index {
     parts: Vec<Part>,
     attested: HashSet<SectionId>,
+    /// All of it was found to be intact.
+    vouched: AtomicBool,
 }
 
 impl Index {
@@ -106,7 +123,7 @@ impl Index {
             let states = (0..segment.counts().packs).map(|number| AtomicU8::new(state(number))).collect();
             Part { segment, states }
         };
-        Self { parts: segments.into_iter().map(part).collect(), attested: HashSet::new() }
+        Self { parts: segments.into_iter().map(part).collect(), ..Self::default() }
     }
 
     /// Sections that a verifier vouches for: any identity may borrow from them.
@@ -119,13 +136,45 @@ impl Index {
         let states =
             (0..segment.counts().packs).map(|_| AtomicU8::new(Standing::Live as u8 | USED)).collect();
         self.parts.push(Part { segment, states });
+        self.vouched = AtomicBool::new(false);
     }
 
-    /// Whether everything that the segments say is intact. Ask before a restore takes "not listed" for an
-    /// answer.
+    /// The pack of a location turned out to be damaged: nothing counts on it in this view any more.
+    pub fn distrust(&self, at: Location) {
+        let pack = self.parts.get(at.segment as usize).and_then(|part| {
+            let row = part.segment.frame(at.frame)?;
+            part.states.get(row.pack as usize)
+        });
+        if let Some(state) = pack {
+            state.store(Standing::Missing as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether everything that the segments say is intact. The first time it reads all of them.
     #[must_use]
     pub fn is_intact(&self) -> bool {
-        self.parts.iter().all(|part| part.segment.check())
+        if !self.vouched.load(Ordering::Relaxed) {
+            self.vouched.store(self.parts.iter().all(|part| part.segment.check()), Ordering::Relaxed);
+        }
+        self.vouched.load(Ordering::Relaxed)
+    }
+
+    /// Whether something was asked that turned out to be damaged.
+    #[must_use]
+    pub fn met_damage(&self) -> bool {
+        self.parts.iter().any(|part| part.segment.is_damaged())
+    }
+
+    /// To be asked before whoever reads takes "not listed" for an answer.
+    ///
+    /// # Errors
+    /// The local cache is damaged: what is not listed may be there.
+    pub fn vouch(&self) -> Result<()> {
+        if self.is_intact() {
+            return Ok(());
+        }
+        let remedy = "Run it again: what is damaged is not used twice";
+        Err(Error::new(ErrorKind::Failed, "the local cache is damaged").with_remedy(remedy))
     }
 
     fn state(&self, segment: u32, pack: u32) -> Option<(Standing, bool)> {
@@ -147,16 +196,59 @@ impl Index {
     /// Every copy of a blob, the live ones first.
     #[must_use]
     pub fn locations(&self, id: &BlobId) -> Vec<Location> {
-        let mut found: Vec<(bool, Location)> = Vec::new();
-        for (segment, part) in (0_u32..).zip(&self.parts) {
-            for (frame, blob) in part.segment.find(id) {
-                let pack = part.segment.frame(frame).map(|row| row.pack);
-                let standing = pack.and_then(|pack| self.state(segment, pack)).map(|(standing, _)| standing);
-                found.push((standing != Some(Standing::Live), Location { segment, frame, blob }));
-            }
+        self.sorted(id, &|_| 0)
+    }
+
+    /// Every copy of a blob in the order in which a snapshot of `author` uses them: attested ones, its own,
+    /// those of others; then those that are to die, then those that are not there. Of equal ones the pack
+    /// with the lower id comes first, so that every machine chooses the same.
+    #[must_use]
+    pub fn copies(&self, id: &BlobId, author: IdentityId) -> Vec<Location> {
+        self.sorted(id, &|at| match self.section_of(at) {
+            Some(section) if self.attested.contains(&section.id()) => 0,
+            Some(section) if section.author == author => 1,
+            _ => 2,
+        })
+    }
+
+    /// Whether the frame may serve an identity: in a section that it wrote, or that a verifier vouches for.
+    fn serves(&self, at: Location, reader: IdentityId) -> Option<bool> {
+        let segment = &self.parts.get(at.segment as usize)?.segment;
+        let section = segment.frame(at.frame)?.section;
+        if segment.section_author(section)? == reader {
+            return Some(true);
         }
-        found.sort_by_key(|(dead, _)| *dead);
-        found.into_iter().map(|(_, location)| location).collect()
+        Some(!self.attested.is_empty() && self.attested.contains(&segment.section_name(section)?.0))
+    }
+
+    fn section_of(&self, at: Location) -> Option<SectionHeader> {
+        let segment = &self.parts.get(at.segment as usize)?.segment;
+        segment.section(segment.frame(at.frame)?.section)
+    }
+
+    fn sorted(&self, id: &BlobId, rank: &dyn Fn(Location) -> u8) -> Vec<Location> {
+        let parts = (0_u32..).zip(&self.parts);
+        let mut found: Vec<Location> = parts
+            .flat_map(|(segment, part)| {
+                let found = part.segment.find(id);
+                found.map(move |(frame, blob)| Location { segment, frame, blob })
+            })
+            .collect();
+        if found.len() > 1 {
+            found.sort_by_cached_key(|at| {
+                let pack = self.pack_at(*at);
+                let standing = pack.map_or(Standing::Missing, |pack| pack.standing);
+                (standing as u8, rank(*at), pack.map(|pack| pack.id), *at)
+            });
+        }
+        found
+    }
+
+    /// The pack of a location.
+    #[must_use]
+    pub fn pack_at(&self, at: Location) -> Option<KnownPack> {
+        let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
+        self.known(at.segment, pack)
     }
 
     /// All packs; one that two segments list comes twice.
@@ -164,6 +256,13 @@ impl Index {
         (0_u32..).zip(&self.parts).flat_map(move |(segment, part)| {
             (0..part.segment.counts().packs).filter_map(move |number| self.known(segment, number))
         })
+    }
+
+    /// Bytes of all packs that are there.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let there = self.packs().filter(|pack| pack.standing != Standing::Missing);
+        there.map(|pack| u64::from(pack.size)).sum()
     }
 
     /// The directory of a pack.
@@ -180,6 +279,37 @@ impl Index {
                 .map(|number| segment.whole_frame(&segment.frame(number)?))
                 .collect::<Option<_>>()?,
         })
+    }
+
+    /// How many blobs are listed: each has a number below this.
+    #[must_use]
+    pub fn blobs(&self) -> usize {
+        self.blobs_before(self.parts.len())
+    }
+
+    fn blobs_before(&self, segment: usize) -> usize {
+        self.parts.iter().take(segment).map(|part| part.segment.counts().blobs as usize).sum()
+    }
+
+    /// The number of a blob.
+    #[must_use]
+    pub fn blob_number(&self, at: Location) -> usize {
+        self.blobs_before(at.segment as usize) + at.blob as usize
+    }
+
+    /// The number of the first blob of a pack; the others of its directory follow in their order.
+    #[must_use]
+    pub fn first_blob(&self, pack: &KnownPack) -> Option<usize> {
+        let (segment, number) = pack.at;
+        let part = &self.parts.get(segment as usize)?.segment;
+        let first = part.frame(part.pack(number)?.first_frame).map_or(0, |frame| frame.first_blob);
+        Some(self.blobs_before(segment as usize) + first as usize)
+    }
+
+    /// The id of a blob and its length.
+    #[must_use]
+    pub fn blob(&self, at: Location) -> Option<Blob> {
+        self.parts.get(at.segment as usize)?.segment.blob(at.blob)
     }
 
     /// What opening a blob takes.
@@ -202,48 +332,54 @@ impl Index {
         self.state(at.segment, pack).map(|(standing, _)| standing)
     }
 
-    /// Where a blob lies in the plaintext of its frame.
+    /// The pack of a location.
     #[must_use]
-    pub fn blob_range(&self, at: Location) -> Option<Range<usize>> {
-        let segment = &self.parts.get(at.segment as usize)?.segment;
-        let first = segment.frame(at.frame)?.first_blob;
-        let mut start = 0;
-        for blob in first..at.blob {
-            start += segment.blob(blob)?.length as usize;
-        }
-        Some(start..start + segment.blob(at.blob)?.length as usize)
+    pub fn pack(&self, at: Location) -> Option<KnownPack> {
+        let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
+        self.known(at.segment, pack)
     }
 
     /// Whether a snapshot of `author` may count on a copy of the blob: present, not tombstoned, in a
     /// section that `author` wrote or that a verifier vouches for. Notes that the pack is used.
     #[must_use]
     pub fn borrow(&self, id: &BlobId, author: IdentityId, kind: PackKind) -> bool {
-        let usable = |segment: u32, part: &Part, frame: u32| -> Option<bool> {
-            let frame = part.segment.frame(frame)?;
-            let (standing, _) = self.state(segment, frame.pack)?;
-            if standing != Standing::Live || part.segment.pack(frame.pack)?.kind != kind {
+        let usable = |segment: u32, part: &Part, (frame, blob): (u32, u32)| -> Option<bool> {
+            let row = part.segment.frame(frame)?;
+            let (standing, _) = self.state(segment, row.pack)?;
+            if standing != Standing::Live || part.segment.pack(row.pack)?.kind != kind {
                 return Some(false);
             }
-            if part.segment.section_author(frame.section)? != author {
-                let attested = !self.attested.is_empty()
-                    && self.attested.contains(&part.segment.section(frame.section)?.id());
-                if !attested {
-                    return Some(false);
-                }
+            if !self.serves(Location { segment, frame, blob }, author)? {
+                return Some(false);
             }
-            part.states.get(frame.pack as usize)?.fetch_or(USED, Ordering::Relaxed);
+            part.states.get(row.pack as usize)?.fetch_or(USED, Ordering::Relaxed);
             Some(true)
         };
         (0_u32..).zip(&self.parts).any(|(segment, part)| {
-            part.segment.find(id).any(|(frame, _)| usable(segment, part, frame) == Some(true))
+            part.segment.find(id).any(|place| usable(segment, part, place) == Some(true))
         })
     }
 
-    /// The packs that were borrowed from.
+    /// The packs that were borrowed from; `None` when the cache was damaged since, so that nobody can tell.
     #[must_use]
-    pub fn used(&self) -> HashSet<PackId> {
-        let used = |pack: &KnownPack| self.state(pack.at.0, pack.at.1).is_some_and(|(_, used)| used);
-        self.packs().filter(used).map(|pack| pack.id).collect()
+    pub fn used(&self) -> Option<HashSet<PackId>> {
+        let mut used = HashSet::new();
+        for part in &self.parts {
+            for (number, state) in (0_u32..).zip(&part.states) {
+                if state.load(Ordering::Relaxed) & USED != 0 {
+                    used.insert(part.segment.pack(number)?.id);
+                }
+            }
+        }
+        Some(used)
+    }
+
+    /// Every section that is listed, and the digest of what it is said to hold. One that several index
+    /// objects list may come more than once.
+    pub fn sections(&self) -> impl Iterator<Item = (SectionId, [u8; 32])> + '_ {
+        self.parts.iter().flat_map(|part| {
+            (0..part.segment.counts().sections).filter_map(|number| part.segment.section_name(number))
+        })
     }
 
     /// Whether any copy of the blob is listed.

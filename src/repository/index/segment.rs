@@ -2,7 +2,7 @@
 //! of the cache can be mapped into memory and asked at once. What is asked for is checked first, block by
 //! block, against hashes under a MAC: a cache that lies is a cache that is not there.
 //!
-//! Layout: packs, section headers, frames, blobs, lookup rows sorted by id, the fan-out of the lookup
+//! Layout: packs, section headers, names of sections with the digest of what they hold, frames, blobs, lookup rows sorted by id, the fan-out of the lookup
 //! rows, ids of the index objects; then a BLAKE3 of each block of these, then the footer.
 
 use std::{
@@ -14,13 +14,14 @@ use std::{
 use crate::{
     compress::Codec,
     format::pack::{Blob, Frame, PackKind, SECTION_HEADER_LEN, SectionHeader},
-    id::{BlobId, IdentityId, ObjectId, PackId},
+    id::{BlobId, IdentityId, ObjectId, PackId, SectionId},
 };
 
 /// Bytes of a block, the unit of checking.
 pub(super) const BLOCK_BYTES: usize = 64 << 10;
 /// Bytes of a row of each table.
 pub(super) const PACK_ROW: usize = 56;
+pub(super) const NAME_ROW: usize = 64;
 pub(super) const FRAME_ROW: usize = 64;
 pub(super) const BLOB_ROW: usize = 36;
 pub(super) const LOOKUP_ROW: usize = 24;
@@ -29,7 +30,7 @@ pub(super) const PREFIX_BYTES: usize = 16;
 /// Lookup rows for each entry of the fan-out, on average.
 const ROWS_PER_BUCKET: u64 = 16;
 pub(super) const FOOTER_LEN: usize = 8 + 6 * 4 + 32;
-pub(super) const MAGIC: [u8; 8] = *b"LFBSEG01";
+pub(super) const MAGIC: [u8; 8] = *b"LFBSEG02";
 
 /// How many rows each table has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,7 @@ impl Counts {
         Layout {
             packs: table(u64::from(packs), PACK_ROW),
             sections: table(u64::from(sections), SECTION_HEADER_LEN),
+            names: table(u64::from(sections), NAME_ROW),
             frames: table(u64::from(frames), FRAME_ROW),
             blobs: table(u64::from(blobs), BLOB_ROW),
             lookup: table(u64::from(blobs), LOOKUP_ROW),
@@ -74,6 +76,7 @@ impl Counts {
 pub(super) struct Layout {
     packs: usize,
     sections: usize,
+    names: usize,
     frames: usize,
     blobs: usize,
     lookup: usize,
@@ -285,6 +288,20 @@ impl Segment {
             return None;
         }
         self.row(self.layout.sections, SECTION_HEADER_LEN, number)
+    }
+
+    /// The id of a section and the digest of what it holds, as they stand in the table.
+    pub(super) fn name_bytes(&self, number: u32) -> Option<&[u8]> {
+        if number >= self.counts.sections {
+            return None;
+        }
+        self.row(self.layout.names, NAME_ROW, number)
+    }
+
+    /// The id of a section and the digest of what it holds: what a verifier may attest.
+    pub(super) fn section_name(&self, number: u32) -> Option<(SectionId, [u8; 32])> {
+        let (id, digest) = self.name_bytes(number)?.split_at_checked(SectionId::LEN)?;
+        Some((SectionId::from_slice(id)?, digest.try_into().ok()?))
     }
 
     /// Who wrote a section.

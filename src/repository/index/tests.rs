@@ -5,7 +5,13 @@ use std::collections::{HashMap, HashSet};
 use super::{Standing, build, segment::Segment, segments::Segments};
 use crate::{
     compress::Codec,
-    format::pack::{Blob, Directory, ENCAPSULATION_LEN, Frame, IndexedPack, PackKind, SectionHeader},
+    format::{
+        attestation::digest,
+        pack::{
+            Blob, Directory, ENCAPSULATION_LEN, Frame, IndexedPack, PackKind, SECTION_HEADER_LEN,
+            SectionHeader,
+        },
+    },
     id::{BlobId, DomainId, IdentityId, ObjectId, PackId},
 };
 
@@ -86,7 +92,10 @@ fn check(segments: &Segments, domain: &DomainId, objects: &[(ObjectId, Vec<Index
     for known in index.packs() {
         assert_eq!(index.directory(&known).unwrap(), listed[&known.id].directory);
     }
-    assert_eq!(index.used(), listed.keys().copied().collect());
+    assert_eq!(index.used(), Some(listed.keys().copied().collect()));
+    let named: HashSet<_> = index.sections().collect();
+    let directories = listed.values().map(|pack| &pack.directory);
+    assert_eq!(named, directories.map(|d| (d.sections[0].id(), digest(d, 0))).collect());
 }
 
 #[test]
@@ -154,4 +163,87 @@ fn a_damaged_cache_is_read_again() {
     let missing = again.prepare(&domain, &ids[..2], &KEY);
     // Small segments are one block, which reading the ids of the objects checks.
     assert_eq!(missing, ids[..2]);
+}
+
+#[test]
+fn a_false_directory_of_anothers_pack_hides_nothing_however_segments_are_merged() {
+    let domain = DomainId::new([1; 8]);
+    let (a, b) = (IdentityId::new([1; 16]), IdentityId::new([2; 16]));
+    // Objects that are merged first list the packs of others, with sections and blobs of their own.
+    let truth = objects();
+    let lie = |(number, (_, packs)): (u64, &(ObjectId, Vec<IndexedPack>))| {
+        let false_blobs: Vec<u64> = (number * 70..number * 70 + 70).map(|n| n + 5000).collect();
+        let lies = packs.iter().map(|true_one| IndexedPack {
+            directory: pack(number, &false_blobs, 2).directory,
+            ..true_one.clone()
+        });
+        (ObjectId::new(hash("lie", number)), lies.collect())
+    };
+    let mut objects: Vec<(ObjectId, Vec<IndexedPack>)> = (100..).zip(&truth).map(lie).collect();
+    objects.extend(truth.clone());
+    let ids: Vec<ObjectId> = objects.iter().map(|(id, _)| *id).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let segments = Segments::new(Some(folder.path()));
+    assert_eq!(segments.prepare(&domain, &ids, &KEY), ids);
+    for (id, packs) in &objects {
+        segments.add(&domain, *id, packs, &KEY).unwrap();
+    }
+    segments.merge(&domain, &KEY);
+    let again = Segments::new(Some(folder.path()));
+    assert!(again.prepare(&domain, &ids, &KEY).is_empty());
+    let index = again.index(&domain, &live);
+    assert!(index.is_intact());
+    let true_frames = truth.iter().flat_map(|(_, packs)| packs).flat_map(|pack| &pack.directory.frames);
+    for blob in true_frames.flat_map(|frame| &frame.blobs) {
+        assert!(index.borrow(&blob.id, a, PackKind::Data), "it is in no index any more");
+        assert!(!index.borrow(&blob.id, b, PackKind::Data));
+    }
+    let files = std::fs::read_dir(folder.path().join("segments").join(domain.to_string())).unwrap();
+    assert!(files.count() < 4, "they were merged");
+}
+
+#[test]
+fn what_several_index_objects_say_alike_is_kept_once() {
+    let domain = DomainId::new([1; 8]);
+    let packs = objects().remove(0).1;
+    let folder = tempfile::tempdir().unwrap();
+    let segments = Segments::new(Some(folder.path()));
+    for number in 0..4 {
+        let twice = [&packs[..], &packs[..]].concat();
+        segments.add(&domain, ObjectId::new(hash("copy", number)), &twice, &KEY).unwrap();
+    }
+    assert_eq!(segments.index(&domain, &live).packs().count(), 4 * packs.len());
+    segments.merge(&domain, &KEY);
+    assert_eq!(segments.index(&domain, &live).packs().count(), packs.len());
+}
+
+#[test]
+fn what_was_borrowed_is_never_forgotten_because_the_cache_is_damaged_later() {
+    use std::os::unix::fs::FileExt;
+    let domain = DomainId::new([1; 8]);
+    let id = ObjectId::new([9; 32]);
+    // Several blocks, of which a lookup checks few.
+    let packs: Vec<IndexedPack> =
+        (0..200).map(|n| pack(n, &(n * 30..n * 30 + 30).collect::<Vec<_>>(), 1)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let segments = Segments::new(Some(folder.path()));
+    segments.add(&domain, id, &packs, &KEY).unwrap();
+    let index = segments.index(&domain, &live);
+    let author = IdentityId::new([1; 16]);
+    let blob = packs[0].directory.frames[0].blobs[0].id;
+    assert!(index.borrow(&blob, author, PackKind::Data));
+    assert_eq!(index.used(), Some(HashSet::from([packs[0].id])));
+    // A bit of the mapped file flips, in the last section headers: nobody has looked there yet.
+    let mut files = std::fs::read_dir(folder.path().join("segments").join(domain.to_string())).unwrap();
+    let path = files.next().unwrap().unwrap().path();
+    let file = std::fs::File::options().write(true).read(true).open(path).unwrap();
+    let at = 200 * 56 + 150 * SECTION_HEADER_LEN as u64;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    let first = |pack: &IndexedPack| pack.directory.frames[0].blobs[0].id;
+    let borrowed = packs.iter().filter(|pack| index.borrow(&first(pack), author, PackKind::Data)).count();
+    assert!(0 < borrowed && borrowed < packs.len(), "{borrowed}");
+    assert!(!index.is_intact());
+    assert_eq!(index.used(), None, "a backup must not be validated without the packs that it counts on");
 }

@@ -2,12 +2,12 @@
 
 use std::{
     ffi::OsString,
-    os::unix::ffi::OsStrExt,
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use lifeboat::{
     clock::{Clock, SystemClock},
     compress::Compression,
@@ -31,7 +31,12 @@ use super::{
     sources::{self, SourceArguments, Sources},
     workers,
 };
-use crate::{args::split_tags, context::Context, environment};
+use crate::{
+    args::split_tags,
+    context::Context,
+    environment,
+    profile::{Settings, Slot, Way},
+};
 
 const AFTER: &str = "\
 Patterns are those of gitignore, with / as their folder; of several that match, the last decides. The repository's own
@@ -44,13 +49,13 @@ Examples:
   lifeboat backup --stdin-filename db.sql --stdin-from-command -- pg_dump --all";
 
 /// Arguments of `backup`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Backup {
     #[command(flatten)]
     create: Create,
     #[command(flatten)]
-    sources: SourceArguments,
+    pub(crate) sources: SourceArguments,
     #[command(flatten)]
     stream: StreamArguments,
     #[command(flatten)]
@@ -65,7 +70,7 @@ pub(crate) struct Backup {
 }
 
 /// Whether a repository is created.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Create {
     /// Create the repository if there is none
     #[arg(long)]
@@ -75,7 +80,7 @@ struct Create {
 }
 
 /// A stream instead of files.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "A stream instead of files")]
 struct StreamArguments {
     /// Back up standard input as one file
@@ -90,7 +95,7 @@ struct StreamArguments {
 }
 
 /// What is left out.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "What to leave out")]
 struct Exclude {
     /// Leave out what matches
@@ -117,7 +122,7 @@ struct Exclude {
 }
 
 /// What is read again.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "What to read again")]
 struct Reading {
     /// Read every file, changed or not
@@ -131,21 +136,8 @@ struct Reading {
     ignore_inode: bool,
 }
 
-/// How hard to compress.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CompressionArgument {
-    /// Not at all
-    Off,
-    /// Quickly
-    Fast,
-    /// Well enough
-    Auto,
-    /// As well as possible, slowly
-    Max,
-}
-
 /// What the snapshot says.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "The snapshot")]
 struct Record {
     /// Add a tag, or several: TAG,TAG
@@ -160,9 +152,65 @@ struct Record {
     /// Write no snapshot when nothing has changed
     #[arg(long)]
     skip_if_unchanged: bool,
-    /// How hard to compress
-    #[arg(long, value_enum, default_value = "auto")]
-    compression: CompressionArgument,
+    /// How hard to compress: off, fast, auto or max [default: auto]
+    #[arg(long, value_name = "HOW", value_parser = ["off", "fast", "auto", "max"])]
+    compression: Option<String>,
+}
+
+impl Backup {
+    /// What it leaves out.
+    ///
+    /// # Errors
+    /// `Usage` if a pattern, a size or a list of patterns is wrong.
+    pub(crate) fn filter(&self) -> Result<FilterOptions> {
+        filter(&self.exclude)
+    }
+
+    /// Fills in what the profile says.
+    pub(crate) fn settle(&mut self, settings: &mut Settings) {
+        let Self { sources, stream, exclude, record, create: _, reading: _, dry_run: _ } = self;
+        settings.settle(
+            &mut [
+                Way("sources", "PATH", Slot::Paths(&mut sources.paths)),
+                Way("files-from", "--files-from", Slot::Paths(&mut sources.files_from)),
+                Way("files-from", "--files-from-verbatim", Slot::Paths(&mut sources.files_from_verbatim)),
+                Way("files-from", "--files-from-raw", Slot::Paths(&mut sources.files_from_raw)),
+                Way("stdin", "--stdin", Slot::Switch(&mut stream.stdin)),
+                Way("stdin", "--stdin-from-command", Slot::Switch(&mut stream.stdin_from_command)),
+            ],
+            &[],
+            None,
+        );
+        let host = environment::host();
+        for (way, default) in [
+            (Way("exclude", "--exclude", Slot::Texts(&mut exclude.exclude)), None),
+            (Way("iexclude", "--iexclude", Slot::Texts(&mut exclude.iexclude)), None),
+            (Way("exclude-file", "--exclude-file", Slot::Paths(&mut exclude.exclude_file)), None),
+            (Way("exclude-caches", "--exclude-caches", Slot::Switch(&mut exclude.exclude_caches)), None),
+            (
+                Way(
+                    "exclude-if-present",
+                    "--exclude-if-present",
+                    Slot::Names(&mut exclude.exclude_if_present),
+                ),
+                None,
+            ),
+            (
+                Way(
+                    "exclude-larger-than",
+                    "--exclude-larger-than",
+                    Slot::Text(&mut exclude.exclude_larger_than),
+                ),
+                None,
+            ),
+            (Way("one-file-system", "--one-file-system", Slot::Switch(&mut exclude.one_file_system)), None),
+            (Way("tags", "--tag", Slot::Texts(&mut record.tags)), None),
+            (Way("host", "--host", Slot::Text(&mut record.host)), Some(host.as_str())),
+            (Way("compression", "--compression", Slot::Text(&mut record.compression)), Some("auto")),
+        ] {
+            settings.settle(&mut [way], &[], default);
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
@@ -170,14 +218,23 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     let sources = if arguments.stream.wanted() { None } else { Some(sources::collect(&arguments.sources)?) };
     let mut filter = filter(&arguments.exclude)?;
     let location = context.location()?;
-    if let Some(sources) = &sources {
-        sources.tell(context.output)?;
-    }
     let mut options = options(arguments, context)?;
-    let repository = open(arguments, context, &location)?;
+    if let Some(sources) = &sources {
+        sources.warn_of_links(context.output);
+        let usable =
+            sources::refuse_hidden(&sources.paths, &filter).and_then(|()| sources.tell(context.output));
+        if let Err(error) = usable {
+            if !arguments.dry_run {
+                tell_the_repository(context, &location, &options, &error);
+            }
+            return Err(error);
+        }
+    }
+    announce(sources.as_ref(), &location, context);
+    let Some(repository) = open(arguments, context, &location)? else { return Ok(()) };
     filter.never = never(&repository, context);
     let mut source: Box<dyn Source> = match sources {
-        Some(Sources { paths, missing: _ }) => {
+        Some(Sources { paths, .. }) => {
             options.sources = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
             Box::new(Tree { sources: paths, filter })
         }
@@ -189,25 +246,79 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     };
     let done = backup::run(&repository, &mut *source, &options)?;
     context.end_display();
-    report(&done, arguments, context)
+    let restores = repository.reads_data();
+    report(&done, (arguments, restores), context)
 }
 
+/// That a backup was tried, as far as that is possible: what went wrong first is what the user hears of.
+fn tell_the_repository(
+    context: &Context<'_>,
+    location: &lifeboat::store::Location,
+    options: &BackupOptions,
+    error: &Error,
+) {
+    let told =
+        context.open_at(location).and_then(|repository| backup::could_not_begin(&repository, options, error));
+    if let Err(other) = told {
+        context.output.note(&format!("note: the repository could not be told of it: {other}"));
+    }
+}
+
+/// The first line in the journal.
+fn announce(sources: Option<&Sources>, location: &lifeboat::store::Location, context: &Context<'_>) {
+    let what = match sources {
+        Some(sources) => text::count(sources.paths.len() as u64, "source", "sources"),
+        None => "a stream".to_owned(),
+    };
+    let profile = context.settings.profile_name().map(|name| format!(" (profile {name})"));
+    let profile = profile.unwrap_or_default();
+    context.output.journal(&format!("backing up {what} to {location}{profile}"));
+}
+
+/// The repository; `None` when it would have to be created and nothing is to be written.
 fn open(
     arguments: &Backup,
     context: &Context<'_>,
     location: &lifeboat::store::Location,
-) -> Result<Repository> {
+) -> Result<Option<Repository>> {
     match context.open_at(location) {
         Err(error) if arguments.create.init && error.kind() == ErrorKind::NoRepository => {
             if arguments.dry_run {
-                return Err(error);
+                init::dry_run(context, location, "initialized")?;
+                context.end_display();
+                nothing_to_compare_with(context);
+                return Ok(None);
             }
             let recovery = &arguments.create.recovery;
             init::create(context, location, recovery, InitOptions::default(), "initialized")?;
-            context.open_at(location)
+            context.open_at(location).map(Some)
         }
-        other => other,
+        other => other.map(Some),
     }
+}
+
+/// The summary of a dry run where there is no repository yet: what would be new in it nobody knows.
+fn nothing_to_compare_with(context: &Context<'_>) {
+    context.output.note("and back up to it; how much is told once it is there");
+    let fields = [
+        "snapshot",
+        "sequence",
+        "host",
+        "tags",
+        "time",
+        "entries",
+        "files",
+        "files_unchanged",
+        "bytes",
+        "bytes_new",
+        "bytes_stored",
+        "unreadable",
+    ];
+    let mut message = json!({ "dry_run": true });
+    for field in fields {
+        message[field] = serde_json::Value::Null;
+    }
+    context.output.message(&json::message("summary", message));
 }
 
 fn filter(exclude: &Exclude) -> Result<FilterOptions> {
@@ -242,6 +353,17 @@ fn never(repository: &Repository, context: &Context<'_>) -> Vec<PathBuf> {
     folders
 }
 
+fn compression_of(name: Option<&str>) -> Result<Compression> {
+    match name {
+        Some("off") => Ok(Compression::Off),
+        Some("fast") => Ok(Compression::Fast),
+        Some("auto") | None => Ok(Compression::Auto),
+        Some("max") => Ok(Compression::Max),
+        Some(other) => Err(Error::new(ErrorKind::Usage, format!("`{other}` is no way to compress"))
+            .with_remedy("Say off, fast, auto or max")),
+    }
+}
+
 fn options(arguments: &Backup, context: &Context<'_>) -> Result<BackupOptions> {
     let Record { tags, host, time, skip_if_unchanged, compression } = &arguments.record;
     let Reading { force, ignore_ctime, ignore_inode } = arguments.reading;
@@ -252,12 +374,7 @@ fn options(arguments: &Backup, context: &Context<'_>) -> Result<BackupOptions> {
         tags: tags.iter().flat_map(|list| split_tags(list)).collect(),
         sources: Vec::new(),
         time: time.as_deref().map(|text| time::parse(text, &context.zone)).transpose()?,
-        compression: match compression {
-            CompressionArgument::Off => Compression::Off,
-            CompressionArgument::Fast => Compression::Fast,
-            CompressionArgument::Auto => Compression::Auto,
-            CompressionArgument::Max => Compression::Max,
-        },
+        compression: compression_of(compression.as_deref())?,
         reuse: Reuse { unchanged: !force, compare_ctime: !ignore_ctime, compare_inode: !ignore_inode },
         unchanged: if *skip_if_unchanged { Unchanged::Skip } else { Unchanged::Keep },
         mode: if arguments.dry_run { Mode::DryRun } else { Mode::Store },
@@ -290,14 +407,21 @@ fn stream(arguments: &StreamArguments, words: &[PathBuf], context: &Context<'_>)
             Error::new(ErrorKind::Usage, "--stdin takes no paths").with_remedy("Leave out one of them")
         );
     }
-    Stream::of_reader(file, Box::new(std::io::stdin()), progress)
+    let input = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| Error::new(ErrorKind::Failed, "could not open standard input").with_source(e))?;
+    Stream::of_input(file, input, progress)
 }
 
-fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> {
+fn report(done: &Done, (arguments, restores): (&Backup, bool), context: &Context<'_>) -> Result<()> {
     let output = context.output;
     let record = &done.record;
     for (path, reason) in &record.unreadable_named {
         output.problem(path, ErrorKind::Incomplete, reason);
+    }
+    for warning in &done.warnings {
+        output.warn(warning);
     }
     let statistics = record.statistics;
     let id = done.snapshot.map(|(id, _)| id.to_string());
@@ -333,11 +457,17 @@ fn report(done: &Done, arguments: &Backup, context: &Context<'_>) -> Result<()> 
         size::show(statistics.bytes_new),
         size::show(statistics.bytes_stored),
     ));
-    if let Some(id) = &short {
+    // A key that only backs up cannot restore, and nobody restores from a journal.
+    if let Some(id) = short.as_ref().filter(|_| restores && !output.is_journal()) {
         // As it was called, so that the last line can be used as it is.
-        let repository = context.common.place.repository.as_ref();
-        let repository =
-            repository.map(|address| format!(" -r {}", text::quoted(address))).unwrap_or_default();
+        let file = context.common.choice.config.as_ref();
+        let file = file.map(|file| format!(" --config {}", text::quoted(&file.display().to_string())));
+        let file = file.unwrap_or_default();
+        let repository = match (context.settings.profile_name(), &context.common.place.repository) {
+            (Some(name), _) => format!("{file} --profile {}", text::quoted(name)),
+            (None, Some(address)) => format!(" -r {}", text::quoted(address)),
+            (None, None) => String::new(),
+        };
         output.note("to get it back:");
         output.note(&format!("lifeboat{repository} restore {id} --target ./restored"));
     }

@@ -40,7 +40,8 @@ pub(crate) struct Check {
 pub(crate) fn run(arguments: &Check, context: &Context<'_>) -> Result<()> {
     let subset = arguments.read_data_subset.as_deref().map(subset).transpose()?;
     let checked = if arguments.without_keys {
-        check::without_keys::run(&context.store(&context.location()?)?, subset.unwrap_or(Subset::All))?
+        let store = context.store(&context.location()?)?;
+        check::without_keys::run(&store, subset.unwrap_or(Subset::All), workers())?
     } else {
         let subset = subset.or(arguments.read_data.then_some(Subset::All));
         let depth = subset.map_or(Depth::Structure, Depth::Data);
@@ -97,6 +98,7 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
     }
     let count = text::count(*problems_found, "problem was", "problems were");
     Err(Error::new(ErrorKind::Damaged, format!("{count} found")).with_remedy(
-        "The lines above name them. Keep the storage as it is; back up again what is still there",
+        "The lines above name them. Move damaged packs out of the repository, and keep them; then back up again: what \
+         is still at its source is stored anew",
     ))
 }

@@ -59,9 +59,13 @@ pub(crate) fn run(arguments: &Init, context: &Context<'_>) -> Result<()> {
     let location = context.location()?;
     let options = options(arguments, context)?;
     if arguments.dry_run {
-        return dry_run(context, &location);
+        dry_run(context, &location, "summary")?;
+        context.end_display();
+        return Ok(());
     }
-    create(context, &location, &arguments.recovery, options, "summary")
+    create(context, &location, &arguments.recovery, options, "summary")?;
+    context.end_display();
+    Ok(())
 }
 
 fn options(arguments: &Init, context: &Context<'_>) -> Result<InitOptions> {
@@ -86,19 +90,21 @@ fn options(arguments: &Init, context: &Context<'_>) -> Result<InitOptions> {
         }
         *seconds = wanted;
     }
+    // Before anybody thinks of a passphrase.
+    options.check()?;
     Ok(options)
 }
 
-fn dry_run(context: &Context<'_>, location: &Location) -> Result<()> {
+/// Says what would be created, in a message of type `kind`.
+pub(crate) fn dry_run(context: &Context<'_>, location: &Location, kind: &str) -> Result<()> {
     let folder_is_missing = matches!(location, Location::Folder(folder) if !folder.is_dir());
     let address = context.address()?;
     if !folder_is_missing {
         init::check_vacant(&context.store(location)?)?;
     }
-    context.end_display();
     context.output.say(&format!("would create a repository at {address}"));
     context.output.message(&json::message(
-        "summary",
+        kind,
         json!({
             "dry_run": true, "repository": address, "repository_id": null, "recovery_file": null,
             "clock_ahead_seconds": null,
@@ -126,8 +132,13 @@ pub(crate) fn create(
     if let Some(path) = &recovery.recovery_file {
         write_new(path, &root.words())?;
     }
-    let created = init::run(&store, &root, &passphrase, options, &SystemClock)?;
-    context.end_display();
+    let created = init::run(&store, &root, &passphrase, options, &SystemClock).inspect_err(|_| {
+        // Words that open nothing would only be in the way of the next try; what may have come about needs them.
+        let nothing = store.uninterrupted().and_then(|store| init::check_vacant(&store));
+        if let (Some(path), Ok(())) = (&recovery.recovery_file, nothing) {
+            drop(std::fs::remove_file(path));
+        }
+    })?;
     let message = tell(context, &created, store.location_text(), recovery);
     context.output.message(&json::message(kind, message));
     let on_a_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();

@@ -10,16 +10,17 @@ use lifeboat::{
         role::Role,
         slot::{AccessKey, KdfParameters},
     },
-    id::DomainId,
+    limits::SLOTS_TRIED_MAX,
     ops::key::{
-        self, AddOptions, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions, RevokeOptions,
-        Unlocks,
+        self, AddOptions, Added, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions,
+        RevokeOptions, Unlocks,
     },
     report::{
         json,
         table::{Side, Table},
         text, time,
     },
+    repository::Repository,
     store::Location,
 };
 use serde_json::{Value, json};
@@ -56,7 +57,9 @@ enum KeyCommand {
     Add(Add),
     /// Revoke an identity, and remove what unlocks it
     Revoke(Revoke),
-    /// Change the passphrase of the identity that unlocks the repository (or of --slot)
+    /// Certify that several machines use a key, or several backups at once
+    Share(Share),
+    /// Change the passphrase of the identity that unlocks the repository (or of --slot); add one if it has none
     Passphrase(Passphrase),
     /// Show the 24 recovery words, or check a paper copy of them
     Words(Words),
@@ -121,6 +124,13 @@ struct Revoke {
     last_good: Option<u64>,
 }
 
+/// Arguments of `key share`.
+#[derive(Debug, Args)]
+struct Share {
+    /// Its label, or the first 8 digits of its identity
+    who: String,
+}
+
 /// Arguments of `key passphrase`.
 #[derive(Debug, Args)]
 struct Passphrase {
@@ -148,7 +158,7 @@ struct Words {
 struct Recover {
     /// Rebuild a lost config and registry too
     #[arg(long)]
-    config: bool,
+    rebuild_config: bool,
     #[command(flatten)]
     new: New,
 }
@@ -168,6 +178,7 @@ pub(crate) fn run(arguments: &Key, context: &Context<'_>) -> Result<()> {
         KeyCommand::List => list(context),
         KeyCommand::Add(arguments) => add(arguments, context),
         KeyCommand::Revoke(arguments) => revoke(arguments, context),
+        KeyCommand::Share(arguments) => share(arguments, context),
         KeyCommand::Passphrase(arguments) => passphrase(arguments, context),
         KeyCommand::Words(arguments) => words(arguments, context),
         KeyCommand::Recover(arguments) => recover(arguments, context),
@@ -273,9 +284,12 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
     let options = AddOptions { role, label, domain, shared: arguments.shared, unlock };
     let added = keep(key::add(&repository, &options), |added| added.access_key.as_ref(), file)?;
     context.end_display();
-    let policy = policy(&location, role, added.domain, &added.slot)?;
+    let policy = policy(&location, role, &added)?;
     let output = context.output;
     output.note(&format!("added the {} key `{}`, slot {}", role.name(), arguments.label, added.slot));
+    if added.access_key.is_none() {
+        warn_of_many_passphrases(&repository, context)?;
+    }
     if let Some(path) = &arguments.new.access_key_out {
         output.note(&format!("its access key is in {}: use it with --access-key-file", path.display()));
     }
@@ -298,10 +312,26 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A passphrase is tried on a few slots only: whoever has more must know the names in time.
+fn warn_of_many_passphrases(repository: &Repository, context: &Context<'_>) -> Result<()> {
+    let listed = key::list(repository)?;
+    let slots = listed.iter().flat_map(|known| &known.slots);
+    let count = slots.filter(|slot| slot.unlocks == Unlocks::Passphrase).count();
+    if count > SLOTS_TRIED_MAX {
+        context.output.warn(&format!(
+            "{count} slots take a passphrase, and one is tried on {SLOTS_TRIED_MAX} only: name the slot with \
+             --slot from now on (`lifeboat key list --json` shows whose they are), or use access keys"
+        ));
+    }
+    Ok(())
+}
+
 /// The policy for a bucket; a folder has none.
-fn policy(location: &Location, role: Role, domain: Option<DomainId>, slot: &str) -> Result<Option<Value>> {
+fn policy(location: &Location, role: Role, added: &Added) -> Result<Option<Value>> {
     let Location::Bucket { bucket, prefix, .. } = location else { return Ok(None) };
-    let text = key::policy(&PolicyOptions { role, domain, slot: Some(slot), bucket, prefix });
+    let Added { identity, domain, slot, .. } = added;
+    let (identity, domain) = (*identity, *domain);
+    let text = key::policy(&PolicyOptions { role, domain, identity, slot: Some(slot), bucket, prefix });
     serde_json::from_str(&text)
         .map(Some)
         .map_err(|e| Error::new(ErrorKind::Failed, "the storage policy is not JSON").with_source(e))
@@ -332,6 +362,18 @@ fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
+fn share(arguments: &Share, context: &Context<'_>) -> Result<()> {
+    let identity = key::share(&context.open()?, &arguments.who)?;
+    context.end_display();
+    let output = context.output;
+    output.note(&format!(
+        "`{}` is shared now: two snapshots with one number are no alarm any more",
+        arguments.who
+    ));
+    output.message(&json::message("summary", json!({ "identity": identity.to_string() })));
+    Ok(())
+}
+
 fn passphrase(arguments: &Passphrase, context: &Context<'_>) -> Result<()> {
     let repository = context.open()?;
     let new = context.credentials().changed_passphrase(arguments.new_password_file.as_deref())?;
@@ -339,7 +381,10 @@ fn passphrase(arguments: &Passphrase, context: &Context<'_>) -> Result<()> {
     let changed = key::passphrase(&repository, &new, slot, KdfParameters::default())?;
     context.end_display();
     let output = context.output;
-    output.note(&format!("the passphrase is changed; the new slot is {}", changed.slot));
+    // With an access key there was none that it could replace.
+    let done = if changed.removed.is_empty() { "a passphrase is added" } else { "the passphrase is changed" };
+    output.note(&format!("{done}; the new slot is {}", changed.slot));
+    warn_of_many_passphrases(&repository, context)?;
     let fields = json!({ "slot": changed.slot, "slots_removed": changed.removed });
     output.message(&json::message("summary", fields));
     Ok(())
@@ -374,7 +419,7 @@ fn recover(arguments: &Recover, context: &Context<'_>) -> Result<()> {
     let store = context.store(&context.location()?)?;
     let words = context.credentials().words()?;
     let (unlock, file) = arguments.new.unlock(context)?;
-    let lost = if arguments.config { Lost::Rebuild } else { Lost::Refuse };
+    let lost = if arguments.rebuild_config { Lost::Rebuild } else { Lost::Refuse };
     let options = RecoverOptions { words: &words, unlock, lost };
     let recovered = key::recover(&store, &options, &SystemClock);
     let recovered = keep(recovered, |recovered| recovered.access_key.as_ref(), file)?;

@@ -37,8 +37,8 @@ pub(crate) struct Ls {
 pub(crate) fn run(arguments: &Ls, context: &Context<'_>) -> Result<()> {
     let place = Place::parse(arguments.snapshot.as_bytes())?;
     let repository = context.open()?;
-    let (snapshots, end) = context.snapshots(&repository)?;
-    let snapshot = place.reference.find(&snapshots, &arguments.filter.filter())?;
+    let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
+    let snapshot = &snapshot;
     context.end_display();
     let output = context.output;
     let (mut entries, mut bytes) = (0_u64, 0_u64);

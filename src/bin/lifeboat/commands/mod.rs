@@ -3,10 +3,12 @@
 use clap::Subcommand;
 use lifeboat::error::Result;
 
-use crate::context::Context;
+use crate::{context::Context, profile::Settings};
 
 mod backup;
 mod check;
+mod config;
+mod drill;
 mod generate;
 mod init;
 mod key;
@@ -14,6 +16,8 @@ mod ls;
 mod restore;
 mod snapshots;
 mod sources;
+mod status;
+mod usage;
 mod verify;
 
 /// What to do.
@@ -33,12 +37,36 @@ pub(crate) enum Command {
     Verify(verify::Verify),
     /// Check a repository for damage
     Check(check::Check),
+    /// Prove that backups come back, and keep the evidence
+    Drill(drill::Drill),
+    /// Say who backed up when, and who is overdue
+    Status(status::Status),
+    /// Account for every byte of the storage, by client or by folder
+    Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
     Key(key::Key),
+    /// What the profile, the environment and the flags say together
+    Config(Box<config::Config>),
     /// Print the completions of a shell
     Completions(generate::Completions),
     /// Print a manual page, or write all of them
     Man(generate::Man),
+}
+
+impl Command {
+    /// Whether it works on a repository at all.
+    pub(crate) const fn uses_a_profile(&self) -> bool {
+        !matches!(self, Self::Completions(_) | Self::Man(_))
+    }
+
+    /// Fills in what only this command takes from a profile.
+    pub(crate) fn settle(&mut self, settings: &mut Settings) {
+        match self {
+            Self::Backup(arguments) => arguments.settle(settings),
+            Self::Config(arguments) => arguments.backup.settle(settings),
+            _ => {}
+        }
+    }
 }
 
 pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
@@ -50,7 +78,11 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Restore(arguments) => restore::run(arguments, context),
         Command::Verify(arguments) => verify::run(arguments, context),
         Command::Check(arguments) => check::run(arguments, context),
+        Command::Drill(arguments) => drill::run(arguments, context),
+        Command::Status(arguments) => status::run(arguments, context),
+        Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
+        Command::Config(arguments) => config::run(arguments, context),
         Command::Completions(arguments) => generate::completions(arguments, context),
         Command::Man(arguments) => generate::man(arguments, context),
     }

@@ -1,6 +1,6 @@
 //! `restore`: from a snapshot to files.
 
-use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use clap::Args;
 use lifeboat::{
@@ -23,6 +23,7 @@ use super::{snapshots::short, verify, workers};
 use crate::{
     args::{FilterArguments, SelectionArguments},
     context::Context,
+    terminal::Level,
 };
 
 const AFTER: &str = "\
@@ -35,6 +36,9 @@ Examples:
   lifeboat restore latest --target /tmp/restored --verify
   lifeboat restore 4f2a91c0:/etc --target /tmp/etc
   lifeboat restore latest --host web1 --target / ";
+
+/// Of each sort of note so many entries are named.
+const NOTES_NAMED: u64 = 3;
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
@@ -65,8 +69,8 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     let place = Place::parse(arguments.snapshot.as_bytes())?;
     let selection = Selection::new(&arguments.what.include, &arguments.what.exclude)?;
     let repository = context.open()?;
-    let (snapshots, end) = context.snapshots(&repository)?;
-    let snapshot = place.reference.find(&snapshots, &arguments.filter.filter())?;
+    let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
+    let snapshot = &snapshot;
     let policy = match (arguments.numeric_ids, arguments.no_ownership) {
         (true, _) => OwnershipPolicy::Numeric,
         (_, true) => OwnershipPolicy::Keep,
@@ -108,16 +112,8 @@ fn compare(
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, failures, notes } = done;
-    for (path, note) in notes {
-        match output.is_json() {
-            true => {
-                let message = json::message("note", json!({ "message": note }));
-                output.message(&json::with_path(message, &json::absolute(path)));
-            }
-            false => output.aside(&format!("note: {}: {}", text::path(path), text::shown(note.as_bytes()))),
-        }
-    }
+    let Restored { files, bytes, failed, failures, kinds, notes, moments: _ } = done;
+    tell_notes(context, notes);
     for (path, error) in failed {
         output.problem(path, error.kind(), &error.to_string());
     }
@@ -138,12 +134,63 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
             "notes": notes.len(),
         }),
     ));
-    match exit::worst(failed.iter().map(|(_, error)| error.kind())) {
+    match exit::worst(kinds.iter().copied()) {
         None => Ok(()),
         Some(kind) => {
             let count = text::count(*failures, "entry was", "entries were");
             Err(Error::new(kind, format!("{count} not restored as before"))
                 .with_remedy("The lines above name them; everything else is complete"))
         }
+    }
+}
+
+fn tell_notes(context: &Context<'_>, notes: &[(Vec<u8>, String)]) {
+    let output = context.output;
+    if output.is_json() {
+        for (path, note) in notes {
+            let message = json::message("note", json!({ "message": note }));
+            output.message(&json::with_path(message, &json::absolute(path)));
+        }
+        return;
+    }
+    note_lines(notes).iter().for_each(|line| output.aside(Level::Info, line));
+}
+
+/// What is true of thousands of entries is told of the first few, so that it hides nothing else.
+fn note_lines(notes: &[(Vec<u8>, String)]) -> Vec<String> {
+    let (mut lines, mut told) = (Vec::new(), BTreeMap::<&str, u64>::new());
+    for (path, note) in notes {
+        let count = told.entry(note).or_default();
+        *count += 1;
+        if *count <= NOTES_NAMED {
+            lines.push(format!("note: {}: {}", text::path(path), text::shown(note.as_bytes())));
+        }
+    }
+    for (note, count) in told.iter().filter(|(_, count)| **count > NOTES_NAMED) {
+        let more = text::count(count - NOTES_NAMED, "entry", "entries");
+        lines.push(format!("note: {more} more: {}", text::shown(note.as_bytes())));
+    }
+    if told.keys().any(|note| note.starts_with("owner ")) {
+        let hint = "note: only root can give files away; --no-ownership leaves them to you, without a note";
+        lines.push(hint.to_owned());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_of_thousands_is_told_of_three() {
+        let note = |n: u32, what: &str| (format!("f{n}").into_bytes(), what.to_owned());
+        let mut notes: Vec<_> = (0..1000).map(|n| note(n, "owner 0:0 could not be set: no")).collect();
+        notes.push(note(7, "mode 644 could not be set: no"));
+        let lines = note_lines(&notes);
+        assert_eq!(lines.len(), 6, "{lines:?}");
+        assert!(lines[3].contains("f7: mode"), "{lines:?}");
+        assert!(lines[4].contains("997 entries more: owner 0:0"), "{lines:?}");
+        assert!(lines[5].contains("--no-ownership"), "{lines:?}");
+        assert!(note_lines(&[note(1, "x")]).len() == 1);
     }
 }

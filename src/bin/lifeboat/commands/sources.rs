@@ -10,7 +10,11 @@ use std::{
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    filesystem::walk::resolve_source,
+    filesystem::{
+        sandbox::{Hidden, Mask, Mounts},
+        walk::{Filter, FilterOptions, resolve_source},
+    },
+    report::text,
 };
 
 use crate::{environment, terminal::Output};
@@ -19,20 +23,20 @@ use crate::{environment, terminal::Output};
 const LIST_BYTES_MAX: u64 = 256 << 20;
 
 /// What is to be backed up.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct SourceArguments {
     /// What to back up
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Read patterns such as /srv/*/data from a file (- for standard input), one a line; # begins a comment
     #[arg(long, value_name = "FILE")]
-    files_from: Vec<PathBuf>,
+    pub(crate) files_from: Vec<PathBuf>,
     /// Read paths from a file, one a line, taken literally
     #[arg(long, value_name = "FILE")]
-    files_from_verbatim: Vec<PathBuf>,
+    pub(crate) files_from_verbatim: Vec<PathBuf>,
     /// Read paths from a file, each ended by a NUL byte, as of find -print0
     #[arg(long, value_name = "FILE")]
-    files_from_raw: Vec<PathBuf>,
+    pub(crate) files_from_raw: Vec<PathBuf>,
 }
 
 /// Absolute paths.
@@ -42,9 +46,27 @@ pub(crate) struct Sources {
     pub(crate) paths: Vec<PathBuf>,
     /// Those that are not there.
     pub(crate) missing: Vec<PathBuf>,
+    /// Links, and what they lead to if that is what is backed up.
+    pub(crate) links: Vec<(PathBuf, Option<PathBuf>)>,
 }
 
 impl Sources {
+    /// Warns of links: they look like folders, and a backup of one holds nothing.
+    pub(crate) fn warn_of_links(&self, output: &Output) {
+        for (link, followed) in &self.links {
+            let shown = |path: &Path| text::shown(path.as_os_str().as_bytes());
+            let link = shown(link);
+            output.warn(&match followed {
+                Some(target) => {
+                    format!("{link} is a link: what it leads to is backed up, as {}", shown(target))
+                }
+                None => format!(
+                    "{link} is a link, and only the link is backed up: write {link}/ for what it leads to"
+                ),
+            });
+        }
+    }
+
     /// Reports what is missing. As long as something is left the backup goes on, and its own result says
     /// that it is incomplete.
     ///
@@ -62,6 +84,33 @@ impl Sources {
         Err(Error::new(ErrorKind::Incomplete, format!("{what}: no snapshot was written"))
             .with_remedy("Check the paths, and that their file systems are mounted"))
     }
+}
+
+/// Refuses what the sandbox of a service hides: it would be saved as empty, and look complete.
+///
+/// # Errors
+/// `Failed` when something is hidden; `Usage` if a pattern is wrong.
+pub(crate) fn refuse_hidden(sources: &[PathBuf], filter: &FilterOptions) -> Result<()> {
+    let filter = Filter::new(filter.clone())?;
+    let hidden = Mounts::of_this_process().hidden(sources, &|source, path| filter.leaves_out(source, path));
+    if hidden.is_empty() {
+        return Ok(());
+    }
+    let named = |hidden: &Hidden| {
+        let by = match hidden.mask {
+            Mask::Inaccessible => "ProtectHome= or InaccessiblePaths=",
+            Mask::Empty => "ProtectHome=tmpfs, TemporaryFileSystem= or DynamicUser=",
+            Mask::Private => "PrivateTmp=",
+        };
+        format!("{} ({by})", text::shown(hidden.path.as_os_str().as_bytes()))
+    };
+    let places: Vec<String> = hidden.iter().map(named).collect();
+    let what = format!(
+        "the sandbox of this service hides {}, so what is there would be missing from the backup",
+        places.join(" and ")
+    );
+    Err(Error::new(ErrorKind::Failed, what)
+        .with_remedy("Change the unit with `systemctl edit`, or leave these places out of the backup"))
 }
 
 /// Collects the sources of all arguments.
@@ -90,16 +139,23 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
     }
     if named.is_empty() {
         return Err(Error::new(ErrorKind::Usage, "there is nothing to back up")
-            .with_remedy("Name files or folders, or use --files-from, --stdin or --stdin-from-command"));
+            .with_remedy("Name files or folders, use --files-from, --stdin or --stdin-from-command, or a profile with sources"));
     }
-    let (mut paths, mut missing) = (Vec::new(), Vec::new());
+    let (mut paths, mut missing, mut links) = (Vec::new(), Vec::new(), Vec::new());
     for path in named {
         if path.as_os_str().is_empty() {
             return Err(
                 Error::new(ErrorKind::Usage, "a path is empty").with_remedy("Name a file or a folder")
             );
         }
-        let (path, is_there) = absolute(&path)?;
+        let wants_folder = path.as_os_str().as_bytes().ends_with(b"/");
+        let (mut path, is_there) = absolute(&path)?;
+        if path.is_symlink() {
+            // As for rsync and tar: a slash behind the name means the folder. One that leads nowhere stays a link.
+            let followed = path.canonicalize().ok().filter(|_| wants_folder);
+            links.push((path.clone(), followed.clone()));
+            path = followed.unwrap_or(path);
+        }
         if !is_there {
             missing.push(path.clone());
         }
@@ -109,7 +165,7 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
         list.sort_unstable();
         list.dedup();
     }
-    Ok(Sources { paths, missing })
+    Ok(Sources { paths, missing, links })
 }
 
 /// The absolute path, and whether something is there.

@@ -57,8 +57,8 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
         owners: if arguments.ignore_owners { Owners::Ignore } else { Owners::Compare },
     };
     let repository = context.open()?;
-    let (snapshots, end) = context.snapshots(&repository)?;
-    let snapshot = place.reference.find(&snapshots, &arguments.filter.filter())?;
+    let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
+    let snapshot = &snapshot;
     let done = verify::run(&repository, snapshot, arguments.target.as_deref(), &options)?;
     context.end_display();
     report(context, &done, &short(snapshot))?;
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
 
 pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
     let output = context.output;
-    let Verified { files, bytes, differing, differences, not_backed_up } = done;
+    let Verified { files, bytes, differing, differences, lost, not_backed_up } = done;
     for (path, difference) in differences {
         let what = difference.to_string();
         if output.is_json() {
@@ -89,15 +89,21 @@ pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result
             "files_same": files,
             "bytes": bytes,
             "differing": differing,
+            "lost": lost,
             "not_backed_up": not_backed_up,
         }),
     ));
     let kinds = [
+        (*lost > 0).then_some(ErrorKind::Damaged),
         (*differing > 0).then_some(ErrorKind::Differences),
         (*not_backed_up > 0).then_some(ErrorKind::Incomplete),
     ];
     let Some(kind) = exit::worst(kinds.into_iter().flatten()) else { return Ok(()) };
     let mut what = text::count(*differing, "entry differs", "entries differ");
+    if *lost > 0 {
+        let parts = text::count(*lost, "part", "parts");
+        what += &format!("; {parts} of the snapshot's manifest cannot be read");
+    }
     if *not_backed_up > 0 {
         let missing = text::count(*not_backed_up, "entry has", "entries have");
         what += &format!("; {missing} no content in the snapshot, since the backup could not read it");

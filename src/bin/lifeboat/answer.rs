@@ -12,6 +12,17 @@ fn wants_json() -> bool {
     std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }
 
+/// What is wrong, on one line: the parser puts the names of missing arguments on lines of their own.
+fn what(kind: Clap, text: &str) -> String {
+    if kind == Clap::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "the command is not complete: it needs arguments or a subcommand".to_owned();
+    }
+    let lines = text.trim_start_matches("error: ").lines().map(str::trim);
+    let lines =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 /// Says what the parser says.
 pub(crate) fn answer(error: &clap::Error) -> ExitCode {
     let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -25,12 +36,9 @@ pub(crate) fn answer(error: &clap::Error) -> ExitCode {
         Clap::DisplayHelp => json::message("help", json!({ "text": text })),
         Clap::DisplayVersion => json::message("version", json!({ "version": env!("CARGO_PKG_VERSION") })),
         _ => {
-            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let what = what(error.kind(), &text);
             let remedy = "`lifeboat COMMAND --help` shows what is possible";
-            json::message(
-                "exit_error",
-                json!({ "code": 2, "message": first, "remedy": remedy, "causes": [] }),
-            )
+            json::message("exit_error", json!({ "code": 2, "message": what, "remedy": remedy, "causes": [] }))
         }
     };
     drop(std::io::stdout().write_all(format!("{message}\n").as_bytes()));

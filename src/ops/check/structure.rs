@@ -1,0 +1,191 @@
+//! Walks manifests: every node, every list and every chunk. What was seen to be good is not looked at again.
+
+use std::collections::HashMap;
+
+use super::{BadBlobs, Checked, MissedPacks};
+use crate::{
+    error::{Error, Result},
+    format::{
+        entry::{Content, Entry},
+        node::Node,
+    },
+    id::{BlobId, DomainId},
+    repository::{
+        Repository,
+        index::{Index, KnownPack, Location, Standing},
+        manifest::{Accounts, ManifestCursor, NodeSource, list_sums},
+        reader::NodeReader,
+        snapshots::KnownSnapshot,
+    },
+};
+
+/// The manifests of one domain.
+pub(super) struct Structure<'a> {
+    repository: &'a Repository,
+    domain: DomainId,
+    index: &'a Index,
+    nodes: NodeReader<'a>,
+    bad: BadBlobs,
+    missed: MissedPacks,
+    /// Manifest nodes that were read.
+    seen: Accounts,
+    /// Lists that were read, with their chunks and bytes, and whether anything below is lost.
+    lists: HashMap<BlobId, ((u64, u64), Option<Loss>)>,
+    /// Chunks that no pack holds, with the problem that names each.
+    missing: HashMap<BlobId, Option<usize>>,
+    checked: &'a mut Checked,
+}
+
+/// Something is lost: the problem that says so, if it is among those that are named.
+#[derive(Clone, Copy)]
+struct Loss(Option<usize>);
+
+impl<'a> Structure<'a> {
+    pub(super) fn new(
+        repository: &'a Repository,
+        (domain, index): (DomainId, &'a Index),
+        (nodes, (bad, missed)): (NodeReader<'a>, (BadBlobs, MissedPacks)),
+        checked: &'a mut Checked,
+    ) -> Self {
+        let (seen, lists, missing) = (Accounts::new(), HashMap::new(), HashMap::new());
+        Self { repository, domain, index, nodes, bad, missed, seen, lists, missing, checked }
+    }
+
+    pub(super) fn snapshot(&mut self, snapshot: &KnownSnapshot) -> Result<()> {
+        self.checked.snapshots += 1;
+        self.nodes.serve(snapshot.name.identity);
+        let label = format!("{:.8}", snapshot.name.id.to_string());
+        let progress = self.repository.store.progress();
+        let mut nodes = NodeReader::new(self.repository, snapshot.name.domain, self.index)?;
+        nodes.serve(snapshot.name.identity);
+        let mut cursor =
+            ManifestCursor::accounting(&nodes, snapshot.record.root, std::mem::take(&mut self.seen));
+        let ended = loop {
+            progress.check()?;
+            match cursor.next_entry() {
+                Ok(Some(entry)) => {
+                    progress.add(1, entry.metadata.size);
+                    self.entry(&label, &entry)?;
+                }
+                Ok(None) => break Ok(()),
+                // What comes after a damaged node is still looked at.
+                Err(error) if error.is_damage() => {
+                    let object = format!("manifest of snapshot {label}");
+                    let number = self.checked.problem(object, error.to_string());
+                    self.checked.hurt(number, format!("{label}: entries after /{}", cursor.last_path()));
+                    progress.trouble();
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        self.checked.nodes += cursor.nodes_read;
+        self.seen = cursor.into_accounts();
+        ended
+    }
+
+    fn entry(&mut self, label: &str, entry: &Entry) -> Result<()> {
+        let shown = format!("{label}: /{}", String::from_utf8_lossy(&entry.path));
+        let size = entry.metadata.size;
+        let found = match &entry.content {
+            Content::Inline(chunks) => {
+                for chunk in chunks {
+                    self.chunk(&chunk.id, &shown);
+                }
+                Ok(chunks.iter().map(|chunk| u64::from(chunk.length)).sum())
+            }
+            Content::List { node, chunks, level } => {
+                let place = (*level + 1, (*chunks, None));
+                self.list(node, place, &shown).map(|((_, bytes), _)| bytes)
+            }
+        };
+        match found {
+            Ok(total) if total != size && entry.error.is_none() => {
+                let what = format!("its chunks hold {total} bytes, not {size}");
+                self.checked.problem(shown, what);
+            }
+            Err(error) if error.is_damage() => {
+                self.repository.store.progress().trouble();
+                let number = self.checked.problem("a list of chunks", error.to_string());
+                self.checked.hurt(number, shown);
+            }
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Looks at all below a list node, once however often it is referred to: the chunks and bytes there, and
+    /// whether anything is lost.
+    fn list(
+        &mut self,
+        id: &BlobId,
+        (above, expected): (u8, (u64, Option<u64>)),
+        shown: &str,
+    ) -> Result<((u64, u64), Option<Loss>)> {
+        if let Some((sums, loss)) = self.lists.get(id).copied() {
+            if sums.0 != expected.0 || expected.1.is_some_and(|bytes| bytes != sums.1) {
+                return Err(Error::damaged("a list of chunks", "its sums are not those of its parts"));
+            }
+            if let Some(Loss(number)) = loss {
+                self.checked.hurt(number, shown.to_owned());
+            }
+            return Ok((sums, loss));
+        }
+        let node = self.nodes.node(id)?;
+        let sums = list_sums(&node, above, expected)?;
+        let mut loss = None;
+        match node {
+            Node::Chunks(chunks) => {
+                for chunk in chunks {
+                    loss = self.chunk(&chunk.id, shown).or(loss);
+                }
+            }
+            Node::Lists(level, children) => {
+                for child in children {
+                    let place = (level, (child.chunks, Some(child.bytes)));
+                    loss = self.list(&child.id, place, shown)?.1.or(loss);
+                }
+            }
+            Node::Leaf(_) | Node::Branch(..) => {}
+        }
+        self.lists.insert(*id, (sums, loss));
+        Ok((sums, loss))
+    }
+
+    /// A chunk is lost when no pack that is there holds a copy that is good, as far as that is known.
+    fn chunk(&mut self, id: &BlobId, shown: &str) -> Option<Loss> {
+        let index = self.index;
+        let there = |pack: &KnownPack| pack.standing != Standing::Missing;
+        let places = index.locations(id);
+        let mut packs = places.iter().filter_map(|at| index.pack(*at)).filter(there).peekable();
+        let number = match self.bad.get(id) {
+            _ if packs.peek().is_none() => match self.missing.get(id) {
+                Some(number) => *number,
+                None => self.missing(id, &places),
+            },
+            None => return None,
+            Some(bad) => {
+                if packs.any(|pack| bad.iter().all(|(damaged, _)| *damaged != pack.id)) {
+                    return None;
+                }
+                bad.iter().find_map(|(_, number)| *number)
+            }
+        };
+        self.repository.store.progress().trouble();
+        self.checked.hurt(number, shown.to_owned());
+        Some(Loss(number))
+    }
+
+    /// The problem with a chunk that is nowhere: that of the pack that should hold it, if the index knows one.
+    fn missing(&mut self, id: &BlobId, places: &[Location]) -> Option<usize> {
+        let number = match places.iter().find_map(|at| self.index.pack(*at)) {
+            None => self.checked.problem(format!("chunk {id}"), "no index lists it"),
+            Some(pack) => *self.missed.entry(pack.id).or_insert_with(|| {
+                let name = self.repository.pack_name(&self.domain, &pack);
+                self.checked.problem(name.as_str(), "it is not there, and snapshots need it")
+            }),
+        };
+        self.missing.insert(*id, number);
+        number
+    }
+}

@@ -1,0 +1,196 @@
+//! The second pass: further names of files are linked, and folders get their metadata, each after everything
+//! in it.
+
+use std::collections::HashMap;
+
+use super::{
+    Pass, Planner, SameTree, is_below, lost,
+    work::{Job, Worker},
+};
+use crate::{
+    error::Result,
+    format::entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
+    repository::manifest::Gap,
+    store::Downloads,
+};
+
+/// Names a group of hard links.
+pub(in crate::ops) type Group = [u8; 32];
+
+/// Which group of hard links an entry belongs to, if to any. Members have the same content too: an inode
+/// number that was used again during a long backup is another file.
+pub(in crate::ops) fn link_group(entry: &Entry) -> Option<Group> {
+    let Entry { path: _, metadata, content, changed_while_read: _, error: _ } = entry;
+    let Metadata { kind, links, inode, device_key, size, mtime, link_target, device_number, .. } = metadata;
+    if *links < 2 || *kind == EntryKind::Directory {
+        return None;
+    }
+    let mut hasher = blake3::Hasher::new();
+    let words = [*inode, *device_key, *size, *device_number, u64::from(mtime.nanoseconds), *kind as u64];
+    for word in words {
+        hasher.update(&word.to_le_bytes());
+    }
+    hasher.update(&mtime.seconds.to_le_bytes());
+    match content {
+        Content::Inline(chunks) => {
+            for ChunkRef { id, length: _ } in chunks {
+                hasher.update(id.as_bytes());
+            }
+        }
+        Content::List { node, chunks: _, level: _ } => {
+            hasher.update(node.as_bytes());
+        }
+    }
+    Some(*hasher.update(link_target).finalize().as_bytes())
+}
+
+/// The first name of each group of hard links that was met and has more to come.
+#[derive(Default)]
+pub(super) struct Links(HashMap<Group, (Vec<u8>, u64)>);
+
+impl Links {
+    /// The first name of the entry's group, if this is a further one.
+    pub(super) fn first_name(&mut self, entry: &Entry) -> Option<Vec<u8>> {
+        let group = link_group(entry)?;
+        match self.0.get_mut(&group) {
+            None => {
+                self.0.insert(group, (entry.path.clone(), entry.metadata.links - 1));
+                None
+            }
+            Some((first, left)) => {
+                let first = first.clone();
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    self.0.remove(&group);
+                }
+                Some(first)
+            }
+        }
+    }
+
+    /// From now on the group is linked to this name.
+    fn lead(&mut self, group: &Group, path: &[u8]) {
+        if let Some((first, _)) = self.0.get_mut(group) {
+            *first = path.to_vec();
+        }
+    }
+}
+
+/// A folder that the second pass is in.
+struct OpenFolder {
+    entry: Entry,
+    /// It is meant itself, or something below it is.
+    used: bool,
+}
+
+pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
+    let mut linker = Linker {
+        job,
+        nodes: pass.nodes,
+        downloads: job.repository.store.downloads(),
+        worker: Worker::new(job)?,
+        links: Links::default(),
+        known_lost: pass.nodes.lost().len(),
+        sees_less: false,
+    };
+    let mut open: Vec<OpenFolder> = Vec::new();
+    pass.entries(&mut |entry| {
+        job.repository.store.progress().check()?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(gap) => return linker.gap(gap),
+        };
+        while open.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
+            leave(&mut open, job)?;
+        }
+        let used = pass.selects(&entry) && entry.error.is_none();
+        if entry.metadata.kind == EntryKind::Directory {
+            open.push(OpenFolder { used, entry });
+            return Ok(());
+        }
+        if used && let Some(folder) = open.last_mut() {
+            folder.used = true;
+        }
+        if used { linker.entry(entry) } else { Ok(()) }
+    })?;
+    while !open.is_empty() {
+        leave(&mut open, job)?;
+    }
+    Ok(())
+}
+
+/// Gives files their further names.
+struct Linker<'a> {
+    job: &'a Job<'a>,
+    nodes: &'a SameTree<'a>,
+    downloads: Downloads,
+    worker: Worker<'a>,
+    links: Links,
+    /// Nodes that the first pass could not read.
+    known_lost: usize,
+    /// A node could not be read that the first pass had read: first names may be among what is lost.
+    sees_less: bool,
+}
+
+impl Linker<'_> {
+    /// What the first pass has named is not named again.
+    fn gap(&mut self, gap: Gap) -> Result<()> {
+        if self.nodes.lost().len() == self.known_lost {
+            return Ok(());
+        }
+        self.known_lost = self.nodes.lost().len();
+        self.sees_less = true;
+        lost(self.job, gap)
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let job = self.job;
+        let Some(group) = link_group(&entry).filter(|_| !job.below(&entry.path).is_empty()) else {
+            return Ok(());
+        };
+        let mut why = None;
+        match self.links.first_name(&entry) {
+            // It has its content from the first pass.
+            None if !self.sees_less => return Ok(()),
+            None => {}
+            Some(first) if job.is_broken(&first) => {}
+            Some(first) => match job.target.hard_link(job.below(&first), job.below(&entry.path)) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_of_the_whole_system() => return Err(error),
+                Err(error) => why = Some(format!("it is a file of its own: {error}")),
+            },
+        }
+        // Every name has the whole content in the manifest: what cannot be linked is restored by itself.
+        let path = entry.path.clone();
+        let worker = &mut self.worker;
+        let mut send = |window| worker.window(window);
+        let mut planner = Planner::new(job, &self.downloads, &mut send);
+        planner.entry(entry, self.nodes)?;
+        planner.flush()?;
+        if !job.is_broken(&path) {
+            job.note(&path, why.into_iter().collect());
+            self.links.lead(&group, &path);
+        }
+        Ok(())
+    }
+}
+
+/// Gives the innermost open folder its metadata.
+fn leave(open: &mut Vec<OpenFolder>, job: &Job<'_>) -> Result<()> {
+    let Some(OpenFolder { entry, used: true }) = open.pop() else { return Ok(()) };
+    if let Some(folder) = open.last_mut() {
+        folder.used = true;
+    }
+    let path = job.below(&entry.path);
+    // The target itself belongs to whoever restores, unless a folder was asked for by its path.
+    let done = if job.snapshot.leads_only(&entry.path) {
+        job.target.set_directory_owner_and_mode(path, &entry.metadata, job.ownership)
+    } else {
+        job.target.set_directory_metadata(path, &entry.metadata, job.ownership)
+    };
+    match done {
+        Ok(notes) => job.note(&entry.path, notes),
+        Err(error) => job.failed(&entry.path, error)?,
+    }
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! `status`: who backed up when, and who fell silent. From the names of snapshots and runs, the newest record
+//! of each chain and the runs that failed; no manifest and no index is read. Ages are those of the storage's
+//! stamps: what a client's clock says counts for nothing.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+    format::{registry::Certificate, role::Role},
+    id::{DomainId, IdentityId, ObjectId},
+    progress::Phase,
+    repository::{
+        Repository,
+        runs::RunName,
+        snapshots::{KnownSnapshot, SnapshotName, ids_of_snapshots},
+    },
+};
+
+/// So many snapshots, and so many runs, of one client are looked at for one that is complete, or that failed.
+/// Of an identity that several machines use, all: each of them may have fallen silent long ago.
+pub const LOOK_BACK: usize = 100;
+
+/// A backup that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Its snapshot.
+    pub id: ObjectId,
+    /// When the storage got it.
+    pub stored: Timestamp,
+    /// Entries that could not be read.
+    pub unreadable: u64,
+}
+
+/// A run that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When the storage got its record.
+    pub stored: Timestamp,
+    /// The exit code.
+    pub code: u8,
+    /// Why.
+    pub message: String,
+}
+
+/// Who backs up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientName {
+    /// The label of the identity.
+    pub label: String,
+    /// The host, if several machines use the identity.
+    pub host: Option<String>,
+}
+
+/// A client and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Who.
+    pub name: ClientName,
+    /// The identity.
+    pub identity: IdentityId,
+    /// The domain that it backs up to.
+    pub domain: DomainId,
+    /// Its last backup, complete or not.
+    pub last: Option<Backup>,
+    /// Its last backup in which everything could be read.
+    pub complete: Option<Backup>,
+    /// The last run that failed.
+    pub failed: Option<Failure>,
+    /// When a run was last heard of.
+    pub heard: Option<Timestamp>,
+    /// How old the last complete backup may be.
+    pub max_age: Option<Duration>,
+    /// Whether it is older, or there is none.
+    pub overdue: bool,
+}
+
+impl Client {
+    /// When a run began of which neither a snapshot nor a failure was heard: it goes on, or the machine died.
+    #[must_use]
+    pub fn unended(&self) -> Option<Timestamp> {
+        let heard = self.heard?;
+        let snapshot = self.last.as_ref().is_some_and(|backup| backup.stored >= heard);
+        let failure = self.failed.as_ref().is_some_and(|failure| failure.stored >= heard);
+        (!snapshot && !failure).then_some(heard)
+    }
+}
+
+/// How everybody stands.
+#[derive(Debug)]
+pub struct Status {
+    /// By name.
+    pub clients: Vec<Client>,
+    /// What ages are measured against: the local clock, or the newest stamp of the storage if that is later.
+    pub now: Timestamp,
+    /// Revoked identities, which are left out.
+    pub revoked: u64,
+    /// Snapshots and runs that do not count, and why.
+    pub damaged: Vec<Error>,
+}
+
+impl Status {
+    /// How old something is.
+    #[must_use]
+    pub fn age(&self, stored: Timestamp) -> Duration {
+        Duration::from_secs(u64::try_from(self.now.seconds.saturating_sub(stored.seconds)).unwrap_or(0))
+    }
+}
+
+/// How everybody stands who is certified to back up. `max_age` says for each client how old its last
+/// complete backup may be; `None` means that it is never overdue.
+///
+/// # Errors
+/// `Forbidden` for a role that reads no snapshots; storage trouble.
+pub fn run(repository: &Repository, max_age: &dyn Fn(&ClientName) -> Option<Duration>) -> Result<Status> {
+    if !repository.reads_metadata() {
+        return Err(repository.forbidden("see how the clients stand", "audit"));
+    }
+    repository.store.progress().enter(Phase::Checking);
+    let registry = &*repository.registry();
+    let writes = |known: &&Certificate| matches!(known.role, Role::Backup | Role::Owner);
+    let revoked = registry.certificates.iter().filter(writes);
+    let revoked = revoked.filter(|known| registry.revocation(&known.identity).is_some()).count() as u64;
+    let mut status =
+        Status { clients: Vec::new(), now: repository.clock.now(), revoked, damaged: Vec::new() };
+    for domain in &registry.domains {
+        let mut found = Found::new(repository, &domain.id)?;
+        let here = |known: &&Certificate| known.domain == Some(domain.id);
+        for certificate in registry.certificates.iter().filter(writes).filter(here) {
+            if registry.revocation(&certificate.identity).is_none() {
+                found.identity(certificate, &mut status)?;
+            }
+        }
+        status.now = status.now.max(found.newest);
+    }
+    status.clients.sort_by(|a, b| a.name.cmp(&b.name));
+    let now = status.now.seconds;
+    for client in &mut status.clients {
+        client.max_age = max_age(&client.name);
+        client.overdue =
+            client.max_age.is_some_and(|max_age| overdue(client.complete.as_ref(), now, max_age));
+    }
+    Ok(status)
+}
+
+fn overdue(complete: Option<&Backup>, now: i64, max_age: Duration) -> bool {
+    let limit = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+    complete.is_none_or(|backup| now.saturating_sub(backup.stored.seconds) > limit)
+}
+
+/// The snapshots and runs of one domain, newest first.
+struct Found<'a> {
+    repository: &'a Repository,
+    domain: DomainId,
+    ended: HashSet<ObjectId>,
+    snapshots: HashMap<IdentityId, Vec<SnapshotName>>,
+    runs: HashMap<IdentityId, Vec<RunName>>,
+    newest: Timestamp,
+}
+
+impl<'a> Found<'a> {
+    fn new(repository: &'a Repository, domain: &DomainId) -> Result<Self> {
+        let (mut snapshots, mut runs) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        let mut newest = Timestamp::default();
+        for name in repository.snapshot_names(domain, None)? {
+            newest = newest.max(name.stored);
+            snapshots.entry(name.identity).or_default().push(name);
+        }
+        for run in repository.runs(domain)? {
+            newest = newest.max(run.stored);
+            runs.entry(run.identity).or_default().push(run);
+        }
+        // The order of the chain is signed; that of the stamps is lost when a bucket is copied.
+        let newest_first = |name: &SnapshotName| std::cmp::Reverse((name.sequence, name.stored, name.id));
+        snapshots.values_mut().for_each(|chain| chain.sort_by_key(newest_first));
+        runs.values_mut().for_each(|runs| runs.sort_by_key(|run| std::cmp::Reverse((run.stored, run.id))));
+        let records = repository.records(domain)?;
+        let mut ended = ids_of_snapshots(&records.quarantined);
+        ended.extend(records.forgotten);
+        Ok(Self { repository, domain: *domain, ended, snapshots, runs, newest })
+    }
+
+    fn identity(&mut self, certificate: &Certificate, status: &mut Status) -> Result<()> {
+        let mut hosts: BTreeMap<Option<String>, Client> = BTreeMap::new();
+        self.backups(certificate, &mut hosts, &mut status.damaged)?;
+        self.failures(certificate, &mut hosts, &mut status.damaged)?;
+        if hosts.is_empty() && certificate.role == Role::Backup {
+            // It was made to back up, and never did.
+            self.client(certificate, &mut hosts, None);
+        }
+        status.clients.extend(hosts.into_values());
+        Ok(())
+    }
+
+    fn client<'h>(
+        &self,
+        certificate: &Certificate,
+        hosts: &'h mut BTreeMap<Option<String>, Client>,
+        host: Option<&str>,
+    ) -> &'h mut Client {
+        let host = host.filter(|_| certificate.shared).map(str::to_owned);
+        let name = ClientName { label: certificate.label.clone(), host: host.clone() };
+        let new = Client {
+            name,
+            identity: certificate.identity,
+            domain: self.domain,
+            last: None,
+            complete: None,
+            failed: None,
+            heard: None,
+            max_age: None,
+            overdue: false,
+        };
+        hosts.entry(host).or_insert(new)
+    }
+
+    /// From the newest snapshot back to one that is complete.
+    fn backups(
+        &mut self,
+        certificate: &Certificate,
+        hosts: &mut BTreeMap<Option<String>, Client>,
+        damaged: &mut Vec<Error>,
+    ) -> Result<()> {
+        let chain = self.snapshots.remove(&certificate.identity).unwrap_or_default();
+        let mut replaced = HashSet::new();
+        let exists = chain.into_iter().filter(|name| !self.ended.contains(&name.id));
+        for name in exists.take(if certificate.shared { usize::MAX } else { LOOK_BACK }) {
+            self.repository.store.progress().check()?;
+            let KnownSnapshot { name, record } = match self.repository.read_snapshot(&name) {
+                Ok(known) => known,
+                // It was forgotten since the LIST.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    damaged.push(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            replaced.extend(record.replaces.filter(|id| record.previous == Some(*id)));
+            if replaced.contains(&name.id) {
+                continue;
+            }
+            let backup = Backup { id: name.id, stored: name.stored, unreadable: record.unreadable };
+            let client = self.client(certificate, hosts, Some(&record.host));
+            if backup.unreadable == 0 && client.complete.is_none() {
+                client.complete = Some(backup.clone());
+            }
+            client.last.get_or_insert(backup);
+            if client.complete.is_some() && !certificate.shared {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// From the newest run back to one that failed.
+    fn failures(
+        &mut self,
+        certificate: &Certificate,
+        hosts: &mut BTreeMap<Option<String>, Client>,
+        damaged: &mut Vec<Error>,
+    ) -> Result<()> {
+        let runs = self.runs.remove(&certificate.identity).unwrap_or_default();
+        for name in runs.into_iter().take(if certificate.shared { usize::MAX } else { LOOK_BACK }) {
+            self.repository.store.progress().check()?;
+            let run = match self.repository.read_run(&name) {
+                Ok(run) if run.command == "backup" => run,
+                // Another command; or swept since the LIST.
+                Ok(_) => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    damaged.push(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let client = self.client(certificate, hosts, Some(&run.host));
+            client.heard.get_or_insert(name.stored);
+            if let Some((code, message)) = run.failure
+                && client.failed.is_none()
+            {
+                client.failed = Some(Failure { stored: name.stored, code, message });
+                if !certificate.shared {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_overdue_when_it_is_older_than_it_may_be_or_not_there() {
+        let backup = |stored| Backup {
+            id: ObjectId::new([1; 32]),
+            stored: Timestamp::from_seconds(stored),
+            unreadable: 0,
+        };
+        let hour = Duration::from_hours(1);
+        for (stored, late) in [(10_000, false), (6_400, false), (6_399, true), (0, true), (99_999, false)] {
+            assert_eq!(overdue(Some(&backup(stored)), 10_000, hour), late, "{stored}");
+        }
+        assert!(overdue(None, 10_000, Duration::MAX));
+    }
+}

@@ -1,0 +1,248 @@
+//! Backups on a bad day: interrupted, short of handles, over damage, over files that change.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs,
+    io::{Cursor, Read},
+    path::Path,
+    process::Command,
+    sync::Arc,
+};
+
+use lifeboat::{
+    error::{ErrorKind, Result},
+    filesystem::walk::FilterOptions,
+    format::entry::Entry,
+    ops::{
+        backup::{self, BackupOptions, Item, ReadContent, Reuse, Source, Unchanged, tree::Tree},
+        list,
+    },
+    progress::Progress,
+    store::Prefix,
+};
+
+use self::place::{Place, noise, same};
+
+#[path = "support/place.rs"]
+mod place;
+
+/// The same place for a program that is started anew.
+fn afresh(place: Place) -> Place {
+    Place { progress: Arc::default(), ..place }
+}
+
+fn tree(place: &Place) -> Tree {
+    Tree { sources: vec![place.source()], filter: FilterOptions::default() }
+}
+
+/// The names in the cache that begin like this.
+fn cached(place: &Place, prefix: &str) -> Vec<String> {
+    let (mut found, mut folders) = (Vec::new(), vec![place.at("cache")]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else if name.starts_with(prefix) {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+fn data_packs(place: &Place) -> Vec<(String, u64)> {
+    let all = place.store().list(&Prefix::all()).unwrap();
+    all.into_iter().filter(|o| o.name.contains("/packs/d/")).map(|o| (o.name, o.size)).collect()
+}
+
+/// A source whose reader asks the program to stop when it has given everything.
+struct StopsAtTheEnd(Tree, Arc<Progress>);
+
+impl Source for StopsAtTheEnd {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        let progress = Arc::clone(&self.1);
+        let last = std::iter::from_fn(move || {
+            progress.stop();
+            None
+        });
+        Ok(Box::new(self.0.open()?.chain(last)))
+    }
+}
+
+#[test]
+fn packs_of_an_interrupted_backup_are_used_by_the_next_one() {
+    let place = Place::new(1);
+    place.put("noise", &noise(1, 40 << 20));
+    let mut stopped = StopsAtTheEnd(tree(&place), Arc::clone(&place.progress));
+    let error = backup::run(&place.open(), &mut stopped, &place.options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    drop(stopped);
+    let place = afresh(place);
+    let before = data_packs(&place);
+    assert_eq!(before.len(), 2, "two packs of 16 MiB were full: {before:?}");
+    assert_eq!(cached(&place, "journal").len(), 1);
+    let done = place.back_up(&place.options());
+    assert!(done.record.statistics.bytes_new < 10 << 20, "{:?}", done.record.statistics);
+    assert!(cached(&place, "journal").is_empty());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    same(&place.source(), &place.at("all").join(place.source().strip_prefix("/").unwrap()));
+}
+
+#[test]
+fn a_journal_that_was_tampered_with_is_not_believed() {
+    let place = Place::new(1);
+    place.put("noise", &noise(1, 40 << 20));
+    let mut stopped = StopsAtTheEnd(tree(&place), Arc::clone(&place.progress));
+    drop(backup::run(&place.open(), &mut stopped, &place.options()).unwrap_err());
+    drop(stopped);
+    let place = afresh(place);
+    let folder = fs::read_dir(place.at("cache")).unwrap().next().unwrap().unwrap().path();
+    let journal = folder.join(&cached(&place, "journal")[0]);
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&journal, bytes).unwrap();
+    let done = place.back_up(&place.options());
+    assert_eq!(done.record.statistics.bytes_new, 40 << 20);
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+}
+
+#[test]
+fn the_cache_holds_one_manifest_however_often_nothing_changes() {
+    let place = Place::new(2);
+    place.put("one", b"1");
+    let skip = BackupOptions { unchanged: Unchanged::Skip, ..place.options() };
+    for _ in 0..3 {
+        place.back_up(&skip);
+        place.back_up(&place.options());
+    }
+    assert_eq!(cached(&place, "parent-").len(), 2, "a record and the nodes: {:?}", cached(&place, "parent-"));
+    // What a run that was killed has left.
+    let record = cached(&place, "parent-").into_iter().find(|name| name.ends_with("record")).unwrap();
+    let folder = fs::read_dir(place.at("cache")).unwrap().next().unwrap().unwrap().path();
+    fs::write(folder.join(record.replace("record", "77")), b"half a manifest").unwrap();
+    place.back_up(&place.options());
+    assert_eq!(cached(&place, "parent-").len(), 2);
+}
+
+#[test]
+fn a_damaged_manifest_in_the_repository_is_stored_again_and_told() {
+    let place = Place::new(2);
+    for number in 0..2000 {
+        place.put(&format!("{}/{number}", number % 9), number.to_string().as_bytes());
+    }
+    place.back_up(&place.options());
+    let all = place.store().list(&Prefix::all()).unwrap();
+    let pack = all.into_iter().find(|object| object.name.contains("/packs/m/")).unwrap();
+    let path = place.at("repository").join(&pack.name);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[2000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    fs::remove_dir_all(place.at("cache")).unwrap();
+    let done = place.back_up(&place.options());
+    assert!(done.warnings.len() == 1 && done.warnings[0].contains("cannot be read"), "{:?}", done.warnings);
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    same(&place.source(), &place.at("all").join(place.source().strip_prefix("/").unwrap()));
+}
+
+/// One file that is being written to.
+struct Torn(Entry);
+
+struct TornContent(Cursor<Vec<u8>>);
+
+impl Read for TornContent {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl ReadContent for TornContent {
+    fn has_changed(&self) -> Result<bool> {
+        // It has to be asked after the last byte.
+        Ok(self.0.position() == self.0.get_ref().len() as u64)
+    }
+}
+
+impl Source for Torn {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        let content = TornContent(Cursor::new(vec![7; usize::try_from(self.0.metadata.size).unwrap()]));
+        let item = Item::File(self.0.clone(), Box::new(move || Ok(Box::new(content))));
+        Ok(Box::new(std::iter::once(Ok(item))))
+    }
+}
+
+fn entries(place: &Place) -> Vec<Entry> {
+    let repository = place.open();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let mut found = Vec::new();
+    list::run(&repository, snapshots.last().unwrap(), b"", &mut |entry| {
+        found.push(entry.clone());
+        Ok(())
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_marked_and_read_again_next_time() {
+    let place = Place::new(1);
+    place.put("file", b"seven77");
+    place.back_up(&place.options());
+    let entry = entries(&place).pop().unwrap();
+    assert!(!entry.changed_while_read);
+    let forced = BackupOptions { reuse: Reuse { unchanged: false, ..Reuse::default() }, ..place.options() };
+    backup::run(&place.open(), &mut Torn(entry), &forced).unwrap();
+    assert!(entries(&place).pop().unwrap().changed_while_read);
+    let done = place.back_up(&place.options());
+    assert_eq!(done.record.statistics.files_unchanged, 0);
+    assert!(!entries(&place).pop().unwrap().changed_while_read);
+}
+
+#[test]
+fn a_name_too_far_down_is_told_at_its_folder_and_hurts_nobody_else() {
+    let place = Place::new(2);
+    place.put("a", b"first");
+    place.put("z", b"last");
+    // 300 folders of 250 bytes: no path of the system is as long, so each is made from the one above.
+    let folder = fs::File::open(place.source()).unwrap();
+    let mut folder = std::os::fd::OwnedFd::from(folder);
+    let name = "d".repeat(250);
+    for _ in 0..300 {
+        rustix::fs::mkdirat(&folder, &name, 0o755.into()).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        folder = rustix::fs::openat(&folder, &name, flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    let done = place.back_up(&place.options());
+    assert_eq!(done.record.unreadable, 1, "{:?}", done.record.unreadable_named);
+    assert!(done.record.unreadable_named[0].1.contains("too long"));
+    let names: Vec<Entry> = entries(&place);
+    assert_eq!(names.last().unwrap().path.last(), Some(&b'z'));
+    let target = place.restore("some", "", &["/**/a", "/**/z"]);
+    assert_eq!(target.files, 2);
+}
+
+#[test]
+fn a_system_short_of_handles_fails_the_backup_instead_of_leaving_files_out() {
+    let place = Place::new(2);
+    let deep: String = (0..60).map(|number| format!("{number}/")).collect();
+    place.put(&format!("{deep}file"), b"x");
+    let run = |limit: &str| {
+        let mut command = Command::new("sh");
+        let line = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        let arguments =
+            ["-r", place.at("repository").to_str().unwrap(), "backup", "source"].map(str::to_owned);
+        let program = Path::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.arg("-c").arg(line).arg(program).args(arguments).current_dir(place.at(""));
+        command.env("LIFEBOAT_PASSWORD", "right").env("LIFEBOAT_CACHE_DIR", place.at("cache"));
+        command.output().unwrap()
+    };
+    let short = run("50");
+    let said = String::from_utf8_lossy(&short.stderr).into_owned();
+    assert_eq!(short.status.code(), Some(1), "{said}");
+    assert!(said.contains("Too many open files") && said.contains("ulimit"), "{said}");
+    assert!(run("500").status.success());
+}
