@@ -15,7 +15,13 @@ use crate::{
     format::attestation::{Attestation, AttestedSection, SECTIONS_MAX},
     id::{BlobId, DomainId, PackId},
     progress::Phase,
-    repository::{Repository, index::Standing, reader::NodeReader, snapshots::KnownSnapshot, view::View},
+    repository::{
+        Repository,
+        index::Standing,
+        reader::NodeReader,
+        snapshots::{KnownSnapshot, Snapshots},
+        view::View,
+    },
 };
 
 mod packs;
@@ -119,24 +125,51 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
         return Err(repository.forbidden("check the content of packs", "restore"));
     }
     let mut checked = Checked::default();
-    let (snapshots, damaged) = repository.snapshots()?;
-    for error in damaged {
+    let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
+    for (_, error) in damaged {
         checked.problem("snapshots", error.to_string());
     }
     let mut domains: Vec<DomainId> = repository.registry().domains.iter().map(|domain| domain.id).collect();
     domains.sort_unstable();
     for domain in domains {
         let view = repository.view_to_read(&domain)?;
-        let own: Vec<&KnownSnapshot> = snapshots.iter().filter(|known| known.name.domain == domain).collect();
+        let own = |known: &&KnownSnapshot| known.name.domain == domain;
         let bad = one_view(repository, &domain, &view, (options, &mut checked))?;
         records::run(repository, &domain, (options.depth, &mut checked))?;
+        let late: Vec<_> = replaced.iter().filter(own).collect();
+        if !late.is_empty() {
+            late_ones(repository, &view, (late, bad.clone()), &mut checked)?;
+        }
         let nodes = NodeReader::new(repository, domain, &view.index)?;
         let mut structure = Structure::new(repository, &view.index, (nodes, bad), &mut checked);
-        for snapshot in own {
+        for snapshot in listed.iter().filter(own) {
             structure.snapshot(snapshot)?;
         }
     }
     Ok(checked)
+}
+
+/// Snapshots that came too late and were replaced: what they lack is no damage, since the next one has it.
+fn late_ones(
+    repository: &Repository,
+    view: &View,
+    (late, bad): (Vec<&KnownSnapshot>, BadBlobs),
+    checked: &mut Checked,
+) -> Result<()> {
+    let mut aside = Checked::default();
+    for snapshot in late {
+        let nodes = NodeReader::new(repository, snapshot.name.domain, &view.index)?;
+        let before = aside.problems_found;
+        Structure::new(repository, &view.index, (nodes, bad.clone()), &mut aside).snapshot(snapshot)?;
+        let gaps = aside.problems_found - before;
+        if gaps > 0 {
+            let id = snapshot.name.id;
+            checked.note(format!(
+                "snapshot {id} came too late, lacks {gaps} things and was replaced by the next"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What is damaged of a domain: blobs, each with the packs where it is and the problems that name why.
