@@ -279,5 +279,7 @@ fn backups_that_end_at_once_with_one_key_do_not_fork_its_chain() {
         });
     }
     let (snapshots, damaged) = place.open().snapshots().unwrap();
-    assert!(snapshots.len() == 12 && damaged.is_empty(), "{damaged:?}");
+    let mut numbers: Vec<u64> = snapshots.iter().map(|known| known.name.sequence).collect();
+    numbers.sort_unstable();
+    assert!(numbers == (1..=12).collect::<Vec<_>>() && damaged.is_empty(), "{numbers:?} {damaged:?}");
 }
