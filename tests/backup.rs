@@ -10,7 +10,7 @@ use std::{
     io::{Cursor, Read},
     path::Path,
     process::Command,
-    sync::Arc,
+    sync::{Arc, Barrier},
 };
 
 use lifeboat::{
@@ -245,4 +245,41 @@ fn a_system_short_of_handles_fails_the_backup_instead_of_leaving_files_out() {
     assert_eq!(short.status.code(), Some(1), "{said}");
     assert!(said.contains("Too many open files") && said.contains("ulimit"), "{said}");
     assert!(run("500").status.success());
+}
+
+/// A source that ends only when the others do.
+struct Together<'a>(Tree, &'a Barrier);
+
+impl Source for Together<'_> {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        self.0.open()
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.1.wait();
+        Ok(())
+    }
+}
+
+#[test]
+fn backups_that_end_at_once_with_one_key_do_not_fork_its_chain() {
+    let place = Place::new(1);
+    place.put("one", b"1");
+    let together = Barrier::new(3);
+    for _ in 0..4 {
+        std::thread::scope(|scope| {
+            for host in ["a", "b", "c"] {
+                let (repository, options) = (place.open(), place.options());
+                let mut source = Together(tree(&place), &together);
+                scope.spawn(move || {
+                    let options = BackupOptions { host: host.to_owned(), ..options };
+                    backup::run(&repository, &mut source, &options).unwrap();
+                });
+            }
+        });
+    }
+    let (snapshots, damaged) = place.open().snapshots().unwrap();
+    let mut numbers: Vec<u64> = snapshots.iter().map(|known| known.name.sequence).collect();
+    numbers.sort_unstable();
+    assert!(numbers == (1..=12).collect::<Vec<_>>() && damaged.is_empty(), "{numbers:?} {damaged:?}");
 }

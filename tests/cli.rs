@@ -501,10 +501,11 @@ fn examples(document: &str) -> String {
         .fold(String::new(), |script, block| script + block + "\n")
 }
 
-#[test]
-fn the_examples_of_the_documentation_work() {
-    let script = examples(&fs::read_to_string("docs/commands.md").unwrap());
-    assert!(script.matches("lifeboat ").count() > 25, "{script}");
+/// Runs the shell blocks of a page in an empty folder, with nothing of this machine's environment.
+#[track_caller]
+fn run_examples(page: &str, at_least: usize) -> (tempfile::TempDir, String) {
+    let script = examples(&fs::read_to_string(page).unwrap());
+    assert!(script.matches("lifeboat ").count() > at_least, "{script}");
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_lifeboat")).parent().unwrap().to_str().unwrap();
     let mut shell = Command::new("/bin/sh");
@@ -513,10 +514,30 @@ fn the_examples_of_the_documentation_work() {
     let output = shell.output().unwrap();
     let (out, err) = texts(&output);
     assert!(output.status.success(), "{out}{err}");
+    (folder, out + &err)
+}
+
+#[test]
+fn the_examples_of_the_documentation_work() {
+    let (folder, said) = run_examples("docs/commands.md", 25);
     for made in
         ["restored", "data-again/photos/one", "lifeboat.bash", "man1/lifeboat-key-add.1", "owner.json"]
     {
-        assert!(folder.path().join(made).try_exists().unwrap(), "{made}: {out}{err}");
+        assert!(folder.path().join(made).try_exists().unwrap(), "{made}: {said}");
     }
     assert!(!folder.path().join("data-again/letter").try_exists().unwrap());
+}
+
+#[test]
+fn the_stories_of_the_readme_work() {
+    let (folder, said) = run_examples("README.md", 15);
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert_eq!(read("restored/numbers"), read("data/numbers"));
+    for line in ["nobody is overdue", "\nPASS", "\nVALID", "no damage was found"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    // The quick start is what CI runs, and there are no other commands in that form.
+    let page = fs::read_to_string("README.md").unwrap();
+    let indented: Vec<&str> = page.lines().filter(|line| line.starts_with("    ")).collect();
+    assert_eq!(indented.len(), 2, "{indented:?}");
 }

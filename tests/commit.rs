@@ -23,6 +23,7 @@ use lifeboat::{
         registry::Certificate,
         role::Role,
         snapshot::{Run, Snapshot},
+        tombstones::Tombstones,
     },
     id::{DomainId, ObjectId, PackId},
     ops::{
@@ -275,7 +276,8 @@ fn put_snapshot(
 }
 
 fn put_tombstones(bench: &Bench, by: &Repository, signer: &SigningKey, (domain, pack): (DomainId, PackId)) {
-    let sealed = seal(by, signer, (RecordKind::Tombstones, domain, 0), pack.as_bytes());
+    let batch = Tombstones { time: Timestamp::from_seconds(1_700_000_000), packs: vec![pack] };
+    let sealed = seal(by, signer, (RecordKind::Tombstones, domain, 0), &batch.encode());
     let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
     bench.beside.create(&Name::tombstones(&domain, &id), sealed.into()).unwrap();
 }

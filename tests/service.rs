@@ -60,7 +60,9 @@ fn systemd_hears_that_it_is_ready_that_it_moves_and_that_it_stops() {
         ),
     ];
     for (socket, address) in sockets {
-        let mut backup = lifeboat(world.path(), &["backup", "src"]);
+        // Long enough for a look before the repository is open, on the quickest machine.
+        let slow = ["--password-command", "sleep 0.5; echo correct horse", "backup", "src"];
+        let mut backup = lifeboat(world.path(), &slow);
         backup.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "7200000000");
         assert!(backup.status().unwrap().success());
         let heard = heard(&socket);

@@ -393,13 +393,14 @@ fn a_file_of_many_chunks_that_many_snapshots_share_is_walked_once() {
 fn what_a_replaced_snapshot_reaches_is_reached_still() {
     let world = World::new();
     let owner = world.owner();
-    let first = back_up(&owner, "desk", one("srv/a", noise(1, 100_000)));
+    back_up(&owner, "desk", one("srv/a", vec![7; 10]));
     let before = usage::run(&owner, By::Client).unwrap();
-    back_up(&owner, "desk", one("srv/b", vec![7; 10]));
+    let late = back_up(&owner, "desk", one("srv/b", noise(1, 100_000)));
     let domain = owner.own_domain().unwrap();
     let (known, _) = owner.snapshots().unwrap();
-    let mut record = known[1].record.clone();
-    (record.previous, record.replaces, record.nonce) = (Some(known[1].name.id), Some(first), [9; 16]);
+    // It holds what the first one holds; only the one that it replaces has the rest.
+    let mut record = known[0].record.clone();
+    (record.previous, record.replaces, record.nonce) = (Some(late), Some(late), [9; 16]);
     let begun = owner.view(&domain).unwrap().begun;
     owner.publish_snapshot(&domain, (3, &record), begun).unwrap().unwrap();
     assert_eq!(owner.snapshots().unwrap().0.len(), 2, "listings hide it");

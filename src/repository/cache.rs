@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     fs,
     io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +19,7 @@ use crate::{
     crypto::{IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     filesystem::durable,
-    id::{BlobId, ObjectId, RepositoryId},
+    id::{BlobId, IdentityId, ObjectId, RepositoryId},
     limits,
 };
 
@@ -58,6 +59,12 @@ impl Cache {
                 drop(durable::write_atomic(&folder.join(id.to_string()), bytes, 0o600));
             }
         }
+    }
+
+    /// A file that whoever adds to the chain of an identity claims; `None` without a cache.
+    pub(super) fn chain_file(&self, identity: &IdentityId) -> Option<fs::File> {
+        let path = self.folder.as_ref()?.join(format!("chain-{identity}"));
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).ok()
     }
 
     fn parent_path(&self, group: &str) -> Option<PathBuf> {
@@ -218,7 +225,6 @@ impl Drop for NodeFileWriter {
 
 impl NodeFileWriter {
     fn create(path: PathBuf, nonce: u64) -> std::io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt;
         let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         claim(&file);
         let file = std::io::BufWriter::with_capacity(limits::MIB, file);

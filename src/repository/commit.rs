@@ -2,11 +2,11 @@
 //! The order of the durable writes of a backup stands in one function, `attempt` in `ops/backup/mod.rs`;
 //! `docs/protocol.md` says why it is that one.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, fs::File, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Repository, index::Standing, view::View};
+use super::{Repository, cache::claim, index::Standing, view::View};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
@@ -40,7 +40,31 @@ pub fn validate(view: &View, reached: &HashSet<PackId>) -> Validation {
     if missing.is_empty() { Validation::Complete } else { Validation::Missing(missing) }
 }
 
+/// How often whoever waits for another run looks again.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// The right to add to the chain of this identity, among the runs of this machine: two that read the same
+/// head would fork the chain. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _file: Option<File>,
+}
+
 impl Repository {
+    /// Waits until no other run of this machine adds to the chain. (Without a cache they do not know of each
+    /// other; machines that share a key are to be certified as such.)
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub fn take_turn(&self) -> Result<Turn> {
+        let file = self.cache.chain_file(&self.identity());
+        while file.as_ref().is_some_and(|file| !claim(file)) {
+            self.store.progress().check()?;
+            self.clock.sleep(GLANCE);
+        }
+        Ok(Turn { _file: file })
+    }
+
     fn header(&self, kind: RecordKind, domain: &DomainId, sequence: u64, epoch: u32) -> EnvelopeHeader {
         EnvelopeHeader {
             kind,

@@ -53,7 +53,11 @@ fn damaged_slot(error: Error, name: &str) -> Error {
 fn read_slot(store: &Store, name: &str) -> Result<Slot> {
     let bytes = store.read(&Name::slot(name), limits::RECORD_BYTES_MAX)?;
     let slot = Slot::decode(&bytes)?;
-    if slot.name() == name { Ok(slot) } else { Err(Error::damaged("a key slot", "it is that of another name")) }
+    if slot.name() == name {
+        Ok(slot)
+    } else {
+        Err(Error::damaged("a key slot", "it is that of another name"))
+    }
 }
 
 impl Repository {

@@ -367,6 +367,8 @@ impl Backup<'_> {
             self.damage = pass.damage.take().or(self.damage.take());
             progress.enter(Phase::Committing);
             for _ in 0..COMMITS_MAX {
+                // Nobody else on this machine gives a snapshot the same number.
+                let turn = repository.take_turn()?;
                 // On a local folder nobody deletes between the view and the last look at the snapshot. Whoever
                 // waits for that must not count the wait to the age of the probe.
                 let fence = repository.store.fence_shared()?;
@@ -395,7 +397,7 @@ impl Backup<'_> {
                     view = repository.view(&domain)?;
                 }
                 if in_time || pass.is_whole_in(&view) {
-                    drop(fence);
+                    drop((fence, turn));
                     // 7: the next backup may build on it.
                     self.remember(id, pass, unchanged);
                     return Ok(Done { snapshot: Some((id, sequence)), record, warnings: self.warnings() });

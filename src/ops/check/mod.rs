@@ -15,7 +15,13 @@ use crate::{
     format::attestation::{Attestation, AttestedSection, SECTIONS_MAX},
     id::{BlobId, DomainId, PackId},
     progress::Phase,
-    repository::{Repository, index::Standing, reader::NodeReader, snapshots::KnownSnapshot, view::View},
+    repository::{
+        Repository,
+        index::Standing,
+        reader::NodeReader,
+        snapshots::{KnownSnapshot, Snapshots},
+        view::View,
+    },
 };
 
 mod objects;
@@ -131,21 +137,50 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
     domains.sort_unstable();
     // What is read below may come from the cache, which says nothing about the storage.
     objects::run(repository, &domains, (options.depth, &mut checked))?;
-    let (snapshots, damaged) = repository.snapshots()?;
-    for error in damaged {
+    let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
+    for (_, error) in damaged {
         checked.problem_unless_known("snapshots", &error);
     }
     for domain in domains {
         let view = repository.view_to_read(&domain)?;
-        let own: Vec<&KnownSnapshot> = snapshots.iter().filter(|known| known.name.domain == domain).collect();
+        let own = |known: &&KnownSnapshot| known.name.domain == domain;
         let damage = one_view(repository, &domain, &view, (options, &mut checked))?;
+        let late: Vec<_> = replaced.iter().filter(own).collect();
+        if !late.is_empty() {
+            late_ones(repository, &view, (late, &damage.0), &mut checked)?;
+        }
         let nodes = NodeReader::new(repository, domain, &view.index)?;
         let mut structure = Structure::new(repository, (domain, &view.index), (nodes, damage), &mut checked);
-        for snapshot in own {
+        for snapshot in listed.iter().filter(own) {
             structure.snapshot(snapshot)?;
         }
     }
     Ok(checked)
+}
+
+/// Snapshots that came too late and were replaced: what they lack is no damage, since the next one has it.
+fn late_ones(
+    repository: &Repository,
+    view: &View,
+    (late, bad): (Vec<&KnownSnapshot>, &BadBlobs),
+    checked: &mut Checked,
+) -> Result<()> {
+    let mut aside = Checked::default();
+    for snapshot in late {
+        let domain = snapshot.name.domain;
+        let nodes = NodeReader::new(repository, domain, &view.index)?;
+        let before = aside.problems_found;
+        let damage = (bad.clone(), MissedPacks::new());
+        Structure::new(repository, (domain, &view.index), (nodes, damage), &mut aside).snapshot(snapshot)?;
+        let gaps = aside.problems_found - before;
+        if gaps > 0 {
+            let id = snapshot.name.id;
+            checked.note(format!(
+                "snapshot {id} came too late, lacks {gaps} things and was replaced by the next"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What is damaged of a domain: blobs, each with the packs where it is and the problems that name why.

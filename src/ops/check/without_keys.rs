@@ -4,7 +4,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::{
-    Checked, Subset, objects::{Looked, look}, on_all};
+    Checked, Subset,
+    objects::{Looked, look},
+    on_all,
+};
 use crate::{
     error::{ErrorKind, Result},
     progress::Phase,

@@ -29,11 +29,7 @@ impl Client<'_> {
     /// Its name for people.
     pub(super) fn name(&self) -> String {
         let host = &self.snapshot.record.host;
-        if self.shared && *host != self.label {
-            format!("{} on {host}", self.label)
-        } else {
-            self.label.clone()
-        }
+        if self.shared && *host != self.label { format!("{}@{host}", self.label) } else { self.label.clone() }
     }
 }
 
@@ -42,6 +38,12 @@ struct Group<'a> {
     newest: &'a KnownSnapshot,
     /// Each set of sources that it backs up.
     sources: HashSet<&'a [Vec<u8>]>,
+}
+
+/// Whether a client is meant by this name: that of its machine, its label, or both as other commands show them.
+fn is_called(known: &KnownSnapshot, label: &str, name: &str) -> bool {
+    let host = &known.record.host;
+    name == host || name == label || name.split_once('@').is_some_and(|both| both == (label, host))
 }
 
 /// The newest snapshot of each client among those that pass the filter, in the order of their names. Who was
@@ -55,8 +57,13 @@ pub(super) fn newest_of_each<'a>(
     let shared: HashMap<IdentityId, bool> =
         registry.certificates.iter().map(|known| (known.identity, known.shared)).collect();
     let mut groups: BTreeMap<(IdentityId, &str), Group<'_>> = BTreeMap::new();
-    for known in snapshots.iter().filter(|known| filter.matches(known)) {
+    let of_any_host = Filter { hosts: Vec::new(), ..filter.clone() };
+    for known in snapshots.iter().filter(|known| of_any_host.matches(known)) {
         let identity = known.name.identity;
+        let label = registry.certificate(&identity).map_or("", |certificate| &certificate.label);
+        if !filter.hosts.is_empty() && !filter.hosts.iter().any(|name| is_called(known, label, name)) {
+            continue;
+        }
         if filter.hosts.is_empty() && registry.revocation(&identity).is_some() {
             continue;
         }
@@ -89,7 +96,8 @@ pub(super) fn newest_of_each<'a>(
 /// What was asked for and has no snapshot.
 pub(super) fn absent(clients: &[Client<'_>], filter: &Filter, registry: &Registry) -> Vec<String> {
     let and = if filter.paths.is_empty() && filter.tags.is_empty() { "" } else { " that passes the filters" };
-    let has_host = |host: &&String| !clients.iter().any(|client| client.snapshot.record.host == **host);
+    let has_host =
+        |host: &&String| !clients.iter().any(|client| is_called(client.snapshot, &client.label, host));
     let mut reasons: Vec<String> = filter
         .hosts
         .iter()

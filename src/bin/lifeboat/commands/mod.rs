@@ -64,6 +64,7 @@ impl Command {
         match self {
             Self::Backup(arguments) => arguments.settle(settings),
             Self::Config(arguments) => arguments.backup.settle(settings),
+            Self::Status(arguments) => arguments.settle(settings),
             _ => {}
         }
     }

@@ -9,7 +9,10 @@ use lifeboat::{
 };
 use serde_json::json;
 
-use crate::context::Context;
+use crate::{
+    context::Context,
+    profile::{Settings, Slot, Way},
+};
 
 const AFTER: &str = "\
 Needs a key that reads snapshots: audit, maintain, restore or owner. A machine with a backup key sees what it remembers
@@ -25,13 +28,24 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Status {
-    /// How old the last complete backup of a client may be, such as 26h or 8d
-    #[arg(long, value_name = "DURATION", default_value = "26h")]
-    max_age: String,
+    /// How old the last complete backup of a client may be, such as 26h or 8d [default: that of the profile, else 26h]
+    #[arg(long, value_name = "DURATION")]
+    max_age: Option<String>,
+}
+
+/// A night's backup, with time for one that is late.
+const MAX_AGE: &str = "26h";
+
+impl Status {
+    /// Fills in what the profile says.
+    pub(crate) fn settle(&mut self, settings: &mut Settings) {
+        let way = Way("max-age", "--max-age", Slot::Text(&mut self.max_age));
+        settings.settle(&mut [way], &[], Some(MAX_AGE));
+    }
 }
 
 pub(crate) fn run(arguments: &Status, context: &Context<'_>) -> Result<()> {
-    let max_age = time::parse_duration(&arguments.max_age)?;
+    let max_age = time::parse_duration(arguments.max_age.as_deref().unwrap_or(MAX_AGE))?;
     let repository = context.open()?;
     if !repository.reads_metadata() {
         context.end_display();
