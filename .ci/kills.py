@@ -82,15 +82,26 @@ def kill_init(start, tree, seconds, chance):
     """An `init` that was killed is run again with the same passphrase: what comes of it can be used."""
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "new"
+
+        def run(*command, codes):
+            process = start(*command, repository=repository)
+            text = process.communicate(timeout=240)[0]
+            assert process.returncode in codes, f"{command} after a killed init: {process.returncode}: {text}"
+            return process.returncode, text
+
         process = start("init", repository=repository)
         time.sleep(chance.uniform(0, seconds))
         process.kill()
         process.communicate(timeout=60)
-        # Exit 1: it was done already.
-        for command, codes in ((["init"], (0, 1)), (["backup", tree], (0,)), (["check"], (0,))):
-            process = start(*command, repository=repository)
-            text = process.communicate(timeout=240)[0]
-            assert process.returncode in codes, f"{command} after a killed init: {process.returncode}: {text}"
+        # Exit 1: it was done already. Exit 5: something is left of it, and the message says what to do.
+        code, text = run("init", codes=(0, 1, 5))
+        if code == 5:
+            assert "delete `keys` and `registry`" in " ".join(text.split()), text
+            for part in ("keys", "registry"):
+                shutil.rmtree(repository / part, ignore_errors=True)
+            run("init", codes=(0,))
+        run("backup", tree, codes=(0,))
+        run("check", codes=(0,))
 
 
 def main(binary, rounds, seed):

@@ -102,3 +102,40 @@ impl Config {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let (repository_id, root_public_key) = (RepositoryId::new([1; 32]), [2; 32]);
+        Config {
+            format: 1,
+            repository_id,
+            root_public_key,
+            commit_window_seconds: 600,
+            minimum_grace_seconds: 9000,
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = config().encode();
+        assert_eq!(Config::decode(&bytes).unwrap(), config());
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            assert!(Config::decode(&flipped).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_a_later_version_is_ignored_and_covered_by_the_checksum() {
+        let text = String::from_utf8(config().encode()).unwrap();
+        let (rest, _) = text.split_once("\"checksum\"").unwrap();
+        let write = |digits: &str, what: u8| format!("{rest}\"checksum\": \"{digits}\", \"later\": {what}}}");
+        let digits = checksum(CHECKSUM, write("", 7).as_bytes(), "");
+        assert_eq!(Config::decode(write(&digits, 7).as_bytes()).unwrap(), config());
+        assert!(Config::decode(write(&digits, 6).as_bytes()).is_err());
+    }
+}

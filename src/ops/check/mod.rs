@@ -129,6 +129,9 @@ pub struct CheckOptions {
 pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
     let progress = repository.store.progress();
     progress.enter(Phase::Checking);
+    if !repository.reads_metadata() {
+        return Err(repository.forbidden("read snapshots", "audit"));
+    }
     if matches!(options.depth, Depth::Data(_)) && !repository.reads_data() {
         return Err(repository.forbidden("check the content of packs", "restore"));
     }
