@@ -165,23 +165,13 @@ fn add(owner: &Repository, role: Role, label: &str, domain: Option<&str>) -> Add
 fn metadata(size: u64) -> Metadata {
     let time = Timestamp::from_seconds(1_700_000_000);
     Metadata {
-        kind: EntryKind::File,
         mode: 0o644,
-        uid: 0,
-        gid: 0,
-        user: String::new(),
-        group: String::new(),
         mtime: time,
         ctime: time,
-        btime: None,
         inode: 1,
         device_key: 1,
-        links: 1,
         size,
-        link_target: Vec::new(),
-        device_number: 0,
-        xattrs: Vec::new(),
-        flags: 0,
+        ..Metadata::of(EntryKind::File)
     }
 }
 

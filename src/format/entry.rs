@@ -60,6 +60,33 @@ pub struct Metadata {
     pub flags: u32,
 }
 
+impl Metadata {
+    /// Of something of which only the kind is known: owned by root, without times, with one name.
+    #[must_use]
+    pub const fn of(kind: EntryKind) -> Self {
+        const NEVER: Timestamp = Timestamp::from_seconds(0);
+        Self {
+            kind,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            user: String::new(),
+            group: String::new(),
+            mtime: NEVER,
+            ctime: NEVER,
+            btime: None,
+            inode: 0,
+            device_key: 0,
+            links: 1,
+            size: 0,
+            link_target: Vec::new(),
+            device_number: 0,
+            xattrs: Vec::new(),
+            flags: 0,
+        }
+    }
+}
+
 /// A chunk of a file: its id and its length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChunkRef {

@@ -182,23 +182,13 @@ mod tests {
 
     fn file(inode: u64, mtime: i64, ctime: i64) -> Metadata {
         Metadata {
-            kind: EntryKind::File,
             mode: 0o644,
-            uid: 0,
-            gid: 0,
-            user: String::new(),
-            group: String::new(),
             mtime: Timestamp::from_seconds(mtime),
             ctime: Timestamp::from_seconds(ctime),
-            btime: None,
             inode,
             device_key: 1,
-            links: 1,
             size: 5,
-            link_target: Vec::new(),
-            device_number: 0,
-            xattrs: Vec::new(),
-            flags: 0,
+            ..Metadata::of(EntryKind::File)
         }
     }
 

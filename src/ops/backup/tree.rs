@@ -9,7 +9,6 @@ use std::{
 
 use super::{Item, ReadContent, Source};
 use crate::{
-    clock::Timestamp,
     error::Result,
     filesystem::{
         read::{self, Seen},
@@ -77,25 +76,7 @@ fn item(walked: Walked) -> Result<Item> {
 
 /// An entry of which only the name and the trouble are known.
 fn unknown(path: Vec<u8>, error: String) -> Entry {
-    let metadata = Metadata {
-        kind: EntryKind::File,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        user: String::new(),
-        group: String::new(),
-        mtime: Timestamp::default(),
-        ctime: Timestamp::default(),
-        btime: None,
-        inode: 0,
-        device_key: 0,
-        links: 1,
-        size: 0,
-        link_target: Vec::new(),
-        device_number: 0,
-        xattrs: Vec::new(),
-        flags: 0,
-    };
+    let metadata = Metadata::of(EntryKind::File);
     let content = Content::Inline(Vec::new());
     Entry { path, metadata, content, changed_while_read: false, error: Some(error) }
 }

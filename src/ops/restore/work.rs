@@ -368,23 +368,10 @@ mod tests {
     #[test]
     fn a_full_disk_ends_the_restore_at_once_and_other_trouble_only_the_file() {
         let metadata = Metadata {
-            kind: EntryKind::File,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            user: String::new(),
-            group: String::new(),
             mtime: Default::default(),
             ctime: Default::default(),
-            btime: None,
-            inode: 0,
-            device_key: 0,
-            links: 1,
             size: 1 << 40,
-            link_target: Vec::new(),
-            device_number: 0,
-            xattrs: Vec::new(),
-            flags: 0,
+            ..Metadata::of(EntryKind::File)
         };
         let content = Content::Inline(Vec::new());
         let entry =
