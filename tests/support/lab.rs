@@ -64,23 +64,13 @@ struct Tree<'a>(&'a Files);
 fn entry(path: &str, size: usize) -> Entry {
     let time = Timestamp::from_seconds(1_700_000_000);
     let metadata = Metadata {
-        kind: EntryKind::File,
         mode: 0o644,
-        uid: 0,
-        gid: 0,
-        user: String::new(),
-        group: String::new(),
         mtime: time,
         ctime: time,
-        btime: None,
         inode: 1,
         device_key: 1,
-        links: 1,
         size: size as u64,
-        link_target: Vec::new(),
-        device_number: 0,
-        xattrs: Vec::new(),
-        flags: 0,
+        ..Metadata::of(EntryKind::File)
     };
     let content = Content::Inline(Vec::new());
     Entry { path: path.into(), metadata, content, changed_while_read: false, error: None }
