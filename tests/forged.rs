@@ -54,8 +54,12 @@ impl Scene {
         let mut files = Files::from([("srv/large".to_owned(), noise(1, 200_000))]);
         files.insert("srv/small".to_owned(), b"small".to_vec());
         let repository = open(&store, &root).unwrap();
-        lab::back_up(&repository, &files).unwrap();
+        let done = lab::back_up(&repository, &files).unwrap();
         assert_eq!(check_all(&repository).unwrap().problems, []);
+        if done.record.levels > 0 {
+            // Where a manifest is cut depends on a random key: rarely even this one is.
+            return Self::new();
+        }
         Self { objects, root, files }
     }
 
