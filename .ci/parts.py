@@ -79,6 +79,12 @@ def end_to_end():
     return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
 
 
+def kills():
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    run([ROOT / ".ci/kills.py", BINARY])
+
+
 def decoder():
     """The decoder in Python, written from docs/format.md alone, reads what the binary writes."""
     if not BINARY.exists():
@@ -101,7 +107,7 @@ def systemd():
     run([ROOT / ".ci/systemd", BINARY])
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder, systemd]
+PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder, kills, systemd]
 
 
 def allowed_skips():

@@ -325,6 +325,9 @@ fn a_tombstone_by_an_unknown_key_stops_the_view_until_the_key_is_known() {
     let error = standing(&machine, pack).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(error.to_string().contains("does not know"), "{error}");
+    // Who only reads is told, and goes on.
+    let seen = owner.view_to_read(&pack.0).unwrap();
+    assert!(seen.damaged.iter().any(|error| error.to_string().contains("does not know")), "{seen:?}");
     // Its certificate arrives after the view has read the registry.
     let (owner, certificate) = (Arc::new(owner), maintain_certificate(&stranger));
     let added = Arc::new(AtomicUsize::new(0));

@@ -6,7 +6,7 @@
 
 Slow, and the index is whole in memory: who wants to restore quickly takes lifeboat. Needs the packages in decoder.txt.
 """
-import base64, hashlib, hmac, io, json, os, re, stat, struct, sys
+import base64, contextlib, hashlib, hmac, io, json, os, re, stat, struct, sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +27,10 @@ def D(purpose, data):
     return blake3(data, derive_key_context="lifeboat v1 " + purpose).digest()
 def unbase64(text):
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+def checked(data, purpose):
+    digits = json.loads(data)["checksum"].encode()
+    need(D(purpose + " checksum", data.replace(digits, b"", 1)).hex().encode() == digits, f"{purpose}: its checksum is wrong")
+    return json.loads(data)
 def public(private):
     return private.public_key().public_bytes_raw()
 
@@ -112,7 +116,7 @@ class Secrets:  # of a restore or owner identity: the other roles cannot read fi
         return PrivateKey(derived or self.epochs[epoch][1 if kind == "metadata" else 2])
 
 def open_slot(data, passphrase=None, access=None):
-    slot = json.loads(data)
+    slot = checked(data, "key slot")
     kdf, salt = slot["kdf"], bytes.fromhex(slot["salt"])
     need(slot["lifeboat_key_slot"] == 1 and kdf["algorithm"] in ("argon2id", "access-key"), "it is of a newer format")
     if kdf["algorithm"] == "argon2id" and passphrase:
@@ -181,7 +185,7 @@ def node(data):
 class Repository:
     def __init__(self, folder, unlock):
         self.folder, self.places = folder, {}
-        config = json.loads(self.read("config", 4 * MIB))
+        config = checked(self.read("config", 4 * MIB), "config")
         need(config["format"] == 1, "the repository is of another format")
         self.secrets = unlock(self)
         self.id = self.secrets.repository
@@ -375,10 +379,8 @@ def unlock(repository, how, text):
         need(form == "lifeboat-access-1" and check == ours, "the access key has a typing error")
         return open_slot(repository.read(f"keys/{slot}", 4 * MIB), access=unbase64(secret))
     for slot in sorted((repository.folder / "keys").iterdir())[:8]:
-        try:
+        with contextlib.suppress(Exception):
             return open_slot(repository.read(f"keys/{slot.name}", 4 * MIB), passphrase=text.splitlines()[0].encode())
-        except Exception:
-            pass
     raise ValueError("the passphrase opens no slot")
 
 def main():

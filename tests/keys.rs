@@ -29,6 +29,7 @@ use lifeboat::{
         quarantine::Quarantine,
         registry::{Certificate, Revocation},
         role::Role,
+        slot::KdfParameters,
         tombstones::Tombstones,
     },
     id::{DomainId, IdentityId, ObjectId},
@@ -435,10 +436,16 @@ fn a_new_passphrase_replaces_the_old_one_and_leaves_access_keys() {
     created(&store);
     let with = |text: &str| open_with(&store, &Credential::Passphrase(text.to_owned().into(), None), None);
     let owner = with("owner").unwrap();
-    assert_eq!(key::passphrase(&owner, "", None).unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(
+        key::passphrase(&owner, "", None, KdfParameters::default()).unwrap_err().kind(),
+        ErrorKind::Usage
+    );
     let other = add(&owner, Role::Audit, "auditor", None);
-    assert_eq!(key::passphrase(&owner, "new", Some(&other.slot)).unwrap_err().kind(), ErrorKind::Usage);
-    let changed = key::passphrase(&owner, "new", None).unwrap();
+    assert_eq!(
+        key::passphrase(&owner, "new", Some(&other.slot), KdfParameters::default()).unwrap_err().kind(),
+        ErrorKind::Usage
+    );
+    let changed = key::passphrase(&owner, "new", None, KdfParameters::default()).unwrap();
     assert_eq!(changed.removed.len(), 1);
     assert_eq!(with("owner").unwrap_err().kind(), ErrorKind::CannotUnlock);
     assert_eq!(with("new").unwrap().identity(), owner.identity());
@@ -783,7 +790,11 @@ fn recovered(store: &Store) -> Repository {
 fn config_and_key_slots_come_back_from_the_words() {
     in_every_store(|store| {
         let root = RootSecret::generate().unwrap();
-        let init = InitOptions { commit_window_seconds: 300, minimum_grace_seconds: 86_400 };
+        let init = InitOptions {
+            commit_window_seconds: 300,
+            minimum_grace_seconds: 86_400,
+            ..InitOptions::default()
+        };
         Repository::create(&store, &root, "owner", init, &SystemClock).unwrap();
         let before = store.read(&Name::config(), 1 << 20).unwrap();
         let owner = open_with(&store, &Credential::Words(root.words()), None).unwrap();
@@ -815,7 +826,11 @@ fn config_and_key_slots_come_back_from_the_words() {
 fn with_the_registry_gone_too_the_words_restore_every_machine() {
     in_every_store(|store| {
         let root = RootSecret::generate().unwrap();
-        let init = InitOptions { commit_window_seconds: 300, minimum_grace_seconds: 86_400 };
+        let init = InitOptions {
+            commit_window_seconds: 300,
+            minimum_grace_seconds: 86_400,
+            ..InitOptions::default()
+        };
         Repository::create(&store, &root, "owner", init, &SystemClock).unwrap();
         let owner = open_with(&store, &Credential::Words(root.words()), None).unwrap();
         let machine = add(&owner, Role::Backup, "machine", None);

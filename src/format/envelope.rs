@@ -339,6 +339,23 @@ mod tests {
         assert!(check(&[&bytes[..], b"x"].concat(), &seed).is_err());
     }
 
+    /// GCM alone would open a ciphertext that was crafted for two keys.
+    #[test]
+    fn a_wrong_commitment_is_refused_even_if_it_is_signed() {
+        let key = [5; 32];
+        let mut bytes = seal(&header(), &Sealer::Symmetric(&key), &signer(), b"hello").unwrap();
+        let commitment = 8 + AUTHOR_LEN + 8 + 4 + 32;
+        bytes[commitment] ^= 1;
+        let end = bytes.len() - SIGNATURE_LEN;
+        let place = place(&header().repository, &header().domain);
+        let signature = signer().sign(&[&place[..], &bytes[..end]].concat());
+        bytes[end..].copy_from_slice(&signature);
+        let EnvelopeHeader { kind, repository, domain, .. } = header();
+        let envelope = Envelope::parse(&bytes, kind, &repository, &domain).unwrap();
+        envelope.verify(&signer().verifying_key()).unwrap();
+        assert_eq!(envelope.open(&Opener::Symmetric(&key)).unwrap_err().kind(), ErrorKind::Damaged);
+    }
+
     #[test]
     fn what_could_not_be_read_again_is_not_written() {
         let seal_as = |kind, length| {

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::secrets::Secrets;
+use super::{checksum, secrets::Secrets};
 use crate::{
     crypto::FrameKey,
     error::{Error, ErrorKind, Result},
@@ -50,6 +50,8 @@ enum Kdf {
     AccessKey,
 }
 
+const CHECKSUM: &str = "lifeboat v1 key slot checksum";
+
 /// A key slot as it stands in the store: no label, no host name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +62,8 @@ pub struct Slot {
     salt: String,
     commitment: String,
     sealed: String,
+    /// Tells a damaged slot from a wrong passphrase.
+    checksum: String,
 }
 
 /// The text form of an access key: names its slot, carries its secret and a checksum.
@@ -137,14 +141,21 @@ impl Slot {
         let context = [b"lifeboat v1 key slot".as_slice(), name.as_bytes(), salt].concat();
         let (key, commitment) = FrameKey::derive(secret, &context);
         let sealed = key.seal(0, &context, &secrets.encode())?;
-        Ok(Self {
+        let slot = Self {
             lifeboat_key_slot: 1,
             name,
             kdf,
             salt: to_hex(salt),
             commitment: to_hex(&commitment),
             sealed: BASE64.encode(sealed),
-        })
+            checksum: String::new(),
+        };
+        Ok(slot.with_checksum())
+    }
+
+    fn with_checksum(self) -> Self {
+        let empty = Self { checksum: String::new(), ..self };
+        Self { checksum: checksum(CHECKSUM, &empty.encode(), ""), ..empty }
     }
 
     /// A fresh name: the identity, and something random.
@@ -199,10 +210,13 @@ impl Slot {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let slot: Self = serde_json::from_slice(bytes)
             .map_err(|e| Error::damaged("a key slot", "it is not in the form of one").with_source(e))?;
-        if slot.lifeboat_key_slot == 1 {
+        if slot.lifeboat_key_slot != 1 {
+            return Err(Error::damaged("a key slot", "it is of a newer format"));
+        }
+        if slot.checksum == checksum(CHECKSUM, bytes, &slot.checksum) {
             Ok(slot)
         } else {
-            Err(Error::damaged("a key slot", "it is of a newer format"))
+            Err(Error::damaged("a key slot", "its checksum is wrong"))
         }
     }
 
@@ -276,6 +290,15 @@ mod tests {
             assert!(AccessKey::parse(&typed).is_err(), "{at}");
         }
         assert!(!format!("{access:?}").contains(text.split(':').nth(2).unwrap()));
+    }
+
+    /// Otherwise one slot could be made to open under two passphrases.
+    #[test]
+    fn a_slot_opens_only_under_the_commitment_to_its_key() {
+        let mut slot = Slot::seal_passphrase(&secrets(), "right", QUICK).unwrap();
+        slot.commitment = to_hex(&[7; 32]);
+        let slot = Slot::decode(&slot.with_checksum().encode()).unwrap();
+        assert!(slot.open_passphrase("right").unwrap().is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
         snapshot::{Run, Snapshot},
     },
     id::{DomainId, ObjectId, PackId},
-    store::{Name, Sent},
+    store::{Name, Parsed, Sent},
 };
 
 /// What a final view showed.
@@ -118,6 +118,7 @@ impl Repository {
             envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), self.signer(), &encode_index(packs))?;
         let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
         let name = Name::index(domain, &self.identity(), &id);
+        self.wrote(id, sealed.len());
         self.store.create(&name, Bytes::from(sealed))?;
         self.segments.add(domain, id, packs, &key.segment_key())?;
         Ok((name, id))
@@ -143,6 +144,7 @@ impl Repository {
         if left.is_zero() {
             return Ok(None);
         }
+        self.wrote(id, sealed.len());
         if let Sent::TooLate(_) = self.store.create_soon(&name, Bytes::from(sealed), left)? {
             return Ok(None);
         }
@@ -155,14 +157,19 @@ impl Repository {
     /// # Errors
     /// Storage trouble; the snapshot or the probe is not there although its write was acknowledged.
     pub fn in_time(&self, probe: &Name, snapshot: &Name, view_begun: Duration) -> Result<bool> {
-        let stamp = |name: &Name| -> Result<Timestamp> {
-            let listed = self.store.head(name)?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Failed,
-                    format!("{name} is not there although its write was acknowledged"),
-                )
+        let untrue = |text: String| {
+            Error::new(ErrorKind::Failed, text)
                 .with_remedy("Do not trust this storage until its operator has explained it")
-            })?;
+        };
+        let stamp = |name: &Name| -> Result<Timestamp> {
+            let listed = self.store.head(name)?;
+            let listed = listed
+                .ok_or_else(|| untrue(format!("{name} is not there although its write was acknowledged")))?;
+            if let Parsed::Snapshot { id, .. } = name.parsed()
+                && self.is_cut_short(&id, listed.size)
+            {
+                return Err(untrue(format!("{name} has not the size that was written")));
+            }
             Ok(listed.modified)
         };
         let apart = stamp(snapshot)?.seconds - stamp(probe)?.seconds;

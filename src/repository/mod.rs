@@ -1,9 +1,10 @@
 //! A repository: what `init` makes, what unlocking gives, and the keys that everything below it needs.
 
 use std::{
+    collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use crate::{
         secrets::Secrets,
         slot::{KdfParameters, Slot},
     },
-    id::{DomainId, IdentityId},
+    id::{DomainId, IdentityId, ObjectId},
     limits,
     store::{Name, Store},
 };
@@ -70,11 +71,13 @@ pub struct InitOptions {
     pub commit_window_seconds: u64,
     /// The smallest grace in seconds.
     pub minimum_grace_seconds: u64,
+    /// How the passphrase is stretched.
+    pub kdf: KdfParameters,
 }
 
 impl Default for InitOptions {
     fn default() -> Self {
-        Self { commit_window_seconds: 600, minimum_grace_seconds: 72 * 3600 }
+        Self { commit_window_seconds: 600, minimum_grace_seconds: 72 * 3600, kdf: KdfParameters::default() }
     }
 }
 
@@ -96,6 +99,8 @@ pub struct Repository {
     secrets: Secrets,
     signer: SigningKey,
     sections: OpenSections,
+    /// Sizes of the index objects and snapshots that were written here.
+    written: Mutex<HashMap<ObjectId, u64>>,
     data_keys: Vec<(u32, OpenKey)>,
     metadata_keys: Vec<(u32, OpenKey)>,
     metadata_public: Option<(u32, SealKey)>,
@@ -112,7 +117,7 @@ impl InitOptions {
     /// # Errors
     /// `Usage` when a repository with these times could not be opened again.
     pub fn check(&self) -> Result<()> {
-        let Self { commit_window_seconds: window, minimum_grace_seconds: grace } = *self;
+        let Self { commit_window_seconds: window, minimum_grace_seconds: grace, kdf: _ } = *self;
         if limits::times_are_possible(window, grace) {
             return Ok(());
         }
@@ -144,7 +149,7 @@ impl Repository {
         options.check()?;
         Self::check_vacant(store)?;
         let secrets = Secrets::owner(root);
-        let slot = Slot::seal_passphrase(&secrets, passphrase, KdfParameters::default())?;
+        let slot = Slot::seal_passphrase(&secrets, passphrase, options.kdf)?;
         let (name, _, sealed) =
             registry::seal_registry(root, &registry::first_registry(root, options, clock)?)?;
         let config = Config {
@@ -207,6 +212,7 @@ impl Repository {
             secrets,
             signer,
             sections,
+            written: Mutex::default(),
             data_keys,
             metadata_keys,
             metadata_public,
@@ -257,6 +263,17 @@ impl Repository {
         let role = self.role().name();
         Error::new(ErrorKind::Forbidden, format!("a key with the role {role} cannot {what}"))
             .with_remedy(format!("Use a key with the role {least}, or the recovery words"))
+    }
+
+    /// Remembers the size of an object that is about to be written.
+    fn wrote(&self, id: ObjectId, length: usize) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(id, length as u64);
+    }
+
+    /// Whether the storage has another size than was written here.
+    fn is_cut_short(&self, id: &ObjectId, size: u64) -> bool {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(id).is_some_and(|length| *length != size)
     }
 
     /// Where sections of a domain belong.

@@ -37,7 +37,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::view_to_read`]; what `read` says.
     pub fn reading<T>(&self, domain: &DomainId, read: &mut dyn FnMut(&View) -> Result<T>) -> Result<T> {
-        let view = self.view(domain)?;
+        let view = self.view_of_reader(domain)?;
         match read(&view) {
             Err(_) if view.index.met_damage() => read(&self.view_to_read(domain)?),
             other => other,
@@ -162,7 +162,13 @@ impl NodeSource for NodeReader<'_> {
         };
         let mut failed = missing(id);
         for at in places {
-            match self.read_at(id, at) {
+            let mut read = self.read_at(id, at);
+            if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) {
+                // A bit may have flipped on the way: what is kept is not asked again.
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).0.clear();
+                read = self.read_at(id, at);
+            }
+            match read {
                 Err(error) if error.is_damage() => failed = error,
                 other => return other,
             }

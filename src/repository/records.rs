@@ -178,10 +178,7 @@ impl Repository {
         if let Some(bytes) = self.cache.object(id) {
             return Ok(bytes);
         }
-        let bytes = self.store.read(name, limits::RECORD_BYTES_MAX)?;
-        if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-            return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
-        }
+        let bytes = self.store.read_hashed(name, limits::RECORD_BYTES_MAX, id.as_bytes())?;
         self.cache.keep_object(id, &bytes);
         Ok(bytes.to_vec())
     }

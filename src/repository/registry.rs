@@ -39,6 +39,19 @@ pub struct Newest {
     pub heads: Vec<ObjectId>,
 }
 
+impl Newest {
+    /// Counts one more object of the same number in.
+    fn add(newest: &mut Option<Self>, registry: Registry, id: ObjectId) {
+        match newest {
+            Some(newest) => {
+                newest.registry.merge(registry);
+                newest.heads.push(id);
+            }
+            None => *newest = Some(Self { registry, heads: vec![id] }),
+        }
+    }
+}
+
 /// The registry that a repository works with.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
@@ -100,7 +113,7 @@ pub fn epoch(root: &RootSecret, number: u32) -> Epoch {
 
 pub(super) fn first_registry(root: &RootSecret, options: InitOptions, clock: &dyn Clock) -> Result<Registry> {
     let domain = Domain::new(DomainId::new(random()?), "main".to_owned());
-    let InitOptions { commit_window_seconds, minimum_grace_seconds } = options;
+    let InitOptions { commit_window_seconds, minimum_grace_seconds, .. } = options;
     Ok(Registry {
         number: 1,
         previous: None,
@@ -127,30 +140,33 @@ fn listed(store: &Store) -> Result<Vec<(u64, ObjectId)>> {
     Ok(all)
 }
 
+/// One registry; `None` for an intact object of another repository: an `init` that was cut short and begun
+/// anew leaves such a one. Whoever could put it there could also delete ours, so ignoring it hides nothing.
 fn read(
     store: &Store,
     config: &Config,
     secrets: &Secrets,
     (number, id): (u64, ObjectId),
-) -> Result<Registry> {
+) -> Result<Option<Registry>> {
     let name = Name::registry(number, &id);
-    let bytes = store.read(&name, limits::RECORD_BYTES_MAX)?;
-    if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-        return Err(Error::damaged(&name, "its bytes are not those that its name stands for"));
-    }
-    let open = || -> Result<Registry> {
+    let remedy = "If the storage has an older version of this object, restore that one; else rebuild the \
+                  registry with `lifeboat key recover --rebuild-config` and the recovery words";
+    let damaged = |e: Error| if e.kind() == ErrorKind::Damaged { e.with_remedy(remedy) } else { e };
+    let bytes = store.read_hashed(&name, limits::RECORD_BYTES_MAX, id.as_bytes()).map_err(damaged)?;
+    let open = || -> Result<Option<Registry>> {
         let envelope = Envelope::parse(&bytes, RecordKind::Registry, &config.repository_id, &NO_DOMAIN)?;
+        if envelope.author_key().to_bytes() != config.root_public_key {
+            return Ok(None);
+        }
         envelope.verify(&VerifyingKey::from_bytes(&config.root_public_key)?)?;
         let plain = envelope.open(&Opener::Symmetric(secrets.registry_key().as_bytes()))?;
         let registry = Registry::decode(&plain)?;
         if registry.number != number || envelope.sequence() != number {
             return Err(Error::damaged("a registry", "its number is not the one in its name"));
         }
-        Ok(registry)
+        Ok(Some(registry))
     };
-    open().map_err(|e| {
-        e.context(&name).with_remedy("If its storage has an older version of this object, restore that one")
-    })
+    open().map_err(|e| e.context(&name).with_remedy(remedy))
 }
 
 /// The newest registry. Objects of the same number count together: owners wrote them at the same time,
@@ -163,19 +179,20 @@ pub fn newest(store: &Store, config: &Config, secrets: &Secrets) -> Result<Newes
 }
 
 fn newest_of(all: &[(u64, ObjectId)], store: &Store, config: &Config, secrets: &Secrets) -> Result<Newest> {
-    let (number, first) = *all.first().ok_or_else(|| {
+    let mut newest: Option<Newest> = None;
+    for (number, id) in all {
+        if newest.as_ref().is_some_and(|newest| newest.registry.number != *number) {
+            break;
+        }
+        let Some(registry) = read(store, config, secrets, (*number, *id))? else { continue };
+        Newest::add(&mut newest, registry, *id);
+    }
+    newest.ok_or_else(|| {
         Error::new(ErrorKind::Damaged, format!("the registry of {} is missing", store.location_text()))
             .with_remedy(
                 "Its objects were deleted: rebuild it with `key recover --rebuild-config` and the recovery words",
             )
-    })?;
-    let mut registry = read(store, config, secrets, (number, first))?;
-    let mut heads = vec![first];
-    for (_, id) in all.iter().skip(1).take_while(|(other, _)| *other == number) {
-        registry.merge(read(store, config, secrets, (number, *id))?);
-        heads.push(*id);
-    }
-    Ok(Newest { registry, heads })
+    })
 }
 
 /// The newest registry that can be read, whatever happened to newer ones, the highest number that any
@@ -197,13 +214,8 @@ pub fn salvage(
             break;
         }
         match read(store, config, secrets, (number, id)) {
-            Ok(registry) => match &mut found {
-                Some(found) => {
-                    found.registry.merge(registry);
-                    found.heads.push(id);
-                }
-                None => found = Some(Newest { registry, heads: vec![id] }),
-            },
+            Ok(Some(registry)) => Newest::add(&mut found, registry, id),
+            Ok(None) => {}
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                 damaged.push(error);
             }
@@ -295,20 +307,23 @@ impl Repository {
             seen.insert(id);
             // Whoever wrote since we looked may have been told of success: nothing of it may be lost,
             // so it goes into one more registry on top of both.
-            let strays: Vec<_> = listed(&self.store)?
-                .into_iter()
-                .filter(|(number, id)| *number >= from && !seen.contains(id))
-                .collect();
-            let Some((_, newest)) = strays.first() else {
+            let mut strays = Vec::new();
+            for (number, id) in listed(&self.store)? {
+                if number < from || !seen.insert(id) {
+                    continue;
+                }
+                let stray = read(&self.store, &self.config, &self.secrets, (number, id))?;
+                strays.extend(stray.map(|registry| (id, registry)));
+            }
+            let Some((newest, _)) = strays.first() else {
                 // Who wrote it has seen it: a store that shows an older one later was rolled back.
                 self.memory.check_registry(next.number, &[id])?;
                 return Ok(next);
             };
             previous = Some(*newest);
             base = next;
-            for stray in strays {
-                base.merge(read(&self.store, &self.config, &self.secrets, stray)?);
-                seen.insert(stray.1);
+            for (_, stray) in strays {
+                base.merge(stray);
             }
         }
         Err(Error::new(ErrorKind::Temporary, "another owner changes keys at the same time")

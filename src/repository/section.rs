@@ -134,3 +134,22 @@ pub fn check_ciphertext(frame: &Frame, sealed: &[u8]) -> Result<()> {
         Err(Error::damaged("a frame", "its bytes are not those that were written"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{crypto::HpkeSeed, error::ErrorKind};
+
+    #[test]
+    fn a_section_opens_only_under_the_commitment_to_its_key() {
+        let seed = HpkeSeed::from_bytes([1; 32]);
+        let place = Place { repository: RepositoryId::new([2; 32]), domain: DomainId::new([3; 8]) };
+        let author = IdentityId::new([4; 16]);
+        let (mut header, _) =
+            Section::create(place, PackKind::Data, author, (1, &seed.public_key())).unwrap();
+        Section::open(place, &header, &seed.open_key()).unwrap();
+        header.commitment[0] ^= 1;
+        let error = Section::open(place, &header, &seed.open_key()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+    }
+}

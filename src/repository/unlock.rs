@@ -51,7 +51,13 @@ fn damaged_slot(error: Error, name: &str) -> Error {
 }
 
 fn read_slot(store: &Store, name: &str) -> Result<Slot> {
-    Slot::decode(&store.read(&Name::slot(name), limits::RECORD_BYTES_MAX)?)
+    let bytes = store.read(&Name::slot(name), limits::RECORD_BYTES_MAX)?;
+    let slot = Slot::decode(&bytes)?;
+    if slot.name() == name {
+        Ok(slot)
+    } else {
+        Err(Error::damaged("a key slot", "it is that of another name"))
+    }
 }
 
 impl Repository {
@@ -153,6 +159,7 @@ impl Repository {
             }
         }
         if let Some(secrets) = foreign {
+            // Or `config` was replaced: whoever opens the repository with these says so.
             return Ok(secrets);
         }
         Err(match damaged {

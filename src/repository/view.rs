@@ -42,6 +42,15 @@ pub struct View {
     pub damaged: Vec<Error>,
 }
 
+/// What a view is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A dying pack is as good as any.
+    Read,
+    /// A dying pack must not be relied on.
+    Write,
+}
+
 impl Repository {
     /// Looks at a domain.
     ///
@@ -50,15 +59,23 @@ impl Repository {
     /// lose data; `CannotUnlock` when this identity was revoked meanwhile.
     pub fn view(&self, domain: &DomainId) -> Result<View> {
         // An index object that is gone when it is read was compacted: then all of it is looked at again.
-        again_if_gone(|| self.look(domain))
+        again_if_gone(|| self.look(domain, Purpose::Write))
     }
 
-    fn look(&self, domain: &DomainId) -> Result<View> {
+    /// As [`Self::view`], for whoever only reads: a tombstone that cannot be read is reported with the rest.
+    ///
+    /// # Errors
+    /// Storage trouble; `CannotUnlock` when this identity was revoked meanwhile.
+    pub fn view_of_reader(&self, domain: &DomainId) -> Result<View> {
+        again_if_gone(|| self.look(domain, Purpose::Read))
+    }
+
+    fn look(&self, domain: &DomainId, purpose: Purpose) -> Result<View> {
         let begun = self.clock.elapsed();
         let mut damaged = Vec::new();
         self.look_for_registry()?;
         let quarantined = self.quarantined(domain, &mut damaged)?;
-        let tombstoned = self.tombstoned(domain, &quarantined, &mut damaged)?;
+        let tombstoned = self.tombstoned(domain, (&quarantined, purpose), &mut damaged)?;
         self.load_index(domain, &quarantined, &mut damaged)?;
         let mut present = HashMap::new();
         for listed in self.store.list(&Prefix::packs(domain))? {
@@ -90,10 +107,10 @@ impl Repository {
     /// A view whose index is known to be intact, so that what it does not list is not there.
     ///
     /// # Errors
-    /// As [`Repository::view`]; the local cache is damaged again and again.
+    /// As [`Repository::view_of_reader`]; the local cache is damaged again and again.
     pub fn view_to_read(&self, domain: &DomainId) -> Result<View> {
         for _ in 0..2 {
-            let view = self.view(domain)?;
+            let view = self.view_of_reader(domain)?;
             if view.index.is_intact() {
                 return Ok(view);
             }
@@ -103,11 +120,11 @@ impl Repository {
     }
 
     /// Packs that a valid tombstone names: signed by a maintain or owner identity. A damaged one fails the
-    /// view until it is set aside: ignoring it could lose data.
+    /// view of a writer until it is set aside: ignoring it could lose data. What dies may still be read.
     fn tombstoned(
         &self,
         domain: &DomainId,
-        quarantined: &HashSet<String>,
+        (quarantined, purpose): (&HashSet<String>, Purpose),
         damaged: &mut Vec<Error>,
     ) -> Result<HashSet<PackId>> {
         let mut dying = HashSet::new();
@@ -126,12 +143,19 @@ impl Repository {
                     damaged.push(error);
                     continue;
                 }
+                Found::Unknown(error) | Found::Damaged(error) if purpose == Purpose::Read => {
+                    damaged.push(error);
+                    continue;
+                }
                 Found::Unknown(error) | Found::Damaged(error) => {
                     return Err(error.with_remedy("Look at it, then set it aside with `lifeboat repair`"));
                 }
             };
-            let batch = Tombstones::decode(&plain).map_err(|e| e.context(&name))?;
-            dying.extend(batch.packs);
+            match Tombstones::decode(&plain) {
+                Ok(batch) => dying.extend(batch.packs),
+                Err(error) if purpose == Purpose::Read => damaged.push(error.context(&name)),
+                Err(error) => return Err(error.context(&name)),
+            }
         }
         Ok(dying)
     }
@@ -152,7 +176,10 @@ impl Repository {
             if quarantined.contains(&listed.name) {
                 continue;
             }
-            if registry.record_counts(&writer, &id) {
+            if self.is_cut_short(&id, listed.size) {
+                // What it lists is missing then, and the backup stores it again.
+                damaged.push(Error::damaged(&name, "the storage did not keep all of it"));
+            } else if registry.record_counts(&writer, &id) {
                 // Somebody else may have put a copy below a name of his own: that hides nothing.
                 names.entry(id).or_default().push(name);
             } else {
@@ -191,10 +218,7 @@ impl Repository {
 
     /// One index object. It counts for sections that its signer wrote; a maintain identity's for any.
     fn read_index(&self, domain: &DomainId, name: &Name, id: ObjectId) -> Result<Vec<IndexedPack>> {
-        let bytes = self.store.read(name, limits::INDEX_BYTES_MAX)?;
-        if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-            return Err(Error::damaged(name, "its bytes are not those that its name stands for"));
-        }
+        let bytes = self.store.read_hashed(name, limits::INDEX_BYTES_MAX, id.as_bytes())?;
         let envelope = Envelope::parse(&bytes, RecordKind::Index, &self.config.repository_id, domain)?;
         let role = self.verify_record(&envelope, domain, &id)?;
         if !matches!(name.parsed(), Parsed::Index { writer, .. } if writer == envelope.author()) {

@@ -105,7 +105,7 @@ impl Store {
             let before = deadline.map(|deadline| deadline.saturating_sub(clock.elapsed()));
             let patience = before.map_or(left, |before| before.min(left));
             let failure = match self.put_new(name, payload, Until { patience, deadline }) {
-                Ok(()) if !name.is_not_content_addressed() => return Ok(Sent::InTime),
+                Ok(()) if !name.is_read_back() => return Ok(Sent::InTime),
                 Ok(()) => None,
                 Err(failure @ Failure::Late { .. }) => return Ok(Sent::TooLate(failure.into_error(self))),
                 Err(failure) if failure.is_taken() || failure.is_unclear() => Some(failure),

@@ -284,6 +284,20 @@ impl Name {
     }
 }
 
+impl Name {
+    /// Whether it is read back after it was created, whatever the storage said: where a second writer could
+    /// differ, and where few objects matter much. Packs, index objects and snapshots are looked at before and
+    /// after the commit instead.
+    #[must_use]
+    pub fn is_read_back(&self) -> bool {
+        use Parsed::{Config, Evidence, Record, Registry, Slot};
+        matches!(
+            self.parsed_or_none(),
+            Some(Config | Slot(_) | Registry { .. } | Record { .. } | Evidence { .. })
+        )
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

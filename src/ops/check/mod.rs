@@ -11,7 +11,7 @@ use std::{
 pub use self::subset::Subset;
 use self::{packs::PackCheck, structure::Structure};
 use crate::{
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     format::attestation::{Attestation, AttestedSection, SECTIONS_MAX},
     id::{BlobId, DomainId, PackId},
     progress::Phase,
@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
+mod objects;
 mod packs;
-mod records;
 mod structure;
 pub mod subset;
 pub mod without_keys;
@@ -98,6 +98,14 @@ impl Checked {
         }
     }
 
+    /// A problem with an object that was not named before: one damaged object is one problem.
+    fn problem_unless_known(&mut self, object: impl Into<String>, error: &Error) {
+        let text = error.to_string();
+        if !self.problems.iter().any(|known| text.contains(&known.object)) {
+            self.problem(object, text);
+        }
+    }
+
     fn note(&mut self, note: String) {
         if self.notes.len() < NAMED_MAX {
             self.notes.push(note);
@@ -121,27 +129,31 @@ pub struct CheckOptions {
 pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
     let progress = repository.store.progress();
     progress.enter(Phase::Checking);
+    if !repository.reads_metadata() {
+        return Err(repository.forbidden("read snapshots", "audit"));
+    }
     if matches!(options.depth, Depth::Data(_)) && !repository.reads_data() {
         return Err(repository.forbidden("check the content of packs", "restore"));
     }
     let mut checked = Checked::default();
-    let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
-    for (_, error) in damaged {
-        checked.problem("snapshots", error.to_string());
-    }
     let mut domains: Vec<DomainId> = repository.registry().domains.iter().map(|domain| domain.id).collect();
     domains.sort_unstable();
+    // What is read below may come from the cache, which says nothing about the storage.
+    objects::run(repository, &domains, (options.depth, &mut checked))?;
+    let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
+    for (_, error) in damaged {
+        checked.problem_unless_known("snapshots", &error);
+    }
     for domain in domains {
         let view = repository.view_to_read(&domain)?;
         let own = |known: &&KnownSnapshot| known.name.domain == domain;
-        let bad = one_view(repository, &domain, &view, (options, &mut checked))?;
-        records::run(repository, &domain, (options.depth, &mut checked))?;
+        let damage = one_view(repository, &domain, &view, (options, &mut checked))?;
         let late: Vec<_> = replaced.iter().filter(own).collect();
         if !late.is_empty() {
-            late_ones(repository, &view, (late, bad.clone()), &mut checked)?;
+            late_ones(repository, &view, (late, &damage.0), &mut checked)?;
         }
         let nodes = NodeReader::new(repository, domain, &view.index)?;
-        let mut structure = Structure::new(repository, &view.index, (nodes, bad), &mut checked);
+        let mut structure = Structure::new(repository, (domain, &view.index), (nodes, damage), &mut checked);
         for snapshot in listed.iter().filter(own) {
             structure.snapshot(snapshot)?;
         }
@@ -153,14 +165,16 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
 fn late_ones(
     repository: &Repository,
     view: &View,
-    (late, bad): (Vec<&KnownSnapshot>, BadBlobs),
+    (late, bad): (Vec<&KnownSnapshot>, &BadBlobs),
     checked: &mut Checked,
 ) -> Result<()> {
     let mut aside = Checked::default();
     for snapshot in late {
-        let nodes = NodeReader::new(repository, snapshot.name.domain, &view.index)?;
+        let domain = snapshot.name.domain;
+        let nodes = NodeReader::new(repository, domain, &view.index)?;
         let before = aside.problems_found;
-        Structure::new(repository, &view.index, (nodes, bad.clone()), &mut aside).snapshot(snapshot)?;
+        let damage = (bad.clone(), MissedPacks::new());
+        Structure::new(repository, (domain, &view.index), (nodes, damage), &mut aside).snapshot(snapshot)?;
         let gaps = aside.problems_found - before;
         if gaps > 0 {
             let id = snapshot.name.id;
@@ -174,6 +188,8 @@ fn late_ones(
 
 /// What is damaged of a domain: blobs, each with the packs where it is and the problems that name why.
 type BadBlobs = HashMap<BlobId, Vec<(PackId, Option<usize>)>>;
+/// Packs that are not there as the index says, with the problem that names each.
+type MissedPacks = HashMap<PackId, Option<usize>>;
 
 /// Index objects and packs.
 fn one_view(
@@ -181,9 +197,9 @@ fn one_view(
     domain: &DomainId,
     view: &View,
     (options, checked): (CheckOptions, &mut Checked),
-) -> Result<BadBlobs> {
+) -> Result<(BadBlobs, MissedPacks)> {
     for error in &view.damaged {
-        checked.problem(format!("index of domain {domain}"), error.to_string());
+        checked.problem_unless_known(format!("index of domain {domain}"), error);
     }
     if !view.unindexed.is_empty() {
         let bytes: u64 = view.unindexed.iter().map(|(_, size)| size).sum();
@@ -192,15 +208,22 @@ fn one_view(
             view.unindexed.len()
         ));
     }
-    let mut seen: HashSet<PackId> = HashSet::new();
+    let (mut seen, mut missed) = (HashSet::new(), MissedPacks::new());
     for pack in view.index.packs().filter(|pack| seen.insert(pack.id)) {
         checked.packs += 1;
         if pack.standing == Standing::Missing {
             let name = repository.pack_name(domain, &pack);
-            checked.note(format!("{name} is in the index and not in the store, or has another size"));
+            // One that is gone hurts only if something needs it; one of another size is damaged in any case.
+            match repository.store.head(&name)? {
+                Some(found) if !view.quarantined.contains(name.as_str()) => {
+                    let what = format!("it has {} bytes, and the index says {}", found.size, pack.size);
+                    missed.insert(pack.id, checked.problem(name.as_str(), what));
+                }
+                _ => checked.note(format!("{name} is in the index and not in the store")),
+            }
         }
     }
-    let Depth::Data(subset) = options.depth else { return Ok(BadBlobs::new()) };
+    let Depth::Data(subset) = options.depth else { return Ok((BadBlobs::new(), missed)) };
     let outcome = PackCheck::new(repository, domain, &view.index)?.run(subset, options.workers)?;
     checked.packs_read += outcome.packs;
     checked.bytes_read += outcome.bytes;
@@ -210,7 +233,7 @@ fn one_view(
         blobs.into_iter().for_each(|blob| bad.entry(blob).or_default().push((pack.id, number)));
     }
     checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
-    Ok(bad)
+    Ok((bad, missed))
 }
 
 impl Repository {
@@ -281,7 +304,7 @@ mod tests {
             let done = Mutex::new(Vec::new());
             let all = on_all((0..100).collect(), workers, &|n| {
                 if n == 50 {
-                    return Err(crate::error::Error::new(ErrorKind::Temporary, "no"));
+                    return Err(Error::new(ErrorKind::Temporary, "no"));
                 }
                 done.lock().unwrap().push(n);
                 Ok(())

@@ -83,7 +83,13 @@ impl<'a> PackCheck<'a> {
             self.repository.store.progress().trouble();
             lock().damaged.push((*pack, what, blobs));
         };
-        let bytes = match self.repository.store.read(&name, limits::PACK_BYTES_MAX) {
+        // Of a pack that is damaged the bytes are needed all the same, to see what is left.
+        let store = &self.repository.store;
+        let read = match store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::Damaged => store.read(&name, limits::PACK_BYTES_MAX),
+            other => other,
+        };
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(error) if error.is_damage() => {
                 damaged(error.to_string(), all());

@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 
-use super::{BadBlobs, Checked};
+use super::{BadBlobs, Checked, MissedPacks};
 use crate::{
     error::{Error, Result},
     format::{
         entry::{Content, Entry},
         node::Node,
     },
-    id::BlobId,
+    id::{BlobId, DomainId},
     repository::{
         Repository,
-        index::{Index, KnownPack, Standing},
+        index::{Index, KnownPack, Location, Standing},
         manifest::{Accounts, ManifestCursor, NodeSource, list_sums},
         reader::NodeReader,
         snapshots::KnownSnapshot,
@@ -22,9 +22,11 @@ use crate::{
 /// The manifests of one domain.
 pub(super) struct Structure<'a> {
     repository: &'a Repository,
+    domain: DomainId,
     index: &'a Index,
     nodes: NodeReader<'a>,
     bad: BadBlobs,
+    missed: MissedPacks,
     /// Manifest nodes that were read.
     seen: Accounts,
     /// Lists that were read, with their chunks and bytes, and whether anything below is lost.
@@ -41,12 +43,12 @@ struct Loss(Option<usize>);
 impl<'a> Structure<'a> {
     pub(super) fn new(
         repository: &'a Repository,
-        index: &'a Index,
-        (nodes, bad): (NodeReader<'a>, BadBlobs),
+        (domain, index): (DomainId, &'a Index),
+        (nodes, (bad, missed)): (NodeReader<'a>, (BadBlobs, MissedPacks)),
         checked: &'a mut Checked,
     ) -> Self {
         let (seen, lists, missing) = (Accounts::new(), HashMap::new(), HashMap::new());
-        Self { repository, index, nodes, bad, seen, lists, missing, checked }
+        Self { repository, domain, index, nodes, bad, missed, seen, lists, missing, checked }
     }
 
     pub(super) fn snapshot(&mut self, snapshot: &KnownSnapshot) -> Result<()> {
@@ -157,9 +159,10 @@ impl<'a> Structure<'a> {
         let places = index.locations(id);
         let mut packs = places.iter().filter_map(|at| index.pack(*at)).filter(there).peekable();
         let number = match self.bad.get(id) {
-            _ if packs.peek().is_none() => *self.missing.entry(*id).or_insert_with(|| {
-                self.checked.problem(format!("chunk {id}"), "no pack that is there holds it")
-            }),
+            _ if packs.peek().is_none() => match self.missing.get(id) {
+                Some(number) => *number,
+                None => self.missing(id, &places),
+            },
             None => return None,
             Some(bad) => {
                 if packs.any(|pack| bad.iter().all(|(damaged, _)| *damaged != pack.id)) {
@@ -171,5 +174,18 @@ impl<'a> Structure<'a> {
         self.repository.store.progress().trouble();
         self.checked.hurt(number, shown.to_owned());
         Some(Loss(number))
+    }
+
+    /// The problem with a chunk that is nowhere: that of the pack that should hold it, if the index knows one.
+    fn missing(&mut self, id: &BlobId, places: &[Location]) -> Option<usize> {
+        let number = match places.iter().find_map(|at| self.index.pack(*at)) {
+            None => self.checked.problem(format!("chunk {id}"), "no index lists it"),
+            Some(pack) => *self.missed.entry(pack.id).or_insert_with(|| {
+                let name = self.repository.pack_name(&self.domain, &pack);
+                self.checked.problem(name.as_str(), "it is not there, and snapshots need it")
+            }),
+        };
+        self.missing.insert(*id, number);
+        number
     }
 }

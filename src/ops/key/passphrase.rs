@@ -28,7 +28,12 @@ pub struct Changed {
 ///
 /// # Errors
 /// `Usage` for a slot of somebody else; storage trouble, or no right to write slots.
-pub fn passphrase(repository: &Repository, new: &str, slot: Option<&str>) -> Result<Changed> {
+pub fn passphrase(
+    repository: &Repository,
+    new: &str,
+    slot: Option<&str>,
+    kdf: KdfParameters,
+) -> Result<Changed> {
     let me = repository.identity();
     let mut old = Vec::new();
     for name in slot_names(repository)? {
@@ -52,7 +57,7 @@ pub fn passphrase(repository: &Repository, new: &str, slot: Option<&str>) -> Res
             .with_remedy("`lifeboat key list` shows the slots of each key"));
     }
     check_passphrase(new)?;
-    let sealed = Slot::seal_passphrase(repository.secrets(), new, KdfParameters::default())?;
+    let sealed = Slot::seal_passphrase(repository.secrets(), new, kdf)?;
     repository.store.create(&Name::slot(&sealed.name()), Bytes::from(sealed.encode()))?;
     for name in &old {
         repository.store.delete(&Name::slot(name))?;

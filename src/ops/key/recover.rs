@@ -13,6 +13,7 @@ use crate::{
         registry::{Registry, Use},
         secrets::Secrets,
     },
+    id::IdentityId,
     limits,
     repository::{InitOptions, Repository, registry},
     store::{Name, Store},
@@ -72,7 +73,7 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
     let secrets = Secrets::owner(&root);
     let config = read_config(store, &root, options.lost)?;
     // What the words give; the numbers are only read once the registry has said them.
-    let InitOptions { commit_window_seconds, minimum_grace_seconds } = InitOptions::default();
+    let InitOptions { commit_window_seconds, minimum_grace_seconds, .. } = InitOptions::default();
     let assumed = config.clone().unwrap_or_else(|| Config {
         format: FORMAT,
         repository_id: root.repository_id(),
@@ -84,7 +85,7 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
     let (found, highest, damaged) = registry::salvage(store, &assumed, &secrets)?;
     let whole = damaged.is_empty();
     let (registry, part) = match (found, options.lost) {
-        (Some(found), _) if whole => (found.registry, Part::Kept),
+        (Some(found), Lost::Refuse) if whole => (found.registry, Part::Kept),
         (_, Lost::Refuse) => {
             let error = damaged.into_iter().next();
             return Err(error.unwrap_or_else(|| Error::damaged("the registry", "it is gone")).with_remedy(
@@ -93,14 +94,27 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
             ));
         }
         (Some(mut found), Lost::Rebuild) => {
-            lost.push(format!(
-                "the registry could not be read beyond number {}: keys that were added or revoked since \
-                 then are unknown; look at `key list`",
-                found.registry.number
-            ));
-            found.registry.number = next(highest)?;
-            found.registry.previous = found.heads.first().copied();
-            (found.registry, Part::Rebuilt)
+            let rebuilt = match rebuild::registry(store, &root, config.as_ref(), clock) {
+                Ok(rebuilt) => Some(rebuilt),
+                // No backup was made yet.
+                Err(error) if error.kind() == ErrorKind::NoRepository => None,
+                Err(error) => return Err(error),
+            };
+            let seen = rebuilt.as_ref().map_or(0, |rebuilt| rebuilt.seen);
+            if whole && seen <= found.registry.number {
+                (found.registry, Part::Kept)
+            } else {
+                lost.push(format!(
+                    "the registry could not be read beyond number {}: keys that were added since then are \
+                     there under new names if they wrote something, and whom it revoked is unknown; look at \
+                     `key list`",
+                    found.registry.number
+                ));
+                rebuilt.into_iter().for_each(|rebuilt| supplement(&mut found.registry, rebuilt.registry));
+                found.registry.number = next(highest.max(seen))?;
+                found.registry.previous = found.heads.first().copied();
+                (found.registry, Part::Rebuilt)
+            }
         }
         (None, Lost::Rebuild) => {
             let mut rebuilt = rebuild::registry(store, &root, config.as_ref(), clock)?;
@@ -124,6 +138,16 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
         }
     };
     Ok(Recovered { slot: slot.name(), access_key, config, registry: part, lost })
+}
+
+/// Adds what an older registry does not know, so that no domain is out of sight. What it knows counts more.
+fn supplement(registry: &mut Registry, rebuilt: Registry) {
+    let Registry { domains, certificates, revocations, .. } = rebuilt;
+    let unknown = |registry: &Registry, id: &IdentityId| registry.certificate(id).is_none();
+    let revocations =
+        revocations.into_iter().filter(|revoked| unknown(registry, &revoked.identity)).collect();
+    let certificates = certificates.into_iter().filter(|known| unknown(registry, &known.identity)).collect();
+    registry.merge(Registry { domains, certificates, revocations, ..registry.clone() });
 }
 
 /// A rebuilt registry leaves out so many numbers: machines may remember newer ones than are left, and

@@ -150,16 +150,12 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// The plaintext of a frame; `None` when it is damaged or not there.
-    fn open(&mut self, shared: &Arc<SharedFrame>) -> Result<Option<Opened>> {
+    /// The plaintext of a frame; `None` when it is damaged or not there. Then it is read once more by whoever
+    /// looks for copies: a bit may have flipped on the way.
+    fn open(&mut self, shared: &SharedFrame) -> Result<Option<Opened>> {
         let Job { repository, domain, .. } = self.job;
         let frame = (&shared.found.frame, &shared.found.section);
-        let opened = shared
-            .plain(&mut |sealed| repository.open_frame(domain, frame, sealed, &mut self.decompressor))?;
-        if opened.is_none() {
-            self.keep((Arc::clone(shared), None));
-        }
-        Ok(opened)
+        shared.plain(&mut |sealed| repository.open_frame(domain, frame, sealed, &mut self.decompressor))
     }
 
     fn keep(&mut self, tried: Tried) {

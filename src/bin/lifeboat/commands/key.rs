@@ -6,7 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use lifeboat::{
     clock::SystemClock,
     error::{Error, ErrorKind, Result},
-    format::{role::Role, slot::AccessKey},
+    format::{
+        role::Role,
+        slot::{AccessKey, KdfParameters},
+    },
     limits::SLOTS_TRIED_MAX,
     ops::key::{
         self, AddOptions, Added, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions,
@@ -374,7 +377,8 @@ fn share(arguments: &Share, context: &Context<'_>) -> Result<()> {
 fn passphrase(arguments: &Passphrase, context: &Context<'_>) -> Result<()> {
     let repository = context.open()?;
     let new = context.credentials().changed_passphrase(arguments.new_password_file.as_deref())?;
-    let changed = key::passphrase(&repository, &new, context.common.unlock.slot.as_deref())?;
+    let slot = context.common.unlock.slot.as_deref();
+    let changed = key::passphrase(&repository, &new, slot, KdfParameters::default())?;
     context.end_display();
     let output = context.output;
     // With an access key there was none that it could replace.

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Kills the program at random moments and looks at what is left, in a folder.
+
+    kills.py [BINARY [ROUNDS [SEED]]]
+
+CI runs a few rounds; `.ci/kills.py target/release/lifeboat 1000` runs for an hour. What is printed on a failure
+names the seed and the round. `.ci/end-to-end` does the same with SeaweedFS.
+"""
+import os, random, shutil, subprocess, sys, tempfile, time
+from pathlib import Path
+
+
+class Kills:
+    """Rounds with one repository. `start` begins a command and gives its process."""
+
+    def __init__(self, start, work, chance):
+        self.start, self.work, self.chance = start, work, chance
+        self.tree, self.last = work / "killed-tree", work / "killed-last"
+        self.seconds, self.killed, self.done = 1.0, 0, 0
+
+    def run(self, *arguments, codes=(0,)):
+        process = self.start(*arguments)
+        text = process.communicate(timeout=240)[0]
+        assert process.returncode in codes, f"{arguments}: exit {process.returncode}: {text}"
+        return text
+
+    def kill(self, *arguments):
+        """Starts a command and kills it somewhere between its beginning and a little after its usual end."""
+        process = self.start(*arguments)
+        time.sleep(self.chance.uniform(0, self.seconds * 1.1))
+        process.kill()
+        process.communicate(timeout=60)
+        self.killed += process.returncode == -9
+        self.done += process.returncode == 0
+
+    def change(self):
+        """New files, changed ones, lost ones: some small, one of several packs."""
+        self.tree.mkdir(exist_ok=True)
+        for number in range(self.chance.randint(1, 60)):
+            path = self.tree / str(self.chance.randint(0, 9)) / f"file {self.chance.randint(0, 200)}"
+            path.parent.mkdir(exist_ok=True)
+            if path.exists() and self.chance.random() < 0.2:
+                path.unlink()
+            else:
+                path.write_bytes(self.chance.randbytes(self.chance.randint(0, 40_000)))
+        (self.tree / "large").write_bytes(self.chance.randbytes(20 << 20))
+
+    def restored(self):
+        target = self.work / "killed-restored"
+        shutil.rmtree(target, ignore_errors=True)
+        self.run("restore", "latest", "--target", target)
+        return target / self.tree.relative_to("/")
+
+    def keep(self):
+        shutil.rmtree(self.last, ignore_errors=True)
+        shutil.copytree(self.tree, self.last, symlinks=True)
+
+    def begin(self):
+        self.change()
+        begun = time.monotonic()
+        self.run("backup", self.tree)
+        self.seconds = time.monotonic() - begun
+        self.keep()
+
+    def round(self, number):
+        self.change()
+        self.kill("backup", self.tree)
+        # The snapshot before is whole; or the killed one was already safe.
+        restored = self.restored()
+        assert same(self.last, restored) or same(self.tree, restored), "the last snapshot is not whole"
+        self.run("backup", self.tree)
+        assert same(self.tree, self.restored()), "the snapshot after the kill is not whole"
+        self.keep()
+        self.run("check", *(["--read-data"] if number % 5 == 0 else []))
+
+
+def same(one, other):
+    return subprocess.run(["diff", "-rq", "--no-dereference", one, other], capture_output=True).returncode == 0
+
+
+def kill_init(start, tree, seconds, chance):
+    """An `init` that was killed is run again with the same passphrase: what comes of it can be used."""
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "new"
+
+        def run(*command, codes):
+            process = start(*command, repository=repository)
+            text = process.communicate(timeout=240)[0]
+            assert process.returncode in codes, f"{command} after a killed init: {process.returncode}: {text}"
+            return process.returncode, text
+
+        process = start("init", repository=repository)
+        time.sleep(chance.uniform(0, seconds))
+        process.kill()
+        process.communicate(timeout=60)
+        # Exit 1: it was done already. Exit 5: something is left of it, and the message says what to do.
+        code, text = run("init", codes=(0, 1, 5))
+        if code == 5:
+            assert "delete `keys` and `registry`" in " ".join(text.split()), text
+            for part in ("keys", "registry"):
+                shutil.rmtree(repository / part, ignore_errors=True)
+            run("init", codes=(0,))
+        run("backup", tree, codes=(0,))
+        run("check", codes=(0,))
+
+
+def main(binary, rounds, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        work, chance = Path(folder).resolve(), random.Random(seed)
+
+        def start(*arguments, repository=None):
+            environment = {
+                "PATH": os.environ["PATH"],
+                "HOME": str(work),
+                "LIFEBOAT_REPOSITORY": str(repository or work / "repository"),
+                "LIFEBOAT_PASSWORD": "correct horse",
+            }
+            options = dict(env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            return subprocess.Popen([binary, *map(str, arguments)], **options)
+
+        kills = Kills(start, work, chance)
+        begun = time.monotonic()
+        kills.run("init")
+        init_seconds = time.monotonic() - begun
+        kills.begin()
+        small = kills.tree / "0"
+        small.mkdir(exist_ok=True)
+        for number in range(rounds):
+            try:
+                kills.round(number)
+                kill_init(start, small, init_seconds, chance)
+            except (AssertionError, subprocess.SubprocessError) as error:
+                print(f"FAILED in round {number} with seed {seed}: {error}")
+                return 1
+        print(f"{rounds} rounds: {kills.killed} backups killed, {kills.done} were done before it (seed {seed})")
+    return 0
+
+
+if __name__ == "__main__":
+    given = dict(enumerate(sys.argv))
+    root = Path(__file__).resolve().parent.parent
+    program = Path(given.get(1, root / "target/release/lifeboat")).resolve()
+    sys.exit(main(program, int(given.get(2, 15)), int(given.get(3, time.time_ns() % 1_000_000))))
