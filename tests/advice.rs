@@ -149,7 +149,7 @@ fn a_damaged_pack_that_is_moved_away_is_stored_anew_by_the_next_backup() {
     world.does(&["backup", "src"]);
     let pack = world.stored("/packs/d/").remove(0);
     flip(&pack);
-    world.says(&["check", "--read-data"], 5, &["Move damaged packs out", "back up again"]);
+    world.says(&["check", "--read-data"], 5, &["Move damaged packs and index objects out", "back up again"]);
     fs::rename(&pack, world.path("kept")).unwrap();
     world.does(&["backup", "src"]);
     world.does(&["check", "--read-data"]);

@@ -283,3 +283,88 @@ fn backups_that_end_at_once_with_one_key_do_not_fork_its_chain() {
     numbers.sort_unstable();
     assert!(numbers == (1..=12).collect::<Vec<_>>() && damaged.is_empty(), "{numbers:?} {damaged:?}");
 }
+
+#[test]
+fn what_a_check_found_damaged_is_stored_again_by_the_next_backup() {
+    use lifeboat::ops::check::{self, CheckOptions, Depth, Subset};
+    let place = Place::new(2);
+    for number in 0..300 {
+        place.put(&format!("{number}"), number.to_string().as_bytes());
+    }
+    place.back_up(&place.options());
+    for kind in ["/packs/d/", "/packs/m/"] {
+        let all = place.store().list(&Prefix::all()).unwrap();
+        let pack = all.into_iter().find(|object| object.name.contains(kind)).unwrap();
+        let path = place.at("repository").join(&pack.name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2000] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let data = CheckOptions { depth: Depth::Data(Subset::All), workers: 2 };
+    assert!(check::run(&place.open(), data).unwrap().problems_found >= 2);
+    let done = place.back_up(&place.options());
+    assert_eq!(done.record.statistics.files_unchanged, 0);
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    same(&place.source(), &place.at("all").join(place.source().strip_prefix("/").unwrap()));
+    // Once they are gone nothing is distrusted for ever.
+    assert_eq!(cached(&place, "distrusted-").len(), 1);
+    for (name, _) in data_packs(&place).into_iter().take(1) {
+        fs::remove_file(place.at("repository").join(name)).unwrap();
+    }
+    place.back_up(&place.options());
+}
+
+#[test]
+fn who_has_seen_a_newer_snapshot_says_so_when_reading_too() {
+    let place = Place::new(1);
+    place.put("one", b"1");
+    for _ in 0..2 {
+        place.back_up(&place.options());
+    }
+    let all = place.store().list(&Prefix::all()).unwrap();
+    let last =
+        all.into_iter().filter(|object| object.name.contains("/snapshots/")).max_by_key(|o| o.name.clone());
+    fs::remove_file(place.at("repository").join(last.unwrap().name)).unwrap();
+    let (snapshots, damaged) = place.open().snapshots().unwrap();
+    assert_eq!(snapshots.len(), 1);
+    assert!(damaged.iter().any(|error| error.to_string().contains("older state")), "{damaged:?}");
+}
+
+#[test]
+fn one_name_that_no_repository_has_hides_no_other_domain() {
+    let place = Place::new(1);
+    place.put("one", b"1");
+    place.back_up(&place.options());
+    fs::write(place.at("repository/d").join("x\ny"), b"").unwrap();
+    let error = place.store().list(&Prefix::all()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.remedy().unwrap().contains("Remove that object"), "{error}");
+    let (snapshots, damaged) = place.open().snapshots().unwrap();
+    assert!(snapshots.len() == 1 && damaged.is_empty(), "{damaged:?}");
+    // In the folder of its snapshots it is damage of that domain, and no end.
+    fs::write(
+        place.at("repository").join(name_of(&place, "/snapshots/").unwrap()).with_file_name("x\ny"),
+        b"",
+    )
+    .unwrap();
+    let (snapshots, damaged) = place.open().snapshots().unwrap();
+    assert!(snapshots.is_empty() && damaged.len() == 1, "{damaged:?}");
+    assert_eq!(damaged[0].kind(), ErrorKind::Damaged);
+}
+
+/// The first object with this in its name, by way of the disk.
+fn name_of(place: &Place, part: &str) -> Option<String> {
+    let mut folders = vec![place.at("repository")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            let name = path.strip_prefix(place.at("repository")).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.contains(part) {
+                return Some(name);
+            }
+        }
+    }
+    None
+}

@@ -247,6 +247,21 @@ fn a_damaged_snapshot_turns_a_drill_red_although_an_older_one_is_good() {
 }
 
 #[test]
+fn damage_of_another_client_is_a_warning_for_who_drills_one() {
+    let world = World::new();
+    world.does(&["key", "add", "--role", "backup", "--label", "other", "--access-key-out", "other.key"]);
+    let own = world.objects("/snapshots/");
+    let backup = ["--access-key-file", "other.key", "backup", "src", "--host", "elsewhere", "--quiet"];
+    world.ends(world.command(&backup).env_remove("LIFEBOAT_PASSWORD"), 0);
+    flip(world.objects("/snapshots/").iter().find(|path| !own.contains(path)).unwrap());
+    let run = ["drill", "run", "--host", "web", "--report", "one.json"];
+    let (out, said) = world.ends(&mut world.command(&run), 0);
+    assert!(out.starts_with("PASS") && said.contains("another client"), "{out}{said}");
+    let (first, _) = world.drill(&[], 4);
+    assert!(first.contains("is damaged"), "{first}");
+}
+
+#[test]
 fn an_old_backup_turns_a_drill_red_by_the_clock_of_the_storage() {
     let world = World::new();
     world.drill(&["--rpo", "2h"], 0);

@@ -199,6 +199,31 @@ fn a_comparison_sees_links_and_folders_on_the_way() {
 }
 
 #[test]
+fn what_lies_deeper_than_the_longest_path_of_the_system_is_compared_too() {
+    use lifeboat::ops::verify::{self, Owners, VerifyOptions};
+    let place = Place::new(2);
+    let mut folder = std::os::fd::OwnedFd::from(fs::File::open(place.source()).unwrap());
+    let name = "d".repeat(200);
+    for _ in 0..50 {
+        rustix::fs::mkdirat(&folder, &name, 0o755.into()).unwrap();
+        let flags = rustix::fs::OFlags::DIRECTORY;
+        folder = rustix::fs::openat(&folder, &name, flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    place.back_up(&place.options());
+    let repository = place.open();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let compare = || {
+        let selection = Selection::new(&[], &[]).unwrap();
+        let options = VerifyOptions { subpath: Vec::new(), selection, owners: Owners::Compare };
+        verify::run(&repository, &snapshots[0], None, &options).unwrap().differences
+    };
+    let below = |paths: &[(Vec<u8>, verify::Difference)]| paths.iter().any(|(path, _)| path.len() > 5000);
+    assert!(!below(&compare()), "{:?}", compare().last());
+    rustix::fs::fchmod(&folder, 0o700.into()).unwrap();
+    assert!(below(&compare()));
+}
+
+#[test]
 fn what_is_damaged_is_named_and_everything_else_is_restored() {
     let place = Place::new(2);
     furnish(&place);

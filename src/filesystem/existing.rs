@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     fs::File,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -24,6 +24,9 @@ use crate::{
 
 const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// Of a path so many bytes are given to the system at once; it takes 4,095.
+const PIECE_BYTES: usize = 4000;
 
 /// A tree that is there.
 #[derive(Debug)]
@@ -50,10 +53,25 @@ impl Existing {
         if self.folder.as_ref().is_some_and(|(known, _)| known == folder) {
             return Ok(());
         }
-        let name = if folder.is_empty() { b"." } else { folder };
-        let name = CString::new(name).map_err(|_nul: std::ffi::NulError| Errno::INVAL)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = openat2(&self.root, &name, flags, Mode::empty(), RESOLVE)?;
+        let open = |from: BorrowedFd<'_>, part: &[u8]| {
+            let part = CString::new(part).map_err(|_nul: std::ffi::NulError| Errno::INVAL)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat2(from, &part, flags, Mode::empty(), RESOLVE)
+        };
+        let mut dir = open(self.root.as_fd(), b".")?;
+        let mut rest = folder;
+        while !rest.is_empty() {
+            // In pieces that the system takes: a path may be longer than the longest of its calls.
+            let piece = match rest.get(..PIECE_BYTES) {
+                None => rest,
+                Some(most) => match most.iter().rposition(|byte| *byte == b'/') {
+                    Some(end) => &rest[..end],
+                    None => return Err(Errno::NAMETOOLONG),
+                },
+            };
+            dir = open(dir.as_fd(), piece)?;
+            rest = rest[piece.len()..].strip_prefix(b"/").unwrap_or_default();
+        }
         self.folder = Some((folder.to_vec(), dir));
         Ok(())
     }

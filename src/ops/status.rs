@@ -127,7 +127,15 @@ pub fn run(repository: &Repository, max_age: &dyn Fn(&ClientName) -> Option<Dura
     let mut status =
         Status { clients: Vec::new(), now: repository.clock.now(), revoked, damaged: Vec::new() };
     for domain in &registry.domains {
-        let mut found = Found::new(repository, &domain.id)?;
+        let mut found = match Found::new(repository, &domain.id) {
+            Ok(found) => found,
+            // One domain that cannot be looked at hides no other.
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                status.damaged.push(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let here = |known: &&Certificate| known.domain == Some(domain.id);
         for certificate in registry.certificates.iter().filter(writes).filter(here) {
             if registry.revocation(&certificate.identity).is_none() {

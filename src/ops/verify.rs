@@ -205,7 +205,8 @@ pub fn run_before(
                 let verified = &mut comparison.verified;
                 verified.lost += 1;
                 if verified.differences.len() < NAMED_MAX {
-                    let why = format!("it and the entries after it are lost in the repository: {error}");
+                    let why =
+                        format!("this entry and some that follow it are lost in the repository: {error}");
                     verified.differences.push((first, Difference::Unreadable(why)));
                 }
                 return Ok(());

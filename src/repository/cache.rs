@@ -4,9 +4,9 @@
 //! its source.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
-    io::Write,
+    io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -19,7 +19,7 @@ use crate::{
     crypto::{IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     filesystem::durable,
-    id::{BlobId, IdentityId, ObjectId, RepositoryId},
+    id::{BlobId, DomainId, IdentityId, ObjectId, PackId, RepositoryId},
     limits,
 };
 
@@ -65,6 +65,34 @@ impl Cache {
     pub(super) fn chain_file(&self, identity: &IdentityId) -> Option<fs::File> {
         let path = self.folder.as_ref()?.join(format!("chain-{identity}"));
         fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).ok()
+    }
+
+    fn distrusted_path(&self, domain: &DomainId) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("distrusted-{domain}")))
+    }
+
+    /// Packs that a check on this machine has found to be damaged. That they are not believed costs at most
+    /// that something is stored twice, so nothing vouches for this list.
+    #[must_use]
+    pub fn distrusted(&self, domain: &DomainId) -> HashSet<PackId> {
+        let read = |path: PathBuf| {
+            let file = fs::File::open(path).ok()?;
+            let mut text = String::new();
+            file.take(limits::RECORD_BYTES_MAX as u64).read_to_string(&mut text).ok()?;
+            Some(text.lines().filter_map(PackId::from_hex).collect())
+        };
+        self.distrusted_path(domain).and_then(read).unwrap_or_default()
+    }
+
+    /// Remembers these packs as damaged, and no others. A cache that cannot be written is no error.
+    pub fn distrust(&self, domain: &DomainId, packs: &HashSet<PackId>) {
+        let Some(path) = self.distrusted_path(domain) else { return };
+        if packs.is_empty() {
+            drop(fs::remove_file(path));
+        } else {
+            let text: String = packs.iter().map(|pack| format!("{pack}\n")).collect();
+            drop(durable::write_atomic(&path, text.as_bytes(), 0o600));
+        }
     }
 
     fn parent_path(&self, group: &str) -> Option<PathBuf> {

@@ -212,7 +212,12 @@ impl Repository {
         let (mut known, mut damaged) = (Vec::new(), Vec::new());
         for domain in &registry.domains {
             let mut errors = Vec::new();
-            known.extend(self.snapshots_of_domain(&domain.id, &mut errors)?);
+            match self.snapshots_of_domain(&domain.id, &mut errors) {
+                Ok(found) => known.extend(found),
+                // Whoever may write there can make it so, and must not hide the snapshots of others.
+                Err(error) if error.kind() == ErrorKind::Damaged => errors.push(error),
+                Err(error) => return Err(error),
+            }
             damaged.extend(errors.into_iter().map(|error| (domain.id, error)));
         }
         known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
@@ -286,6 +291,15 @@ impl Repository {
             }
         }
         self.check_chains(&names, &known, &ended, damaged);
+        // Whoever has seen a newer world says so, also when only reading.
+        let me = self.identity();
+        if let Some((sequence, id)) = self.memory.head(domain, &me)
+            && !ended.contains(&id)
+            && !names.iter().any(|name| name.id == id)
+        {
+            let own = names.iter().filter(|name| name.identity == me);
+            damaged.push(Memory::older_head(own.map(|name| name.sequence).max().unwrap_or(0), sequence));
+        }
         Ok(known)
     }
 

@@ -190,12 +190,30 @@ impl Failure {
     }
 }
 
+/// Whether a LIST met a name that is no path (control characters, a `..`): whoever may write there can put one.
+fn is_of_a_name(error: &object_store::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<object_store::path::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn explain(what: &str, error: &object_store::Error, place: &str) -> Error {
     use object_store::Error as E;
     let all = causes(error).join(": ");
     if all.contains("NoSuchBucket") {
         return Error::new(ErrorKind::NoRepository, format!("the bucket of {place} does not exist"))
             .with_remedy("Create it first, for example with `aws s3 mb s3://BUCKET`, or check its name");
+    }
+    if is_of_a_name(error) {
+        let text = format!("an object there has a name that no repository has: {}", innermost(error));
+        return Error::damaged(what, text).with_remedy(
+            "Remove that object with the tools of the storage: until then nothing beside it can be listed",
+        );
     }
     match error {
         // LIST has no error of its own for a refusal.

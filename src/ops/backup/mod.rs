@@ -237,12 +237,12 @@ pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOpt
         // The first error is the one to tell; a store that takes no record has been told of already.
         drop(told);
     });
-    repository.cache.remember(past(repository, options, &ended));
+    repository.cache.remember(past(repository, options, ended.as_ref()));
     ended
 }
 
 /// What this machine remembers of a backup that ended.
-fn past(repository: &Repository, options: &BackupOptions, ended: &Result<Done>) -> Past {
+fn past(repository: &Repository, options: &BackupOptions, ended: std::result::Result<&Done, &Error>) -> Past {
     let (code, message, snapshot) = match ended {
         Ok(Done { snapshot, record, .. }) => {
             let code = if record.unreadable > 0 { ErrorKind::Incomplete.exit_code() } else { 0 };
@@ -260,6 +260,7 @@ fn past(repository: &Repository, options: &BackupOptions, ended: &Result<Done>) 
 /// # Errors
 /// As [`run`]; `error` itself is not returned.
 pub fn could_not_begin(repository: &Repository, options: &BackupOptions, error: &Error) -> Result<()> {
+    repository.cache.remember(past(repository, options, Err(error)));
     let domain = repository.own_domain()?;
     let failure = (error.kind().exit_code(), error.to_string());
     let run = run_record(repository, options, Some(failure))?;
@@ -438,6 +439,8 @@ impl Backup<'_> {
         uploads: Option<&'a Uploads>,
     ) -> Result<Captured<'a>> {
         let Self { repository, options, domain, keys, parent, .. } = self;
+        // What a check has found to be damaged is stored again, not borrowed.
+        view.index.distrust_packs(&repository.cache.distrusted(domain));
         let ingest = Ingest::new(repository, *domain, keys, &view.index, uploads)?;
         if uploads.is_some() {
             let nonce = u64::from_le_bytes(random()?);

@@ -228,6 +228,11 @@ fn one_view(
     checked.packs_read += outcome.packs;
     checked.bytes_read += outcome.bytes;
     let mut bad = BadBlobs::new();
+    // So that the next backup of this machine does not count on them.
+    let mut distrusted = repository.cache.distrusted(domain);
+    distrusted.retain(|pack| !outcome.read.contains(pack));
+    distrusted.extend(outcome.damaged.iter().map(|(pack, ..)| pack.id));
+    repository.cache.distrust(domain, &distrusted);
     for (pack, what, blobs) in outcome.damaged {
         let number = checked.problem(repository.pack_name(domain, &pack).as_str(), what);
         blobs.into_iter().for_each(|blob| bad.entry(blob).or_default().push((pack.id, number)));

@@ -30,6 +30,8 @@ use crate::{
 pub(super) struct Outcome {
     pub(super) packs: u64,
     pub(super) bytes: u64,
+    /// Packs that were read.
+    pub(super) read: HashSet<PackId>,
     /// The pack, what is wrong, and the blobs that are damaged in it.
     pub(super) damaged: Vec<(KnownPack, String, Vec<BlobId>)>,
     /// Sections of which every frame is good.
@@ -59,7 +61,8 @@ impl<'a> PackCheck<'a> {
         let chosen = subset.choose(packs, &random()?);
         let progress = self.repository.store.progress();
         progress.expect(0, chosen.iter().map(|pack| u64::from(pack.size)).sum());
-        let outcome = Mutex::new(Outcome::default());
+        let read = chosen.iter().map(|pack| pack.id).collect();
+        let outcome = Mutex::new(Outcome { read, ..Outcome::default() });
         on_all(chosen, workers, &|pack| {
             progress.check()?;
             self.pack(&pack, &mut Decompressor::new()?, &outcome)?;

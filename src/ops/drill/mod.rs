@@ -23,8 +23,9 @@ use crate::{
         evidence::{DRILL, Head, short},
         report::SignedReport,
     },
+    id::DomainId,
     limits,
-    repository::{Repository, evidence::ChainPlace},
+    repository::{Repository, evidence::ChainPlace, snapshots::Snapshots},
     store::Name,
 };
 
@@ -99,6 +100,8 @@ pub struct Drilled {
     pub cleaned: Result<()>,
     /// The folder, if it was to stay.
     pub kept: Option<PathBuf>,
+    /// What is damaged where nobody was asked for.
+    pub warnings: Vec<String>,
 }
 
 impl Drilled {
@@ -133,7 +136,7 @@ pub fn run(repository: &Repository, options: &DrillOptions, files: &mut dyn Writ
     };
     let began = Began::announce(repository, options)?;
     let begun = repository.clock.elapsed();
-    let (snapshots, damaged) = repository.snapshots()?;
+    let Snapshots { listed: snapshots, replaced: _, damaged } = repository.every_snapshot()?;
     let clients = clients::newest_of_each(&snapshots, &options.filter, &repository.registry());
     let locate = repository.clock.elapsed().saturating_sub(begun);
     if clients.len() > limits::DRILL_CLIENTS_MAX {
@@ -141,7 +144,13 @@ pub fn run(repository: &Repository, options: &DrillOptions, files: &mut dyn Writ
             .with_remedy("Drill some at a time: name them with --host"));
     }
     let now = began.now(&snapshots);
-    let mut reasons: Vec<String> = damaged.iter().map(|error| short(&error.to_string())).collect();
+    // Who asked for some clients is not told of damage where none of them is as of a failure.
+    let meant = |domain: &DomainId| {
+        options.filter.is_empty() || clients.iter().any(|client| client.snapshot.name.domain == *domain)
+    };
+    let (own, others): (Vec<_>, Vec<_>) = damaged.into_iter().partition(|(domain, _)| meant(domain));
+    let warnings = others.into_iter().map(|(_, error)| error.to_string()).collect();
+    let mut reasons: Vec<String> = own.iter().map(|(_, error)| short(&error.to_string())).collect();
     reasons.truncate(limits::DRILL_CLIENTS_MAX);
     reasons.extend(clients::absent(&clients, &options.filter, &repository.registry()));
     let mut list = FileList::new(files);
@@ -180,7 +189,7 @@ pub fn run(repository: &Repository, options: &DrillOptions, files: &mut dyn Writ
     let kept = (options.afterwards == Afterwards::Keep).then(|| scratch.path().to_owned());
     let cleaned = scratch.finish();
     let (report, signed, stored) = publish(repository, options, report, began.refused)?;
-    Ok(Drilled { report, signed, stored, cleaned, kept })
+    Ok(Drilled { report, signed, stored, cleaned, kept, warnings })
 }
 
 /// Signs the report and writes it as the next record of the chain. Where the storage does not take it, it is

@@ -74,6 +74,8 @@ pub struct Restored {
     pub failures: u64,
     /// Of which kinds they are, each once: what has no kind of its own is `Incomplete`.
     pub kinds: HashSet<ErrorKind>,
+    /// Parts of the manifest that are lost, each with nobody knows how many entries.
+    pub gaps: u64,
     /// Metadata that could not be set.
     pub notes: Vec<(Vec<u8>, String)>,
     /// When what happened.
@@ -256,7 +258,8 @@ impl Pass<'_> {
 /// A part of the manifest is lost, and the entries in it with it.
 fn lost(job: &Job<'_>, gap: Gap) -> Result<()> {
     let Gap { first, error } = gap;
-    job.failed(&first, error.context("it and the entries after it are lost"))
+    job.done.lock().unwrap_or_else(PoisonError::into_inner).gaps += 1;
+    job.failed(&first, error.context("this entry and some that follow it are lost"))
 }
 
 fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {

@@ -139,6 +139,20 @@ impl Index {
         self.vouched = AtomicBool::new(false);
     }
 
+    /// These packs are known to be damaged: nothing counts on them in this view.
+    pub fn distrust_packs(&self, packs: &HashSet<PackId>) {
+        if packs.is_empty() {
+            return;
+        }
+        for pack in self.packs().filter(|pack| packs.contains(&pack.id)) {
+            let (segment, number) = pack.at;
+            let part = self.parts.get(segment as usize);
+            if let Some(state) = part.and_then(|part| part.states.get(number as usize)) {
+                state.store(Standing::Missing as u8, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The pack of a location turned out to be damaged: nothing counts on it in this view any more.
     pub fn distrust(&self, at: Location) {
         let pack = self.parts.get(at.segment as usize).and_then(|part| {

@@ -97,8 +97,14 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         return Ok(());
     }
     let count = text::count(*problems_found, "problem was", "problems were");
+    let made_anew =
+        |problem: &Problem| ["/packs/", "/index/"].iter().any(|part| problem.object.contains(part));
     Err(Error::new(ErrorKind::Damaged, format!("{count} found")).with_remedy(
-        "The lines above name them. Move damaged packs out of the repository, and keep them; then back up again: what \
-         is still at its source is stored anew",
+        if problems.iter().any(made_anew) {
+            "The lines above name them. Move damaged packs and index objects out of the repository, and keep them; \
+             then back up again: what is still at its source is stored anew"
+        } else {
+            "The lines above name them, and what is hurt. Change nothing else in the storage"
+        },
     ))
 }

@@ -143,6 +143,9 @@ fn drill(arguments: &Run, context: &Context<'_>) -> Result<()> {
     if let Err(error) = &written {
         context.output.trouble(error);
     }
+    for warning in &drilled.warnings {
+        context.output.warn(&format!("another client's snapshot cannot be trusted: {warning}"));
+    }
     if let Err(error) = &drilled.cleaned {
         context.output.trouble(error);
     }

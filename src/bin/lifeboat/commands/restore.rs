@@ -112,7 +112,7 @@ fn compare(
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, failures, kinds, notes, moments: _ } = done;
+    let Restored { files, bytes, failed, failures, kinds, gaps, notes, moments: _ } = done;
     tell_notes(context, notes);
     for (path, error) in failed {
         output.problem(path, error.kind(), &error.to_string());
@@ -136,6 +136,13 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
     ));
     match exit::worst(kinds.iter().copied()) {
         None => Ok(()),
+        Some(kind) if *gaps > 0 => {
+            let count = text::count(*gaps, "part of the manifest is lost", "parts of the manifest are lost");
+            let came = text::count(*files, "file", "files");
+            Err(Error::new(kind, format!("{count}, with all entries in it: {came} came back")).with_remedy(
+                "`lifeboat snapshots` shows how many there were; an older snapshot may have the rest",
+            ))
+        }
         Some(kind) => {
             let count = text::count(*failures, "entry was", "entries were");
             Err(Error::new(kind, format!("{count} not restored as before"))
