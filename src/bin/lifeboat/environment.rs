@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +27,18 @@ pub(crate) fn aws() -> Vec<(String, String)> {
     let named =
         |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
     std::env::vars_os().filter_map(named).filter(|(key, _)| key.starts_with("AWS_")).collect()
+}
+
+/// The variables that lead to a key of the repository, of the storage or of a proxy, or may do so.
+pub(crate) fn secrets() -> Vec<OsString> {
+    let is_secret = |(name, value): &(OsString, OsString)| {
+        let (name, has_user) = (name.as_bytes(), value.as_bytes().contains(&b'@'));
+        name.starts_with(b"AWS_")
+            || name.starts_with(b"LIFEBOAT_") && !name.starts_with(b"LIFEBOAT_DRILL_")
+            || name == b"CREDENTIALS_DIRECTORY"
+            || has_user && name.to_ascii_lowercase().ends_with(b"_proxy")
+    };
+    std::env::vars_os().filter(is_secret).map(|(name, _)| name).collect()
 }
 
 /// The folder for caches: of systemd, of the desktop, or in the home folder.
