@@ -126,6 +126,33 @@ fn flags_beat_the_environment_which_beats_the_profile() {
 }
 
 #[test]
+fn config_show_shows_no_secret_wherever_it_stands() {
+    let world = World::new("");
+    let file = fs::read_to_string(world.path("config/lifeboat/config.toml")).unwrap();
+    let key = file.lines().find(|line| line.starts_with("password-file")).unwrap();
+    for (line, address) in [
+        ("password-command = \"VAULT_TOKEN=hunter cat /x\"", "s3://b/p"),
+        ("password-command = \"TOKEN='a hunter' cat\"", "s3:https://u:hunter@h/b"),
+        ("password-command = \"pass show hunter\"", "s3:https://h/b?X-Amz-Signature=hunter"),
+        ("options = { proxy_url = \"http://u:hunter@proxy\", region = \"x\" }", "s3://b/p"),
+        ("options = { endpoint = \"https://u:hunter@h\" }", "https://h/b?sig=hunter"),
+        ("options = { sse_customer_key_base64 = \"hunter\" }", "s3://b/p"),
+    ] {
+        let file = file.replace(world.path("repo").to_str().unwrap(), address).replace(key, line);
+        world.write(&file);
+        for arguments in [&["config", "show"][..], &["config", "show", "--json"]] {
+            let said = world.does(arguments);
+            assert!(said.contains("hidden") && !said.contains("hunter"), "{line}: {said}");
+        }
+    }
+    let said =
+        world.ends(world.command(&["config", "show"]).env("LIFEBOAT_PASSWORD_COMMAND", "A=hunter cat"), 0);
+    assert!(said.0.contains("LIFEBOAT_PASSWORD_COMMAND") && !said.0.contains("hunter"), "{}", said.0);
+    world.write(&file.replace("/repo\"", "/re@po\""));
+    assert!(world.does(&["config", "show"]).contains("/re@po"));
+}
+
+#[test]
 fn what_a_backup_is_told_replaces_what_the_profile_says() {
     let world = World::new("");
     world.does(&["init"]);

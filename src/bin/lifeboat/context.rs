@@ -281,7 +281,9 @@ pub(crate) fn key_and_value(text: &str) -> Result<(String, String)> {
         Error::new(ErrorKind::Usage, "an option of -o has no `=`").with_remedy("Write -o key=value")
     })?;
     let name = key.trim().to_ascii_lowercase();
-    if ["secret", "token", "password", "encryption_key"].iter().any(|word| name.contains(word))
+    if ["secret", "token", "password", "encryption_key", "customer_key"]
+        .iter()
+        .any(|word| name.contains(word))
         && !name.ends_with("_file")
     {
         return Err(Error::new(ErrorKind::Usage, format!("the option {name} would show a secret to others"))
@@ -324,7 +326,9 @@ mod tests {
         let pair = ("region".to_owned(), "a=b".to_owned());
         assert_eq!(key_and_value("region=a=b").unwrap(), pair);
         assert!(key_and_value("web_identity_token_file=/x").is_ok());
-        for secret in ["aws_secret_access_key=X9", "SESSION_TOKEN=X9", "token=X9"] {
+        for secret in
+            ["aws_secret_access_key=X9", "SESSION_TOKEN=X9", "token=X9", "sse_customer_key_base64=X9"]
+        {
             let error = key_and_value(secret).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage);
             assert!(!error.to_string().contains("X9"));

@@ -22,10 +22,13 @@ use super::{
     sources::{self, Sources},
 };
 use crate::{
-    context::Context,
+    context::{Context, key_and_value},
     environment,
     profile::{self, Setting},
 };
+
+/// Stands for a secret.
+const HIDDEN: &str = "(hidden)";
 
 const AFTER: &str = "\
 A flag beats the environment, which beats the profile.
@@ -95,21 +98,31 @@ fn show(context: &Context<'_>) -> Result<()> {
 fn shown(setting: &Setting) -> Vec<String> {
     let origin = setting.origin.to_string();
     if ["LIFEBOAT_PASSWORD", "AWS_ACCESS_KEY_ID"].contains(&origin.as_str()) {
-        return vec!["(hidden)".to_owned()];
+        return vec![HIDDEN.to_owned()];
     }
-    let hidden = |value: &String| match setting.key.as_str() {
-        // The way to a secret is often one itself.
+    setting.values.iter().map(|value| without_secrets(&setting.key, value)).collect()
+}
+
+fn without_secrets(key: &str, value: &str) -> String {
+    // `user:password@host`, or a query such as that of an address that was signed.
+    let may_hold_one = |text: &str| text.contains(['@', '?']);
+    match key {
         "password-command" => {
+            // The way to a secret is often one itself, and so is what is set before the command.
             let word = value.split_whitespace().next().unwrap_or_default();
-            format!("{word} (the rest is hidden)")
+            let is_name = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+            if is_name { format!("{word} (the rest is hidden)") } else { HIDDEN.to_owned() }
         }
-        "repository" if value.split("://").nth(1).is_some_and(|rest| rest.contains('@')) => {
-            "(hidden: there is a user or a password in it)".to_owned()
+        "repository" if (value.contains("://") || value.starts_with("s3:")) && may_hold_one(value) => {
+            "(hidden: there may be a secret in it)".to_owned()
         }
-        "options" if crate::context::key_and_value(value).is_err() => "(hidden)".to_owned(),
-        _ => value.clone(),
-    };
-    setting.values.iter().map(hidden).collect()
+        "options" => match key_and_value(value) {
+            Ok((name, text)) if may_hold_one(&text) => format!("{name}={HIDDEN}"),
+            Ok(_) => value.to_owned(),
+            Err(_) => HIDDEN.to_owned(),
+        },
+        _ => value.to_owned(),
+    }
 }
 
 /// Goes through everything, whatever fails.
