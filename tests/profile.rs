@@ -153,6 +153,46 @@ fn config_show_shows_no_secret_wherever_it_stands() {
 }
 
 #[test]
+fn a_variable_of_the_storage_beats_the_options_of_the_profile_and_a_flag_beats_it() {
+    let world =
+        World::new("options = { region = \"profile\", endpoint = \"http://profile\", imds = \"true\" }\n");
+    let file = fs::read_to_string(world.path("config/lifeboat/config.toml")).unwrap();
+    world.write(&file.replace(world.path("repo").to_str().unwrap(), "s3://b/p"));
+    let told = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = world.command(arguments);
+        command.envs(variables.iter().copied()).args(["config", "show", "--json"]);
+        let text = world.ends(&mut command, 0).0;
+        assert!(!text.contains("hush"), "{text}");
+        let messages = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let options = messages.filter(|message| message["key"] == "options");
+        let word = |value: &Value| value.as_str().unwrap().to_owned();
+        let mut all: Vec<String> = options
+            .flat_map(|it| it["values"].as_array().unwrap().iter().map(word).collect::<Vec<_>>())
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(told(&[], &[("AWS_REGION", "")]), ["endpoint=http://profile", "imds=true", "region=profile"]);
+    let variables = [
+        ("AWS_DEFAULT_REGION", "here"),
+        ("AWS_ENDPOINT_URL_S3", "http://here"),
+        ("AWS_SECRET_ACCESS_KEY", "hush"),
+        ("AWS_SSE_CUSTOMER_KEY_BASE64", "hush"),
+        ("AWS_NOT_FOR_US", "hush"),
+    ];
+    let hidden = ["secret_access_key", "sse_customer_key_base64"].map(|name| format!("{name}=(hidden)"));
+    let expected = |known: &[&str]| {
+        let mut all: Vec<String> =
+            known.iter().map(|text| (*text).to_owned()).chain(hidden.clone()).collect();
+        all.sort_unstable();
+        all
+    };
+    let (region, endpoint) = ("default_region=here", "endpoint_url_s3=http://here");
+    assert_eq!(told(&[], &variables), expected(&[region, endpoint, "imds=true"]));
+    assert_eq!(told(&["-o", "region=flag"], &variables), expected(&["region=flag", endpoint]));
+}
+
+#[test]
 fn what_a_backup_is_told_replaces_what_the_profile_says() {
     let world = World::new("");
     world.does(&["init"]);

@@ -14,7 +14,9 @@ use lifeboat::{
         text,
     },
     repository::Repository,
+    store::Location,
 };
+use object_store::aws::AmazonS3ConfigKey as Key;
 use serde_json::json;
 
 use super::{
@@ -31,7 +33,8 @@ use crate::{
 const HIDDEN: &str = "(hidden)";
 
 const AFTER: &str = "\
-A flag beats the environment, which beats the profile.
+A flag beats the environment, which beats the profile; of options each counts for itself: AWS_REGION beats the region of
+the profile, and -o beats both. `check` writes nothing, so it does not know whether the storage lets us write.
 
 Examples:
   lifeboat --profile web config show
@@ -71,27 +74,59 @@ fn show(context: &Context<'_>) -> Result<()> {
         context.output.note(&format!("profile {} in {place}", text::shown(profile.name.as_bytes())));
     }
     let mut table = Table::new(&[("Setting", Side::Left), ("Value", Side::Left), ("From", Side::Left)]);
-    for setting in &settings.effective {
-        let (values, origin) = (shown(setting), setting.origin.to_string());
-        context.output.message(&json::message(
-            "setting",
-            json!({ "key": setting.key, "values": values, "origin": origin }),
-        ));
+    let mut settled = 0;
+    let mut row = |key: &str, values: &[String], origin: &str| {
+        settled += 1;
+        let fields = json!({ "key": key, "values": values, "origin": origin });
+        context.output.message(&json::message("setting", fields));
         let shown: Vec<String> = values.iter().map(|value| text::shown(value.as_bytes())).collect();
-        table.row(vec![setting.key.clone(), shown.join(", "), origin]);
+        table.row(vec![key.to_owned(), shown.join(", "), origin.to_owned()]);
+    };
+    for setting in &settings.effective {
+        row(&setting.key, &shown(setting), &setting.origin.to_string());
+    }
+    for (variable, value) in variables(context) {
+        row("options", &[value], &variable);
     }
     context.output.message(&json::message(
         "summary",
         json!({
             "profile": settings.profile_name(),
             "file": settings.profile.as_ref().map(|profile| profile.file.display().to_string()),
-            "settings": settings.effective.len(),
+            "settings": settled,
         }),
     ));
     for line in table.lines(None) {
         context.output.say(line.trim_end());
     }
     Ok(())
+}
+
+/// The `AWS_*` variables that count for this repository, and what they say as an option.
+fn variables(context: &Context<'_>) -> Vec<(String, String)> {
+    let bucket = match context.location() {
+        Ok(Location::Bucket { endpoint, .. }) => Some(endpoint),
+        Ok(Location::Folder(_)) => return Vec::new(),
+        Err(_) => None,
+    };
+    let has_endpoint = bucket.flatten().is_some();
+    let mut found = context.aws_variables();
+    // The address says what bucket and server it is; the key is shown as that of the storage already.
+    found.retain(|(name, _)| match environment::storage_setting(name) {
+        Some(Key::Endpoint) => !has_endpoint,
+        Some(Key::Bucket | Key::AccessKeyId) => false,
+        setting => setting.is_some() || name == "AWS_PROFILE",
+    });
+    for (name, value) in &mut found {
+        let option = name.trim_start_matches("AWS_").to_ascii_lowercase();
+        let is_plain = matches!(environment::storage_setting(name), Some(Key::Endpoint | Key::Region));
+        *value = if is_plain {
+            without_secrets("options", &format!("{option}={value}"))
+        } else {
+            format!("{option}={HIDDEN}")
+        };
+    }
+    found
 }
 
 /// The values of a setting without secrets.
