@@ -238,7 +238,26 @@ fn config_check_says_what_works_and_what_does_not() {
     fs::remove_dir_all(world.path("src")).unwrap();
     let (said, error) = world.ends(&mut world.command(&["config", "check"]), 1);
     assert!(said.contains("failed   source") && said.contains("chmod 600"), "{said}");
-    assert!(error.contains("2 checks of 6 failed"), "{error}");
+    assert!(error.contains("2 checks of 7 failed"), "{error}");
+    fs::create_dir(world.path("src")).unwrap();
+    let file = world.path("config/lifeboat/config.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    for (from, to, code, wrong) in [
+        ("/src\"", "/repo/keys\"", 2, "it is in the repository"),
+        ("sources", "cache-dir = \"/proc/none\"\nsources", 1, "failed   cache /proc/none: it cannot be used"),
+        (
+            "sources",
+            "s3-credentials = \"/none\"\nsources",
+            2,
+            "failed   S3 credentials /none: could not read",
+        ),
+    ] {
+        fs::set_permissions(world.path("passphrase"), fs::Permissions::from_mode(0o600)).unwrap();
+        world.write(&text.replacen(from, to, 1));
+        let said = world.ends(&mut world.command(&["config", "check"]), code).0;
+        assert!(said.contains(wrong), "{said}");
+    }
+    world.write(&text);
     fs::write(world.path("passphrase"), "wrong\n").unwrap();
     world.ends(&mut world.command(&["config", "check"]), 12);
 }

@@ -1,7 +1,7 @@
 //! `config`: what holds, where it comes from, and whether it works.
 
 use std::{
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -56,7 +56,7 @@ pub(crate) struct Config {
 enum What {
     /// Print each effective value and where it comes from; secrets are not shown
     Show,
-    /// Try everything that a backup needs, and say what works and what does not
+    /// Try everything that a backup needs, except writing, and say what works and what does not
     Check,
 }
 
@@ -242,8 +242,10 @@ impl Check<'_> {
             Ok(sources) => sources,
             Err(error) => return self.tell("sources", Err(error)),
         };
+        let repository = self.context.location().ok().and_then(|location| location.folder());
         for path in &paths {
             let result = readable(path).and_then(|what| {
+                refuse_inside(path, repository.as_deref())?;
                 sources::refuse_hidden(std::slice::from_ref(path), &filter)?;
                 Ok(what.to_owned())
             });
@@ -255,13 +257,13 @@ impl Check<'_> {
     fn files(&mut self) -> bool {
         let unlock = &self.context.common.unlock;
         let files = [
-            ("access key", &unlock.access_key_file),
-            ("passphrase", &unlock.password_file),
-            ("recovery words", &unlock.recovery_words_file),
-            ("S3 credentials", &self.context.common.network.s3_credentials),
+            ("access key", &unlock.access_key_file, ErrorKind::CannotUnlock),
+            ("passphrase", &unlock.password_file, ErrorKind::CannotUnlock),
+            ("recovery words", &unlock.recovery_words_file, ErrorKind::CannotUnlock),
+            ("S3 credentials", &self.context.common.network.s3_credentials, ErrorKind::Usage),
         ];
         let mut complete = true;
-        for (what, file) in files {
+        for (what, file, kind) in files {
             let Some(file) = file else { continue };
             let what = format!("{what} {}", file.display());
             let is_credential = file.to_str().is_some_and(|text| text.starts_with("cred:"));
@@ -270,8 +272,9 @@ impl Check<'_> {
                 complete = false;
                 continue;
             }
-            let result = environment::file(file).and_then(|path| private(&path));
-            complete &= result.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::CannotUnlock);
+            let result = environment::file(file).and_then(|path| private(&path, kind));
+            // One that others can read works nevertheless.
+            complete &= result.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Failed);
             self.tell(&what, result.map(|()| "there, and private".to_owned()));
         }
         complete
@@ -291,11 +294,36 @@ impl Check<'_> {
             }
             Err(error) => return self.tell("repository", Err(error)),
         };
+        let mut cached = false;
         let role = self.context.open_at(&location).and_then(|repository| {
+            cached = repository.cache.folder().is_some();
             repository.own_domain()?;
             Ok(format!("unlocked with the role {}", repository.role().name()))
         });
+        let opened = role.is_ok();
         self.tell("key", role);
+        if let Some(folder) = self.context.cache_folder().filter(|_| opened) {
+            let what = format!("cache {}", text::shown(folder.as_os_str().as_bytes()));
+            let unusable = || {
+                Error::new(ErrorKind::Failed, "it cannot be used: every backup would read everything again")
+                    .with_remedy(
+                        "Make it a folder of your own that others may not write in, or give --no-cache",
+                    )
+            };
+            self.tell(&what, cached.then(|| "private, and used".to_owned()).ok_or_else(unusable));
+        }
+    }
+}
+
+/// Refuses what is in the repository: a backup leaves that out.
+fn refuse_inside(path: &Path, repository: Option<&Path>) -> Result<()> {
+    let same = |path: &Path| path.canonicalize().ok();
+    match (same(path), repository.and_then(same)) {
+        (Some(path), Some(repository)) if path.starts_with(&repository) => {
+            Err(Error::new(ErrorKind::Usage, "it is in the repository, which is never backed up")
+                .with_remedy("Name what is to be backed up"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -320,9 +348,9 @@ fn readable(path: &Path) -> Result<&'static str> {
 }
 
 /// Whether only its owner can read a file.
-fn private(path: &PathBuf) -> Result<()> {
+fn private(path: &PathBuf, kind: ErrorKind) -> Result<()> {
     let failed = |e: std::io::Error| {
-        Error::new(ErrorKind::CannotUnlock, format!("could not read {}", path.display()))
+        Error::new(kind, format!("could not read {}", path.display()))
             .with_remedy("Check the path and who may read it")
             .with_source(e)
     };
