@@ -7,6 +7,8 @@
 
 use std::{
     fs,
+    io::Read,
+    os::unix::fs::FileTypeExt,
     path::Path,
     process::{Command, Stdio},
 };
@@ -131,6 +133,33 @@ fn a_table_for_a_program_has_nothing_beside_it() {
     let messages = objects(&messages);
     assert_eq!(of(&messages, "error")[0]["object"], "stray");
     assert_eq!(messages.last().unwrap()["code"], 5);
+}
+
+#[test]
+fn the_table_goes_to_where_the_user_says_and_replaces_no_pipe_and_no_link() {
+    let world = World::new();
+    let path = |name: &str| world.folder.path().join(name);
+    assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    // Open in both ways: nobody waits for the other end.
+    let mut pipe = fs::File::options().read(true).write(true).open(path("pipe")).unwrap();
+    world.does(&["usage", "--csv", "pipe"], "auditor.key");
+    assert!(fs::symlink_metadata(path("pipe")).unwrap().file_type().is_fifo());
+    let mut begin = [0; 5];
+    pipe.read_exact(&mut begin).unwrap();
+    assert_eq!(&begin, b"kind,");
+    std::os::unix::fs::symlink("file.csv", path("link")).unwrap();
+    for content in ["", "something longer than any table".repeat(500).as_str()] {
+        if !content.is_empty() {
+            fs::write(path("file.csv"), content).unwrap();
+        }
+        world.does(&["usage", "--csv", "link"], "auditor.key");
+        assert!(path("link").is_symlink());
+        let table = fs::read_to_string(path("file.csv")).unwrap();
+        assert!(table.starts_with("kind,") && table.ends_with("\r\n"), "{table}");
+    }
+    let said = world.ends(&["usage", "--csv", "/dev/full"], "auditor.key", 1).1;
+    assert!(said.contains("cannot write /dev/full"), "{said}");
+    world.ends(&["usage", "--csv", "src"], "auditor.key", 1);
 }
 
 #[test]

@@ -399,6 +399,28 @@ fn checks_of_the_user_decide_too() {
     assert!(!is_running(left.trim()), "{left}");
 }
 
+#[test]
+fn a_check_gets_no_key_of_the_storage_from_the_environment() {
+    let world = World::new();
+    let check =
+        "test \"$KEPT-$LIFEBOAT_DRILL_NOTE-$HTTP_PROXY\" = kept-note-http://plain && ! env | grep hush";
+    let mut command = world.command(&["drill", "run", "--report", "r.json", "--check", check]);
+    for name in [
+        "AWS_SSE_CUSTOMER_KEY_BASE64",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_SECRET_ACCESS_KEY",
+        "CREDENTIALS_DIRECTORY",
+        "LIFEBOAT_PASSWORD_FILE_OLD",
+        "LIFEBOAT_SOMETHING_NEW",
+    ] {
+        command.env(name, "hush");
+    }
+    command.env("https_proxy", "http://u:hush@proxy").env("HTTP_PROXY", "http://plain");
+    command.env("KEPT", "kept").env("LIFEBOAT_DRILL_NOTE", "note");
+    world.ends(&mut command, 0);
+}
+
 /// Whether a process runs: one that ended and that nobody has asked for yet does not.
 fn is_running(pid: &str) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

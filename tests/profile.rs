@@ -126,6 +126,73 @@ fn flags_beat_the_environment_which_beats_the_profile() {
 }
 
 #[test]
+fn config_show_shows_no_secret_wherever_it_stands() {
+    let world = World::new("");
+    let file = fs::read_to_string(world.path("config/lifeboat/config.toml")).unwrap();
+    let key = file.lines().find(|line| line.starts_with("password-file")).unwrap();
+    for (line, address) in [
+        ("password-command = \"VAULT_TOKEN=hunter cat /x\"", "s3://b/p"),
+        ("password-command = \"TOKEN='a hunter' cat\"", "s3:https://u:hunter@h/b"),
+        ("password-command = \"pass show hunter\"", "s3:https://h/b?X-Amz-Signature=hunter"),
+        ("options = { proxy_url = \"http://u:hunter@proxy\", region = \"x\" }", "s3://b/p"),
+        ("options = { endpoint = \"https://u:hunter@h\" }", "https://h/b?sig=hunter"),
+        ("options = { sse_customer_key_base64 = \"hunter\" }", "s3://b/p"),
+    ] {
+        let file = file.replace(world.path("repo").to_str().unwrap(), address).replace(key, line);
+        world.write(&file);
+        for arguments in [&["config", "show"][..], &["config", "show", "--json"]] {
+            let said = world.does(arguments);
+            assert!(said.contains("hidden") && !said.contains("hunter"), "{line}: {said}");
+        }
+    }
+    let said =
+        world.ends(world.command(&["config", "show"]).env("LIFEBOAT_PASSWORD_COMMAND", "A=hunter cat"), 0);
+    assert!(said.0.contains("LIFEBOAT_PASSWORD_COMMAND") && !said.0.contains("hunter"), "{}", said.0);
+    world.write(&file.replace("/repo\"", "/re@po\""));
+    assert!(world.does(&["config", "show"]).contains("/re@po"));
+}
+
+#[test]
+fn a_variable_of_the_storage_beats_the_options_of_the_profile_and_a_flag_beats_it() {
+    let world =
+        World::new("options = { region = \"profile\", endpoint = \"http://profile\", imds = \"true\" }\n");
+    let file = fs::read_to_string(world.path("config/lifeboat/config.toml")).unwrap();
+    world.write(&file.replace(world.path("repo").to_str().unwrap(), "s3://b/p"));
+    let told = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = world.command(arguments);
+        command.envs(variables.iter().copied()).args(["config", "show", "--json"]);
+        let text = world.ends(&mut command, 0).0;
+        assert!(!text.contains("hush"), "{text}");
+        let messages = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let options = messages.filter(|message| message["key"] == "options");
+        let word = |value: &Value| value.as_str().unwrap().to_owned();
+        let mut all: Vec<String> = options
+            .flat_map(|it| it["values"].as_array().unwrap().iter().map(word).collect::<Vec<_>>())
+            .collect();
+        all.sort_unstable();
+        all
+    };
+    assert_eq!(told(&[], &[("AWS_REGION", "")]), ["endpoint=http://profile", "imds=true", "region=profile"]);
+    let variables = [
+        ("AWS_DEFAULT_REGION", "here"),
+        ("AWS_ENDPOINT_URL_S3", "http://here"),
+        ("AWS_SECRET_ACCESS_KEY", "hush"),
+        ("AWS_SSE_CUSTOMER_KEY_BASE64", "hush"),
+        ("AWS_NOT_FOR_US", "hush"),
+    ];
+    let hidden = ["secret_access_key", "sse_customer_key_base64"].map(|name| format!("{name}=(hidden)"));
+    let expected = |known: &[&str]| {
+        let mut all: Vec<String> =
+            known.iter().map(|text| (*text).to_owned()).chain(hidden.clone()).collect();
+        all.sort_unstable();
+        all
+    };
+    let (region, endpoint) = ("default_region=here", "endpoint_url_s3=http://here");
+    assert_eq!(told(&[], &variables), expected(&[region, endpoint, "imds=true"]));
+    assert_eq!(told(&["-o", "region=flag"], &variables), expected(&["region=flag", endpoint]));
+}
+
+#[test]
 fn what_a_backup_is_told_replaces_what_the_profile_says() {
     let world = World::new("");
     world.does(&["init"]);
@@ -171,7 +238,26 @@ fn config_check_says_what_works_and_what_does_not() {
     fs::remove_dir_all(world.path("src")).unwrap();
     let (said, error) = world.ends(&mut world.command(&["config", "check"]), 1);
     assert!(said.contains("failed   source") && said.contains("chmod 600"), "{said}");
-    assert!(error.contains("2 checks of 6 failed"), "{error}");
+    assert!(error.contains("2 checks of 7 failed"), "{error}");
+    fs::create_dir(world.path("src")).unwrap();
+    let file = world.path("config/lifeboat/config.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    for (from, to, code, wrong) in [
+        ("/src\"", "/repo/keys\"", 2, "it is in the repository"),
+        ("sources", "cache-dir = \"/proc/none\"\nsources", 1, "failed   cache /proc/none: it cannot be used"),
+        (
+            "sources",
+            "s3-credentials = \"/none\"\nsources",
+            2,
+            "failed   S3 credentials /none: could not read",
+        ),
+    ] {
+        fs::set_permissions(world.path("passphrase"), fs::Permissions::from_mode(0o600)).unwrap();
+        world.write(&text.replacen(from, to, 1));
+        let said = world.ends(&mut world.command(&["config", "check"]), code).0;
+        assert!(said.contains(wrong), "{said}");
+    }
+    world.write(&text);
     fs::write(world.path("passphrase"), "wrong\n").unwrap();
     world.ends(&mut world.command(&["config", "check"]), 12);
 }

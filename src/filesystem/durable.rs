@@ -47,6 +47,32 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
+/// Writes to what a user named: a device or a pipe takes the bytes, and a link stays. A file is replaced as a
+/// whole and keeps its mode; a new one gets this one.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_to(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let failed = |error: io::Error| {
+        Error::new(kind_of(&error), format!("cannot write {}", path.display())).with_source(error)
+    };
+    match fs::metadata(path) {
+        Ok(status) if status.is_file() => {
+            let file = path.canonicalize().map_err(failed)?;
+            write_atomic(&file, bytes, status.mode() & 0o777)
+        }
+        Err(_nothing) if path.symlink_metadata().is_err() => write_atomic(path, bytes, mode),
+        // A link that leads nowhere yet is written through too.
+        _ => OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(failed),
+    }
+}
+
 fn temporary_name(path: &Path) -> Result<(PathBuf, PathBuf)> {
     let Some(name) = path.file_name() else {
         return Err(Error::new(ErrorKind::Failed, format!("{} is not the name of a file", path.display())));

@@ -135,9 +135,23 @@ impl<'a> Context<'a> {
         Ok(store)
     }
 
+    /// The `AWS_*` variables that count: no keys beside a file with keys, and nothing that `-o` says.
+    pub(crate) fn aws_variables(&self) -> Vec<(String, String)> {
+        let Network { s3_credentials, options, .. } = &self.common.network;
+        let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"];
+        let of_option = |option: &String| environment::storage_setting(option.split('=').next()?);
+        let said: Vec<_> = options.iter().filter_map(of_option).collect();
+        let mut variables = environment::aws();
+        variables.retain(|(name, _)| {
+            let beside_file = s3_credentials.is_some() && keys.contains(&name.as_str());
+            !beside_file && environment::storage_setting(name).is_none_or(|setting| !said.contains(&setting))
+        });
+        variables
+    }
+
     fn s3_settings(&self) -> Result<S3Settings> {
         let Network { s3_credentials, cacert, options, .. } = &self.common.network;
-        let mut settings = S3Settings { environment: environment::aws(), ..S3Settings::default() };
+        let mut settings = S3Settings { environment: self.aws_variables(), ..S3Settings::default() };
         if let Some(path) = s3_credentials {
             let profile = environment::text("AWS_PROFILE")?;
             let path = environment::file(path)?;
@@ -146,8 +160,6 @@ impl<'a> Context<'a> {
                 Error::new(ErrorKind::Usage, format!("{} has no aws_access_key_id", path.display()))
                     .with_remedy("Write [default], aws_access_key_id = .. and aws_secret_access_key = ..")
             })?;
-            let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"];
-            settings.environment.retain(|(key, _)| !keys.contains(&key.as_str()));
             settings.environment.extend(given);
         }
         settings.options = options.iter().map(|text| key_and_value(text)).collect::<Result<_>>()?;
@@ -281,7 +293,9 @@ pub(crate) fn key_and_value(text: &str) -> Result<(String, String)> {
         Error::new(ErrorKind::Usage, "an option of -o has no `=`").with_remedy("Write -o key=value")
     })?;
     let name = key.trim().to_ascii_lowercase();
-    if ["secret", "token", "password", "encryption_key"].iter().any(|word| name.contains(word))
+    if ["secret", "token", "password", "encryption_key", "customer_key"]
+        .iter()
+        .any(|word| name.contains(word))
         && !name.ends_with("_file")
     {
         return Err(Error::new(ErrorKind::Usage, format!("the option {name} would show a secret to others"))
@@ -324,7 +338,9 @@ mod tests {
         let pair = ("region".to_owned(), "a=b".to_owned());
         assert_eq!(key_and_value("region=a=b").unwrap(), pair);
         assert!(key_and_value("web_identity_token_file=/x").is_ok());
-        for secret in ["aws_secret_access_key=X9", "SESSION_TOKEN=X9", "token=X9"] {
+        for secret in
+            ["aws_secret_access_key=X9", "SESSION_TOKEN=X9", "token=X9", "sse_customer_key_base64=X9"]
+        {
             let error = key_and_value(secret).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Usage);
             assert!(!error.to_string().contains("X9"));

@@ -2,10 +2,12 @@
 
 use std::{
     ffi::OsString,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
 use lifeboat::error::{Error, ErrorKind, Result};
+use object_store::aws::AmazonS3ConfigKey;
 
 /// A variable that is set and not empty.
 pub(crate) fn os(name: &str) -> Option<OsString> {
@@ -21,11 +23,35 @@ pub(crate) fn text(name: &str) -> Result<Option<String>> {
     os(name).map(|value| value.into_string().map_err(not_text)).transpose()
 }
 
-/// All `AWS_*` variables.
+/// All `AWS_*` variables that are not empty, in the order of their names.
 pub(crate) fn aws() -> Vec<(String, String)> {
     let named =
         |(key, value): (OsString, OsString)| Some((key.into_string().ok()?, value.into_string().ok()?));
-    std::env::vars_os().filter_map(named).filter(|(key, _)| key.starts_with("AWS_")).collect()
+    let ours = |(key, value): &(String, String)| key.starts_with("AWS_") && !value.is_empty();
+    let mut found: Vec<_> = std::env::vars_os().filter_map(named).filter(ours).collect();
+    found.sort_unstable();
+    found
+}
+
+/// The setting of the storage that a variable or an option means; the names of one thing mean one setting.
+pub(crate) fn storage_setting(name: &str) -> Option<AmazonS3ConfigKey> {
+    Some(match name.trim().to_ascii_lowercase().parse().ok()? {
+        AmazonS3ConfigKey::DefaultRegion => AmazonS3ConfigKey::Region,
+        AmazonS3ConfigKey::S3Endpoint => AmazonS3ConfigKey::Endpoint,
+        other => other,
+    })
+}
+
+/// The variables that lead to a key of the repository, of the storage or of a proxy, or may do so.
+pub(crate) fn secrets() -> Vec<OsString> {
+    let is_secret = |(name, value): &(OsString, OsString)| {
+        let (name, has_user) = (name.as_bytes(), value.as_bytes().contains(&b'@'));
+        name.starts_with(b"AWS_")
+            || name.starts_with(b"LIFEBOAT_") && !name.starts_with(b"LIFEBOAT_DRILL_")
+            || name == b"CREDENTIALS_DIRECTORY"
+            || has_user && name.to_ascii_lowercase().ends_with(b"_proxy")
+    };
+    std::env::vars_os().filter(is_secret).map(|(name, _)| name).collect()
 }
 
 /// The folder for caches: of systemd, of the desktop, or in the home folder.

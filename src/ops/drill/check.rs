@@ -2,6 +2,7 @@
 //! read all the time and only its end is kept, so that a talkative one neither waits nor fills memory.
 
 use std::{
+    ffi::OsString,
     io::{ErrorKind as Io, PipeReader, Read},
     os::unix::process::CommandExt,
     path::Path,
@@ -24,19 +25,6 @@ use crate::{
 
 /// How often it is looked whether a command is done.
 const GLANCE: Duration = Duration::from_millis(20);
-/// What a check is not given: it must not be able to unlock the repository or to write to the storage.
-const SECRETS: [&str; 9] = [
-    "LIFEBOAT_PASSWORD",
-    "LIFEBOAT_PASSWORD_FILE",
-    "LIFEBOAT_PASSWORD_COMMAND",
-    "LIFEBOAT_ACCESS_KEY_FILE",
-    "CREDENTIALS_DIRECTORY",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_TOKEN",
-];
-
 /// What a check is told.
 pub(super) struct Subject<'a> {
     /// The folder that holds what was restored.
@@ -44,6 +32,8 @@ pub(super) struct Subject<'a> {
     pub(super) client: &'a str,
     pub(super) host: &'a str,
     pub(super) snapshot: &'a str,
+    /// What is not in its environment.
+    pub(super) hidden: &'a [OsString],
 }
 
 /// Runs a check.
@@ -91,7 +81,7 @@ fn start(command: &str, subject: &Subject<'_>) -> std::io::Result<Running> {
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command, "check"]).arg(subject.folder).current_dir(subject.folder);
     shell.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-    SECRETS.iter().for_each(|name| {
+    subject.hidden.iter().for_each(|name| {
         shell.env_remove(name);
     });
     shell.env("LIFEBOAT_DRILL_PATH", subject.folder);

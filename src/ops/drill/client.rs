@@ -196,6 +196,7 @@ impl Drilling<'_, '_> {
             client: &report.client,
             host: &report.host,
             snapshot: &report.snapshot,
+            hidden: &options.hidden,
         };
         let mut checks = Vec::new();
         for command in &options.checks {

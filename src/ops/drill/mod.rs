@@ -4,7 +4,7 @@
 //! Promise: nothing comes from a cache; the scratch folder goes, whatever happens; no error of the backup
 //! ends a drill with anything but a failed one.
 
-use std::{collections::HashSet, io::Write, path::PathBuf, time::Duration};
+use std::{collections::HashSet, ffi::OsString, io::Write, path::PathBuf, time::Duration};
 
 use self::{began::Began, client::Drilling};
 pub use self::{
@@ -77,6 +77,8 @@ pub struct DrillOptions {
     pub checks: Vec<String>,
     /// How long each may take.
     pub check_timeout: Duration,
+    /// Variables that checks do not get: they must not unlock the repository or write to the storage.
+    pub hidden: Vec<OsString>,
     /// How long unlocking took.
     pub unlock: Duration,
     /// Threads that restore.

@@ -1,7 +1,7 @@
 //! `config`: what holds, where it comes from, and whether it works.
 
 use std::{
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +14,9 @@ use lifeboat::{
         text,
     },
     repository::Repository,
+    store::Location,
 };
+use object_store::aws::AmazonS3ConfigKey as Key;
 use serde_json::json;
 
 use super::{
@@ -22,13 +24,17 @@ use super::{
     sources::{self, Sources},
 };
 use crate::{
-    context::Context,
+    context::{Context, key_and_value},
     environment,
     profile::{self, Setting},
 };
 
+/// Stands for a secret.
+const HIDDEN: &str = "(hidden)";
+
 const AFTER: &str = "\
-A flag beats the environment, which beats the profile.
+A flag beats the environment, which beats the profile; of options each counts for itself: AWS_REGION beats the region of
+the profile, and -o beats both. `check` writes nothing, so it does not know whether the storage lets us write.
 
 Examples:
   lifeboat --profile web config show
@@ -50,7 +56,7 @@ pub(crate) struct Config {
 enum What {
     /// Print each effective value and where it comes from; secrets are not shown
     Show,
-    /// Try everything that a backup needs, and say what works and what does not
+    /// Try everything that a backup needs, except writing, and say what works and what does not
     Check,
 }
 
@@ -68,21 +74,26 @@ fn show(context: &Context<'_>) -> Result<()> {
         context.output.note(&format!("profile {} in {place}", text::shown(profile.name.as_bytes())));
     }
     let mut table = Table::new(&[("Setting", Side::Left), ("Value", Side::Left), ("From", Side::Left)]);
-    for setting in &settings.effective {
-        let (values, origin) = (shown(setting), setting.origin.to_string());
-        context.output.message(&json::message(
-            "setting",
-            json!({ "key": setting.key, "values": values, "origin": origin }),
-        ));
+    let mut settled = 0;
+    let mut row = |key: &str, values: &[String], origin: &str| {
+        settled += 1;
+        let fields = json!({ "key": key, "values": values, "origin": origin });
+        context.output.message(&json::message("setting", fields));
         let shown: Vec<String> = values.iter().map(|value| text::shown(value.as_bytes())).collect();
-        table.row(vec![setting.key.clone(), shown.join(", "), origin]);
+        table.row(vec![key.to_owned(), shown.join(", "), origin.to_owned()]);
+    };
+    for setting in &settings.effective {
+        row(&setting.key, &shown(setting), &setting.origin.to_string());
+    }
+    for (variable, value) in variables(context) {
+        row("options", &[value], &variable);
     }
     context.output.message(&json::message(
         "summary",
         json!({
             "profile": settings.profile_name(),
             "file": settings.profile.as_ref().map(|profile| profile.file.display().to_string()),
-            "settings": settings.effective.len(),
+            "settings": settled,
         }),
     ));
     for line in table.lines(None) {
@@ -91,25 +102,62 @@ fn show(context: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The `AWS_*` variables that count for this repository, and what they say as an option.
+fn variables(context: &Context<'_>) -> Vec<(String, String)> {
+    let bucket = match context.location() {
+        Ok(Location::Bucket { endpoint, .. }) => Some(endpoint),
+        Ok(Location::Folder(_)) => return Vec::new(),
+        Err(_) => None,
+    };
+    let has_endpoint = bucket.flatten().is_some();
+    let mut found = context.aws_variables();
+    // The address says what bucket and server it is; the key is shown as that of the storage already.
+    found.retain(|(name, _)| match environment::storage_setting(name) {
+        Some(Key::Endpoint) => !has_endpoint,
+        Some(Key::Bucket | Key::AccessKeyId) => false,
+        setting => setting.is_some() || name == "AWS_PROFILE",
+    });
+    for (name, value) in &mut found {
+        let option = name.trim_start_matches("AWS_").to_ascii_lowercase();
+        let is_plain = matches!(environment::storage_setting(name), Some(Key::Endpoint | Key::Region));
+        *value = if is_plain {
+            without_secrets("options", &format!("{option}={value}"))
+        } else {
+            format!("{option}={HIDDEN}")
+        };
+    }
+    found
+}
+
 /// The values of a setting without secrets.
 fn shown(setting: &Setting) -> Vec<String> {
     let origin = setting.origin.to_string();
     if ["LIFEBOAT_PASSWORD", "AWS_ACCESS_KEY_ID"].contains(&origin.as_str()) {
-        return vec!["(hidden)".to_owned()];
+        return vec![HIDDEN.to_owned()];
     }
-    let hidden = |value: &String| match setting.key.as_str() {
-        // The way to a secret is often one itself.
+    setting.values.iter().map(|value| without_secrets(&setting.key, value)).collect()
+}
+
+fn without_secrets(key: &str, value: &str) -> String {
+    // `user:password@host`, or a query such as that of an address that was signed.
+    let may_hold_one = |text: &str| text.contains(['@', '?']);
+    match key {
         "password-command" => {
+            // The way to a secret is often one itself, and so is what is set before the command.
             let word = value.split_whitespace().next().unwrap_or_default();
-            format!("{word} (the rest is hidden)")
+            let is_name = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+            if is_name { format!("{word} (the rest is hidden)") } else { HIDDEN.to_owned() }
         }
-        "repository" if value.split("://").nth(1).is_some_and(|rest| rest.contains('@')) => {
-            "(hidden: there is a user or a password in it)".to_owned()
+        "repository" if (value.contains("://") || value.starts_with("s3:")) && may_hold_one(value) => {
+            "(hidden: there may be a secret in it)".to_owned()
         }
-        "options" if crate::context::key_and_value(value).is_err() => "(hidden)".to_owned(),
-        _ => value.clone(),
-    };
-    setting.values.iter().map(hidden).collect()
+        "options" => match key_and_value(value) {
+            Ok((name, text)) if may_hold_one(&text) => format!("{name}={HIDDEN}"),
+            Ok(_) => value.to_owned(),
+            Err(_) => HIDDEN.to_owned(),
+        },
+        _ => value.to_owned(),
+    }
 }
 
 /// Goes through everything, whatever fails.
@@ -194,8 +242,10 @@ impl Check<'_> {
             Ok(sources) => sources,
             Err(error) => return self.tell("sources", Err(error)),
         };
+        let repository = self.context.location().ok().and_then(|location| location.folder());
         for path in &paths {
             let result = readable(path).and_then(|what| {
+                refuse_inside(path, repository.as_deref())?;
                 sources::refuse_hidden(std::slice::from_ref(path), &filter)?;
                 Ok(what.to_owned())
             });
@@ -207,13 +257,13 @@ impl Check<'_> {
     fn files(&mut self) -> bool {
         let unlock = &self.context.common.unlock;
         let files = [
-            ("access key", &unlock.access_key_file),
-            ("passphrase", &unlock.password_file),
-            ("recovery words", &unlock.recovery_words_file),
-            ("S3 credentials", &self.context.common.network.s3_credentials),
+            ("access key", &unlock.access_key_file, ErrorKind::CannotUnlock),
+            ("passphrase", &unlock.password_file, ErrorKind::CannotUnlock),
+            ("recovery words", &unlock.recovery_words_file, ErrorKind::CannotUnlock),
+            ("S3 credentials", &self.context.common.network.s3_credentials, ErrorKind::Usage),
         ];
         let mut complete = true;
-        for (what, file) in files {
+        for (what, file, kind) in files {
             let Some(file) = file else { continue };
             let what = format!("{what} {}", file.display());
             let is_credential = file.to_str().is_some_and(|text| text.starts_with("cred:"));
@@ -222,8 +272,9 @@ impl Check<'_> {
                 complete = false;
                 continue;
             }
-            let result = environment::file(file).and_then(|path| private(&path));
-            complete &= result.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::CannotUnlock);
+            let result = environment::file(file).and_then(|path| private(&path, kind));
+            // One that others can read works nevertheless.
+            complete &= result.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Failed);
             self.tell(&what, result.map(|()| "there, and private".to_owned()));
         }
         complete
@@ -243,11 +294,36 @@ impl Check<'_> {
             }
             Err(error) => return self.tell("repository", Err(error)),
         };
+        let mut cached = false;
         let role = self.context.open_at(&location).and_then(|repository| {
+            cached = repository.cache.folder().is_some();
             repository.own_domain()?;
             Ok(format!("unlocked with the role {}", repository.role().name()))
         });
+        let opened = role.is_ok();
         self.tell("key", role);
+        if let Some(folder) = self.context.cache_folder().filter(|_| opened) {
+            let what = format!("cache {}", text::shown(folder.as_os_str().as_bytes()));
+            let unusable = || {
+                Error::new(ErrorKind::Failed, "it cannot be used: every backup would read everything again")
+                    .with_remedy(
+                        "Make it a folder of your own that others may not write in, or give --no-cache",
+                    )
+            };
+            self.tell(&what, cached.then(|| "private, and used".to_owned()).ok_or_else(unusable));
+        }
+    }
+}
+
+/// Refuses what is in the repository: a backup leaves that out.
+fn refuse_inside(path: &Path, repository: Option<&Path>) -> Result<()> {
+    let same = |path: &Path| path.canonicalize().ok();
+    match (same(path), repository.and_then(same)) {
+        (Some(path), Some(repository)) if path.starts_with(&repository) => {
+            Err(Error::new(ErrorKind::Usage, "it is in the repository, which is never backed up")
+                .with_remedy("Name what is to be backed up"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -272,9 +348,9 @@ fn readable(path: &Path) -> Result<&'static str> {
 }
 
 /// Whether only its owner can read a file.
-fn private(path: &PathBuf) -> Result<()> {
+fn private(path: &PathBuf, kind: ErrorKind) -> Result<()> {
     let failed = |e: std::io::Error| {
-        Error::new(ErrorKind::CannotUnlock, format!("could not read {}", path.display()))
+        Error::new(kind, format!("could not read {}", path.display()))
             .with_remedy("Check the path and who may read it")
             .with_source(e)
     };

@@ -44,7 +44,8 @@ FAIL is 4. What was found is signed: in a report on this disk, with the list of 
 b3sum, and as the next record of a chain in the storage, if that may be written to.
 
 A check is a command of /bin/sh. The folder with the restored files is its first argument, its working folder and
-LIFEBOAT_DRILL_PATH; LIFEBOAT_DRILL_CLIENT, _HOST and _SNAPSHOT say what it is. It fails when its exit code is not 0.
+LIFEBOAT_DRILL_PATH; LIFEBOAT_DRILL_CLIENT, _HOST and _SNAPSHOT say what it is. It gets no other LIFEBOAT_ variable and no
+AWS_ variable. It fails when its exit code is not 0.
 
 Examples:
   lifeboat drill run
@@ -179,6 +180,7 @@ fn options(arguments: &Run) -> Result<DrillOptions> {
         rto: duration(&arguments.rto)?,
         checks: arguments.checks.clone(),
         check_timeout: time::parse_duration(&arguments.check_timeout)?,
+        hidden: environment::secrets(),
         unlock: Duration::ZERO,
         workers: workers(),
         machine: environment::host(),

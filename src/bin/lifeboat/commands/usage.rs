@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Usage, context: &Context<'_>) -> Result<()> {
     let account = usage::run(&context.open()?, by)?;
     context.end_display();
     if let Some(path) = arguments.csv.as_deref().filter(|_| !to_output) {
-        durable::write_atomic(path, report::csv(&account).as_bytes(), 0o644)?;
+        durable::write_to(path, report::csv(&account).as_bytes(), 0o644)?;
     }
     if to_output {
         report::csv(&account).lines().for_each(|line| context.output.say(&format!("{line}\r")));

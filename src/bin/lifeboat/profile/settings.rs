@@ -188,6 +188,7 @@ impl Settings {
         ] {
             self.settle(&mut [way], variables, default);
         }
+        self.leave_to_the_environment(&mut network.options);
         let default = environment::cache_folder().map(|folder| folder.display().to_string());
         self.settle(
             &mut [
@@ -198,6 +199,18 @@ impl Settings {
             default.as_deref(),
         );
         self.settle_max_age();
+    }
+
+    /// An option of the profile gives way to a variable such as `AWS_REGION`; one of `-o` does not.
+    fn leave_to_the_environment(&mut self, options: &mut Vec<String>) {
+        let of_profile = |it: &&mut Setting| it.key == "options" && matches!(it.origin, Origin::Profile(..));
+        let Some(setting) = self.effective.iter_mut().find(of_profile) else { return };
+        let variables: Vec<_> =
+            environment::aws().iter().filter_map(|(name, _)| environment::storage_setting(name)).collect();
+        let name = |option: &String| environment::storage_setting(option.split('=').next()?);
+        options.retain(|option| name(option).is_none_or(|setting| !variables.contains(&setting)));
+        setting.values.clone_from(options);
+        self.effective.retain(|it| it.key != "options" || !it.values.is_empty());
     }
 
     /// Only a profile says how often it must have run.
