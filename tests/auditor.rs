@@ -41,7 +41,11 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         let flag = if unlock.ends_with(".key") { "--access-key-file" } else { "--password-file" };
         command.env_clear().env("HOME", self.folder.path()).current_dir(self.folder.path());
-        command.args(["-r", "./repository", flag, unlock]).args(arguments).stdin(Stdio::null());
+        command
+            .env("LIFEBOAT_REPOSITORY", "./repository")
+            .args([flag, unlock])
+            .args(arguments)
+            .stdin(Stdio::null());
         let output = command.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
@@ -163,6 +167,22 @@ fn the_table_goes_to_where_the_user_says_and_replaces_no_pipe_and_no_link() {
 }
 
 #[test]
+fn reconciling_reads_what_the_storage_gives_and_not_the_cache() {
+    let world = World::new();
+    let told = world.does(&["usage"], "auditor.key");
+    assert!(told.contains("; 1 snapshot reaches "), "{told}");
+    let first_in = |folder: &Path| fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let domain = first_in(&world.folder.path().join("repository/d"));
+    let index = first_in(&first_in(&domain.join("index")));
+    let mut bytes = fs::read(&index).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&index, bytes).unwrap();
+    world.does(&["usage"], "auditor.key");
+    world.ends(&["usage", "--reconcile"], "auditor.key", 5);
+}
+
+#[test]
 fn the_first_line_says_who_fell_silent() {
     let world = World::new();
     let (table, said) = world.ends(&["status"], "auditor.key", 7);
@@ -176,6 +196,9 @@ fn the_first_line_says_who_fell_silent() {
     assert!(clients[1]["last_complete"]["age_seconds"].as_u64().unwrap() < 3600);
     assert_eq!(of(&messages, "summary")[0]["overdue"], Value::from(vec!["mail"]));
     world.does(&["backup", "src"], "mail.key");
+    world.does(&["init", "-r", "other", "--recovery-file", "w"], "passphrase");
+    let nobody = world.does(&["status", "-r", "other"], "passphrase");
+    assert!(nobody.starts_with("no key backs up here"), "{nobody}");
     let well = world.does(&["status", "--max-age", "1h"], "auditor.key");
     assert_eq!(well.lines().next(), Some("nobody is overdue: 2 clients"));
     world.ends(&["status", "--max-age", "soon"], "auditor.key", 2);

@@ -428,6 +428,19 @@ fn is_running(pid: &str) -> bool {
 }
 
 #[test]
+fn nothing_is_restored_into_the_repository() {
+    let world = World::new();
+    std::os::unix::fs::symlink("repo", world.path("alias")).unwrap();
+    for target in ["repo/new", "repo", "alias/keys/deep/er"] {
+        let said = world.ends(&mut world.command(&["drill", "run", "--target", target]), 2).1;
+        assert!(said.contains("is in the repository itself"), "{said}");
+        let said = world.ends(&mut world.command(&["restore", "latest", "--target", target]), 2).1;
+        assert!(said.contains("is in the repository itself"), "{said}");
+    }
+    world.ends(&mut world.command(&["drill", "run", "--target", "repo-too"]), 0);
+}
+
+#[test]
 fn a_missed_rto_turns_a_drill_red() {
     let world = World::new();
     let (first, report) = world.drill(&["--rto", "0s"], 4);

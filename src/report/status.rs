@@ -48,6 +48,9 @@ pub fn headline(status: &Status) -> String {
         .filter(|client| client.overdue)
         .map(|client| format!("{} ({})", name(&client.name), age_of_complete(status, client)))
         .collect();
+    if status.clients.is_empty() {
+        return "no key backs up here, so there is nobody who could be overdue".to_owned();
+    }
     if overdue.is_empty() {
         let clients = text::count(status.clients.len() as u64, "client", "clients");
         return format!("nobody is overdue: {clients}");

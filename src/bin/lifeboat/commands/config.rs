@@ -21,6 +21,7 @@ use serde_json::json;
 
 use super::{
     backup::Backup,
+    is_inside,
     sources::{self, Sources},
 };
 use crate::{
@@ -317,14 +318,11 @@ impl Check<'_> {
 
 /// Refuses what is in the repository: a backup leaves that out.
 fn refuse_inside(path: &Path, repository: Option<&Path>) -> Result<()> {
-    let same = |path: &Path| path.canonicalize().ok();
-    match (same(path), repository.and_then(same)) {
-        (Some(path), Some(repository)) if path.starts_with(&repository) => {
-            Err(Error::new(ErrorKind::Usage, "it is in the repository, which is never backed up")
-                .with_remedy("Name what is to be backed up"))
-        }
-        _ => Ok(()),
+    if repository.is_some_and(|repository| is_inside(path, repository)) {
+        return Err(Error::new(ErrorKind::Usage, "it is in the repository, which is never backed up")
+            .with_remedy("Name what is to be backed up"));
     }
+    Ok(())
 }
 
 /// Whether the system lets us read a source; what is in it shows only in a backup.

@@ -28,7 +28,7 @@ use lifeboat::{
 };
 use serde_json::{Value, json};
 
-use super::workers;
+use super::{refuse_as_target, workers};
 use crate::{args::FilterArguments, context::Context, environment};
 
 const AFTER: &str = "\
@@ -129,6 +129,9 @@ pub(crate) fn run(arguments: &Drill, context: &Context<'_>) -> Result<()> {
 
 fn drill(arguments: &Run, context: &Context<'_>) -> Result<()> {
     let mut options = options(arguments)?;
+    if let Where::Target(target) = &options.place {
+        refuse_as_target(target, context.location()?.folder().as_deref())?;
+    }
     let paper = Paper::create(arguments.report.as_deref())?;
     let begun = SystemClock.elapsed();
     let repository = context.open_without_cache()?;

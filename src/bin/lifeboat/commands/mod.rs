@@ -1,7 +1,12 @@
 //! One file for each command.
 
+use std::{os::unix::ffi::OsStrExt, path::Path};
+
 use clap::Subcommand;
-use lifeboat::error::Result;
+use lifeboat::{
+    error::{Error, ErrorKind, Result},
+    report::text,
+};
 
 use crate::{context::Context, profile::Settings};
 
@@ -87,6 +92,25 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Completions(arguments) => generate::completions(arguments, context),
         Command::Man(arguments) => generate::man(arguments, context),
     }
+}
+
+/// Whether a path, of which the end need not be there yet, is a folder or in it.
+fn is_inside(path: &Path, folder: &Path) -> bool {
+    let there = std::path::absolute(path).ok();
+    let there = there.iter().flat_map(|path| path.ancestors()).find_map(|path| path.canonicalize().ok());
+    there.zip(folder.canonicalize().ok()).is_some_and(|(path, folder)| path.starts_with(folder))
+}
+
+/// Refuses to restore among the objects of the repository.
+///
+/// # Errors
+/// `Usage`.
+fn refuse_as_target(target: &Path, repository: Option<&Path>) -> Result<()> {
+    if repository.is_some_and(|repository| is_inside(target, repository)) {
+        let what = format!("{} is in the repository itself", text::shown(target.as_os_str().as_bytes()));
+        return Err(Error::new(ErrorKind::Usage, what).with_remedy("Name a target outside of it"));
+    }
+    Ok(())
 }
 
 /// Threads that work.

@@ -19,7 +19,7 @@ use lifeboat::{
 };
 use serde_json::json;
 
-use super::{snapshots::short, verify, workers};
+use super::{refuse_as_target, snapshots::short, verify, workers};
 use crate::{
     args::{FilterArguments, SelectionArguments},
     context::Context,
@@ -68,6 +68,7 @@ pub(crate) struct Restore {
 pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     let place = Place::parse(arguments.snapshot.as_bytes())?;
     let selection = Selection::new(&arguments.what.include, &arguments.what.exclude)?;
+    refuse_as_target(&arguments.target, context.location()?.folder().as_deref())?;
     let repository = context.open()?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
     let snapshot = &snapshot;

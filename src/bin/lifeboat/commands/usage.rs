@@ -17,7 +17,7 @@ const AFTER: &str = "\
 Needs a key that reads manifests: audit, maintain, restore or owner. Nothing is written. A client is the label of a key,
 and label@host if several machines use the key. The fair shares and the rows in brackets sum to the bucket, to the byte.
 With --by path:N a row is a folder, N deep at most, with the files of all clients below it. --reconcile ends with exit
-code 5 if there is an object that nothing explains, and names it.
+code 5 if there is an object that nothing explains, and names it; it reads everything from the storage, not from the cache.
 
 Examples:
   lifeboat usage
@@ -47,7 +47,9 @@ pub(crate) fn run(arguments: &Usage, context: &Context<'_>) -> Result<()> {
         return Err(Error::new(ErrorKind::Usage, "--json and --csv - both want standard output")
             .with_remedy("Write the CSV to a file"));
     }
-    let account = usage::run(&context.open()?, by)?;
+    // Whoever compares with the storage wants to know what is there now, not what was there before.
+    let repository = if arguments.reconcile { context.open_without_cache()? } else { context.open()? };
+    let account = usage::run(&repository, by)?;
     context.end_display();
     if let Some(path) = arguments.csv.as_deref().filter(|_| !to_output) {
         durable::write_to(path, report::csv(&account).as_bytes(), 0o644)?;
@@ -84,11 +86,11 @@ fn parse_by(text: &str) -> Result<By> {
 fn show(account: &Account, context: &Context<'_>) {
     let output = context.output;
     output.note(&format!(
-        "the bucket holds {} ({}) in {}; {} reach {} of data and {} of manifests",
+        "the bucket holds {} ({}) in {}; {} {} of data and {} of manifests",
         text::count(account.bucket, "byte", "bytes"),
         size::show(account.bucket),
         text::count(account.objects, "object", "objects"),
-        text::count(account.snapshots, "snapshot", "snapshots"),
+        text::count(account.snapshots, "snapshot reaches", "snapshots reach"),
         size::show(account.classes.reached_data),
         size::show(account.classes.reached_metadata),
     ));
