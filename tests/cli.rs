@@ -456,6 +456,19 @@ fn init_tries_the_store_and_leaves_nothing_of_that() {
 }
 
 #[test]
+fn the_repository_is_refused_as_a_source_and_left_out_of_what_holds_it() {
+    let world = World::with_repository();
+    for source in ["repo", "repo/d"] {
+        let said = world.fails(&["backup", source], 2);
+        assert!(said.contains("never backed up"), "{said}");
+    }
+    assert_eq!(world.snapshots(), 0);
+    world.does(&["backup", "."]);
+    let listed = world.does(&["ls", "latest"]);
+    assert!(listed.contains("/src/one") && !listed.contains("/repo/"), "{listed}");
+}
+
+#[test]
 fn backup_creates_a_repository_only_when_told() {
     let world = World::new();
     world.fails(&["backup", "src"], 10);

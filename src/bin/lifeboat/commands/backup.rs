@@ -27,7 +27,7 @@ use lifeboat::{
 use serde_json::json;
 
 use super::{
-    init,
+    init, refuse_as_source,
     sources::{self, SourceArguments, Sources},
     workers,
 };
@@ -221,8 +221,9 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     let mut options = options(arguments, context)?;
     if let Some(sources) = &sources {
         sources.warn_of_links(context.output);
-        let usable =
-            sources::refuse_hidden(&sources.paths, &filter).and_then(|()| sources.tell(context.output));
+        let usable = sources::refuse_hidden(&sources.paths, &filter)
+            .and_then(|()| refuse_repository(&sources.paths, &location))
+            .and_then(|()| sources.tell(context.output));
         if let Err(error) = usable {
             if !arguments.dry_run {
                 tell_the_repository(context, &location, &options, &error);
@@ -248,6 +249,14 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     context.end_display();
     let restores = repository.reads_data();
     report(&done, (arguments, restores), context)
+}
+
+/// Refuses sources that are the repository, or in it.
+fn refuse_repository(paths: &[PathBuf], location: &lifeboat::store::Location) -> Result<()> {
+    let lifeboat::store::Location::Folder(repository) = location else { return Ok(()) };
+    paths.iter().try_for_each(|path| {
+        refuse_as_source(path, Some(repository)).map_err(|error| error.context(path.display()))
+    })
 }
 
 /// That a backup was tried, as far as that is possible: what went wrong first is what the user hears of.

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::{
     backup::Backup,
-    is_inside,
+    refuse_as_source,
     sources::{self, Sources},
 };
 use crate::{
@@ -246,7 +246,7 @@ impl Check<'_> {
         let repository = self.context.location().ok().and_then(|location| location.folder());
         for path in &paths {
             let result = readable(path).and_then(|what| {
-                refuse_inside(path, repository.as_deref())?;
+                refuse_as_source(path, repository.as_deref())?;
                 sources::refuse_hidden(std::slice::from_ref(path), &filter)?;
                 Ok(what.to_owned())
             });
@@ -314,15 +314,6 @@ impl Check<'_> {
             self.tell(&what, cached.then(|| "private, and used".to_owned()).ok_or_else(unusable));
         }
     }
-}
-
-/// Refuses what is in the repository: a backup leaves that out.
-fn refuse_inside(path: &Path, repository: Option<&Path>) -> Result<()> {
-    if repository.is_some_and(|repository| is_inside(path, repository)) {
-        return Err(Error::new(ErrorKind::Usage, "it is in the repository, which is never backed up")
-            .with_remedy("Name what is to be backed up"));
-    }
-    Ok(())
 }
 
 /// Whether the system lets us read a source; what is in it shows only in a backup.

@@ -101,6 +101,18 @@ fn is_inside(path: &Path, folder: &Path) -> bool {
     there.zip(folder.canonicalize().ok()).is_some_and(|(path, folder)| path.starts_with(folder))
 }
 
+/// Refuses what is in the repository: a backup would leave it out, and save an empty source.
+///
+/// # Errors
+/// `Usage`.
+fn refuse_as_source(path: &Path, repository: Option<&Path>) -> Result<()> {
+    if repository.is_some_and(|repository| is_inside(path, repository)) {
+        return Err(Error::new(ErrorKind::Usage, "it is in the repository, which is never backed up")
+            .with_remedy("Name what is to be backed up"));
+    }
+    Ok(())
+}
+
 /// Refuses to restore among the objects of the repository.
 ///
 /// # Errors
