@@ -368,3 +368,25 @@ fn name_of(place: &Place, part: &str) -> Option<String> {
     }
     None
 }
+
+#[test]
+fn an_index_object_that_a_check_found_damaged_is_not_remembered_from_the_cache() {
+    use lifeboat::ops::check::{self, CheckOptions, Depth};
+    let place = Place::new(1);
+    place.put("one", &noise(1, 100_000));
+    place.back_up(&place.options());
+    let index = place.at("repository").join(name_of(&place, "/index/").unwrap());
+    let length = fs::metadata(&index).unwrap().len();
+    fs::File::options().write(true).open(&index).unwrap().set_len(length / 2).unwrap();
+    let structure = CheckOptions { depth: Depth::Structure, workers: 1 };
+    let checked = check::run(&place.open(), structure).unwrap();
+    assert!(
+        checked.problems.iter().any(|problem| problem.object.contains("/index/")),
+        "{:?}",
+        checked.problems
+    );
+    let done = place.back_up(&place.options());
+    assert_eq!(done.record.statistics.bytes_new, 100_000, "nobody else can find what is there");
+    fs::remove_dir_all(place.at("cache")).unwrap();
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+}

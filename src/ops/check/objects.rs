@@ -120,6 +120,11 @@ pub(super) fn run(
             Looked::Damaged(_, what) => {
                 checked.problem(name.as_str(), what);
                 store.progress().trouble();
+                if let Parsed::Index { domain, .. } = name.parsed() {
+                    // What the cache remembers of it hid that nobody else can read it: the next backup is to see
+                    // that, and what it needs is stored and listed again.
+                    repository.segments.forget(&domain);
+                }
             }
             // Whoever may delete such an object did so; what is missed is found elsewhere.
             Looked::Gone => {}

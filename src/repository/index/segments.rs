@@ -85,6 +85,15 @@ impl Segments {
         listed.iter().copied().filter(|id| !covered.contains(id)).collect()
     }
 
+    /// Forgets everything that is remembered of a domain: its index objects are read again.
+    pub fn forget(&self, domain: &DomainId) {
+        self.lock().remove(domain);
+        if let Some(folder) = self.folder(domain) {
+            // What cannot be removed is a cache that cannot be written: it is as it was.
+            drop(fs::remove_dir_all(folder));
+        }
+    }
+
     /// Takes in what an index object says.
     ///
     /// # Errors
