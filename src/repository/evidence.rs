@@ -126,7 +126,10 @@ impl Repository {
             }
         }
         if names.len() > HEADS_TRIED_MAX {
-            return Err(Error::damaged("the chain of evidence", "its newest records do not count"));
+            return Err(Error::damaged("the chain of evidence", "its newest records do not count")
+                .with_remedy(
+                    "`lifeboat drill history` names them: remove them with the tools of the storage",
+                ));
         }
         Ok(ChainPlace { sequence: 1, previous: None })
     }

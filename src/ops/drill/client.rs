@@ -162,12 +162,11 @@ impl Drilling<'_, '_> {
         report.rto.index_ms += ms(moments.indexed.saturating_sub(begun));
         report.rto.first_byte_ms = ms(moments.first_byte.saturating_sub(moments.indexed));
         report.rto.last_byte_ms = ms(moments.last_byte.saturating_sub(moments.first_byte));
-        let damage = restored.failed.iter().filter(|(_, error)| error.kind() != ErrorKind::Incomplete);
-        report.problems =
-            damage.clone().take(NAMED_MAX).map(|(path, e)| problem(path, &e.to_string())).collect();
         // What the backup could not read is counted apart: nothing of it was ever stored.
-        let unread = restored.failed.len() - damage.count();
-        report.failed = restored.failures - unread as u64;
+        let ours = restored.failed.iter().map(|(path, error)| (path, error.to_string()));
+        let ours = ours.filter(|(_, why)| !why.starts_with(restore::UNREAD));
+        report.problems = ours.take(NAMED_MAX).map(|(path, why)| problem(path, &why)).collect();
+        report.failed = restored.failures - restored.unread;
         let named: HashSet<Vec<u8>> = restored.failed.into_iter().map(|(path, _)| path).collect();
 
         self.list.below(folder);

@@ -202,6 +202,7 @@ fn publish(
     mut report: DrillReport,
     refused: Option<Error>,
 ) -> Result<(DrillReport, SignedReport, Result<Name>)> {
+    shorten(&mut report)?;
     let verdict = if report.reasons.is_empty() { PASS } else { FAIL };
     let summary = summary(&report);
     let mut sign = |place: Option<ChainPlace>| -> Result<SignedReport> {
@@ -230,6 +231,29 @@ fn publish(
     }
     let signed = sign(None)?;
     Ok((report, signed, stored))
+}
+
+/// Room for what a report says first, which is filled in when it is signed.
+const HEAD_BYTES: usize = 16 << 10;
+
+/// Leaves out of a report that is too long to be signed what weighs most and says least. The verdict, the
+/// reasons and the figures of each client stay.
+fn shorten(report: &mut DrillReport) -> Result<()> {
+    let leave_out: [fn(&mut DrillReport); 3] = [
+        |report| {
+            let checks = report.clients.iter_mut().flat_map(|client| &mut client.checks);
+            checks.for_each(|check| check.output = "left out: the report would be too long".to_owned());
+        },
+        |report| report.clients.iter_mut().for_each(|client| client.problems.truncate(1)),
+        |report| report.clients.iter_mut().for_each(|client| client.problems.clear()),
+    ];
+    for step in leave_out {
+        if as_json(report)?.len() + HEAD_BYTES <= limits::REPORT_BYTES_MAX {
+            break;
+        }
+        step(report);
+    }
+    Ok(())
 }
 
 /// What every report of this identity says first.
@@ -274,5 +298,27 @@ fn summary(report: &DrillReport) -> String {
         }
         [only] => only.clone(),
         [first, others @ ..] => format!("{first} (and {} more)", others.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::drill::{CheckReport, ClientReport};
+
+    #[test]
+    fn a_report_that_is_too_long_to_be_signed_is_shortened_and_keeps_its_reasons() {
+        // A NUL takes six bytes in JSON.
+        let check = CheckReport { output: "\0".repeat(4096), ..CheckReport::default() };
+        let reasons = vec!["the check said no".to_owned()];
+        let client =
+            ClientReport { checks: vec![check], reasons: reasons.clone(), ..ClientReport::default() };
+        let mut report =
+            DrillReport { clients: vec![client; 100], reasons: reasons.clone(), ..DrillReport::default() };
+        assert!(as_json(&report).unwrap().len() > limits::REPORT_BYTES_MAX);
+        shorten(&mut report).unwrap();
+        assert!(as_json(&report).unwrap().len() + HEAD_BYTES <= limits::REPORT_BYTES_MAX);
+        assert!(report.reasons == reasons && report.clients.iter().all(|client| client.reasons == reasons));
+        assert!(report.clients[0].checks[0].output.contains("left out"));
     }
 }

@@ -44,6 +44,8 @@ mod second;
 pub(super) use self::second::{Group, link_group};
 mod work;
 
+/// How the error of an entry begins that the backup itself could not read.
+pub(super) const UNREAD: &str = "the backup could not read it";
 /// What fails or is noted is named one by one up to so many, and counted beyond.
 const NAMED_MAX: usize = 10_000;
 
@@ -74,6 +76,8 @@ pub struct Restored {
     pub failures: u64,
     /// Of which kinds they are, each once: what has no kind of its own is `Incomplete`.
     pub kinds: HashSet<ErrorKind>,
+    /// How many of the failures are entries that the backup could not read: nothing of them was ever stored.
+    pub unread: u64,
     /// Parts of the manifest that are lost, each with nobody knows how many entries.
     pub gaps: u64,
     /// Metadata that could not be set.
@@ -318,7 +322,8 @@ fn plan(
             return Ok(());
         }
         if let Some(reason) = &entry.error {
-            let error = Error::new(ErrorKind::Incomplete, format!("the backup could not read it: {reason}"));
+            let error = Error::new(ErrorKind::Incomplete, format!("{UNREAD}: {reason}"));
+            job.done.lock().unwrap_or_else(PoisonError::into_inner).unread += 1;
             return job.failed(&entry.path, error);
         }
         if job.below(&entry.path).is_empty() || links.first_name(&entry).is_some() {

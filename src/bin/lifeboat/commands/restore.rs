@@ -113,7 +113,7 @@ fn compare(
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, failures, kinds, gaps, notes, moments: _ } = done;
+    let Restored { files, bytes, failed, failures, kinds, gaps, notes, unread: _, moments: _ } = done;
     tell_notes(context, notes);
     for (path, error) in failed {
         output.problem(path, error.kind(), &error.to_string());
