@@ -376,17 +376,19 @@ fn damaged_head(error: Error) -> Error {
 }
 
 /// The time that counts for each snapshot: its own, but not later than its storage time and not earlier than
-/// that of the one before it in its chain. So a wrong clock makes a backup look old, never new.
+/// that of the one before it of the same host in its chain (where machines share a key, one must not make
+/// another look newer). So a wrong clock makes a backup look old, never new.
 #[must_use]
 pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timestamp> {
     let mut in_order: Vec<&KnownSnapshot> = snapshots.iter().collect();
-    in_order.sort_by_key(|known| (known.name.identity, known.name.sequence));
+    in_order.sort_by_key(|known| (known.name.identity, &known.record.host, known.name.sequence));
     let (mut times, mut before) = (HashMap::new(), None);
     for KnownSnapshot { name, record } in in_order {
-        let floor = before.filter(|(identity, _)| *identity == name.identity).map(|(_, time)| time);
+        let who = (name.identity, &record.host);
+        let floor = before.filter(|(last, _)| *last == who).map(|(_, time)| time);
         let time = floor.map_or(record.time, |floor| record.time.max(floor)).min(name.stored);
         times.insert(name.id, time);
-        before = Some((name.identity, time));
+        before = Some((who, time));
     }
     times
 }
