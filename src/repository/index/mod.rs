@@ -145,21 +145,20 @@ impl Index {
             return;
         }
         for pack in self.packs().filter(|pack| packs.contains(&pack.id)) {
-            let (segment, number) = pack.at;
-            let part = self.parts.get(segment as usize);
-            if let Some(state) = part.and_then(|part| part.states.get(number as usize)) {
-                state.store(Standing::Missing as u8, Ordering::Relaxed);
-            }
+            self.count_as_missing(pack.at);
         }
     }
 
     /// The pack of a location turned out to be damaged: nothing counts on it in this view any more.
     pub fn distrust(&self, at: Location) {
-        let pack = self.parts.get(at.segment as usize).and_then(|part| {
-            let row = part.segment.frame(at.frame)?;
-            part.states.get(row.pack as usize)
-        });
-        if let Some(state) = pack {
+        if let Some(pack) = self.pack_at(at) {
+            self.count_as_missing(pack.at);
+        }
+    }
+
+    fn count_as_missing(&self, (segment, pack): (u32, u32)) {
+        let part = self.parts.get(segment as usize);
+        if let Some(state) = part.and_then(|part| part.states.get(pack as usize)) {
             state.store(Standing::Missing as u8, Ordering::Relaxed);
         }
     }
