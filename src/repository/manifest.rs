@@ -322,7 +322,7 @@ pub struct ManifestCursor<'a> {
     reached: Vec<u8>,
     start: Vec<u8>,
     accounts: Option<Accounts>,
-    /// Gives each node that is read to whoever accounts for it.
+    /// How many nodes were read so far.
     pub nodes_read: u64,
 }
 
