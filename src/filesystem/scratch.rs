@@ -3,8 +3,16 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open},
+    io::Errno,
 };
 
 use super::durable::random_suffix;
@@ -26,11 +34,28 @@ pub struct Scratch {
     /// It was made for this: it goes too.
     made: bool,
     afterwards: Afterwards,
+    /// Held while it is used: two at once in one folder would remove each other's files.
+    _lock: OwnedFd,
 }
 
 fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let text = format!("cannot {what} {}", path.display());
     move |error| Error::new(ErrorKind::Failed, text).with_source(error)
+}
+
+/// Takes the folder for this process alone.
+fn lock(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = open(path, flags, Mode::empty()).map_err(|e| failed("open", path)(e.into()))?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        // Where nothing can be locked a drill is still worth more than none.
+        Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS) => Ok(folder),
+        Err(Errno::WOULDBLOCK) => {
+            let text = format!("another drill uses {}", path.display());
+            Err(Error::new(ErrorKind::Usage, text).with_remedy("Wait until it ends, or name another folder"))
+        }
+        Err(error) => Err(failed("lock", path)(error.into())),
+    }
 }
 
 impl Scratch {
@@ -43,13 +68,13 @@ impl Scratch {
         let path = base.join(format!("lifeboat-drill-{}", random_suffix()?));
         let made = DirBuilder::new().mode(0o700).create(&path).map_err(failed("make the folder", &path));
         made.map_err(|e| e.with_remedy("Name a folder that can be written with --target"))?;
-        Ok(Self { path, made: true, afterwards })
+        Ok(Self { _lock: lock(&path)?, path, made: true, afterwards })
     }
 
     /// The folder `path`, which must be empty or not there.
     ///
     /// # Errors
-    /// `Usage` when something is in it, or the folder that it would be in is not there.
+    /// `Usage` when something is in it, when another drill uses it, or the folder that it would be in is not there.
     pub fn at(path: &Path, afterwards: Afterwards) -> Result<Self> {
         let path = std::path::absolute(path).map_err(failed("find", path))?;
         let made = match DirBuilder::new().mode(0o700).create(&path) {
@@ -60,12 +85,13 @@ impl Scratch {
                 return Err(error.with_remedy("Make the folder that it is to be in, or name another one"));
             }
         };
+        let lock = lock(&path)?;
         let mut inside = fs::read_dir(&path).map_err(failed("look into", &path))?;
         if inside.next().is_some() {
             let text = format!("{} is not empty, and a drill does not touch what is there", path.display());
             return Err(Error::new(ErrorKind::Usage, text).with_remedy("Name an empty folder, or a new one"));
         }
-        Ok(Self { path, made, afterwards })
+        Ok(Self { path, made, afterwards, _lock: lock })
     }
 
     /// Where it is: an absolute path.
@@ -185,6 +211,17 @@ mod tests {
         assert_eq!(count(base.path()), 1);
         Scratch::at(&new, Afterwards::Keep).unwrap().finish().unwrap();
         assert_eq!(count(base.path()), 2);
+    }
+
+    #[test]
+    fn a_folder_that_is_in_use_is_refused_until_it_is_free() {
+        let base = tempfile::tempdir().unwrap();
+        let first = Scratch::at(base.path(), Afterwards::Remove).unwrap();
+        let error = Scratch::at(base.path(), Afterwards::Remove).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains("another drill"), "{error}");
+        first.finish().unwrap();
+        Scratch::at(base.path(), Afterwards::Remove).unwrap().finish().unwrap();
     }
 
     #[test]

@@ -168,11 +168,18 @@ pub fn run(repository: &Repository, by: By) -> Result<Usage> {
         Usage { bucket, objects, classes, rows, by, snapshots: snapshots.len() as u64, nodes, findings };
     let shared: u64 = usage.rows.iter().map(|row| row.fair_share).sum();
     let reached = usage.classes.reached_data + usage.classes.reached_metadata;
-    if usage.classes.sum() != bucket || shared + usage.unshared() != reached {
-        let text = format!("the classes sum to {} and LIST to {bucket} bytes", usage.classes.sum());
-        return Err(Error::new(ErrorKind::Failed, text).with_remedy("This is a mistake of this program"));
-    }
+    agree(("the classes", usage.classes.sum()), ("LIST", bucket))?;
+    agree(("the rows", shared + usage.unshared()), ("what snapshots need", reached))?;
     Ok(usage)
+}
+
+/// Two sums of the same bytes.
+fn agree((one, left): (&str, u64), (other, right): (&str, u64)) -> Result<()> {
+    if left == right {
+        return Ok(());
+    }
+    let text = format!("{one} sum to {left} bytes and {other} to {right}");
+    Err(Error::new(ErrorKind::Failed, text).with_remedy("This is a mistake of this program"))
 }
 
 /// Who reaches what in one domain.
