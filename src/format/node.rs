@@ -407,7 +407,9 @@ fn read_xattrs(d: &mut Decoder<'_>) -> std::result::Result<Xattrs, decode::Error
     let count = d.array()?.ok_or_else(|| decode::Error::message("attributes have a count"))?;
     let mut xattrs = Vec::new();
     for _ in 0..count {
-        d.array()?;
+        if d.array()? != Some(2) {
+            return Err(decode::Error::message("an attribute has a name and a value"));
+        }
         xattrs.push((d.bytes()?.to_vec(), d.bytes()?.to_vec()));
     }
     Ok(xattrs)
