@@ -54,9 +54,9 @@ use lifeboat::{
 mod profile_schema;
 
 /// Takes what the fuzzer made up, and says whether it was accepted.
-pub(crate) type Target = fn(&[u8]) -> bool;
+pub type Target = fn(&[u8]) -> bool;
 
-pub(crate) const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("arguments", arguments),
     ("cache", cache),
     ("chunker", chunker),
@@ -79,13 +79,13 @@ pub(crate) const TARGETS: [(&str, Target); 19] = [
 ];
 
 /// Runs the target of that name.
-pub(crate) fn run(name: &str, bytes: &[u8]) -> bool {
+pub fn run(name: &str, bytes: &[u8]) -> bool {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target of that name");
     target(bytes)
 }
 
 /// A key that cached things are made with in the seeds too.
-pub(crate) fn cache_key() -> IndexKey {
+pub fn cache_key() -> IndexKey {
     IndexKey::from_bytes([7; 32])
 }
 

@@ -43,6 +43,7 @@ use lifeboat::{
 };
 use object_store::memory::InMemory;
 
+#[expect(unreachable_pub, reason = "a library for the fuzzer, a part of this test here")]
 #[path = "../fuzz/targets.rs"]
 mod targets;
 

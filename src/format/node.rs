@@ -245,10 +245,7 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     }
 }
 
-fn write_entry(
-    e: &mut Encoder<&mut Vec<u8>>,
-    entry: &Entry,
-) -> std::result::Result<(), encode::Error<std::convert::Infallible>> {
+fn write_entry(e: &mut Encoder<&mut Vec<u8>>, entry: &Entry) -> Written {
     let Entry { path: _, metadata, content, changed_while_read, error } = entry;
     let Metadata {
         kind,
@@ -302,6 +299,21 @@ fn write_entry(
     if *flags != 0 {
         e.u8(16)?.u32(*flags)?;
     }
+    write_content(e, content)?;
+    if *changed_while_read {
+        e.u8(19)?.bool(true)?;
+    }
+    if let Some(error) = error {
+        e.u8(20)?.str(error)?;
+    }
+    e.end()?;
+    Ok(())
+}
+
+/// Writing to memory.
+type Written = std::result::Result<(), encode::Error<std::convert::Infallible>>;
+
+fn write_content(e: &mut Encoder<&mut Vec<u8>>, content: &Content) -> Written {
     match content {
         Content::Inline(chunks) if chunks.is_empty() => {}
         Content::Inline(chunks) => {
@@ -314,13 +326,6 @@ fn write_entry(
             e.u8(18)?.array(3)?.bytes(node.as_bytes())?.u64(*chunks)?.u8(*level)?;
         }
     }
-    if *changed_while_read {
-        e.u8(19)?.bool(true)?;
-    }
-    if let Some(error) = error {
-        e.u8(20)?.str(error)?;
-    }
-    e.end()?;
     Ok(())
 }
 
