@@ -105,6 +105,9 @@ impl Decompressor {
     pub fn decompress(&mut self, codec: Codec, stored: Vec<u8>, length: usize) -> Result<Vec<u8>> {
         let plain = match codec {
             Codec::Raw => stored,
+            Codec::Zstd if !is_one_frame(&stored) => {
+                return Err(Error::damaged("a frame", "it is not one zstd frame"));
+            }
             Codec::Zstd => self
                 .0
                 .decompress(&stored, length)
@@ -118,6 +121,12 @@ impl Decompressor {
     }
 }
 
+/// Whether it is one zstd frame and nothing else: zstd itself would also take several, and such as it skips.
+fn is_one_frame(stored: &[u8]) -> bool {
+    stored.starts_with(&zstd::zstd_safe::MAGICNUMBER.to_le_bytes())
+        && zstd::zstd_safe::find_frame_compressed_size(stored) == Ok(stored.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +138,26 @@ mod tests {
         assert!(packed.len() < 4096);
         let error = compressor.decompressor().decompress(codec, packed, 1000).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn one_frame_is_one_frame() {
+        let mut compressor = Compressor::new(Compression::Auto).unwrap();
+        let (codec, packed) = compressor.compress(&[7; 5000]).unwrap();
+        let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0][..], b"void"].concat();
+        let empty = zstd::bulk::compress(&[], 1).unwrap();
+        let twice = [&packed[..], &packed].concat();
+        for (stored, length) in [
+            ([&packed[..], &skipped].concat(), 5000),
+            ([&skipped[..], &packed].concat(), 5000),
+            ([&packed[..], &empty].concat(), 5000),
+            (twice, 10_000),
+            (skipped, 0),
+            ([&packed[..], &[0]].concat(), 5000),
+        ] {
+            let error = compressor.decompressor().decompress(codec, stored, length).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged);
+        }
     }
 
     #[test]

@@ -15,8 +15,9 @@ use lifeboat::{
     format::{
         self,
         forgotten::Forgotten,
-        pack::{PackKind, SECTION_HEADER_LEN, TRAILER_LEN},
+        pack::{Frame, PackKind},
         quarantine::Quarantine,
+        report::SignedReport,
         role::Role,
         slot::KdfParameters,
     },
@@ -31,13 +32,15 @@ use lifeboat::{
 use object_store::memory::InMemory;
 
 mod support {
+    pub(crate) mod fields;
     pub(crate) mod lab;
 }
+use support::fields::fields;
 use support::lab::{self, Files, check_all, noise, open, open_with};
 
 use Kind::{
-    Attestation, Config, DataPack, ForgottenRecord, Head, Index, MetadataPack, OldRegistry, QuarantineRecord,
-    Registry, Run, Slot, Snapshot, Tombstones,
+    Attestation, Config, DataPack, Evidence, ForgottenRecord, Head, Index, MetadataPack, OldRegistry,
+    QuarantineRecord, Registry, Run, Slot, Snapshot, Tombstones,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +59,7 @@ enum Kind {
     ForgottenRecord,
     QuarantineRecord,
     Tombstones,
+    Evidence,
 }
 
 /// How damage becomes known.
@@ -100,7 +104,7 @@ struct Promise {
     deleted: (Told, Loses, Next),
 }
 
-const PROMISES: [Promise; 14] = [
+const PROMISES: [Promise; 15] = [
     Promise {
         kind: Config,
         altered: (Stops, Loses::Nothing, Next::Works),
@@ -179,11 +183,17 @@ const PROMISES: [Promise; 14] = [
         altered: (Named, Loses::Nothing, Next::Refused),
         deleted: (Unnoticed("a batch ends when its packs are gone"), Loses::Nothing, Next::Works),
     },
+    Promise {
+        kind: Evidence,
+        altered: (Named, Loses::Nothing, Next::Works),
+        deleted: (Unnoticed("`drill history` follows its chain"), Loses::Nothing, Next::Works),
+    },
 ];
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Change {
-    Flip(usize),
+    /// A bit of that byte, which is in that field.
+    Flip(usize, #[expect(dead_code, reason = "told when the promise is broken")] String),
     Cut(usize),
     Append,
     /// It and another object of its kind in each other's place.
@@ -210,6 +220,8 @@ struct Scene {
     machine: Credential,
     /// Of each kind one object to damage and another, older where that means something.
     victims: BTreeMap<Kind, [Name; 2]>,
+    /// The frames of each victim, of packs only.
+    frames: BTreeMap<Kind, Vec<Frame>>,
 }
 
 fn store_of(objects: InMemory) -> Store {
@@ -305,6 +317,12 @@ impl Scene {
         let is_snapshot = |parsed: &Parsed| matches!(parsed, Parsed::Snapshot { .. });
         store.delete(&one_of(&written[0], is_snapshot)).unwrap();
         snapshots.remove(&ids[0]);
+        let (_, evidence) = added(&store, || {
+            for number in 0..2 {
+                let report = SignedReport::sign(format!("{{\"number\":{number}}}"), owner.signer()).unwrap();
+                owner.publish_evidence(owner.next_evidence().unwrap(), &report).unwrap();
+            }
+        });
         let (clean, attested) = added(&store, || check_all(&owner).unwrap());
         assert_eq!(clean.problems, []);
 
@@ -338,9 +356,19 @@ impl Scene {
             (ForgottenRecord, record(Folder::Forgotten)),
             (QuarantineRecord, record(Folder::Quarantine)),
             (Tombstones, record(Folder::Tombstones)),
+            (Evidence, [evidence[1].clone(), evidence[0].clone()]),
         ]);
+        let view = owner.view_to_read(&domain).unwrap();
+        let frames_of = |[name, _]: &[Name; 2]| match name.parsed() {
+            Parsed::Pack { id, .. } => {
+                let pack = view.index.packs().find(|pack| pack.id == id).unwrap();
+                view.index.directory(&pack).unwrap().frames
+            }
+            _ => Vec::new(),
+        };
+        let frames = victims.iter().map(|(kind, names)| (*kind, frames_of(names))).collect();
         let [first, second, third] = [ids[1], ids[2], ids[3]];
-        Self { objects, root, snapshots, first, second, third, other, machine, victims }
+        Self { objects, root, snapshots, first, second, third, other, machine, victims, frames }
     }
 
     fn store(&self) -> Store {
@@ -349,18 +377,16 @@ impl Scene {
 
     /// Everything that is done to an object of this kind.
     fn changes(&self, kind: Kind) -> Vec<Change> {
-        let length = read(&self.store(), &self.victims[&kind][0]).len();
-        let mut places = BTreeSet::from([0, length / 2, length - 1]);
-        // A sample of the rest, another one for each kind.
-        places.extend((1..14_usize).map(|n| n * (7919 + kind as usize) % length));
+        let bytes = read(&self.store(), &self.victims[&kind][0]);
+        let length = bytes.len();
         let mut changes = Vec::new();
-        if matches!(kind, DataPack | MetadataPack) {
-            // Suite, kind, author, epoch, salt, encapsulation, commitment; the first frame; the trailer.
-            places.extend([1, 5, 20, 30, 600, SECTION_HEADER_LEN - 1, SECTION_HEADER_LEN]);
-            places.extend([length - TRAILER_LEN, length - TRAILER_LEN - 1, length - 6, length - 2]);
-            changes.push(Change::SwapKinds);
+        for (field, range) in fields(&bytes, &self.frames[&kind]) {
+            // The first and the last, and one between of a long one; each with another bit.
+            let mut places = BTreeSet::from([range.start, range.end - 1]);
+            places.extend((range.len() > 64).then_some(range.start + range.len() / 3));
+            changes.extend(places.into_iter().map(|at| Change::Flip(at, field.clone())));
         }
-        changes.extend(places.into_iter().map(Change::Flip));
+        changes.extend(matches!(kind, DataPack | MetadataPack).then_some(Change::SwapKinds));
         changes.extend([0, 1, length / 2, length - 1].map(Change::Cut));
         changes.extend([Change::Append, Change::Replay, Change::Delete]);
         // The other registry is the newest one, and has a row of its own.
@@ -368,12 +394,12 @@ impl Scene {
         changes
     }
 
-    fn damage(&self, store: &Store, kind: Kind, change: Change) {
+    fn damage(&self, store: &Store, kind: Kind, change: &Change) {
         let [name, other] = &self.victims[&kind];
         let mut bytes = read(store, name);
         match change {
-            Change::Flip(at) => bytes[at] ^= 1,
-            Change::Cut(length) => bytes.truncate(length),
+            Change::Flip(at, _) => bytes[*at] ^= 1 << (at % 8),
+            Change::Cut(length) => bytes.truncate(*length),
             Change::Append => bytes.push(0x2a),
             Change::Replay => bytes = read(store, other),
             Change::Swap => {
@@ -436,7 +462,7 @@ fn mend(scene: &Scene, store: &Store) -> Repository {
     open(store, &scene.root).unwrap()
 }
 
-fn cell(scene: &Scene, kind: Kind, change: Change, (told, loses, next): (Told, Loses, Next)) {
+fn cell(scene: &Scene, kind: Kind, change: &Change, (told, loses, next): (Told, Loses, Next)) {
     let what = format!("{kind:?}, {change:?}");
     let [name, _] = &scene.victims[&kind];
     let store = scene.store();
@@ -485,7 +511,7 @@ fn cell(scene: &Scene, kind: Kind, change: Change, (told, loses, next): (Told, L
         }
     }
     // Which byte it is makes no difference to the next backup.
-    if !matches!(change, Change::Flip(1..)) {
+    if !matches!(change, Change::Flip(1.., _)) {
         backs_up(scene, &store, &repository, next, &what);
     }
 }
@@ -537,7 +563,7 @@ fn whatever_is_damaged_is_named_and_everything_else_is_there() {
                 for (promise, change) in cells.iter().skip(half).step_by(2) {
                     let promised =
                         if matches!(change, Change::Delete) { promise.deleted } else { promise.altered };
-                    let work = std::panic::AssertUnwindSafe(|| cell(scene, promise.kind, *change, promised));
+                    let work = std::panic::AssertUnwindSafe(|| cell(scene, promise.kind, change, promised));
                     let held = std::panic::catch_unwind(work);
                     if held.is_err() {
                         failures.lock().unwrap().push(format!("{:?}, {change:?}", promise.kind));
@@ -600,7 +626,7 @@ fn what_the_cache_still_knows_does_not_hide_what_the_storage_has_lost() {
     assert_eq!(check_all(&warm).unwrap().problems, []);
     for kind in [Index, Snapshot, Head, ForgottenRecord, QuarantineRecord, Tombstones] {
         let store = scene.store();
-        scene.damage(&store, kind, Change::Append);
+        scene.damage(&store, kind, &Change::Append);
         let warm = open_with(&store, &words, Some(cache.path())).unwrap();
         let options = check::CheckOptions { depth: check::Depth::Structure, workers: 1 };
         let checked = check::run(&warm, options).unwrap();
@@ -624,7 +650,7 @@ fn a_damaged_slot_is_not_a_wrong_passphrase_and_blocks_no_other() {
     let right = Credential::Passphrase("right".to_owned().into(), None);
     for change in scene.changes(Slot) {
         let store = scene.store();
-        scene.damage(&store, Slot, change);
+        scene.damage(&store, Slot, &change);
         if matches!(change, Change::Delete) {
             continue;
         }

@@ -245,10 +245,7 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     }
 }
 
-fn write_entry(
-    e: &mut Encoder<&mut Vec<u8>>,
-    entry: &Entry,
-) -> std::result::Result<(), encode::Error<std::convert::Infallible>> {
+fn write_entry(e: &mut Encoder<&mut Vec<u8>>, entry: &Entry) -> Written {
     let Entry { path: _, metadata, content, changed_while_read, error } = entry;
     let Metadata {
         kind,
@@ -281,9 +278,8 @@ fn write_entry(
         }
     }
     e.u8(9)?.u64(*inode)?.u8(10)?.u64(*device_key)?;
-    for (key, value, default) in
-        [(11, *links, 1), (12, *size, 0), (14, *device_number, 0), (16, u64::from(*flags), 0)]
-    {
+    // The keys ascend, or nobody can read the leaf.
+    for (key, value, default) in [(11, *links, 1), (12, *size, 0)] {
         if value != default {
             e.u8(key)?.u64(value)?;
         }
@@ -291,12 +287,33 @@ fn write_entry(
     if !link_target.is_empty() {
         e.u8(13)?.bytes(link_target)?;
     }
+    if *device_number != 0 {
+        e.u8(14)?.u64(*device_number)?;
+    }
     if !xattrs.is_empty() {
         e.u8(15)?.array(xattrs.len() as u64)?;
         for (name, value) in xattrs {
             e.array(2)?.bytes(name)?.bytes(value)?;
         }
     }
+    if *flags != 0 {
+        e.u8(16)?.u32(*flags)?;
+    }
+    write_content(e, content)?;
+    if *changed_while_read {
+        e.u8(19)?.bool(true)?;
+    }
+    if let Some(error) = error {
+        e.u8(20)?.str(error)?;
+    }
+    e.end()?;
+    Ok(())
+}
+
+/// Writing to memory.
+type Written = std::result::Result<(), encode::Error<std::convert::Infallible>>;
+
+fn write_content(e: &mut Encoder<&mut Vec<u8>>, content: &Content) -> Written {
     match content {
         Content::Inline(chunks) if chunks.is_empty() => {}
         Content::Inline(chunks) => {
@@ -309,13 +326,6 @@ fn write_entry(
             e.u8(18)?.array(3)?.bytes(node.as_bytes())?.u64(*chunks)?.u8(*level)?;
         }
     }
-    if *changed_while_read {
-        e.u8(19)?.bool(true)?;
-    }
-    if let Some(error) = error {
-        e.u8(20)?.str(error)?;
-    }
-    e.end()?;
     Ok(())
 }
 
@@ -407,7 +417,9 @@ fn read_xattrs(d: &mut Decoder<'_>) -> std::result::Result<Xattrs, decode::Error
     let count = d.array()?.ok_or_else(|| decode::Error::message("attributes have a count"))?;
     let mut xattrs = Vec::new();
     for _ in 0..count {
-        d.array()?;
+        if d.array()? != Some(2) {
+            return Err(decode::Error::message("an attribute has a name and a value"));
+        }
         xattrs.push((d.bytes()?.to_vec(), d.bytes()?.to_vec()));
     }
     Ok(xattrs)
@@ -439,6 +451,19 @@ mod tests {
         entry.metadata.xattrs = vec![(b"user.a".to_vec(), b"b".to_vec())];
         entry.content = Content::Inline(vec![ChunkRef { id: BlobId::new([3; 32]), length: 9 }]);
         entry
+    }
+
+    #[test]
+    fn an_entry_with_every_field_survives_a_round_trip() {
+        let mut full = entry("a");
+        let m = &mut full.metadata;
+        (m.kind, m.uid, m.gid, m.group) = (EntryKind::Symlink, 1, 2, "wheel".into());
+        (m.ctime, m.btime) = (Timestamp::from_seconds(1), Some(Timestamp::from_seconds(2)));
+        (m.inode, m.device_key, m.links, m.size) = (3, 4, 5, 6);
+        (m.link_target, m.device_number, m.flags) = (b"t".to_vec(), 7, 8);
+        (full.changed_while_read, full.error) = (true, Some("why".into()));
+        let node = Node::Leaf(vec![full]);
+        assert_eq!(Node::decode(&node.encode()).unwrap(), node);
     }
 
     #[test]

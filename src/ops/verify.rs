@@ -281,7 +281,8 @@ impl Comparison<'_> {
         let verified = &mut self.verified;
         if entry.metadata.kind == EntryKind::File {
             verified.files += u64::from(differences.is_empty());
-            verified.bytes += entry.metadata.size;
+            // A manifest may claim anything.
+            verified.bytes = verified.bytes.saturating_add(entry.metadata.size);
             self.progress.add(1, entry.metadata.size);
         }
         if !differences.is_empty() {
@@ -348,7 +349,7 @@ impl Comparison<'_> {
         let (mut offset, mut bad): (u64, Vec<Range<u64>>) = (0, Vec::new());
         let mut failed = None;
         let Self { key, nodes, buffer, witness, .. } = self;
-        for_each_chunk(&entry.content, *nodes, &mut |chunk| {
+        let listed = for_each_chunk(&entry.content, *nodes, &mut |chunk| {
             if failed.is_some() {
                 return Ok(());
             }
@@ -372,7 +373,12 @@ impl Comparison<'_> {
             }
             offset = end;
             Ok(())
-        })?;
+        });
+        match listed {
+            // The list of this one file is damaged, and says nothing of the others.
+            Err(error) if error.is_damage() => return unreadable(error),
+            other => other?,
+        }
         match failed {
             Some(error) => unreadable(error),
             // The manifest must account for every byte of it.

@@ -8,9 +8,12 @@ use crate::format::entry::EntryKind;
 pub fn shown(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for character in String::from_utf8_lossy(bytes).chars() {
-        // Marks that reorder text make one name look like another.
-        let reorders = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || reorders {
+        // Marks that end lines, reorder text or show nothing make one name look like another.
+        let misleads = matches!(
+            character,
+            '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        );
+        if character.is_control() || misleads {
             text.extend(character.escape_default());
         } else {
             text.push(character);
@@ -90,6 +93,11 @@ mod tests {
     fn names_cannot_drive_the_terminal() {
         assert_eq!(shown(b"a\x1b[2Jb\n\tc"), "a\\u{1b}[2Jb\\n\\tc");
         assert_eq!(shown("\u{202e}gpj.exe".as_bytes()), "\\u{202e}gpj.exe");
+        for mark in
+            ['\u{61c}', '\u{200b}', '\u{200f}', '\u{2028}', '\u{2066}', '\u{feff}', '\u{85}', '\u{7f}']
+        {
+            assert_eq!(shown(mark.to_string().as_bytes()), mark.escape_default().to_string());
+        }
         assert_eq!(shown("gr\u{fc}n \u{1f6f6}".as_bytes()), "gr\u{fc}n \u{1f6f6}");
         assert_eq!(path(b"x\xff"), "/x\u{fffd}");
     }

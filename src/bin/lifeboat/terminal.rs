@@ -139,7 +139,7 @@ impl Output {
     /// Something the user should change, though it does not stop the command.
     pub(crate) fn warn(&self, warning: &str) {
         match self.form {
-            Form::Text => self.aside(Level::Warning, warning),
+            Form::Text => self.aside(Level::Warning, &text::shown(warning.as_bytes())),
             Form::Json => self.message(&json::message("warning", json!({ "message": warning }))),
         }
     }

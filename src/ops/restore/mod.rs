@@ -38,6 +38,7 @@ use crate::{
     store::Downloads,
 };
 
+mod bad;
 mod plan;
 mod second;
 
@@ -398,7 +399,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             Ok(()) if offset == size => {}
             _ => {
                 let gap = offset.min(size)..size.max(offset + 1);
-                large.bad.lock().unwrap_or_else(PoisonError::into_inner).push(gap);
+                large.bad.lock().unwrap_or_else(PoisonError::into_inner).add(gap);
             }
         }
         self.window.add_task(Task::End(large));

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::work::Job;
+use super::{bad::BadRanges, work::Job};
 use crate::{
     error::Result,
     filesystem::restore::NewFile,
@@ -32,6 +32,8 @@ const WINDOW_BYTES: u64 = 4 << 20;
 const WINDOW_SEALED_BYTES: u64 = 8 << 20;
 /// Entries of a window.
 const WINDOW_ENTRIES: usize = 512;
+/// Chunks of a window: they may be of one byte each.
+const WINDOW_PIECES: usize = 1 << 16;
 /// Frames of a pack that are no farther apart are read together.
 const GAP_BYTES: u64 = 64 << 10;
 /// Frames that the next window may still ask for without reading them again.
@@ -50,7 +52,7 @@ pub(super) struct Large {
     /// It could not be made or written: the rest of it need not be read.
     given_up: AtomicBool,
     /// What could not be restored of it.
-    pub(super) bad: Mutex<Vec<Range<u64>>>,
+    pub(super) bad: Mutex<BadRanges>,
 }
 
 impl Large {
@@ -238,6 +240,7 @@ pub(super) struct Window {
     numbers: HashMap<(u32, u32), usize>,
     bytes: u64,
     sealed: u64,
+    pieces: usize,
 }
 
 impl Window {
@@ -246,7 +249,11 @@ impl Window {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.bytes >= WINDOW_BYTES || self.sealed >= WINDOW_SEALED_BYTES || self.tasks.len() >= WINDOW_ENTRIES
+        let Self { bytes, sealed, tasks, pieces, .. } = self;
+        *bytes >= WINDOW_BYTES
+            || *sealed >= WINDOW_SEALED_BYTES
+            || tasks.len() >= WINDOW_ENTRIES
+            || *pieces >= WINDOW_PIECES
     }
 
     /// Whether a file of that size, with these chunks, may be all of one window.
@@ -274,6 +281,7 @@ impl Window {
         let piece = Piece { task: self.tasks.len() - 1, offset: *length, chunk };
         *length += chunk.length as usize;
         self.bytes += u64::from(chunk.length);
+        self.pieces += 1;
         let places = job.index.copies(&chunk.id, job.reader);
         match places.into_iter().find_map(|at| self.need(at, chunk, (job.index, recent))) {
             Some((frame, range)) => self.frames[frame].pieces.push((range, piece)),

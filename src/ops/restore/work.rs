@@ -2,13 +2,13 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    ops::Range,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use super::{
     Restored,
+    bad::BadRanges,
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
 use crate::{
@@ -74,7 +74,7 @@ pub(super) struct Worker<'a> {
 /// What a window has of a task: its bytes, and the ranges that are not good.
 struct Part {
     bytes: Vec<u8>,
-    bad: Vec<Range<usize>>,
+    bad: BadRanges,
 }
 
 impl Job<'_> {
@@ -128,8 +128,10 @@ impl<'a> Worker<'a> {
     /// Restores everything of a window.
     pub(super) fn window(&mut self, window: Window) -> Result<()> {
         let Window { tasks, lengths, frames, lost, .. } = window;
-        let mut parts: Vec<Part> =
-            lengths.iter().map(|length| Part { bytes: vec![0; *length], bad: Vec::new() }).collect();
+        let mut parts: Vec<Part> = lengths
+            .iter()
+            .map(|length| Part { bytes: vec![0; *length], bad: BadRanges::default() })
+            .collect();
         for needed in frames {
             self.job.repository.store.progress().check()?;
             let opened = self.open(&needed.frame)?;
@@ -178,7 +180,8 @@ impl<'a> Worker<'a> {
         }
         index.vouch()?;
         if let Some(part) = parts.get_mut(piece.task) {
-            part.bad.push(piece.offset..piece.offset + piece.chunk.length as usize);
+            let start = piece.offset as u64;
+            part.bad.add(start..start + u64::from(piece.chunk.length));
         }
         Ok(())
     }
@@ -242,12 +245,13 @@ impl<'a> Worker<'a> {
                 let file = self.new_file(entry)?;
                 self.job.bytes_come();
                 file.write_at(0, &part.bytes)?;
-                let mut bad: Vec<Range<u64>> = part.bad.iter().map(|range| widen(range, 0)).collect();
+                let mut bad = BadRanges::default();
+                bad.add_all(&part.bad, 0);
                 let length = part.bytes.len() as u64;
                 if length < metadata.size {
-                    bad.push(length..metadata.size);
+                    bad.add(length..metadata.size);
                 }
-                self.finish(entry, file, &mut bad)
+                self.finish(entry, file, bad)
             }
         }
     }
@@ -271,7 +275,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Gives a file its name, or the name of a damaged one.
-    fn finish(&self, entry: &Entry, file: NewFile, bad: &mut [Range<u64>]) -> Result<Notes> {
+    fn finish(&self, entry: &Entry, file: NewFile, bad: BadRanges) -> Result<Notes> {
         let progress = self.job.repository.store.progress();
         progress.add(1, if Window::is_small(entry.metadata.size) { entry.metadata.size } else { 0 });
         if bad.is_empty() {
@@ -279,8 +283,7 @@ impl<'a> Worker<'a> {
             lock(&self.job.done).count(entry.metadata.size);
             return Ok(notes);
         }
-        bad.sort_by_key(|range| range.start);
-        let named = file.finish_damaged(bad)?;
+        let named = file.finish_damaged(&bad.in_order())?;
         let named = String::from_utf8_lossy(&named).into_owned();
         Err(Error::new(ErrorKind::Damaged, format!("it is damaged: what is good of it is in {named}")))
     }
@@ -307,7 +310,7 @@ impl<'a> Worker<'a> {
         self.job.repository.store.progress().at(&large.entry.path);
         self.job.bytes_come();
         match file.write_at(offset, &part.bytes) {
-            Ok(()) => lock(&large.bad).extend(part.bad.iter().map(|range| widen(range, offset))),
+            Ok(()) => lock(&large.bad).add_all(&part.bad, offset),
             Err(error) => *lock(&large.file) = Some(Err(give_up(large, error)?)),
         }
         self.job.repository.store.progress().add(0, part.bytes.len() as u64);
@@ -324,8 +327,8 @@ impl<'a> Worker<'a> {
             Some(Err(error)) => Err(error),
             None => self.new_file(&large.entry),
         };
-        let mut bad = std::mem::take(&mut *lock(&large.bad));
-        match file.and_then(|file| self.finish(&large.entry, file, &mut bad)) {
+        let bad = std::mem::take(&mut *lock(&large.bad));
+        match file.and_then(|file| self.finish(&large.entry, file, bad)) {
             Ok(notes) => self.job.note(path, notes),
             Err(error) => self.job.entry_failed(&large.entry, error)?,
         }
@@ -352,10 +355,6 @@ fn place(parts: &mut [Part], piece: Piece, bytes: &[u8]) {
     if let Some(to) = part.and_then(|part| part.bytes.get_mut(piece.offset..end)) {
         to.copy_from_slice(bytes);
     }
-}
-
-fn widen(range: &Range<usize>, by: u64) -> Range<u64> {
-    range.start as u64 + by..range.end as u64 + by
 }
 
 #[cfg(test)]

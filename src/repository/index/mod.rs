@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+#[doc(hidden)]
+pub use self::fuzzing::fuzz_segment;
 use self::segment::Segment;
 pub use self::segments::Segments;
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
 };
 
 mod build;
+mod fuzzing;
 mod segment;
 mod segments;
 #[cfg(test)]

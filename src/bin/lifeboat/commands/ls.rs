@@ -44,7 +44,8 @@ pub(crate) fn run(arguments: &Ls, context: &Context<'_>) -> Result<()> {
     let (mut entries, mut bytes) = (0_u64, 0_u64);
     let listed = list::run(&repository, snapshot, &place.path, &mut |entry| {
         entries += 1;
-        bytes += entry.metadata.size;
+        // A manifest may claim anything.
+        bytes = bytes.saturating_add(entry.metadata.size);
         if output.is_json() {
             output.message(&message(entry));
         } else if arguments.long {
