@@ -22,7 +22,6 @@ use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use zeroize::Zeroizing;
 
 mod support {
-    #[expect(dead_code, reason = "time does not jump here")]
     pub(crate) mod clock;
     pub(crate) mod faults;
     pub(crate) mod intercepted;

@@ -128,24 +128,23 @@ pub(crate) fn no_links(call: &Call) -> Fate {
     if call.kind == Kind::Create { Fate::Fails(disk(Errno::PERM)) } else { Fate::Works }
 }
 
-/// Whoever creates looks, waits until so many have looked, and then overwrites.
-pub(crate) fn racy_conditions(creators: usize) -> impl Fn(&Call) -> Fate {
+/// Whoever creates an object of this name looks, waits until so many have looked, and then overwrites.
+pub(crate) fn racy_conditions(creators: usize, name: &'static str) -> impl Fn(&Call) -> Fate {
     let others = Arc::new(tokio::sync::Barrier::new(creators));
     move |call| {
-        if call.kind == Kind::Create { Fate::LooksFirst(Arc::clone(&others)) } else { Fate::Works }
+        let races = call.kind == Kind::Create && call.name.ends_with(name);
+        if races { Fate::LooksFirst(Arc::clone(&others)) } else { Fate::Works }
     }
 }
 
 /// LISTs show `objects` as they were before the last so many changes.
 pub(crate) fn stale_lists(objects: InMemory, changes: usize) -> impl Fn(&Call) -> Fate {
-    let past = Mutex::new(VecDeque::from([objects.fork()]));
+    let past = Mutex::new(VecDeque::from(vec![objects.fork(); changes]));
     move |call| {
         let mut past = past.lock().unwrap();
         if call.kind.changes_something() {
             past.push_back(objects.fork());
-            if past.len() > changes {
-                past.pop_front();
-            }
+            past.pop_front();
         }
         match (call.kind, past.front()) {
             (Kind::List, Some(then)) => Fate::Elsewhere(Arc::new(then.fork())),
