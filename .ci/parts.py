@@ -79,6 +79,13 @@ def end_to_end():
     return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
 
 
+def stores():
+    """The conformance suite on real servers, and the program on one that ignores conditional writes."""
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    run([ROOT / ".ci/stores", BINARY])
+
+
 def kills():
     if not BINARY.exists():
         raise Failed(f"{BINARY} is not built: run the part `readme` first")
@@ -107,7 +114,7 @@ def systemd():
     run([ROOT / ".ci/systemd", BINARY])
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder, kills, systemd]
+PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, stores, decoder, kills, systemd]
 
 
 def allowed_skips():

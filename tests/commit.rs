@@ -39,9 +39,9 @@ use lifeboat::{
 use object_store::{ObjectStore, memory::InMemory};
 
 mod support {
-    pub(crate) mod hooked;
+    pub(crate) mod intercepted;
 }
-use support::hooked::{Call, Hooked};
+use support::intercepted::{Call, Fate, Intercepted, Kind, broken};
 
 /// A clock that goes on when somebody sleeps, or as it is told.
 #[derive(Default)]
@@ -71,7 +71,7 @@ const RETRY_FOR: Duration = Duration::from_mins(15);
 
 /// A repository in memory, reached through a store with a hook and around it.
 struct Bench {
-    hooked: Arc<Hooked>,
+    hooked: Arc<Intercepted>,
     clock: Arc<FakeClock>,
     /// With the hook.
     store: Store,
@@ -95,11 +95,11 @@ fn options(clock: &Arc<FakeClock>, connections: usize) -> StoreOptions {
 
 fn bench(connections: usize) -> Bench {
     let (memory, clock) = (Arc::new(InMemory::new()), Arc::<FakeClock>::default());
-    let hooked = Hooked::new(Arc::<InMemory>::clone(&memory) as Arc<dyn ObjectStore>);
+    let hooked = Intercepted::watching(Arc::<InMemory>::clone(&memory) as Arc<dyn ObjectStore>);
     let open = |objects: Arc<dyn ObjectStore>| {
         Store::from_object_store(objects, "p", options(&clock, connections)).unwrap()
     };
-    let (store, beside) = (open(Arc::<Hooked>::clone(&hooked)), open(memory));
+    let (store, beside) = (open(Arc::<Intercepted>::clone(&hooked)), open(memory));
     let root = RootSecret::generate().unwrap();
     Repository::create(&beside, &root, "right", InitOptions::default(), &*clock).unwrap();
     Bench { hooked, clock, store, beside, root }
@@ -331,13 +331,16 @@ fn a_tombstone_by_an_unknown_key_stops_the_view_until_the_key_is_known() {
     // Its certificate arrives after the view has read the registry.
     let (owner, certificate) = (Arc::new(owner), maintain_certificate(&stranger));
     let added = Arc::new(AtomicUsize::new(0));
-    bench.hooked.hook(move |call, path| {
-        if call == Call::List && path.ends_with("/tombstones") && added.fetch_add(1, Ordering::SeqCst) == 0 {
+    bench.hooked.intercept(move |call: &Call| {
+        if call.kind == Kind::List
+            && call.name.ends_with("/tombstones")
+            && added.fetch_add(1, Ordering::SeqCst) == 0
+        {
             elsewhere(|| {
                 owner.change_registry(&|registry| registry.certificates.push(certificate.clone())).unwrap();
             });
         }
-        true
+        Fate::Works
     });
     assert_eq!(standing(&machine, pack).unwrap(), Standing::Tombstoned);
 }
@@ -349,12 +352,12 @@ fn a_machine_that_was_revoked_meanwhile_commits_nothing() {
     let machine = bench.machine(&add(&owner, Role::Backup, "machine", None));
     back_up(&machine, &mut OneFile::new("one ")).unwrap();
     // Between its packs and its snapshot.
-    bench.hooked.hook(move |call, path| {
-        if call == Call::Put && path.contains("/index/") {
+    bench.hooked.intercept(move |call: &Call| {
+        if call.kind.is_put() && call.name.contains("/index/") {
             let options = RevokeOptions { who: "machine".to_owned(), last_good: LastGood::Head };
             elsewhere(|| key::revoke(&owner, &options).unwrap());
         }
-        true
+        Fate::Works
     });
     let before = bench.names();
     let error = back_up(&machine, &mut OneFile::new("two ")).unwrap_err();
@@ -381,14 +384,17 @@ fn a_view_begins_again_when_an_index_object_was_compacted_meanwhile() {
     let (reader, compacted) =
         (open(&bench.store, &Credential::Words(bench.root.words()), &bench.clock, None), AtomicUsize::new(0));
     let beside = bench.beside.clone();
-    bench.hooked.hook(move |call, path| {
-        if call == Call::Get && path.contains("/index/") && compacted.fetch_add(1, Ordering::SeqCst) == 0 {
+    bench.hooked.intercept(move |call: &Call| {
+        if call.kind == Kind::Get
+            && call.name.contains("/index/")
+            && compacted.fetch_add(1, Ordering::SeqCst) == 0
+        {
             elsewhere(|| {
                 owner.publish_index(&domain, &listed).unwrap();
                 beside.delete(&old).unwrap();
             });
         }
-        true
+        Fate::Works
     });
     assert_eq!(standing(&reader, pack).unwrap(), Standing::Live);
 }
@@ -529,11 +535,11 @@ fn a_late_snapshot_that_is_whole_is_a_success_even_of_a_stream() {
     let owner = bench.owner();
     let machine = bench.machine(&add(&owner, Role::Backup, "machine", None));
     let clock = Arc::clone(&bench.clock);
-    bench.hooked.hook(move |call, path| {
-        if call == Call::Put && path.contains("/snapshots/") {
+    bench.hooked.intercept(move |call: &Call| {
+        if call.kind.is_put() && call.name.contains("/snapshots/") {
             clock.pass(GRACE / 2);
         }
-        true
+        Fate::Works
     });
     let done = back_up(&machine, &mut stream("one ")).unwrap();
     assert_eq!((done.snapshot.unwrap().1, done.record.replaces), (1, None));
@@ -547,8 +553,9 @@ fn a_late_snapshot_with_a_gap_is_replaced_and_can_still_be_found() {
     let owner = bench.owner();
     let machine = bench.machine(&add(&owner, Role::Backup, "machine", None));
     let (clock, beside, lost) = (Arc::clone(&bench.clock), bench.beside.clone(), AtomicUsize::new(0));
-    bench.hooked.hook(move |call, path| {
-        if call == Call::Put && path.contains("/snapshots/") && lost.fetch_add(1, Ordering::SeqCst) == 0 {
+    bench.hooked.intercept(move |call: &Call| {
+        if call.kind.is_put() && call.name.contains("/snapshots/") && lost.fetch_add(1, Ordering::SeqCst) == 0
+        {
             clock.pass(GRACE / 2);
             elsewhere(|| {
                 let listed = beside.list(&Prefix::all()).unwrap();
@@ -556,7 +563,7 @@ fn a_late_snapshot_with_a_gap_is_replaced_and_can_still_be_found() {
                 packs.for_each(|pack| beside.delete(&Name::parse(&pack.name).unwrap()).unwrap());
             });
         }
-        true
+        Fate::Works
     });
     let done = back_up(&machine, &mut OneFile::new("one ")).unwrap();
     let (id, sequence) = done.snapshot.unwrap();
@@ -574,14 +581,14 @@ fn a_late_snapshot_with_a_gap_is_replaced_and_can_still_be_found() {
 /// A hook by which the commit window closes, at each look at the head of a chain but the first, so often.
 fn close_windows(bench: &Bench, times: usize) {
     let (clock, looks) = (Arc::clone(&bench.clock), AtomicUsize::new(0));
-    bench.hooked.hook(move |call, path| {
-        if call == Call::List && path.contains("/snapshots/") {
+    bench.hooked.intercept(move |call: &Call| {
+        if call.kind == Kind::List && call.name.contains("/snapshots/") {
             let look = looks.fetch_add(1, Ordering::SeqCst);
             if (1..=times).contains(&look) {
                 clock.pass(WINDOW);
             }
         }
-        true
+        Fate::Works
     });
 }
 
@@ -609,11 +616,11 @@ fn a_commit_that_never_succeeds_is_told_in_a_run_record() {
 }
 
 /// A source that breaks, and with it the network.
-struct Breaking(Arc<Hooked>);
+struct Breaking(Arc<Intercepted>);
 
 impl Source for Breaking {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
-        self.0.hook(|_, _| false);
+        self.0.intercept(|_: &Call| Fate::Fails(broken()));
         Err(Error::new(ErrorKind::Failed, "the source broke"))
     }
 }
@@ -628,7 +635,7 @@ fn a_store_that_does_not_answer_is_not_asked_for_long_to_take_the_record_of_a_fa
     assert!(error.to_string().contains("the source broke"), "{error}");
     let waited = bench.clock.elapsed() - before;
     assert!(Duration::ZERO < waited && waited <= Duration::from_secs(5), "{waited:?}");
-    bench.hooked.unhook();
+    bench.hooked.let_through();
 }
 
 /// Lets go of something when somebody sleeps, much later.
@@ -684,8 +691,8 @@ fn snapshots_are_read_several_at_a_time_and_in_order() {
     // Whoever reads a snapshot waits until another one does too, but not for ever.
     let (inside, most) = (Arc::new((Mutex::new(0_usize), Condvar::new())), Arc::new(AtomicUsize::new(0)));
     let highest = Arc::clone(&most);
-    bench.hooked.hook(move |call, path| {
-        if call == Call::Get && path.contains("/snapshots/") {
+    bench.hooked.intercept(move |call: &Call| {
+        if call.kind == Kind::Get && call.name.contains("/snapshots/") {
             let (count, changed) = &*inside;
             let mut count = count.lock().unwrap();
             *count += 1;
@@ -695,7 +702,7 @@ fn snapshots_are_read_several_at_a_time_and_in_order() {
             let (mut count, _) = changed.wait_timeout_while(count, Duration::from_secs(5), alone).unwrap();
             *count -= 1;
         }
-        true
+        Fate::Works
     });
     let reader = open(&bench.store, &Credential::Words(bench.root.words()), &bench.clock, None);
     let (known, damaged) = reader.snapshots().unwrap();

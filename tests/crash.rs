@@ -22,15 +22,16 @@ use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use zeroize::Zeroizing;
 
 mod support {
-    #[expect(dead_code, reason = "time does not jump here")]
     pub(crate) mod clock;
+    pub(crate) mod faults;
+    pub(crate) mod intercepted;
     pub(crate) mod lab;
-    pub(crate) mod scripted;
 }
 use support::{
     clock::FakeClock,
+    faults::{Fault, at},
+    intercepted::{Call, Intercepted, Kind},
     lab::{self, Files, check_all, noise, open, open_with},
-    scripted::{Call, Fault, Kind, Scripted},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,17 +211,19 @@ fn disturb(
     fault: Option<(usize, Fault)>,
     patience: Patience,
 ) -> Disturbed {
-    let scripted = Scripted::new(Arc::clone(&objects));
+    let intercepted = Intercepted::watching(Arc::clone(&objects));
     let (clock, progress) = (Arc::<FakeClock>::default(), Arc::<Progress>::default());
     if patience == Patience::Stops {
         clock.stop_at(1, &progress);
     }
     let clock: Arc<dyn Clock> = clock;
     let options = lab::options(clock, progress, 60);
-    let store = Store::from_object_store(Arc::<Scripted>::clone(&scripted), "", options).unwrap();
-    scripted.begin(fault);
+    let store = Store::from_object_store(Arc::<Intercepted>::clone(&intercepted), "", options).unwrap();
+    if let Some((number, fault)) = fault {
+        intercepted.intercept(at(number, fault));
+    }
     let outcome = command.run(&store, &scene.root);
-    Disturbed { objects, outcome, calls: scripted.calls() }
+    Disturbed { objects, outcome, calls: intercepted.calls() }
 }
 
 fn memory(scene: &Scene) -> Arc<dyn ObjectStore> {
@@ -335,7 +338,7 @@ fn one_failed_call_or_lost_reply_is_never_a_failed_command() {
         let scene = command.scene();
         for_each(&calls_of(command, &scene), |number, call| {
             // What only reads takes no effect.
-            let writes = matches!(call.kind, Kind::Put | Kind::Delete);
+            let writes = call.kind.changes_something();
             for fault in [Fault::FailsBefore, Fault::FailsAfter].into_iter().take(if writes { 2 } else { 1 })
             {
                 let what = describe(command, fault, number, call);
@@ -369,7 +372,7 @@ fn a_local_folder_survives_the_same() {
         let scene = command.scene();
         let calls = calls_of(command, &scene);
         for_each(&calls, |number, call| {
-            if call.kind != Kind::Put {
+            if !call.kind.is_put() {
                 return;
             }
             for fault in [Fault::StopsBefore, Fault::StopsAfter, Fault::FailsAfter] {
@@ -390,11 +393,13 @@ fn a_local_folder_survives_the_same() {
 fn a_reply_that_is_cut_or_has_a_flipped_bit_is_asked_for_again_or_told_and_never_restored() {
     let scene = ChangedBackup.scene();
     let restore = |fault| -> (Result<Files>, Vec<Call>) {
-        let scripted = Scripted::new(memory(&scene));
+        let intercepted = Intercepted::watching(memory(&scene));
         let clock: Arc<dyn Clock> = Arc::<FakeClock>::default();
         let options = lab::options(clock, Arc::default(), 60);
-        let store = Store::from_object_store(Arc::<Scripted>::clone(&scripted), "", options).unwrap();
-        scripted.begin(fault);
+        let store = Store::from_object_store(Arc::<Intercepted>::clone(&intercepted), "", options).unwrap();
+        if let Some((number, fault)) = fault {
+            intercepted.intercept(at(number, fault));
+        }
         let restored = open(&store, &scene.root).and_then(|repository| {
             let (known, mut damaged) = repository.snapshots()?;
             match damaged.pop() {
@@ -402,7 +407,7 @@ fn a_reply_that_is_cut_or_has_a_flipped_bit_is_asked_for_again_or_told_and_never
                 None => lab::restore(&repository, &known[0]).map(|(files, _)| files),
             }
         });
-        (restored, scripted.calls())
+        (restored, intercepted.calls())
     };
     let (undisturbed, calls) = restore(None);
     assert!(undisturbed.unwrap() == files(1));
@@ -428,10 +433,10 @@ fn a_put_that_was_cut_or_not_kept_is_never_called_a_success() {
     for command in [Init, FirstBackup, ChangedBackup, KeyAdd, KeyPassphrase] {
         let scene = command.scene();
         for_each(&calls_of(command, &scene), |number, call| {
-            if call.kind != Kind::Put {
+            if !call.kind.is_put() {
                 return;
             }
-            for fault in [Fault::Truncates, Fault::Lies] {
+            for fault in [Fault::Halves, Fault::Forgets] {
                 let what = describe(command, fault, number, call);
                 let fault = Some((number, fault));
                 let disturbed = disturb(command, &scene, memory(&scene), fault, Patience::Waits);

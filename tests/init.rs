@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -21,11 +21,26 @@ use lifeboat::{
     store::{Name, Parsed, Prefix, Store, StoreOptions},
 };
 use object_store::memory::InMemory;
-use watched::{Ask, Conditions, Watched};
 use zeroize::Zeroizing;
 
-#[path = "support/watched.rs"]
-mod watched;
+mod support {
+    pub(crate) mod faults;
+    pub(crate) mod intercepted;
+}
+use support::{
+    faults::{Fault, disk},
+    intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
+};
+
+/// Says whether a call goes on.
+type Ask = Box<dyn FnMut(Kind) -> bool + Send>;
+
+/// Whether a create may overwrite, as on S3 stores that know no conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Conditions {
+    Kept,
+    Ignored,
+}
 
 fn store(objects: &Arc<InMemory>, conditions: Conditions, progress: &Arc<Progress>, ask: Ask) -> Store {
     let options = StoreOptions {
@@ -37,8 +52,15 @@ fn store(objects: &Arc<InMemory>, conditions: Conditions, progress: &Arc<Progres
         clock: Arc::new(SystemClock),
         progress: Arc::clone(progress),
     };
-    let objects = Watched::new(Arc::clone(objects), conditions, ask);
-    Store::from_object_store(Arc::new(objects), "p", options).unwrap()
+    let ask = Mutex::new(ask);
+    let objects = Intercepted::new(Arc::<InMemory>::clone(objects), move |call: &Call| {
+        match (ask.lock().unwrap()(call.kind), conditions) {
+            (false, _) => Fate::Fails(disk(rustix::io::Errno::IO)),
+            (true, Conditions::Ignored) => Fault::IgnoresConditions.fate(call),
+            (true, Conditions::Kept) => Fate::Works,
+        }
+    });
+    Store::from_object_store(objects, "p", options).unwrap()
 }
 
 fn plain(objects: &Arc<InMemory>) -> Store {
@@ -67,12 +89,12 @@ fn says(error: &Error, kind: ErrorKind, remedy: &str) {
     assert!(error.remedy().unwrap().contains(remedy), "{error}: {:?}", error.remedy());
 }
 
-/// Calls that change something go on until `count` were made; the others always do.
-fn until(count: usize, changes: &'static [&'static str]) -> Ask {
+/// Calls of some kinds go on until `count` were made; the others always do.
+fn until(count: usize, which: fn(Kind) -> bool) -> Ask {
     let mut made = 0;
-    Box::new(move |call| {
-        made += usize::from(changes.contains(&call));
-        !changes.contains(&call) || made <= count
+    Box::new(move |kind| {
+        made += usize::from(which(kind));
+        !which(kind) || made <= count
     })
 }
 
@@ -80,7 +102,7 @@ fn until(count: usize, changes: &'static [&'static str]) -> Ask {
 fn an_init_that_fails_takes_back_what_it_wrote() {
     for count in 0..3 {
         let objects = Arc::default();
-        let failing = store(&objects, Conditions::Kept, &Arc::default(), until(count, &["put"]));
+        let failing = store(&objects, Conditions::Kept, &Arc::default(), until(count, Kind::is_put));
         init(&failing, "first").unwrap_err();
         let sent_config = count == 2;
         assert_eq!(names(&plain(&objects)).len(), if sent_config { 2 } else { 0 }, "{count}");
@@ -95,7 +117,8 @@ fn an_init_that_fails_takes_back_what_it_wrote() {
 fn after_an_init_that_was_killed_the_next_one_says_what_to_do() {
     for count in 0..=3 {
         let objects = Arc::default();
-        let killed = store(&objects, Conditions::Kept, &Arc::default(), until(count, &["put", "delete"]));
+        let killed =
+            store(&objects, Conditions::Kept, &Arc::default(), until(count, Kind::changes_something));
         assert_eq!(init(&killed, "first").is_ok(), count == 3);
         let store = plain(&objects);
         let there = names(&store);
@@ -122,7 +145,7 @@ fn a_signal_in_an_init_leaves_nothing_or_a_whole_repository() {
         let (objects, progress) = (Arc::default(), Arc::new(Progress::default()));
         let stop = Arc::clone(&progress);
         let mut made = 0;
-        let ask = Box::new(move |_: &str| {
+        let ask = Box::new(move |_: Kind| {
             made += 1;
             if made == call {
                 stop.stop();
@@ -148,9 +171,9 @@ fn of_two_inits_at_once_at_most_one_succeeds_and_its_repository_can_be_used() {
         for at in 1.. {
             let objects = Arc::default();
             let calls = Arc::new(AtomicUsize::new(0));
-            let second = Arc::new(std::sync::Mutex::new(None));
+            let second = Arc::new(Mutex::new(None));
             let (counted, outcome, there) = (Arc::clone(&calls), Arc::clone(&second), Arc::clone(&objects));
-            let ask = Box::new(move |_: &str| {
+            let ask = Box::new(move |_: Kind| {
                 if counted.fetch_add(1, Ordering::SeqCst) + 1 == at {
                     // On another thread: this one is inside the runtime of the first.
                     let run =

@@ -6,10 +6,6 @@
     reason = "a test may stop at the first surprise, and its files need not be durable"
 )]
 
-#[path = "support/faulty.rs"]
-#[expect(dead_code, reason = "only the counter is used here")]
-mod faulty;
-
 use std::{
     cell::Cell,
     collections::{HashMap, HashSet},
@@ -20,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use faulty::Faulty;
 use lifeboat::{
     clock::{SystemClock, Timestamp},
     compress::{Compression, Compressor},
@@ -55,17 +50,22 @@ use lifeboat::{
     store::{Name, Parsed, Prefix, Store, StoreOptions},
 };
 
+mod support {
+    pub(crate) mod intercepted;
+}
+use support::intercepted::{Intercepted, Kind};
+
 /// A repository in memory whose reads are counted, and its words.
 struct Place {
     store: Store,
-    counted: Arc<Faulty>,
+    counted: Arc<Intercepted>,
     root: RootSecret,
     folder: tempfile::TempDir,
 }
 
 impl Place {
     fn new() -> Self {
-        let counted = Faulty::new(Arc::new(object_store::memory::InMemory::new()));
+        let counted = Intercepted::watching(Arc::new(object_store::memory::InMemory::new()));
         let options = StoreOptions {
             connections: 1,
             upload_limit: None,
@@ -75,7 +75,7 @@ impl Place {
             clock: Arc::new(SystemClock),
             progress: Arc::default(),
         };
-        let store = Store::from_object_store(Arc::<Faulty>::clone(&counted), "p", options).unwrap();
+        let store = Store::from_object_store(Arc::<Intercepted>::clone(&counted), "p", options).unwrap();
         let root = RootSecret::generate().unwrap();
         Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
         Self { store, counted, root, folder: tempfile::tempdir().unwrap() }
@@ -300,15 +300,15 @@ fn further_names_come_back_when_the_first_one_cannot() {
 fn a_frame_is_read_once_for_all_the_small_files_in_it() {
     let place = Place::new();
     let snapshot = place.back_up(&mut small_files(5000));
-    let before = place.counted.gets();
+    let before = place.counted.count(Kind::Get);
     assert_eq!(place.restore(&snapshot, "all", 1).failures, 0);
-    let whole = place.counted.gets() - before;
+    let whole = place.counted.count(Kind::Get) - before;
     assert!(whole <= 9, "{whole} reads: config, slot, registry, index, metadata and one of data");
     // Nor is one that is damaged read again for each of them.
     place.damage(PackKind::Data, 0);
-    let before = place.counted.gets();
+    let before = place.counted.count(Kind::Get);
     assert_eq!(place.restore(&snapshot, "again", 1).failures, 5000);
-    let damaged = place.counted.gets() - before;
+    let damaged = place.counted.count(Kind::Get) - before;
     assert!(damaged <= whole + 2, "{damaged} reads");
 }
 

@@ -25,13 +25,15 @@ use rustix::io::Errno;
 
 mod support {
     pub(crate) mod clock;
-    pub(crate) mod faulty;
+    pub(crate) mod faults;
+    pub(crate) mod intercepted;
     pub(crate) mod service;
     pub(crate) mod wire;
 }
 use support::{
     clock::FakeClock,
-    faulty::{Faulty, Lie},
+    faults::{Fault as Broken, no_links},
+    intercepted::{Intercepted, Kind},
     wire::{Fault, Wire},
 };
 
@@ -79,7 +81,7 @@ fn in_every_store(test: impl Fn(&Store)) {
     let folder = tempfile::tempdir().unwrap();
     test(&folder_store(folder.path()));
     test(&on_the_wire().0.store);
-    test(&bench(Faulty::new(Arc::new(InMemory::new()))).store);
+    test(&bench(Intercepted::watching(Arc::new(InMemory::new()))).store);
 }
 
 fn domain() -> DomainId {
@@ -340,30 +342,29 @@ fn a_body_that_breaks_off_never_gives_wrong_bytes() {
 #[test]
 fn a_store_that_lies_is_found_out() {
     let kept = || {
-        let faulty = Faulty::new(Arc::new(InMemory::new()));
-        let objects: Arc<dyn ObjectStore> = Arc::<Faulty>::clone(&faulty);
+        let faulty = Intercepted::watching(Arc::new(InMemory::new()));
+        let objects: Arc<dyn ObjectStore> = Arc::<Intercepted>::clone(&faulty);
         (faulty, bench(objects).store)
     };
     // "Taken", by other bytes, by nothing, and by ours.
     let (faulty, store) = kept();
     store.create(&pack(1), "theirs".into()).unwrap();
-    faulty.tell(Lie::AlwaysTaken);
+    faulty.intercept(Broken::AlwaysTaken);
     let text = fails(store.create(&pack(1), "mine".into()), ErrorKind::Failed);
     assert!(text.contains("other content"), "{text}");
     fails(store.create(&pack(2), "mine".into()), ErrorKind::Failed);
-    let before = faulty.gets();
+    faulty.intercept(Broken::AlwaysTaken);
     store.create(&pack(1), "theirs".into()).unwrap();
-    assert_eq!(faulty.gets(), before + 1, "it was not read back");
+    assert_eq!(faulty.count(Kind::Get), 1, "it was not read back");
     // "Done": a name without a hash is always read back.
     let (faulty, store) = kept();
-    faulty.tell(Lie::Forgets);
+    faulty.intercept(Broken::Forgets);
     let text = fails(store.create(&Name::config(), "mine".into()), ErrorKind::Failed);
     assert!(text.contains("is not there"), "{text}");
     let (faulty, store) = kept();
-    faulty.tell(Lie::IgnoresConditions);
-    let before = faulty.gets();
+    faulty.intercept(Broken::IgnoresConditions);
     store.create(&Name::config(), "mine".into()).unwrap();
-    assert_eq!(faulty.gets(), before + 1, "it was not read back");
+    assert_eq!(faulty.count(Kind::Get), 1, "it was not read back");
 }
 
 #[test]
@@ -439,10 +440,7 @@ fn a_server_without_conditional_writes_takes_names_that_hold_their_hash_and_no_o
 
 #[test]
 fn a_file_system_without_hard_links_still_creates_once() {
-    let faulty = Faulty::new(Arc::new(InMemory::new()));
-    let objects: Arc<dyn ObjectStore> = Arc::<Faulty>::clone(&faulty);
-    let store = bench(objects).store;
-    faulty.tell(Lie::NoLinks);
+    let store = bench(Intercepted::new(Arc::new(InMemory::new()), no_links)).store;
     store.create(&pack(1), "one".into()).unwrap();
     store.create(&pack(1), "one".into()).unwrap();
     fails(store.create(&pack(1), "two".into()), ErrorKind::Failed);
@@ -454,11 +452,10 @@ fn a_file_system_without_hard_links_still_creates_once() {
 
 #[test]
 fn a_full_or_read_only_disk_is_told_at_once() {
-    let faulty = Faulty::new(Arc::new(InMemory::new()));
-    let objects: Arc<dyn ObjectStore> = Arc::<Faulty>::clone(&faulty);
-    let bench = bench(objects);
+    let faulty = Intercepted::watching(Arc::new(InMemory::new()));
+    let bench = bench(Arc::<Intercepted>::clone(&faulty));
     for (errno, word) in [(Errno::NOSPC, "Free space"), (Errno::ROFS, "writable"), (Errno::ACCESS, "owns")] {
-        faulty.tell(Lie::Disk(errno));
+        faulty.intercept(Broken::Disk(errno));
         let text = fails(bench.store.create(&pack(1), "x".into()), ErrorKind::Failed);
         assert!(text.contains(word), "{text}");
         assert_eq!(bench.clock.elapsed(), Duration::ZERO);

@@ -90,7 +90,7 @@ impl Given {
             }
             let key = name.to_ascii_lowercase().parse().map_err(|e: object_store::Error| {
                 Error::new(ErrorKind::Usage, format!("there is no option `{name}` for S3"))
-                    .with_remedy("Options are for example region=REGION or disable_bulk_delete=true")
+                    .with_remedy("Options are for example region=REGION or virtual_hosted_style_request=true")
                     .with_source(e)
             })?;
             given.list.push((key, value.clone()));
@@ -170,6 +170,8 @@ fn s3(
     let mut builder = AmazonS3Builder::new()
         .with_client_options(client.clone())
         .with_checksum_algorithm(Checksum::SHA256)
+        // One object is deleted at a time, and not every server answers to a list of them as S3 does.
+        .with_disable_bulk_delete(true)
         .with_retry(no_retry);
     for (key, value) in &given.list {
         builder = builder.with_config(*key, value);

@@ -1,4 +1,5 @@
 //! A clock that goes only when somebody sleeps.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
     sync::{

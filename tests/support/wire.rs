@@ -1,4 +1,5 @@
 //! The real S3 client, connected to the service without a socket, with a fault per request.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
     collections::VecDeque,
