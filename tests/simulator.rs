@@ -22,10 +22,12 @@ mod support {
     pub(crate) mod lab;
     pub(crate) mod simulator;
 }
-use support::simulator::{Run, run};
+use support::simulator::{Run, run, weather::Broken};
 
 /// How many seeds run each time that the tests run.
 const SEEDS: u64 = 3000;
+/// Within so many each way to build it wrongly must be found.
+const BROKEN_SEEDS: u64 = 1000;
 /// After so many failures nobody needs more.
 const FAILURES_MAX: usize = 5;
 
@@ -41,18 +43,18 @@ fn asked_for() -> Option<Range<u64>> {
     })
 }
 
-/// Runs them on two threads. Those that failed come back.
-fn failures(seeds: Range<u64>) -> Vec<Run> {
+/// Runs them on two threads until enough have failed. Those come back.
+fn failures(seeds: Range<u64>, broken: Option<Broken>, enough: usize) -> Vec<Run> {
     let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while failed.lock().unwrap().len() < FAILURES_MAX {
+                while failed.lock().unwrap().len() < enough {
                     let seed = next.fetch_add(1, Ordering::SeqCst);
                     if seed >= seeds.end {
                         break;
                     }
-                    let run = run(seed);
+                    let run = run(seed, broken);
                     if !run.problems.is_empty() {
                         failed.lock().unwrap().push(run);
                     }
@@ -66,7 +68,7 @@ fn failures(seeds: Range<u64>) -> Vec<Run> {
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..20 {
-        let (first, second) = (run(seed).schedule, run(seed).schedule);
+        let (first, second) = (run(seed, None).schedule, run(seed, None).schedule);
         let differs = first.lines().zip(second.lines()).find(|(a, b)| a != b);
         assert!(first == second, "seed {seed}: {differs:?}");
     }
@@ -76,13 +78,28 @@ fn the_same_seed_is_the_same_run() {
 fn whatever_happens_nothing_that_was_promised_is_lost() {
     let asked_for = asked_for();
     if let Some(seeds) = asked_for.clone().filter(|seeds| seeds.end - seeds.start == 1) {
-        println!("{}", run(seeds.start).schedule);
+        println!("{}", run(seeds.start, None).schedule);
     }
-    let failed = failures(asked_for.unwrap_or(0..SEEDS));
+    let failed = failures(asked_for.unwrap_or(0..SEEDS), None, FAILURES_MAX);
     for Run { seed, problems, .. } in &failed {
         println!("SIMULATOR_SEEDS={seed}\n    {}", problems.join("\n    "));
     }
     if let Some(Run { seed, schedule, .. }) = failed.first() {
         panic!("seed {seed}:\n{schedule}");
+    }
+}
+
+/// A simulator that finds nothing in these has gone blind.
+#[test]
+fn what_is_built_wrongly_is_found_soon() {
+    for (broken, word) in [
+        (Broken::Lists, "the snapshot ["),
+        (Broken::ReadBack, "was told otherwise"),
+        (Broken::Clock, "after the view"),
+    ] {
+        let found = failures(0..BROKEN_SEEDS, Some(broken), 1);
+        let problems = found.first().map(|run| run.problems.join("; ")).unwrap_or_default();
+        assert!(problems.contains(word), "{broken:?}: {problems}");
+        println!("{broken:?}: seed {}", found[0].seed);
     }
 }

@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use lifeboat::clock::{Clock, Timestamp};
 
-use super::scheduler::Scheduler;
+use super::world::World;
 
 /// When a simulation begins, in seconds since 1970.
 pub(crate) const BEGINNING: i64 = 1_800_000_000;
 
 pub(crate) struct ClientClock {
-    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) world: Arc<World>,
     pub(crate) client: usize,
     /// How wrong its wall clock is, in seconds.
     pub(crate) wrong: i64,
@@ -20,17 +20,17 @@ pub(crate) struct ClientClock {
 
 impl Clock for ClientClock {
     fn now(&self) -> Timestamp {
-        let now = self.scheduler.now();
+        let now = self.world.scheduler.now();
         let seconds = BEGINNING + self.wrong + i64::try_from(now.as_secs()).unwrap();
         Timestamp { seconds, nanoseconds: now.subsec_nanos() }
     }
 
     fn elapsed(&self) -> Duration {
-        self.up + self.scheduler.now()
+        self.up + self.world.scheduler.now() - self.world.overslept(self.client)
     }
 
     fn sleep(&self, duration: Duration) {
-        self.scheduler.pass(self.client, duration);
+        self.world.scheduler.pass(self.client, duration);
     }
 }
 

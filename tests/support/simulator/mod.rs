@@ -7,7 +7,7 @@ use lifeboat::random;
 
 use self::{
     chance::Chance,
-    weather::Weather,
+    weather::{Broken, Weather},
     workload::{Cast, Client},
     world::World,
 };
@@ -30,13 +30,14 @@ pub(crate) struct Run {
     pub(crate) schedule: String,
 }
 
-/// One run.
-pub(crate) fn run(seed: u64) -> Run {
+/// One run of the engine, or of one that is broken.
+pub(crate) fn run(seed: u64, broken: Option<Broken>) -> Run {
     let (cast, mut chance) = (Cast::get(), Chance::new(seed));
     let (weather, clients) = (Weather::new(&mut chance), Client::some(&mut chance));
     let nothing = std::collections::BTreeMap::new();
     let inits = matches!(clients[0].script[..], [workload::Command::Init]);
-    let world = World::new(chance, if inits { &nothing } else { &cast.objects }, weather, clients.len());
+    let world =
+        World::new(chance, if inits { &nothing } else { &cast.objects }, (weather, broken), clients.len());
     world.record().captured.clone_from(&cast.captured);
     world.run(seed, &clients);
     random::seed(seed);

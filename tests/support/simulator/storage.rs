@@ -24,7 +24,7 @@ use object_store::{
 use super::{
     chance::Chance,
     clock::BEGINNING,
-    weather::{Call, Conditions, Fate, Plan},
+    weather::{Broken, Call, Conditions, Fate, Plan},
     world::{Event, World},
 };
 
@@ -50,6 +50,8 @@ struct Gone {
 struct State {
     objects: BTreeMap<String, Object>,
     gone: Vec<Gone>,
+    /// What was acknowledged and is not there, or not whole.
+    claimed: BTreeMap<String, Object>,
 }
 
 /// How wrong the clock of the storage is, in seconds; and from when on so much more.
@@ -97,6 +99,12 @@ impl Storage {
     pub(crate) fn put(&self, name: &str, bytes: Bytes, now: Duration) {
         let object = Object { bytes, since: now, modified: self.modified(now) };
         self.lock().objects.insert(name.to_owned(), object);
+    }
+
+    /// Notes what is acknowledged, and not kept.
+    fn claim(&self, name: &str, bytes: Bytes, now: Duration) {
+        let object = Object { bytes, since: now, modified: self.modified(now) };
+        self.lock().claimed.insert(name.to_owned(), object);
     }
 
     /// Says whether it was there.
@@ -161,7 +169,7 @@ impl Line {
         let World { scheduler, weather, .. } = &*self.world;
         let asked = scheduler.now();
         let (to, plan) = scheduler.draw(|chance| weather.plan(call, chance));
-        scheduler.pass(client, to);
+        self.world.pass(client, to);
         let at = scheduler.now();
         let fate = if self.world.is_out(client, at) { Fate::Fails } else { plan.fate };
         self.world.note(Event { asked, at, client, command, call, name: name.to_owned(), fate });
@@ -179,7 +187,7 @@ impl Line {
     /// The reply is on its way.
     fn reply(&self, plan: &Plan) -> Result<()> {
         let Some((client, _)) = self.client else { return Ok(()) };
-        self.world.scheduler.pass(client, plan.back);
+        self.world.pass(client, plan.back);
         match plan.fate {
             Fate::KillsAfter => resume_unwind(Box::new(Killed)),
             Fate::LosesReply => Err(broken("the reply is lost")),
@@ -187,8 +195,15 @@ impl Line {
         }
     }
 
-    fn find(&self, name: &str) -> Result<Object> {
-        self.world.storage.get(name).ok_or_else(|| missing(name))
+    /// What is there, or what a broken client takes for there.
+    fn find(&self, call: Call, name: &str) -> Result<Object> {
+        let believes = if call == Call::Get { Broken::ReadBack } else { Broken::Lists };
+        let believed = self.believes(believes).then(|| self.world.storage.lock().claimed.get(name).cloned());
+        believed.flatten().or_else(|| self.world.storage.get(name)).ok_or_else(|| missing(name))
+    }
+
+    fn believes(&self, what: Broken) -> bool {
+        self.client.is_some() && self.world.broken == Some(what)
     }
 
     fn put(&self, name: &str, bytes: &Bytes, mode: &PutMode) -> Result<()> {
@@ -213,10 +228,12 @@ impl Line {
             }
             Fate::Forgets => {
                 self.world.hurts(name);
+                storage.claim(name, bytes.clone(), now);
                 Ok(())
             }
             Fate::Cuts => {
                 self.world.hurts(name);
+                storage.claim(name, bytes.clone(), now);
                 storage.put(name, bytes.slice(..bytes.len() / 2), now);
                 Ok(())
             }
@@ -232,7 +249,7 @@ impl Line {
     fn get(&self, name: &str, options: &GetOptions) -> Result<GetResult> {
         let call = if options.head { Call::Head } else { Call::Get };
         let plan = self.ask(call, name)?;
-        let found = self.find(name);
+        let found = self.find(call, name);
         self.reply(&plan)?;
         let object = found?;
         let size = object.bytes.len() as u64;
@@ -269,7 +286,13 @@ impl Line {
             prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
         };
         let at = if let Fate::Stale(by) = plan.fate { now.saturating_sub(by) } else { now };
-        let mut listed: Vec<_> = storage.list(at).into_iter().filter(below).collect();
+        let mut all = storage.list(at);
+        if self.believes(Broken::Lists) {
+            let claimed = storage.lock().claimed.clone();
+            all.retain(|(name, _)| !claimed.contains_key(name));
+            all.extend(claimed);
+        }
+        let mut listed: Vec<_> = all.into_iter().filter(below).collect();
         if plan.fate == Fate::Partial {
             listed.retain(|_| scheduler.draw(|chance| chance.happens(700)));
         }

@@ -57,8 +57,7 @@ impl Verdict<'_> {
     }
 
     fn one_repository(&mut self) {
-        let store = outside(self.world);
-        let created: Vec<_> = self.told();
+        let created = self.told();
         if created.len() > 1 {
             self.problems.push(format!("{} clients were told that theirs is the repository", created.len()));
         }
@@ -68,6 +67,7 @@ impl Verdict<'_> {
         }
         let repository = match self.open(&passphrase(), None) {
             Ok(repository) => repository,
+            Err(error) if self.is_explained(&text(&error)) => return,
             Err(error) => return self.problems.push(text(&error)),
         };
         for (_, told) in created {
@@ -77,7 +77,6 @@ impl Verdict<'_> {
                 self.problems.push("the repository is not that of the client that was told so".to_owned());
             }
         }
-        drop(store);
         if let Err(error) = back_up(&repository, "first", &lab::Files::new()) {
             self.problems.push(text(&error));
         }
@@ -92,6 +91,9 @@ impl Verdict<'_> {
         };
         let Err(error) = once_more() else { return };
         if error.to_string().contains("holds a repository already") {
+            return;
+        }
+        if self.is_explained(&text(&error)) {
             return;
         }
         if !error.remedy().is_some_and(|remedy| remedy.contains("delete `keys` and `registry`")) {
@@ -170,7 +172,6 @@ impl Verdict<'_> {
             Ok((known, _)) => known,
             Err(error) => return self.problems.push(format!("snapshots: {}", text(&error))),
         };
-        let registry = owner.registry();
         let told = self.told();
         for (at, told) in &told {
             let Told::Snapshot { tag, id } = told else { continue };
@@ -184,7 +185,6 @@ impl Verdict<'_> {
                     .push(format!("the snapshot {tag} was acknowledged late, and not looked at again"));
             }
         }
-        drop(registry);
         let promised = |known: &KnownSnapshot| {
             told.iter().any(|(_, told)| matches!(told, Told::Snapshot { id, .. } if *id == known.name.id))
         };

@@ -62,6 +62,17 @@ pub(crate) struct Plan {
     pub(crate) back: Duration,
 }
 
+/// What is built wrongly, so that runs must fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// LIST and HEAD show whatever was acknowledged: as if a backup did not look before it commits.
+    Lists,
+    /// GET gives whatever was acknowledged: as if nothing was read back.
+    ReadBack,
+    /// The clock of a client stands still while it sleeps: as if there was no commit window.
+    Clock,
+}
+
 /// How many of a thousand calls meet what.
 #[derive(Clone, Debug)]
 pub(crate) struct Weather {

@@ -19,7 +19,7 @@ use super::{
     clock::Afterwards,
     scheduler::{Endless, Scheduler},
     storage::{Killed, Line, Storage, StorageClock},
-    weather::{Call, Fate, Weather},
+    weather::{Broken, Call, Fate, Weather},
     workload::Client,
 };
 use crate::support::lab::{self, Files};
@@ -79,12 +79,15 @@ pub(crate) struct Record {
     /// Clients that ended as no program may.
     pub(crate) problems: Vec<String>,
     out: BTreeMap<Option<usize>, Duration>,
+    /// How long each client slept, where the clock does not count it.
+    overslept: BTreeMap<usize, Duration>,
 }
 
 pub(crate) struct World {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) storage: Storage,
     pub(crate) weather: Weather,
+    pub(crate) broken: Option<Broken>,
     record: Mutex<Record>,
     folder: tempfile::TempDir,
 }
@@ -93,12 +96,12 @@ impl World {
     pub(crate) fn new(
         mut chance: Chance,
         objects: &BTreeMap<String, Bytes>,
-        weather: Weather,
+        (weather, broken): (Weather, Option<Broken>),
         clients: usize,
     ) -> Arc<Self> {
         let storage = Storage::new(objects, StorageClock::new(&mut chance));
         let scheduler = Arc::new(Scheduler::new(chance, clients));
-        Arc::new(Self { scheduler, storage, weather, record: Mutex::default(), folder: folder() })
+        Arc::new(Self { scheduler, storage, weather, broken, record: Mutex::default(), folder: folder() })
     }
 
     /// Lets all clients run to their end, each on a thread.
@@ -154,6 +157,18 @@ impl World {
     pub(crate) fn is_out(&self, client: usize, now: Duration) -> bool {
         let out = &self.record().out;
         [None, Some(client)].iter().any(|who| out.get(who).is_some_and(|until| now < *until))
+    }
+
+    /// A client waits for the storage, or sleeps.
+    pub(crate) fn pass(&self, client: usize, time: Duration) {
+        if self.broken == Some(Broken::Clock) && time > Duration::from_mins(1) {
+            *self.record().overslept.entry(client).or_default() += time;
+        }
+        self.scheduler.pass(client, time);
+    }
+
+    pub(crate) fn overslept(&self, client: usize) -> Duration {
+        self.record().overslept.get(&client).copied().unwrap_or_default()
     }
 
     pub(crate) fn folder(&self) -> &Path {
