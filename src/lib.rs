@@ -12,6 +12,7 @@ pub mod id;
 pub mod limits;
 pub mod ops;
 pub mod progress;
+pub mod random;
 pub mod report;
 pub mod repository;
 pub mod store;

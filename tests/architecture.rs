@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 const LAYERS: &[&[&str]] = &[
     &["id", "limits", "clock"],
     &["error"],
-    &["progress"],
+    &["progress", "random"],
     &["crypto", "chunk", "compress"],
     &["format"],
     &["store", "filesystem"],

@@ -8,6 +8,7 @@ use super::{HpkeSeed, SigningKey};
 use crate::{
     error::{Error, ErrorKind, Result},
     id::{BlobId, DomainId, RepositoryId},
+    random,
 };
 
 macro_rules! secret {
@@ -99,10 +100,7 @@ impl RootSecret {
     /// # Errors
     /// The system has no randomness.
     pub fn generate() -> Result<Self> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)
-            .map_err(|e| Error::new(ErrorKind::Failed, "the system gave no random numbers").with_source(e))?;
-        Ok(Self::from_bytes(bytes))
+        Ok(Self::from_bytes(random::bytes()?))
     }
 
     /// The 24 recovery words (BIP-39, English).

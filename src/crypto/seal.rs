@@ -1,14 +1,21 @@
 //! HPKE with X-Wing (ML-KEM-768 with X25519) and HKDF-SHA256, export only: a key for somebody who
 //! holds the private half, made by somebody who does not.
 
-use std::fmt;
+use std::{convert::Infallible, fmt};
 
 use hpke::{
-    Deserializable, Kem, OpModeR, OpModeS, Serializable, aead::ExportOnlyAead, kdf::HkdfSha256, kem::XWing,
+    Deserializable, Kem, OpModeR, OpModeS, Serializable,
+    aead::ExportOnlyAead,
+    kdf::HkdfSha256,
+    kem::XWing,
+    rand_core::{TryCryptoRng, TryRng, utils::next_word_via_fill},
 };
 use zeroize::Zeroizing;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    random,
+};
 
 /// Bytes of an encapsulation.
 pub const ENCAPSULATION_LEN: usize = 1120;
@@ -87,9 +94,10 @@ impl SealKey {
         let failed = |e: hpke::HpkeError| {
             Error::new(ErrorKind::Failed, "could not seal to a public key").with_source(e.to_string())
         };
-        let (sent, context) =
-            hpke::setup_sender::<ExportOnlyAead, HkdfSha256, XWing>(&OpModeS::Base, &self.0, info)
-                .map_err(failed)?;
+        let mut chance = Chance(Ok(()));
+        let sender = hpke::setup_sender_with_rng::<ExportOnlyAead, HkdfSha256, XWing>;
+        let (sent, context) = sender(&OpModeS::Base, &self.0, info, &mut chance).map_err(failed)?;
+        chance.0?;
         let mut secret = Zeroizing::new([0; 32]);
         context.export(EXPORT, &mut secret[..]).map_err(failed)?;
         let mut encapsulation = [0; ENCAPSULATION_LEN];
@@ -97,6 +105,30 @@ impl SealKey {
         Ok((encapsulation, secret))
     }
 }
+
+/// Chance as `hpke` wants it, which knows no failure: that is asked afterwards.
+struct Chance(Result<()>);
+
+impl TryRng for Chance {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> std::result::Result<u32, Infallible> {
+        next_word_via_fill(self)
+    }
+
+    fn try_next_u64(&mut self) -> std::result::Result<u64, Infallible> {
+        next_word_via_fill(self)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> std::result::Result<(), Infallible> {
+        if let Err(error) = random::fill(bytes) {
+            self.0 = Err(error);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Chance {}
 
 /// A private key.
 pub struct OpenKey(<XWing as Kem>::PrivateKey);

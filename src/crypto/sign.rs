@@ -5,8 +5,9 @@ use std::fmt;
 use ed25519_dalek::{Signature, Signer};
 
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     id::IdentityId,
+    random,
 };
 
 /// Bytes of a signature.
@@ -35,8 +36,7 @@ impl SigningKey {
     /// The system has no randomness.
     pub fn generate() -> Result<Self> {
         let mut seed = zeroize::Zeroizing::new([0; 32]);
-        getrandom::fill(&mut seed[..])
-            .map_err(|e| Error::new(ErrorKind::Failed, "the system gave no random numbers").with_source(e))?;
+        random::fill(&mut seed[..])?;
         Ok(Self::from_seed(&seed))
     }
 

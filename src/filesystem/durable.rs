@@ -11,15 +11,12 @@ use std::{
 use crate::{
     error::{Error, ErrorKind, Result},
     id::to_hex,
+    random,
 };
 
 /// Random hexadecimal digits for a name that nobody can guess.
 pub(super) fn random_suffix() -> Result<String> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Error::new(ErrorKind::Failed, "the system has no random numbers").with_source(error.to_string())
-    })?;
-    Ok(to_hex(&bytes))
+    Ok(to_hex(&random::bytes::<8>()?))
 }
 
 /// Writes a file so that after a crash it holds its old content or the new, and after this returns the new.

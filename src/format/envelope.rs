@@ -14,7 +14,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     id::{DomainId, IdentityId, RepositoryId},
-    limits,
+    limits, random,
 };
 
 const MAGIC: [u8; 4] = *b"LFBT";
@@ -132,9 +132,7 @@ pub fn seal(
         return Err(Error::new(ErrorKind::Failed, format!("a record of the kind {kind:?} grew too large")));
     }
     let place = place(repository, domain);
-    let mut salt = [0; 32];
-    getrandom::fill(&mut salt)
-        .map_err(|e| Error::new(ErrorKind::Failed, "the system gave no random numbers").with_source(e))?;
+    let salt: [u8; 32] = random::bytes()?;
     let mut out = Writer::new();
     out.raw(&MAGIC);
     out.raw(&[VERSION, SUITE, *kind as u8]);

@@ -11,6 +11,7 @@ use crate::{
     crypto::FrameKey,
     error::{Error, ErrorKind, Result},
     id::{from_hex, to_hex},
+    random,
 };
 
 /// The parameters of Argon2id.
@@ -119,13 +120,6 @@ impl AccessKey {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Error::new(ErrorKind::Failed, "the system gave no random numbers").with_source(e))?;
-    Ok(bytes)
-}
-
 fn stretch(passphrase: &str, salt: &[u8; 32], parameters: KdfParameters) -> Result<Zeroizing<[u8; 32]>> {
     let parameters = parameters.check()?;
     let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, parameters);
@@ -160,7 +154,7 @@ impl Slot {
 
     /// A fresh name: the identity, and something random.
     fn fresh_name(secrets: &Secrets) -> Result<String> {
-        Ok(format!("{}-{}", secrets.identity(), to_hex(&random::<4>()?)))
+        Ok(format!("{}-{}", secrets.identity(), to_hex(&random::bytes::<4>()?)))
     }
 
     /// A slot that a passphrase opens.
@@ -168,7 +162,7 @@ impl Slot {
     /// # Errors
     /// No randomness, or impossible parameters.
     pub fn seal_passphrase(secrets: &Secrets, passphrase: &str, parameters: KdfParameters) -> Result<Self> {
-        let salt = random()?;
+        let salt = random::bytes()?;
         let key = stretch(passphrase, &salt, parameters)?;
         Self::seal(secrets, Self::fresh_name(secrets)?, Kdf::Argon2id(parameters), &salt, &key)
     }
@@ -179,8 +173,8 @@ impl Slot {
     /// No randomness.
     pub fn seal_access_key(secrets: &Secrets) -> Result<(Self, AccessKey)> {
         let name = Self::fresh_name(secrets)?;
-        let access = AccessKey { slot: name.clone(), secret: Zeroizing::new(random()?) };
-        let slot = Self::seal(secrets, name, Kdf::AccessKey, &random()?, &access.secret)?;
+        let access = AccessKey { slot: name.clone(), secret: Zeroizing::new(random::bytes()?) };
+        let slot = Self::seal(secrets, name, Kdf::AccessKey, &random::bytes()?, &access.secret)?;
         Ok((slot, access))
     }
 

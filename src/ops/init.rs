@@ -8,8 +8,8 @@ use crate::{
     crypto::RootSecret,
     error::{Error, ErrorKind, Result},
     id::{ObjectId, RepositoryId},
-    limits,
-    repository::{InitOptions, Repository, random},
+    limits, random,
+    repository::{InitOptions, Repository},
     store::{Name, Prefix, Store},
 };
 
@@ -49,7 +49,7 @@ pub fn check_vacant(store: &Store) -> Result<()> {
 /// # Errors
 /// The store cannot do one of these, except remove: a store that keeps everything is a good one.
 pub fn try_store(store: &Store, clock: &dyn Clock) -> Result<Tried> {
-    let bytes: [u8; PROBE_BYTES] = random()?;
+    let bytes: [u8; PROBE_BYTES] = random::bytes()?;
     let id = ObjectId::new(*blake3::hash(&bytes).as_bytes());
     let name = Name::probe(&id);
     let step =

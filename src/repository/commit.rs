@@ -148,7 +148,6 @@ impl Repository {
         if let Sent::TooLate(_) = self.store.create_soon(&name, Bytes::from(sealed), left)? {
             return Ok(None);
         }
-        self.memory.saw_head(domain, &self.identity(), (sequence, id));
         Ok(Some((name, id)))
     }
 
@@ -165,10 +164,12 @@ impl Repository {
             let listed = self.store.head(name)?;
             let listed = listed
                 .ok_or_else(|| untrue(format!("{name} is not there although its write was acknowledged")))?;
-            if let Parsed::Snapshot { id, .. } = name.parsed()
-                && self.is_cut_short(&id, listed.size)
-            {
-                return Err(untrue(format!("{name} has not the size that was written")));
+            if let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() {
+                if self.is_cut_short(&id, listed.size) {
+                    return Err(untrue(format!("{name} has not the size that was written")));
+                }
+                // Not before: what was acknowledged and never seen must not stop the next backup.
+                self.memory.saw_head(&domain, &identity, (sequence, id));
             }
             Ok(listed.modified)
         };

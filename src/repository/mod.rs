@@ -53,17 +53,6 @@ pub mod unlock;
 mod vacancy;
 pub mod view;
 
-/// Random bytes.
-///
-/// # Errors
-/// The system has none.
-pub fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|e| Error::new(ErrorKind::Failed, "the system gave no random numbers").with_source(e))?;
-    Ok(bytes)
-}
-
 /// What `init` decides for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct InitOptions {

@@ -18,7 +18,7 @@ use crate::{
         wire::Writer,
     },
     id::{BlobId, PackId},
-    limits,
+    limits, random,
 };
 
 /// What names the blobs of a pack.
@@ -267,8 +267,7 @@ impl<'a> PackWriter<'a> {
         let used = open.next_offset + sealed.len() + TRAILER_LEN;
         let size = padded_length(used);
         let mut padding = vec![0; size - used];
-        getrandom::fill(&mut padding)
-            .map_err(|e| Error::new(ErrorKind::Failed, "the system gave no random numbers").with_source(e))?;
+        random::fill(&mut padding)?;
         let trailer = Trailer {
             offset: u32::try_from(open.next_offset + padding.len()).map_err(too_large)?,
             length: u32::try_from(sealed.len()).map_err(too_large)?,

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{InitOptions, Repository, check_newest, random};
+use super::{InitOptions, Repository, check_newest};
 use crate::{
     clock::Clock,
     crypto::{RootSecret, VerifyingKey},
@@ -21,7 +21,7 @@ use crate::{
         secrets::Secrets,
     },
     id::{DomainId, ObjectId},
-    limits,
+    limits, random,
     store::{Name, Parsed, Prefix, Store},
 };
 
@@ -112,7 +112,7 @@ pub fn epoch(root: &RootSecret, number: u32) -> Epoch {
 }
 
 pub(super) fn first_registry(root: &RootSecret, options: InitOptions, clock: &dyn Clock) -> Result<Registry> {
-    let domain = Domain::new(DomainId::new(random()?), "main".to_owned());
+    let domain = Domain::new(DomainId::new(random::bytes()?), "main".to_owned());
     let InitOptions { commit_window_seconds, minimum_grace_seconds, .. } = options;
     Ok(Registry {
         number: 1,

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     format::pack::{Frame, PackKind, SectionHeader},
     id::{DomainId, IdentityId, RepositoryId, SectionId},
+    random,
 };
 
 /// Where a section belongs: part of everything that is sealed in it.
@@ -60,7 +61,7 @@ impl Section {
         author: IdentityId,
         (epoch, public): (u32, &SealKey),
     ) -> Result<(SectionHeader, Self)> {
-        let salt = super::random()?;
+        let salt = random::bytes()?;
         let (encapsulation, secret) = public.encapsulate(&place.info())?;
         let (key, commitment) = FrameKey::derive(&secret, &place.context(kind, author, epoch, &salt));
         let header =

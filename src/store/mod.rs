@@ -37,6 +37,7 @@ use crate::{
     clock::{Clock, Timestamp},
     error::{Error, ErrorKind, Result},
     progress::Progress,
+    random,
 };
 
 mod build;
@@ -289,7 +290,9 @@ impl Store {
                 return Err(Failure::Call { what: what.to_string(), error });
             }
             // Half fixed, half random, so that many clients do not come back at once.
-            let jitter = f64::from(u16::from_le_bytes(crate_random())) / f64::from(u16::MAX);
+            // Without chance the pauses are all equal, which is no reason to fail.
+            let drawn = u16::from_le_bytes(random::bytes().unwrap_or([0, 128]));
+            let jitter = f64::from(drawn) / f64::from(u16::MAX);
             rest(pause.mul_f64(0.5 + jitter / 2.0), &**clock, progress).map_err(Failure::Stopped)?;
             pause = (pause * 2).min(LONGEST_PAUSE);
             before = Some(error);
@@ -569,13 +572,4 @@ fn shown(name: String, meta: &ObjectMeta) -> Listed {
         nanoseconds: meta.last_modified.timestamp_subsec_nanos().min(999_999_999),
     };
     Listed { name, size: meta.size, modified }
-}
-
-fn crate_random() -> [u8; 2] {
-    let mut bytes = [0; 2];
-    // Without randomness the pauses are all equal, which is no reason to fail.
-    if getrandom::fill(&mut bytes).is_err() {
-        bytes = [0, 128];
-    }
-    bytes
 }

@@ -59,17 +59,19 @@ pub(crate) fn open_with(
     Repository::open(store.clone(), config, secrets, cache, Arc::new(SystemClock))
 }
 
-struct Tree<'a>(&'a Files);
+pub(crate) struct Tree<'a>(pub(crate) &'a Files);
 
-fn entry(path: &str, size: usize) -> Entry {
-    let time = Timestamp::from_seconds(1_700_000_000);
+/// Its time follows from its content.
+fn entry(path: &str, content: &[u8]) -> Entry {
+    let [a, b, c, ..] = *blake3::hash(content).as_bytes();
+    let time = Timestamp::from_seconds(1_700_000_000 + i64::from(u32::from_le_bytes([a, b, c, 0])));
     let metadata = Metadata {
         mode: 0o644,
         mtime: time,
         ctime: time,
         inode: 1,
         device_key: 1,
-        size: size as u64,
+        size: content.len() as u64,
         ..Metadata::of(EntryKind::File)
     };
     let content = Content::Inline(Vec::new());
@@ -80,47 +82,58 @@ impl Source for Tree<'_> {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
         Ok(Box::new(self.0.iter().map(|(path, bytes)| {
             let content = bytes.clone();
-            Ok(Item::File(entry(path, bytes.len()), Box::new(move || Ok(Box::new(Cursor::new(content))))))
+            Ok(Item::File(entry(path, bytes), Box::new(move || Ok(Box::new(Cursor::new(content))))))
         })))
     }
 }
 
 pub(crate) fn back_up(repository: &Repository, files: &Files) -> Result<Done> {
-    let options = BackupOptions {
+    backup::run(repository, &mut Tree(files), &backup_options())
+}
+
+pub(crate) fn backup_options() -> BackupOptions {
+    BackupOptions {
         host: "host".to_owned(),
         user: "user".to_owned(),
         tags: Vec::new(),
         sources: vec![b"/srv".to_vec()],
         time: None,
         compression: Compression::Auto,
-        // The files all have one time, so only their content tells them apart.
+        // Everything is read again, whatever its time.
         reuse: backup::Reuse { unchanged: false, ..backup::Reuse::default() },
         unchanged: backup::Unchanged::Keep,
         mode: backup::Mode::Store,
         program: "test".to_owned(),
         workers: 1,
-    };
-    backup::run(repository, &mut Tree(files), &options)
+    }
 }
 
 /// What a restore puts into a folder, damaged files with the names that they are given.
 pub(crate) fn restore(repository: &Repository, snapshot: &KnownSnapshot) -> Result<(Files, Restored)> {
-    let target = tempfile::tempdir().unwrap();
+    restore_to(repository, snapshot, tempfile::tempdir().unwrap().path())
+}
+
+/// As [`restore`], into a folder that is empty.
+pub(crate) fn restore_to(
+    repository: &Repository,
+    snapshot: &KnownSnapshot,
+    target: &Path,
+) -> Result<(Files, Restored)> {
     let options = RestoreOptions {
         ownership: Ownership::new(OwnershipPolicy::ByName),
         subpath: Vec::new(),
         selection: Selection::new(&[], &[]).unwrap(),
         workers: 1,
     };
-    let restored = restore::run(repository, snapshot, target.path(), &options)?;
-    let (mut files, mut folders) = (Files::new(), vec![target.path().to_owned()]);
+    let restored = restore::run(repository, snapshot, target, &options)?;
+    let (mut files, mut folders) = (Files::new(), vec![target.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
             } else {
-                let name = path.strip_prefix(target.path()).unwrap().to_str().unwrap().to_owned();
+                let name = path.strip_prefix(target).unwrap().to_str().unwrap().to_owned();
                 files.insert(name, std::fs::read(path).unwrap());
             }
         }

@@ -26,13 +26,13 @@ use crate::{
     },
     id::{BlobId, DomainId, IdentityId, ObjectId, PackId},
     progress::{Phase, Progress},
+    random,
     repository::{
         Repository,
         cache::{NodeFileWriter, ParentRecord},
         commit::{Validation, validate},
         history::Past,
         manifest::ManifestBuilder,
-        random,
         snapshots::ChainHead,
         view::View,
     },
@@ -277,7 +277,7 @@ fn run_record(
         host: options.host.clone(),
         command: "backup".to_owned(),
         failure,
-        nonce: random()?,
+        nonce: random::bytes()?,
     })
 }
 
@@ -443,7 +443,7 @@ impl Backup<'_> {
         view.index.distrust_packs(&repository.cache.distrusted(domain));
         let ingest = Ingest::new(repository, *domain, keys, &view.index, uploads)?;
         if uploads.is_some() {
-            let nonce = u64::from_le_bytes(random()?);
+            let nonce = u64::from_le_bytes(random::bytes()?);
             ingest.keep_journal(repository.cache.begin_journal(domain, nonce));
             ingest.keep_nodes(repository.cache.begin_parent(&options.group(repository.identity()), nonce));
         }
@@ -513,7 +513,7 @@ impl Backup<'_> {
             unreadable_named: pass.unreadable_named.clone(),
             program,
             parameters: self.parameters(),
-            nonce: random()?,
+            nonce: random::bytes()?,
         })
     }
 

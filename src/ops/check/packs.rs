@@ -17,11 +17,10 @@ use crate::{
         wire::Reader,
     },
     id::{BlobId, DomainId, PackId},
-    limits,
+    limits, random,
     repository::{
         Repository,
         index::{Index, KnownPack, Standing},
-        random,
     },
 };
 
@@ -58,7 +57,7 @@ impl<'a> PackCheck<'a> {
         let there = |pack: &KnownPack| pack.standing != Standing::Missing;
         let packs = self.index.packs().filter(there).filter(|pack| seen.insert(pack.id));
         let packs = packs.map(|pack| (pack.id, u64::from(pack.size), pack)).collect();
-        let chosen = subset.choose(packs, &random()?);
+        let chosen = subset.choose(packs, &random::bytes()?);
         let progress = self.repository.store.progress();
         progress.expect(0, chosen.iter().map(|pack| u64::from(pack.size)).sum());
         let read = chosen.iter().map(|pack| pack.id).collect();

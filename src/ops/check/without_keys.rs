@@ -11,7 +11,8 @@ use super::{
 use crate::{
     error::{ErrorKind, Result},
     progress::Phase,
-    repository::{Repository, random},
+    random,
+    repository::Repository,
     store::{Name, Parsed, Prefix, Store},
 };
 
@@ -52,7 +53,7 @@ pub fn run(store: &Store, subset: Subset, workers: usize) -> Result<Checked> {
         checked.problem("registry", "it is gone: `lifeboat key recover --rebuild-config` rebuilds it");
     }
     checked.packs = packs.len() as u64;
-    let chosen = subset.choose(packs, &random()?);
+    let chosen = subset.choose(packs, &random::bytes()?);
     progress.expect(0, chosen.iter().chain(&others).map(|(_, size)| size).sum());
     let objects = chosen.into_iter().chain(others).collect();
     let checked = Mutex::new(checked);

@@ -11,7 +11,8 @@ use crate::{
         report::SignedReport,
     },
     id::to_hex,
-    repository::{self, Repository, snapshots::KnownSnapshot},
+    random,
+    repository::{Repository, snapshots::KnownSnapshot},
 };
 
 /// A drill that began.
@@ -31,7 +32,7 @@ impl Began {
     /// # Errors
     /// The user asked to stop.
     pub(super) fn announce(repository: &Repository, options: &DrillOptions) -> Result<Self> {
-        let drill = to_hex(&repository::random::<8>()?);
+        let drill = to_hex(&random::bytes::<8>()?);
         let machine = repository.clock.now();
         match write(repository, options, &drill) {
             Ok(storage) => Ok(Self { drill, refused: None, storage, machine }),

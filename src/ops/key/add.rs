@@ -12,7 +12,8 @@ use crate::{
         slot::AccessKey,
     },
     id::{DomainId, IdentityId},
-    repository::{Repository, random},
+    random,
+    repository::Repository,
     store::Name,
 };
 
@@ -120,5 +121,5 @@ fn domain_for(registry: &Registry, role: Role, label: &str, name: Option<&str>) 
     if let Some(known) = registry.domains.iter().find(|domain| domain.name == name) {
         return Ok(Some(known.clone()));
     }
-    Ok(Some(Domain::new(DomainId::new(random()?), name.to_owned())))
+    Ok(Some(Domain::new(DomainId::new(random::bytes()?), name.to_owned())))
 }

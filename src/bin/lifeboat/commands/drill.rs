@@ -19,12 +19,13 @@ use lifeboat::{
         drill::{self, DrillOptions, Drilled, Proof, Row, Where},
         verify::Owners,
     },
+    random,
     report::{
         drill as show, json,
         table::{Side, Table},
         text, time,
     },
-    repository::{self, evidence::KnownEvidence},
+    repository::evidence::KnownEvidence,
 };
 use serde_json::{Value, json};
 
@@ -166,7 +167,7 @@ fn options(arguments: &Run) -> Result<DrillOptions> {
     let duration = |text: &Option<String>| text.as_deref().map(time::parse_duration).transpose();
     let seed = match arguments.seed {
         Some(seed) => seed,
-        None => u64::from(u32::from_le_bytes(repository::random()?)),
+        None => u64::from(u32::from_le_bytes(random::bytes()?)),
     };
     let root = rustix::process::geteuid().is_root();
     Ok(DrillOptions {

@@ -1,0 +1,105 @@
+//! Thousands of runs of several clients at once, each with its own troubles, all of which follow from a seed.
+//! `SIMULATOR_SEEDS=17 cargo test --test simulator whatever` runs one again and prints what happened;
+//! `SIMULATOR_SEEDS=0..1000000 cargo test --profile simulator --test simulator whatever` runs a million.
+#![cfg(debug_assertions)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::unimplemented,
+    reason = "a test may stop at the first surprise"
+)]
+
+use std::{
+    ops::Range,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+mod support {
+    #[expect(dead_code, reason = "others use more of it")]
+    pub(crate) mod lab;
+    pub(crate) mod simulator;
+}
+use support::simulator::{Run, run, weather::Broken};
+
+/// How many seeds run each time that the tests run.
+const SEEDS: u64 = 3000;
+/// Within so many each way to build it wrongly must be found.
+const BROKEN_SEEDS: u64 = 1000;
+/// After so many failures nobody needs more.
+const FAILURES_MAX: usize = 5;
+
+/// The seeds that somebody asks for by hand.
+#[expect(clippy::disallowed_methods, reason = "a test has no arguments of its own")]
+fn asked_for() -> Option<Range<u64>> {
+    let text = std::env::var("SIMULATOR_SEEDS").ok()?;
+    let number =
+        |text: &str| text.parse().unwrap_or_else(|_| panic!("SIMULATOR_SEEDS is N or FROM..TO: {text}"));
+    Some(match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => number(&text)..number(&text) + 1,
+    })
+}
+
+/// Runs them on two threads until enough have failed. Those come back.
+fn failures(seeds: Range<u64>, broken: Option<Broken>, enough: usize) -> Vec<Run> {
+    let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while failed.lock().unwrap().len() < enough {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    let run = run(seed, broken);
+                    if !run.problems.is_empty() {
+                        failed.lock().unwrap().push(run);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap()
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        let (first, second) = (run(seed, None).schedule, run(seed, None).schedule);
+        let differs = first.lines().zip(second.lines()).find(|(a, b)| a != b);
+        assert!(first == second, "seed {seed}: {differs:?}");
+    }
+}
+
+#[test]
+fn whatever_happens_nothing_that_was_promised_is_lost() {
+    let asked_for = asked_for();
+    if let Some(seeds) = asked_for.clone().filter(|seeds| seeds.end - seeds.start == 1) {
+        println!("{}", run(seeds.start, None).schedule);
+    }
+    let failed = failures(asked_for.unwrap_or(0..SEEDS), None, FAILURES_MAX);
+    for Run { seed, problems, .. } in &failed {
+        println!("SIMULATOR_SEEDS={seed}\n    {}", problems.join("\n    "));
+    }
+    if let Some(Run { seed, schedule, .. }) = failed.first() {
+        panic!("seed {seed}:\n{schedule}");
+    }
+}
+
+/// A simulator that finds nothing in these has gone blind.
+#[test]
+fn what_is_built_wrongly_is_found_soon() {
+    for (broken, word) in [
+        (Broken::Lists, "the snapshot ["),
+        (Broken::ReadBack, "was told otherwise"),
+        (Broken::Clock, "after the view"),
+    ] {
+        let found = failures(0..BROKEN_SEEDS, Some(broken), 1);
+        let problems = found.first().map(|run| run.problems.join("; ")).unwrap_or_default();
+        assert!(problems.contains(word), "{broken:?}: {problems}");
+        println!("{broken:?}: seed {}", found[0].seed);
+    }
+}

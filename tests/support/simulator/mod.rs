@@ -1,0 +1,60 @@
+//! The real engine, on threads of which one runs at a time, over a storage in memory, with a clock for each
+//! client. All that happens follows from a seed; `docs/decisions/0014-simulator.md` says how.
+
+use std::{fmt::Write, sync::Arc};
+
+use lifeboat::random;
+
+use self::{
+    chance::Chance,
+    weather::{Broken, Weather},
+    workload::{Cast, Client},
+    world::World,
+};
+
+pub(crate) mod chance;
+pub(crate) mod clock;
+pub(crate) mod scheduler;
+pub(crate) mod storage;
+pub(crate) mod verdict;
+pub(crate) mod weather;
+pub(crate) mod witness;
+pub(crate) mod workload;
+pub(crate) mod world;
+
+/// What came of a run.
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    pub(crate) problems: Vec<String>,
+    /// Who was there, what was the matter, every call and how the commands ended.
+    pub(crate) schedule: String,
+}
+
+/// One run of the engine, or of one that is broken.
+pub(crate) fn run(seed: u64, broken: Option<Broken>) -> Run {
+    let (cast, mut chance) = (Cast::get(), Chance::new(seed));
+    let (weather, clients) = (Weather::new(&mut chance), Client::some(&mut chance));
+    let nothing = std::collections::BTreeMap::new();
+    let inits = matches!(clients[0].script[..], [workload::Command::Init]);
+    let world =
+        World::new(chance, if inits { &nothing } else { &cast.objects }, (weather, broken), clients.len());
+    world.record().captured.clone_from(&cast.captured);
+    world.run(seed, &clients);
+    random::seed(seed);
+    let problems = verdict::problems(&world, &clients);
+    let schedule = schedule(&world, &clients);
+    Run { seed, problems, schedule }
+}
+
+fn schedule(world: &Arc<World>, clients: &[Client]) -> String {
+    let mut text = format!("{:?}\n", world.weather);
+    for (number, client) in clients.iter().enumerate() {
+        writeln!(text, "client {number}: {client}").unwrap();
+    }
+    let record = world.record();
+    record.events.iter().for_each(|event| writeln!(text, "{event}").unwrap());
+    for ((client, command), failure) in &record.failures {
+        writeln!(text, "client {client}.{command} failed: {failure}").unwrap();
+    }
+    text
+}

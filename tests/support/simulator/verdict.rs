@@ -1,0 +1,251 @@
+//! What must hold after every run, whatever happened in it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use lifeboat::{
+    error::{Error, ErrorKind},
+    ops::init,
+    repository::{Repository, snapshots::KnownSnapshot, unlock::Credential},
+    store::{Name, Prefix},
+};
+
+use super::{
+    clock::Afterwards,
+    witness,
+    workload::{Cast, Client, Command, back_up, open_as, quick},
+    world::{Told, World, outside},
+};
+use crate::support::lab;
+
+/// Everything that is wrong.
+pub(crate) fn problems(world: &Arc<World>, clients: &[Client]) -> Vec<String> {
+    let mut verdict = Verdict { world, clients, problems: Vec::new() };
+    verdict.problems.append(&mut world.record().problems);
+    verdict.problems.extend(witness::problems(&world.record().events));
+    if matches!(clients[0].script[..], [Command::Init]) {
+        verdict.one_repository();
+    } else {
+        verdict.nothing_is_lost();
+    }
+    verdict.problems
+}
+
+struct Verdict<'a> {
+    world: &'a Arc<World>,
+    clients: &'a [Client],
+    problems: Vec<String>,
+}
+
+fn text(error: &Error) -> String {
+    format!("{error} ({:?})", error.remedy())
+}
+
+impl Verdict<'_> {
+    fn told(&self) -> Vec<((usize, usize), Told)> {
+        self.world.record().told.clone()
+    }
+
+    /// Whether the storage itself explains it: it was made to hold something else than it was given.
+    fn is_explained(&self, text: &str) -> bool {
+        let hurt = &self.world.record().hurt;
+        let named = |name: &String| name.rsplit(['/', '-']).next().is_some_and(|id| text.contains(id));
+        hurt.iter().any(named)
+    }
+
+    fn open(&self, credential: &Credential, cache: Option<PathBuf>) -> lifeboat::error::Result<Repository> {
+        open_as(&outside(self.world), credential, (cache.as_deref(), Arc::new(Afterwards)))
+    }
+
+    fn one_repository(&mut self) {
+        let created = self.told();
+        if created.len() > 1 {
+            self.problems.push(format!("{} clients were told that theirs is the repository", created.len()));
+        }
+        let passphrase = || Credential::Passphrase("right".to_owned().into(), None);
+        if created.is_empty() {
+            self.one_more_init();
+        }
+        let repository = match self.open(&passphrase(), None) {
+            Ok(repository) => repository,
+            Err(error) if self.is_explained(&text(&error)) => return,
+            Err(error) => return self.problems.push(text(&error)),
+        };
+        for (_, told) in created {
+            if let Told::Created(root) = told
+                && root.repository_id() != repository.config.repository_id
+            {
+                self.problems.push("the repository is not that of the client that was told so".to_owned());
+            }
+        }
+        if let Err(error) = back_up(&repository, "first", &lab::Files::new()) {
+            self.problems.push(text(&error));
+        }
+    }
+
+    /// Whoever runs `init` again gets a repository, or is told what to remove and gets one then.
+    fn one_more_init(&mut self) {
+        let store = outside(self.world);
+        let once_more = || {
+            let root = lifeboat::crypto::RootSecret::generate()?;
+            init::run(&store, &root, "right", quick(), &Afterwards)
+        };
+        let Err(error) = once_more() else { return };
+        if error.to_string().contains("holds a repository already") {
+            return;
+        }
+        if self.is_explained(&text(&error)) {
+            return;
+        }
+        if !error.remedy().is_some_and(|remedy| remedy.contains("delete `keys` and `registry`")) {
+            return self.problems.push(text(&error));
+        }
+        for prefix in [Prefix::slots(), Prefix::registry()] {
+            for listed in store.list(&prefix).unwrap() {
+                store.delete(&Name::parse(&listed.name).unwrap()).unwrap();
+            }
+        }
+        if let Err(error) = once_more() {
+            self.problems.push(text(&error));
+        }
+    }
+
+    fn nothing_is_lost(&mut self) {
+        let owner = match self.open(&Cast::get().credential(None), None) {
+            Ok(owner) => owner,
+            Err(error) if self.is_explained(&text(&error)) => return,
+            Err(error) => return self.problems.push(format!("the owner: {}", text(&error))),
+        };
+        self.everybody_backs_up(&owner);
+        let damaged = self.check(&owner);
+        self.snapshots(&owner, damaged);
+        self.keys(&owner);
+    }
+
+    fn everybody_backs_up(&mut self, owner: &Repository) {
+        let revoked = |repository: &Repository| owner.registry().revocation(&repository.identity()).is_some();
+        for (number, client) in self.clients.iter().enumerate() {
+            let (Some(label), Some(files)) = (client.label, client.files()) else { continue };
+            let credential = Cast::get().credential(Some(label));
+            let tag = format!("{number}.end");
+            self.world.record().captured.insert(tag.clone(), files.clone());
+            let done = self.open(&credential, Some(self.world.cache(number))).and_then(|repository| {
+                if revoked(&repository) { Ok(()) } else { back_up(&repository, &tag, files).map(drop) }
+            });
+            match done {
+                Ok(()) => self.world.record().ended.push(tag),
+                Err(error) if error.kind() == ErrorKind::CannotUnlock && self.is_revoked(owner, label) => {}
+                Err(error) if self.is_explained(&text(&error)) => {}
+                Err(error) => self.problems.push(format!("client {number} afterwards: {}", text(&error))),
+            }
+        }
+    }
+
+    fn is_revoked(&self, owner: &Repository, label: &str) -> bool {
+        let registry = owner.registry();
+        let found = registry.certificates.iter().find(|known| known.label == label);
+        found.is_none_or(|known| registry.revocation(&known.identity).is_some())
+    }
+
+    /// Says whether damage was found.
+    fn check(&mut self, owner: &Repository) -> bool {
+        let checked = match lab::check_all(owner) {
+            Ok(checked) => checked,
+            Err(error) => {
+                self.problems.push(format!("check: {}", text(&error)));
+                return true;
+            }
+        };
+        for problem in &checked.problems {
+            let told = format!("{} {}", problem.object, problem.what);
+            let forked = self.world.weather.hides_or_is_late() && problem.object.starts_with("the chain at");
+            // What a key wrote while it was revoked is told, and does not count.
+            let revoked = told.contains("revoked") && !owner.registry().revocations.is_empty();
+            if !forked && !revoked && !self.is_explained(&told) {
+                self.problems.push(format!("check: {told} {:?}", problem.hurts));
+            }
+        }
+        checked.problems_found > 0
+    }
+
+    fn snapshots(&mut self, owner: &Repository, damaged: bool) {
+        let known = match owner.snapshots() {
+            Ok((known, _)) => known,
+            Err(error) => return self.problems.push(format!("snapshots: {}", text(&error))),
+        };
+        let told = self.told();
+        for (at, told) in &told {
+            let Told::Snapshot { tag, id } = told else { continue };
+            let listed = known.iter().any(|known| known.name.id == *id);
+            let label = self.clients[at.0].label.unwrap_or_default();
+            if !listed && !self.is_revoked(owner, label) {
+                self.problems.push(format!("the snapshot {tag} was told to be complete, and is not listed"));
+            }
+            if !witness::was_confirmed(&self.world.record().events, *at) {
+                self.problems
+                    .push(format!("the snapshot {tag} was acknowledged late, and not looked at again"));
+            }
+        }
+        let promised = |known: &KnownSnapshot| {
+            told.iter().any(|(_, told)| matches!(told, Told::Snapshot { id, .. } if *id == known.name.id))
+        };
+        for snapshot in &known {
+            if let Err(why) = self.restores(owner, snapshot) {
+                let vandalized = self.clients.iter().any(Client::is_vandal);
+                let excused =
+                    damaged && (vandalized || !promised(snapshot) && !self.world.record().hurt.is_empty());
+                if !excused {
+                    self.problems.push(format!("the snapshot {:?}: {why}", snapshot.record.tags));
+                }
+            }
+        }
+        self.ended_well(&known, owner);
+    }
+
+    /// What was backed up without any trouble at the end is there.
+    fn ended_well(&mut self, known: &[KnownSnapshot], owner: &Repository) {
+        let ended = self.world.record().ended.clone();
+        for tag in ended {
+            let found = known.iter().find(|known| known.record.tags == [tag.clone()]);
+            let number: usize = tag.split('.').next().and_then(|text| text.parse().ok()).unwrap();
+            match found.map(|snapshot| self.restores(owner, snapshot)) {
+                Some(Ok(())) => {}
+                None if self.is_revoked(owner, self.clients[number].label.unwrap_or_default()) => {}
+                other => self.problems.push(format!("the last snapshot {tag}: {other:?}")),
+            }
+        }
+    }
+
+    fn restores(&self, owner: &Repository, snapshot: &KnownSnapshot) -> Result<(), String> {
+        let target = tempfile::tempdir_in(self.world.folder()).unwrap();
+        let (files, restored) =
+            lab::restore_to(owner, snapshot, target.path()).map_err(|error| text(&error))?;
+        if restored.failures > 0 {
+            return Err(format!("{:?}", restored.failed));
+        }
+        let expected = &self.world.record().captured[&snapshot.record.tags[0]];
+        if files == *expected { Ok(()) } else { Err("it restores as something else".to_owned()) }
+    }
+
+    /// What an owner was told of keys holds.
+    fn keys(&mut self, owner: &Repository) {
+        let registry = owner.registry();
+        let labelled = |label: &str| registry.certificates.iter().find(|known| known.label == label);
+        for ((client, command), told) in self.told() {
+            let wrong = match &told {
+                Told::Key(access) => {
+                    let opened = self.open(&Credential::AccessKey(access.clone().into()), None);
+                    opened.err().map(|error| text(&error))
+                }
+                Told::Shared(label) => (!labelled(label).is_some_and(|known| known.shared))
+                    .then(|| format!("{label} is not shared")),
+                Told::Revoked(label) => {
+                    (!self.is_revoked(owner, label)).then(|| format!("{label} is not revoked"))
+                }
+                Told::Snapshot { .. } | Told::Created(_) => None,
+            };
+            if let Some(wrong) = wrong {
+                self.problems.push(format!("client {client}.{command} was told otherwise: {wrong}"));
+            }
+        }
+    }
+}

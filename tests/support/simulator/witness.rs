@@ -1,0 +1,90 @@
+//! What the calls alone must show, whatever came of them: the rules of `docs/protocol.md` that lose data only
+//! once somebody deletes.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    weather::{Call, GRACE, WINDOW},
+    world::Event,
+};
+
+/// More calls than any command makes: each of about 40 may be tried for 20 s, five times.
+const CALLS_MAX: usize = 1500;
+
+/// The view of one command.
+#[derive(Default)]
+struct View {
+    begun: Duration,
+    /// What it has looked at since then, in order.
+    seen: Vec<&'static str>,
+    /// When the last whole one began.
+    whole: Option<Duration>,
+}
+
+/// What a view looks at, in this order.
+const ORDER: [&str; 4] = ["registry", "tombstones", "index", "packs"];
+
+/// Checks each command.
+pub(crate) fn problems(events: &[Event]) -> Vec<String> {
+    let mut commands: BTreeMap<(usize, usize), Vec<&Event>> = BTreeMap::new();
+    for event in events {
+        commands.entry((event.client, event.command)).or_default().push(event);
+    }
+    let mut problems = Vec::new();
+    for ((client, command), events) in commands {
+        let mut found = in_time(&events);
+        if events.len() > CALLS_MAX {
+            found.push(format!("{} calls", events.len()));
+        }
+        problems.extend(found.into_iter().map(|text| format!("client {client}.{command}: {text}")));
+    }
+    problems
+}
+
+/// Each attempt to send a snapshot begins within the window of a view that was whole and in order.
+fn in_time(events: &[&Event]) -> Vec<String> {
+    let (mut view, mut problems) = (View::default(), Vec::new());
+    for Event { asked, call, name, .. } in events {
+        if *call == Call::Put && name.contains("/snapshots/") {
+            match view.whole {
+                None => problems.push(format!("{name} was sent without a view")),
+                Some(begun) if *asked >= begun + WINDOW => {
+                    problems.push(format!("{name} was sent {:?} after the view", *asked - begun));
+                }
+                Some(_) => {}
+            }
+        }
+        let Some(folder) = ORDER.into_iter().find(|folder| name.split('/').next_back() == Some(*folder))
+        else {
+            continue;
+        };
+        if *call != Call::List {
+            continue;
+        }
+        if folder == ORDER[0] {
+            (view.begun, view.seen) = (*asked, Vec::new());
+        }
+        if view.seen.last() != Some(&folder) {
+            view.seen.push(folder);
+        }
+        if view.seen == ORDER {
+            view.whole = Some(view.begun);
+        }
+    }
+    problems
+}
+
+/// Whether a snapshot that arrived late was looked at once more, before its client was told that it is good.
+pub(crate) fn was_confirmed(events: &[Event], (client, command): (usize, usize)) -> bool {
+    let own: Vec<&Event> =
+        events.iter().filter(|event| (event.client, event.command) == (client, command)).collect();
+    let Some(put) =
+        own.iter().rposition(|event| event.call == Call::Put && event.name.contains("/snapshots/"))
+    else {
+        return false;
+    };
+    let viewed = |event: &&&Event| event.call == Call::List && event.name == "registry";
+    let before = own[..put].iter().rev().find(viewed).map_or(Duration::ZERO, |event| event.asked);
+    let acknowledged = own.get(put + 1).map_or(own[put].at, |event| event.asked);
+    acknowledged - before < GRACE / 4 || own[put..].iter().any(|event| event.name.ends_with("/packs"))
+}

@@ -1,0 +1,349 @@
+//! Who works in a run, and on what. `forget` and `prune` join here, as commands of a maintain client.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use lifeboat::{
+    clock::Clock,
+    crypto::RootSecret,
+    error::Result,
+    format::{role::Role, slot::KdfParameters},
+    ops::{
+        backup::{self, BackupOptions, Reuse},
+        init,
+        key::{self, AddOptions, By, LastGood, RevokeOptions},
+    },
+    random,
+    repository::{InitOptions, Repository, unlock::Credential},
+    store::Store,
+};
+
+use super::{
+    chance::Chance,
+    clock::ClientClock,
+    weather::Weather,
+    world::{Told, World, open, outside},
+};
+use crate::support::lab::{self, Files};
+
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    Init,
+    BackUp(Files),
+    Restore,
+    Check,
+    AddKey(String),
+    Share(String),
+    Revoke(String),
+    ListKeys,
+    /// Deletes a pack or cuts it short, as nobody should.
+    Vandalize,
+}
+
+/// One client on one machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// The label of its key; without one it has the recovery words.
+    pub(crate) label: Option<&'static str>,
+    pub(crate) script: Vec<Command>,
+    /// When it is killed.
+    pub(crate) loses_cache: bool,
+    clock_wrong: i64,
+    up: Duration,
+    retry_seconds: u64,
+}
+
+/// The repository in which most runs begin.
+pub(crate) struct Cast {
+    pub(crate) objects: BTreeMap<String, Bytes>,
+    pub(crate) root: RootSecret,
+    access: BTreeMap<&'static str, String>,
+    /// What is in the snapshots that are there already, by their tags.
+    pub(crate) captured: BTreeMap<String, Files>,
+}
+
+/// Labels and domains of the keys: two that share a domain, one by itself, one that several machines use.
+const KEYS: [(&str, Option<&str>, bool); 4] = [
+    ("anna", Some("office"), false),
+    ("bert", Some("office"), false),
+    ("carl", None, false),
+    ("dora", None, true),
+];
+
+/// Passphrases that are stretched no more than they must be.
+pub(crate) fn quick() -> InitOptions {
+    InitOptions { kdf: KdfParameters { memory_kib: 64, passes: 1, lanes: 1 }, ..InitOptions::default() }
+}
+
+impl Cast {
+    /// Always the same.
+    pub(crate) fn get() -> &'static Self {
+        static CAST: OnceLock<Cast> = OnceLock::new();
+        CAST.get_or_init(|| {
+            let make = || {
+                random::seed(0);
+                Self::make()
+            };
+            std::thread::scope(|scope| scope.spawn(make).join().unwrap())
+        })
+    }
+
+    fn make() -> Self {
+        let mut chance = Chance::new(0);
+        let world = World::new(chance.clone(), &BTreeMap::new(), (Weather::calm(), None), 0);
+        let (store, root) = (outside(&world), RootSecret::generate().unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(super::clock::Afterwards);
+        Repository::create(&store, &root, "right", quick(), &*clock).unwrap();
+        let owner = lab::open(&store, &root).unwrap();
+        let mut cast =
+            Self { objects: BTreeMap::new(), root, access: BTreeMap::new(), captured: BTreeMap::new() };
+        for (label, domain, shared) in KEYS {
+            let added = key::add(&owner, &new_key(label, domain, shared)).unwrap();
+            cast.access.insert(label, added.access_key.unwrap().text().to_string());
+            let (files, tag) = (some_files(&mut chance), format!("before {label}"));
+            let repository =
+                open_as(&store, &cast.credential(Some(label)), (None, Arc::clone(&clock))).unwrap();
+            back_up(&repository, &tag, &files).unwrap();
+            cast.captured.insert(tag, files);
+        }
+        cast.objects = world.storage.objects();
+        cast
+    }
+
+    pub(crate) fn credential(&self, label: Option<&str>) -> Credential {
+        match label {
+            Some(label) => Credential::AccessKey(self.access[label].clone().into()),
+            None => Credential::Words(self.root.words()),
+        }
+    }
+}
+
+fn new_key(label: &str, domain: Option<&str>, shared: bool) -> AddOptions {
+    let (label, domain, unlock) = (label.to_owned(), domain.map(str::to_owned), By::AccessKey);
+    AddOptions { role: Role::Backup, label, domain, shared, unlock }
+}
+
+/// Small trees with much in common.
+fn some_files(chance: &mut Chance) -> Files {
+    let mut files = Files::new();
+    for _ in 0..=chance.below(3) {
+        let content = chance.below(8);
+        let bytes = match content {
+            0 | 1 => lab::noise(content, 90_000),
+            2..=4 => format!("line {content}\n").repeat(400).into_bytes(),
+            _ => lab::noise(content, 300),
+        };
+        files.insert(format!("srv/{}/{}", chance.below(2), chance.below(4)), bytes);
+    }
+    files
+}
+
+pub(crate) fn open_as(
+    store: &Store,
+    credential: &Credential,
+    (cache, clock): (Option<&Path>, Arc<dyn Clock>),
+) -> Result<Repository> {
+    let config = Repository::read_config(store)?;
+    let secrets = Repository::unlock(store, &config, credential)?;
+    Repository::open(store.clone(), config, secrets, cache, clock)
+}
+
+pub(crate) fn back_up(repository: &Repository, tag: &str, files: &Files) -> Result<backup::Done> {
+    let (tags, reuse) = (vec![tag.to_owned()], Reuse::default());
+    let options = BackupOptions { tags, reuse, ..lab::backup_options() };
+    backup::run(repository, &mut lab::Tree(files), &options)
+}
+
+impl Client {
+    fn new(label: Option<&'static str>, script: Vec<Command>, chance: &mut Chance) -> Self {
+        const YEARS: i64 = 10 * 365 * 86_400;
+        Self {
+            label,
+            script,
+            loses_cache: chance.happens(300),
+            clock_wrong: if chance.happens(200) { chance.pick(&[-YEARS, YEARS, -300, 300]) } else { 0 },
+            up: chance.time(Duration::from_hours(1000)),
+            retry_seconds: chance.pick(&[0, 5, 20]),
+        }
+    }
+
+    /// Those of one run.
+    pub(crate) fn some(chance: &mut Chance) -> Vec<Self> {
+        if chance.happens(80) {
+            return (0..2 + chance.below(2)).map(|_| Self::new(None, vec![Command::Init], chance)).collect();
+        }
+        let mut clients = Vec::new();
+        let [first, second] =
+            chance.pick(&[["dora", "dora"], ["dora", "dora"], ["anna", "bert"], ["anna", "carl"]]);
+        let third = chance.pick(&["dora", "bert", "carl"]);
+        // Only one key is meant for several machines.
+        let third = (third == "dora" || third != second).then_some(third).filter(|_| chance.happens(300));
+        for label in [first, second].into_iter().chain(third) {
+            let script = (0..=chance.below(2)).map(|_| Command::BackUp(some_files(chance))).collect();
+            clients.push(Self::new(Some(label), script, chance));
+        }
+        if chance.happens(350) {
+            for number in 0..=chance.below(2) {
+                let script = (0..=chance.below(2)).map(|at| key_command(number * 2 + at, chance)).collect();
+                clients.push(Self::new(None, script, chance));
+            }
+        }
+        if chance.happens(300) {
+            let script = vec![chance.pick(&[Command::Restore, Command::Check]); 2];
+            clients.push(Self::new(None, script, chance));
+        }
+        if chance.happens(40) {
+            clients.push(Self::new(None, vec![Command::Vandalize], chance));
+        }
+        clients
+    }
+
+    pub(crate) fn is_vandal(&self) -> bool {
+        matches!(self.script[..], [Command::Vandalize])
+    }
+
+    /// What it backs up last.
+    pub(crate) fn files(&self) -> Option<&Files> {
+        self.script.iter().rev().find_map(|command| match command {
+            Command::BackUp(files) => Some(files),
+            _ => None,
+        })
+    }
+
+    /// Runs one command, as a new process would. That it fails is no problem.
+    pub(crate) fn perform(&self, world: &Arc<World>, at: (usize, usize)) {
+        let Self { clock_wrong, up, retry_seconds, .. } = *self;
+        let (wrong, client) = (clock_wrong, at.0);
+        let clock: Arc<dyn Clock> = Arc::new(ClientClock { world: Arc::clone(world), client, wrong, up });
+        let store = open(world, Some(at), Arc::clone(&clock), retry_seconds);
+        match self.try_to_perform(world, at, (&store, &clock)) {
+            Ok(told) => world.record().told.extend(told.into_iter().map(|told| (at, told))),
+            Err(error) => world.record().failures.push((at, error.to_string())),
+        }
+    }
+
+    fn try_to_perform(
+        &self,
+        world: &Arc<World>,
+        at: (usize, usize),
+        (store, clock): (&Store, &Arc<dyn Clock>),
+    ) -> Result<Option<Told>> {
+        let command = &self.script[at.1];
+        match command {
+            Command::Init => {
+                let root = RootSecret::generate()?;
+                init::run(store, &root, "right", quick(), &**clock)?;
+                return Ok(Some(Told::Created(root)));
+            }
+            Command::Vandalize => {
+                vandalize(world, at.0);
+                return Ok(None);
+            }
+            _ => {}
+        }
+        let cache = world.cache(at.0);
+        let credential = Cast::get().credential(self.label);
+        let repository = open_as(store, &credential, (Some(&cache), Arc::clone(clock)))?;
+        Ok(match command {
+            Command::Init | Command::Vandalize => None,
+            Command::BackUp(files) => {
+                let tag = format!("{}.{}", at.0, at.1);
+                world.record().captured.insert(tag.clone(), files.clone());
+                let done = back_up(&repository, &tag, files)?;
+                done.snapshot.map(|(id, _)| Told::Snapshot { tag, id })
+            }
+            Command::Restore => {
+                let (known, _) = repository.snapshots()?;
+                if let Some(snapshot) = known.last() {
+                    let target = tempfile::tempdir_in(world.folder()).unwrap();
+                    let (files, restored) = lab::restore_to(&repository, snapshot, target.path())?;
+                    let record = &mut world.record();
+                    if restored.failures == 0 && record.captured[&snapshot.record.tags[0]] != files {
+                        record.problems.push(format!("client {}.{} restored something else", at.0, at.1));
+                    }
+                }
+                None
+            }
+            Command::Check => {
+                let checked = lab::check_all(&repository)?;
+                // What a key wrote while it was revoked is told, and does not count.
+                let damage = checked.problems.iter().find(|problem| !problem.what.contains("revoked"));
+                if let Some(damage) = damage.filter(|_| world.weather.is_honest())
+                    && world.record().hurt.is_empty()
+                {
+                    let text = format!("client {}.{} found damage: {damage:?}", at.0, at.1);
+                    world.record().problems.push(text);
+                }
+                None
+            }
+            Command::AddKey(label) => {
+                let added = key::add(&repository, &new_key(label, None, false))?;
+                added.access_key.map(|access| Told::Key(access.text().to_string()))
+            }
+            Command::Share(label) => {
+                key::share(&repository, label)?;
+                Some(Told::Shared(label.clone()))
+            }
+            Command::Revoke(label) => {
+                let options = RevokeOptions { who: label.clone(), last_good: LastGood::Head };
+                key::revoke(&repository, &options)?;
+                Some(Told::Revoked(label.clone()))
+            }
+            Command::ListKeys => {
+                key::list(&repository)?;
+                None
+            }
+        })
+    }
+}
+
+fn key_command(number: u64, chance: &mut Chance) -> Command {
+    let label = chance.pick(&["anna", "bert", "carl"]).to_owned();
+    match chance.below(8) {
+        0..4 => Command::AddKey(format!("new {number}")),
+        4..6 => Command::Share(label),
+        6 => Command::Revoke(label),
+        _ => Command::ListKeys,
+    }
+}
+
+fn vandalize(world: &World, client: usize) {
+    let wait = world.scheduler.draw(|chance| chance.time(Duration::from_secs(8)));
+    world.scheduler.pass(client, wait);
+    let objects = world.storage.objects();
+    let packs: Vec<_> = objects.iter().filter(|(name, _)| name.contains("/packs/")).collect();
+    let (name, bytes) = world.scheduler.draw(|chance| chance.pick(&packs));
+    let now = world.scheduler.now();
+    world.hurts(name);
+    if world.scheduler.draw(|chance| chance.happens(500)) {
+        world.storage.delete(name, now);
+    } else {
+        world.storage.put(name, bytes.slice(..bytes.len() / 2), now);
+    }
+}
+
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { label, script, loses_cache, clock_wrong, up: _, retry_seconds } = self;
+        write!(
+            f,
+            "{} tries for {retry_seconds} s, its clock is wrong by {clock_wrong} s",
+            label.unwrap_or("owner")
+        )?;
+        if *loses_cache {
+            write!(f, ", loses its cache when killed")?;
+        }
+        for command in script {
+            match command {
+                Command::BackUp(files) => write!(f, "; backs up {:?}", files.keys().collect::<Vec<_>>())?,
+                other => write!(f, "; {other:?}")?,
+            }
+        }
+        Ok(())
+    }
+}
