@@ -245,10 +245,26 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     }
 }
 
-fn write_entry(
-    e: &mut Encoder<&mut Vec<u8>>,
-    entry: &Entry,
-) -> std::result::Result<(), encode::Error<std::convert::Infallible>> {
+type Written = std::result::Result<(), encode::Error<std::convert::Infallible>>;
+
+fn write_content(e: &mut Encoder<&mut Vec<u8>>, content: &Content) -> Written {
+    match content {
+        Content::Inline(chunks) if chunks.is_empty() => {}
+        Content::Inline(chunks) => {
+            e.u8(17)?.array(chunks.len() as u64 * 2)?;
+            for ChunkRef { id, length } in chunks {
+                e.bytes(id.as_bytes())?.u32(*length)?;
+            }
+        }
+        Content::List { node, chunks, level } => {
+            e.u8(18)?.array(3)?.bytes(node.as_bytes())?.u64(*chunks)?.u8(*level)?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys ascend: whoever reads them counts on it.
+fn write_entry(e: &mut Encoder<&mut Vec<u8>>, entry: &Entry) -> Written {
     let Entry { path: _, metadata, content, changed_while_read, error } = entry;
     let Metadata {
         kind,
@@ -269,11 +285,10 @@ fn write_entry(
     let Metadata { link_target, device_number, xattrs, flags, .. } = metadata;
     e.begin_map()?;
     e.u8(0)?.u8(kind_code(*kind))?.u8(1)?.u32(*mode)?.u8(2)?.u32(*uid)?.u8(3)?.u32(*gid)?;
-    if !user.is_empty() {
-        e.u8(4)?.str(user)?;
-    }
-    if !group.is_empty() {
-        e.u8(5)?.str(group)?;
+    for (key, name) in [(4, user), (5, group)] {
+        if !name.is_empty() {
+            e.u8(key)?.str(name)?;
+        }
     }
     for (key, time) in [(6, Some(*mtime)), (7, Some(*ctime)), (8, *btime)] {
         if let Some(time) = time {
@@ -281,9 +296,7 @@ fn write_entry(
         }
     }
     e.u8(9)?.u64(*inode)?.u8(10)?.u64(*device_key)?;
-    for (key, value, default) in
-        [(11, *links, 1), (12, *size, 0), (14, *device_number, 0), (16, u64::from(*flags), 0)]
-    {
+    for (key, value, default) in [(11, *links, 1), (12, *size, 0)] {
         if value != default {
             e.u8(key)?.u64(value)?;
         }
@@ -291,24 +304,19 @@ fn write_entry(
     if !link_target.is_empty() {
         e.u8(13)?.bytes(link_target)?;
     }
+    if *device_number != 0 {
+        e.u8(14)?.u64(*device_number)?;
+    }
     if !xattrs.is_empty() {
         e.u8(15)?.array(xattrs.len() as u64)?;
         for (name, value) in xattrs {
             e.array(2)?.bytes(name)?.bytes(value)?;
         }
     }
-    match content {
-        Content::Inline(chunks) if chunks.is_empty() => {}
-        Content::Inline(chunks) => {
-            e.u8(17)?.array(chunks.len() as u64 * 2)?;
-            for ChunkRef { id, length } in chunks {
-                e.bytes(id.as_bytes())?.u32(*length)?;
-            }
-        }
-        Content::List { node, chunks, level } => {
-            e.u8(18)?.array(3)?.bytes(node.as_bytes())?.u64(*chunks)?.u8(*level)?;
-        }
+    if *flags != 0 {
+        e.u8(16)?.u32(*flags)?;
     }
+    write_content(e, content)?;
     if *changed_while_read {
         e.u8(19)?.bool(true)?;
     }
