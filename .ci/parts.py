@@ -93,13 +93,14 @@ def kills():
 
 
 def decoder():
-    """The decoder in Python, written from docs/format.md alone, reads what the binary writes."""
+    """The decoder in Python, written from docs/format.md alone, reads what the binary writes, and the vectors."""
     if not BINARY.exists():
         raise Failed(f"{BINARY} is not built: run the part `readme` first")
     python = ROOT / "target/ci/decoder/bin/python"
     if not python.exists():
         run([sys.executable, "-m", "venv", python.parent.parent])
     run([python, "-m", "pip", "install", "--quiet", "-r", ROOT / "tests/decoder.txt"])
+    run([python, ROOT / "tests/vectors/make.py", "--check"])
     run([python, ROOT / ".ci/decoder", BINARY])
 
 

@@ -14,9 +14,10 @@ use std::{
 };
 
 use lifeboat::{
+    chunk::{ChunkSizes, Chunker},
     error::{ErrorKind, Result},
     filesystem::walk::FilterOptions,
-    format::entry::Entry,
+    format::entry::{Content, Entry},
     ops::{
         backup::{self, BackupOptions, Item, ReadContent, Reuse, Source, Unchanged, tree::Tree},
         list,
@@ -200,6 +201,57 @@ fn a_file_that_changes_while_it_is_read_is_marked_and_read_again_next_time() {
     let done = place.back_up(&place.options());
     assert_eq!(done.record.statistics.files_unchanged, 0);
     assert!(!entries(&place).pop().unwrap().changed_while_read);
+}
+
+/// Gives so many bytes at a time.
+struct Drip(Cursor<Vec<u8>>, usize);
+
+impl Read for Drip {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = self.1.min(buffer.len());
+        self.0.read(&mut buffer[..most])
+    }
+}
+
+impl ReadContent for Drip {
+    fn has_changed(&self) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+struct Dripping(Entry, Vec<u8>, usize);
+
+impl Source for Dripping {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        let content = Drip(Cursor::new(self.1.clone()), self.2);
+        let item = Item::File(self.0.clone(), Box::new(move || Ok(Box::new(content))));
+        Ok(Box::new(std::iter::once(Ok(item))))
+    }
+}
+
+#[test]
+fn where_a_file_is_cut_does_not_depend_on_how_it_is_read() {
+    let place = Place::new(1);
+    let content = [noise(1, 1_200_001), vec![0; 1_300_000]].concat();
+    place.put("file", &content);
+    place.back_up(&place.options());
+    let entry = entries(&place).pop().unwrap();
+    let Content::Inline(chunks) = &entry.content else { panic!("it is a small file") };
+    let domain = place.open().own_domain().unwrap();
+    let gear = place.open().chunk_keys(&domain).unwrap().gear.table();
+    let (chunker, mut at) = (Chunker::new(gear, ChunkSizes::DEFAULT), 0);
+    for chunk in chunks {
+        let rest = &content[at..];
+        assert_eq!(chunker.cut(&rest[..rest.len().min(chunker.max())]), chunk.length as usize);
+        at += chunk.length as usize;
+    }
+    assert_eq!(at, content.len());
+    let forced = BackupOptions { reuse: Reuse { unchanged: false, ..Reuse::default() }, ..place.options() };
+    for step in [1, 7, 4096, 65_537, usize::MAX] {
+        let mut source = Dripping(entry.clone(), content.clone(), step);
+        backup::run(&place.open(), &mut source, &forced).unwrap();
+        assert_eq!(entries(&place).pop().unwrap().content, entry.content, "{step} bytes at a time");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use hpke::{
     kem::XWing,
     rand_core::{TryCryptoRng, TryRng, utils::next_word_via_fill},
 };
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -26,7 +26,7 @@ pub type Encapsulation = [u8; ENCAPSULATION_LEN];
 const EXPORT: &[u8] = b"lifeboat v1 export";
 
 /// The seed of a key pair.
-#[derive(Clone)]
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct HpkeSeed(Zeroizing<[u8; 32]>);
 
 impl fmt::Debug for HpkeSeed {
@@ -132,6 +132,9 @@ impl TryCryptoRng for Chance {}
 
 /// A private key.
 pub struct OpenKey(<XWing as Kem>::PrivateKey);
+
+/// The key of the library wipes itself, but the library does not say so of its type.
+impl ZeroizeOnDrop for OpenKey {}
 
 impl fmt::Debug for OpenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::{checksum, secrets::Secrets};
 use crate::{
@@ -68,8 +68,10 @@ pub struct Slot {
 }
 
 /// The text form of an access key: names its slot, carries its secret and a checksum.
+#[derive(ZeroizeOnDrop)]
 pub struct AccessKey {
     /// The slot that it opens.
+    #[zeroize(skip)]
     pub slot: String,
     secret: Zeroizing<[u8; 32]>,
 }

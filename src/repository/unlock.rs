@@ -1,6 +1,6 @@
 //! From what a user has to the secrets of an identity.
 
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::Repository;
 use crate::{
@@ -16,9 +16,10 @@ use crate::{
 };
 
 /// What a user has.
+#[derive(ZeroizeOnDrop)]
 pub enum Credential {
     /// A passphrase, and the slot to try it on, if one was named.
-    Passphrase(Zeroizing<String>, Option<String>),
+    Passphrase(Zeroizing<String>, #[zeroize(skip)] Option<String>),
     /// An access key in text form.
     AccessKey(Zeroizing<String>),
     /// The 24 recovery words.
