@@ -8,7 +8,6 @@
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 #[path = "support/world.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
 mod world;
 
 use world::{World, tree};
