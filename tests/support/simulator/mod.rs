@@ -9,7 +9,7 @@ use self::{
     chance::Chance,
     weather::{Broken, Weather},
     workload::{Cast, Client},
-    world::World,
+    world::{Told, World},
 };
 
 pub(crate) mod chance;
@@ -28,6 +28,9 @@ pub(crate) struct Run {
     pub(crate) problems: Vec<String>,
     /// Who was there, what was the matter, every call and how the commands ended.
     pub(crate) schedule: String,
+    /// How many backups were tried, and how many clients were told that theirs is complete.
+    pub(crate) tried: usize,
+    pub(crate) promised: usize,
 }
 
 /// One run of the engine, or of one that is broken.
@@ -43,7 +46,10 @@ pub(crate) fn run(seed: u64, broken: Option<Broken>) -> Run {
     random::seed(seed);
     let problems = verdict::problems(&world, &clients);
     let schedule = schedule(&world, &clients);
-    Run { seed, problems, schedule }
+    let snapshots = |told: &&(_, Told)| matches!(told.1, Told::Snapshot { .. });
+    let promised = world.record().told.iter().filter(snapshots).count();
+    let tried = clients.iter().map(Client::backups).sum();
+    Run { seed, problems, schedule, tried, promised }
 }
 
 fn schedule(world: &Arc<World>, clients: &[Client]) -> String {

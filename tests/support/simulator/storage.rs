@@ -86,6 +86,10 @@ impl Storage {
         storage
     }
 
+    pub(crate) const fn jumps(&self) -> bool {
+        self.clock.jump.is_some()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

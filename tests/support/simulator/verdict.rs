@@ -1,6 +1,6 @@
 //! What must hold after every run, whatever happened in it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use lifeboat::{
     error::{Error, ErrorKind},
@@ -52,8 +52,8 @@ impl Verdict<'_> {
         hurt.iter().any(named)
     }
 
-    fn open(&self, credential: &Credential, cache: Option<PathBuf>) -> lifeboat::error::Result<Repository> {
-        open_as(&outside(self.world), credential, (cache.as_deref(), Arc::new(Afterwards)))
+    fn open(&self, credential: &Credential, cache: Option<&Path>) -> lifeboat::error::Result<Repository> {
+        open_as(&outside(self.world), credential, (cache, Arc::new(Afterwards)))
     }
 
     fn one_repository(&mut self) {
@@ -122,17 +122,16 @@ impl Verdict<'_> {
     }
 
     fn everybody_backs_up(&mut self, owner: &Repository) {
-        let revoked = |repository: &Repository| owner.registry().revocation(&repository.identity()).is_some();
         for (number, client) in self.clients.iter().enumerate() {
             let (Some(label), Some(files)) = (client.label, client.files()) else { continue };
             let credential = Cast::get().credential(Some(label));
             let tag = format!("{number}.end");
             self.world.record().captured.insert(tag.clone(), files.clone());
-            let done = self.open(&credential, Some(self.world.cache(number))).and_then(|repository| {
-                if revoked(&repository) { Ok(()) } else { back_up(&repository, &tag, files).map(drop) }
-            });
+            let done = self
+                .open(&credential, Some(&self.world.cache(number)))
+                .and_then(|repository| back_up(&repository, &tag, files));
             match done {
-                Ok(()) => self.world.record().ended.push(tag),
+                Ok(_) => self.world.record().ended.push(tag),
                 Err(error) if error.kind() == ErrorKind::CannotUnlock && self.is_revoked(owner, label) => {}
                 Err(error) if self.is_explained(&text(&error)) => {}
                 Err(error) => self.problems.push(format!("client {number} afterwards: {}", text(&error))),
@@ -180,7 +179,7 @@ impl Verdict<'_> {
             if !listed && !self.is_revoked(owner, label) {
                 self.problems.push(format!("the snapshot {tag} was told to be complete, and is not listed"));
             }
-            if !witness::was_confirmed(&self.world.record().events, *at) {
+            if !self.world.storage.jumps() && !witness::was_confirmed(&self.world.record().events, *at) {
                 self.problems
                     .push(format!("the snapshot {tag} was acknowledged late, and not looked at again"));
             }
@@ -188,30 +187,19 @@ impl Verdict<'_> {
         let promised = |known: &KnownSnapshot| {
             told.iter().any(|(_, told)| matches!(told, Told::Snapshot { id, .. } if *id == known.name.id))
         };
+        let vandalized = self.clients.iter().any(Client::is_vandal);
+        let ended = self.world.record().ended.clone();
         for snapshot in &known {
-            if let Err(why) = self.restores(owner, snapshot) {
-                let vandalized = self.clients.iter().any(Client::is_vandal);
-                let excused =
-                    damaged && (vandalized || !promised(snapshot) && !self.world.record().hurt.is_empty());
-                if !excused {
-                    self.problems.push(format!("the snapshot {:?}: {why}", snapshot.record.tags));
-                }
+            let Err(why) = self.restores(owner, snapshot) else { continue };
+            let tag = &snapshot.record.tags[0];
+            let lied_to = !promised(snapshot) && !self.world.record().hurt.is_empty();
+            // What was backed up at the end, without any trouble, has no excuse.
+            if !damaged || ended.contains(tag) || !(vandalized || lied_to) {
+                self.problems.push(format!("the snapshot {tag}: {why}"));
             }
         }
-        self.ended_well(&known, owner);
-    }
-
-    /// What was backed up without any trouble at the end is there.
-    fn ended_well(&mut self, known: &[KnownSnapshot], owner: &Repository) {
-        let ended = self.world.record().ended.clone();
-        for tag in ended {
-            let found = known.iter().find(|known| known.record.tags == [tag.clone()]);
-            let number: usize = tag.split('.').next().and_then(|text| text.parse().ok()).unwrap();
-            match found.map(|snapshot| self.restores(owner, snapshot)) {
-                Some(Ok(())) => {}
-                None if self.is_revoked(owner, self.clients[number].label.unwrap_or_default()) => {}
-                other => self.problems.push(format!("the last snapshot {tag}: {other:?}")),
-            }
+        for tag in ended.iter().filter(|tag| !known.iter().any(|known| known.record.tags[0] == **tag)) {
+            self.problems.push(format!("the snapshot {tag} is not listed"));
         }
     }
 

@@ -207,6 +207,10 @@ impl Client {
         matches!(self.script[..], [Command::Vandalize])
     }
 
+    pub(crate) fn backups(&self) -> usize {
+        self.script.iter().filter(|command| matches!(command, Command::BackUp(_))).count()
+    }
+
     /// What it backs up last.
     pub(crate) fn files(&self) -> Option<&Files> {
         self.script.iter().rev().find_map(|command| match command {

@@ -84,7 +84,7 @@ pub(crate) struct Record {
 }
 
 pub(crate) struct World {
-    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) scheduler: Scheduler,
     pub(crate) storage: Storage,
     pub(crate) weather: Weather,
     pub(crate) broken: Option<Broken>,
@@ -100,7 +100,7 @@ impl World {
         clients: usize,
     ) -> Arc<Self> {
         let storage = Storage::new(objects, StorageClock::new(&mut chance));
-        let scheduler = Arc::new(Scheduler::new(chance, clients));
+        let scheduler = Scheduler::new(chance, clients);
         Arc::new(Self { scheduler, storage, weather, broken, record: Mutex::default(), folder: folder() })
     }
 
