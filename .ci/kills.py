@@ -1,37 +1,70 @@
 #!/usr/bin/env python3
-"""Kills the program at random moments and looks at what is left, in a folder.
+"""Kills or interrupts the program at random moments and looks at what is left, in a folder.
 
     kills.py [BINARY [ROUNDS [SEED]]]
 
-CI runs a few rounds; `.ci/kills.py target/release/lifeboat 1000` runs for an hour. What is printed on a failure
-names the seed and the round. `.ci/end-to-end` does the same with SeaweedFS.
+CI runs 50 rounds of four backups and an `init`; `.ci/kills.py target/release/lifeboat 1000` runs for an hour. What is printed on a
+failure names the seed and the round. `.ci/end-to-end` does the same with SeaweedFS.
 """
-import os, random, shutil, subprocess, sys, tempfile, time
+import os, random, shutil, signal, subprocess, sys, tempfile, time
+from collections import Counter
 from pathlib import Path
+
+# Backups in a round that are killed or interrupted, one after the other.
+IN_A_ROUND = 4
+# How far a backup had come: the last of these that it has added to.
+PHASES = ["runs", "packs", "index", "snapshots"]
 
 
 class Kills:
     """Rounds with one repository. `start` begins a command and gives its process."""
 
-    def __init__(self, start, work, chance):
-        self.start, self.work, self.chance = start, work, chance
+    def __init__(self, start, work, chance, folder=None):
+        self.start, self.work, self.chance, self.folder = start, work, chance, folder
         self.tree, self.last = work / "killed-tree", work / "killed-last"
-        self.seconds, self.killed, self.done = 1.0, 0, 0
+        # The words open a repository at once, where stretching a passphrase would take most of the time.
+        self.words = work / "killed-words"
+        self.seconds, self.ends, self.phases = 1.0, Counter(), Counter()
+
+    def opened(self, *arguments):
+        return self.start("--recovery-words-file", self.words, *arguments)
 
     def run(self, *arguments, codes=(0,)):
-        process = self.start(*arguments)
+        process = self.opened(*arguments)
         text = process.communicate(timeout=240)[0]
         assert process.returncode in codes, f"{arguments}: exit {process.returncode}: {text}"
         return text
 
-    def kill(self, *arguments):
-        """Starts a command and kills it somewhere between its beginning and a little after its usual end."""
-        process = self.start(*arguments)
-        time.sleep(self.chance.uniform(0, self.seconds * 1.1))
-        process.kill()
-        process.communicate(timeout=60)
-        self.killed += process.returncode == -9
-        self.done += process.returncode == 0
+    def disturb(self, *arguments):
+        """Starts a command and ends it at any time until a little after its usual end."""
+        before = self.objects()
+        process = self.opened(*arguments)
+        if self.folder and self.chance.random() < 0.7:
+            # Most of the time goes by before it writes: wait until it has written so much.
+            wanted = len(before) + self.chance.randint(1, 7)
+            while process.poll() is None and len(self.objects()) < wanted:
+                time.sleep(0.001)
+            time.sleep(self.chance.uniform(0, 0.02))
+        else:
+            time.sleep(self.chance.uniform(0, self.seconds * 1.1))
+        sent = self.chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGINT])
+        process.send_signal(sent)
+        text = process.communicate(timeout=60)[0]
+        # A SIGINT before the program listens ends it as any other.
+        expected = {0, 130, -sent} if sent == signal.SIGINT else {0, -sent}
+        assert process.returncode in expected, f"{sent.name}: exit {process.returncode}: {text}"
+        self.ends[process.returncode] += 1
+        if process.returncode != 0 and self.folder:
+            new = {part for name in self.objects() - before for part in PHASES if f"/{part}/" in name}
+            self.phases[max(new, key=PHASES.index, default="nothing")] += 1
+
+    def objects(self):
+        return {str(path) for path in self.folder.glob("d/**/*") if path.is_file()} if self.folder else set()
+
+    def told(self):
+        ends = f"{self.ends[-9]} killed, {self.ends[130] + self.ends[-2]} interrupted, {self.ends[0]} done before it"
+        phases = ", ".join(f"{self.phases[phase]} {phase}" for phase in ["nothing", *PHASES])
+        return f"{sum(self.ends.values())} backups: {ends}" + (f"; the last that they wrote: {phases}" if self.folder else "")
 
     def change(self):
         """New files, changed ones, lost ones: some small, one of several packs."""
@@ -56,18 +89,27 @@ class Kills:
         shutil.copytree(self.tree, self.last, symlinks=True)
 
     def begin(self):
+        """A repository with a backup. Gives how long its `init` took."""
+        begun = time.monotonic()
+        text = self.start("init", "--recovery-file", self.words).communicate(timeout=240)[0]
+        init_seconds = time.monotonic() - begun
+        assert self.words.exists(), text
         self.change()
         begun = time.monotonic()
         self.run("backup", self.tree)
         self.seconds = time.monotonic() - begun
         self.keep()
+        return init_seconds
 
     def round(self, number):
-        self.change()
-        self.kill("backup", self.tree)
-        # The snapshot before is whole; or the killed one was already safe.
-        restored = self.restored()
-        assert same(self.last, restored) or same(self.tree, restored), "the last snapshot is not whole"
+        for _ in range(IN_A_ROUND):
+            self.change()
+            self.disturb("backup", self.tree)
+            # The snapshot before is whole; or the killed one was already safe.
+            restored = self.restored()
+            if same(self.tree, restored):
+                self.keep()
+            assert same(self.last, restored), "the last snapshot is not whole"
         self.run("backup", self.tree)
         assert same(self.tree, self.restored()), "the snapshot after the kill is not whole"
         self.keep()
@@ -118,11 +160,8 @@ def main(binary, rounds, seed):
             options = dict(env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             return subprocess.Popen([binary, *map(str, arguments)], **options)
 
-        kills = Kills(start, work, chance)
-        begun = time.monotonic()
-        kills.run("init")
-        init_seconds = time.monotonic() - begun
-        kills.begin()
+        kills = Kills(start, work, chance, work / "repository")
+        init_seconds = kills.begin()
         small = kills.tree / "0"
         small.mkdir(exist_ok=True)
         for number in range(rounds):
@@ -132,7 +171,7 @@ def main(binary, rounds, seed):
             except (AssertionError, subprocess.SubprocessError) as error:
                 print(f"FAILED in round {number} with seed {seed}: {error}")
                 return 1
-        print(f"{rounds} rounds: {kills.killed} backups killed, {kills.done} were done before it (seed {seed})")
+        print(f"{kills.told()}; {rounds} killed init (seed {seed})")
     return 0
 
 
@@ -140,4 +179,4 @@ if __name__ == "__main__":
     given = dict(enumerate(sys.argv))
     root = Path(__file__).resolve().parent.parent
     program = Path(given.get(1, root / "target/release/lifeboat")).resolve()
-    sys.exit(main(program, int(given.get(2, 15)), int(given.get(3, time.time_ns() % 1_000_000))))
+    sys.exit(main(program, int(given.get(2, 50)), int(given.get(3, time.time_ns() % 1_000_000))))
