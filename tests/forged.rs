@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lifeboat::{
     clock::SystemClock,
-    compress::Codec,
     crypto::RootSecret,
     error::ErrorKind,
     format::{

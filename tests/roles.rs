@@ -18,7 +18,7 @@ use lifeboat::{
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
         evidence::{Evidence, Head},
         forgotten::Forgotten,
-        pack::{Directory, IndexedPack, PackKind, Trailer, encode_index},
+        pack::{Blob, Directory, PackKind, Trailer, encode_index},
         quarantine::Quarantine,
         report::SignedReport,
         role::Role,
@@ -39,9 +39,14 @@ use lifeboat::{
 use object_store::memory::InMemory;
 
 mod support {
+    #[expect(dead_code, reason = "`hostile.rs` uses the rest")]
+    pub(crate) mod forger;
     pub(crate) mod lab;
 }
-use support::lab::{self, Files, noise};
+use support::{
+    forger::{self, Forged},
+    lab::{self, Files, noise},
+};
 
 const TIME: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
@@ -470,18 +475,9 @@ fn what_another_client_says_of_its_chunks_is_borrowed_by_nobody_and_restores_are
     let (office, villain) = (scene.office(), scene.open("backup"));
     let ids = villain.chunk_keys(&office).unwrap().id;
     let text = b"what the victim will back up";
-    let blob = lifeboat::format::pack::Blob { id: ids.id(text), length: 28 };
-    let (header, section) = Section::create(
-        villain.place(office),
-        PackKind::Data,
-        villain.identity(),
-        villain.data_public().unwrap(),
-    )
-    .unwrap();
-    let sealed = section.seal_frame(0, b"garbage garbage garbage gabr").unwrap();
-    let (listed, bytes) = pack_of(&villain, (header, sealed), blob);
-    scene.store.create(&Name::pack(&office, PackKind::Data, &listed.id), bytes).unwrap();
-    villain.publish_index(&office, &[listed.clone()]).unwrap();
+    let garbage = Forged::raw(ids.id(text), b"garbage garbage garbage gabr");
+    let listed = forger::pack(&villain, PackKind::Data, &[garbage], |_| {});
+    villain.publish_index(&scene.office(), std::slice::from_ref(&listed)).unwrap();
     // It says of its own garbage that it was verified, too: nobody listens.
     let sections = listed.directory.sections.iter().zip(digests(&listed.directory));
     let sections = sections.map(|(section, digest)| AttestedSection { id: section.id(), digest }).collect();
@@ -513,47 +509,4 @@ fn what_another_client_says_of_its_chunks_is_borrowed_by_nobody_and_restores_are
     let problems = lab::check_all(&technician).unwrap().problems;
     let name = listed.id.to_string();
     assert!(problems.iter().any(|problem| format!("{problem:?}").contains(&name)), "{problems:?}");
-}
-
-/// A pack of one frame with one blob, by this identity.
-fn pack_of(
-    by: &Repository,
-    (header, sealed): (lifeboat::format::pack::SectionHeader, Vec<u8>),
-    blob: lifeboat::format::pack::Blob,
-) -> (IndexedPack, Bytes) {
-    use lifeboat::format::{pack, wire::Writer};
-    let domain = by.own_domain().unwrap();
-    let mut bytes = header.encode();
-    let frame = pack::Frame {
-        section: 0,
-        counter: 0,
-        offset: bytes.len().try_into().unwrap(),
-        length: sealed.len().try_into().unwrap(),
-        codec: lifeboat::compress::Codec::Raw,
-        hash: *blake3::hash(&sealed).as_bytes(),
-        blobs: vec![blob],
-    };
-    let directory = Directory { sections: vec![header], frames: vec![frame] };
-    let mut plain = Writer::new();
-    directory.encode_into(&mut plain);
-    let header = EnvelopeHeader {
-        kind: RecordKind::Directory,
-        repository: by.config.repository_id,
-        domain,
-        author: by.identity(),
-        sequence: 0,
-        epoch: 0,
-    };
-    let key = by.index_key(&domain).unwrap();
-    let listed =
-        envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), by.signer(), &plain.finish()).unwrap();
-    bytes.extend(sealed);
-    bytes.resize(directory.pack_length() - listed.len() - pack::TRAILER_LEN, 0);
-    let trailer =
-        Trailer { offset: bytes.len().try_into().unwrap(), length: listed.len().try_into().unwrap() };
-    bytes.extend(listed);
-    bytes.extend(trailer.encode());
-    let id = PackId::new(*blake3::hash(&bytes).as_bytes());
-    let size = bytes.len().try_into().unwrap();
-    (IndexedPack { id, size, kind: PackKind::Data, directory }, bytes.into())
 }

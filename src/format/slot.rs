@@ -35,7 +35,9 @@ impl KdfParameters {
     /// Caps what a slot may ask for, before anything is allocated.
     fn check(self) -> Result<argon2::Params> {
         let Self { memory_kib, passes, lanes } = self;
-        if memory_kib > 1 << 20 || passes > 64 || lanes > 64 {
+        // The work is their product: whoever may write slots must not keep others from unlocking for minutes.
+        let work = u64::from(memory_kib) * u64::from(passes);
+        if memory_kib > 1 << 20 || passes > 64 || lanes > 64 || work > 1 << 22 {
             return Err(Error::damaged("a key slot", "it asks for more memory or time than any slot needs"));
         }
         argon2::Params::new(memory_kib, passes, lanes, Some(32)).map_err(|e| {

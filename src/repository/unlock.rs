@@ -118,7 +118,13 @@ impl Repository {
             }
         };
         let (mut tried, mut damaged, mut foreign) = (0, None, None);
-        for name in &names {
+        for (read, name) in names.iter().enumerate() {
+            if read >= limits::SLOTS_READ_MAX {
+                return Err(cannot(
+                    "the passphrase opens none of the first 1024 key slots, and there are more",
+                    &format!("Name its slot with --slot. {SLOT_NAMES}"),
+                ));
+            }
             let slot = match read_slot(store, name) {
                 Ok(slot) if slot.takes_passphrase() => slot,
                 Ok(_) if named.is_some() => {
