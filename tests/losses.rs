@@ -1,6 +1,6 @@
 //! What is lost as a whole, and what the local cache may be: `config` with every key, some of the packs; a cache that
 //! is corrupt, stale, of another repository, read-only or gone.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::{
     collections::BTreeSet,
