@@ -104,6 +104,16 @@ def decoder():
     run([python, ROOT / ".ci/decoder", BINARY])
 
 
+def mutants():
+    """The checks that `tests/mutants.py` switches off are where it looks for them; running it whole takes an hour."""
+    run([sys.executable, ROOT / "tests/mutants.py", "--check"])
+
+
+def fuzz():
+    """Every decoder, a minute each."""
+    run([sys.executable, ROOT / ".ci/fuzz"])
+
+
 def systemd():
     """A real systemd, the units and docs/systemd.md, with the store on this machine."""
     if not BINARY.exists():
@@ -115,7 +125,9 @@ def systemd():
     run([ROOT / ".ci/systemd", BINARY])
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, stores, decoder, kills, systemd]
+PARTS = [
+    formatting, clippy, documentation, mutants, tests, readme, end_to_end, stores, decoder, kills, fuzz, systemd
+]
 
 
 def allowed_skips():

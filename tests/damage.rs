@@ -277,6 +277,49 @@ fn write_records(owner: &Repository, domain: &DomainId, (ended, junk): (ObjectId
     owner.publish_tombstones(domain, &format::tombstones::Tombstones { time: TIME, packs }).unwrap();
 }
 
+fn write_evidence(owner: &Repository) {
+    for number in 0..2 {
+        let report = SignedReport::sign(format!("{{\"number\":{number}}}"), owner.signer()).unwrap();
+        owner.publish_evidence(owner.next_evidence().unwrap(), &report).unwrap();
+    }
+}
+
+/// The frames of a pack; none of anything else.
+fn frames_of(owner: &Repository, name: &Name) -> Vec<Frame> {
+    let Parsed::Pack { domain, id, .. } = name.parsed() else { return Vec::new() };
+    let view = owner.view_to_read(&domain).unwrap();
+    let pack = view.index.packs().find(|pack| pack.id == id).unwrap();
+    view.index.directory(&pack).unwrap().frames
+}
+
+const fn is_slot(parsed: &Parsed) -> bool {
+    matches!(parsed, Parsed::Slot(_))
+}
+
+const fn is_registry(parsed: &Parsed) -> bool {
+    matches!(parsed, Parsed::Registry { .. })
+}
+
+const fn is_run(parsed: &Parsed) -> bool {
+    matches!(parsed, Parsed::Run { .. })
+}
+
+const fn is_index(parsed: &Parsed) -> bool {
+    matches!(parsed, Parsed::Index { .. })
+}
+
+const fn is_snapshot(parsed: &Parsed) -> bool {
+    matches!(parsed, Parsed::Snapshot { .. })
+}
+
+const fn is_data(parsed: &Parsed) -> bool {
+    matches!(parsed, Parsed::Pack { kind: PackKind::Data, .. })
+}
+
+const fn is_metadata(parsed: &Parsed) -> bool {
+    matches!(parsed, Parsed::Pack { kind: PackKind::Metadata, .. })
+}
+
 impl Scene {
     fn new() -> Self {
         let objects = InMemory::new();
@@ -314,24 +357,12 @@ impl Scene {
         put(&store, &name, junk);
         let (_, round_1) = added(&store, || write_records(&owner, &domain, (ids[0], name.to_string()), 1));
         let (_, round_2) = added(&store, || write_records(&owner, &domain, (ids[0], name.to_string()), 2));
-        let is_snapshot = |parsed: &Parsed| matches!(parsed, Parsed::Snapshot { .. });
         store.delete(&one_of(&written[0], is_snapshot)).unwrap();
         snapshots.remove(&ids[0]);
-        let (_, evidence) = added(&store, || {
-            for number in 0..2 {
-                let report = SignedReport::sign(format!("{{\"number\":{number}}}"), owner.signer()).unwrap();
-                owner.publish_evidence(owner.next_evidence().unwrap(), &report).unwrap();
-            }
-        });
+        let (_, evidence) = added(&store, || write_evidence(&owner));
         let (clean, attested) = added(&store, || check_all(&owner).unwrap());
         assert_eq!(clean.problems, []);
 
-        let is_slot = |parsed: &Parsed| matches!(parsed, Parsed::Slot(_));
-        let is_registry = |parsed: &Parsed| matches!(parsed, Parsed::Registry { .. });
-        let is_run = |parsed: &Parsed| matches!(parsed, Parsed::Run { .. });
-        let is_index = |parsed: &Parsed| matches!(parsed, Parsed::Index { .. });
-        let is_data = |parsed: &Parsed| matches!(parsed, Parsed::Pack { kind: PackKind::Data, .. });
-        let is_metadata = |parsed: &Parsed| matches!(parsed, Parsed::Pack { kind: PackKind::Metadata, .. });
         let record = |wanted: Folder| {
             let is =
                 move |parsed: &Parsed| matches!(parsed, Parsed::Record { folder, .. } if *folder == wanted);
@@ -358,15 +389,7 @@ impl Scene {
             (Tombstones, record(Folder::Tombstones)),
             (Evidence, [evidence[1].clone(), evidence[0].clone()]),
         ]);
-        let view = owner.view_to_read(&domain).unwrap();
-        let frames_of = |[name, _]: &[Name; 2]| match name.parsed() {
-            Parsed::Pack { id, .. } => {
-                let pack = view.index.packs().find(|pack| pack.id == id).unwrap();
-                view.index.directory(&pack).unwrap().frames
-            }
-            _ => Vec::new(),
-        };
-        let frames = victims.iter().map(|(kind, names)| (*kind, frames_of(names))).collect();
+        let frames = victims.iter().map(|(kind, [name, _])| (*kind, frames_of(&owner, name))).collect();
         let [first, second, third] = [ids[1], ids[2], ids[3]];
         Self { objects, root, snapshots, first, second, third, other, machine, victims, frames }
     }

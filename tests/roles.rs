@@ -18,7 +18,7 @@ use lifeboat::{
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
         evidence::{Evidence, Head},
         forgotten::Forgotten,
-        pack::{Blob, Directory, PackKind, Trailer, encode_index},
+        pack::{Directory, PackKind, Trailer, encode_index},
         quarantine::Quarantine,
         report::SignedReport,
         role::Role,

@@ -33,7 +33,9 @@ pub mod without_keys;
 /// Problems are named one by one up to so many, and counted beyond.
 const NAMED_MAX: usize = 1000;
 /// Paths that one problem is said to hurt, at most.
-const HURT_MAX: usize = 20;
+const HURT_MAX: usize = 100;
+/// What stands in the place of the others.
+const HURTS_MORE: &str = "and more: a restore or `lifeboat verify` names each";
 
 /// How thoroughly to look.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,10 +93,12 @@ impl Checked {
 
     fn hurt(&mut self, number: Option<usize>, what: String) {
         if let Some(problem) = number.and_then(|number| self.problems.get_mut(number))
-            && problem.hurts.len() < HURT_MAX
+            && problem.hurts.len() <= HURT_MAX
             && !problem.hurts.contains(&what)
         {
-            problem.hurts.push(what);
+            // A list that is cut says so.
+            let full = problem.hurts.len() == HURT_MAX;
+            problem.hurts.push(if full { HURTS_MORE.to_owned() } else { what });
         }
     }
 
