@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lifeboat::{
     clock::SystemClock,
+    compress::Codec,
     crypto::RootSecret,
     error::ErrorKind,
     format::{
