@@ -35,7 +35,7 @@ fn dangling(text: &str) -> (Vec<&str>, usize) {
     for quote in quoted(text) {
         let found = match reference(quote) {
             Some((file, name)) => is_test(Path::new(&file), name),
-            None if is_program(quote) => Path::new(quote).exists(),
+            None if is_program(quote) => Path::new(quote).try_exists().unwrap(),
             None => continue,
         };
         count += 1;
