@@ -38,6 +38,8 @@ pub const PATH_BYTES_MAX: usize = 64 << 10;
 pub const TREE_LEVELS_MAX: u8 = 16;
 /// Most key slots that a passphrase is tried on.
 pub const SLOTS_TRIED_MAX: usize = 8;
+/// Most key slots that are read to find those that take a passphrase: somebody may have put very many there.
+pub const SLOTS_READ_MAX: usize = 1024;
 /// Most records that a revocation leaves valid: half of the largest registry.
 pub const REVOKED_RECORDS_MAX: usize = RECORD_BYTES_MAX / 2 / 34;
 /// Longest label of an identity or name of a domain, in bytes.

@@ -121,7 +121,7 @@ def open_slot(data, passphrase=None, access=None):
     need(slot["lifeboat_key_slot"] == 1 and kdf["algorithm"] in ("argon2id", "access-key"), "it is of a newer format")
     if kdf["algorithm"] == "argon2id" and passphrase:
         memory, passes, lanes = kdf["memory_kib"], kdf["passes"], kdf["lanes"]
-        need(memory <= MIB and passes <= 64 and lanes <= 64, "it asks for too much")
+        need(memory <= MIB and passes <= 64 and lanes <= 64 and memory * passes <= 4 * MIB, "it asks for too much")
         access = argon2.hash_secret_raw(passphrase, salt, passes, memory, lanes, 32, argon2.Type.ID, 0x13)
     need(access, "it takes another secret")
     context = b"lifeboat v1 key slot" + slot["name"].encode() + salt

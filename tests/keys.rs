@@ -928,3 +928,34 @@ fn an_exported_certificate_is_signed_by_the_root() {
         assert!(text("statement").lines().any(|line| line == text(field)), "{field}");
     }
 }
+
+/// Whoever may write below `keys/` must not be able to lock the others out with work.
+#[test]
+fn very_many_slots_and_greedy_ones_are_refused_without_much_work() {
+    let objects = Arc::new(object_store::memory::InMemory::new());
+    let store =
+        Store::from_object_store(Arc::<object_store::memory::InMemory>::clone(&objects), "", options())
+            .unwrap();
+    let (root, _) = created(&store);
+    let config = Repository::read_config(&store).unwrap();
+    let slot = names(&store).into_iter().find(|name| matches!(name.parsed(), Parsed::Slot(_))).unwrap();
+    let bytes = store.read(&slot, 1 << 20).unwrap();
+    // Names that come first, and slots that are not theirs: no passphrase is stretched for any.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        use object_store::ObjectStoreExt;
+        for number in 0..100_000_u32 {
+            let path = object_store::path::Path::from(format!("keys/{number:032x}-00000000"));
+            objects.put(&path, bytes.clone().into()).await.unwrap();
+        }
+    });
+    let wrong = Credential::Passphrase("wrong".to_owned().into(), None);
+    let error = Repository::unlock(&store, &config, &wrong).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CannotUnlock, "{error}");
+    assert!(error.to_string().contains("1024") && error.remedy().unwrap().contains("--slot"), "{error}");
+    // The own one still opens by its name, and the words need none.
+    let Parsed::Slot(own) = slot.parsed() else { unreachable!() };
+    let right = Credential::Passphrase("owner".to_owned().into(), Some(own));
+    Repository::unlock(&store, &config, &right).unwrap();
+    Repository::unlock(&store, &config, &Credential::Words(root.words())).unwrap();
+}

@@ -11,7 +11,7 @@ use lifeboat::{
     clock::SystemClock,
     compress::Decompressor,
     crypto::{FrameKey, GearSeed, HpkeSeed, IndexRoot, NodeRoot, RootSecret, SigningKey, VerifyingKey},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     filesystem::sample::{Draw, SampleSize},
     format::{
         attestation::{self, Attestation},
@@ -240,7 +240,9 @@ fn blobs(pack: &[u8]) -> Result<String> {
     let mut reader = Reader::new(&listed, "a directory");
     let directory = Directory::decode_from(&mut reader)?;
     reader.finish()?;
-    assert_eq!(directory.pack_length(), pack.len());
+    if directory.pack_length() != pack.len() {
+        return Err(Error::damaged("a pack", "it has another length than its directory gives"));
+    }
     let place = Place { repository: root.repository_id(), domain: DOMAIN };
     let (chunk, node) = (root.chunk_root().domain(&DOMAIN).id, root.node_root().domain(&DOMAIN));
     let (mut texts, mut decompressor) = (String::new(), Decompressor::new()?);
@@ -361,7 +363,7 @@ fn open(vector: &Value) -> Result<(Vec<u8>, Vec<u8>, String)> {
             let secrets = Repository::unlock(&empty_store(), &config, &words)?;
             (Vec::new(), Vec::new(), summary(&secrets))
         }
-        other => panic!("nothing opens {other}"),
+        other => return Err(Error::new(ErrorKind::Failed, format!("nothing opens {other}"))),
     })
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::{checksum, secrets::Secrets};
 use crate::{
@@ -34,7 +34,9 @@ impl KdfParameters {
     /// Caps what a slot may ask for, before anything is allocated.
     fn check(self) -> Result<argon2::Params> {
         let Self { memory_kib, passes, lanes } = self;
-        if memory_kib > 1 << 20 || passes > 64 || lanes > 64 {
+        // The work is their product: whoever may write slots must not keep others from unlocking for minutes.
+        let work = u64::from(memory_kib) * u64::from(passes);
+        if memory_kib > 1 << 20 || passes > 64 || lanes > 64 || work > 1 << 22 {
             return Err(Error::damaged("a key slot", "it asks for more memory or time than any slot needs"));
         }
         argon2::Params::new(memory_kib, passes, lanes, Some(32)).map_err(|e| {
@@ -67,8 +69,10 @@ pub struct Slot {
 }
 
 /// The text form of an access key: names its slot, carries its secret and a checksum.
+#[derive(ZeroizeOnDrop)]
 pub struct AccessKey {
     /// The slot that it opens.
+    #[zeroize(skip)]
     pub slot: String,
     secret: Zeroizing<[u8; 32]>,
 }

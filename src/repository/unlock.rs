@@ -1,6 +1,6 @@
 //! From what a user has to the secrets of an identity.
 
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::Repository;
 use crate::{
@@ -16,9 +16,10 @@ use crate::{
 };
 
 /// What a user has.
+#[derive(ZeroizeOnDrop)]
 pub enum Credential {
     /// A passphrase, and the slot to try it on, if one was named.
-    Passphrase(Zeroizing<String>, Option<String>),
+    Passphrase(Zeroizing<String>, #[zeroize(skip)] Option<String>),
     /// An access key in text form.
     AccessKey(Zeroizing<String>),
     /// The 24 recovery words.
@@ -117,7 +118,13 @@ impl Repository {
             }
         };
         let (mut tried, mut damaged, mut foreign) = (0, None, None);
-        for name in &names {
+        for (read, name) in names.iter().enumerate() {
+            if read >= limits::SLOTS_READ_MAX {
+                return Err(cannot(
+                    "the passphrase opens none of the first 1024 key slots, and there are more",
+                    &format!("Name its slot with --slot. {SLOT_NAMES}"),
+                ));
+            }
             let slot = match read_slot(store, name) {
                 Ok(slot) if slot.takes_passphrase() => slot,
                 Ok(_) if named.is_some() => {

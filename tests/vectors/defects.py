@@ -176,7 +176,8 @@ def make_json_defects():
     of("role", "A sixth role", "content of a key slot is damaged", plain=record(secrets("owner", OWNER) | {0: "admin"}))
     of("critical", "A critical field in what it holds", "content of a key slot is damaged", plain=record({**secrets("owner", OWNER), -1: 0}))
     cheap = stretch(PASSPHRASE, fixed("salt of a slot"), QUICK)
-    for name, kdf in (("memory", {"memory_kib": 1 << 30}), ("passes", {"passes": 2**32 - 1}), ("lanes", {"lanes": 1 << 20}), ("a-little-memory", {"memory_kib": (1 << 20) + 1})):
+    for name, kdf in (("memory", {"memory_kib": 1 << 30}), ("passes", {"passes": 2**32 - 1}), ("lanes", {"lanes": 1 << 20}), ("a-little-memory", {"memory_kib": (1 << 20) + 1}),
+                      ("work", {"memory_kib": 1 << 17, "passes": 33})):
         of(f"kdf-{name}", f"It asks for {kdf}", "more memory or time than any slot needs", kdf=QUICK | kdf, secret=cheap)
     of("kdf-passes-huge", "It asks for 2^32 passes", "not in the form of one", kdf=QUICK | {"passes": 2**32}, secret=cheap)
     of("kdf-none", "It asks for no lanes", "Argon2 parameters are impossible", kdf=QUICK | {"lanes": 0}, secret=cheap)
