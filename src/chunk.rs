@@ -4,6 +4,7 @@
 use std::fmt;
 
 use fastcdc::v2020::{Normalization, cut_gear, select_masks};
+use zeroize::ZeroizeOnDrop;
 
 /// The three sizes that FastCDC works with, in bytes; all even.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +28,13 @@ impl ChunkSizes {
 }
 
 /// Cuts plaintext into chunks.
+#[derive(ZeroizeOnDrop)]
 pub struct Chunker {
     gear: Box<[u64; 256]>,
     gear_shifted: Box<[u64; 256]>,
+    #[zeroize(skip)]
     masks: (u64, u64),
+    #[zeroize(skip)]
     sizes: ChunkSizes,
 }
 

@@ -7,12 +7,15 @@ use aes_gcm::{
     Aes256Gcm, KeyInit,
     aead::{Aead, Payload},
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// Seals with a counter as nonce: never under two plaintexts with the same counter.
 pub struct FrameKey(Box<Aes256Gcm>);
+
+/// The cipher wipes its own keys.
+impl ZeroizeOnDrop for FrameKey {}
 
 impl fmt::Debug for FrameKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,7 +31,9 @@ impl FrameKey {
             let mut hasher = blake3::Hasher::new_derive_key(purpose);
             hasher.update(secret);
             hasher.update(context);
-            Zeroizing::new(*hasher.finalize().as_bytes())
+            let bytes = Zeroizing::new(*hasher.finalize().as_bytes());
+            hasher.zeroize();
+            bytes
         };
         let key = part("lifeboat v1 frame key");
         let commitment = part("lifeboat v1 frame key commitment");

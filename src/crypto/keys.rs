@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{HpkeSeed, SigningKey};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 macro_rules! secret {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone)]
+        #[derive(Clone, ZeroizeOnDrop)]
         pub struct $name(Zeroizing<[u8; 32]>);
 
         impl $name {

@@ -13,3 +13,26 @@ pub use keys::{
 };
 pub use seal::{Encapsulation, HpkeSeed, OpenKey, SealKey};
 pub use sign::{SigningKey, VerifyingKey};
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+    use crate::{
+        chunk::Chunker,
+        format::{secrets::Secrets, slot::AccessKey},
+        repository::unlock::Credential,
+    };
+
+    #[test]
+    fn whatever_holds_a_secret_wipes_it() {
+        const fn wipes<T: ZeroizeOnDrop>() {}
+        wipes::<aes_gcm::Aes256Gcm>();
+        wipes::<(FrameKey, OpenKey, HpkeSeed)>();
+        wipes::<(RootSecret, SigningKey, RegistryKey)>();
+        wipes::<(IndexRoot, NodeRoot, ChunkRoot)>();
+        wipes::<(IndexKey, NodeKey, ChunkIdKey, GearSeed, Chunker)>();
+        wipes::<(Secrets, AccessKey, Credential)>();
+    }
+}

@@ -6,7 +6,7 @@ use std::fmt;
 use hpke::{
     Deserializable, Kem, OpModeR, OpModeS, Serializable, aead::ExportOnlyAead, kdf::HkdfSha256, kem::XWing,
 };
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,7 +19,7 @@ pub type Encapsulation = [u8; ENCAPSULATION_LEN];
 const EXPORT: &[u8] = b"lifeboat v1 export";
 
 /// The seed of a key pair.
-#[derive(Clone)]
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct HpkeSeed(Zeroizing<[u8; 32]>);
 
 impl fmt::Debug for HpkeSeed {
@@ -100,6 +100,9 @@ impl SealKey {
 
 /// A private key.
 pub struct OpenKey(<XWing as Kem>::PrivateKey);
+
+/// The key of the library wipes itself, but the library does not say so of its type.
+impl ZeroizeOnDrop for OpenKey {}
 
 impl fmt::Debug for OpenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

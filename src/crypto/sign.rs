@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ed25519_dalek::{Signature, Signer};
+use zeroize::ZeroizeOnDrop;
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -13,7 +14,7 @@ use crate::{
 pub const SIGNATURE_LEN: usize = 64;
 
 /// Signs as an identity.
-#[derive(Clone)]
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
 impl fmt::Debug for SigningKey {

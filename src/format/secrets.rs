@@ -18,10 +18,11 @@ use crate::{
 #[cbor(transparent)]
 struct Key(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
 
-#[derive(Clone, Encode, Decode)]
+#[derive(Clone, Encode, Decode, ZeroizeOnDrop)]
 #[cbor(map)]
 struct SeedsOf {
     #[n(0)]
+    #[zeroize(skip)]
     epoch: u32,
     #[n(1)]
     metadata: Key,
@@ -30,10 +31,11 @@ struct SeedsOf {
 }
 
 /// Keys of one domain, for a backup identity.
-#[derive(Clone, Encode, Decode)]
+#[derive(Clone, Encode, Decode, ZeroizeOnDrop)]
 #[cbor(map)]
 struct DomainSecrets {
     #[n(0)]
+    #[zeroize(skip)]
     id: DomainId,
     #[n(1)]
     index: Key,
@@ -46,14 +48,17 @@ struct DomainSecrets {
 }
 
 /// Everything that an identity holds. A role is a set of secrets.
-#[derive(Clone, Encode, Decode)]
+#[derive(Clone, Encode, Decode, ZeroizeOnDrop)]
 #[cbor(map)]
 pub struct Secrets {
     #[n(0)]
+    #[zeroize(skip)]
     role: Role,
     #[n(1)]
+    #[zeroize(skip)]
     repository: RepositoryId,
     #[cbor(n(2), with = "minicbor::bytes")]
+    #[zeroize(skip)]
     root_public: [u8; 32],
     #[n(3)]
     signing: Key,
@@ -145,8 +150,13 @@ impl Secrets {
     /// The plaintext of a slot.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let bytes = minicbor::to_vec(self);
-        Zeroizing::new(bytes.unwrap_or_else(|error| unreachable!("writing to memory cannot fail: {error}")))
+        // All of it is reserved before: a vector that grows leaves copies behind.
+        let epochs = self.epochs.len() * size_of::<SeedsOf>() * 2;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(1024 + epochs));
+        match minicbor::encode(self, &mut *bytes) {
+            Ok(()) => bytes,
+            Err(error) => unreachable!("writing to memory cannot fail: {error}"),
+        }
     }
 
     /// # Errors

@@ -133,7 +133,7 @@ impl Credentials<'_> {
         if let Some(command) = environment::text("LIFEBOAT_PASSWORD_COMMAND")? {
             return Ok(Some(Secret::PasswordCommand(command)));
         }
-        Ok(environment::os("LIFEBOAT_PASSWORD").map(|_| Secret::Password))
+        Ok(environment::os(environment::PASSWORD).map(|_| Secret::Password))
     }
 
     fn passphrase_from(&self, secret: &Secret) -> Result<Zeroizing<String>> {
@@ -147,8 +147,8 @@ impl Credentials<'_> {
                 first_line(&text, "the output of the password command")
             }
             _ => {
-                let text = environment::text("LIFEBOAT_PASSWORD")?.unwrap_or_default();
-                first_line(&Zeroizing::new(text), "LIFEBOAT_PASSWORD")
+                let text = environment::text(environment::PASSWORD)?.unwrap_or_default();
+                first_line(&Zeroizing::new(text), environment::PASSWORD)
             }
         }
     }
@@ -253,7 +253,13 @@ fn first_line(text: &str, what: &str) -> Result<Zeroizing<String>> {
 fn run(command: &str) -> Result<Zeroizing<String>> {
     let failed = |error| cannot("could not run the password command").with_source(error);
     let mut shell = Command::new("/bin/sh");
-    let mut child = shell.arg("-c").arg(command).stdout(Stdio::piped()).spawn().map_err(failed)?;
+    let mut child = shell
+        .env_remove(environment::PASSWORD)
+        .arg("-c")
+        .arg(command)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
     let text = match child.stdout.take() {
         Some(out) => read_secret(out, "the output of the password command"),
         None => Err(cannot("the password command has no output")),

@@ -9,6 +9,10 @@ use std::{
 use lifeboat::error::{Error, ErrorKind, Result};
 use object_store::aws::AmazonS3ConfigKey;
 
+/// The one variable that holds a secret of the repository itself and not the way to one: no command that is run
+/// sees it.
+pub(crate) const PASSWORD: &str = "LIFEBOAT_PASSWORD";
+
 /// A variable that is set and not empty.
 pub(crate) fn os(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())

@@ -20,6 +20,7 @@ mod signals;
 mod terminal;
 
 fn main() -> ExitCode {
+    keep_secrets_out_of_dumps();
     let mut arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return answer::answer(&error),
@@ -45,6 +46,16 @@ fn main() -> ExitCode {
             output.exit_error(&error);
             ExitCode::from(error.kind().exit_code())
         }
+    }
+}
+
+/// No core of this process is ever written, whoever asks for one: it holds keys. Nor may another process of the
+/// same user look into its memory.
+fn keep_secrets_out_of_dumps() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    match set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        // No kernel refuses it; a sandbox that does has its own ideas about dumps.
+        Ok(()) | Err(_) => {}
     }
 }
 

@@ -43,7 +43,7 @@ pub struct StreamFile {
 
 enum Input {
     Reader(Box<dyn Read + Send>, Option<OwnedFd>),
-    Command(Vec<OsString>),
+    Command(Vec<OsString>, Vec<OsString>),
     Used,
 }
 
@@ -84,16 +84,20 @@ impl Stream {
         Self::new(file, Input::Reader(reader, None), progress)
     }
 
-    /// What a command prints: its name and its arguments, without a shell.
+    /// What a command prints: its name and its arguments, without a shell. It does not see the variables `hidden`.
     ///
     /// # Errors
     /// `Usage` for a path that no file can have, or no command.
-    pub fn of_command(file: StreamFile, command: Vec<OsString>, progress: Arc<Progress>) -> Result<Self> {
+    pub fn of_command(
+        file: StreamFile,
+        (command, hidden): (Vec<OsString>, Vec<OsString>),
+        progress: Arc<Progress>,
+    ) -> Result<Self> {
         if command.is_empty() {
             return Err(Error::new(ErrorKind::Usage, "there is no command to run")
                 .with_remedy("Write it after `--`: backup --stdin-from-command -- COMMAND ARGUMENTS"));
         }
-        Self::new(file, Input::Command(command), progress)
+        Self::new(file, Input::Command(command, hidden), progress)
     }
 
     fn new(mut file: StreamFile, input: Input, progress: Arc<Progress>) -> Result<Self> {
@@ -142,9 +146,9 @@ impl Stream {
     }
 
     fn start(&mut self) -> Result<(Box<dyn Read + Send>, Option<OwnedFd>)> {
-        let command = match std::mem::replace(&mut self.input, Input::Used) {
+        let (command, hidden) = match std::mem::replace(&mut self.input, Input::Used) {
             Input::Reader(reader, handle) => return Ok((reader, handle)),
-            Input::Command(command) => command,
+            Input::Command(command, hidden) => (command, hidden),
             Input::Used => {
                 return Err(Error::new(ErrorKind::Temporary, "a stream cannot be read a second time")
                     .with_remedy("The storage changed during the backup: run it again"));
@@ -152,12 +156,12 @@ impl Stream {
         };
         let (program, arguments) = command.split_first().unwrap_or_else(|| unreachable!("checked when made"));
         let name = program.to_string_lossy().into_owned();
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| {
+        let mut child = Command::new(program);
+        hidden.iter().for_each(|name| {
+            child.env_remove(name);
+        });
+        let mut child =
+            child.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| {
                 Error::new(ErrorKind::Failed, format!("could not run `{name}`"))
                     .with_remedy("Check its name and that it can be executed")
                     .with_source(e)
@@ -283,7 +287,7 @@ mod tests {
 
     fn command(words: &[&str]) -> Stream {
         let words = words.iter().map(OsString::from).collect();
-        Stream::of_command(file("/dumps/db.sql"), words, Arc::default()).unwrap()
+        Stream::of_command(file("/dumps/db.sql"), (words, Vec::new()), Arc::default()).unwrap()
     }
 
     fn read(stream: &mut Stream) -> (Vec<Vec<u8>>, io::Result<Vec<u8>>) {
@@ -341,7 +345,7 @@ mod tests {
     fn a_silent_command_can_be_stopped() {
         let progress = Arc::new(Progress::default());
         let words = ["sleep", "600"].iter().map(OsString::from).collect();
-        let mut stream = Stream::of_command(file("x"), words, Arc::clone(&progress)).unwrap();
+        let mut stream = Stream::of_command(file("x"), (words, Vec::new()), Arc::clone(&progress)).unwrap();
         let (reading, ended) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {

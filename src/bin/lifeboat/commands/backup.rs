@@ -409,7 +409,7 @@ fn stream(arguments: &StreamArguments, words: &[PathBuf], context: &Context<'_>)
     let progress = Arc::clone(&context.progress);
     if arguments.stdin_from_command {
         let command = words.iter().map(|word| word.clone().into_os_string()).collect();
-        return Stream::of_command(file, command, progress);
+        return Stream::of_command(file, (command, vec![environment::PASSWORD.into()]), progress);
     }
     if !words.is_empty() {
         return Err(
