@@ -218,12 +218,6 @@ impl<'a> PackWriter<'a> {
         sealed: &[u8],
         check: &mut Decompressor,
     ) -> Result<()> {
-        let broken = || {
-            Error::new(ErrorKind::Failed, "a frame that was just sealed does not open to what went in")
-                .with_remedy(
-                    "The memory or processor of this machine may be faulty: test it before you rely on it",
-                )
-        };
         let stored = section.open_frame(frame.counter, sealed).map_err(|e| broken().with_source(e))?;
         let plain = check
             .decompress(frame.codec, stored, frame.plain_length())
@@ -246,6 +240,10 @@ impl<'a> PackWriter<'a> {
         let mut pieces = vec![Bytes::from(header.encode())];
         let mut directory = Directory { sections: vec![header], frames: Vec::with_capacity(frames.len()) };
         for (frame, sealed) in frames {
+            // It may have waited for long since it was looked at.
+            if blake3::hash(&sealed) != frame.hash {
+                return Err(broken());
+            }
             directory.frames.push(frame);
             pieces.push(sealed);
         }
@@ -286,6 +284,99 @@ impl<'a> PackWriter<'a> {
     }
 }
 
+fn broken() -> Error {
+    Error::new(ErrorKind::Failed, "a frame that was just sealed does not open to what went in")
+        .with_remedy("The memory or processor of this machine may be faulty: test it before you rely on it")
+}
+
 fn too_large(error: std::num::TryFromIntError) -> Error {
     Error::new(ErrorKind::Failed, "a pack grew beyond 4 GiB").with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        compress::{Compression, Compressor},
+        crypto::RootSecret,
+        id::DomainId,
+    };
+
+    const TEXT: &[u8] =
+        b"what went in, and what must come out again. What went in, and what must come out again.";
+
+    /// Has `test` use a writer, a frame for it, and a decompressor.
+    fn with_writer(test: impl Fn(&PackWriter<'_>, Vec<Blob>, (Codec, Vec<u8>), &mut Decompressor)) {
+        let (root, domain) = (RootSecret::from_bytes([1; 32]), DomainId::new([2; 8]));
+        let (ids, index) = (root.chunk_root().domain(&domain).id, root.index_root().domain(&domain));
+        let (public, signer) = (root.data_seed(1).public_key(), root.owner_identity());
+        let keys = PackKeys {
+            place: Place { repository: root.repository_id(), domain },
+            kind: PackKind::Data,
+            blobs: BlobKey::Chunk(&ids),
+            epoch: 1,
+            public: &public,
+            index: &index,
+            signer: &signer,
+        };
+        let mut compressor = Compressor::new(Compression::Fast).unwrap();
+        let stored = compressor.compress(TEXT).unwrap();
+        let blobs = vec![Blob { id: ids.id(TEXT), length: u32::try_from(TEXT.len()).unwrap() }];
+        let writer = PackWriter::new(keys, limits::PACK_BYTES_TARGET);
+        test(&writer, blobs, stored, compressor.decompressor());
+    }
+
+    fn is_told(error: &Error) {
+        assert!(error.to_string().contains("does not open to what went in"), "{error}");
+        assert!(error.remedy().unwrap().contains("memory"), "{error:?}");
+    }
+
+    #[test]
+    fn a_bit_that_flips_between_compressing_and_sealing_stops_the_pack() {
+        with_writer(|writer, blobs, (codec, stored), check| {
+            for at in 0..stored.len() {
+                let mut flipped = stored.clone();
+                flipped[at] ^= 4;
+                // Some bits of a compressed frame mean nothing: then it is as good as before.
+                let opened = check.decompress(codec, flipped.clone(), TEXT.len());
+                match writer.add(blobs.clone(), (codec, flipped), check) {
+                    Ok(_) => assert_eq!(opened.unwrap(), TEXT),
+                    Err(error) => is_told(&error),
+                }
+            }
+            let mut flipped = stored.clone();
+            flipped[stored.len() / 2] ^= 4;
+            is_told(&writer.add(blobs.clone(), (codec, flipped), check).unwrap_err());
+            let lies = vec![Blob { id: BlobId::new([7; 32]), ..blobs[0] }];
+            is_told(&writer.add(lies, (codec, stored), check).unwrap_err());
+        });
+    }
+
+    #[test]
+    fn a_bit_that_flips_between_sealing_and_looking_again_stops_the_pack() {
+        with_writer(|writer, blobs, stored, check| {
+            writer.add(blobs, stored, check).unwrap();
+            let pack = Arc::clone(lock(&writer.current).as_ref().unwrap());
+            let open = lock(&pack);
+            let (frame, sealed) = &open.frames[0];
+            writer.verify(&open.section, frame, sealed, check).unwrap();
+            for at in 0..sealed.len() {
+                let mut flipped = sealed.to_vec();
+                flipped[at] ^= 0x80;
+                is_told(&writer.verify(&open.section, frame, &flipped, check).unwrap_err());
+            }
+        });
+    }
+
+    #[test]
+    fn a_bit_that_flips_while_a_frame_waits_stops_the_pack() {
+        with_writer(|writer, blobs, stored, check| {
+            writer.add(blobs, stored, check).unwrap();
+            let pack = Arc::clone(lock(&writer.current).as_ref().unwrap());
+            let mut flipped = lock(&pack).frames[0].1.to_vec();
+            flipped[20] ^= 1;
+            lock(&pack).frames[0].1 = Bytes::from(flipped);
+            is_told(&writer.flush().unwrap_err());
+        });
+    }
 }
