@@ -85,19 +85,22 @@ impl Repository {
             return Err(Error::damaged(&name, "its bytes are not those that its name stands for"));
         }
         let repository = &self.config.repository_id;
-        let envelope = Envelope::parse(&bytes, RecordKind::Evidence, repository, &NO_DOMAIN)?;
-        let role = self.verify_record(&envelope, &NO_DOMAIN, &id).map_err(|e| e.context(&name))?;
+        let named = |error: Error| error.context(&name);
+        let envelope =
+            Envelope::parse(&bytes, RecordKind::Evidence, repository, &NO_DOMAIN).map_err(named)?;
+        let role = self.verify_record(&envelope, &NO_DOMAIN, &id).map_err(named)?;
         if role == Role::Backup {
             return Err(Error::damaged(&name, "a key with the role backup may not write it"));
         }
         if envelope.author() != identity || envelope.sequence() != sequence {
             return Err(Error::damaged(&name, "it was signed for another place in the chain"));
         }
-        self.metadata_key(envelope.epoch())?;
-        let plain = envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?;
-        let evidence = Evidence::decode(&plain).map_err(|e| e.context(&name))?;
-        let report = evidence.report(envelope.author_key()).map_err(|e| e.context(&name))?;
-        let head = Head::of(report.payload()).map_err(|e| e.context(&name))?;
+        self.metadata_key(envelope.epoch()).map_err(named)?;
+        let opener = |epoch| self.metadata_key(epoch).ok();
+        let plain = envelope.open(&Opener::Private(&opener)).map_err(named)?;
+        let evidence = Evidence::decode(&plain).map_err(named)?;
+        let report = evidence.report(envelope.author_key()).map_err(named)?;
+        let head = Head::of(report.payload()).map_err(named)?;
         let previous = evidence.previous.map(|id| id.to_string());
         if head.sequence != Some(sequence) || head.previous != previous {
             return Err(Error::damaged(&name, "its report names another place in the chain"));

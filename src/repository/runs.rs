@@ -50,10 +50,14 @@ impl Repository {
     pub fn read_run(&self, run: &RunName) -> Result<Run> {
         let RunName { name, domain, identity, id, .. } = run;
         let bytes = self.read_addressed(name, id)?;
-        let envelope = Envelope::parse(&bytes, RecordKind::Run, &self.config.repository_id, domain)?;
-        self.verify_author(&envelope, domain).map_err(|e| e.context(name))?;
+        self.open_run(&bytes, domain, identity).map_err(|error| error.context(name))
+    }
+
+    fn open_run(&self, bytes: &[u8], domain: &DomainId, identity: &IdentityId) -> Result<Run> {
+        let envelope = Envelope::parse(bytes, RecordKind::Run, &self.config.repository_id, domain)?;
+        self.verify_author(&envelope, domain)?;
         if envelope.author() != *identity {
-            return Err(Error::damaged(name, "somebody else than its name says wrote it"));
+            return Err(Error::damaged("a run record", "somebody else than its name says wrote it"));
         }
         self.metadata_key(envelope.epoch())?;
         let plain = envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?;

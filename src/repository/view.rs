@@ -226,9 +226,16 @@ impl Repository {
         }
         let plain = envelope.open(&Opener::Symmetric(self.index_key(domain)?.as_bytes()))?;
         let mut packs = decode_index(&plain)?;
-        if !matches!(role, Role::Maintain | Role::Owner) {
-            let author = envelope.author();
-            packs.retain(|pack| pack.directory.sections.iter().all(|section| section.author == author));
+        match role {
+            Role::Maintain | Role::Owner => {}
+            Role::Backup => {
+                let author = envelope.author();
+                packs.retain(|pack| pack.directory.sections.iter().all(|section| section.author == author));
+            }
+            Role::Audit | Role::Restore => {
+                let why = format!("a key with the role {} may not write it", role.name());
+                return Err(Error::damaged("an index", why));
+            }
         }
         Ok(packs)
     }
