@@ -363,3 +363,46 @@ fn a_target_refuses_what_is_cut_short() {
         }
     }
 }
+
+/// A few changes of a seed, the same for the same number: bits, bytes, cuts, pieces put elsewhere, large numbers.
+fn changed(seed: &[u8], number: u64) -> Vec<u8> {
+    let dice = lab::noise(number, 64);
+    let mut bytes = seed.to_vec();
+    for roll in dice.chunks(8).take(1 + usize::from(dice[63] % 4)) {
+        let at = |roll: &[u8]| usize::from(u16::from_le_bytes([roll[0], roll[1]])) % (bytes.len().max(1));
+        let (from, to) = (at(&roll[2..]), at(&roll[4..]));
+        if bytes.is_empty() {
+            break;
+        }
+        match roll[0] % 6 {
+            0 => bytes[from] ^= 1 << (roll[1] % 8),
+            1 => bytes[from] = roll[1],
+            2 => bytes.truncate(from),
+            3 => bytes[from..].iter_mut().take(8).for_each(|byte| *byte = 0xff),
+            4 => bytes.insert(from, roll[1]),
+            _ => {
+                let piece = bytes[from.min(to)..from.max(to)].to_vec();
+                bytes.splice(to..to, piece);
+            }
+        }
+    }
+    bytes
+}
+
+/// A short look without a fuzzer; `LIFEBOAT_ROUNDS` makes it longer.
+#[test]
+fn no_target_falls_over_a_seed_that_was_changed() {
+    let rounds =
+        std::env::var_os("LIFEBOAT_ROUNDS").map_or(300, |rounds| rounds.to_str().unwrap().parse().unwrap());
+    for (name, target) in targets::TARGETS {
+        for file in fs::read_dir(folder().join("seeds").join(name)).unwrap() {
+            let path = file.unwrap().path();
+            let seed = fs::read(&path).unwrap();
+            for round in 0..rounds {
+                let bytes = changed(&seed, round);
+                let held = std::panic::catch_unwind(|| target(&bytes));
+                assert!(held.is_ok(), "{}, change {round}: {bytes:x?}", path.display());
+            }
+        }
+    }
+}
