@@ -86,6 +86,13 @@ def stores():
     run([ROOT / ".ci/stores", BINARY])
 
 
+def bad_disks():
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    text = run([ROOT / ".ci/bad-disks", BINARY])
+    return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
+
+
 def kills():
     if not BINARY.exists():
         raise Failed(f"{BINARY} is not built: run the part `readme` first")
@@ -114,7 +121,7 @@ def systemd():
     run([ROOT / ".ci/systemd", BINARY])
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, stores, decoder, kills, systemd]
+PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, stores, bad_disks, decoder, kills, systemd]
 
 
 def allowed_skips():
