@@ -117,23 +117,6 @@ fn a_store_without_a_repository_says_so() {
 }
 
 #[test]
-fn an_object_is_created_once() {
-    in_every_store(|store| {
-        store.create(&Name::config(), "one".into()).unwrap();
-        store.create(&Name::config(), "one".into()).unwrap();
-        assert_eq!(store.create(&Name::config(), "two".into()).unwrap_err().kind(), ErrorKind::Failed);
-        assert_eq!(store.read(&Name::config(), 10).unwrap(), "one");
-        assert_eq!(store.read(&Name::config(), 2).unwrap_err().kind(), ErrorKind::Damaged);
-        assert_eq!(store.read_range(&Name::config(), 1..3).unwrap(), "ne");
-        assert_eq!(store.head(&Name::config()).unwrap().unwrap().size, 3);
-        store.delete(&Name::config()).unwrap();
-        store.delete(&Name::config()).unwrap();
-        assert_eq!(store.read(&Name::config(), 2).unwrap_err().kind(), ErrorKind::NotFound);
-        assert!(store.head(&Name::config()).unwrap().is_none());
-    });
-}
-
-#[test]
 fn a_config_that_was_replaced_is_noticed() {
     let store = memory();
     let root = RootSecret::generate().unwrap();

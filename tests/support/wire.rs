@@ -43,6 +43,10 @@ pub(crate) enum Fault {
     CutBody(usize),
     /// The body ends after so many bytes, as if that were all.
     EndBody(usize),
+    /// What comes is said to be the whole object.
+    NoRange,
+    /// What comes is said to be another part of the object, of the same length.
+    OtherRange(&'static str),
     /// The answer takes longer than any test.
     Hang,
 }
@@ -155,6 +159,15 @@ impl HttpService for Wire {
             Fault::CutBody(length) => {
                 let pieces = [Ok(http_body::Frame::data(body.slice(..length))), Err(reset())];
                 HttpResponseBody::new(http_body_util::StreamBody::new(stream::iter(pieces)))
+            }
+            Fault::NoRange => {
+                parts.status = http::StatusCode::OK;
+                parts.headers.remove("content-range");
+                HttpResponseBody::from(body)
+            }
+            Fault::OtherRange(range) => {
+                parts.headers.insert("content-range", range.parse().unwrap());
+                HttpResponseBody::from(body)
             }
             Fault::EndBody(length) => {
                 parts.headers.remove("x-amz-checksum-sha256");

@@ -1,0 +1,128 @@
+//! A storage that goes away in the middle of a backup, and one that somebody has emptied.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use lifeboat::{
+    clock::{Clock, SystemClock},
+    crypto::RootSecret,
+    error::{ErrorKind, Result},
+    ops::backup::Done,
+    repository::{InitOptions, Repository, unlock::Credential},
+    store::{Name, Prefix, Store},
+};
+use object_store::{ObjectStore, memory::InMemory};
+
+mod support {
+    pub(crate) mod clock;
+    pub(crate) mod faults;
+    pub(crate) mod intercepted;
+    #[expect(dead_code, reason = "nothing is opened without a cache")]
+    pub(crate) mod lab;
+}
+use support::{
+    clock::FakeClock,
+    faults::{Fault, Versions, locked, nth},
+    intercepted::{Call, Fate, Intercepted, Interceptor},
+    lab::{self, Files, check_all, noise, open_with},
+};
+
+const RETRY_SECONDS: u64 = 60;
+
+fn is_pack(call: &Call) -> bool {
+    call.kind.is_put() && call.name.contains("/packs/")
+}
+
+/// A backup, how many packs it tried to send, and how long it took.
+fn back_up(
+    objects: &InMemory,
+    (root, cache): (&RootSecret, &Path),
+    files: &Files,
+    interceptor: impl Interceptor + 'static,
+) -> (Result<Done>, usize, Duration) {
+    let clock = Arc::<FakeClock>::default();
+    let intercepted = Intercepted::new(Arc::new(objects.clone()), interceptor);
+    let options = lab::options(Arc::<FakeClock>::clone(&clock), Arc::default(), RETRY_SECONDS);
+    let store = Store::from_object_store(Arc::<Intercepted>::clone(&intercepted), "", options).unwrap();
+    let repository = open_with(&store, &Credential::Words(root.words()), Some(cache)).unwrap();
+    let done = lab::back_up(&repository, files);
+    (done, intercepted.calls().iter().filter(|call| is_pack(call)).count(), clock.elapsed())
+}
+
+#[test]
+fn a_store_that_is_gone_for_good_is_a_clean_error_and_the_next_run_sends_only_what_is_missing() {
+    let (empty, root) = (InMemory::new(), RootSecret::generate().unwrap());
+    let options = lab::options(Arc::new(SystemClock), Arc::default(), 0);
+    let store = Store::from_object_store(Arc::new(empty.clone()), "", options).unwrap();
+    Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+    let files: Files = (0..5).map(|n| (format!("srv/{n}"), noise(n, 9 << 20))).collect();
+    let cache = tempfile::tempdir().unwrap();
+    let run = |objects: &InMemory, part: usize, interceptor: Box<dyn Interceptor>| {
+        let cache = cache.path().join(part.to_string());
+        back_up(objects, (&root, &cache), &files, move |call: &Call| interceptor.fate(call))
+    };
+    let healthy = || Box::new(|_: &Call| Fate::Works);
+    let (done, all, _) = run(&empty.fork(), 0, healthy());
+    done.unwrap();
+    assert!(all > 3, "{all} packs");
+    for sent in 1..all {
+        let objects = empty.fork();
+        let gone = nth(sent, Fault::StopsBefore, is_pack);
+        let (failed, _, took) = run(&objects, sent, Box::new(gone));
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Temporary);
+        // The call was tried for as long as it may be; the record of the failure a few seconds more.
+        assert!(took <= Duration::from_secs(RETRY_SECONDS + 10), "{took:?}");
+        let (done, again, _) = run(&objects, sent, healthy());
+        done.unwrap();
+        assert_eq!(again, all - sent, "{sent} of {all} packs were there");
+        let options = lab::options(Arc::new(SystemClock), Arc::default(), 0);
+        let store = Store::from_object_store(Arc::new(objects), "", options).unwrap();
+        let repository = open_with(&store, &Credential::Words(root.words()), None).unwrap();
+        let (known, _) = repository.snapshots().unwrap();
+        assert!(lab::restore(&repository, &known[0]).unwrap().0 == files);
+        assert_eq!(check_all(&repository).unwrap().problems, []);
+    }
+}
+
+/// Deletes all there is, as somebody with the keys of the storage would.
+fn delete_everything(store: &Store) -> Result<()> {
+    store.list(&Prefix::all())?.iter().try_for_each(|one| store.delete(&Name::parse(&one.name).unwrap()))
+}
+
+#[test]
+fn what_was_deleted_is_still_in_the_versions_and_what_is_locked_is_not_deleted() {
+    let (clock, root) = (Arc::<FakeClock>::default(), RootSecret::generate().unwrap());
+    let (objects, files) = (InMemory::new(), Files::from([("srv/file".to_owned(), noise(1, 1000))]));
+    let versions = Versions::of(objects.clone(), Arc::<FakeClock>::clone(&clock));
+    let intercepted = Intercepted::new(Arc::new(objects), versions.clone());
+    let options = lab::options(Arc::<FakeClock>::clone(&clock), Arc::default(), 0);
+    let over = |objects| Store::from_object_store(objects, "", options.clone()).unwrap();
+    let store = over(Arc::<Intercepted>::clone(&intercepted) as Arc<dyn ObjectStore>);
+    Repository::create(&store, &root, "right", InitOptions::default(), &*clock).unwrap();
+    let words = Credential::Words(root.words());
+    lab::back_up(&open_with(&store, &words, None).unwrap(), &files).unwrap();
+    let before = clock.elapsed();
+    clock.sleep(Duration::from_hours(1));
+    delete_everything(&store).unwrap();
+    assert_eq!(store.list(&Prefix::all()).unwrap(), []);
+    let repository = open_with(&over(Arc::new(versions.at(before))), &words, None).unwrap();
+    let (known, _) = repository.snapshots().unwrap();
+    assert_eq!(lab::restore(&repository, &known[0]).unwrap().0, files);
+    assert_eq!(check_all(&repository).unwrap().problems, []);
+
+    // The same with a lock: nothing goes, and backups go on.
+    let objects = versions.at(before);
+    let day = Duration::from_hours(24);
+    let held = Intercepted::new(Arc::new(InMemory::new()), locked(Arc::<FakeClock>::clone(&clock), day));
+    let held = over(held);
+    for listed in over(Arc::new(objects)).list(&Prefix::all()).unwrap() {
+        let name = Name::parse(&listed.name).unwrap();
+        held.create(&name, repository.store.read(&name, 1 << 26).unwrap()).unwrap();
+    }
+    assert_eq!(delete_everything(&held).unwrap_err().kind(), ErrorKind::Failed);
+    let repository = open_with(&held, &words, None).unwrap();
+    lab::back_up(&repository, &files).unwrap();
+    assert_eq!(repository.snapshots().unwrap().0.len(), 2);
+    clock.sleep(day);
+    delete_everything(&held).unwrap();
+}

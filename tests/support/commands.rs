@@ -1,0 +1,239 @@
+//! Every command that writes: what it starts from, how it is run, and what it promises.
+
+use std::{sync::Arc, time::Duration};
+
+use lifeboat::{
+    clock::SystemClock,
+    crypto::RootSecret,
+    error::{Error, ErrorKind, Result},
+    filesystem::scratch::Afterwards,
+    format::{role::Role, slot::KdfParameters},
+    ops::{
+        drill::{self, DrillOptions},
+        init,
+        key::{self, AddOptions, By, LastGood, Lost, RecoverOptions, RevokeOptions},
+        verify::Owners,
+    },
+    repository::{InitOptions, Repository, unlock::Credential},
+    store::{Name, Prefix, Store},
+};
+use object_store::{ObjectStore, memory::InMemory};
+use zeroize::Zeroizing;
+
+use super::lab::{self, Files, noise, open, open_with};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Init,
+    FirstBackup,
+    ChangedBackup,
+    UnchangedBackup,
+    KeyAdd,
+    KeyRevoke,
+    KeyPassphrase,
+    KeyShare,
+    /// Of a repository that has lost its `config`.
+    KeyRecover,
+    Drill,
+}
+
+use Command::{
+    ChangedBackup, Drill, FirstBackup, Init, KeyAdd, KeyPassphrase, KeyRecover, KeyRevoke, KeyShare,
+    UnchangedBackup,
+};
+
+/// Every command that writes.
+pub(crate) const ALL: [Command; 10] = [
+    Init,
+    FirstBackup,
+    ChangedBackup,
+    UnchangedBackup,
+    KeyAdd,
+    KeyRevoke,
+    KeyPassphrase,
+    KeyShare,
+    KeyRecover,
+    Drill,
+];
+
+/// What a command starts from.
+pub(crate) struct Scene {
+    pub(crate) objects: InMemory,
+    pub(crate) root: RootSecret,
+    /// What is in each snapshot, oldest first.
+    pub(crate) snapshots: Vec<Files>,
+}
+
+/// Passphrases that are stretched no more than they must be.
+fn quick() -> InitOptions {
+    InitOptions { kdf: KdfParameters { memory_kib: 64, passes: 1, lanes: 1 }, ..InitOptions::default() }
+}
+
+pub(crate) fn passphrase(text: &str) -> Credential {
+    Credential::Passphrase(Zeroizing::new(text.to_owned()), None)
+}
+
+/// A store without faults.
+pub(crate) fn honest(objects: Arc<dyn ObjectStore>) -> Store {
+    Store::from_object_store(objects, "", lab::options(Arc::new(SystemClock), Arc::default(), 0)).unwrap()
+}
+
+pub(crate) fn files(generation: u64) -> Files {
+    let mut files = Files::new();
+    for number in 0..12 {
+        files.insert(format!("srv/small/{number}"), format!("file {number}").repeat(9).into_bytes());
+    }
+    files.insert("srv/large".to_owned(), noise(generation, 400_000));
+    files.insert("srv/same".to_owned(), noise(99, 100_000));
+    files
+}
+
+impl Command {
+    pub(crate) fn scene(self) -> Scene {
+        let scene =
+            Scene { objects: InMemory::new(), root: RootSecret::generate().unwrap(), snapshots: Vec::new() };
+        self.furnish(scene)
+    }
+
+    fn furnish(self, mut scene: Scene) -> Scene {
+        if self == Init {
+            return scene;
+        }
+        let store = honest(Arc::new(scene.objects.fork()));
+        Repository::create(&store, &scene.root, "right", quick(), &SystemClock).unwrap();
+        let repository = open(&store, &scene.root).unwrap();
+        if self != FirstBackup {
+            lab::back_up(&repository, &files(1)).unwrap();
+            scene.snapshots.push(files(1));
+        }
+        if matches!(self, KeyRevoke | KeyShare) {
+            let added = key::add(&repository, &machine()).unwrap();
+            let access = Credential::AccessKey(added.access_key.unwrap().text());
+            lab::back_up(&open_with(&store, &access, None).unwrap(), &files(5)).unwrap();
+            scene.snapshots.push(files(5));
+        }
+        if self == KeyRecover {
+            store.delete(&Name::config()).unwrap();
+        }
+        copy(&store, &honest(Arc::new(scene.objects.clone())));
+        scene
+    }
+
+    /// What it adds a snapshot of.
+    pub(crate) fn adds(self) -> Option<Files> {
+        match self {
+            FirstBackup | UnchangedBackup => Some(files(1)),
+            ChangedBackup => Some(files(2)),
+            _ => None,
+        }
+    }
+
+    /// Runs it. What it promises to unlock the repository afterwards comes back.
+    pub(crate) fn run(self, store: &Store, root: &RootSecret) -> Result<Option<Credential>> {
+        if self == Init {
+            init::run(store, root, "right", quick(), &SystemClock)?;
+            return Ok(Some(passphrase("right")));
+        }
+        if self == KeyRecover {
+            let options = RecoverOptions { words: &root.words(), unlock: By::AccessKey, lost: Lost::Rebuild };
+            let recovered = key::recover(store, &options, &SystemClock)?;
+            return Ok(recovered.access_key.map(|key| Credential::AccessKey(key.text())));
+        }
+        let repository = open(store, root)?;
+        Ok(match self {
+            Init | KeyRecover | FirstBackup | ChangedBackup | UnchangedBackup => {
+                lab::back_up(&repository, &self.adds().unwrap())?;
+                None
+            }
+            KeyShare => {
+                key::share(&repository, "machine")?;
+                None
+            }
+            Drill => {
+                drill_it(&repository)?;
+                None
+            }
+            KeyAdd => {
+                let added = key::add(&repository, &machine())?;
+                Some(Credential::AccessKey(added.access_key.unwrap().text()))
+            }
+            KeyRevoke => {
+                let options = RevokeOptions { who: "machine".to_owned(), last_good: LastGood::Head };
+                key::revoke(&repository, &options)?;
+                None
+            }
+            KeyPassphrase => {
+                key::passphrase(&repository, "new", None, quick().kdf)?;
+                Some(passphrase("new"))
+            }
+        })
+    }
+
+    /// Runs it on a healthy store after it was disturbed there.
+    pub(crate) fn run_again(self, store: &Store, root: &RootSecret) {
+        // Who runs `init` again gets other recovery words.
+        let other = RootSecret::generate().unwrap();
+        match self.run(store, if self == Init { &other } else { root }) {
+            Ok(_) => {}
+            // Its remains are told, and with the remedy that comes with it there is a new one.
+            Err(error) if self == Init && error.to_string().contains("nothing was ever backed up to it") => {
+                let remedy = error.remedy().unwrap();
+                assert!(remedy.contains("delete `keys` and `registry`"), "{remedy}");
+                for prefix in [Prefix::slots(), Prefix::registry()] {
+                    for listed in store.list(&prefix).unwrap() {
+                        store.delete(&Name::parse(&listed.name).unwrap()).unwrap();
+                    }
+                }
+                self.run(store, &other).unwrap();
+            }
+            // It was done, and only the reply was lost: that is said clearly.
+            Err(error) => {
+                let told = match self {
+                    Init => "holds a repository already",
+                    KeyAdd => "there is a key with the label",
+                    _ => "this one must succeed",
+                };
+                assert!(error.to_string().contains(told), "{error}");
+                assert!(error.remedy().is_some());
+            }
+        }
+    }
+}
+
+fn drill_it(repository: &Repository) -> Result<()> {
+    let scratch = tempfile::tempdir().unwrap();
+    let options = DrillOptions {
+        filter: Default::default(),
+        sample: None,
+        seed: 0,
+        place: drill::Where::Within(scratch.path().to_owned()),
+        afterwards: Afterwards::Remove,
+        owners: Owners::Ignore,
+        rpo: None,
+        rto: None,
+        checks: Vec::new(),
+        check_timeout: Duration::from_secs(60),
+        hidden: Vec::new(),
+        unlock: Duration::ZERO,
+        workers: 1,
+        machine: "host".to_owned(),
+        program: "test".to_owned(),
+    };
+    let drilled = drill::run(repository, &options, &mut std::io::sink())?;
+    let failed =
+        (!drilled.passed()).then(|| Error::new(ErrorKind::Failed, drilled.report.reasons.join("; ")));
+    drilled.stored?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn machine() -> AddOptions {
+    let (label, unlock) = ("machine".to_owned(), By::AccessKey);
+    AddOptions { role: Role::Backup, label, domain: None, shared: false, unlock }
+}
+
+pub(crate) fn copy(from: &Store, to: &Store) {
+    for listed in from.list(&Prefix::all()).unwrap() {
+        let name = Name::parse(&listed.name).unwrap();
+        to.create(&name, from.read(&name, 1 << 26).unwrap()).unwrap();
+    }
+}
