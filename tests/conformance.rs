@@ -63,12 +63,6 @@ fn at(address: String, s3: S3Settings, raw: Arc<dyn ObjectStore>, root: String) 
     Place { open: Box::new(open), raw, root }
 }
 
-fn in_a_folder(test: impl Fn(&Place)) {
-    let folder = tempfile::tempdir().unwrap();
-    let raw = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
-    test(&at(folder.path().to_str().unwrap().to_owned(), S3Settings::default(), raw, String::new()));
-}
-
 fn with(interceptor: impl Interceptor + 'static) -> Place {
     over(Intercepted::new(Arc::new(InMemory::new()), interceptor))
 }
@@ -80,7 +74,10 @@ fn memory_is_a_good_store() {
 
 #[test]
 fn a_folder_is_a_good_store() {
-    in_a_folder(|place| assert_eq!(failures(place), Vec::<&str>::new()));
+    let folder = tempfile::tempdir().unwrap();
+    let raw = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let address = folder.path().to_str().unwrap().to_owned();
+    assert_eq!(failures(&at(address, S3Settings::default(), raw, String::new())), Vec::<&str>::new());
 }
 
 #[test]
@@ -145,7 +142,7 @@ fn no_lie_passes() {
     }
 }
 
-/// `.ci/servers` starts the server, names it here, and looks for the line that this prints.
+/// `.ci/stores` starts the server, names it here, and looks for the line that this prints.
 /// `LIFEBOAT_TEST_S3` is `ENDPOINT BUCKET`, `LIFEBOAT_TEST_S3_DIFFERS` the cases that it is known to fail.
 #[test]
 fn a_server_that_the_environment_names_is_as_it_is_declared() {

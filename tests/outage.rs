@@ -1,4 +1,4 @@
-//! A storage that goes away in the middle of a backup and stays away.
+//! A storage that goes away in the middle of a backup, and one that somebody has emptied.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -9,9 +9,9 @@ use lifeboat::{
     error::{ErrorKind, Result},
     ops::backup::Done,
     repository::{InitOptions, Repository, unlock::Credential},
-    store::Store,
+    store::{Name, Prefix, Store},
 };
-use object_store::memory::InMemory;
+use object_store::{ObjectStore, memory::InMemory};
 
 mod support {
     pub(crate) mod clock;
@@ -22,7 +22,7 @@ mod support {
 }
 use support::{
     clock::FakeClock,
-    faults::{Fault, nth},
+    faults::{Fault, Versions, locked, nth},
     intercepted::{Call, Fate, Intercepted, Interceptor},
     lab::{self, Files, check_all, noise, open_with},
 };
@@ -82,4 +82,47 @@ fn a_store_that_is_gone_for_good_is_a_clean_error_and_the_next_run_sends_only_wh
         assert!(lab::restore(&repository, &known[0]).unwrap().0 == files);
         assert_eq!(check_all(&repository).unwrap().problems, []);
     }
+}
+
+/// Deletes all there is, as somebody with the keys of the storage would.
+fn delete_everything(store: &Store) -> Result<()> {
+    store.list(&Prefix::all())?.iter().try_for_each(|one| store.delete(&Name::parse(&one.name).unwrap()))
+}
+
+#[test]
+fn what_was_deleted_is_still_in_the_versions_and_what_is_locked_is_not_deleted() {
+    let (clock, root) = (Arc::<FakeClock>::default(), RootSecret::generate().unwrap());
+    let (objects, files) = (InMemory::new(), Files::from([("srv/file".to_owned(), noise(1, 1000))]));
+    let versions = Versions::of(objects.clone(), Arc::<FakeClock>::clone(&clock));
+    let intercepted = Intercepted::new(Arc::new(objects), versions.clone());
+    let options = lab::options(Arc::<FakeClock>::clone(&clock), Arc::default(), 0);
+    let over = |objects| Store::from_object_store(objects, "", options.clone()).unwrap();
+    let store = over(Arc::<Intercepted>::clone(&intercepted) as Arc<dyn ObjectStore>);
+    Repository::create(&store, &root, "right", InitOptions::default(), &*clock).unwrap();
+    let words = Credential::Words(root.words());
+    lab::back_up(&open_with(&store, &words, None).unwrap(), &files).unwrap();
+    let before = clock.elapsed();
+    clock.sleep(Duration::from_hours(1));
+    delete_everything(&store).unwrap();
+    assert_eq!(store.list(&Prefix::all()).unwrap(), []);
+    let repository = open_with(&over(Arc::new(versions.at(before))), &words, None).unwrap();
+    let (known, _) = repository.snapshots().unwrap();
+    assert_eq!(lab::restore(&repository, &known[0]).unwrap().0, files);
+    assert_eq!(check_all(&repository).unwrap().problems, []);
+
+    // The same with a lock: nothing goes, and backups go on.
+    let objects = versions.at(before);
+    let day = Duration::from_hours(24);
+    let held = Intercepted::new(Arc::new(InMemory::new()), locked(Arc::<FakeClock>::clone(&clock), day));
+    let held = over(held);
+    for listed in over(Arc::new(objects)).list(&Prefix::all()).unwrap() {
+        let name = Name::parse(&listed.name).unwrap();
+        held.create(&name, repository.store.read(&name, 1 << 26).unwrap()).unwrap();
+    }
+    assert_eq!(delete_everything(&held).unwrap_err().kind(), ErrorKind::Failed);
+    let repository = open_with(&held, &words, None).unwrap();
+    lab::back_up(&repository, &files).unwrap();
+    assert_eq!(repository.snapshots().unwrap().0.len(), 2);
+    clock.sleep(day);
+    delete_everything(&held).unwrap();
 }

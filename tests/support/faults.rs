@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use lifeboat::clock::{Clock, Timestamp};
+use lifeboat::clock::Clock;
 use object_store::{Error, memory::InMemory};
 use rustix::io::Errno;
 
@@ -159,7 +159,7 @@ pub(crate) struct Versions {
     objects: InMemory,
     clock: Arc<dyn Clock>,
     /// Until when the store was like that, oldest first.
-    past: Arc<Mutex<Vec<(Timestamp, InMemory)>>>,
+    past: Arc<Mutex<Vec<(Duration, InMemory)>>>,
 }
 
 impl Versions {
@@ -167,8 +167,8 @@ impl Versions {
         Self { objects, clock, past: Arc::default() }
     }
 
-    /// The store as it was then.
-    pub(crate) fn at(&self, time: Timestamp) -> InMemory {
+    /// The store as it was then, by the clock that it was given.
+    pub(crate) fn at(&self, time: Duration) -> InMemory {
         let past = self.past.lock().unwrap();
         past.iter().find(|(until, _)| *until > time).map_or(&self.objects, |(_, then)| then).fork()
     }
@@ -177,7 +177,7 @@ impl Versions {
 impl Interceptor for Versions {
     fn fate(&self, call: &Call) -> Fate {
         if call.kind.changes_something() {
-            self.past.lock().unwrap().push((self.clock.now(), self.objects.fork()));
+            self.past.lock().unwrap().push((self.clock.elapsed(), self.objects.fork()));
         }
         Fate::Works
     }
@@ -185,7 +185,7 @@ impl Interceptor for Versions {
 
 /// What was written less than `retention` ago is neither deleted nor replaced.
 pub(crate) fn locked(clock: Arc<dyn Clock>, retention: Duration) -> impl Fn(&Call) -> Fate {
-    let written = Mutex::new(std::collections::HashMap::new());
+    let written = Mutex::new(HashMap::new());
     move |call| {
         let (mut written, now) = (written.lock().unwrap(), clock.elapsed());
         let is_held = written.get(&call.name).is_some_and(|then| now.saturating_sub(*then) < retention);
