@@ -40,7 +40,7 @@ use lifeboat::{
     },
     repository::{
         InitOptions, Repository, index::Standing, manifest::ManifestCursor, reader::NodeReader, registry,
-        unlock::Credential,
+        section::Section, unlock::Credential,
     },
     store::{self, Name, Parsed, Prefix, Store, StoreOptions},
 };
@@ -355,6 +355,24 @@ fn a_revoked_key_opens_nothing_and_only_what_it_left_counts() {
         // The label is free again.
         assert_eq!(add(&words, Role::Backup, "machine", Some("machine")).domain, machine.domain);
     });
+}
+
+#[test]
+fn what_a_restore_key_has_learned_opens_what_is_stored_after_it_was_revoked() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let technician = add(&owner, Role::Restore, "technician", None);
+    let config = Repository::read_config(&store).unwrap();
+    let kept = Repository::unlock(&store, &config, &credential(&technician)).unwrap();
+    let options = RevokeOptions { who: "technician".to_owned(), last_good: LastGood::Head };
+    key::revoke(&owner, &options).unwrap();
+    // What is stored now is sealed to a key whose other half they still have.
+    let (place, me) = (owner.place(owner.own_domain().unwrap()), owner.identity());
+    let public = owner.data_public().unwrap();
+    let (header, section) = Section::create(place, PackKind::Data, me, public).unwrap();
+    let sealed = section.seal_frame(0, b"stored later").unwrap();
+    let opened = Section::open(place, &header, &kept.open_data(header.epoch).unwrap()).unwrap();
+    assert_eq!(opened.open_frame(0, &sealed).unwrap(), b"stored later");
 }
 
 #[test]

@@ -155,3 +155,40 @@ fn a_stolen_restore_key_reads_every_machine_and_writes_for_none() {
     }
     assert_eq!(objects(&world), before);
 }
+
+#[test]
+fn a_new_passphrase_closes_the_slot_and_a_copy_of_the_old_slot_opens_with_the_old_one() {
+    let world = World::with_repository();
+    let slot = |world: &World| -> (String, Vec<u8>) {
+        objects(world).into_iter().find(|(name, _)| name.starts_with("keys/")).unwrap()
+    };
+    let (name, bytes) = slot(&world);
+    fs::write(world.path("new"), "another-passphrase\n").unwrap();
+    world.does(&["key", "passphrase", "--new-password-file", "new"]);
+    let again = slot(&world);
+    assert_ne!(again.0, name);
+    let told = world.fails(&["snapshots"], 12);
+    assert!(told.starts_with("lifeboat: "), "{told}");
+    fs::write(world.path("repo").join(name), bytes).unwrap();
+    world.does(&["snapshots"]);
+}
+
+#[test]
+fn a_backup_key_can_tell_whether_its_domain_has_what_somebody_guesses() {
+    let world = World::with_repository();
+    with_key(&world, "backup");
+    let source = world.text("src");
+    fs::write(world.path("src/one"), "guessed".repeat(50_000)).unwrap();
+    world.ends(&mut by(&world, "backup", &["backup", &source]), 0);
+    fs::create_dir(world.path("guess")).unwrap();
+    let guess = world.text("guess");
+    let new_bytes = |text: &str| {
+        fs::write(world.path("guess/file"), text.repeat(50_000)).unwrap();
+        let (out, _) = world.ends(&mut by(&world, "backup", &["backup", "--dry-run", "--json", &guess]), 0);
+        let messages = world::objects(&out);
+        let summary = messages.iter().find(|message| message["message_type"] == "summary").unwrap();
+        summary["bytes_new"].as_u64().unwrap()
+    };
+    assert_eq!(new_bytes("guessed"), 0);
+    assert!(new_bytes("unknown") > 0);
+}
