@@ -1,5 +1,5 @@
 """Keys, envelopes, packs, slots: how docs/format.md makes each, with room for one defect."""
-import base64, hashlib, json, struct, sys
+import base64, json, struct, sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
