@@ -82,10 +82,12 @@ fn lists_that_lie_about_what_is_below_cost_their_file_only() {
             let node = Node::Lists(1, vec![part(empty, 0, 0); 4096]);
             (5, list(manifest.node(&node), 1, 1))
         }),
+        // Else everything about it is true.
         ("levels that rise", &|manifest| {
-            let one = of_one(manifest);
-            let low = manifest.node(&Node::Lists(5, vec![part(one, 1, 5)]));
-            (5, list(manifest.node(&Node::Lists(3, vec![part(low, 1, 5)])), 1, 3))
+            let honest = manifest.chunk(b"honest");
+            let one = manifest.node(&Node::Chunks(vec![honest]));
+            let low = manifest.node(&Node::Lists(5, vec![part(one, 1, 6)]));
+            (6, list(manifest.node(&Node::Lists(3, vec![part(low, 1, 6)])), 1, 3))
         }),
         // 2^60 chunks in 16 nodes, and every sum is right: whoever follows it must stop at the size of the file.
         ("a list that repeats itself", &|manifest| {

@@ -72,7 +72,7 @@ MUTANTS = [
      "repository"),
     # A hostile client.
     ("parts of a path", "src/format/node.rs",
-     '!part.is_empty() && part != b"." && part != b".." && !part.contains(&0)', "part.len() < 1 << 20", "hostile names_that_no"),
+     '!part.is_empty() && part != b"." && part != b".." && !part.contains(&0)', "part.len() < 100_000", "hostile names_that_no"),
     ("order of paths in a node", "src/format/node.rs",
      "if !last.is_empty() && compare_paths(last, &path).is_ge() {",
      "if !last.is_empty() && compare_paths(last, &path).is_ge() && path.len() > 1 << 20 {", "hostile names_that_no"),
@@ -154,7 +154,10 @@ def run(test):
     result = re.search(r"test result: \w+\. (\d+) passed; (\d+) failed", done.stdout)
     if not result:
         # A panic of the whole process, or no program at all.
-        return "red (it ends the process)" if "Running" in done.stderr or "process didn't exit" in done.stderr else "NOT BUILT"
+        if "process didn't exit" in done.stderr:
+            return "red (it ends the process)"
+        print(done.stderr[-2000:], file=sys.stderr)
+        return "NOT BUILT"
     passed, failed = map(int, result.groups())
     cells = re.search(r"(\d+) of \d+ cells", done.stdout)
     if failed:

@@ -1,10 +1,12 @@
 //! What a client can write whose key was stolen: everything is sealed and signed as it should be, and lies.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use bytes::Bytes;
 use lifeboat::{
     compress::Codec,
     crypto::NodeKey,
     format::{
+        entry::ChunkRef,
         envelope::{self, EnvelopeHeader, RecordKind, Sealer},
         node::Node,
         pack::{
@@ -118,6 +120,12 @@ impl<'a> Manifest<'a> {
     /// Adds a node under its id.
     pub(crate) fn node(&mut self, node: &Node) -> BlobId {
         self.plain(&node.encode())
+    }
+
+    /// A chunk as an honest client names it.
+    pub(crate) fn chunk(&self, plain: &[u8]) -> ChunkRef {
+        let keys = self.repository.chunk_keys(&self.repository.own_domain().unwrap()).unwrap();
+        ChunkRef { id: keys.id.id(plain), length: plain.len().try_into().unwrap() }
     }
 
     /// Adds bytes under the id that a node of them has.
