@@ -278,6 +278,7 @@ fn a_backup_that_crashes_leaves_no_core() {
     // Here a program does leave one, unless this machine sends cores elsewhere.
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     if !pattern.starts_with(['|', '/']) {
-        assert_eq!(cores(&world, "sleep 60", 6, || true).len(), 1);
+        let begun = || world.path("begun").try_exists().unwrap();
+        assert_eq!(cores(&world, "sh -c 'touch ../begun; exec sleep 60'", 6, begun).len(), 1);
     }
 }
