@@ -149,7 +149,8 @@ fn a_stolen_restore_key_reads_every_machine_and_writes_for_none() {
     world.ends(&mut by(&world, "restore", &["restore", "latest", "--target", "stolen"]), 0);
     assert!(tree(&world.path("stolen")).iter().any(|(_, bytes)| bytes == b"second"));
     let before = objects(&world);
-    for arguments in [&["backup", &source][..], &["key", "add", "--role", "backup", "--label", "more"]] {
+    let key = ["key", "add", "--role", "backup", "--label", "more", "--access-key-out", "more.key"];
+    for arguments in [&["backup", &source][..], &key] {
         let (_, told) = world.ends(&mut by(&world, "restore", arguments), 13);
         assert!(told.starts_with("lifeboat: "), "{told}");
     }

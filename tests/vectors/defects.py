@@ -110,7 +110,7 @@ def make_pack_defects():
     of("frame-moved", "A frame under the counter of another", "does not decrypt", frames=[Frame(0, 1, seal(0, text), 0, [(chunk_id(text), 15)])])
     of("frame-hash", "One bit of the hash of a frame", "not those that were written", frames=[one(0, text, hash=flip(H(seal(0, text))))])
     of("frame-bit", "One bit of a frame, with the hash that fits", "does not decrypt", frames=[Frame(0, 0, flip(seal(0, text)), 0, [(chunk_id(text), 15)])])
-    of("raw-as-zstd", "A raw frame that is said to be compressed", "does not decompress", frames=[one(0, text, codec=1)])
+    of("raw-as-zstd", "A raw frame that is said to be compressed", "not one zstd frame", frames=[one(0, text, codec=1)])
     packed = zstandard.ZstdCompressor(3).compress(TEXTS[2])
     of("zstd-as-raw", "A compressed frame that is said to be raw", "bytes, not", frames=[one(0, packed, blobs=[(chunk_id(TEXTS[2]), len(TEXTS[2]))])])
     of("bomb", "A frame that becomes longer than it says", "does not decompress", frames=[one(0, zstandard.ZstdCompressor(3).compress(bytes(MIB)), 1, [(chunk_id(bytes(100)), 100)])])
