@@ -156,7 +156,7 @@ impl Verdict<'_> {
         };
         for problem in &checked.problems {
             let told = format!("{} {}", problem.object, problem.what);
-            let forked = self.world.weather.hides_or_is_late() && problem.object.starts_with("the chain at");
+            let forked = self.world.weather.hides_or_is_late() && told.contains("the chain at");
             // What a key wrote while it was revoked is told, and does not count.
             let revoked = told.contains("revoked") && !owner.registry().revocations.is_empty();
             if !forked && !revoked && !self.is_explained(&told) {

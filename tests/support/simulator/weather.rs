@@ -62,6 +62,9 @@ pub(crate) struct Plan {
     pub(crate) back: Duration,
 }
 
+/// An outage of years is one without an end.
+const FOR_EVER: Duration = Duration::from_hours(100_000);
+
 /// What is built wrongly, so that runs must fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
@@ -153,7 +156,7 @@ impl Weather {
             return chance.pick(&[Fate::KillsBefore, Fate::KillsAfter]);
         }
         if chance.happens(self.outages) {
-            let longest = chance.pick(&[Duration::from_secs(20), Duration::from_mins(20)]);
+            let longest = chance.pick(&[Duration::from_secs(20), Duration::from_mins(20), FOR_EVER]);
             return Fate::Outage(chance.happens(500), chance.time(longest));
         }
         if chance.happens(self.fails) {

@@ -8,7 +8,7 @@ use super::{
     world::Event,
 };
 
-/// More calls than any command makes: each of about 40 may be tried for 20 s, five times.
+/// More calls than any command makes: of about 200 a few are tried 65 times each, which takes 15 minutes.
 const CALLS_MAX: usize = 1500;
 
 /// The view of one command.

@@ -168,7 +168,7 @@ impl Client {
             loses_cache: chance.happens(300),
             clock_wrong: if chance.happens(200) { chance.pick(&[-YEARS, YEARS, -300, 300]) } else { 0 },
             up: chance.time(Duration::from_hours(1000)),
-            retry_seconds: chance.pick(&[0, 5, 20]),
+            retry_seconds: chance.pick(&[0, 5, 20, 900]),
         }
     }
 
