@@ -195,6 +195,8 @@ fn further_names_of_a_file_reach_nothing_outside() {
         link("m/folder", &outside),
         linked(entry("m/folder/passwd"), 8),
         linked(entry("m/good"), 8),
+        linked(of_kind("m/pipe", EntryKind::Fifo), 10),
+        linked(entry("m/pipe-2"), 10),
         linked(missing, 9),
         linked(further, 9),
     ];
@@ -203,6 +205,7 @@ fn further_names_of_a_file_reach_nothing_outside() {
         let restored = fence.restore(&repository, id);
         rest_is_there(&fence);
         assert!(fence.target().join("m/evil-2").symlink_metadata().unwrap().is_file());
+        assert!(fence.holds("m/pipe-2"));
         assert!(fence.holds("m/good"), "it is restored by itself: {:?}", restored.failed);
         let failed: Vec<&[u8]> = restored.failed.iter().map(|(path, _)| &path[..]).collect();
         for path in ["m/folder/passwd", "m/lost", "m/lost-2"] {
@@ -254,11 +257,13 @@ fn a_folder_that_becomes_a_link_during_the_restore_leads_nowhere() {
         entries.push(entry(format!("m/d/{number:02}")));
         entries.push(Entry { path: format!("m/d/{number:02}x").into(), ..of_kind("", EntryKind::Fifo) });
     }
-    for number in 0..20 {
-        let mut deep = of_kind(&format!("m/d/deep{number:02}"), EntryKind::Directory);
+    // Each is there outside too.
+    let folders: Vec<String> = (0..20).map(|number| format!("deep{number:02}")).collect();
+    for name in &folders {
+        let mut deep = of_kind(&format!("m/d/{name}"), EntryKind::Directory);
         deep.metadata.mode = 0o700;
         entries.push(deep);
-        entries.push(entry(format!("m/d/deep{number:02}/passwd")));
+        entries.push(entry(format!("m/d/{name}/passwd")));
     }
     entries.push(of_kind("m/d/outside", EntryKind::Directory));
     let mut linked = entry("m/d/z1");
@@ -268,7 +273,10 @@ fn a_folder_that_becomes_a_link_during_the_restore_leads_nowhere() {
     let id = between(&repository, "m/d", &sorted(entries));
     let mut met = 0;
     for _ in 0..60 {
-        let fence = Fenced::new();
+        let mut fence = Fenced::new();
+        folders.iter().for_each(|name| fs::create_dir(fence.outside().join(name)).unwrap());
+        fence.before = beside(fence.folder.path());
+        let fence = fence;
         let (swapped, away) = (fence.target().join("m/d"), fence.target().join("m/away"));
         fs::create_dir_all(&swapped).unwrap();
         let stop = AtomicBool::new(false);

@@ -64,7 +64,11 @@ fn lists_that_lie_about_what_is_below_cost_their_file_only() {
     let cases: [(&str, Make<'_>); 10] = [
         ("a size without chunks", &|_| (1 << 60, Content::Inline(Vec::new()))),
         ("chunks beyond the size", &|_| (3, Content::Inline(vec![chunk; 256]))),
-        ("2^60 chunks claimed", &|manifest| (1 << 60, list(of_one(manifest), 1 << 60, 0))),
+        // But for that number it is an honest file.
+        ("2^60 chunks claimed", &|manifest| {
+            let honest = manifest.chunk(b"honest");
+            (6, list(manifest.node(&Node::Chunks(vec![honest])), 1 << 60, 0))
+        }),
         ("a list that is missing", &|_| (5, list(nowhere, 1, 3))),
         ("a list that is a leaf", &|manifest| (5, list(manifest.node(&Node::Leaf(vec![entry("x")])), 1, 3))),
         ("a list that contains itself", &|manifest| {
@@ -191,22 +195,30 @@ fn bomb(claimed: Option<u64>, blocks: usize) -> Vec<u8> {
     frame
 }
 
-/// Restores a file of `content` beside a good one; the frames are in one pack with the good one's chunk.
-fn with_frames(frames: &[Forged], lie: impl Fn(&mut Directory), content: &[ChunkRef]) -> Restored {
+/// Restores a file of `chunk` beside a good one; the frames are in one pack with the good one's chunk. Where `plain` is
+/// given, the chunk has the id of that.
+fn with_frames(
+    mut frame: Forged,
+    lie: impl Fn(&mut Directory),
+    mut chunk: ChunkRef,
+    plain: Option<&[u8]>,
+) -> Restored {
     let repository = repository();
     let keys = repository.chunk_keys(&repository.own_domain().unwrap()).unwrap();
     let good = noise(3, 1000);
-    let mut all = vec![Forged::raw(keys.id.id(&good), &good)];
-    all.extend(frames.iter().cloned());
+    if let Some(plain) = plain {
+        chunk.id = keys.id.id(plain);
+        frame.blobs[0].id = chunk.id;
+    }
+    let all = [Forged::raw(keys.id.id(&good), &good), frame];
     let listed = forger::pack(&repository, PackKind::Data, &all, lie);
     forger::index(&repository, &encode_index(&[listed]));
-    let size = content.iter().map(|chunk| u64::from(chunk.length)).sum();
     let mut manifest = Manifest::new(&repository);
-    let chunk = ChunkRef { id: keys.id.id(&good), length: 1000 };
+    let honest = ChunkRef { id: keys.id.id(&good), length: 1000 };
     let root = manifest.node(&Node::Leaf(vec![
-        with_content("a/good", 1000, Content::Inline(vec![chunk])),
-        with_content("m/hostile", size, Content::Inline(content.to_vec())),
-        with_content("z/good", 1000, Content::Inline(vec![chunk])),
+        with_content("a/good", 1000, Content::Inline(vec![honest])),
+        with_content("m/hostile", u64::from(chunk.length), Content::Inline(vec![chunk])),
+        with_content("z/good", 1000, Content::Inline(vec![honest])),
     ]));
     let id = manifest.snapshot(root, |_| {});
     let fence = Fenced::new();
@@ -225,6 +237,7 @@ fn with_frames(frames: &[Forged], lie: impl Fn(&mut Directory), content: &[Chunk
 fn a_frame_that_decompresses_to_something_else_is_stopped_at_what_was_declared() {
     let text = b"the same again and ".repeat(100);
     let length = u32::try_from(text.len()).unwrap();
+    let twice = text.repeat(2);
     let packed = zstd::bulk::compress(&text, 3).unwrap();
     let skippable = [&[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0][..], b"void"].concat();
     let two_mebibytes = 2 << 20;
@@ -244,7 +257,9 @@ fn a_frame_that_decompresses_to_something_else_is_stopped_at_what_was_declared()
         let chunk = ChunkRef { id: BlobId::new([6; 32]), length };
         let blobs = vec![Blob { id: chunk.id, length }];
         let forged = Forged { stored, codec: Codec::Zstd, blobs };
-        assert_eq!(with_frames(&[forged], |_| {}, &[chunk]).failures, 1, "{what}");
+        // Whoever takes it all the same has what the id names.
+        let plain = if length == text.len() as u32 { &text[..] } else { &twice };
+        assert_eq!(with_frames(forged, |_| {}, chunk, Some(plain)).failures, 1, "{what}");
     }
 }
 
@@ -263,7 +278,11 @@ fn a_directory_that_lies_costs_what_it_lies_about() {
         ("shorter", &|directory| directory.frames[1].length = 16),
     ];
     for (what, lie) in one_by_one {
-        assert_eq!(with_frames(&[Forged::raw(chunk.id, &bytes)], lie, &[chunk]).failures, 1, "{what}");
+        assert_eq!(
+            with_frames(Forged::raw(chunk.id, &bytes), lie, chunk, Some(&bytes)).failures,
+            1,
+            "{what}"
+        );
     }
     // Such an index counts for nothing, nor does what it alone lists.
     let not_at_all: [(&str, Lie<'_>); 5] = [
@@ -274,7 +293,11 @@ fn a_directory_that_lies_costs_what_it_lies_about() {
         ("a blob of 4 GiB", &|directory| directory.frames[1].blobs[0].length = u32::MAX),
     ];
     for (what, lie) in not_at_all {
-        assert_eq!(with_frames(&[Forged::raw(chunk.id, &bytes)], lie, &[chunk]).failures, 3, "{what}");
+        assert_eq!(
+            with_frames(Forged::raw(chunk.id, &bytes), lie, chunk, Some(&bytes)).failures,
+            3,
+            "{what}"
+        );
     }
 }
 
