@@ -305,8 +305,8 @@ fn a_folder_that_becomes_a_link_during_the_restore_leads_nowhere() {
 
 #[test]
 fn the_fence_notices_what_it_is_for() {
-    let fence = Fenced::new();
     let broken = |change: &dyn Fn(&Path)| {
+        let fence = Fenced::new();
         change(&fence.outside());
         beside(fence.folder.path()) != fence.before
     };

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FlockOperation, Mode, OFlags, flock, open},
+    fs::{FlockOperation, Mode, OFlags, flock, fstat, open, stat},
     io::Errno,
 };
 
@@ -48,14 +48,22 @@ fn lock(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = open(path, flags, Mode::empty()).map_err(|e| failed("open", path)(e.into()))?;
     match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_at(&folder, path) => Ok(folder),
         // Where nothing can be locked a drill is still worth more than none.
-        Ok(()) | Err(Errno::NOTSUP | Errno::NOSYS) => Ok(folder),
-        Err(Errno::WOULDBLOCK) => {
+        Err(Errno::NOTSUP | Errno::NOSYS) => Ok(folder),
+        // Or the other one has just removed it.
+        Ok(()) | Err(Errno::WOULDBLOCK) => {
             let text = format!("another drill uses {}", path.display());
             Err(Error::new(ErrorKind::Usage, text).with_remedy("Wait until it ends, or name another folder"))
         }
         Err(error) => Err(failed("lock", path)(error.into())),
     }
+}
+
+/// Whether the path still leads to this folder.
+fn is_at(folder: &OwnedFd, path: &Path) -> bool {
+    let (Ok(held), Ok(found)) = (fstat(folder), stat(path)) else { return false };
+    (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
 }
 
 impl Scratch {

@@ -374,19 +374,21 @@ impl Comparison<'_> {
             offset = end;
             Ok(())
         });
-        match listed {
+        match (failed, listed) {
+            (Some(error), _) => unreadable(error),
             // The list of this one file is damaged, and says nothing of the others.
-            Err(error) if error.is_damage() => return unreadable(error),
-            other => other?,
-        }
-        match failed {
-            Some(error) => unreadable(error),
+            (None, Err(error)) if error.is_damage() => {
+                self.verified.lost += 1;
+                let why = format!("its list of chunks is lost in the repository: {error}");
+                Ok(Some(Difference::Unreadable(why)))
+            }
+            (None, Err(error)) => Err(error),
             // The manifest must account for every byte of it.
-            None if offset < now.size => {
+            (None, Ok(())) if offset < now.size => {
                 bad.push(offset..now.size);
                 Ok(Some(Difference::Content(bad)))
             }
-            None => Ok((!bad.is_empty()).then_some(Difference::Content(bad))),
+            (None, Ok(())) => Ok((!bad.is_empty()).then_some(Difference::Content(bad))),
         }
     }
 }

@@ -142,7 +142,7 @@ impl Verdict<'_> {
     fn is_revoked(&self, owner: &Repository, label: &str) -> bool {
         let registry = owner.registry();
         let found = registry.certificates.iter().find(|known| known.label == label);
-        found.is_none_or(|known| registry.revocation(&known.identity).is_some())
+        found.is_some_and(|known| registry.revocation(&known.identity).is_some())
     }
 
     /// Says whether damage was found.
