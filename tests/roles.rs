@@ -39,7 +39,6 @@ use lifeboat::{
 use object_store::memory::InMemory;
 
 mod support {
-    #[expect(dead_code, reason = "`hostile.rs` uses the rest")]
     pub(crate) mod forger;
     pub(crate) mod lab;
 }
