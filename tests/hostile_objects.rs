@@ -258,7 +258,7 @@ fn a_frame_that_decompresses_to_something_else_is_stopped_at_what_was_declared()
         let blobs = vec![Blob { id: chunk.id, length }];
         let forged = Forged { stored, codec: Codec::Zstd, blobs };
         // Whoever takes it all the same has what the id names.
-        let plain = if length == text.len() as u32 { &text[..] } else { &twice };
+        let plain = if length as usize == text.len() { &text[..] } else { &twice };
         assert_eq!(with_frames(forged, |_| {}, chunk, Some(plain)).failures, 1, "{what}");
     }
 }
