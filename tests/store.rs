@@ -314,7 +314,7 @@ fn a_part_that_was_not_asked_for_is_never_taken_for_the_one_that_was() {
     }
 }
 
-/// A minute in which every call is answered with 503, of several that are in flight.
+/// A minute in which every call fails as one that was answered with 503.
 #[test]
 fn a_server_that_asks_to_slow_down_is_asked_less_and_less_often() {
     let clock = Arc::<FakeClock>::default();

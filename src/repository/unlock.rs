@@ -121,7 +121,10 @@ impl Repository {
         for (read, name) in names.iter().enumerate() {
             if read >= limits::SLOTS_READ_MAX {
                 return Err(cannot(
-                    "the passphrase opens none of the first 1024 key slots, and there are more",
+                    &format!(
+                        "the passphrase opens none of the first {} key slots, and there are more",
+                        limits::SLOTS_READ_MAX
+                    ),
                     &format!("Name its slot with --slot. {SLOT_NAMES}"),
                 ));
             }

@@ -10,7 +10,7 @@ use lifeboat::{
         role::Role,
         slot::{AccessKey, KdfParameters},
     },
-    limits::SLOTS_TRIED_MAX,
+    limits::{SLOTS_READ_MAX, SLOTS_TRIED_MAX},
     ops::key::{
         self, AddOptions, Added, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions,
         RevokeOptions, Unlocks,
@@ -312,11 +312,19 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A passphrase is tried on a few slots only: whoever has more must know the names in time.
+/// A passphrase is tried on a few slots only, and not all are read to find these: whoever has more must know the
+/// names in time.
 fn warn_of_many_passphrases(repository: &Repository, context: &Context<'_>) -> Result<()> {
     let listed = key::list(repository)?;
-    let slots = listed.iter().flat_map(|known| &known.slots);
-    let count = slots.filter(|slot| slot.unlocks == Unlocks::Passphrase).count();
+    let slots = || listed.iter().flat_map(|known| &known.slots);
+    let all = slots().count();
+    if all > SLOTS_READ_MAX {
+        context.output.warn(&format!(
+            "there are {all} key slots, and a passphrase is looked for in the first {SLOTS_READ_MAX} only: name the \
+             slot with --slot from now on (`lifeboat key list --json` shows whose they are), or use access keys"
+        ));
+    }
+    let count = slots().filter(|slot| slot.unlocks == Unlocks::Passphrase).count();
     if count > SLOTS_TRIED_MAX {
         context.output.warn(&format!(
             "{count} slots take a passphrase, and one is tried on {SLOTS_TRIED_MAX} only: name the slot with \
