@@ -96,6 +96,15 @@ def decoder():
     run([python, ROOT / ".ci/decoder", BINARY])
 
 
+def peers():
+    """The comparison with other tools measures what it says. With lifeboat alone: its figures are for a quiet machine."""
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    where = ["--lifeboat", BINARY, "--seaweedfs", ROOT / "target/ci/seaweedfs"]
+    text = run([ROOT / "benches/peers/run.py", ROOT / "target/ci/peers", "--self-test", *where])
+    return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
+
+
 def systemd():
     """A real systemd, the units and docs/systemd.md, with the store on this machine."""
     if not BINARY.exists():
@@ -107,7 +116,7 @@ def systemd():
     run([ROOT / ".ci/systemd", BINARY])
 
 
-PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder, kills, systemd]
+PARTS = [formatting, clippy, documentation, tests, readme, end_to_end, decoder, kills, peers, systemd]
 
 
 def allowed_skips():
