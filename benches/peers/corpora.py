@@ -1,5 +1,5 @@
 """What is backed up. Each corpus is one folder, always at the same path, in a first and a second version."""
-import itertools, os, random, re, shutil, subprocess, sys
+import os, random, re, shutil, subprocess, sys
 from pathlib import Path
 
 from measure import walk
@@ -73,19 +73,23 @@ def by_version(package):
     return [int(number) for number in re.findall(r"\d+", package.name)]
 
 
-def build_tiny(folder, files=200_000):
-    """Tiny text files: 64 to 8,192 bytes, most of them short, words as unequally frequent as those of a language."""
+def build_tiny(folder, releases, files=200_000):
+    """Tiny text files: those of the first release, in an order by chance, cut into 64 to 8,192 bytes, most of them short."""
     chance = random.Random(SEED)
-    letters = "etaoinshrdlucmfwypvbgkqjxz"
-    words = ["".join(chance.choices(letters, range(26, 0, -1), k=chance.randint(2, 9))) for _ in range(8192)]
-    frequencies = list(itertools.accumulate(1 / rank for rank in range(1, len(words) + 1)))
-    for number in range(files):
+    paths = sorted(entry.path for entry in walk(releases.source) if entry.is_file(follow_symlinks=False))
+    chance.shuffle(paths)
+    for number, piece in zip(range(files), pieces(paths, chance)):
         branch = folder / "source" / f"{number // 1000:03}"
         if number % 1000 == 0:
             branch.mkdir(parents=True)
-        length = int(64 * 128 ** chance.random())
-        text = " ".join(chance.choices(words, cum_weights=frequencies, k=length // 4 + 1))
-        (branch / f"{number % 1000:03}.txt").write_text(text[:length])
+        (branch / f"{number % 1000:03}.txt").write_bytes(piece)
+
+
+def pieces(paths, chance):
+    for path in paths:
+        with open(path, "rb") as file:
+            while piece := file.read(int(64 * 128 ** chance.random())):
+                yield piece
 
 
 def build_random(folder, size=1 << 30):
@@ -173,7 +177,7 @@ def build(folder, name):
     """Under another name first, so that half a corpus is never taken for one."""
     partial = folder / f"{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    needed = [open_corpus(folder, "linux")] if name == "image" else []
+    needed = [open_corpus(folder, "linux")] if name in ("tiny", "image") else []
     BUILDERS[name](partial, *needed)
     partial.rename(folder / name)
 
