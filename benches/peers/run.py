@@ -3,7 +3,7 @@
 
 FOLDER needs 40 GB and is where the corpora, the repositories and the results are. Tools are found in the PATH.
 """
-import argparse, json, os, platform, shutil, signal, sys, time
+import argparse, fcntl, json, os, platform, shutil, signal, sys, time
 from pathlib import Path
 
 from corpora import BUILDERS, open_corpus
@@ -141,6 +141,11 @@ def compare(options):
     folder = options.folder.resolve()
     (folder / "corpora").mkdir(parents=True, exist_ok=True)
     work = folder / "work"
+    lock = open(folder / "lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(f"another run is at work in {folder}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     tools = find_tools(options.tools, options.lifeboat, options.store, work)
@@ -148,7 +153,7 @@ def compare(options):
     described = {"machine": machine(), "tools": versions, "store": options.store}
     print(json.dumps(described, indent=1))
     target = options.json or folder / "results" / f"{described['machine']['time']}.json"
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     corpora = {name: open_corpus(folder / "corpora", name) for name in options.corpus}
     steps = [step for step in STEPS if step == "first" or step in options.steps]
     bench = Bench(work, open_store(options.store, work, options.seaweedfs), tools, steps)
@@ -170,7 +175,7 @@ def compare(options):
 
 if __name__ == "__main__":
     # So that a server that was started is also stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
     chosen = arguments()
     if chosen.self_test:
         from self_test import self_test
