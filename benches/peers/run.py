@@ -146,8 +146,9 @@ def compare(options):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         sys.exit(f"another run is at work in {folder}")
+    # It may be a mounted file system, which stays.
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     tools = find_tools(options.tools, options.lifeboat, options.store, work)
     versions = {tool.name: tool.version() for tool in tools}
     described = {"machine": machine(), "tools": versions, "store": options.store}

@@ -9,6 +9,7 @@ class Tool:
     """A tool with a home, a cache and temporary files of its own."""
 
     stores = {"folder", "s3", "s3-slow"}
+    asked_version = ["--version"]
 
     def __init__(self, program, work):
         self.program = program
@@ -36,14 +37,7 @@ class Tool:
     def version(self):
         return subprocess.run([self.program, *self.asked_version], capture_output=True, text=True).stdout.split("\n")[0]
 
-
-class Lifeboat(Tool):
-    name = "lifeboat"
-    install = "cargo build --release --locked"
-    asked_version = ["--version"]
-
-    def variables(self):
-        return {"LIFEBOAT_REPOSITORY": self.place.address, "LIFEBOAT_PASSWORD": PASSWORD}
+    # As most of them have it.
 
     def init(self):
         return [self.program, "init"]
@@ -56,6 +50,14 @@ class Lifeboat(Tool):
 
     def restore(self, source, snapshot):
         return [self.program, "restore", f"latest:{source}", "--target", self.target]
+
+
+class Lifeboat(Tool):
+    name = "lifeboat"
+    install = "cargo build --release --locked"
+
+    def variables(self):
+        return {"LIFEBOAT_REPOSITORY": self.place.address, "LIFEBOAT_PASSWORD": PASSWORD}
 
 
 class Restic(Tool):
@@ -66,23 +68,10 @@ class Restic(Tool):
     def variables(self):
         return {"RESTIC_REPOSITORY": self.place.address, "RESTIC_PASSWORD": PASSWORD}
 
-    def init(self):
-        return [self.program, "init"]
-
-    def backup(self, source, snapshot):
-        return [self.program, "backup", source]
-
-    def check(self):
-        return [self.program, "check", "--read-data"]
-
-    def restore(self, source, snapshot):
-        return [self.program, "restore", f"latest:{source}", "--target", self.target]
-
 
 class Rustic(Tool):
     name = "rustic"
     install = "cargo install --locked rustic-rs"
-    asked_version = ["--version"]
 
     def fresh(self, place):
         super().fresh(place)
@@ -96,15 +85,6 @@ class Rustic(Tool):
     def variables(self):
         return {"RUSTIC_NO_PROGRESS": "true"}
 
-    def init(self):
-        return [self.program, "init"]
-
-    def backup(self, source, snapshot):
-        return [self.program, "backup", source]
-
-    def check(self):
-        return [self.program, "check", "--read-data"]
-
     def restore(self, source, snapshot):
         return [self.program, "restore", f"latest:{source}", self.target]
 
@@ -113,7 +93,6 @@ class Borg(Tool):
     name = "borg"
     stores = {"folder"}
     install = "pip install borgbackup (needs libacl1-dev, liblz4-dev, libzstd-dev, libxxhash-dev, libssl-dev)"
-    asked_version = ["--version"]
 
     def variables(self):
         return {"BORG_REPO": self.place.address, "BORG_PASSPHRASE": PASSWORD}
