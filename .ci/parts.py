@@ -121,6 +121,15 @@ def fuzz():
     run([sys.executable, ROOT / ".ci/fuzz"])
 
 
+def peers():
+    """The comparison with other tools measures what it says. With lifeboat alone: its figures are for a quiet machine."""
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    where = ["--lifeboat", BINARY, "--seaweedfs", ROOT / "target/ci/seaweedfs"]
+    text = run([ROOT / "benches/peers/run.py", ROOT / "target/ci/peers", "--self-test", *where])
+    return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
+
+
 def systemd():
     """A real systemd, the units and docs/systemd.md, with the store on this machine."""
     if not BINARY.exists():
@@ -133,7 +142,8 @@ def systemd():
 
 
 PARTS = [
-    formatting, clippy, documentation, mutants, tests, readme, end_to_end, stores, bad_disks, decoder, kills, fuzz, systemd
+    formatting, clippy, documentation, mutants, tests, readme, end_to_end, stores, bad_disks, decoder, kills, peers, fuzz,
+    systemd
 ]
 
 

@@ -1,0 +1,229 @@
+"""Whether this script measures what it says: tiny corpora, one round, lifeboat alone."""
+import os, shutil, socket, sys, threading, time, traceback
+from types import SimpleNamespace
+
+import corpora
+from measure import difference, measure
+from report import medians, missed, ratio, table
+from run import STEPS, Bench
+from stores import ROOT, far_away, open_store
+from tools import Lifeboat
+
+MB = 1 << 20
+# Instead of Linux.
+TEXTS = SimpleNamespace(source=ROOT / "src")
+
+
+class Careless(Lifeboat):
+    """Restores one byte too much."""
+
+    name = "careless"
+
+    def restore(self, source, snapshot):
+        restore = super().restore(source, snapshot)
+        return ["sh", "-c", '"$@" && printf x >> "$0"/sub/b', self.target, *restore]
+
+
+class Failing(Lifeboat):
+    name = "failing"
+
+    def check(self):
+        return ["sh", "-c", "echo no such luck >&2; exit 3"]
+
+
+def a_step_costs_what_its_whole_process_tree_costs(test):
+    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
+    hold = f"data = bytearray(b'x') * {200 * MB}\n"
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn + hold!r}])\n"
+    took = measure([sys.executable, "-c", child], None, test.folder, test.folder / "log")
+    assert took.code == 0 and took.wall >= 0.3 and took.cpu >= 0.3, took
+    assert 200 * MB <= took.peak < 300 * MB, took
+    nothing = measure(["true"], None, test.folder, test.folder / "log")
+    assert nothing.cpu < 0.1 and nothing.peak < 50 * MB, nothing
+    failed = measure(["sh", "-c", "echo why; exit 7"], None, test.folder, test.folder / "log")
+    assert (failed.code, failed.said) == (7, "why"), failed
+
+
+def a_difference_of_any_kind_is_seen(test):
+    one, other = test.folder / "one", test.folder / "other"
+    plant(one, "a")
+    changes = {
+        "was not restored": lambda: (other / "a").unlink(),
+        "is not in the source": lambda: (other / "sub/more").write_text("x"),
+        "other bytes": lambda: rewrite(other / "sub/b"),
+        "mode": lambda: (other / "a").chmod(0o600),
+        "another target": lambda: ((other / "link").unlink(), (other / "link").symlink_to("sub")),
+        "the time": lambda: (other / "a").touch(),
+    }
+    for says, change in changes.items():
+        shutil.rmtree(other, ignore_errors=True)
+        shutil.copytree(one, other, symlinks=True)
+        assert difference(one, other) is None, difference(one, other)
+        change()
+        assert says in str(difference(one, other)), (says, difference(one, other))
+
+
+def plant(folder, text):
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a").write_text("always the same\n" * 100)
+    (folder / "sub/b").write_text(text * 1000)
+    (folder / "link").symlink_to("a")
+
+
+def rewrite(path):
+    """Other bytes, as many as before, at the same time."""
+    then = path.stat()
+    path.write_bytes(b"!" * then.st_size)
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+
+
+def a_reply_from_far_away_takes_a_round_trip_and_is_whole(test):
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=echo, args=(listener,), daemon=True).start()
+    proxy, port = far_away(listener.getsockname()[1], 200)
+    try:
+        begun = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            sent = bytes(range(256)) * 8192
+            threading.Thread(target=lambda: (connection.sendall(sent), connection.shutdown(socket.SHUT_WR))).start()
+            received = b""
+            while data := connection.recv(MB):
+                received += data
+        assert received == sent, len(received)
+        # One for the connection and one for the bytes.
+        assert time.monotonic() - begun >= 2 * 0.2
+    finally:
+        proxy.kill()
+        proxy.wait()
+
+
+def echo(listener):
+    connection = listener.accept()[0]
+    while data := connection.recv(MB):
+        connection.sendall(data)
+    connection.close()
+
+
+def corpora_are_the_same_each_time_and_come_back(test):
+    builds = [lambda folder: corpora.build_tiny(folder, TEXTS, 400), lambda folder: corpora.build_random(folder, 400)]
+    for number, build in enumerate(builds):
+        one, again = test.folder / f"corpus{number}", test.folder / f"again{number}"
+        build(one), build(again)
+        corpus, fresh = corpora.corpus_at(one), corpora.corpus_at(again)
+        names = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
+        assert names and all((one / name).read_bytes() == (again / name).read_bytes() for name in names)
+        corpus.show(2)
+        changed = [name for name in names if (one / name).read_bytes() != (again / name).read_bytes()]
+        assert len(changed) == -(-len(names) // 100), changed
+        corpus.show(1)
+        fresh.show(1)
+        assert all((one / name).read_bytes() == (again / name).read_bytes() for name in names)
+
+
+def releases(test, name="releases"):
+    for version, text in enumerate(["first", "second"], 1):
+        plant(test.folder / name / str(version), text)
+    return corpora.corpus_at(test.folder / name)
+
+
+def all_steps_of_all_kinds_of_corpora_work(test):
+    corpora.build_tiny(test.folder / "tiny", TEXTS, 300)
+    corpora.build_random(test.folder / "random", 2 * MB)
+    trees = releases(test, "for-image")
+    corpora.build_image(test.folder / "image", trees, "8M")
+    bench = test.bench("folder", [Lifeboat])
+    for name in ["tiny", "random", "image"]:
+        bench.round(name, corpora.corpus_at(test.folder / name), 0)
+    bench.round("linux", releases(test), 0)
+    assert not bench.failures(), bench.failures()
+    assert [result["step"] for result in bench.results] == STEPS * 4
+    for result in bench.results:
+        assert result["wall"] > 0 and result["cpu"] > 0 and result["peak"] > MB and result["stored"] > 1000, result
+    grown = {result["step"]: result["grown"] for result in bench.results if result["corpus"] == "random"}
+    # One of its files is new.
+    assert grown["first"] > 2 * MB and grown["unchanged"] < MB // 8 < grown["changed"] < MB, grown
+    assert "| first | lifeboat |" in table(bench.results) and "**linux**" in table(bench.results)
+
+
+def a_step_that_fails_is_told_and_ends_the_round_of_its_tool(test):
+    bench = test.bench("folder", [Lifeboat, Careless, Failing])
+    bench.round("linux", releases(test), 1)
+    failed = {result["tool"]: (result["step"], result["failed"]) for result in bench.failures()}
+    assert failed.keys() == {"careless", "failing"}, failed
+    assert failed["careless"][0] == "restore" and "other bytes" in failed["careless"][1], failed
+    assert failed["failing"][0] == "check" and "3: no such luck" in failed["failing"][1], failed
+    assert ("failing", "restore") not in [(result["tool"], result["step"]) for result in bench.results]
+    order = [result["tool"] for result in bench.results if result["step"] == "first"]
+    assert order == ["careless", "failing", "lifeboat"], order
+
+
+def a_server_near_and_far_stores_as_much_as_a_folder(test):
+    if not (test.options.seaweedfs / "venv/bin/weed").exists():
+        return f"there is no SeaweedFS in {test.options.seaweedfs}"
+    stored = {}
+    for name in ["folder", "s3", "s3-slow"]:
+        bench = test.bench(name, [Lifeboat])
+        try:
+            bench.round("linux", releases(test, name), 0)
+        finally:
+            bench.store.close()
+        assert not bench.failures(), bench.failures()
+        stored[name] = bench.results[0]["stored"]
+    assert max(stored.values()) < 1.2 * min(stored.values()), stored
+
+
+def figures_are_medians_and_ratios_of_what_worked(test):
+    figures = [(9.0, "lifeboat", None), (1.0, "lifeboat", None), (2.0, "lifeboat", None), (99.0, "lifeboat", "broke")]
+    results = [result(wall, tool, failed) for wall, tool, failed in [*figures, (4.0, "restic", None), (1.5, "borg", None)]]
+    found = medians(results)
+    assert found["linux", "first", "lifeboat"]["wall"] == 2.0
+    assert ratio(found, "linux", "first", "restic", "wall") == 0.5
+    said = "\n".join(missed(results))
+    assert "goal: linux first: wall is 0.50 of restic's, 0.33 is allowed" in said, said
+    assert "behind: linux first: wall is 1.33 of borg's" in said and "of restic's\n" not in said, said
+
+
+def result(wall, tool, failed):
+    named = dict(corpus="linux", step="first", tool=tool, failed=failed)
+    return dict(named, wall=wall, cpu=wall, peak=1, stored=1, grown=1)
+
+
+CHECKS = [
+    a_step_costs_what_its_whole_process_tree_costs,
+    a_difference_of_any_kind_is_seen,
+    a_reply_from_far_away_takes_a_round_trip_and_is_whole,
+    corpora_are_the_same_each_time_and_come_back,
+    all_steps_of_all_kinds_of_corpora_work,
+    a_step_that_fails_is_told_and_ends_the_round_of_its_tool,
+    a_server_near_and_far_stores_as_much_as_a_folder,
+    figures_are_medians_and_ratios_of_what_worked,
+]
+
+
+class Test:
+    """A folder of its own for one check."""
+
+    def __init__(self, options):
+        self.options, self.folder = options, options.folder.resolve() / "self-test"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "work").mkdir(parents=True)
+
+    def bench(self, store, kinds):
+        work = self.folder / "work"
+        tools = [kind(str(self.options.lifeboat.absolute()), work) for kind in kinds]
+        return Bench(work, open_store(store, work, self.options.seaweedfs), tools, STEPS)
+
+
+def self_test(options):
+    """The exit code: 1 when a check failed."""
+    failed = 0
+    for check in CHECKS:
+        test = Test(options)
+        try:
+            skipped = check(test)
+            print(f"SKIP {check.__name__}: {skipped}" if skipped else f"ok {check.__name__}", flush=True)
+        except Exception:
+            failed += 1
+            print(f"FAILED {check.__name__}\n{traceback.format_exc()}", flush=True)
+        shutil.rmtree(test.folder, ignore_errors=True)
+    return 1 if failed else 0
