@@ -114,6 +114,27 @@ fn a_signal_ends_a_backup_with_130_and_without_a_snapshot() {
 }
 
 #[test]
+fn one_signal_ends_a_program_that_waits_for_its_passphrase() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let world = World::with_repository();
+    for signal in [Signal::INT, Signal::TERM] {
+        let asked = world.path("asked");
+        let mut command =
+            world.bare(&["--password-command", "touch asked; exec sleep 600 2> sleeps", "snapshots"]);
+        command.env("LIFEBOAT_REPOSITORY", world.path("repo")).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        while !asked.try_exists().unwrap() {
+            assert_eq!(child.try_wait().unwrap(), None, "it ended before it asked");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        fs::remove_file(asked).unwrap();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let code = child.wait().unwrap().code();
+        assert_eq!(code, Some(130));
+    }
+}
+
+#[test]
 fn sigusr1_asks_how_far_it_is() {
     use rustix::process::{Pid, Signal, kill_process};
     use std::io::{BufRead, BufReader};

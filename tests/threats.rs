@@ -120,7 +120,7 @@ fn passphrases_can_be_tried_on_a_copy_and_each_try_costs_what_the_slot_says() {
     let slot = slots.iter().find(|(name, _)| name.starts_with("keys/")).unwrap();
     let slot: serde_json::Value = serde_json::from_slice(&slot.1).unwrap();
     let text = slot.to_string();
-    assert!(text.contains("argon2id") && text.contains("65536"), "{text}");
+    assert!(text.contains("argon2id") && text.contains("65536") && text.contains("\"passes\":3"), "{text}");
 }
 
 #[test]

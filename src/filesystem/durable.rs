@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -42,6 +42,21 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
         return Err(failed(error));
     }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// What a file of ours holds; `None` where there is none, and where what is there is no file or too long. A pipe or
+/// a device that somebody put there is not waited for.
+#[must_use]
+pub fn read_own(path: &Path, most: usize) -> Option<Vec<u8>> {
+    let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path).ok()?;
+    let length = file.metadata().ok().filter(fs::Metadata::is_file)?.len();
+    if length > u64::try_from(most).ok()? {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// Writes to what a user named: a device or a pipe takes the bytes, and a link stays. A file is replaced as a
@@ -154,5 +169,19 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(private_directory(&path).is_err());
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_long_is_not_read_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write_atomic(&path("file"), b"four", 0o600).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("zeros")).unwrap();
+        let pipe = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), pipe, rustix::fs::Mode::RUSR, 0).unwrap();
+        assert_eq!(read_own(&path("file"), 4).unwrap(), b"four");
+        for (name, most) in [("file", 3), ("zeros", 100), ("pipe", 100), ("nothing", 100)] {
+            assert!(read_own(&path(name), most).is_none(), "{name}");
+        }
     }
 }

@@ -47,7 +47,10 @@ impl Cache {
     /// An object whose name is the BLAKE3 of its bytes; `None` when it is not here or not intact.
     #[must_use]
     pub fn object(&self, id: &ObjectId) -> Option<Vec<u8>> {
-        let bytes = fs::read(self.folder.as_ref()?.join("objects").join(id.to_string())).ok()?;
+        let bytes = durable::read_own(
+            &self.folder.as_ref()?.join("objects").join(id.to_string()),
+            limits::RECORD_BYTES_MAX,
+        )?;
         (blake3::hash(&bytes).as_bytes() == id.as_bytes()).then_some(bytes)
     }
 
@@ -105,7 +108,7 @@ impl Cache {
     #[must_use]
     pub fn parent(&self, group: &str, index: &IndexKey) -> Option<(ParentRecord, NodeFile)> {
         let path = self.parent_path(group)?;
-        let sealed = fs::read(path.with_extension("record")).ok()?;
+        let sealed = durable::read_own(&path.with_extension("record"), limits::RECORD_BYTES_MAX)?;
         let (mac, plain) = sealed.split_at_checked(32)?;
         if index.cache_mac(&[group.as_bytes(), plain].concat()) != mac {
             return None;
@@ -151,7 +154,7 @@ impl Cache {
 
 /// The nodes that the record of a group names, whether that is to be trusted or not.
 fn named_nodes(path: &Path) -> Option<u64> {
-    let sealed = fs::read(path.with_extension("record")).ok()?;
+    let sealed = durable::read_own(&path.with_extension("record"), limits::RECORD_BYTES_MAX)?;
     ParentRecord::decode(sealed.get(32..)?).map(|record| record.nodes)
 }
 

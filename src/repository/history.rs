@@ -1,8 +1,6 @@
 //! What this machine remembers of its own backups: a machine that may write and not read can still say when
 //! it was last safe. Kept in the local cache, the last ones only; missing or unreadable it is no error.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
@@ -31,10 +29,7 @@ impl Cache {
     #[must_use]
     pub fn history(&self) -> Vec<Past> {
         let Some(folder) = self.folder() else { return Vec::new() };
-        let bytes = fs::read(folder.join("history")).unwrap_or_default();
-        if bytes.len() > limits::RECORD_BYTES_MAX {
-            return Vec::new();
-        }
+        let bytes = durable::read_own(&folder.join("history"), limits::RECORD_BYTES_MAX).unwrap_or_default();
         let lines = bytes.split(|byte| *byte == b'\n');
         lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
     }
@@ -54,6 +49,7 @@ impl Cache {
 mod tests {
     use super::*;
     use crate::id::RepositoryId;
+    use std::fs;
 
     #[test]
     fn the_last_ones_are_remembered_and_a_line_that_is_broken_is_not_missed() {

@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -47,7 +46,7 @@ impl Memory {
     pub fn open(folder: Option<&Path>) -> Self {
         let path = folder.map(|folder| folder.join("seen"));
         let read = |path: &PathBuf| -> Option<Seen> {
-            let bytes = fs::read(path).ok().filter(|bytes| bytes.len() <= limits::RECORD_BYTES_MAX)?;
+            let bytes = durable::read_own(path, limits::RECORD_BYTES_MAX)?;
             serde_json::from_slice(&bytes).ok()
         };
         let seen = path.as_ref().and_then(read).unwrap_or_default();

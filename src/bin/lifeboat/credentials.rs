@@ -143,7 +143,7 @@ impl Credentials<'_> {
                 first_line(&text, &format!("the password file {}", path.display()))
             }
             Secret::PasswordCommand(command) => {
-                let text = run(command)?;
+                let text = self.signals.wait(|| run(command))?;
                 first_line(&text, "the output of the password command")
             }
             _ => {
@@ -155,6 +155,10 @@ impl Credentials<'_> {
 
     /// The whole text of a small file.
     fn whole(&self, what: &str, path: &Path) -> Result<Zeroizing<String>> {
+        self.signals.wait(|| self.read_whole(what, path))
+    }
+
+    fn read_whole(&self, what: &str, path: &Path) -> Result<Zeroizing<String>> {
         let path = environment::file(path)?;
         let failed = |error: std::io::Error| {
             cannot(format!("could not read the {what} from {}", path.display()))

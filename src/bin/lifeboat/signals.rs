@@ -26,6 +26,7 @@ pub(crate) struct Signals {
     stop: Arc<AtomicBool>,
     show: Arc<AtomicBool>,
     asking: Mutex<Option<Asking>>,
+    waiting: AtomicBool,
 }
 
 impl std::fmt::Debug for Signals {
@@ -47,7 +48,7 @@ impl Signals {
         };
         register()
             .map_err(|e| Error::new(ErrorKind::Failed, "could not listen for signals").with_source(e))?;
-        Ok(Self { stop, show, asking: Mutex::default() })
+        Ok(Self { stop, show, asking: Mutex::default(), waiting: AtomicBool::default() })
     }
 
     pub(crate) fn stop_requested(&self) -> bool {
@@ -81,7 +82,16 @@ impl Signals {
         answer
     }
 
-    /// Ends the program if it was asked to stop during a question.
+    /// Reads what may never come, from a pipe or a command. Nothing has begun then, so the first signal ends the
+    /// program.
+    pub(crate) fn wait<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.waiting.store(true, Ordering::SeqCst);
+        let got = read();
+        self.waiting.store(false, Ordering::SeqCst);
+        got
+    }
+
+    /// Ends the program if it was asked to stop during a question, or while it waits for an answer from elsewhere.
     pub(crate) fn end_question(&self) {
         let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Asking { terminal, before }) = asking.as_ref().filter(|_| self.stop_requested()) {
@@ -89,6 +99,10 @@ impl Signals {
             if tcsetattr(terminal, OptionalActions::Now, before).is_ok() {
                 drop(std::io::Write::write_all(&mut &*terminal, b"\nlifeboat: interrupted\n"));
             }
+            low_level::exit(130);
+        }
+        if self.stop_requested() && self.waiting.load(Ordering::SeqCst) {
+            drop(std::io::Write::write_all(&mut std::io::stderr(), b"lifeboat: interrupted\n"));
             low_level::exit(130);
         }
     }

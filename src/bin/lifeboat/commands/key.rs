@@ -258,7 +258,12 @@ impl New {
 fn keep<T>(result: Result<T>, key: impl Fn(&T) -> Option<&AccessKey>, file: Option<NewFile>) -> Result<T> {
     match (result, file) {
         (Ok(done), Some(file)) => match key(&done) {
-            Some(key) => file.fill(&key.text()).map(|()| done),
+            Some(key) => file.fill(&key.text()).map(|()| done).map_err(|e| {
+                e.with_remedy(
+                    "The key was made, and nobody holds it: revoke it (`lifeboat key list` shows its label), and \
+                     make another one in a place that has space",
+                )
+            }),
             None => Ok(done),
         },
         (Err(error), Some(file)) => {
