@@ -41,12 +41,12 @@ class Kills:
         process = self.opened(*arguments)
         if self.folder and self.chance.random() < 0.7:
             # Most of the time goes by before it writes: wait until it has written so much.
-            wanted = len(before) + self.chance.randint(1, 7)
+            wanted = len(before) + self.chance.randint(1, 5)
             while process.poll() is None and len(self.objects()) < wanted:
                 time.sleep(0.001)
-            time.sleep(self.chance.uniform(0, 0.02))
+            time.sleep(self.chance.uniform(0, 0.005))
         else:
-            time.sleep(self.chance.uniform(0, self.seconds * 1.1))
+            time.sleep(self.chance.uniform(0, self.seconds * 0.9))
         sent = self.chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGINT])
         process.send_signal(sent)
         text = process.communicate(timeout=60)[0]
@@ -172,6 +172,9 @@ def main(binary, rounds, seed):
                 print(f"FAILED in round {number} with seed {seed}: {error}")
                 return 1
         print(f"{kills.told()}; {rounds} killed init (seed {seed})")
+        if sum(kills.ends[code] for code in kills.ends if code) < rounds * IN_A_ROUND // 3:
+            print("FAILED: most backups were done before they were killed")
+            return 1
         # Few rounds may miss a phase by chance.
         missed = [phase for phase in PHASES if not kills.phases[phase]]
         if rounds >= 25 and missed:

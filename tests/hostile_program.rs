@@ -216,8 +216,6 @@ fn every_command_that_reads_ends_in_bounded_memory_and_shows_nothing_evil() {
             let tells = ["check", "restore", "verify"].contains(&arguments[0])
                 && !arguments.contains(&"--without-keys");
             assert!(!tells || code != 0, "{arguments:?} finds nothing wrong: {text}");
-            // What the repository has lost is no difference of the target.
-            assert!(arguments[0] != "verify" || code == 5, "{code}: {text}");
             if arguments[0] == "drill" && arguments[1] == "run" {
                 drop((fs::remove_file(world.path("report")), fs::remove_file(world.path("report.b3sum"))));
             }
