@@ -145,9 +145,12 @@ impl Repository {
             return Ok(None);
         }
         self.wrote(id, sealed.len());
-        if let Sent::TooLate(_) = self.store.create_soon(&name, Bytes::from(sealed), left)? {
+        let sealed = Bytes::from(sealed);
+        if let Sent::TooLate(_) = self.store.create_soon(&name, sealed.clone(), left)? {
             return Ok(None);
         }
+        // The next backup asks for the head of its chain.
+        self.cache.keep_object(&id, &sealed);
         self.memory.saw_head(domain, &self.identity(), (sequence, id));
         Ok(Some((name, id)))
     }
