@@ -350,7 +350,7 @@ impl Backup<'_> {
         self.next_in_chain()?;
         let mut probe = self.publish_probe()?;
         // 1: what there is.
-        let mut view = repository.view(&domain)?;
+        let mut view = repository.first_view(&domain)?;
         if repository.adopt(&domain, &view.unindexed)? {
             view = repository.view(&domain)?;
         }
