@@ -38,6 +38,8 @@ pub(super) const LOOKUP_ROW: usize = 24;
 pub(super) const PREFIX_BYTES: usize = 16;
 /// Lookup rows for each entry of the fan-out, on average.
 const ROWS_PER_BUCKET: u64 = 16;
+/// A bucket of more lookup rows is searched row by row.
+const ROWS_AT_ONCE: usize = 64;
 pub(super) const FOOTER_LEN: usize = 8 + 6 * 4 + 32;
 pub(super) const MAGIC: [u8; 8] = *b"LFBSEG03";
 
@@ -329,13 +331,18 @@ impl Segment {
     }
 
     /// Bytes of the tables, checked.
-    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let (mut row, mut filled) = ([0; N], 0);
-        while filled < N {
-            let at = at.checked_add(filled)?;
-            filled += self.copy(at / BLOCK_BYTES, at % BLOCK_BYTES, row.get_mut(filled..)?)?;
+    fn fill(&self, mut at: usize, mut to: &mut [u8]) -> Option<()> {
+        while !to.is_empty() {
+            let filled = self.copy(at / BLOCK_BYTES, at % BLOCK_BYTES, to)?;
+            (at, to) = (at.checked_add(filled)?, to.get_mut(filled..)?);
         }
-        (!self.is_damaged()).then_some(row)
+        (!self.is_damaged()).then_some(())
+    }
+
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let mut row = [0; N];
+        self.fill(at, &mut row)?;
+        Some(row)
     }
 
     fn row<const N: usize>(&self, table: usize, number: u32) -> Option<[u8; N]> {
@@ -450,7 +457,9 @@ impl Segment {
     pub(super) fn find(&self, id: &BlobId) -> impl Iterator<Item = (u32, u32)> + '_ {
         let prefix = &id.as_bytes()[..PREFIX_BYTES];
         let (start, end) = self.bucket_of(prefix).unwrap_or((0, 0));
-        let start = self.first_not_before(prefix, start, end);
+        let start = self
+            .first_of_few(prefix, start, end)
+            .unwrap_or_else(|| self.first_not_before(prefix, start, end));
         let (wanted, prefix) = (*id, <[u8; PREFIX_BYTES]>::try_from(prefix).unwrap_or_default());
         (start..end)
             .map_while(move |row| self.lookup(row).filter(|(found, ..)| *found == prefix))
@@ -463,6 +472,16 @@ impl Segment {
         let row: [u8; 8] = self.read(at)?;
         let (start, end) = (word(&row, 0), word(&row, 4));
         (start <= end && end <= self.counts.blobs).then_some((start, end))
+    }
+
+    /// The usual bucket has few rows: they are copied together.
+    fn first_of_few(&self, prefix: &[u8], start: u32, end: u32) -> Option<u32> {
+        let mut rows = [0; ROWS_AT_ONCE * LOOKUP_ROW];
+        let rows = rows.get_mut(..index(end - start) * LOOKUP_ROW)?;
+        self.fill(self.layout.lookup + index(start) * LOOKUP_ROW, rows)?;
+        let before = |row: &&[u8]| row.get(..PREFIX_BYTES).is_some_and(|found| found < prefix);
+        let before = rows.chunks_exact(LOOKUP_ROW).take_while(before).count();
+        Some(start + u32::try_from(before).ok()?)
     }
 
     fn first_not_before(&self, prefix: &[u8], mut start: u32, mut end: u32) -> u32 {
