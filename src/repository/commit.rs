@@ -124,7 +124,8 @@ impl Repository {
         Ok((name, id))
     }
 
-    /// Writes the snapshot, unless the commit window has closed since the view began: then `None`.
+    /// Writes the snapshot, unless the commit window has closed since the view began: then `None`. Gives its bytes
+    /// too, for the cache when they were seen in the store.
     ///
     /// # Errors
     /// Storage trouble.
@@ -133,7 +134,7 @@ impl Repository {
         domain: &DomainId,
         (sequence, snapshot): (u64, &Snapshot),
         view_begun: Duration,
-    ) -> Result<Option<(Name, ObjectId)>> {
+    ) -> Result<Option<(Name, ObjectId, Bytes)>> {
         let (epoch, public) = self.metadata_public()?;
         let header = self.header(RecordKind::Snapshot, domain, sequence, epoch);
         let sealed = envelope::seal(&header, &Sealer::Public(public), self.signer(), &snapshot.encode())?;
@@ -149,10 +150,8 @@ impl Repository {
         if let Sent::TooLate(_) = self.store.create_soon(&name, sealed.clone(), left)? {
             return Ok(None);
         }
-        // The next backup asks for the head of its chain.
-        self.cache.keep_object(&id, &sealed);
         self.memory.saw_head(domain, &self.identity(), (sequence, id));
-        Ok(Some((name, id)))
+        Ok(Some((name, id, sealed)))
     }
 
     /// Whether the snapshot was in time by the storage's own clock, and acknowledged in time by ours.
