@@ -124,7 +124,8 @@ impl Repository {
         Ok((name, id))
     }
 
-    /// Writes the snapshot, unless the commit window has closed since the view began: then `None`.
+    /// Writes the snapshot, unless the commit window has closed since the view began: then `None`. Gives its bytes
+    /// too, for the cache when they were seen in the store.
     ///
     /// # Errors
     /// Storage trouble.
@@ -133,7 +134,7 @@ impl Repository {
         domain: &DomainId,
         (sequence, snapshot): (u64, &Snapshot),
         view_begun: Duration,
-    ) -> Result<Option<(Name, ObjectId)>> {
+    ) -> Result<Option<(Name, ObjectId, Bytes)>> {
         let (epoch, public) = self.metadata_public()?;
         let header = self.header(RecordKind::Snapshot, domain, sequence, epoch);
         let sealed = envelope::seal(&header, &Sealer::Public(public), self.signer(), &snapshot.encode())?;
@@ -145,10 +146,11 @@ impl Repository {
             return Ok(None);
         }
         self.wrote(id, sealed.len());
-        if let Sent::TooLate(_) = self.store.create_soon(&name, Bytes::from(sealed), left)? {
+        let sealed = Bytes::from(sealed);
+        if let Sent::TooLate(_) = self.store.create_soon(&name, sealed.clone(), left)? {
             return Ok(None);
         }
-        Ok(Some((name, id)))
+        Ok(Some((name, id, sealed)))
     }
 
     /// Whether the snapshot was in time by the storage's own clock, and acknowledged in time by ours.

@@ -40,8 +40,8 @@ pub trait NodeSink {
     fn node(&mut self, id: BlobId, plain: Vec<u8>) -> Result<()>;
 }
 
-/// Gives nodes by their id, checked against it.
-pub trait NodeSource {
+/// Gives nodes by their id, checked against it, to whichever thread asks.
+pub trait NodeSource: Sync {
     /// The plaintext of a node.
     ///
     /// # Errors

@@ -175,8 +175,8 @@ impl Repository {
                 "Check the address; if it is right, the config was replaced: `key recover --rebuild-config`",
             ));
         }
-        let newest = registry::newest(&store, &config, &secrets)?;
         let cache = Cache::open(cache, &config.repository_id);
+        let newest = registry::newest(&store, (&config, &secrets), &cache)?;
         let memory = Memory::open(cache.folder());
         check_newest(&newest, (&secrets, &config), &memory, &store)?;
         let registry = &newest.registry;

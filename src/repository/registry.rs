@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{InitOptions, Repository, check_newest};
+use super::{InitOptions, Repository, cache::Cache, check_newest};
 use crate::{
     clock::Clock,
     crypto::{RootSecret, VerifyingKey},
@@ -144,15 +144,22 @@ fn listed(store: &Store) -> Result<Vec<(u64, ObjectId)>> {
 /// anew leaves such a one. Whoever could put it there could also delete ours, so ignoring it hides nothing.
 fn read(
     store: &Store,
-    config: &Config,
-    secrets: &Secrets,
+    (config, secrets): (&Config, &Secrets),
+    cache: &Cache,
     (number, id): (u64, ObjectId),
 ) -> Result<Option<Registry>> {
     let name = Name::registry(number, &id);
     let remedy = "If the storage has an older version of this object, restore that one; else rebuild the \
                   registry with `lifeboat key recover --rebuild-config` and the recovery words";
     let damaged = |e: Error| if e.kind() == ErrorKind::Damaged { e.with_remedy(remedy) } else { e };
-    let bytes = store.read_hashed(&name, limits::RECORD_BYTES_MAX, id.as_bytes()).map_err(damaged)?;
+    let bytes = match cache.object(&id) {
+        Some(bytes) => Bytes::from(bytes),
+        None => {
+            let bytes = store.read_hashed(&name, limits::RECORD_BYTES_MAX, id.as_bytes()).map_err(damaged)?;
+            cache.keep_object(&id, &bytes);
+            bytes
+        }
+    };
     let open = || -> Result<Option<Registry>> {
         let envelope = Envelope::parse(&bytes, RecordKind::Registry, &config.repository_id, &NO_DOMAIN)?;
         if envelope.author_key().to_bytes() != config.root_public_key {
@@ -174,17 +181,22 @@ fn read(
 ///
 /// # Errors
 /// `Damaged` when it is missing, forged or damaged; storage trouble.
-pub fn newest(store: &Store, config: &Config, secrets: &Secrets) -> Result<Newest> {
-    newest_of(&listed(store)?, store, config, secrets)
+pub fn newest(store: &Store, opened: (&Config, &Secrets), cache: &Cache) -> Result<Newest> {
+    newest_of(&listed(store)?, store, opened, cache)
 }
 
-fn newest_of(all: &[(u64, ObjectId)], store: &Store, config: &Config, secrets: &Secrets) -> Result<Newest> {
+fn newest_of(
+    all: &[(u64, ObjectId)],
+    store: &Store,
+    opened: (&Config, &Secrets),
+    cache: &Cache,
+) -> Result<Newest> {
     let mut newest: Option<Newest> = None;
     for (number, id) in all {
         if newest.as_ref().is_some_and(|newest| newest.registry.number != *number) {
             break;
         }
-        let Some(registry) = read(store, config, secrets, (*number, *id))? else { continue };
+        let Some(registry) = read(store, opened, cache, (*number, *id))? else { continue };
         Newest::add(&mut newest, registry, *id);
     }
     newest.ok_or_else(|| {
@@ -213,7 +225,7 @@ pub fn salvage(
         if found.as_ref().is_some_and(|found| found.registry.number != number) {
             break;
         }
-        match read(store, config, secrets, (number, id)) {
+        match read(store, (config, secrets), &Cache::default(), (number, id)) {
             Ok(Some(registry)) => Newest::add(&mut found, registry, id),
             Ok(None) => {}
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
@@ -269,7 +281,7 @@ impl Repository {
         if number == Some(known.registry.number) && heads.eq(known.heads.iter().copied()) {
             return Ok(known.registry);
         }
-        let newest = newest_of(&all, &self.store, &self.config, &self.secrets)?;
+        let newest = newest_of(&all, &self.store, (&self.config, &self.secrets), &self.cache)?;
         check_newest(&newest, (&self.secrets, &self.config), &self.memory, &self.store)?;
         let newest = Known::of(newest);
         let registry = Arc::clone(&newest.registry);
@@ -282,7 +294,7 @@ impl Repository {
     /// # Errors
     /// As [`newest`].
     pub fn newest_registry(&self) -> Result<Newest> {
-        newest(&self.store, &self.config, &self.secrets)
+        newest(&self.store, (&self.config, &self.secrets), &Cache::default())
     }
 
     /// Applies `change` to the newest registry and writes the next one, until nothing that another owner
@@ -312,7 +324,7 @@ impl Repository {
                 if number < from || !seen.insert(id) {
                     continue;
                 }
-                let stray = read(&self.store, &self.config, &self.secrets, (number, id))?;
+                let stray = read(&self.store, (&self.config, &self.secrets), &self.cache, (number, id))?;
                 strays.extend(stray.map(|registry| (id, registry)));
             }
             let Some((newest, _)) = strays.first() else {

@@ -2,8 +2,8 @@
 //! that nothing that is about to die is taken for alive. (Whoever needs snapshots reads them before.)
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,13 +16,13 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
-        pack::{IndexedPack, decode_index},
+        pack::{IndexedPack, PackKind, decode_index},
         role::Role,
         tombstones::Tombstones,
     },
     id::{DomainId, ObjectId, PackId},
     limits,
-    store::{Folder, Name, Parsed, Prefix},
+    store::{Folder, Listed, Name, Parsed, Prefix},
 };
 
 /// What exists now.
@@ -45,10 +45,20 @@ pub struct View {
 /// What a view is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
+    /// Nothing counts before another view is taken: the registry that is known will do.
+    Plan,
     /// A dying pack is as good as any.
     Read,
     /// A dying pack must not be relied on.
     Write,
+}
+
+/// A pack as LIST shows it.
+fn pack(listed: &Listed) -> Option<(PackKind, PackId, u64)> {
+    match Name::parse(&listed.name)?.parsed() {
+        Parsed::Pack { kind, id, .. } => Some((kind, id, listed.size)),
+        _ => None,
+    }
 }
 
 impl Repository {
@@ -62,6 +72,15 @@ impl Repository {
         again_if_gone(|| self.look(domain, Purpose::Write))
     }
 
+    /// As [`Self::view`], by the registry as it was when the repository was opened: for whoever takes another
+    /// view before anything counts.
+    ///
+    /// # Errors
+    /// As [`Self::view`]; a revocation since then is met by the next view.
+    pub fn first_view(&self, domain: &DomainId) -> Result<View> {
+        again_if_gone(|| self.look(domain, Purpose::Plan))
+    }
+
     /// As [`Self::view`], for whoever only reads: a tombstone that cannot be read is reported with the rest.
     ///
     /// # Errors
@@ -73,34 +92,32 @@ impl Repository {
     fn look(&self, domain: &DomainId, purpose: Purpose) -> Result<View> {
         let begun = self.clock.elapsed();
         let mut damaged = Vec::new();
-        self.look_for_registry()?;
+        if purpose != Purpose::Plan {
+            self.look_for_registry()?;
+        }
         let quarantined = self.quarantined(domain, &mut damaged)?;
         let tombstoned = self.tombstoned(domain, (&quarantined, purpose), &mut damaged)?;
         self.load_index(domain, &quarantined, &mut damaged)?;
+        // Each with its size, and whether an index lists it.
         let mut present = HashMap::new();
-        for listed in self.store.list(&Prefix::packs(domain))? {
-            if let Some(Parsed::Pack { id, .. }) = Name::parse(&listed.name).map(|name| name.parsed()) {
-                // One that is set aside is there for nobody.
-                if !quarantined.contains(&listed.name) {
-                    present.insert(id, listed.size);
-                }
+        for (kind, id, size) in self.store.list_as(&Prefix::packs(domain), pack)? {
+            // One that is set aside is there for nobody.
+            if quarantined.is_empty() || !quarantined.contains(Name::pack(domain, kind, &id).as_str()) {
+                present.insert(id, (size, Cell::new(false)));
             }
         }
-        let indexed = Mutex::new(HashSet::new());
         let mut index = self.segments.index(domain, &|id, size| {
-            indexed.lock().unwrap_or_else(PoisonError::into_inner).insert(*id);
-            let there = present.get(id) == Some(&u64::from(size));
-            match (there, tombstoned.contains(id)) {
+            let there = present.get(id).inspect(|(_, listed)| listed.set(true));
+            match (there.is_some_and(|(there, _)| *there == u64::from(size)), tombstoned.contains(id)) {
                 (true, false) => Standing::Live,
                 (true, true) => Standing::Tombstoned,
                 (false, _) => Standing::Missing,
             }
         });
-        let indexed = indexed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        present.retain(|id, _| !indexed.contains(id));
+        let unindexed = present.into_iter().filter(|(_, (_, listed))| !listed.get());
+        let unindexed = unindexed.map(|(id, (size, _))| (id, size)).collect();
         let attested = self.attested(domain, &index, &mut damaged)?;
         index.attest(attested);
-        let unindexed = present.into_iter().collect();
         Ok(View { index, begun, unindexed, tombstoned, quarantined, damaged })
     }
 

@@ -404,27 +404,39 @@ impl Store {
     /// # Errors
     /// Storage trouble.
     pub fn list(&self, prefix: &Prefix) -> Result<Vec<Listed>> {
+        let mut listed = self.list_as(prefix, |listed| Some(listed.clone()))?;
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(listed)
+    }
+
+    /// What `keep` makes of each object below a prefix, in no order: a long list of names takes much memory.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn list_as<T: Send + 'static>(
+        &self,
+        prefix: &Prefix,
+        keep: fn(&Listed) -> Option<T>,
+    ) -> Result<Vec<T>> {
         let path = self.path(prefix.as_str());
         let what = format!("the list of `{}`", prefix.as_str());
         let root = self.0.root.clone();
-        let mut listed = self
-            .call(&what, &move |objects| {
-                let (path, root) = (path.clone(), root.clone());
-                Box::pin(async move {
-                    let mut all = Vec::new();
-                    let mut pages = objects.list(Some(&path));
-                    while let Some(meta) = next(&mut pages, STALL).await? {
-                        let name = meta.location.prefix_match(&root).map(|parts| {
-                            parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
-                        });
-                        all.extend(name.filter(|name| name != local::LOCK).map(|name| shown(name, &meta)));
-                    }
-                    Ok(all)
-                })
+        let listed = self.call(&what, &move |objects| {
+            let (path, root) = (path.clone(), root.clone());
+            Box::pin(async move {
+                let mut all = Vec::new();
+                let mut pages = objects.list(Some(&path));
+                while let Some(meta) = next(&mut pages, STALL).await? {
+                    let name = meta.location.prefix_match(&root).map(|parts| {
+                        parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
+                    });
+                    let name = name.filter(|name| name != local::LOCK);
+                    all.extend(name.and_then(|name| keep(&shown(name, &meta))));
+                }
+                Ok(all)
             })
-            .map_err(|failure| failure.into_error(self))?;
-        listed.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(listed)
+        });
+        listed.map_err(|failure| failure.into_error(self))
     }
 
     fn find(&self, name: &Name) -> std::result::Result<Option<Listed>, Failure> {

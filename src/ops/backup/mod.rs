@@ -350,7 +350,7 @@ impl Backup<'_> {
         self.next_in_chain()?;
         let mut probe = self.publish_probe()?;
         // 1: what there is.
-        let mut view = repository.view(&domain)?;
+        let mut view = repository.first_view(&domain)?;
         if repository.adopt(&domain, &view.unindexed)? {
             view = repository.view(&domain)?;
         }
@@ -391,7 +391,7 @@ impl Backup<'_> {
                 let (sequence, previous) = self.next_in_chain()?;
                 let record = self.record(&pass, previous, replaces)?;
                 let sent = repository.publish_snapshot(&domain, (sequence, &record), view.begun)?;
-                let Some((name, id)) = sent else { continue };
+                let Some((name, id, sealed)) = sent else { continue };
                 // 6: it was in time; or it was late, and is whole all the same.
                 let in_time = repository.in_time(&probe.name, &name, view.begun)?;
                 if !in_time {
@@ -399,7 +399,8 @@ impl Backup<'_> {
                 }
                 if in_time || pass.is_whole_in(&view) {
                     drop((fence, turn));
-                    // 7: the next backup may build on it.
+                    // 7: the next backup may build on it, and finds the head of its chain in the cache.
+                    repository.cache.keep_object(&id, &sealed);
                     self.remember(id, pass, unchanged);
                     return Ok(Done { snapshot: Some((id, sequence)), record, warnings: self.warnings() });
                 }
@@ -461,10 +462,10 @@ impl Backup<'_> {
             _ => None,
         };
         let mut reused = 0;
-        let mut items = source.open()?.map(|item| {
-            let (mut entry, open) = match item? {
+        let mut merge = |item| {
+            let (mut entry, open) = match item {
                 Item::File(entry, open) => (entry, open),
-                other @ Item::Entry(_) => return Ok(other),
+                other @ Item::Entry(_) => return other,
             };
             let known = before.as_mut().and_then(|before| before.content(&entry.path, &entry.metadata));
             match (known, &nodes) {
@@ -472,12 +473,14 @@ impl Backup<'_> {
                     reused += 1;
                     repository.store.progress().add(0, entry.metadata.size);
                     entry.content = content;
-                    Ok(Item::Entry(entry))
+                    Item::Entry(entry)
                 }
-                _ => Ok(Item::File(entry, open)),
+                _ => Item::File(entry, open),
             }
-        });
-        pipeline::run(&mut items, &ingest, (options.compression, options.workers), &mut manifest)?;
+        };
+        let mut items = source.open()?;
+        let how = (options.compression, options.workers);
+        pipeline::run(&mut items, &mut merge, &ingest, how, &mut manifest)?;
         drop(items);
         let damage = before.and_then(|before| before.damage);
         source.finish()?;

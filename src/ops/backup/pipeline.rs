@@ -1,6 +1,7 @@
 //! All cores busy, on one huge file and on a hundred thousand small ones, with the manifest still built
-//! in path order. The thread that walks makes tickets: an entry that is complete, or a batch that a
-//! worker has in hand. One thread takes the tickets in their order and builds the manifest. A worker that
+//! in path order. One thread walks; the next one merges what it finds with the backup before and makes
+//! tickets: an entry that is complete, or a batch that a worker has in hand. One thread takes the tickets
+//! in their order and builds the manifest. A worker that
 //! has filled a frame leaves it to an idle worker, so that a huge file is cut on one thread and
 //! compressed on all. With one worker everything happens on the calling thread, in one order.
 
@@ -28,8 +29,10 @@ const BATCH_BYTES: u64 = FRAME_BYTES_TARGET as u64;
 /// A batch has at most this many entries.
 const BATCH_ENTRIES_MAX: usize = 256;
 /// The files of a batch are in at most this many folders: each is a handle that stays open until the
-/// batch is done, so (workers * 3 + 1) * 32 handles in all.
+/// batch is done, so (workers * 3 + 1) * 32 handles in all, and 4 * 32 on the way from the walk.
 const BATCH_FOLDERS_MAX: usize = 32;
+/// Batches that wait between the walk and the merge.
+const WALKED_BATCHES: usize = 2;
 /// Entries that are complete go on when they hold together about this many bytes of memory.
 const READY_BYTES_MAX: usize = 128 << 10;
 /// Jobs that wait for each worker.
@@ -57,23 +60,30 @@ pub(super) trait Entries: Send {
     fn entry(&mut self, entry: Entry) -> Result<()>;
 }
 
-/// Sends every item through the workers and every entry to `entries`.
+type Walk<'a> = &'a mut dyn Iterator<Item = Result<Item>>;
+
+/// Makes an entry of a file whose content is known already.
+type Merge<'a> = &'a mut (dyn FnMut(Item) -> Item + Send);
+
+/// Merges every item, sends it through the workers, and every entry to `entries`.
 ///
 /// # Errors
 /// The first thing that failed, on whichever thread.
 pub(super) fn run(
-    items: &mut dyn Iterator<Item = Result<Item>>,
+    items: Walk<'_>,
+    merge: Merge<'_>,
     ingest: &Ingest<'_>,
     (compression, workers): (Compression, usize),
     entries: &mut dyn Entries,
 ) -> Result<()> {
     if workers <= 1 {
-        return on_this_thread(items, ingest, compression, entries);
+        return on_this_thread(items, merge, ingest, compression, entries);
     }
     let (jobs, waiting) = bounded(workers * JOBS_PER_WORKER);
     let (tickets, ordered) = bounded(TICKETS_MAX);
+    let (found, walked) = bounded(WALKED_BATCHES);
     let failed = Mutex::new(None);
-    let walked = thread::scope(|scope| {
+    let ended = thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 if let Err(error) = work(ingest, compression, &jobs, &waiting) {
@@ -84,25 +94,57 @@ pub(super) fn run(
             });
         }
         let builder = scope.spawn(move || build(&ordered, entries));
-        let walked = hand_out(items, ingest.progress(), (&jobs, &tickets));
-        drop(tickets);
+        let jobs_of_files = jobs.clone();
+        let merger = scope.spawn(move || {
+            let mut items = walked.iter().flatten().map(|item: Result<Item>| item.map(&mut *merge));
+            hand_out(&mut items, ingest.progress(), (&jobs_of_files, &tickets))
+        });
+        walk(items, &found);
+        drop(found);
+        let merged = merger.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let built = builder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         for _ in 0..workers {
             if jobs.send(Job::Stop).is_err() {
                 break;
             }
         }
-        // When the builder failed, the walk only saw that nobody listened any more.
-        built.and(walked)
+        // When the builder failed, the merger only saw that nobody listened any more.
+        built.and(merged)
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => walked,
+        None => ended,
     }
 }
 
+/// Walks until the end, an error, or nobody listens any more.
+fn walk(items: Walk<'_>, found: &Sender<Vec<Result<Item>>>) {
+    let mut batch = Vec::with_capacity(BATCH_ENTRIES_MAX);
+    let (mut folder, mut folders) = (Vec::new(), 0);
+    for item in items {
+        if let Ok(Item::File(entry, _)) = &item
+            && parent(&entry.path) != folder
+        {
+            folder = parent(&entry.path).to_vec();
+            folders += 1;
+        }
+        let failed = item.is_err();
+        batch.push(item);
+        if failed || batch.len() >= BATCH_ENTRIES_MAX || folders >= BATCH_FOLDERS_MAX {
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_ENTRIES_MAX));
+            if found.send(full).is_err() || failed {
+                return;
+            }
+            (folder, folders) = (Vec::new(), 0);
+        }
+    }
+    // Nobody listens only when the backup has failed already.
+    drop(found.send(batch));
+}
+
 fn on_this_thread(
-    items: &mut dyn Iterator<Item = Result<Item>>,
+    items: Walk<'_>,
+    merge: Merge<'_>,
     ingest: &Ingest<'_>,
     compression: Compression,
     entries: &mut dyn Entries,
@@ -111,7 +153,7 @@ fn on_this_thread(
     let mut buffer = Vec::new();
     for item in items {
         ingest.progress().check()?;
-        let entry = match item? {
+        let entry = match merge(item?) {
             Item::Entry(entry) => entry,
             Item::File(entry, open) => worker.file(entry, open, &mut buffer, &Frames::Inline)?,
         };
@@ -124,9 +166,9 @@ fn stopped() -> Error {
     Error::new(ErrorKind::Failed, "the backup stopped because another part of it failed")
 }
 
-/// Walks, gathers batches, and makes the tickets.
+/// Gathers batches, and makes the tickets.
 fn hand_out(
-    items: &mut dyn Iterator<Item = Result<Item>>,
+    items: Walk<'_>,
     progress: &Progress,
     (jobs, tickets): (&Sender<Job>, &Sender<Ticket>),
 ) -> Result<()> {

@@ -39,30 +39,28 @@ type LookupRow = ([u8; PREFIX_BYTES], u32, u32);
 /// Hashes each block as it goes by.
 struct Hashing<W> {
     out: W,
-    hasher: blake3::Hasher,
-    filled: usize,
+    block: Vec<u8>,
     hashes: Vec<u8>,
 }
 
 impl<W: Write> Hashing<W> {
     fn new(out: W) -> Self {
-        Self { out, hasher: blake3::Hasher::new(), filled: 0, hashes: Vec::new() }
+        Self { out, block: Vec::with_capacity(BLOCK_BYTES), hashes: Vec::new() }
     }
 
-    fn close_block(&mut self) {
-        self.hashes.extend_from_slice(self.hasher.finalize().as_bytes());
-        self.hasher.reset();
-        self.filled = 0;
+    fn close_block(&mut self) -> io::Result<()> {
+        self.hashes.extend_from_slice(blake3::hash(&self.block).as_bytes());
+        self.out.write_all(&self.block)?;
+        self.block.clear();
+        Ok(())
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes)?;
         while !bytes.is_empty() {
-            let (head, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.filled));
-            self.hasher.update(head);
-            self.filled += head.len();
-            if self.filled == BLOCK_BYTES {
-                self.close_block();
+            let (head, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.block.len()));
+            self.block.extend_from_slice(head);
+            if self.block.len() == BLOCK_BYTES {
+                self.close_block()?;
             }
             bytes = rest;
         }
@@ -70,8 +68,8 @@ impl<W: Write> Hashing<W> {
     }
 
     fn finish(mut self, counts: Counts, key: &[u8; 32]) -> io::Result<W> {
-        if self.filled > 0 {
-            self.close_block();
+        if !self.block.is_empty() {
+            self.close_block()?;
         }
         let mut said = MAGIC.to_vec();
         let Counts { packs, sections, frames, blobs, objects } = counts;
@@ -265,7 +263,7 @@ fn listing(segment: &Segment, pack: &PackRow) -> Option<blake3::Hash> {
     let kind = if kind == PackKind::Data { 1 } else { 2 };
     hasher.update(id.as_bytes()).update(&row::<16>(&[size, kind, frames, sections], &[]));
     for number in first_section..first_section.checked_add(sections)? {
-        hasher.update(segment.section_bytes(number)?);
+        hasher.update(&segment.section_bytes(number)?);
     }
     for number in first_frame..first_frame.checked_add(frames)? {
         let frame = segment.frame(number)?;
@@ -294,8 +292,8 @@ struct Moved {
 /// Several segments as one; what several say of a pack comes once, if it is the same.
 struct Merge<'a> {
     segments: &'a [&'a Segment],
-    /// For each segment, for each of its packs: where it goes, if nothing said the same before.
-    moved: Vec<Vec<Option<Moved>>>,
+    /// For each segment, for each of its packs: its first frame, and where it goes if nothing said the same before.
+    moved: Vec<Vec<(u32, Option<Moved>)>>,
     counts: Counts,
 }
 
@@ -311,16 +309,17 @@ impl<'a> Merge<'a> {
             for number in 0..segment.counts().packs {
                 let pack = segment.pack(number)?;
                 if several.contains(&pack.id) && !seen.insert(listing(segment, &pack)?) {
-                    of_segment.push(None);
+                    of_segment.push((pack.first_frame, None));
                     continue;
                 }
                 let (first, blobs) = blobs_of(segment, &pack)?;
-                of_segment.push(Some(Moved {
+                let moved = Moved {
                     pack: counts.packs,
                     section: i64::from(counts.sections) - i64::from(pack.first_section),
                     frame: i64::from(counts.frames) - i64::from(pack.first_frame),
                     blob: i64::from(counts.blobs) - i64::from(first),
-                }));
+                };
+                of_segment.push((pack.first_frame, Some(moved)));
                 counts.packs = counts.packs.checked_add(1)?;
                 counts.sections = counts.sections.checked_add(pack.sections)?;
                 counts.frames = counts.frames.checked_add(pack.frames)?;
@@ -336,7 +335,7 @@ impl<'a> Merge<'a> {
     fn kept(&self) -> impl Iterator<Item = (&'a Segment, Option<PackRow>, Moved)> + '_ {
         self.segments.iter().zip(&self.moved).flat_map(|(segment, moved)| {
             let numbered = (0_u32..).zip(moved);
-            numbered.filter_map(move |(number, moved)| Some((*segment, segment.pack(number), (*moved)?)))
+            numbered.filter_map(move |(number, (_, moved))| Some((*segment, segment.pack(number), (*moved)?)))
         })
     }
 }
@@ -377,7 +376,7 @@ impl Rows for Merge<'_> {
         for (segment, pack, _) in self.kept() {
             let pack = pack.ok_or_else(damaged)?;
             for number in pack.first_section..pack.first_section + pack.sections {
-                each(segment.section_bytes(number).ok_or_else(damaged)?)?;
+                each(&segment.section_bytes(number).ok_or_else(damaged)?)?;
             }
         }
         Ok(())
@@ -387,7 +386,7 @@ impl Rows for Merge<'_> {
         for (segment, pack, _) in self.kept() {
             let pack = pack.ok_or_else(damaged)?;
             for number in pack.first_section..pack.first_section + pack.sections {
-                each(segment.name_bytes(number).ok_or_else(damaged)?)?;
+                each(&segment.name_bytes(number).ok_or_else(damaged)?)?;
             }
         }
         Ok(())
@@ -422,10 +421,11 @@ impl Rows for Merge<'_> {
             let Some(segment) = self.segments.get(from) else { return Ok(()) };
             while row < segment.counts().blobs {
                 let (prefix, blob, frame) = segment.lookup(row).ok_or_else(damaged)?;
-                let pack = segment.frame(frame).ok_or_else(damaged)?.pack;
-                let moved = self.moved.get(from).and_then(|packs| packs.get(pack as usize));
+                // The rows are in no order of frames: reading each frame would jump through all of its table.
+                let packs = self.moved.get(from).map(Vec::as_slice).unwrap_or_default();
+                let pack = packs.partition_point(|(first_frame, _)| *first_frame <= frame).checked_sub(1);
                 row += 1;
-                if let Some(Some(moved)) = moved {
+                if let Some((_, Some(moved))) = pack.and_then(|pack| packs.get(pack)) {
                     let found = (prefix, shift(blob, moved.blob), shift(frame, moved.frame));
                     next.push(Reverse((found, from, row)));
                     break;

@@ -1,14 +1,19 @@
 //! A segment: what some index objects say, in tables of fixed rows that need no decoding, so that a file
-//! of the cache can be mapped into memory and asked at once. What is asked for is checked first, block by
-//! block, against hashes under a MAC: a cache that lies is a cache that is not there.
+//! of the cache can be asked at once. It is read block by block, and each block is checked against hashes
+//! under a MAC: a cache that lies is a cache that is not there. The blocks that were asked for last stay in
+//! memory. (A mapped file would be simpler, but what of it stays in memory is up to the kernel, which
+//! brings in 2 MiB for one byte if it likes.)
 //!
 //! Layout: packs, section headers, names of sections with the digest of what they hold, frames, blobs, lookup rows sorted by id, the fan-out of the lookup
 //! rows, ids of the index objects; then a BLAKE3 of each block of these, then the footer.
 
 use std::{
     fs::File,
-    ops::Range,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    os::unix::fs::FileExt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use crate::{
@@ -17,8 +22,12 @@ use crate::{
     id::{BlobId, IdentityId, ObjectId, PackId, SectionId},
 };
 
-/// Bytes of a block, the unit of checking.
-pub(super) const BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of a block, the unit of reading and checking.
+pub(super) const BLOCK_BYTES: usize = 4 << 10;
+/// Blocks that stay in memory, of all segments together.
+const BLOCKS_KEPT: usize = (24 << 20) / BLOCK_BYTES;
+/// Blocks that are read at once when all of them are checked.
+const BLOCKS_CHECKED: usize = 256;
 /// Bytes of a row of each table.
 pub(super) const PACK_ROW: usize = 56;
 pub(super) const NAME_ROW: usize = 64;
@@ -29,8 +38,10 @@ pub(super) const LOOKUP_ROW: usize = 24;
 pub(super) const PREFIX_BYTES: usize = 16;
 /// Lookup rows for each entry of the fan-out, on average.
 const ROWS_PER_BUCKET: u64 = 16;
+/// A bucket of more lookup rows is searched row by row.
+const ROWS_AT_ONCE: usize = 64;
 pub(super) const FOOTER_LEN: usize = 8 + 6 * 4 + 32;
-pub(super) const MAGIC: [u8; 8] = *b"LFBSEG02";
+pub(super) const MAGIC: [u8; 8] = *b"LFBSEG03";
 
 /// How many rows each table has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,6 +122,9 @@ pub(super) struct FrameRow {
     pub(super) hash: [u8; 32],
 }
 
+/// The author stands in the first bytes of a section header.
+const AUTHOR_END: usize = 2 + IdentityId::LEN;
+
 /// Which entry of the fan-out an id belongs to.
 pub(super) fn bucket(prefix: &[u8], bits: u32) -> usize {
     let head: [u8; 4] = prefix.get(..4).and_then(|head| head.try_into().ok()).unwrap_or_default();
@@ -119,18 +133,71 @@ pub(super) fn bucket(prefix: &[u8], bits: u32) -> usize {
     usize::try_from(word >> (32 - bits.min(32))).unwrap_or(0)
 }
 
+/// A block of a file.
+struct Kept {
+    file: u64,
+    block: usize,
+    bytes: Box<[u8; BLOCK_BYTES]>,
+}
+
+/// The blocks that were asked for last, each in the one slot that it may take.
+pub(super) struct Blocks {
+    slots: Vec<Mutex<Option<Kept>>>,
+    files: AtomicU64,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self::new(BLOCKS_KEPT)
+    }
+}
+
+impl std::fmt::Debug for Blocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Blocks").field("slots", &self.slots.len()).finish_non_exhaustive()
+    }
+}
+
+impl Blocks {
+    pub(super) fn new(kept: usize) -> Self {
+        Self { slots: (0..kept).map(|_| Mutex::new(None)).collect(), files: AtomicU64::new(0) }
+    }
+
+    /// What is in memory, in bytes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.lock().unwrap().is_some()).count() * BLOCK_BYTES
+    }
+
+    fn slot(&self, file: u64, block: usize) -> Option<&Mutex<Option<Kept>>> {
+        // Neighbours have slots side by side; those of another file begin elsewhere.
+        let first = usize::try_from(file).unwrap_or(0).wrapping_mul(BLOCKS_KEPT * 5 / 8 + 1);
+        self.slots.get(first.wrapping_add(block).checked_rem(self.slots.len())?)
+    }
+}
+
 enum Bytes {
-    Mapped(memmap2::Mmap),
+    File { file: File, number: u64, kept: Arc<Blocks> },
     Memory(Vec<u8>),
 }
 
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
+impl Bytes {
+    fn len(&self) -> Option<usize> {
         match self {
-            Self::Mapped(map) => map,
-            Self::Memory(bytes) => bytes,
+            Self::File { file, .. } => usize::try_from(file.metadata().ok()?.len()).ok(),
+            Self::Memory(bytes) => Some(bytes.len()),
+        }
+    }
+
+    /// Bytes as they are, not checked.
+    fn raw(&self, at: usize, length: usize) -> Option<Vec<u8>> {
+        match self {
+            Self::File { file, .. } => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, at as u64).ok()?;
+                Some(bytes)
+            }
+            Self::Memory(bytes) => bytes.get(at..at.checked_add(length)?).map(<[u8]>::to_vec),
         }
     }
 }
@@ -138,10 +205,11 @@ impl std::ops::Deref for Bytes {
 /// What some index objects say.
 pub(super) struct Segment {
     bytes: Bytes,
+    length: usize,
     counts: Counts,
     layout: Layout,
-    /// One bit for each block that was checked.
-    checked: Vec<AtomicU64>,
+    /// The BLAKE3 of each block.
+    hashes: Vec<u8>,
     damaged: AtomicBool,
 }
 
@@ -161,13 +229,10 @@ fn index(number: u32) -> usize {
 }
 
 impl Segment {
-    /// Maps a file of the cache; `None` when its footer is not what was written under this key.
-    pub(super) fn map(file: &File, key: &[u8; 32]) -> Option<Self> {
-        #[expect(unsafe_code, reason = "a file of the private cache: replaced by renaming, never changed")]
-        // SAFETY: the folder is the user's own (mode 0700); this program writes such a file under another
-        // name and never again after it got this one.
-        let map = unsafe { memmap2::Mmap::map(file) }.ok()?;
-        Self::parse(Bytes::Mapped(map), key)
+    /// A file of the cache; `None` when its footer is not what was written under this key.
+    pub(super) fn open(file: File, key: &[u8; 32], kept: &Arc<Blocks>) -> Option<Self> {
+        let (number, kept) = (kept.files.fetch_add(1, Ordering::Relaxed), Arc::clone(kept));
+        Self::parse(Bytes::File { file, number, kept }, key)
     }
 
     /// A segment in memory.
@@ -176,7 +241,9 @@ impl Segment {
     }
 
     fn parse(bytes: Bytes, key: &[u8; 32]) -> Option<Self> {
-        let (body, footer) = bytes.split_at_checked(bytes.len().checked_sub(FOOTER_LEN)?)?;
+        let length = bytes.len()?;
+        let body = length.checked_sub(FOOTER_LEN)?;
+        let footer = bytes.raw(body, FOOTER_LEN)?;
         let (said, mac) = footer.split_at_checked(FOOTER_LEN - 32)?;
         if said.get(..8)? != MAGIC {
             return None;
@@ -190,16 +257,15 @@ impl Segment {
         };
         let layout = counts.layout();
         let blocks = layout.end.div_ceil(BLOCK_BYTES);
-        let hashes = body.get(layout.end..)?;
-        if hashes.len() != blocks.checked_mul(32)? {
+        if body.checked_sub(layout.end)? != blocks.checked_mul(32)? {
             return None;
         }
-        let expected = blake3::Hasher::new_keyed(key).update(hashes).update(said).finalize();
+        let hashes = bytes.raw(layout.end, blocks * 32)?;
+        let expected = blake3::Hasher::new_keyed(key).update(&hashes).update(said).finalize();
         if expected.as_bytes() != mac {
             return None;
         }
-        let checked = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Some(Self { bytes, counts, layout, checked, damaged: AtomicBool::new(false) })
+        Some(Self { bytes, length, counts, layout, hashes, damaged: AtomicBool::new(false) })
     }
 
     /// How many rows there are.
@@ -208,8 +274,8 @@ impl Segment {
     }
 
     /// Bytes in all: what a merge of it costs.
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+    pub(super) const fn len(&self) -> usize {
+        self.length
     }
 
     /// Whether a block turned out to be damaged.
@@ -219,31 +285,68 @@ impl Segment {
 
     /// Checks every block.
     pub(super) fn check(&self) -> bool {
-        self.get(0..self.layout.end).is_some()
+        let run = BLOCKS_CHECKED * BLOCK_BYTES;
+        let mut starts = (0..self.layout.end).step_by(run);
+        starts.all(|start| {
+            let bytes = self.bytes.raw(start, run.min(self.layout.end - start)).unwrap_or_default();
+            let first = start / BLOCK_BYTES;
+            let good = !bytes.is_empty()
+                && (first..).zip(bytes.chunks(BLOCK_BYTES)).all(|(block, bytes)| self.is_good(block, bytes));
+            self.damaged.fetch_or(!good, Ordering::Relaxed);
+            good
+        }) && !self.is_damaged()
+    }
+
+    fn is_good(&self, block: usize, bytes: &[u8]) -> bool {
+        self.hashes.get(block * 32..block * 32 + 32) == Some(&blake3::hash(bytes).as_bytes()[..])
+    }
+
+    /// Copies what a block has from `start` on, and says how much that is.
+    fn copy(&self, block: usize, start: usize, to: &mut [u8]) -> Option<usize> {
+        let end = BLOCK_BYTES.min(self.layout.end.checked_sub(block * BLOCK_BYTES)?);
+        let length = to.len().min(end.checked_sub(start).filter(|length| *length > 0)?);
+        let to = to.get_mut(..length)?;
+        match &self.bytes {
+            Bytes::Memory(bytes) => {
+                let at = block * BLOCK_BYTES + start;
+                to.copy_from_slice(bytes.get(at..at + length)?);
+            }
+            Bytes::File { file, number, kept } => {
+                let slot = kept.slot(*number, block)?;
+                let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                if slot.as_ref().is_none_or(|kept| (kept.file, kept.block) != (*number, block)) {
+                    let mut bytes =
+                        slot.take().map_or_else(|| Box::new([0; BLOCK_BYTES]), |other| other.bytes);
+                    let read = file.read_exact_at(bytes.get_mut(..end)?, (block * BLOCK_BYTES) as u64);
+                    if read.is_err() || !self.is_good(block, bytes.get(..end)?) {
+                        self.damaged.store(true, Ordering::Relaxed);
+                        return None;
+                    }
+                    *slot = Some(Kept { file: *number, block, bytes });
+                }
+                to.copy_from_slice(slot.as_ref()?.bytes.get(start..start + length)?);
+            }
+        }
+        Some(length)
     }
 
     /// Bytes of the tables, checked.
-    fn get(&self, range: Range<usize>) -> Option<&[u8]> {
-        let blocks = range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES);
-        for block in blocks {
-            let (flags, bit) = (self.checked.get(block / 64)?, 1 << (block % 64));
-            if flags.load(Ordering::Relaxed) & bit == 0 {
-                let end = ((block + 1) * BLOCK_BYTES).min(self.layout.end);
-                let bytes = self.bytes.get(block * BLOCK_BYTES..end)?;
-                let at = self.layout.end + block * 32;
-                if blake3::hash(bytes).as_bytes()[..] != *self.bytes.get(at..at + 32)? {
-                    self.damaged.store(true, Ordering::Relaxed);
-                    return None;
-                }
-                flags.fetch_or(bit, Ordering::Relaxed);
-            }
+    fn fill(&self, mut at: usize, mut to: &mut [u8]) -> Option<()> {
+        while !to.is_empty() {
+            let filled = self.copy(at / BLOCK_BYTES, at % BLOCK_BYTES, to)?;
+            (at, to) = (at.checked_add(filled)?, to.get_mut(filled..)?);
         }
-        self.bytes.get(range).filter(|_| !self.is_damaged())
+        (!self.is_damaged()).then_some(())
     }
 
-    fn row(&self, table: usize, row: usize, number: u32) -> Option<&[u8]> {
-        let start = table + index(number) * row;
-        self.get(start..start + row)
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let mut row = [0; N];
+        self.fill(at, &mut row)?;
+        Some(row)
+    }
+
+    fn row<const N: usize>(&self, table: usize, number: u32) -> Option<[u8; N]> {
+        self.read(table + index(number) * N)
     }
 
     /// A pack by its number.
@@ -251,15 +354,15 @@ impl Segment {
         if number >= self.counts.packs {
             return None;
         }
-        let row = self.row(self.layout.packs, PACK_ROW, number)?;
+        let row: [u8; PACK_ROW] = self.row(self.layout.packs, number)?;
         Some(PackRow {
             id: PackId::from_slice(row.get(..32)?)?,
-            size: word(row, 32),
-            kind: if word(row, 36) == 1 { PackKind::Data } else { PackKind::Metadata },
-            first_frame: word(row, 40),
-            frames: word(row, 44),
-            first_section: word(row, 48),
-            sections: word(row, 52),
+            size: word(&row, 32),
+            kind: if word(&row, 36) == 1 { PackKind::Data } else { PackKind::Metadata },
+            first_frame: word(&row, 40),
+            frames: word(&row, 44),
+            first_section: word(&row, 48),
+            sections: word(&row, 52),
         })
     }
 
@@ -268,50 +371,55 @@ impl Segment {
         if number >= self.counts.frames {
             return None;
         }
-        let row = self.row(self.layout.frames, FRAME_ROW, number)?;
+        let row: [u8; FRAME_ROW] = self.row(self.layout.frames, number)?;
         Some(FrameRow {
-            pack: word(row, 0),
-            section: word(row, 4),
-            counter: word(row, 8),
-            offset: word(row, 12),
-            length: word(row, 16),
-            codec: if word(row, 20) == 0 { Codec::Raw } else { Codec::Zstd },
-            first_blob: word(row, 24),
-            blobs: word(row, 28),
+            pack: word(&row, 0),
+            section: word(&row, 4),
+            counter: word(&row, 8),
+            offset: word(&row, 12),
+            length: word(&row, 16),
+            codec: if word(&row, 20) == 0 { Codec::Raw } else { Codec::Zstd },
+            first_blob: word(&row, 24),
+            blobs: word(&row, 28),
             hash: row.get(32..)?.try_into().ok()?,
         })
     }
 
     /// The header of a section as it stands in its pack.
-    pub(super) fn section_bytes(&self, number: u32) -> Option<&[u8]> {
+    pub(super) fn section_bytes(&self, number: u32) -> Option<[u8; SECTION_HEADER_LEN]> {
         if number >= self.counts.sections {
             return None;
         }
-        self.row(self.layout.sections, SECTION_HEADER_LEN, number)
+        self.row(self.layout.sections, number)
     }
 
     /// The id of a section and the digest of what it holds, as they stand in the table.
-    pub(super) fn name_bytes(&self, number: u32) -> Option<&[u8]> {
+    pub(super) fn name_bytes(&self, number: u32) -> Option<[u8; NAME_ROW]> {
         if number >= self.counts.sections {
             return None;
         }
-        self.row(self.layout.names, NAME_ROW, number)
+        self.row(self.layout.names, number)
     }
 
     /// The id of a section and the digest of what it holds: what a verifier may attest.
     pub(super) fn section_name(&self, number: u32) -> Option<(SectionId, [u8; 32])> {
-        let (id, digest) = self.name_bytes(number)?.split_at_checked(SectionId::LEN)?;
+        let name = self.name_bytes(number)?;
+        let (id, digest) = name.split_at_checked(SectionId::LEN)?;
         Some((SectionId::from_slice(id)?, digest.try_into().ok()?))
     }
 
     /// Who wrote a section.
     pub(super) fn section_author(&self, number: u32) -> Option<IdentityId> {
-        SectionHeader::author_of(self.section_bytes(number)?)
+        if number >= self.counts.sections {
+            return None;
+        }
+        let start: [u8; AUTHOR_END] = self.read(self.layout.sections + index(number) * SECTION_HEADER_LEN)?;
+        SectionHeader::author_of(&start)
     }
 
     /// The header of a section.
     pub(super) fn section(&self, number: u32) -> Option<SectionHeader> {
-        SectionHeader::decode(self.section_bytes(number)?).ok()
+        SectionHeader::decode(&self.section_bytes(number)?).ok()
     }
 
     /// A blob by its number.
@@ -319,8 +427,8 @@ impl Segment {
         if number >= self.counts.blobs {
             return None;
         }
-        let row = self.row(self.layout.blobs, BLOB_ROW, number)?;
-        Some(Blob { id: BlobId::from_slice(row.get(..32)?)?, length: word(row, 32) })
+        let row: [u8; BLOB_ROW] = self.row(self.layout.blobs, number)?;
+        Some(Blob { id: BlobId::from_slice(row.get(..32)?)?, length: word(&row, 32) })
     }
 
     /// A frame with its blobs, in the form that the format has for it.
@@ -335,21 +443,23 @@ impl Segment {
 
     /// A lookup row: the beginning of an id, its blob and its frame.
     pub(super) fn lookup(&self, number: u32) -> Option<([u8; PREFIX_BYTES], u32, u32)> {
-        let row = self.row(self.layout.lookup, LOOKUP_ROW, number)?;
-        Some((row.get(..PREFIX_BYTES)?.try_into().ok()?, word(row, 16), word(row, 20)))
+        let row: [u8; LOOKUP_ROW] = self.row(self.layout.lookup, number)?;
+        Some((row.get(..PREFIX_BYTES)?.try_into().ok()?, word(&row, 16), word(&row, 20)))
     }
 
     /// The index objects that it speaks for.
     pub(super) fn objects(&self) -> Option<Vec<ObjectId>> {
-        let table = self.get(self.layout.objects..self.layout.end)?;
-        Some(table.chunks_exact(ObjectId::LEN).filter_map(ObjectId::from_slice).collect())
+        let table = self.layout.objects;
+        (0..self.counts.objects).map(|number| Some(ObjectId::new(self.row(table, number)?))).collect()
     }
 
     /// Every place of a blob: frame and blob numbers.
     pub(super) fn find(&self, id: &BlobId) -> impl Iterator<Item = (u32, u32)> + '_ {
         let prefix = &id.as_bytes()[..PREFIX_BYTES];
         let (start, end) = self.bucket_of(prefix).unwrap_or((0, 0));
-        let start = self.first_not_before(prefix, start, end);
+        let start = self
+            .first_of_few(prefix, start, end)
+            .unwrap_or_else(|| self.first_not_before(prefix, start, end));
         let (wanted, prefix) = (*id, <[u8; PREFIX_BYTES]>::try_from(prefix).unwrap_or_default());
         (start..end)
             .map_while(move |row| self.lookup(row).filter(|(found, ..)| *found == prefix))
@@ -359,9 +469,19 @@ impl Segment {
 
     fn bucket_of(&self, prefix: &[u8]) -> Option<(u32, u32)> {
         let at = self.layout.fan_out + bucket(prefix, self.counts.fan_out_bits()) * 4;
-        let row = self.get(at..at + 8)?;
-        let (start, end) = (word(row, 0), word(row, 4));
+        let row: [u8; 8] = self.read(at)?;
+        let (start, end) = (word(&row, 0), word(&row, 4));
         (start <= end && end <= self.counts.blobs).then_some((start, end))
+    }
+
+    /// The usual bucket has few rows: they are copied together.
+    fn first_of_few(&self, prefix: &[u8], start: u32, end: u32) -> Option<u32> {
+        let mut rows = [0; ROWS_AT_ONCE * LOOKUP_ROW];
+        let rows = rows.get_mut(..index(end - start) * LOOKUP_ROW)?;
+        self.fill(self.layout.lookup + index(start) * LOOKUP_ROW, rows)?;
+        let before = |row: &&[u8]| row.get(..PREFIX_BYTES).is_some_and(|found| found < prefix);
+        let before = rows.chunks_exact(LOOKUP_ROW).take_while(before).count();
+        Some(start + u32::try_from(before).ok()?)
     }
 
     fn first_not_before(&self, prefix: &[u8], mut start: u32, mut end: u32) -> u32 {

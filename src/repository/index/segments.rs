@@ -9,7 +9,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Index, Standing, build, segment::Segment};
+use super::{
+    Index, Standing, build,
+    segment::{Blocks, Segment},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::durable,
@@ -34,13 +37,14 @@ struct Loaded {
 pub struct Segments {
     folder: Option<PathBuf>,
     domains: Mutex<HashMap<DomainId, Vec<Loaded>>>,
+    pub(super) blocks: Arc<Blocks>,
 }
 
 impl Segments {
     /// Segments that are kept below `folder`, if there is one.
     #[must_use]
     pub fn new(folder: Option<&Path>) -> Self {
-        Self { folder: folder.map(|folder| folder.join("segments")), domains: Mutex::default() }
+        Self { folder: folder.map(|folder| folder.join("segments")), ..Self::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DomainId, Vec<Loaded>>> {
@@ -61,7 +65,7 @@ impl Segments {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(unknown) => {
                 let folder = self.folder(domain);
-                unknown.insert(folder.map(|folder| load(&folder, key)).unwrap_or_default())
+                unknown.insert(folder.map(|folder| load(&folder, key, &self.blocks)).unwrap_or_default())
             }
         };
         loaded.retain(|known| {
@@ -112,7 +116,7 @@ impl Segments {
             let path = folder.join(file_name(&bytes));
             durable::private_directory(&folder).ok()?;
             durable::write_atomic(&path, &bytes, 0o600).ok()?;
-            let segment = Segment::map(&File::open(&path).ok()?, key)?;
+            let segment = Segment::open(File::open(&path).ok()?, key, &self.blocks)?;
             Some((segment, Some(path)))
         });
         // A cache that cannot be written is no error: memory does as well.
@@ -133,7 +137,7 @@ impl Segments {
         while let Some(tier) = full_tier(loaded) {
             let parts: Vec<&Segment> =
                 loaded.iter().filter(|known| tier_of(known) == tier).map(|known| &*known.segment).collect();
-            let Ok(merged) = write_merged(&folder, &parts, key) else { return };
+            let Ok(merged) = write_merged(&folder, &parts, (key, &self.blocks)) else { return };
             loaded.retain(|known| {
                 let stays = tier_of(known) != tier;
                 if !stays {
@@ -180,16 +184,18 @@ fn forget(path: Option<&Path>) {
     }
 }
 
-fn load(folder: &Path, key: &[u8; 32]) -> Vec<Loaded> {
+fn load(folder: &Path, key: &[u8; 32], blocks: &Arc<Blocks>) -> Vec<Loaded> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let open = |path: PathBuf| {
-        let segment = Segment::map(&File::open(&path).ok()?, key)?;
+    let open = |path: PathBuf, file| {
+        let segment = Segment::open(file, key, blocks)?;
         let objects = segment.objects()?;
         Some(Loaded { segment: Arc::new(segment), objects, path: Some(path) })
     };
     let mut loaded = Vec::new();
     for entry in entries.flatten() {
-        match open(entry.path()) {
+        // One that cannot be opened may be good all the same, when files are short.
+        let Ok(file) = File::open(entry.path()) else { continue };
+        match open(entry.path(), file) {
             Some(known) => loaded.push(known),
             None => forget(Some(&entry.path())),
         }
@@ -209,7 +215,11 @@ fn full_tier(loaded: &[Loaded]) -> Option<u32> {
     counts.into_iter().filter(|(_, count)| *count >= MERGE_AT).map(|(tier, _)| tier).min()
 }
 
-fn write_merged(folder: &Path, parts: &[&Segment], key: &[u8; 32]) -> io::Result<Loaded> {
+fn write_merged(
+    folder: &Path,
+    parts: &[&Segment],
+    (key, blocks): (&[u8; 32], &Arc<Blocks>),
+) -> io::Result<Loaded> {
     use std::os::unix::fs::OpenOptionsExt;
     let temporary = folder.join(format!("merge-{}", std::process::id()));
     let write = || -> io::Result<Loaded> {
@@ -219,7 +229,7 @@ fn write_merged(folder: &Path, parts: &[&Segment], key: &[u8; 32]) -> io::Result
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "the merged segment is not one");
-        let segment = Segment::map(&File::open(&temporary)?, key).ok_or_else(broken)?;
+        let segment = Segment::open(File::open(&temporary)?, key, blocks).ok_or_else(broken)?;
         let objects = segment.objects().ok_or_else(broken)?;
         let name = blake3::Hasher::new()
             .update(&objects.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<_>>())

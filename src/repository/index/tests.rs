@@ -1,8 +1,15 @@
 //! Segments against the lists that they were made from.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use super::{Standing, build, segment::Segment, segments::Segments};
+use super::{
+    Standing, build,
+    segment::{BLOCK_BYTES, Blocks, Segment},
+    segments::Segments,
+};
 use crate::{
     compress::Codec,
     format::{
@@ -156,12 +163,11 @@ fn a_damaged_cache_is_read_again() {
     for file in files {
         let path = file.unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();
-        bytes[100] ^= 1;
+        bytes.iter_mut().step_by(BLOCK_BYTES).for_each(|byte| *byte ^= 1);
         crate::filesystem::durable::write_atomic(&path, &bytes, 0o600).unwrap();
     }
     let again = Segments::new(Some(folder.path()));
     let missing = again.prepare(&domain, &ids[..2], &KEY);
-    // Small segments are one block, which reading the ids of the objects checks.
     assert_eq!(missing, ids[..2]);
 }
 
@@ -203,6 +209,26 @@ fn a_false_directory_of_anothers_pack_hides_nothing_however_segments_are_merged(
 }
 
 #[test]
+fn of_a_large_index_little_stays_in_memory_and_all_of_it_is_found() {
+    let domain = DomainId::new([1; 8]);
+    let packs: Vec<IndexedPack> =
+        (0..100).map(|n| pack(n, &(n * 60..n * 60 + 60).collect::<Vec<_>>(), 1)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let mut segments = Segments::new(Some(folder.path()));
+    segments.blocks = Arc::new(Blocks::new(8));
+    let halves = packs.split_at(50);
+    for (number, half) in (0_u8..).zip([halves.0, halves.1]) {
+        segments.add(&domain, ObjectId::new([number; 32]), half, &KEY).unwrap();
+    }
+    let index = segments.index(&domain, &live);
+    for blob in packs.iter().flat_map(|pack| &pack.directory.frames).flat_map(|frame| &frame.blobs) {
+        assert!(index.borrow(&blob.id, IdentityId::new([1; 16]), PackKind::Data));
+    }
+    assert_eq!(index.used().map(|used| used.len()), Some(100));
+    assert_eq!(segments.blocks.bytes(), 8 * BLOCK_BYTES);
+}
+
+#[test]
 fn what_several_index_objects_say_alike_is_kept_once() {
     let domain = DomainId::new([1; 8]);
     let packs = objects().remove(0).1;
@@ -233,7 +259,7 @@ fn what_was_borrowed_is_never_forgotten_because_the_cache_is_damaged_later() {
     let blob = packs[0].directory.frames[0].blobs[0].id;
     assert!(index.borrow(&blob, author, PackKind::Data));
     assert_eq!(index.used(), Some(HashSet::from([packs[0].id])));
-    // A bit of the mapped file flips, in the last section headers: nobody has looked there yet.
+    // A bit of the file flips, in the last section headers: nobody has looked there yet.
     let mut files = std::fs::read_dir(folder.path().join("segments").join(domain.to_string())).unwrap();
     let path = files.next().unwrap().unwrap().path();
     let file = std::fs::File::options().write(true).read(true).open(path).unwrap();
