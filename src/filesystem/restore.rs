@@ -280,8 +280,10 @@ impl Target {
     /// # Errors
     /// The disk says that it is not.
     pub fn sync(&self) -> Result<()> {
-        let met = self.file_systems.lock().unwrap_or_else(PoisonError::into_inner);
-        met.values().try_for_each(|dir| {
+        // Whoever restores meanwhile may meet another file system.
+        let met: Vec<Folder> =
+            self.file_systems.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        met.iter().try_for_each(|dir| {
             syncfs(dir).map_err(|errno| system_error("bring to the disk", "the restored files", errno))
         })
     }

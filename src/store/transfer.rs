@@ -1,16 +1,12 @@
 //! Transfers that must go on, and must be whole.
 
-use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use object_store::{GetResult, GetResultPayload};
 
-use super::failure::{Broken, local_error};
+use super::failure::Broken;
 
 /// A call in which nothing moves for so long has failed; an upload has the time that its bytes need on top.
 pub(super) const STALL: Duration = Duration::from_secs(60);
@@ -40,50 +36,26 @@ pub(super) async fn next<T>(
     within(stall, async { stream.next().await.transpose() }).await
 }
 
-/// Larger bodies than this are given back to the system as soon as they are dropped.
-const LARGE: u64 = 1 << 20;
-/// What glibc's malloc always maps on its own (`DEFAULT_MMAP_THRESHOLD_MAX`, 32 MiB, and more). When a smaller
-/// mapping is freed, each of its arenas keeps twice as much from then on: two threads that read packs of
-/// 17 MB held up to 140 MB. Of the memory that is reserved only what the body fills becomes resident.
-const GIVEN_BACK: usize = (32 << 20) + 1;
-
-fn buffer(size: u64) -> Vec<u8> {
-    let fits = usize::try_from(size).unwrap_or(0);
-    Vec::with_capacity(if size > LARGE { fits.max(GIVEN_BACK) } else { fits })
-}
-
 /// The body of an answer, which must have exactly `size` bytes and must not stall.
 pub(super) async fn collect(got: GetResult, size: u64, stall: Duration) -> object_store::Result<Bytes> {
-    let start = got.range.start;
-    let bytes = match got.payload {
-        GetResultPayload::Stream(mut pieces) => {
-            let mut bytes = buffer(size);
-            while let Some(piece) = next(&mut pieces, stall).await? {
-                bytes.extend_from_slice(&piece);
-                if bytes.len() as u64 > size {
-                    break;
-                }
+    let bytes = if matches!(got.payload, GetResultPayload::Stream(_)) {
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+        let mut pieces = got.into_stream();
+        while let Some(piece) = next(&mut pieces, stall).await? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() as u64 > size {
+                break;
             }
-            bytes
         }
-        GetResultPayload::File(file, path) => {
-            let read = tokio::task::spawn_blocking(move || read_part(file, start, size));
-            let read = within(stall, async { Ok(read.await?) }).await?;
-            read.map_err(|error| local_error(&path.to_string_lossy(), error))?
-        }
+        Bytes::from(bytes)
+    } else {
+        within(stall, got.bytes()).await?
     };
     if bytes.len() as u64 == size {
-        Ok(Bytes::from(bytes))
+        Ok(bytes)
     } else {
         Err(Broken(format!("{} of {size} bytes came", bytes.len())).into())
     }
-}
-
-fn read_part(mut file: File, start: u64, size: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = buffer(size);
-    file.seek(SeekFrom::Start(start))?;
-    file.take(size).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

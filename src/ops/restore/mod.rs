@@ -49,6 +49,9 @@ mod work;
 pub(super) const UNREAD: &str = "the backup could not read it";
 /// What fails or is noted is named one by one up to so many, and counted beyond.
 const NAMED_MAX: usize = 10_000;
+/// After so many windows (64 MiB) the disk is told to write what is there, while the next ones are made: at the
+/// end nearly nothing is left to wait for, and what is dirty in memory stays little.
+const WINDOWS_PER_SYNC: usize = 16;
 
 /// What to restore, and how.
 #[derive(Debug)]
@@ -275,30 +278,41 @@ fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         return plan(pass, job, &downloads, &mut |window| worker.window(window));
     }
     let (windows, waiting): (Sender<Window>, Receiver<Window>) = bounded(workers);
+    let (due, syncs) = bounded(1);
     let failed = Mutex::new(None);
+    let fail = |error| {
+        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    };
     let planned = thread::scope(|scope| {
+        scope.spawn(|| syncs.into_iter().try_for_each(|()| job.target.sync()).unwrap_or_else(&fail));
         for _ in 0..workers {
-            let (waiting, failed) = (waiting.clone(), &failed);
+            let (waiting, fail) = (waiting.clone(), &fail);
             scope.spawn(move || {
                 let work = || -> Result<()> {
                     let mut worker = Worker::new(job)?;
                     waiting.iter().try_for_each(|window| worker.window(window))
                 };
                 if let Err(error) = work() {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    fail(error);
                     // The planner must not wait for ever.
                     waiting.iter().for_each(drop);
                 }
             });
         }
         drop(waiting);
+        let mut sent = 0_usize;
         let planned = plan(pass, job, &downloads, &mut |window| {
+            sent += 1;
+            if sent.is_multiple_of(WINDOWS_PER_SYNC) {
+                // One that is still on its way will do.
+                due.try_send(()).unwrap_or_default();
+            }
             if failed.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
                 return Err(Error::new(ErrorKind::Failed, "the restore stopped"));
             }
             windows.send(window).map_err(|_closed| Error::new(ErrorKind::Failed, "the restore stopped"))
         });
-        drop(windows);
+        drop((windows, due));
         planned
     });
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(planned, Err)

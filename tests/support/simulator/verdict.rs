@@ -179,7 +179,9 @@ impl Verdict<'_> {
             if !listed && !self.is_revoked(owner, label) {
                 self.problems.push(format!("the snapshot {tag} was told to be complete, and is not listed"));
             }
-            if !self.world.storage.jumps() && !witness::was_confirmed(&self.world.record().events, *at) {
+            let confirmed =
+                || witness::was_confirmed(&self.world.record().events, *at, self.world.weather.conditions);
+            if !self.world.storage.jumps() && !confirmed() {
                 self.problems
                     .push(format!("the snapshot {tag} was acknowledged late, and not looked at again"));
             }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    weather::{Call, GRACE, WINDOW},
+    weather::{Call, Conditions, Fate, GRACE, WINDOW},
     world::Event,
 };
 
@@ -77,9 +77,22 @@ fn in_time(events: &[&Event]) -> Vec<String> {
     problems
 }
 
+/// When a PUT of a name that is new took effect, if it did.
+fn arrived(put: &Event) -> Option<Duration> {
+    match put.fate {
+        Fate::Fails | Fate::KillsBefore | Fate::Outage(..) => None,
+        Fate::ArrivesLate(by) => Some(put.at + by),
+        _ => Some(put.at),
+    }
+}
+
 /// Whether a snapshot that arrived or was acknowledged late was looked at once more, before its client was told
-/// that it is good.
-pub(crate) fn was_confirmed(events: &[Event], (client, command): (usize, usize)) -> bool {
+/// that it is good. Where conditions count, what arrived first stays; else what was sent last.
+pub(crate) fn was_confirmed(
+    events: &[Event],
+    (client, command): (usize, usize),
+    conditions: Conditions,
+) -> bool {
     let own: Vec<&Event> =
         events.iter().filter(|event| (event.client, event.command) == (client, command)).collect();
     let Some(put) =
@@ -87,11 +100,13 @@ pub(crate) fn was_confirmed(events: &[Event], (client, command): (usize, usize))
     else {
         return false;
     };
+    let tries = own.iter().filter(|event| event.call == Call::Put && event.name == own[put].name);
+    let first = tries.filter_map(|event| arrived(event)).min();
+    let at = first.filter(|_| conditions != Conditions::Ignored).unwrap_or(own[put].at);
     let viewed = |event: &&&Event| event.call == Call::List && event.name == "registry";
     let before = own[..put].iter().rev().find(viewed).map_or(Duration::ZERO, |event| event.asked);
     let acknowledged = own.get(put + 1).map_or(own[put].at, |event| event.asked);
     // The storage stamps whole seconds.
-    let in_time =
-        own[put].at - before <= WINDOW + Duration::from_secs(1) && acknowledged - before < GRACE / 4;
+    let in_time = at - before <= WINDOW + Duration::from_secs(1) && acknowledged - before < GRACE / 4;
     in_time || own[put..].iter().any(|event| event.name.ends_with("/packs"))
 }
