@@ -7,7 +7,8 @@
 
 use std::{
     fs::File,
-    sync::Arc,
+    sync::{Arc, Barrier, Mutex},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -435,14 +436,14 @@ fn a_request_to_stop_ends_a_call_in_flight_and_those_who_wait_for_it() {
     let store = Store::from_object_store(Arc::new(wire.owner()), "", once).unwrap();
     wire.inject(std::iter::repeat_n(Fault::Hang, 1_000));
     let uploads = store.uploads(1 << 20);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             // The fifth waits for one of the first four.
             (0..5).try_for_each(|number| uploads.create(pack(number), vec!["x".into()]))
         });
         let reading = scope.spawn(|| store.read(&pack(9), 9));
         while wire.calls() < 5 {
-            std::thread::yield_now();
+            thread::yield_now();
         }
         progress.stop();
         fails(waiting.join().unwrap(), ErrorKind::Interrupted);
@@ -599,4 +600,36 @@ fn a_fence_lets_in_those_who_share_it_and_nobody_else() {
     // The lock file is no object.
     assert_eq!(two.list(&Prefix::all()).unwrap(), []);
     assert!(on_the_wire().0.store.fence_exclusive().unwrap().is_none());
+}
+
+#[test]
+fn several_things_are_asked_at_once_and_answered_in_order() {
+    let clock = Arc::default();
+    let store = |connections| {
+        let options = StoreOptions { connections, ..options(&clock) };
+        Store::from_object_store(Arc::new(InMemory::new()), "p", options).unwrap()
+    };
+    let here = thread::current().id();
+    let (several, single) = (store(4), store(1));
+    // Each waits for the other: one after the other they would wait for ever.
+    let meet = Barrier::new(2);
+    let ask = || meet.wait().is_leader();
+    let (first, second) = several.both(ask, ask);
+    assert_ne!(first, second);
+    let meet = Barrier::new(4);
+    let answers = several.each(&[4, 3, 2, 1], 9, |number| {
+        meet.wait();
+        number * 10
+    });
+    assert_eq!(answers, [40, 30, 20, 10]);
+
+    let asked = Mutex::new(Vec::new());
+    let ask = |number: &i32| {
+        asked.lock().unwrap().push(*number);
+        (thread::current().id() == here).then_some(*number)
+    };
+    assert_eq!(single.both(|| ask(&1), || ask(&2)), (Some(1), Some(2)));
+    assert_eq!(single.each(&[3, 4], 9, ask), [Some(3), Some(4)]);
+    assert_eq!(several.each(&[5, 6], 1, ask), [Some(5), Some(6)]);
+    assert_eq!(*asked.lock().unwrap(), [1, 2, 3, 4, 5, 6]);
 }

@@ -175,7 +175,8 @@ impl Repository {
             }
             Ok(listed.modified)
         };
-        let apart = stamp(snapshot)?.seconds - stamp(probe)?.seconds;
+        let (committed, probed) = self.store.both(|| stamp(snapshot), || stamp(probe));
+        let apart = committed?.seconds - probed?.seconds;
         let window = i64::try_from(self.config.commit_window_seconds).unwrap_or(i64::MAX);
         let grace = Duration::from_secs(self.config.minimum_grace_seconds / 4);
         Ok(apart <= window && self.clock.elapsed().saturating_sub(view_begun) < grace)

@@ -5,6 +5,7 @@ use std::{
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use self::{
     memory::Memory,
     registry::{Known, Newest},
     section::{OpenSections, Place},
+    unlock::Credential,
 };
 use crate::{
     clock::Clock,
@@ -164,6 +166,37 @@ impl Repository {
         cache: Option<&Path>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
+        let asked = clock.elapsed();
+        let registries = registry::listed(&store)?;
+        Self::open_by((store, config), secrets, (&registries, asked), cache, clock)
+    }
+
+    /// As [`Self::open`], with what a credential unlocks. Unlocking takes a while, and the store is asked for the
+    /// registry meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::unlock`] and [`Self::open`].
+    pub fn unlock_and_open(
+        store: Store,
+        config: Config,
+        credential: &Credential,
+        cache: Option<&Path>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let asked = clock.elapsed();
+        let (registries, secrets) =
+            store.both(|| registry::listed(&store), || Self::unlock(&store, &config, credential));
+        let (secrets, registries) = (secrets?, registries?);
+        Self::open_by((store, config), secrets, (&registries, asked), cache, clock)
+    }
+
+    fn open_by(
+        (store, config): (Store, Config),
+        secrets: Secrets,
+        (registries, asked): (&[(u64, ObjectId)], Duration),
+        cache: Option<&Path>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         if config.root_public_key != secrets.root_public_key()
             || config.repository_id != secrets.repository_id()
         {
@@ -176,7 +209,7 @@ impl Repository {
             ));
         }
         let cache = Cache::open(cache, &config.repository_id);
-        let newest = registry::newest(&store, (&config, &secrets), &cache)?;
+        let newest = registry::newest_of(registries, &store, (&config, &secrets), &cache)?;
         let memory = Memory::open(cache.folder());
         check_newest(&newest, (&secrets, &config), &memory, &store)?;
         let registry = &newest.registry;
@@ -193,7 +226,7 @@ impl Repository {
         Ok(Self {
             store,
             config,
-            newest: RwLock::new(Known::of(newest)),
+            newest: RwLock::new(Known::of(newest, asked)),
             cache,
             segments,
             memory,

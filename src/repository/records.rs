@@ -282,11 +282,18 @@ impl Repository {
     /// # Errors
     /// Storage trouble; `Forbidden` without the index key of the domain.
     pub fn records(&self, domain: &DomainId) -> Result<Records> {
-        let mut records = Records::default();
-        let batches = self.decoded(domain, Folder::Forgotten, Forgotten::decode, &mut records.ignored)?;
-        records.forgotten = batches.into_iter().flat_map(|batch| batch.snapshots).collect();
-        records.quarantined = self.quarantined(domain, &mut records.ignored)?;
-        Ok(records)
+        let mut ignored = Vec::new();
+        let (aside, batches) = self.store.both(
+            || {
+                let mut ignored = Vec::new();
+                self.quarantined(domain, &mut ignored).map(|quarantined| (quarantined, ignored))
+            },
+            || self.decoded(domain, Folder::Forgotten, Forgotten::decode, &mut ignored),
+        );
+        let forgotten = batches?.into_iter().flat_map(|batch| batch.snapshots).collect();
+        let (quarantined, more) = aside?;
+        ignored.extend(more);
+        Ok(Records { forgotten, quarantined, ignored })
     }
 
     /// The sections of an index that a verifier vouches for. A section counts only if every place where it

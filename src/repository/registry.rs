@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ use crate::{
 
 /// Registries that belong to no domain are sealed with this one.
 pub(super) const NO_DOMAIN: DomainId = DomainId::new([0; 8]);
+/// So long a registry is new enough for whoever only reads. The steps of one command are milliseconds apart.
+const READER_LOOKS_AFTER: Duration = Duration::from_secs(2);
 /// Owners who write at the same time try again this often.
 const TRIES_MAX: u32 = 16;
 
@@ -57,11 +60,13 @@ impl Newest {
 pub(super) struct Known {
     registry: Arc<Registry>,
     heads: Vec<ObjectId>,
+    /// When the store was asked for it, on the boot-time clock.
+    asked: Duration,
 }
 
 impl Known {
-    pub(super) fn of(Newest { registry, heads }: Newest) -> Self {
-        Self { registry: Arc::new(registry), heads }
+    pub(super) fn of(Newest { registry, heads }: Newest, asked: Duration) -> Self {
+        Self { registry: Arc::new(registry), heads, asked }
     }
 }
 
@@ -129,7 +134,7 @@ pub(super) fn first_registry(root: &RootSecret, options: InitOptions, clock: &dy
 }
 
 /// Every registry that LIST shows, the newest first; of one number the lower id first.
-fn listed(store: &Store) -> Result<Vec<(u64, ObjectId)>> {
+pub(super) fn listed(store: &Store) -> Result<Vec<(u64, ObjectId)>> {
     let mut all = Vec::new();
     for listed in store.list(&Prefix::registry())? {
         if let Some(Parsed::Registry { number, id }) = Name::parse(&listed.name).map(|name| name.parsed()) {
@@ -185,7 +190,7 @@ pub fn newest(store: &Store, opened: (&Config, &Secrets), cache: &Cache) -> Resu
     newest_of(&listed(store)?, store, opened, cache)
 }
 
-fn newest_of(
+pub(super) fn newest_of(
     all: &[(u64, ObjectId)],
     store: &Store,
     opened: (&Config, &Secrets),
@@ -275,18 +280,31 @@ impl Repository {
     /// shows an older registry than before.
     pub fn look_for_registry(&self) -> Result<Arc<Registry>> {
         let known = self.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let asked = self.clock.elapsed();
         let all = listed(&self.store)?;
         let number = all.first().map(|(number, _)| *number);
         let heads = all.iter().filter(|(other, _)| Some(*other) == number).map(|(_, id)| *id);
         if number == Some(known.registry.number) && heads.eq(known.heads.iter().copied()) {
+            self.newest.write().unwrap_or_else(PoisonError::into_inner).asked = asked;
             return Ok(known.registry);
         }
         let newest = newest_of(&all, &self.store, (&self.config, &self.secrets), &self.cache)?;
         check_newest(&newest, (&self.secrets, &self.config), &self.memory, &self.store)?;
-        let newest = Known::of(newest);
+        let newest = Known::of(newest, asked);
         let registry = Arc::clone(&newest.registry);
         *self.newest.write().unwrap_or_else(PoisonError::into_inner) = newest;
         Ok(registry)
+    }
+
+    /// The registry for whoever only reads: the one that is known, if the store was asked for it just now.
+    ///
+    /// # Errors
+    /// As [`Self::look_for_registry`].
+    pub fn registry_of_reader(&self) -> Result<Arc<Registry>> {
+        let Known { registry, asked, .. } =
+            self.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let age = self.clock.elapsed().saturating_sub(asked);
+        if age < READER_LOOKS_AFTER { Ok(registry) } else { self.look_for_registry() }
     }
 
     /// The newest registry, read again from the store.

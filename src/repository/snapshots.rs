@@ -2,8 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::{AtomicUsize, Ordering},
-    thread::ScopedJoinHandle,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{Repository, memory::Memory, records::Records};
@@ -75,6 +74,21 @@ pub struct Snapshots {
     pub replaced: Vec<KnownSnapshot>,
     /// What is damaged, missing or suspect.
     pub damaged: Vec<DamageIn>,
+}
+
+/// A domain whose names were listed.
+struct ListedDomain {
+    id: DomainId,
+    names: Vec<SnapshotName>,
+    /// Snapshots that were forgotten or set aside.
+    ended: HashSet<ObjectId>,
+    damaged: Vec<Error>,
+}
+
+impl ListedDomain {
+    fn wanted(&self) -> impl Iterator<Item = &SnapshotName> {
+        self.names.iter().filter(|name| !self.ended.contains(&name.id))
+    }
 }
 
 impl Snapshots {
@@ -208,17 +222,26 @@ impl Repository {
             return Err(self.forbidden("read snapshots", "audit"));
         }
         // A key that was added meanwhile may have written some of them.
-        let registry = self.look_for_registry()?;
-        let (mut known, mut damaged) = (Vec::new(), Vec::new());
-        for domain in &registry.domains {
-            let mut errors = Vec::new();
-            match self.snapshots_of_domain(&domain.id, &mut errors) {
-                Ok(found) => known.extend(found),
+        let registry = self.registry_of_reader()?;
+        let at_once = self.store.connections();
+        let listed = self.store.each(&registry.domains, at_once, |domain| self.list_domain(&domain.id));
+        let (mut known, mut damaged, mut domains) = (Vec::new(), Vec::new(), Vec::new());
+        for (domain, listed) in registry.domains.iter().zip(listed) {
+            match listed {
+                Ok(listed) => domains.push(listed),
                 // Whoever may write there can make it so, and must not hide the snapshots of others.
-                Err(error) if error.kind() == ErrorKind::Damaged => errors.push(error),
+                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push((domain.id, error)),
                 Err(error) => return Err(error),
             }
-            damaged.extend(errors.into_iter().map(|error| (domain.id, error)));
+        }
+        let read = self.read_snapshots(&domains);
+        for (domain, read) in domains.iter_mut().zip(read) {
+            match self.judge(domain, read) {
+                Ok(found) => known.extend(found),
+                Err(error) if error.kind() == ErrorKind::Damaged => domain.damaged.push(error),
+                Err(error) => return Err(error),
+            }
+            damaged.extend(domain.damaged.drain(..).map(|error| (domain.id, error)));
         }
         known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
         // Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
@@ -234,50 +257,51 @@ impl Repository {
         Ok(Snapshots { listed, replaced, damaged })
     }
 
-    /// Reads snapshots, several at a time; stops at the first trouble that is not of one snapshot alone.
-    fn read_snapshots<'a>(
-        &self,
-        names: &[&'a SnapshotName],
-    ) -> Vec<(&'a SnapshotName, Result<KnownSnapshot>)> {
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut read = Vec::new();
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(name) = names.get(at) else { return read };
-                let snapshot = self.read_snapshot(name);
-                if snapshot.as_ref().is_err_and(|error| !is_of_one_snapshot(error)) {
-                    next.store(names.len(), Ordering::Relaxed);
-                }
-                read.push((at, *name, snapshot));
-            }
-        };
-        let workers = self.store.connections().min(names.len());
-        let mut all = if workers <= 1 {
-            work()
-        } else {
-            std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-                let join = |worker: ScopedJoinHandle<'_, _>| {
-                    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                };
-                workers.into_iter().flat_map(join).collect::<Vec<_>>()
-            })
-        };
-        all.sort_by_key(|(at, ..)| *at);
-        all.into_iter().map(|(_, name, snapshot)| (name, snapshot)).collect()
-    }
-
-    fn snapshots_of_domain(&self, domain: &DomainId, damaged: &mut Vec<Error>) -> Result<Vec<KnownSnapshot>> {
+    fn list_domain(&self, domain: &DomainId) -> Result<ListedDomain> {
         let names = self.snapshot_names(domain, None)?;
         // After the LIST: what was deleted since then was forgotten before.
         let Records { forgotten, quarantined, ignored } = self.records(domain)?;
-        damaged.extend(ignored);
         let mut ended = ids_of_snapshots(&quarantined);
         ended.extend(forgotten);
+        Ok(ListedDomain { id: *domain, names, ended, damaged: ignored })
+    }
+
+    /// Reads the snapshots of each domain, several at a time; stops at the first trouble that is not of one
+    /// snapshot alone.
+    fn read_snapshots(&self, domains: &[ListedDomain]) -> Vec<Vec<(SnapshotName, Result<KnownSnapshot>)>> {
+        let stopped = AtomicBool::new(false);
+        let wanted: Vec<(usize, &SnapshotName)> = domains
+            .iter()
+            .enumerate()
+            .flat_map(|(at, domain)| domain.wanted().map(move |name| (at, name)))
+            .collect();
+        let read = self.store.each(&wanted, self.store.connections(), |(_, name)| {
+            if stopped.load(Ordering::Relaxed) {
+                return None;
+            }
+            let snapshot = self.read_snapshot(name);
+            if snapshot.as_ref().is_err_and(|error| !is_of_one_snapshot(error)) {
+                stopped.store(true, Ordering::Relaxed);
+            }
+            Some(snapshot)
+        });
+        let mut of_domains: Vec<Vec<_>> = domains.iter().map(|_| Vec::new()).collect();
+        for ((at, name), snapshot) in wanted.into_iter().zip(read) {
+            let Some((of_domain, snapshot)) = of_domains.get_mut(at).zip(snapshot) else { continue };
+            of_domain.push((name.clone(), snapshot));
+        }
+        of_domains
+    }
+
+    /// The snapshots of a domain that count, by what was read of it.
+    fn judge(
+        &self,
+        domain: &mut ListedDomain,
+        read: Vec<(SnapshotName, Result<KnownSnapshot>)>,
+    ) -> Result<Vec<KnownSnapshot>> {
+        let ListedDomain { id: domain, names, ended, damaged } = domain;
         let mut known = Vec::new();
-        let wanted: Vec<&SnapshotName> = names.iter().filter(|name| !ended.contains(&name.id)).collect();
-        for (name, snapshot) in self.read_snapshots(&wanted) {
+        for (name, snapshot) in read {
             match snapshot {
                 Ok(snapshot) => known.push(snapshot),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -290,7 +314,7 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        self.check_chains(&names, &known, &ended, damaged);
+        self.check_chains(names, &known, ended, damaged);
         // Whoever has seen a newer world says so, also when only reading.
         let me = self.identity();
         if let Some((sequence, id)) = self.memory.head(domain, &me)

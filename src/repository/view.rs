@@ -42,6 +42,9 @@ pub struct View {
     pub damaged: Vec<Error>,
 }
 
+/// So many index objects are read and taken apart at a time: about 40 MiB of memory each while they are large.
+const INDEXES_AT_ONCE: usize = 3;
+
 /// What a view is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -51,6 +54,15 @@ enum Purpose {
     Read,
     /// A dying pack must not be relied on.
     Write,
+}
+
+/// What the store shows of a domain.
+struct Seen {
+    quarantined: HashSet<String>,
+    tombstoned: HashSet<PackId>,
+    indexes: Vec<Listed>,
+    packs: Vec<(PackKind, PackId, u64)>,
+    damaged: Vec<Error>,
 }
 
 /// A pack as LIST shows it.
@@ -91,16 +103,16 @@ impl Repository {
 
     fn look(&self, domain: &DomainId, purpose: Purpose) -> Result<View> {
         let begun = self.clock.elapsed();
-        let mut damaged = Vec::new();
-        if purpose != Purpose::Plan {
-            self.look_for_registry()?;
+        match purpose {
+            Purpose::Plan => {}
+            Purpose::Read => drop(self.registry_of_reader()?),
+            Purpose::Write => drop(self.look_for_registry()?),
         }
-        let quarantined = self.quarantined(domain, &mut damaged)?;
-        let tombstoned = self.tombstoned(domain, (&quarantined, purpose), &mut damaged)?;
-        self.load_index(domain, &quarantined, &mut damaged)?;
+        let Seen { quarantined, tombstoned, indexes, packs, mut damaged } = self.see(domain, purpose)?;
+        self.load_index(domain, indexes, &quarantined, &mut damaged)?;
         // Each with its size, and whether an index lists it.
         let mut present = HashMap::new();
-        for (kind, id, size) in self.store.list_as(&Prefix::packs(domain), pack)? {
+        for (kind, id, size) in packs {
             // One that is set aside is there for nobody.
             if quarantined.is_empty() || !quarantined.contains(Name::pack(domain, kind, &id).as_str()) {
                 present.insert(id, (size, Cell::new(false)));
@@ -119,6 +131,30 @@ impl Repository {
         let attested = self.attested(domain, &index, &mut damaged)?;
         index.attest(attested);
         Ok(View { index, begun, unindexed, tombstoned, quarantined, damaged })
+    }
+
+    /// Asks the store, in the order that the purpose needs. A writer must see what dies before what lives, and each
+    /// pack after the index that names it. A reader needs only the latter, and a plan neither.
+    fn see(&self, domain: &DomainId, purpose: Purpose) -> Result<Seen> {
+        let aside = || {
+            let mut damaged = Vec::new();
+            let quarantined = self.quarantined(domain, &mut damaged)?;
+            let tombstoned = self.tombstoned(domain, (&quarantined, purpose), &mut damaged)?;
+            Ok((quarantined, tombstoned, damaged))
+        };
+        let indexes = || self.store.list(&Prefix::index(domain));
+        let packs = || self.store.list_as(&Prefix::packs(domain), pack);
+        let in_order = || Ok((indexes()?, packs()?));
+        let (aside, listed) = match purpose {
+            Purpose::Write => (Ok(aside()?), in_order()),
+            Purpose::Read => self.store.both(aside, in_order),
+            Purpose::Plan => self.store.both(aside, || {
+                let (indexes, packs) = self.store.both(indexes, packs);
+                Ok((indexes?, packs?))
+            }),
+        };
+        let ((quarantined, tombstoned, damaged), (indexes, packs)) = (aside?, listed?);
+        Ok(Seen { quarantined, tombstoned, indexes, packs, damaged })
     }
 
     /// A view whose index is known to be intact, so that what it does not list is not there.
@@ -182,12 +218,13 @@ impl Repository {
     fn load_index(
         &self,
         domain: &DomainId,
+        indexes: Vec<Listed>,
         quarantined: &HashSet<String>,
         damaged: &mut Vec<Error>,
     ) -> Result<()> {
         let registry = self.registry();
         let mut names: HashMap<ObjectId, Vec<Name>> = HashMap::new();
-        for listed in self.store.list(&Prefix::index(domain))? {
+        for listed in indexes {
             let Some(name) = Name::parse(&listed.name) else { continue };
             let Parsed::Index { writer, id, .. } = name.parsed() else { continue };
             if quarantined.contains(&listed.name) {
@@ -206,31 +243,36 @@ impl Repository {
         let key = self.index_key(domain)?.segment_key();
         let mut listed: Vec<ObjectId> = names.keys().copied().collect();
         listed.sort_unstable();
-        for id in self.segments.prepare(domain, &listed, &key) {
-            let mut trouble: Option<Error> = None;
-            for name in names.get(&id).into_iter().flatten() {
-                let packs = self.read_index(domain, name, id);
-                match packs.and_then(|packs| self.segments.add(domain, id, &packs, &key)) {
-                    Ok(()) => {
-                        trouble = None;
-                        break;
-                    }
-                    Err(error) if error.kind() == ErrorKind::Damaged => {
-                        trouble.get_or_insert(error.context(name));
-                    }
-                    // Whether it was the good one nobody can tell any more.
-                    Err(error) if error.kind() == ErrorKind::NotFound => trouble = Some(error),
-                    Err(error) => return Err(error),
-                }
-            }
-            match trouble {
-                Some(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
-                Some(gone) => return Err(gone),
-                None => {}
+        let missing = self.segments.prepare(domain, &listed, &key);
+        let added = self.store.each(&missing, INDEXES_AT_ONCE, |id| {
+            self.add_index(domain, (*id, names.get(id).map_or(&[], Vec::as_slice)), &key)
+        });
+        for added in added {
+            match added {
+                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
+                other => other?,
             }
         }
         self.segments.merge(domain, &key);
         Ok(())
+    }
+
+    /// Adds what an index object says to the segments, from the first of its names that has it.
+    fn add_index(&self, domain: &DomainId, (id, names): (ObjectId, &[Name]), key: &[u8; 32]) -> Result<()> {
+        let mut trouble: Option<Error> = None;
+        for name in names {
+            let packs = self.read_index(domain, name, id);
+            match packs.and_then(|packs| self.segments.add(domain, id, &packs, key)) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    trouble.get_or_insert(error.context(name));
+                }
+                // Whether it was the good one nobody can tell any more.
+                Err(error) if error.kind() == ErrorKind::NotFound => trouble = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        trouble.map_or(Ok(()), Err)
     }
 
     /// One index object. It counts for sections that its signer wrote; a maintain identity's for any.

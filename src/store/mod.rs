@@ -40,6 +40,7 @@ use crate::{
     random,
 };
 
+mod at_once;
 mod build;
 mod create;
 mod downloads;

@@ -205,8 +205,8 @@ impl<'a> Context<'a> {
         let store = self.store(location)?;
         // Before anybody is asked for a passphrase.
         let config = Repository::read_config(&store)?;
-        let secrets = Repository::unlock(&store, &config, &self.credentials().credential()?)?;
-        Repository::open(store, config, secrets, cache, Arc::new(SystemClock))
+        let credential = self.credentials().credential()?;
+        Repository::unlock_and_open(store, config, &credential, cache, Arc::new(SystemClock))
     }
 
     /// The snapshot that is meant, and how the command is to end because of damaged ones. Those that cannot be

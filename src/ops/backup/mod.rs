@@ -293,6 +293,14 @@ struct Backup<'a> {
     damage: Option<String>,
 }
 
+/// Where the next snapshot goes.
+struct Next {
+    sequence: u64,
+    previous: Option<ObjectId>,
+    /// What is suspect in the chain of this identity.
+    forged: Vec<String>,
+}
+
 impl Backup<'_> {
     fn run_record(&self, failure: Option<(u8, String)>) -> Result<Run> {
         run_record(self.repository, self.options, failure)
@@ -304,12 +312,11 @@ impl Backup<'_> {
         Ok(Probe { name, at: self.repository.clock.elapsed() })
     }
 
-    /// The number and the predecessor of the next snapshot.
-    fn next_in_chain(&mut self) -> Result<(u64, Option<ObjectId>)> {
+    fn next_in_chain(&self) -> Result<Next> {
         let ChainHead { head, forged } =
             self.repository.chain_head(&self.domain, &self.repository.identity())?;
-        self.forged = forged.iter().map(ToString::to_string).collect();
-        Ok(head.map_or((1, None), |(sequence, id)| (sequence + 1, Some(id))))
+        let (sequence, previous) = head.map_or((1, None), |(sequence, id)| (sequence + 1, Some(id)));
+        Ok(Next { sequence, previous, forged: forged.iter().map(ToString::to_string).collect() })
     }
 
     fn find_parent(&mut self, view: &View) {
@@ -347,10 +354,13 @@ impl Backup<'_> {
         // What cannot be removed is somebody else's, or waits for the next backup: no reason to fail this one.
         drop(repository.store.sweep_temporaries());
         // 0: the store shows no older world than before; a run begins.
-        self.next_in_chain()?;
-        let mut probe = self.publish_probe()?;
+        let begin = || {
+            self.next_in_chain()?;
+            self.publish_probe()
+        };
         // 1: what there is.
-        let mut view = repository.first_view(&domain)?;
+        let (probe, view) = repository.store.both(begin, || repository.first_view(&domain));
+        let (mut probe, mut view) = (probe?, view?);
         if repository.adopt(&domain, &view.unindexed)? {
             view = repository.view(&domain)?;
         }
@@ -378,7 +388,10 @@ impl Backup<'_> {
                     probe = self.publish_probe()?;
                 }
                 // 4: all of it is seen, in a view that begins now. What vanished is captured again.
-                view = repository.view(&domain)?;
+                let (chain, seen) =
+                    repository.store.both(|| self.next_in_chain(), || repository.view(&domain));
+                let Next { sequence, previous, forged } = chain?;
+                (view, self.forged) = (seen?, forged);
                 if !pass.is_whole_in(&view) {
                     break;
                 }
@@ -388,7 +401,6 @@ impl Backup<'_> {
                 }
                 progress.check()?;
                 // 5: the backup exists; or the window has closed, and only the view is taken again.
-                let (sequence, previous) = self.next_in_chain()?;
                 let record = self.record(&pass, previous, replaces)?;
                 let sent = repository.publish_snapshot(&domain, (sequence, &record), view.begun)?;
                 let Some((name, id, sealed)) = sent else { continue };
