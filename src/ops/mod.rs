@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod check;
 pub mod drill;
+pub mod forget;
 pub mod init;
 pub mod key;
 pub mod list;

@@ -14,6 +14,7 @@ mod backup;
 mod check;
 mod config;
 mod drill;
+mod forget;
 mod generate;
 mod init;
 mod key;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Drill(drill::Drill),
     /// Say who backed up when, and who is overdue
     Status(status::Status),
+    /// End snapshots that no rule keeps
+    Forget(Box<forget::Forget>),
     /// Account for every byte of the storage, by client or by folder
     Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
@@ -86,6 +89,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Check(arguments) => check::run(arguments, context),
         Command::Drill(arguments) => drill::run(arguments, context),
         Command::Status(arguments) => status::run(arguments, context),
+        Command::Forget(arguments) => forget::run(arguments, context),
         Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
         Command::Config(arguments) => config::run(arguments, context),

@@ -1,0 +1,280 @@
+//! `forget`: which snapshots end, and why the others stay.
+
+use clap::Args;
+use lifeboat::{
+    error::{Error, ErrorKind, Result},
+    ops::forget::{
+        self, Bucket, Count, ForgetDone, ForgetOptions, Group, GroupBy, MassRemoval, Mode, Rules, Span,
+        Verdict, Which,
+    },
+    report::{
+        json,
+        table::{Side, Table},
+        text, time,
+    },
+};
+use serde_json::json;
+
+use super::snapshots::short;
+use crate::{
+    args::{FilterArguments, split_tags},
+    context::Context,
+};
+
+const AFTER: &str = "\
+A snapshot stays if any rule keeps it. Rules with a calendar keep the newest of each hour, day, ISO week, month or year, in
+the local time zone; one that has kept fewer than it may keeps the oldest too. Each group (by default: each host with its
+sources) is judged on its own. The newest snapshot of each key stays always. What it would do is shown with --dry-run. The
+space is free after `lifeboat prune`.
+
+Examples:
+  lifeboat forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+  lifeboat forget --host web1 --keep-last 3 --keep-within 14d
+  lifeboat forget 4f2a91c0";
+
+/// Arguments of `forget`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Forget {
+    /// These snapshots, by the first digits of their ids, instead of rules
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    #[command(flatten)]
+    keep: Keep,
+    #[command(flatten)]
+    filter: FilterArguments,
+    #[command(flatten)]
+    care: Care,
+    /// Only show what would go
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+/// What stays.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What stays (N may be `unlimited`; a span is such as 1y6m, 30d or 36h)")]
+struct Keep {
+    /// The last N
+    #[arg(short = 'l', long, value_name = "N")]
+    keep_last: Option<String>,
+    /// The newest of each of the last N hours that have one
+    #[arg(long, value_name = "N")]
+    keep_hourly: Option<String>,
+    /// The newest of each of the last N days that have one
+    #[arg(short = 'd', long, value_name = "N")]
+    keep_daily: Option<String>,
+    /// The newest of each of the last N weeks that have one
+    #[arg(short = 'w', long, value_name = "N")]
+    keep_weekly: Option<String>,
+    /// The newest of each of the last N months that have one
+    #[arg(short = 'm', long, value_name = "N")]
+    keep_monthly: Option<String>,
+    /// The newest of each of the last N years that have one
+    #[arg(short = 'y', long, value_name = "N")]
+    keep_yearly: Option<String>,
+    /// All that are younger than this, counted from the newest of the group
+    #[arg(long, value_name = "SPAN")]
+    keep_within: Option<String>,
+    /// Of those that are younger than this the newest of each hour
+    #[arg(long, value_name = "SPAN")]
+    keep_within_hourly: Option<String>,
+    /// Of those that are younger than this the newest of each day
+    #[arg(long, value_name = "SPAN")]
+    keep_within_daily: Option<String>,
+    /// Of those that are younger than this the newest of each week
+    #[arg(long, value_name = "SPAN")]
+    keep_within_weekly: Option<String>,
+    /// Of those that are younger than this the newest of each month
+    #[arg(long, value_name = "SPAN")]
+    keep_within_monthly: Option<String>,
+    /// Of those that are younger than this the newest of each year
+    #[arg(long, value_name = "SPAN")]
+    keep_within_yearly: Option<String>,
+    /// All with this tag, or with all of TAG,TAG (any of several)
+    #[arg(long, value_name = "TAG[,TAG]")]
+    keep_tag: Vec<String>,
+}
+
+/// What keeps a mistake from being one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How")]
+struct Care {
+    /// What is judged together: host, paths and tags, or '' for all at once [default: host,paths]
+    #[arg(short, long, value_name = "WHAT")]
+    group_by: Option<String>,
+    /// So many of the newest of each key and host stay whatever the rules say
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    floor: usize,
+    /// Go on although more than half of a group would go
+    #[arg(long)]
+    allow_mass_removal: bool,
+}
+
+impl Keep {
+    fn rules(&self) -> Result<Rules> {
+        let counts = [
+            &self.keep_last,
+            &self.keep_hourly,
+            &self.keep_daily,
+            &self.keep_weekly,
+            &self.keep_monthly,
+            &self.keep_yearly,
+        ];
+        let within = [
+            &self.keep_within,
+            &self.keep_within_hourly,
+            &self.keep_within_daily,
+            &self.keep_within_weekly,
+            &self.keep_within_monthly,
+            &self.keep_within_yearly,
+        ];
+        let mut rules = Rules::default();
+        for (bucket, text) in Bucket::ALL.into_iter().zip(counts) {
+            rules.counts.extend(
+                text.as_ref().map(|text| text.parse::<Count>().map(|count| (bucket, count))).transpose()?,
+            );
+        }
+        for (bucket, text) in Bucket::ALL.into_iter().zip(within) {
+            rules.within.extend(
+                text.as_ref().map(|text| text.parse::<Span>().map(|span| (bucket, span))).transpose()?,
+            );
+        }
+        rules.tags = self.keep_tag.iter().map(|list| split_tags(list)).collect();
+        Ok(rules)
+    }
+}
+
+/// A filter that names nothing would mean everything.
+fn refuse_empty(arguments: &Forget) -> Result<()> {
+    let FilterArguments { hosts, paths, tags } = &arguments.filter;
+    let empty_tags = |lists: &[String]| lists.iter().any(|list| split_tags(list).is_empty());
+    let flag = if hosts.iter().any(String::is_empty) {
+        "--host"
+    } else if paths.iter().any(|path| path.as_os_str().is_empty()) {
+        "--path"
+    } else if empty_tags(tags) {
+        "--tag"
+    } else if empty_tags(&arguments.keep.keep_tag) {
+        "--keep-tag"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Usage, format!("{flag} names nothing, so nothing was forgotten")).with_remedy(
+        format!("Leave {flag} out, or say what it is; an empty variable of a script may be the cause"),
+    ))
+}
+
+pub(crate) fn run(arguments: &Forget, context: &Context<'_>) -> Result<()> {
+    let rules = arguments.keep.rules()?;
+    refuse_empty(arguments)?;
+    let filter = arguments.filter.filter();
+    let by = arguments.care.group_by.as_deref().map(str::parse::<GroupBy>).transpose()?;
+    let which = if arguments.ids.is_empty() {
+        Which::ByRules(rules, filter, by.unwrap_or_default())
+    } else if rules.is_empty() && filter.is_empty() && by.is_none() {
+        Which::Named(arguments.ids.clone())
+    } else {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "ids and rules do not go together, so nothing was forgotten",
+        )
+        .with_remedy("Name what is to go, or give rules and filters"));
+    };
+    let options = ForgetOptions {
+        which,
+        floor: arguments.care.floor,
+        mass_removal: if arguments.care.allow_mass_removal || arguments.dry_run {
+            MassRemoval::Allow
+        } else {
+            MassRemoval::Refuse
+        },
+        zone: context.zone.clone(),
+        mode: if arguments.dry_run { Mode::DryRun } else { Mode::Write },
+    };
+    let repository = context.open()?;
+    let done = forget::run(&repository, &options)?;
+    context.end_display();
+    report(context, &done, arguments)
+}
+
+fn report(context: &Context<'_>, done: &ForgetDone, arguments: &Forget) -> Result<()> {
+    let output = context.output;
+    for (group, verdicts) in &done.groups {
+        output.say(&title(group));
+        for line in table(verdicts, context).lines(output.width()) {
+            output.say(&line);
+        }
+        verdicts.iter().for_each(|verdict| output.message(&message(verdict)));
+    }
+    for error in &done.damaged {
+        output.trouble(error);
+    }
+    let (stay, go) = done.counts();
+    let would = if arguments.dry_run { "would go" } else { "are forgotten" };
+    output.note(&format!("{} stay, {go} {would}", text::count(stay, "snapshot", "snapshots")));
+    if done.finished > 0 {
+        let finished = text::count(done.finished, "snapshot", "snapshots");
+        output.note(&format!("{finished} that an earlier run had ended and not deleted are deleted now"));
+    }
+    output.message(&json::message(
+        "summary",
+        json!({
+            "dry_run": arguments.dry_run,
+            "kept": stay,
+            "forgotten": go,
+            "finished": done.finished,
+            "damaged": done.damaged.len(),
+        }),
+    ));
+    if done.damaged.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Damaged, "some snapshots cannot be read; they stay")
+        .with_remedy("`lifeboat check` tells what is damaged"))
+}
+
+fn title(group: &Group) -> String {
+    let host = group.host.as_ref().map(|host| format!("host {}", text::shown(host.as_bytes())));
+    let shown =
+        |paths: &Vec<Vec<u8>>| paths.iter().map(|path| text::shown(path)).collect::<Vec<_>>().join(" ");
+    let paths = group.paths.as_ref().map(|paths| format!("paths {}", shown(paths)));
+    let tags = group.tags.as_ref().map(|tags| format!("tags {}", text::shown(tags.join(",").as_bytes())));
+    let parts: Vec<String> = [host, paths, tags].into_iter().flatten().collect();
+    if parts.is_empty() { "all snapshots:".to_owned() } else { format!("{}:", parts.join(", ")) }
+}
+
+fn table(verdicts: &[Verdict], context: &Context<'_>) -> Table {
+    let mut table = Table::new(&[
+        ("", Side::Left),
+        ("ID", Side::Left),
+        ("Time", Side::Left),
+        ("Tags", Side::Left),
+        ("Why", Side::Left),
+    ]);
+    for verdict in verdicts {
+        let what = if verdict.goes() { "goes" } else { "stays" };
+        table.row(vec![
+            what.to_owned(),
+            short(&verdict.snapshot),
+            time::show(verdict.time, &context.zone),
+            text::shown(verdict.snapshot.record.tags.join(",").as_bytes()),
+            if verdict.goes() { "no rule keeps it".to_owned() } else { verdict.stays.join(", ") },
+        ]);
+    }
+    table
+}
+
+fn message(verdict: &Verdict) -> serde_json::Value {
+    let record = &verdict.snapshot.record;
+    json::message(
+        "forget",
+        json!({
+            "id": verdict.snapshot.name.id.to_string(),
+            "host": record.host,
+            "tags": record.tags,
+            "time": time::rfc3339(verdict.time),
+            "kept": !verdict.goes(),
+            "reasons": verdict.stays,
+        }),
+    )
+}

@@ -1,0 +1,423 @@
+//! `forget`: which snapshots end. What ends is first written into the repository, signed and with its reason, and only
+//! then deleted: whoever finds a snapshot gone finds out why, and a run that was killed is finished by the next one.
+//! Nothing of their data is deleted here; that is for `prune`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use jiff::tz::TimeZone;
+
+pub use self::rules::{Bucket, Candidate, Count, Rules, Span};
+use super::select::Filter;
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+    format::forgotten::{Forgotten, SNAPSHOTS_MAX},
+    id::{DomainId, IdentityId, ObjectId},
+    limits,
+    progress::Phase,
+    repository::{
+        Repository,
+        snapshots::{KnownSnapshot, SnapshotName, Snapshots, times_that_count},
+    },
+};
+
+mod rules;
+
+/// What snapshots have in common that are judged together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupBy {
+    /// The host.
+    pub host: bool,
+    /// The sources.
+    pub paths: bool,
+    /// The tags.
+    pub tags: bool,
+}
+
+impl Default for GroupBy {
+    fn default() -> Self {
+        Self { host: true, paths: true, tags: false }
+    }
+}
+
+impl std::str::FromStr for GroupBy {
+    type Err = Error;
+
+    /// `host`, `paths` and `tags`, separated by commas; the empty text puts all snapshots into one group.
+    fn from_str(text: &str) -> Result<Self> {
+        let mut by = Self { host: false, paths: false, tags: false };
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word {
+                "host" | "hosts" => by.host = true,
+                "path" | "paths" => by.paths = true,
+                "tag" | "tags" => by.tags = true,
+                _ => {
+                    return Err(Error::new(
+                        ErrorKind::Usage,
+                        format!("snapshots cannot be grouped by `{word}`"),
+                    )
+                    .with_remedy("Write host, paths and tags, separated by commas"));
+                }
+            }
+        }
+        Ok(by)
+    }
+}
+
+/// The group of a snapshot; what does not count is left out. Snapshots of different domains are never judged together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// Its domain.
+    pub domain: DomainId,
+    /// Its host.
+    pub host: Option<String>,
+    /// Its sources.
+    pub paths: Option<Vec<Vec<u8>>>,
+    /// Its tags, sorted.
+    pub tags: Option<Vec<String>>,
+}
+
+impl Group {
+    fn of(known: &KnownSnapshot, by: GroupBy) -> Self {
+        let record = &known.record;
+        let sorted = || {
+            let mut tags = record.tags.clone();
+            tags.sort_unstable();
+            tags
+        };
+        Self {
+            domain: known.name.domain,
+            host: by.host.then(|| record.host.clone()),
+            paths: by.paths.then(|| record.sources.clone()),
+            tags: by.tags.then(sorted),
+        }
+    }
+}
+
+/// What may end.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// What no rule keeps, of each group among those that pass the filter.
+    ByRules(Rules, Filter, GroupBy),
+    /// These: whole ids or their first digits.
+    Named(Vec<String>),
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct ForgetOptions {
+    /// What may end.
+    pub which: Which,
+    /// So many of the newest of each key and host stay whatever the rules say; at least one, the end of its chain.
+    pub floor: usize,
+    /// Whether more than half of a group may end.
+    pub mass_removal: MassRemoval,
+    /// The time zone of calendar rules.
+    pub zone: TimeZone,
+    /// Whether anything is written.
+    pub mode: Mode,
+}
+
+/// Whether more than half of a group may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MassRemoval {
+    /// It is refused: usually a rule was mistyped, or somebody flooded the repository.
+    Refuse,
+    /// The user has said so.
+    Allow,
+}
+
+/// Whether anything is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// What ends, ends.
+    Write,
+    /// Only tell.
+    DryRun,
+}
+
+/// What becomes of a snapshot.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// It.
+    pub snapshot: KnownSnapshot,
+    /// The time that counts.
+    pub time: Timestamp,
+    /// Why it stays; empty if it goes.
+    pub stays: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether it ends.
+    #[must_use]
+    pub const fn goes(&self) -> bool {
+        self.stays.is_empty()
+    }
+}
+
+/// What a `forget` did, or would do.
+#[derive(Debug, Default)]
+pub struct ForgetDone {
+    /// Each group with its snapshots, the newest first.
+    pub groups: Vec<(Group, Vec<Verdict>)>,
+    /// Snapshots that an earlier run had ended and not deleted.
+    pub finished: u64,
+    /// What is wrong with snapshots that cannot be judged: they stay.
+    pub damaged: Vec<Error>,
+}
+
+impl ForgetDone {
+    /// How many stay, and how many go.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let all = self.groups.iter().flat_map(|(_, verdicts)| verdicts);
+        all.fold((0, 0), |(stay, go), verdict| if verdict.goes() { (stay, go + 1) } else { (stay + 1, go) })
+    }
+}
+
+/// Ends snapshots.
+///
+/// # Errors
+/// `Usage` when there is no rule, or a filter, a tag or an id matches nothing; `Failed` when more than half of a group
+/// would end and that was not allowed; `Forbidden` for a role that may not; storage trouble.
+pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDone> {
+    repository.store.progress().enter(Phase::Opening);
+    let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
+    let mut done =
+        ForgetDone { damaged: damaged.into_iter().map(|(_, error)| error).collect(), ..Default::default() };
+    let times = times_that_count(&listed);
+    let judged = match &options.which {
+        Which::Named(ids) => named(ids, &listed, &replaced)?,
+        Which::ByRules(rules, filter, by) => by_rules((rules, filter, *by), &listed, &times, &options.zone)?,
+    };
+    done.groups = group_verdicts(judged, &times);
+    keep_floor(&mut done.groups, &listed, options.floor.max(1));
+    if options.mass_removal == MassRemoval::Refuse {
+        refuse_mass_removal(&done.groups, &options.which, &listed)?;
+    }
+    if options.mode == Mode::Write {
+        done.finished = write(repository, options, &done.groups, &replaced)?;
+    }
+    Ok(done)
+}
+
+/// A snapshot, its group, and why it stays.
+type Judged<'a> = (&'a KnownSnapshot, Group, Vec<String>);
+
+fn named<'a>(
+    ids: &[String],
+    listed: &'a [KnownSnapshot],
+    replaced: &'a [KnownSnapshot],
+) -> Result<Vec<Judged<'a>>> {
+    let mut chosen: HashMap<ObjectId, &KnownSnapshot> = HashMap::new();
+    for id in ids {
+        let digits = id.to_ascii_lowercase();
+        let matches = |known: &&KnownSnapshot| known.name.id.to_string().starts_with(&digits);
+        let found: Vec<_> = listed.iter().chain(replaced).filter(matches).collect();
+        let [one] = found[..] else {
+            let what = match found.len() {
+                0 => format!("there is no snapshot `{id}`, and nothing was forgotten"),
+                several => format!("`{id}` means {several} snapshots, and nothing was forgotten"),
+            };
+            return Err(Error::new(ErrorKind::Usage, what).with_remedy(
+                "`lifeboat snapshots --json` shows whole ids; a pattern of many is a rule: --keep-..",
+            ));
+        };
+        chosen.insert(one.name.id, one);
+    }
+    let mut chosen: Vec<_> = chosen.into_values().collect();
+    chosen.sort_by_key(|known| known.name.id);
+    Ok(chosen.into_iter().map(|known| (known, Group::of(known, GroupBy::default()), Vec::new())).collect())
+}
+
+fn by_rules<'a>(
+    (rules, filter, by): (&Rules, &Filter, GroupBy),
+    listed: &'a [KnownSnapshot],
+    times: &HashMap<ObjectId, Timestamp>,
+    zone: &TimeZone,
+) -> Result<Vec<Judged<'a>>> {
+    let usage = |what: String, remedy: &str| Err(Error::new(ErrorKind::Usage, what).with_remedy(remedy));
+    if rules.is_empty() {
+        return usage(
+            "no rule says what to keep, so nothing was forgotten".to_owned(),
+            "Give at least one --keep-.. rule, or the ids of what is to go",
+        );
+    }
+    let passing: Vec<&KnownSnapshot> = listed.iter().filter(|known| filter.matches(known)).collect();
+    if passing.is_empty() {
+        let and = if filter.is_empty() { "" } else { " that passes the filters" };
+        return usage(
+            format!("there is no snapshot{and}, so nothing was forgotten"),
+            "`lifeboat snapshots` lists them",
+        );
+    }
+    // A tag that nobody has is mistyped, and what it was to keep would go.
+    let is_known = |tag: &String| listed.iter().any(|known| known.record.tags.contains(tag));
+    if let Some(tag) = rules.tags.iter().flatten().find(|tag| !is_known(tag)) {
+        return usage(
+            format!("no snapshot has the tag `{tag}` of --keep-tag"),
+            "`lifeboat snapshots` shows all tags",
+        );
+    }
+    let mut groups: BTreeMap<Group, Vec<&KnownSnapshot>> = BTreeMap::new();
+    for known in passing {
+        groups.entry(Group::of(known, by)).or_default().push(known);
+    }
+    let mut judged = Vec::new();
+    for (group, mut members) in groups {
+        sort_newest_first(&mut members, times);
+        let candidates: Vec<_> = members
+            .iter()
+            .map(|known| Candidate { time: time_of(known, times), tags: &known.record.tags })
+            .collect();
+        let reasons = rules.apply(&candidates, zone)?;
+        judged.extend(members.into_iter().zip(reasons).map(|(known, why)| (known, group.clone(), why)));
+    }
+    Ok(judged)
+}
+
+fn time_of(known: &KnownSnapshot, times: &HashMap<ObjectId, Timestamp>) -> Timestamp {
+    times.get(&known.name.id).copied().unwrap_or(known.record.time.min(known.name.stored))
+}
+
+fn sort_newest_first(members: &mut [&KnownSnapshot], times: &HashMap<ObjectId, Timestamp>) {
+    members
+        .sort_by_key(|known| std::cmp::Reverse((time_of(known, times), known.name.sequence, known.name.id)));
+}
+
+fn group_verdicts(
+    judged: Vec<Judged<'_>>,
+    times: &HashMap<ObjectId, Timestamp>,
+) -> Vec<(Group, Vec<Verdict>)> {
+    let mut groups: BTreeMap<Group, Vec<Verdict>> = BTreeMap::new();
+    for (known, group, stays) in judged {
+        let verdict = Verdict { snapshot: known.clone(), time: time_of(known, times), stays };
+        groups.entry(group).or_default().push(verdict);
+    }
+    groups.into_iter().collect()
+}
+
+/// The newest of each key and host stay, the end of each chain among them: the next backup follows it.
+fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], floor: usize) {
+    let mut newest: HashMap<(IdentityId, &str), Vec<(u64, ObjectId)>> = HashMap::new();
+    let mut heads: HashMap<(DomainId, IdentityId), (u64, ObjectId)> = HashMap::new();
+    for KnownSnapshot { name, record } in listed {
+        newest.entry((name.identity, record.host.as_str())).or_default().push((name.sequence, name.id));
+        let head = heads.entry((name.domain, name.identity)).or_insert((name.sequence, name.id));
+        *head = (*head).max((name.sequence, name.id));
+    }
+    let mut kept: HashSet<ObjectId> = HashSet::new();
+    for chain in newest.values_mut() {
+        chain.sort_unstable_by(|a, b| b.cmp(a));
+        kept.extend(chain.iter().take(floor).map(|(_, id)| *id));
+    }
+    let heads: HashSet<ObjectId> = heads.into_values().map(|(_, id)| id).collect();
+    for verdict in groups.iter_mut().flat_map(|(_, verdicts)| verdicts) {
+        let id = verdict.snapshot.name.id;
+        if verdict.goes() && heads.contains(&id) {
+            verdict.stays.push("newest of its key".to_owned());
+        } else if verdict.goes() && kept.contains(&id) {
+            verdict.stays.push("floor".to_owned());
+        }
+    }
+}
+
+fn refuse_mass_removal(
+    groups: &[(Group, Vec<Verdict>)],
+    which: &Which,
+    listed: &[KnownSnapshot],
+) -> Result<()> {
+    for (group, verdicts) in groups {
+        let going = verdicts.iter().filter(|verdict| verdict.goes()).count();
+        let all = match which {
+            Which::ByRules(..) => verdicts.len(),
+            Which::Named(_) => {
+                let of_group = listed.iter().filter(|known| Group::of(known, GroupBy::default()) == *group);
+                of_group.count()
+            }
+        };
+        if going * 2 > all {
+            let host = group.host.as_ref().map_or(String::new(), |host| format!(" of {host}"));
+            let what = format!("{going} of {all} snapshots{host} would go, so nothing was forgotten");
+            return Err(Error::new(ErrorKind::Failed, what)
+                .with_remedy("Look at it with --dry-run; if it is meant, add --allow-mass-removal"));
+        }
+    }
+    Ok(())
+}
+
+/// Writes what ends, then deletes it and what earlier runs had left. Gives how many these were.
+fn write(
+    repository: &Repository,
+    options: &ForgetOptions,
+    groups: &[(Group, Vec<Verdict>)],
+    replaced: &[KnownSnapshot],
+) -> Result<u64> {
+    let mut going: BTreeMap<DomainId, Vec<&SnapshotName>> = BTreeMap::new();
+    let mut gone: HashSet<ObjectId> = HashSet::new();
+    for verdict in groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes()) {
+        going.entry(verdict.snapshot.name.domain).or_default().push(&verdict.snapshot.name);
+        gone.insert(verdict.snapshot.name.id);
+    }
+    // What was replaced hides behind what replaced it, and goes with it.
+    let replacing = groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes());
+    let hidden: HashSet<ObjectId> =
+        replacing.filter_map(|verdict| verdict.snapshot.record.replaces).collect();
+    for known in replaced.iter().filter(|known| hidden.contains(&known.name.id) && gone.insert(known.name.id))
+    {
+        going.entry(known.name.domain).or_default().push(&known.name);
+    }
+    let time = repository.clock.now();
+    for (domain, names) in &going {
+        for batch in names.chunks(SNAPSHOTS_MAX) {
+            repository.store.progress().check()?;
+            let snapshots = batch.iter().map(|name| name.id).collect();
+            repository.publish_forgotten(domain, &Forgotten { time, snapshots, reason: reason(options) })?;
+        }
+    }
+    let mut finished = 0;
+    let registry = repository.registry();
+    for domain in &registry.domains {
+        finished += delete_ended(repository, &domain.id, &gone)?;
+    }
+    Ok(finished)
+}
+
+fn reason(options: &ForgetOptions) -> String {
+    let mut text = match &options.which {
+        Which::Named(_) => "named".to_owned(),
+        Which::ByRules(rules, ..) => {
+            let count = |count: &Count| match count {
+                Count::Most(number) => number.to_string(),
+                Count::All => "unlimited".to_owned(),
+            };
+            let counts =
+                rules.counts.iter().map(|(bucket, most)| format!("keep-{} {}", bucket.name(), count(most)));
+            let within = rules.within.iter().map(|(bucket, span)| match bucket {
+                Bucket::Last => format!("keep-within {span}"),
+                other => format!("keep-within-{} {span}", other.name()),
+            });
+            let tags = rules.tags.iter().map(|tags| format!("keep-tag {}", tags.join(",")));
+            counts.chain(within).chain(tags).collect::<Vec<_>>().join("; ")
+        }
+    };
+    let most = text.floor_char_boundary(limits::REASON_BYTES_MAX);
+    text.truncate(most);
+    text
+}
+
+/// Deletes what valid records say has ended. Gives how many of them this run did not end itself.
+fn delete_ended(repository: &Repository, domain: &DomainId, gone: &HashSet<ObjectId>) -> Result<u64> {
+    let names = repository.snapshot_names(domain, None)?;
+    let forgotten = repository.records(domain)?.forgotten;
+    let ended: Vec<&SnapshotName> = names.iter().filter(|name| forgotten.contains(&name.id)).collect();
+    // On a local folder nobody commits while something is deleted.
+    let _fence = repository.store.fence_exclusive()?;
+    let mut finished = 0;
+    for name in ended {
+        repository.store.progress().check()?;
+        repository.store.delete(&name.name)?;
+        finished += u64::from(!gone.contains(&name.id));
+    }
+    Ok(finished)
+}

@@ -1,0 +1,192 @@
+//! `forget` as users run it: what stays, why, and what keeps a mistake from being one.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::fs;
+
+use serde_json::Value;
+
+#[path = "support/world.rs"]
+mod world;
+use world::{World, objects};
+
+/// A repository with a snapshot at noon of each of these days of January 2026, each with a tag.
+fn with_days(days: &[(u32, &str)]) -> World {
+    let world = World::with_repository();
+    for (day, tag) in days {
+        fs::write(world.path("src/one"), format!("day {day}")).unwrap();
+        backup(&world, *day, tag);
+    }
+    world
+}
+
+fn backup(world: &World, day: u32, tag: &str) {
+    let time = format!("2026-01-{day:02} 12:00");
+    world.does(&["backup", "--host", "web", "--time", &time, "--tag", tag, &world.text("src")]);
+}
+
+/// The days whose snapshots are there, oldest first.
+fn days(world: &World) -> Vec<u32> {
+    let messages = world.messages(&["snapshots"]);
+    let of_snapshots = messages.iter().filter(|message| message["message_type"] == "snapshot");
+    of_snapshots.map(|message| message["time"].as_str().unwrap()[8..10].parse().unwrap()).collect()
+}
+
+fn verdicts(messages: &[Value]) -> Vec<(u32, bool, String)> {
+    let of_snapshots = messages.iter().filter(|message| message["message_type"] == "forget");
+    of_snapshots
+        .map(|message| {
+            let why: Vec<&str> = message["reasons"].as_array().unwrap().iter().map(|why| why.as_str().unwrap()).collect();
+            let day = message["time"].as_str().unwrap()[8..10].parse().unwrap();
+            (day, message["kept"].as_bool().unwrap(), why.join(", "))
+        })
+        .collect()
+}
+
+#[test]
+fn rules_decide_what_goes_and_say_why_the_rest_stays() {
+    let world = with_days(&[(1, "a"), (2, "b"), (3, "a"), (4, "a"), (5, "a")]);
+    let rules = ["forget", "--keep-last", "2", "--keep-tag", "b"];
+    let before = world::tree(&world.path("repo"));
+    let planned = world.messages(&[&rules[..], &["--dry-run"]].concat());
+    assert_eq!(world::tree(&world.path("repo")), before, "a dry run writes nothing");
+    let expected = [
+        (5, true, "last"),
+        (4, true, "last"),
+        (3, false, ""),
+        (2, true, "tag b"),
+        (1, false, ""),
+    ];
+    assert_eq!(verdicts(&planned), expected.map(|(day, kept, why)| (day, kept, why.to_owned())));
+    let done = world.messages(&rules);
+    assert_eq!(verdicts(&done), verdicts(&planned));
+    let summary = done.last().unwrap();
+    assert_eq!((summary["kept"].as_u64(), summary["forgotten"].as_u64()), (Some(3), Some(2)));
+    assert_eq!(days(&world), [2, 4, 5]);
+    // The chain has no gap that nobody explains, what stayed comes back, and the next backup goes on.
+    world.does(&["check", "--read-data"]);
+    world.does(&["restore", "latest", "--target", &world.text("out"), "--verify"]);
+    backup(&world, 6, "a");
+    assert_eq!(days(&world), [2, 4, 5, 6]);
+    let table = world.does(&["forget", "--keep-last", "4"]);
+    assert!(table.contains("host web, paths /") && table.contains("last"), "{table}");
+}
+
+#[test]
+fn what_is_mistyped_or_empty_forgets_nothing() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
+    let source = world.text("src");
+    let wrong: [&[&str]; 14] = [
+        &[],
+        &["--dry-run"],
+        &["--keep-last", "0"],
+        &["--keep-last", "-1"],
+        &["--keep-daily", "many"],
+        &["--keep-within", "3w"],
+        &["--keep-last", "3", "--tag", "nigthly"],
+        &["--keep-last", "3", "--host", ""],
+        &["--keep-last", "3", "--tag", ""],
+        &["--keep-last", "3", "--tag", "a,,", "--host", "wbe"],
+        &["--keep-last", "3", "--path", "/no/such"],
+        &["--keep-last", "3", "--keep-tag", "monthyl"],
+        &["--keep-last", "3", "--group-by", "hots"],
+        &["0123456789abcdef"],
+    ];
+    for arguments in wrong {
+        let said = world.fails(&[&["forget"], arguments].concat(), 2);
+        assert!(!said.is_empty());
+    }
+    let said = world.fails(&["forget", "--keep-last", "1", "--tag", "nigthly"], 2);
+    assert!(said.contains("nothing was forgotten"), "{said}");
+    assert_eq!(days(&world), [1, 2, 3]);
+    world.does(&["forget", "--keep-last", "2", "--path", &format!("{source}/")]);
+    assert_eq!(days(&world), [2, 3]);
+}
+
+#[test]
+fn most_of_a_group_goes_only_if_that_is_meant_and_the_newest_never() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "a")]);
+    let said = world.fails(&["forget", "--keep-last", "1"], 1);
+    assert!(said.contains("4 of 5") && said.contains("--allow-mass-removal"), "{said}");
+    assert_eq!(days(&world), [1, 2, 3, 4, 5]);
+    world.does(&["forget", "--keep-last", "1", "--floor", "3", "--allow-mass-removal"]);
+    assert_eq!(days(&world), [3, 4, 5]);
+    // The newest stays even if no rule keeps it: the next backup follows it.
+    backup(&world, 6, "b");
+    let done = world.messages(&["forget", "--keep-tag", "a", "--group-by", "host"]);
+    assert_eq!(verdicts(&done)[0], (6, true, "newest of its key".to_owned()));
+    assert_eq!(days(&world), [3, 4, 5, 6]);
+}
+
+#[test]
+fn a_snapshot_goes_by_its_id() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
+    let messages = world.messages(&["snapshots"]);
+    let ids: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
+    world.fails(&["forget", ids[1], "--keep-last", "1"], 2);
+    world.does(&["forget", &ids[1][..12]]);
+    assert_eq!(days(&world), [1, 3]);
+    let said = world.fails(&["forget", ids[1]], 2);
+    assert!(said.contains("there is no snapshot"), "{said}");
+    let done = world.messages(&["forget", ids[2]]);
+    assert_eq!(verdicts(&done), [(3, true, "newest of its key".to_owned())]);
+    assert_eq!(days(&world), [1, 3]);
+}
+
+#[test]
+fn a_run_that_was_killed_before_it_deleted_is_finished_by_the_next_one() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
+    let snapshots = || world::tree(&world.path("repo")).into_iter().filter(|(path, _)| path.to_str().unwrap().contains("/snapshots/"));
+    let all: Vec<_> = snapshots().collect();
+    world.does(&["forget", "--keep-last", "2"]);
+    // As if the deletion had not come to pass.
+    for (path, bytes) in &all {
+        fs::write(path, bytes).unwrap();
+    }
+    assert_eq!(days(&world), [2, 3], "what ended is not shown again");
+    let done = world.messages(&["forget", "--keep-last", "2"]);
+    assert_eq!(done.last().unwrap()["finished"], 1);
+    assert_eq!(snapshots().count(), 2);
+}
+
+#[test]
+fn a_flood_of_snapshots_from_the_future_pushes_nobody_else_out() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
+    // Whoever has the key of the client can add to its chain, and lie about the time.
+    for year in ["2090", "2091", "2092", "2093"] {
+        let time = format!("{year}-01-01 12:00");
+        world.does(&["backup", "--host", "web", "--time", &time, &world.text("src")]);
+    }
+    // They count as made when the storage got them: on one day.
+    world.does(&["forget", "--keep-daily", "4", "--keep-hourly", "4", "--allow-mass-removal"]);
+    let left = days(&world);
+    assert!(left.starts_with(&[1, 2, 3]), "{left:?}");
+    // A rule of the last few alone would let them push the others out, and does not without a word.
+    for year in ["2094", "2095", "2096", "2097", "2098"] {
+        let time = format!("{year}-01-01 12:00");
+        world.does(&["backup", "--host", "web", "--time", &time, &world.text("src")]);
+    }
+    world.fails(&["forget", "--keep-last", "3"], 1);
+    assert!(days(&world).starts_with(&[1, 2, 3]));
+}
+
+#[test]
+fn a_key_that_may_not_forget_is_refused() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
+    world.does(&["key", "add", "--role", "backup", "--label", "client", "--access-key-out", &world.text("client")]);
+    world.does(&["key", "add", "--role", "restore", "--label", "helper", "--access-key-out", &world.text("helper")]);
+    world.does(&["key", "add", "--role", "maintain", "--label", "carer", "--access-key-out", &world.text("carer")]);
+    let by = |key: &str, code| {
+        let mut command = world.bare(&["forget", "--keep-last", "2", "--json", "--access-key-file", &world.text(key)]);
+        command.env("LIFEBOAT_REPOSITORY", world.path("repo"));
+        objects(&world.ends(&mut command, code).0)
+    };
+    by("client", 13);
+    by("helper", 13);
+    assert_eq!(days(&world), [1, 2, 3]);
+    by("carer", 0);
+    assert_eq!(days(&world), [2, 3]);
+}
