@@ -4,6 +4,7 @@
 pub mod capture;
 pub mod durable;
 pub mod existing;
+pub mod metadata;
 pub mod names;
 pub mod read;
 pub mod restore;
