@@ -13,20 +13,19 @@ use rustix::{
 };
 
 use super::{
+    attributes,
     capture::{self, Surroundings},
+    open_quietly, pieces,
     read::{self, Seen},
     shown, system_error,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::entry::Metadata,
+    format::entry::{EntryKind, Metadata},
 };
 
 const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-
-/// Of a path so many bytes are given to the system at once; it takes 4,095.
-const PIECE_BYTES: usize = 4000;
 
 /// A tree that is there.
 #[derive(Debug)]
@@ -59,18 +58,8 @@ impl Existing {
             openat2(from, &part, flags, Mode::empty(), RESOLVE)
         };
         let mut dir = open(self.root.as_fd(), b".")?;
-        let mut rest = folder;
-        while !rest.is_empty() {
-            // In pieces that the system takes: a path may be longer than the longest of its calls.
-            let piece = match rest.get(..PIECE_BYTES) {
-                None => rest,
-                Some(most) => match most.iter().rposition(|byte| *byte == b'/') {
-                    Some(end) => &rest[..end],
-                    None => return Err(Errno::NAMETOOLONG),
-                },
-            };
-            dir = open(dir.as_fd(), piece)?;
-            rest = rest[piece.len()..].strip_prefix(b"/").unwrap_or_default();
+        for piece in pieces(folder) {
+            dir = open(dir.as_fd(), piece?)?;
         }
         self.folder = Some((folder.to_vec(), dir));
         Ok(())
@@ -100,6 +89,22 @@ impl Existing {
             Ok(captured) => Ok(Some(captured.metadata)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(system_error("look at", shown(path), errno)),
+        }
+    }
+
+    /// Adds the attributes of what is at `path`, but of files: theirs come with [`attributes::of_open`] when they are open.
+    pub fn describe(&mut self, path: &[u8], metadata: &mut Metadata) {
+        let Ok(Some(name)) = self.place(path) else { return };
+        // The empty name is that of the folder itself.
+        let name = if name.is_empty() { b"." } else { name };
+        let (Ok(name), Some((_, dir))) = (c_name(name), &self.folder) else { return };
+        match metadata.kind {
+            EntryKind::File => {}
+            EntryKind::Directory => match open_quietly(dir.as_fd(), &name, OFlags::DIRECTORY) {
+                Ok(opened) => attributes::of_open(opened.as_fd(), metadata),
+                Err(_) => attributes::of_name(dir.as_fd(), &name, metadata),
+            },
+            _ => attributes::of_name(dir.as_fd(), &name, metadata),
         }
     }
 
