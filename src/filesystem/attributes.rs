@@ -42,11 +42,11 @@ pub fn is_capability(name: &[u8]) -> bool {
     name == CAPABILITY
 }
 
-/// Whether the system gives the attribute itself, by its policy (`SELinux`, Smack, IMA): where a snapshot has none, what
-/// is there stays.
+/// Whether somebody has given the attribute to the inode, or to the folder that it was made in. Others come from the
+/// system by itself (labels of `SELinux` and the like, ACLs of NFS): where a snapshot has none, what is there stays.
 #[must_use]
-pub fn is_label(name: &[u8]) -> bool {
-    name.starts_with(b"security.") && !is_capability(name)
+pub fn is_given(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name.starts_with(b"btrfs.") || is_acl(name) || is_capability(name)
 }
 
 /// The way to the attributes of an inode.

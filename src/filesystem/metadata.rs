@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::{
-    attributes::{self, Way, has_flags, is_acl, is_capability, is_label},
+    attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
     capture,
     names::Ownership,
     reason, shown,
@@ -152,7 +152,7 @@ fn set_flags(fd: BorrowedFd<'_>, wanted: u32, of: u32, notes: &mut Notes) {
 fn remove_others(way: &Way<'_>, metadata: &Metadata, notes: &mut Notes) {
     // Where attributes cannot be listed none can be set either, and that is noted.
     let names = way.names().unwrap_or_default();
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !is_label(name)) {
+    for name in names.split(|byte| *byte == 0).filter(|name| is_given(name)) {
         if !metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
             match way.remove(name) {
                 Ok(()) | Err(Errno::NODATA) => {}

@@ -559,7 +559,7 @@ fn metadata_differences(
 /// Flags that only root may set: immutable, append-only, and data in the journal.
 const ROOTS_FLAGS: u32 = FREEZING_FLAGS | 0x4000;
 
-/// The names of attributes that are not the same. A label that the system has given itself does not matter.
+/// The names of attributes that are not the same. One that the system has given itself does not matter.
 fn other_attributes(then: &[(Vec<u8>, Vec<u8>)], now: &[(Vec<u8>, Vec<u8>)], owners: Owners) -> Vec<Vec<u8>> {
     // As a restore by whoever is not root leaves them out.
     let meant = |name: &[u8]| {
@@ -568,7 +568,7 @@ fn other_attributes(then: &[(Vec<u8>, Vec<u8>)], now: &[(Vec<u8>, Vec<u8>)], own
     let missing = then.iter().filter(|attribute| !now.contains(attribute));
     let added = now
         .iter()
-        .filter(|(name, _)| !attributes::is_label(name) && !then.iter().any(|(known, _)| known == name));
+        .filter(|(name, _)| attributes::is_given(name) && !then.iter().any(|(known, _)| known == name));
     let names = missing.chain(added).map(|(name, _)| name).filter(|name| meant(name));
     names.cloned().collect()
 }

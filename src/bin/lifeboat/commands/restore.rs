@@ -30,7 +30,8 @@ const AFTER: &str = "\
 Files keep their whole path below the target: `restore latest --target D` makes D/srv/data, and
 `restore latest:/srv/data --target D` puts the contents of /srv/data into D. With --target / everything goes back to
 where it was. A file that cannot be restored whole is named NAME.damaged, everything else is restored, and the exit
-code says so.
+code says so. Everything that the backup has is set: owners, modes, times, extended attributes with ACLs and capabilities,
+inode flags, holes. What cannot be set is noted, and makes the exit code 3.
 
 Examples:
   lifeboat restore latest --target /tmp/restored --verify
