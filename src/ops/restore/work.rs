@@ -248,8 +248,9 @@ impl<'a> Worker<'a> {
                 let mut bad = BadRanges::default();
                 bad.add_all(&part.bad, 0);
                 let length = part.bytes.len() as u64;
-                if length < metadata.content_bytes() {
-                    bad.add(length..metadata.content_bytes());
+                let whole = metadata.content_bytes();
+                if length < whole {
+                    bad.add(length..whole);
                 }
                 self.finish(entry, file, bad)
             }
