@@ -3,29 +3,27 @@
 use std::{
     ffi::CString,
     fs::File,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2},
+    fs::{CWD, Mode, OFlags, openat},
     io::Errno,
 };
 
 use super::{
     attributes,
     capture::{self, Surroundings},
-    open_quietly, pieces,
+    open_quietly,
     read::{self, Seen},
     shown, system_error,
+    trail::Trail,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     format::entry::{EntryKind, Metadata},
 };
-
-const RESOLVE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// A tree that is there.
 #[derive(Debug)]
@@ -34,6 +32,7 @@ pub struct Existing {
     around: Surroundings,
     /// The folder that was looked into last, by its path.
     folder: Option<(Vec<u8>, OwnedFd)>,
+    trail: Trail,
 }
 
 impl Existing {
@@ -45,22 +44,16 @@ impl Existing {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())
             .map_err(|errno| system_error("open the folder", path.display(), errno))?;
-        Ok(Self { root, around: Surroundings::default(), folder: None })
+        Ok(Self { root, around: Surroundings::default(), folder: None, trail: Trail::default() })
     }
 
     fn enter(&mut self, folder: &[u8]) -> rustix::io::Result<()> {
         if self.folder.as_ref().is_some_and(|(known, _)| known == folder) {
             return Ok(());
         }
-        let open = |from: BorrowedFd<'_>, part: &[u8]| {
-            let part = CString::new(part).map_err(|_nul: std::ffi::NulError| Errno::INVAL)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            openat2(from, &part, flags, Mode::empty(), RESOLVE)
-        };
-        let mut dir = open(self.root.as_fd(), b".")?;
-        for piece in pieces(folder) {
-            dir = open(dir.as_fd(), piece?)?;
-        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = if folder.is_empty() { b"." } else { folder };
+        let dir = self.trail.open(self.root.as_fd(), path, flags)?;
         self.folder = Some((folder.to_vec(), dir));
         Ok(())
     }

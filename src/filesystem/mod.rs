@@ -14,6 +14,7 @@ pub mod sample;
 pub mod sandbox;
 pub mod scratch;
 pub mod select;
+mod trail;
 pub mod walk;
 
 use std::{
@@ -53,31 +54,6 @@ fn reason(errno: Errno) -> String {
 /// Bytes of a path as text for people.
 fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
-}
-
-/// Of a path so many bytes are given to the system at once; it takes 4,095.
-const PIECE_BYTES: usize = 4000;
-
-/// Cuts a path where it has slashes, into pieces that the system takes; none for the empty path.
-fn pieces(path: &[u8]) -> impl Iterator<Item = rustix::io::Result<&[u8]>> {
-    let mut rest = path;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let piece = match rest.get(..PIECE_BYTES) {
-            None => rest,
-            Some(most) => match most.iter().rposition(|byte| *byte == b'/') {
-                Some(end) => &rest[..end],
-                None => {
-                    rest = &[];
-                    return Some(Err(Errno::NAMETOOLONG));
-                }
-            },
-        };
-        rest = rest[piece.len()..].strip_prefix(b"/").unwrap_or_default();
-        Some(Ok(piece))
-    })
 }
 
 /// Opens for reading without a trace in the access time where that is allowed: it is for the owner only.

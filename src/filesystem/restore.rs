@@ -20,8 +20,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, ftruncate, linkat, makedev,
-        mkdirat, mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat,
+        AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, ftruncate, linkat, makedev, mkdirat,
+        mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
 };
@@ -32,15 +32,14 @@ use super::{
     holes::Layout,
     metadata::{Handle, Note, Notes, freeze, set_metadata, set_owner_and_mode},
     names::Ownership,
-    pieces, shown, system_error,
+    shown, system_error,
+    trail::{self, RESOLVE, Trail},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
     format::entry::{EntryKind, Metadata},
 };
 
-const RESOLVE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Most bytes of a name on Linux.
@@ -62,20 +61,31 @@ pub struct Target {
     root: Arc<OwnedFd>,
     /// A folder on each file system that was met, to be synced: other ones may be mounted in the target.
     file_systems: Mutex<HashMap<u64, Folder>>,
+    /// The way to the last folder of a long path.
+    trail: Mutex<Trail>,
 }
 
-/// One name: not empty, `.` or `..`, no slash, no NUL.
+/// Whether it is one name: not empty, `.` or `..`, no slash, no NUL.
+fn is_proper(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0)
+}
+
+fn improper(name: &[u8]) -> Error {
+    Error::damaged("the manifest", format!("it holds the name {:?}", shown(name)))
+}
+
+/// A name that was checked.
 fn component(name: &[u8]) -> Result<CString> {
-    let bad = || Error::damaged("the manifest", format!("it holds the name {:?}", shown(name)));
-    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
-        return Err(bad());
+    if !is_proper(name) {
+        return Err(improper(name));
     }
-    CString::new(name).map_err(|nul| bad().with_source(nul))
+    CString::new(name).map_err(|nul| improper(name).with_source(nul))
 }
 
-/// A relative path, every component checked. The empty path is the target itself.
-fn components(path: &[u8]) -> Result<Vec<CString>> {
-    if path.is_empty() { Ok(Vec::new()) } else { path.split(|byte| *byte == b'/').map(component).collect() }
+/// Checks every name of a relative path. The empty path is the target itself.
+fn check(path: &[u8]) -> Result<()> {
+    let wrong = path.split(|byte| *byte == b'/').find(|name| !path.is_empty() && !is_proper(name));
+    wrong.map_or(Ok(()), |name| Err(improper(name)))
 }
 
 /// The folder and the name in it.
@@ -109,7 +119,7 @@ impl Target {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())
             .map_err(|errno| system_error("open the folder", path.display(), errno))?;
-        let target = Self { root: Arc::new(root), file_systems: Mutex::default() };
+        let target = Self { root: Arc::new(root), file_systems: Mutex::default(), trail: Mutex::default() };
         target.meet(&target.root)?;
         Ok(target)
     }
@@ -128,13 +138,13 @@ impl Target {
     /// # Errors
     /// The path is not a proper relative one, or something in it is not a folder: a link is refused.
     pub fn directory(&self, path: &[u8]) -> Result<Arc<OwnedFd>> {
-        let names = components(path)?;
-        if names.is_empty() {
+        check(path)?;
+        if path.is_empty() {
             return Ok(Arc::clone(&self.root));
         }
         let dir = match self.known(path) {
             Ok(dir) => dir,
-            Err(_) => self.made(path, &names).map_err(|errno| not_a_folder(path, errno))?,
+            Err(_) => self.made(path).map_err(|errno| not_a_folder(path, errno))?,
         };
         let dir = Arc::new(dir);
         self.meet(&dir)?;
@@ -143,27 +153,25 @@ impl Target {
 
     /// Opens a folder that is there.
     fn known(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-        let mut dir = None;
-        for piece in pieces(path) {
-            let from = dir.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
-            let piece = CString::new(piece?).map_err(|_nul: std::ffi::NulError| Errno::INVAL)?;
-            dir = Some(open_beneath(from, &piece, DIRECTORY)?);
+        if !trail::is_long(path) {
+            return trail::open(self.root.as_fd(), path, DIRECTORY);
         }
-        dir.ok_or(Errno::NOENT)
+        let mut trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
+        trail.open(self.root.as_fd(), path, DIRECTORY)
     }
 
     /// Makes a folder, and those above it that are not there.
-    fn made(&self, path: &[u8], names: &[CString]) -> rustix::io::Result<OwnedFd> {
+    fn made(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let named = |name: &[u8]| CString::new(name).map_err(|_nul: std::ffi::NulError| Errno::INVAL);
         // Usually only the last one is missing, and the path may have thousands.
-        if let Some((last, _)) = names.split_last()
-            && let Ok(above) = self.known(split(path).0)
-        {
-            return enter(above.as_fd(), last);
+        let (above, last) = split(path);
+        if let Ok(above) = self.known(above) {
+            return enter(above.as_fd(), &named(last)?);
         }
         let mut dir = None;
-        for name in names {
+        for name in path.split(|byte| *byte == b'/') {
             let from = dir.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
-            dir = Some(enter(from, name)?);
+            dir = Some(enter(from, &named(name)?)?);
         }
         dir.ok_or(Errno::NOENT)
     }
@@ -180,7 +188,7 @@ impl Target {
     /// # Errors
     /// The path is not a proper relative one, or the file cannot be opened.
     pub fn open_existing(&self, path: &[u8]) -> Result<Option<File>> {
-        components(path)?;
+        check(path)?;
         let (folder, name) = split(path);
         let name = component(name)?;
         let above = match folder {

@@ -293,8 +293,13 @@ fn flagged(path: &Path, flags: u32, set: bool) -> Result<()> {
 /// Removes a tree that others could not: one with immutable files, or very deep.
 pub(crate) fn remove(folder: &Path) {
     walk(folder, &mut |path| {
-        if path.symlink_metadata().is_ok_and(|status| status.is_dir() || status.is_file()) {
+        let status = path.symlink_metadata().unwrap();
+        if status.is_dir() || status.is_file() {
             flagged(path, 0x30, false).unwrap_or_default();
+        }
+        if status.is_dir() {
+            // Others than root may not remove what is in a folder that they may not write.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
         }
     });
     let mut rm = std::process::Command::new("rm");
