@@ -34,6 +34,13 @@ pub const PACK_SECTIONS_MAX: usize = 1 << 10;
 pub const INDEX_PACKS_MAX: usize = 1 << 16;
 /// Longest path in a manifest, in bytes.
 pub const PATH_BYTES_MAX: usize = 64 << 10;
+/// Most bytes that the names and values of one entry's extended attributes have together. The system allows 64 KiB for one
+/// value and for all names; file systems allow far less, but for XFS and large attributes of ext4.
+pub const ATTRIBUTES_BYTES_MAX: usize = 256 << 10;
+/// Most extended attributes of one entry: more names than the 64 KiB that the system has for them.
+pub const ATTRIBUTES_MAX: usize = 1 << 14;
+/// Most holes of a file that an entry tells; of more, the small ones are stored as the zeros that they read as.
+pub const HOLES_MAX: usize = 4096;
 /// Most levels of branches above a manifest's leaves, and of list nodes under an entry.
 pub const TREE_LEVELS_MAX: u8 = 16;
 /// Most key slots that a passphrase is tried on.
@@ -72,3 +79,7 @@ pub const CERTIFICATE_BYTES_MAX: usize = 16 << 10;
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);
 const _: () = assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET_MAX < PACK_BYTES_MAX);
+// An entry with everything at its limit must fit in a node: its path, attributes, holes (two numbers) and chunks.
+const _: () = assert!(
+    PATH_BYTES_MAX + ATTRIBUTES_BYTES_MAX + ATTRIBUTES_MAX * 8 + HOLES_MAX * 18 + (64 << 10) < NODE_BYTES_MAX
+);

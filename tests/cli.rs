@@ -119,18 +119,21 @@ fn one_signal_ends_a_program_that_waits_for_its_passphrase() {
     let world = World::with_repository();
     for signal in [Signal::INT, Signal::TERM] {
         let asked = world.path("asked");
-        let mut command =
-            world.bare(&["--password-command", "touch asked; exec sleep 600 2> sleeps", "snapshots"]);
+        let sleeps = "echo $$ > asking; mv asking asked; exec sleep 600 2> sleeps";
+        let mut command = world.bare(&["--password-command", sleeps, "snapshots"]);
         command.env("LIFEBOAT_REPOSITORY", world.path("repo")).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         while !asked.try_exists().unwrap() {
             assert_eq!(child.try_wait().unwrap(), None, "it ended before it asked");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
+        let sleeper = Pid::from_raw(fs::read_to_string(&asked).unwrap().trim().parse().unwrap()).unwrap();
         fs::remove_file(asked).unwrap();
         kill_process(Pid::from_child(&child), signal).unwrap();
         let code = child.wait().unwrap().code();
         assert_eq!(code, Some(130));
+        // It would outlive this test by ten minutes, with whatever handles it was given.
+        kill_process(sleeper, Signal::KILL).unwrap();
     }
 }
 

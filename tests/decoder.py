@@ -42,11 +42,9 @@ class Reader:  # takes fields off the front of bytes; every length meets its lim
         need(self.at + length <= len(self.data), "it ends too early")
         self.at += length
         return self.data[self.at - length : self.at]
-
     def fixed(self, form):
         values = struct.unpack("<" + form, self.raw(struct.calcsize("<" + form)))
         return values if len(values) > 1 else values[0]
-
     def num(self, most=2**64 - 1):
         value = 0
         for shift in range(0, 70, 7):
@@ -57,7 +55,6 @@ class Reader:  # takes fields off the front of bytes; every length meets its lim
                 need(value <= most, f"{value} is over the limit of {most}")
                 return value
         raise ValueError("a number is too long")
-
     def end(self):
         need(self.at == len(self.data), "something follows its end")
 
@@ -106,10 +103,8 @@ class Secrets:  # of a restore or owner identity: the other roles cannot read fi
         self.repository, self.root_public, self.registry_key = fields[1], fields[2], fields[4]
         derive = lambda number, kind: D(f"{kind} root", self.root) if self.root else fields[number]
         self.roots = {kind: derive(number, kind) for number, kind in ((6, "index"), (7, "node"), (8, "chunk"))}
-
     def domain_key(self, kind, domain):
         return D(f"domain {kind} key", self.roots[kind] + domain)
-
     @lru_cache(None)
     def private(self, kind, epoch):
         derived = D(f"{kind} seed", self.root + struct.pack("<I", epoch)) if self.root else None
@@ -209,20 +204,16 @@ class Repository:
         need(all(H(entry[1])[:16] == entry[0] for entry in united(5)), "an identity is not that of its key")
         strictest_last = sorted(united(6), key=lambda entry: (-entry[1], -len(entry[4])))
         self.revocations = {entry[0]: entry for entry in strictest_last}
-
     def read(self, name, most):
         need((self.folder / name).stat().st_size <= most, f"{name}: it is larger than any may be")
         return (self.folder / name).read_bytes()
-
     def names(self, folder):
         files = (self.folder / folder).rglob("*")
         return sorted(str(file.relative_to(self.folder / folder)) for file in files if NAME.fullmatch(file.name))
-
     def addressed(self, folder, name, most=4 * MIB):
         data, (*number, digest) = self.read(f"{folder}/{name}", most), Path(name).name.split("-")
         need(H(data).hex() == digest, f"{folder}/{name}: its bytes are not those that its name stands for")
         return data, int(number[0]) if number else 0, H(data)
-
     def records(self, domain, folder, kind, roles, aside=()):
         prefix = f"d/{domain.hex()}/{folder}"
         for name in (name for name in self.names(prefix) if f"{prefix}/{name}" not in aside):
@@ -295,7 +286,6 @@ class Repository:
         plain = zstandard.ZstdDecompressor().decompress(plain, max_output_size=total) if codec == 1 else plain
         need(len(plain) == total, f"pack {name}: a frame has another length")
         return plain
-
     def blob(self, domain, kind, key, blob):  # the first good copy
         error = ValueError(f"no index lists {blob.hex()}")
         for pack, frame, at, length in self.places.get((domain, kind, blob), []):
@@ -320,8 +310,8 @@ class Repository:
         if 18 in entry:
             chunks = [item[1:] for item in self.below(domain, entry[18][0], 3)]
             need(len(chunks) == entry[18][1], "a list has another number of chunks")
-        if 20 not in entry:
-            need(sum(length for _, length in chunks) == entry.get(12, 0), "the chunks do not add up to the size")
+        total = sum(length for _, length in chunks) + sum(entry.get(21, [])[1::2])
+        need(20 in entry or total == entry.get(12, 0), "chunks and holes do not add up to the size")
         for chunk, length in chunks:
             plain = self.blob(domain, 1, key, chunk)
             need(len(plain) == length, "a chunk has another length")
@@ -335,8 +325,8 @@ def extract(repository, domain, record, target):  # below a target that is new; 
         last = path.split(b"/")
         place, kind = os.path.join(os.fsencode(target), path), entry[0]
         group = (entry[10], entry[9]) if kind != 1 and entry.get(11, 1) > 1 else path
-        if 20 in entry:
-            print(f"not in the backup: {os.fsdecode(path)}: {entry[20]}", file=sys.stderr)
+        if 20 in entry or 23 in entry:
+            print(f"not in the backup: {os.fsdecode(path)}: {entry.get(20, entry.get(23))}", file=sys.stderr)
             code = 3
         if group in first:
             os.link(first[group], place, follow_symlinks=False)
@@ -345,8 +335,7 @@ def extract(repository, domain, record, target):  # below a target that is new; 
             folders.append((place, entry))
         elif 20 not in entry and kind != 6:
             if kind == 0:
-                with open(place, "xb") as file:
-                    file.writelines(repository.content(domain, entry))
+                write(place, repository.content(domain, entry), iter(entry.get(21, [])), entry.get(12, 0))
             elif kind == 2:
                 os.symlink(entry[13], place)
             else:
@@ -357,6 +346,17 @@ def extract(repository, domain, record, target):  # below a target that is new; 
     for place, entry in reversed(folders):
         finish(place, entry)
     return code
+
+def write(place, chunks, turns, size):  # turns: bytes of content and of holes, by turns
+    with open(place, "xb") as file:
+        left = next(turns, None)
+        for plain in chunks:
+            while left is not None and len(plain) > left:
+                plain, _ = plain[left:], file.write(plain[:left]) + file.seek(next(turns), 1)
+                left = next(turns, None)
+            left = None if left is None else left - len(plain)
+            file.write(plain)
+        file.truncate(size)
 
 def finish(place, entry):
     if os.geteuid() == 0:

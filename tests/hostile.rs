@@ -223,7 +223,8 @@ fn devices_pipes_and_bits_of_the_mode_stay_inside_and_keep_to_their_owner() {
     let mut setuid = entry("m/setuid");
     (setuid.metadata.mode, setuid.metadata.uid, setuid.metadata.gid) = (0o6755, 4242, 4242);
     let mut strange = entry("m/strange");
-    (strange.metadata.mode, strange.metadata.flags) = (u32::MAX, u32::MAX);
+    // All flags but those that would keep the file from being removed.
+    (strange.metadata.mode, strange.metadata.flags) = (u32::MAX, !0x30);
     strange.metadata.mtime = Timestamp { seconds: i64::MAX, nanoseconds: 999_999_999 };
     strange.metadata.xattrs = vec![(b"trusted.x".to_vec(), vec![0; 9]), (b"\0".to_vec(), Vec::new())];
     let mut owner = entry("m/owner");

@@ -183,6 +183,8 @@ fn entry(path: &str, kind: EntryKind, size: usize) -> Entry {
         device_number: 0,
         xattrs: Vec::new(),
         flags: 0,
+        holes: Vec::new(),
+        lacks: None,
     };
     let content = Content::Inline(Vec::new());
     Entry { path: path.into(), metadata, content, changed_while_read: false, error: None }

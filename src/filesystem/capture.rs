@@ -1,4 +1,5 @@
-//! Takes the metadata of one name, without following it and without opening it.
+//! Takes the metadata of one name, without following it and without opening it. Attributes come with
+//! [`super::attributes`]: of what is opened anyway they cost least when it is.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -103,6 +104,8 @@ pub fn capture(dir: BorrowedFd<'_>, name: &CStr, around: &mut Surroundings) -> R
         device_number,
         xattrs: Vec::new(),
         flags: 0,
+        holes: Vec::new(),
+        lacks: None,
     };
     Ok(Captured { metadata, device })
 }

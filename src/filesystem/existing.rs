@@ -3,30 +3,27 @@
 use std::{
     ffi::CString,
     fs::File,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2},
+    fs::{CWD, Mode, OFlags, openat},
     io::Errno,
 };
 
 use super::{
+    attributes,
     capture::{self, Surroundings},
+    open_quietly,
     read::{self, Seen},
     shown, system_error,
+    trail::Trail,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::entry::Metadata,
+    format::entry::{EntryKind, Metadata},
 };
-
-const RESOLVE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-
-/// Of a path so many bytes are given to the system at once; it takes 4,095.
-const PIECE_BYTES: usize = 4000;
 
 /// A tree that is there.
 #[derive(Debug)]
@@ -35,6 +32,7 @@ pub struct Existing {
     around: Surroundings,
     /// The folder that was looked into last, by its path.
     folder: Option<(Vec<u8>, OwnedFd)>,
+    trail: Trail,
 }
 
 impl Existing {
@@ -46,32 +44,16 @@ impl Existing {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())
             .map_err(|errno| system_error("open the folder", path.display(), errno))?;
-        Ok(Self { root, around: Surroundings::default(), folder: None })
+        Ok(Self { root, around: Surroundings::default(), folder: None, trail: Trail::default() })
     }
 
     fn enter(&mut self, folder: &[u8]) -> rustix::io::Result<()> {
         if self.folder.as_ref().is_some_and(|(known, _)| known == folder) {
             return Ok(());
         }
-        let open = |from: BorrowedFd<'_>, part: &[u8]| {
-            let part = CString::new(part).map_err(|_nul: std::ffi::NulError| Errno::INVAL)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            openat2(from, &part, flags, Mode::empty(), RESOLVE)
-        };
-        let mut dir = open(self.root.as_fd(), b".")?;
-        let mut rest = folder;
-        while !rest.is_empty() {
-            // In pieces that the system takes: a path may be longer than the longest of its calls.
-            let piece = match rest.get(..PIECE_BYTES) {
-                None => rest,
-                Some(most) => match most.iter().rposition(|byte| *byte == b'/') {
-                    Some(end) => &rest[..end],
-                    None => return Err(Errno::NAMETOOLONG),
-                },
-            };
-            dir = open(dir.as_fd(), piece)?;
-            rest = rest[piece.len()..].strip_prefix(b"/").unwrap_or_default();
-        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = if folder.is_empty() { b"." } else { folder };
+        let dir = self.trail.open(self.root.as_fd(), path, flags)?;
         self.folder = Some((folder.to_vec(), dir));
         Ok(())
     }
@@ -100,6 +82,22 @@ impl Existing {
             Ok(captured) => Ok(Some(captured.metadata)),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(system_error("look at", shown(path), errno)),
+        }
+    }
+
+    /// Adds the attributes of what is at `path`, but of files: theirs come with [`attributes::of_open`] when they are open.
+    pub fn describe(&mut self, path: &[u8], metadata: &mut Metadata) {
+        let Ok(Some(name)) = self.place(path) else { return };
+        // The empty name is that of the folder itself.
+        let name = if name.is_empty() { b"." } else { name };
+        let (Ok(name), Some((_, dir))) = (c_name(name), &self.folder) else { return };
+        match metadata.kind {
+            EntryKind::File => {}
+            EntryKind::Directory => match open_quietly(dir.as_fd(), &name, OFlags::DIRECTORY) {
+                Ok(opened) => attributes::of_open(opened.as_fd(), metadata),
+                Err(_) => attributes::of_name(dir.as_fd(), &name, metadata),
+            },
+            _ => attributes::of_name(dir.as_fd(), &name, metadata),
         }
     }
 

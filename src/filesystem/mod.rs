@@ -1,9 +1,12 @@
 //! The local file system: the ordered walk, metadata, restoring by directory handles, durable writes.
 //! Nothing here follows a symbolic link that it was not told to follow.
 
+pub mod attributes;
 pub mod capture;
 pub mod durable;
 pub mod existing;
+pub mod holes;
+pub mod metadata;
 pub mod names;
 pub mod read;
 pub mod restore;
@@ -11,6 +14,7 @@ pub mod sample;
 pub mod sandbox;
 pub mod scratch;
 pub mod select;
+mod trail;
 pub mod walk;
 
 use std::{

@@ -121,6 +121,8 @@ pub(super) mod tests {
             device_number: 0,
             xattrs: Vec::new(),
             flags: 0,
+            holes: Vec::new(),
+            lacks: None,
         }
     }
 

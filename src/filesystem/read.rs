@@ -18,6 +18,18 @@ use crate::{
     format::entry::{EntryKind, Metadata},
 };
 
+/// What the system counts the space of a file in.
+const BLOCK_BYTES: u64 = 512;
+
+/// How much space a file takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// At least as much as its size.
+    Full,
+    /// Less than its size.
+    Less,
+}
+
 /// How the walk saw a regular file: enough to know it again, and to notice a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -45,6 +57,15 @@ impl Seen {
 /// # Errors
 /// `NotFound` if it vanished; `Failed` if it cannot be opened or another file took its place.
 pub fn open_file(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<File> {
+    Ok(open_with_size(dir, name, seen)?.0)
+}
+
+/// As [`open_file`], with the size that the file has now, and whether it takes less space than that: then it has
+/// holes, or its file system compresses it.
+///
+/// # Errors
+/// As [`open_file`].
+pub fn open_with_size(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<(File, u64, Space)> {
     let object = || name.to_string_lossy().into_owned();
     let opened = match open_quietly(dir, name, OFlags::NONBLOCK | OFlags::NOCTTY) {
         // Someone holds a lease on the file (Samba, NFS): only an open that waits makes them let go.
@@ -60,7 +81,9 @@ pub fn open_file(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<File> 
     if capture::kind(&now) != Some(EntryKind::File) || file_now != seen.file {
         return Err(Error::new(ErrorKind::Failed, format!("{} was replaced while it was opened", object())));
     }
-    Ok(file)
+    let taken = now.stx_blocks.saturating_mul(BLOCK_BYTES);
+    let space = if taken < now.stx_size { Space::Less } else { Space::Full };
+    Ok((file, now.stx_size, space))
 }
 
 /// Whether the file has changed since it was seen: its size, its mtime or its ctime.

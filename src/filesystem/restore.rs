@@ -8,7 +8,7 @@ use std::{
     io::Write,
     ops::Range,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::DirBuilderExt,
     },
     path::Path,
@@ -20,30 +20,37 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps,
-        UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown, fstat, ftruncate, futimens, linkat, makedev,
-        mkdirat, mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat, utimensat,
+        AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, ftruncate, linkat, makedev, mkdirat,
+        mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
 };
 
-use super::{capture, durable::random_suffix, names::Ownership, reason, shown, system_error};
+use super::{
+    attributes, capture,
+    durable::random_suffix,
+    holes::Layout,
+    metadata::{Handle, Note, Notes, freeze, set_metadata, set_owner_and_mode},
+    names::Ownership,
+    shown, system_error,
+    trail::{self, RESOLVE, Trail},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::entry::{EntryKind, Metadata},
 };
 
-const RESOLVE: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Most bytes of a name on Linux.
 const NAME_BYTES_MAX: usize = 255;
+/// Flags that say how what is written to a file is stored: compressed or not, with copies on write or not.
+const STORING_FLAGS: u32 = 0x80_0404;
 /// Tries to find a free name for a damaged file.
 const DAMAGED_TRIES: u32 = 1000;
 
-/// Metadata that could not be set, one sentence each, without the path.
-pub type Notes = Vec<String>;
+/// Sockets are noted, and no error.
+const SOCKET: &str = "a socket is not restored: its program makes it anew";
 
 /// A handle of a folder in the target.
 pub type Folder = Arc<OwnedFd>;
@@ -54,20 +61,31 @@ pub struct Target {
     root: Arc<OwnedFd>,
     /// A folder on each file system that was met, to be synced: other ones may be mounted in the target.
     file_systems: Mutex<HashMap<u64, Folder>>,
+    /// The way to the last folder of a long path.
+    trail: Mutex<Trail>,
 }
 
-/// One name: not empty, `.` or `..`, no slash, no NUL.
+/// Whether it is one name: not empty, `.` or `..`, no slash, no NUL.
+fn is_proper(name: &[u8]) -> bool {
+    !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0)
+}
+
+fn improper(name: &[u8]) -> Error {
+    Error::damaged("the manifest", format!("it holds the name {:?}", shown(name)))
+}
+
+/// A name that was checked.
 fn component(name: &[u8]) -> Result<CString> {
-    let bad = || Error::damaged("the manifest", format!("it holds the name {:?}", shown(name)));
-    if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
-        return Err(bad());
+    if !is_proper(name) {
+        return Err(improper(name));
     }
-    CString::new(name).map_err(|nul| bad().with_source(nul))
+    CString::new(name).map_err(|nul| improper(name).with_source(nul))
 }
 
-/// A relative path, every component checked. The empty path is the target itself.
-fn components(path: &[u8]) -> Result<Vec<CString>> {
-    if path.is_empty() { Ok(Vec::new()) } else { path.split(|byte| *byte == b'/').map(component).collect() }
+/// Checks every name of a relative path. The empty path is the target itself.
+fn check(path: &[u8]) -> Result<()> {
+    let wrong = path.split(|byte| *byte == b'/').find(|name| !path.is_empty() && !is_proper(name));
+    wrong.map_or(Ok(()), |name| Err(improper(name)))
 }
 
 /// The folder and the name in it.
@@ -101,7 +119,7 @@ impl Target {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())
             .map_err(|errno| system_error("open the folder", path.display(), errno))?;
-        let target = Self { root: Arc::new(root), file_systems: Mutex::default() };
+        let target = Self { root: Arc::new(root), file_systems: Mutex::default(), trail: Mutex::default() };
         target.meet(&target.root)?;
         Ok(target)
     }
@@ -120,23 +138,42 @@ impl Target {
     /// # Errors
     /// The path is not a proper relative one, or something in it is not a folder: a link is refused.
     pub fn directory(&self, path: &[u8]) -> Result<Arc<OwnedFd>> {
-        let names = components(path)?;
-        if names.is_empty() {
+        check(path)?;
+        if path.is_empty() {
             return Ok(Arc::clone(&self.root));
         }
-        if let Ok(whole) = CString::new(path)
-            && let Ok(dir) = open_beneath(self.root.as_fd(), &whole, DIRECTORY)
-        {
-            let dir = Arc::new(dir);
-            self.meet(&dir)?;
-            return Ok(dir);
-        }
-        let mut dir = Arc::clone(&self.root);
-        for name in &names {
-            dir = Arc::new(enter(dir.as_fd(), name).map_err(|errno| not_a_folder(path, errno))?);
-        }
+        let dir = match self.known(path) {
+            Ok(dir) => dir,
+            Err(_) => self.made(path).map_err(|errno| not_a_folder(path, errno))?,
+        };
+        let dir = Arc::new(dir);
         self.meet(&dir)?;
         Ok(dir)
+    }
+
+    /// Opens a folder that is there.
+    fn known(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        if !trail::is_long(path) {
+            return trail::open(self.root.as_fd(), path, DIRECTORY);
+        }
+        let mut trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
+        trail.open(self.root.as_fd(), path, DIRECTORY)
+    }
+
+    /// Makes a folder, and those above it that are not there.
+    fn made(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let named = |name: &[u8]| CString::new(name).map_err(|_nul: std::ffi::NulError| Errno::INVAL);
+        // Usually only the last one is missing, and the path may have thousands.
+        let (above, last) = split(path);
+        if let Ok(above) = self.known(above) {
+            return enter(above.as_fd(), &named(last)?);
+        }
+        let mut dir = None;
+        for name in path.split(|byte| *byte == b'/') {
+            let from = dir.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
+            dir = Some(enter(from, &named(name)?)?);
+        }
+        dir.ok_or(Errno::NOENT)
     }
 
     /// The folder of `path` and the name in it.
@@ -151,9 +188,18 @@ impl Target {
     /// # Errors
     /// The path is not a proper relative one, or the file cannot be opened.
     pub fn open_existing(&self, path: &[u8]) -> Result<Option<File>> {
-        let whole = checked_path(path)?;
+        check(path)?;
+        let (folder, name) = split(path);
+        let name = component(name)?;
+        let above = match folder {
+            b"" => Ok(None),
+            folder => self.known(folder).map(Some),
+        };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let fd = match open_beneath(self.root.as_fd(), &whole, flags) {
+        let opened = above.and_then(|above| {
+            open_beneath(above.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd), &name, flags)
+        });
+        let fd = match opened {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
             Err(errno) => return Err(system_error("open", shown(path), errno)),
@@ -175,7 +221,8 @@ impl Target {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         let pending = Pending { dir: Arc::clone(dir), temporary, placed: false };
-        Ok(NewFile { fd, name, size, written: AtomicU64::new(0), pending })
+        let (written, layout) = (AtomicU64::new(0), Layout::default());
+        Ok(NewFile { fd, name, size, content: size, layout, written, pending })
     }
 
     /// Makes the symbolic link that `metadata` describes.
@@ -187,14 +234,8 @@ impl Target {
         let mut pending = Pending { dir, temporary: partial_name()?, placed: false };
         symlinkat(metadata.link_target.as_slice(), &pending.dir, &pending.temporary)
             .map_err(|errno| system_error("make the link", shown(path), errno))?;
-        let mut notes = Notes::new();
-        if let Some((uid, gid)) = ownership.resolve(metadata) {
-            let (owner, group) = (user(uid), group(gid));
-            let done = chownat(&pending.dir, &pending.temporary, owner, group, AtFlags::SYMLINK_NOFOLLOW);
-            note(&mut notes, &format!("owner {uid}:{gid}"), done);
-        }
-        let done = utimensat(&pending.dir, &pending.temporary, &times(metadata), AtFlags::SYMLINK_NOFOLLOW);
-        note(&mut notes, "time", done);
+        let fd = pending.handle().map_err(|errno| system_error("look at", shown(path), errno))?;
+        let notes = set_metadata(&Handle::Named(fd.as_fd()), metadata, ownership);
         pending.place(&name)?;
         Ok(notes)
     }
@@ -228,7 +269,7 @@ impl Target {
             EntryKind::Fifo => FileType::Fifo,
             EntryKind::CharacterDevice => FileType::CharacterDevice,
             EntryKind::BlockDevice => FileType::BlockDevice,
-            EntryKind::Socket => return Ok(vec!["a socket is not restored".into()]),
+            EntryKind::Socket => return Ok(vec![Note::Told(SOCKET.into())]),
             EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {
                 return Err(Error::new(ErrorKind::Failed, format!("{} is no special file", shown(path))));
             }
@@ -239,9 +280,7 @@ impl Target {
         let (dir, name) = self.place(path)?;
         let mut pending = Pending { dir, temporary: partial_name()?, placed: false };
         mknodat(&pending.dir, &pending.temporary, kind, Mode::RUSR | Mode::WUSR, device).map_err(failed)?;
-        // Opening a device could do something to it: take a handle that only names it.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&pending.dir, &pending.temporary, flags, Mode::empty()).map_err(failed)?;
+        let fd = pending.handle().map_err(failed)?;
         let notes = set_metadata(&Handle::Named(fd.as_fd()), metadata, ownership);
         pending.place(&name)?;
         Ok(notes)
@@ -258,7 +297,21 @@ impl Target {
         ownership: &Ownership,
     ) -> Result<Notes> {
         let dir = self.directory(path)?;
-        Ok(set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership))
+        let mut notes = set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership);
+        freeze(dir.as_fd(), metadata, &mut notes);
+        Ok(notes)
+    }
+
+    /// Makes the file at `path` immutable or append-only if it was: after it has got all its names.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or is not there.
+    pub fn freeze(&self, path: &[u8], metadata: &Metadata) -> Result<Notes> {
+        let mut notes = Notes::new();
+        let file = self.open_existing(path)?;
+        let file = file.ok_or_else(|| system_error("open", shown(path), Errno::NOENT))?;
+        freeze(file.as_fd(), metadata, &mut notes);
+        Ok(notes)
     }
 
     /// As [`Self::set_directory_metadata`], without its times.
@@ -287,12 +340,6 @@ impl Target {
             syncfs(dir).map_err(|errno| system_error("bring to the disk", "the restored files", errno))
         })
     }
-}
-
-fn checked_path(path: &[u8]) -> Result<CString> {
-    components(path)?;
-    let path = if path.is_empty() { b"." } else { path };
-    CString::new(path).map_err(|nul| Error::damaged("the manifest", "a path holds a NUL").with_source(nul))
 }
 
 /// Opens the folder `name` in `dir`, made if it is not there.
@@ -325,6 +372,12 @@ struct Pending {
 }
 
 impl Pending {
+    /// A handle that only names it: opening a device could do something to it.
+    fn handle(&self) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.dir, &self.temporary, flags, Mode::empty())
+    }
+
     /// Gives it its name; replaces anything but a folder that is not empty.
     fn place(&mut self, name: &CStr) -> Result<()> {
         let rename = || renameat(&self.dir, &self.temporary, &self.dir, name);
@@ -394,21 +447,50 @@ pub struct NewFile {
     fd: OwnedFd,
     name: CString,
     size: u64,
+    /// Bytes that are in no hole.
+    content: u64,
+    layout: Layout,
     /// Where what was written ends.
     written: AtomicU64,
     pending: Pending,
 }
 
 impl NewFile {
-    /// Writes bytes at `offset`, from any thread. What is never written is a hole of zeros.
+    /// With the holes of `metadata`, and with those flags that say how what is written later is stored.
+    #[must_use]
+    pub fn shaped(mut self, metadata: &Metadata) -> Self {
+        (self.content, self.layout) = (metadata.content_bytes(), Layout::new(&metadata.holes));
+        let wanted = metadata.flags & STORING_FLAGS;
+        if wanted != 0 {
+            // They are set again at the end: what cannot be set is noted then.
+            drop(attributes::set_flags(self.fd.as_fd(), wanted, wanted));
+        }
+        self
+    }
+
+    /// Writes bytes of the content that begin at `offset` in it (holes do not count), from any thread. What is never
+    /// written is a hole of zeros.
     ///
     /// # Errors
     /// They cannot be written, or do not fit into the size of the file.
-    pub fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if offset.checked_add(length).is_none_or(|end| end > self.size) {
-            return Err(Error::damaged(shown(self.name.to_bytes()), "its content is longer than its size"));
+        let end = offset.checked_add(length).filter(|end| *end <= self.content);
+        let end = end.ok_or_else(|| {
+            Error::damaged(shown(self.name.to_bytes()), "its content is longer than its size")
+        })?;
+        let mut rest = bytes;
+        for place in self.layout.places(offset..end) {
+            let length = usize::try_from(place.end - place.start).unwrap_or(usize::MAX);
+            let (part, after) = rest.split_at(length.min(rest.len()));
+            self.write_part(place.start, part)?;
+            rest = after;
         }
+        Ok(())
+    }
+
+    fn write_part(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.written.fetch_max(offset.saturating_add(length), Ordering::Relaxed);
         while !bytes.is_empty() {
             match pwrite(&self.fd, bytes, offset) {
@@ -430,8 +512,12 @@ impl NewFile {
     /// A folder that is not empty has its name.
     pub fn finish(mut self, metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
         self.extend()?;
-        let notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
+        let mut notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
         self.pending.place(&self.name)?;
+        // One with further names is frozen when it has them.
+        if metadata.links < 2 {
+            freeze(self.fd.as_fd(), metadata, &mut notes);
+        }
         Ok(notes)
     }
 
@@ -445,19 +531,20 @@ impl NewFile {
     }
 
     /// Names the file `NAME.damaged`, readable for its owner only, and writes the ranges of bytes
-    /// that are missing to `NAME.damaged.txt`. Neither replaces anything. Returns the name.
+    /// that are missing, which are given as those of its content, to `NAME.damaged.txt`. Neither replaces anything. Returns the name.
     ///
     /// # Errors
     /// Neither can be written.
     pub fn finish_damaged(mut self, bad: &[Range<u64>]) -> Result<Vec<u8>> {
         self.extend()?;
+        let bad: Vec<Range<u64>> = bad.iter().flat_map(|range| self.layout.places(range.clone())).collect();
         for number in 1..=DAMAGED_TRIES {
             let suffix = if number == 1 { ".damaged".into() } else { format!(".damaged-{number}") };
             let name = with_suffix(self.name.to_bytes(), &suffix, ".txt".len());
             let list = [&name[..], b".txt"].concat();
             let (name, list) = (component(&name)?, component(&list)?);
             // The list first: a damaged file never stands there without it.
-            let mut pending = self.list_damage(bad)?;
+            let mut pending = self.list_damage(&bad)?;
             if !pending.place_new(&list)? {
                 continue;
             }
@@ -515,115 +602,6 @@ fn with_suffix(name: &[u8], suffix: &str, spare: usize) -> Vec<u8> {
     [name.get(..length).unwrap_or(name), suffix.as_bytes()].concat()
 }
 
-/// What metadata is set through.
-enum Handle<'a> {
-    /// An open file or folder.
-    Open(BorrowedFd<'a>),
-    /// A handle that only names it (`O_PATH`).
-    Named(BorrowedFd<'a>),
-}
-
-impl Handle<'_> {
-    const fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Open(fd) | Self::Named(fd) => *fd,
-        }
-    }
-
-    fn set_owner(&self, uid: Option<Uid>, gid: Option<Gid>) -> rustix::io::Result<()> {
-        match self {
-            Self::Open(fd) => fchown(fd, uid, gid),
-            Self::Named(fd) => chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH),
-        }
-    }
-
-    fn set_mode(&self, mode: Mode) -> rustix::io::Result<()> {
-        match self {
-            Self::Open(fd) => fchmod(fd, mode),
-            // The one way to the inode behind such a handle, whatever has its name by now.
-            Self::Named(fd) => {
-                chmodat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), mode, AtFlags::empty())
-            }
-        }
-    }
-
-    fn set_times(&self, times: &Timestamps) -> rustix::io::Result<()> {
-        match self {
-            Self::Open(fd) => futimens(fd, times),
-            Self::Named(fd) => utimensat(fd, c"", times, AtFlags::EMPTY_PATH),
-        }
-    }
-}
-
-/// Owner, then mode (a change of owner clears setuid), then time.
-fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
-    let mut notes = set_owner_and_mode(handle, metadata, ownership);
-    note(&mut notes, "time", handle.set_times(&times(metadata)));
-    notes
-}
-
-fn set_owner_and_mode(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
-    let mut notes = Notes::new();
-    let owner = ownership.resolve(metadata);
-    let before = capture::status(handle.fd(), c"");
-    let same = |(uid, gid): (u32, u32)| {
-        before.as_ref().is_ok_and(|status| status.stx_uid == uid && status.stx_gid == gid)
-    };
-    let changed = owner.filter(|owner| !same(*owner));
-    if let Some((uid, gid)) = changed {
-        let mut done = handle.set_owner(user(uid), group(gid));
-        if done.is_err() && handle.set_owner(None, group(gid)).is_ok() {
-            // Whoever is not root may still give it to a group of theirs.
-            done = handle.set_owner(user(uid), None);
-        }
-        note(&mut notes, &format!("owner {uid}:{gid}"), done);
-    }
-    let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
-    let mut mode = metadata.mode & 0o7777;
-    match if changed.is_some() { capture::status(handle.fd(), c"") } else { before } {
-        Ok(status) => {
-            // A program that runs as its owner must not run as another one.
-            let lost = if status.stx_uid == uid { 0 } else { 0o4000 }
-                | if status.stx_gid == gid || metadata.kind == EntryKind::Directory { 0 } else { 0o2000 };
-            if mode & lost != 0 {
-                mode &= !lost;
-                notes.push("setuid or setgid was left out, since the owner is another".into());
-            }
-        }
-        Err(errno) => {
-            mode &= 0o1777;
-            notes.push(format!("the owner could not be checked: {}", reason(errno)));
-        }
-    }
-    let done = handle.set_mode(Mode::from_raw_mode(mode));
-    note(&mut notes, &format!("mode {mode:o}"), done);
-    notes
-}
-
-fn note(notes: &mut Notes, what: &str, done: rustix::io::Result<()>) {
-    if let Err(errno) = done {
-        notes.push(format!("{what} could not be set: {}", reason(errno)));
-    }
-}
-
-/// The number that means "leave it" to the kernel is no user.
-fn user(uid: u32) -> Option<Uid> {
-    (uid != u32::MAX).then(|| Uid::from_raw(uid))
-}
-
-fn group(gid: u32) -> Option<Gid> {
-    (gid != u32::MAX).then(|| Gid::from_raw(gid))
-}
-
-fn times(metadata: &Metadata) -> Timestamps {
-    // Higher values have a meaning of their own to the kernel.
-    let nanoseconds = i64::from(metadata.mtime.nanoseconds.min(999_999_999));
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: metadata.mtime.seconds, tv_nsec: nanoseconds },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -633,6 +611,7 @@ mod tests {
 
     use super::*;
     use crate::filesystem::names::{OwnershipPolicy, tests::metadata};
+    use crate::format::entry::Hole;
 
     fn target() -> (tempfile::TempDir, Target) {
         let folder = tempfile::tempdir().unwrap();
@@ -862,6 +841,28 @@ mod tests {
         assert_eq!(names(&inside), ["f", "f.damaged", "f.damaged-2", "f.damaged-2.txt", "f.damaged.txt"]);
         let bytes = fs::read(inside.join("f.damaged")).unwrap();
         assert_eq!(&bytes[9..21], b"\x000123456789\0");
+    }
+
+    #[test]
+    fn content_goes_between_the_holes_and_damage_is_told_by_its_place_in_the_file() {
+        let (folder, target) = target();
+        let hole = |offset, length| Hole { offset, length };
+        let sparse =
+            Metadata { size: 30, holes: vec![hole(0, 4), hole(10, 10)], ..metadata(EntryKind::File) };
+        let dir = target.directory(b"").unwrap();
+        let new = || target.new_file(&dir, b"f", 30).unwrap().shaped(&sparse);
+        let file = new();
+        file.write_at(8, b"89abcdef").unwrap();
+        file.write_at(0, b"01234567").unwrap();
+        assert_eq!(file.write_at(9, b"89abcdef").unwrap_err().kind(), ErrorKind::Damaged);
+        file.finish(&sparse, &keep()).unwrap();
+        let path = folder.path().join("t/target/f");
+        assert_eq!(fs::read(&path).unwrap(), b"\0\0\0\x00012345\0\0\0\0\0\0\0\0\0\x006789abcdef");
+        let file = new();
+        file.write_at(0, b"0123").unwrap();
+        file.finish_damaged(&[4..6, 6..16]).unwrap();
+        let text = fs::read_to_string(path.with_extension("damaged.txt")).unwrap();
+        assert!(text.ends_with(":\n8-9\n20-29\n"), "{text}");
     }
 
     #[test]

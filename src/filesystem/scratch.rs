@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::fs::{DirBuilderExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -15,8 +15,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::durable::random_suffix;
-use crate::error::{Error, ErrorKind, Result};
+use super::{attributes, durable::random_suffix};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::entry::FREEZING_FLAGS,
+};
 
 /// Whether what is in it stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,19 +176,35 @@ fn remove(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
-/// Lets its owner into every folder of a tree.
+/// Lets its owner into every folder of a tree, and lets what is immutable be removed.
 fn open_up(path: &Path) -> io::Result<()> {
+    thaw(path);
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return Ok(());
+    }
     let mut folders = vec![path.to_owned()];
     while let Some(folder) = folders.pop() {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
-            if entry.file_type()?.is_dir() {
+            let kind = entry.file_type()?;
+            if kind.is_dir() || kind.is_file() {
+                thaw(&entry.path());
+            }
+            if kind.is_dir() {
                 folders.push(entry.path());
             }
         }
     }
     Ok(())
+}
+
+/// What cannot be thawed cannot be removed, and that is told.
+fn thaw(path: &Path) {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    if let Ok(opened) = open(path, flags, Mode::empty()) {
+        drop(attributes::set_flags(opened.as_fd(), 0, FREEZING_FLAGS));
+    }
 }
 
 #[cfg(test)]

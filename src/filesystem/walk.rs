@@ -15,11 +15,12 @@ use std::{
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, RawDir, StatxFlags, openat, statx},
+    fs::{AtFlags, CWD, Mode, OFlags, RawDir, Statx, StatxFlags, openat, statx},
     io::Errno,
 };
 
 use super::{
+    attributes,
     capture::{self, Captured, Surroundings, capture},
     open_quietly, reason, shown, system_error,
 };
@@ -295,11 +296,18 @@ impl Listing {
     }
 }
 
+/// So many folders that the walk is in are open at once: the others are opened again when it comes back to them.
+const OPEN_FOLDERS: usize = 64;
+
 /// A folder that is being walked.
 #[derive(Debug)]
 struct Folder {
-    path: Vec<u8>,
-    dir: Arc<OwnedFd>,
+    /// Bytes of its path.
+    length: usize,
+    /// `None` while it is far above what is walked.
+    dir: Option<Arc<OwnedFd>>,
+    /// Its device and inode.
+    identity: ((u32, u32), u64),
     listing: Listing,
     next: usize,
     /// Sources among its names, not yet met.
@@ -316,6 +324,8 @@ pub struct Walk {
     filter: Filter,
     around: Surroundings,
     stack: Vec<Folder>,
+    /// The path of the innermost folder: those of the others are the beginnings of it.
+    path: Vec<u8>,
     waiting: VecDeque<Walked>,
     vanished: u64,
     excluded: u64,
@@ -326,9 +336,9 @@ impl Walk {
     /// a source that is a symbolic link is one entry; overlapping sources come once.
     #[must_use]
     pub fn new(sources: &[PathBuf], filter: Filter) -> Self {
-        let (stack, waiting) = (Vec::new(), VecDeque::new());
+        let (stack, path, waiting) = (Vec::new(), Vec::new(), VecDeque::new());
         let mut walk =
-            Self { filter, around: Surroundings::default(), stack, waiting, vanished: 0, excluded: 0 };
+            Self { filter, around: Surroundings::default(), stack, path, waiting, vanished: 0, excluded: 0 };
         let tree = Wanted::tree(sources);
         match openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(root) => walk.enter_root(root, tree),
@@ -351,11 +361,13 @@ impl Walk {
 
     fn enter_root(&mut self, root: OwnedFd, mut tree: Wanted) {
         let status = capture::status(root.as_fd(), c"");
-        let device = status.map_or((0, 0), |status| (status.stx_dev_major, status.stx_dev_minor));
+        let identity = status.map_or(((0, 0), 0), |status| identity(&status));
+        let device = identity.0;
         let wanted = std::mem::take(&mut tree.below);
         let folder = Folder {
-            path: Vec::new(),
-            dir: Arc::new(root),
+            length: 0,
+            dir: Some(Arc::new(root)),
+            identity,
             listing: Listing::of(wanted.keys().cloned()),
             next: 0,
             wanted,
@@ -402,7 +414,12 @@ impl Walk {
     /// Looks at one name; `None` if there is nothing to tell about it.
     fn visit(&mut self, path: Vec<u8>, name: CString, wanted: Option<Wanted>) -> Option<Walked> {
         let folder = self.stack.last()?;
-        let (dir, inside, device) = (Arc::clone(&folder.dir), folder.inside, folder.device);
+        let (inside, device) = (folder.inside, folder.device);
+        let Some(dir) = folder.dir.clone() else {
+            let error = format!("cannot read /{}: its folder was moved while it was walked", shown(&path));
+            let missing_source = wanted.is_some();
+            return Some(Walked::Error(WalkError { path, error, missing_source }));
+        };
         let captured = match capture(dir.as_fd(), &name, &mut self.around) {
             Ok(captured) => captured,
             Err(errno) if is_shortage(errno) => return Some(self.fail(&path, errno)),
@@ -426,6 +443,10 @@ impl Walk {
         }
         let Captured { metadata, device: own_device } = captured;
         let mut found = Found { path, metadata, dir, device: own_device, name, error: None };
+        if !matches!(found.metadata.kind, EntryKind::File | EntryKind::Directory) {
+            // Files have theirs read when they are opened, and only if they have changed.
+            attributes::of_name(found.dir.as_fd(), &found.name, &mut found.metadata);
+        }
         if found.metadata.kind == EntryKind::Directory {
             let foreign = self.filter.options.one_file_system && !is_source && own_device != device;
             if !is_source && !inside {
@@ -435,6 +456,8 @@ impl Walk {
             if inside || wanted.is_some() {
                 let device = if is_source { own_device } else { device };
                 self.enter(&mut found, wanted.unwrap_or_default(), inside, device);
+            } else {
+                attributes::of_name(found.dir.as_fd(), &found.name, &mut found.metadata);
             }
         } else if let Some(mut wanted) = wanted {
             // The entry itself is there; sources below something that is not a folder are not.
@@ -454,7 +477,11 @@ impl Walk {
             openat(&found.dir, &found.name, flags, Mode::empty())
         };
         let listed = opened.and_then(|dir| {
-            let listing = if inside { Listing::read(dir.as_fd())? } else { Listing::default() };
+            if !inside {
+                return Ok((dir, Listing::default()));
+            }
+            attributes::of_open(dir.as_fd(), &mut found.metadata);
+            let listing = Listing::read(dir.as_fd())?;
             Ok((dir, listing))
         });
         let (dir, mut listing) = match listed {
@@ -488,9 +515,37 @@ impl Walk {
             let what = format!("{too_long} names in /{} make paths that are too long", shown(&found.path));
             found.error.get_or_insert(what);
         }
-        let (path, wanted) = (found.path.clone(), wanted.below);
-        self.stack.push(Folder { path, dir: Arc::new(dir), listing, next: 0, wanted, inside, device });
+        self.path.clone_from(&found.path);
+        let (length, dir, wanted) = (found.path.len(), Some(Arc::new(dir)), wanted.below);
+        let identity = (found.device, found.metadata.inode);
+        self.stack.push(Folder { length, dir, identity, listing, next: 0, wanted, inside, device });
+        // A tree may be deeper than a process can have files open.
+        let far = self.stack.len().checked_sub(OPEN_FOLDERS + 1);
+        if let Some(folder) = far.and_then(|far| self.stack.get_mut(far)) {
+            folder.dir = None;
+        }
     }
+
+    /// Goes back to the folder above.
+    fn leave(&mut self) {
+        let Some(left) = self.stack.pop() else { return };
+        let Some(folder) = self.stack.last_mut() else { return };
+        self.path.truncate(folder.length);
+        if folder.dir.is_none()
+            && let Some(below) = left.dir
+        {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let above = openat(&below, c"..", flags, Mode::empty());
+            let status = above.as_ref().map(|above| capture::status(above.as_fd(), c""));
+            // Somebody may have moved it: then what is above it is another folder.
+            let same = matches!(status, Ok(Ok(status)) if identity(&status) == folder.identity);
+            folder.dir = above.ok().filter(|_| same).map(Arc::new);
+        }
+    }
+}
+
+fn identity(status: &Statx) -> ((u32, u32), u64) {
+    ((status.stx_dev_major, status.stx_dev_minor), status.stx_ino)
 }
 
 /// Whether the next file would fare no better.
@@ -520,11 +575,11 @@ impl Iterator for Walk {
             }
             let folder = self.stack.last_mut()?;
             let Some(name) = folder.listing.get(folder.next).map(<[u8]>::to_vec) else {
-                self.stack.pop();
+                self.leave();
                 continue;
             };
             folder.next += 1;
-            let path = join(&folder.path, &name);
+            let path = join(&self.path, &name);
             let wanted = folder.wanted.remove(&name);
             // Names come from the kernel or from a path: neither holds a NUL, and a path with one has no file.
             let Ok(name) = CString::new(name) else {
@@ -738,6 +793,38 @@ mod tests {
         let file = crate::filesystem::read::open_file(found.dir.as_fd(), &found.name, &seen).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 7);
         assert_eq!(absolute(&found.path), folder.path().join("d/f"));
+    }
+
+    #[test]
+    fn a_tree_deeper_than_there_are_open_folders_is_walked_to_its_end_and_back() {
+        let depth = 3 * OPEN_FOLDERS;
+        let deepest = vec!["d"; depth].join("/");
+        let folder = tree(&[&format!("{deepest}/x"), "d/d/late", "last"]);
+        let walked = walk(folder.path(), &[""], FilterOptions::default());
+        assert_eq!(walked.len(), depth + 3);
+        assert_eq!(&walked[depth..], [format!("{deepest}/x"), "d/d/late".into(), "last".into()]);
+    }
+
+    #[test]
+    fn when_a_folder_is_moved_away_while_it_is_walked_what_is_missed_is_told() {
+        let depth = 2 * OPEN_FOLDERS;
+        let deepest = vec!["d"; depth].join("/");
+        let folder = tree(&[&format!("{deepest}/x"), "d/late", "elsewhere/x"]);
+        let source = folder.path().join("d");
+        let mut walk = Walk::new(&[source], Filter::new(FilterOptions::default()).unwrap());
+        let mut missed = Vec::new();
+        for walked in walk.by_ref() {
+            match walked {
+                Walked::Entry(found) if found.path.ends_with(b"/d/x") => {
+                    fs::rename(folder.path().join("d/d"), folder.path().join("elsewhere/d")).unwrap();
+                }
+                Walked::Error(error) => missed.push(error),
+                _ => {}
+            }
+        }
+        assert!(
+            matches!(&missed[..], [one] if one.path.ends_with(b"/d/late") && one.error.contains("moved"))
+        );
     }
 
     #[test]

@@ -56,11 +56,72 @@ pub struct Metadata {
     pub device_number: u64,
     /// Extended attributes, sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Inode flags.
+    /// Inode flags, as far as they can be set (see [`SETTABLE_FLAGS`]).
     pub flags: u32,
+    /// Parts of a file that take no space and read as zeros, in order; its chunks hold the rest.
+    pub holes: Vec<Hole>,
+    /// What of its attributes could not be read, and why, if anything.
+    pub lacks: Option<String>,
+}
+
+/// A part of a file that was never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Hole {
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes, never 0.
+    pub length: u64,
+}
+
+/// Inode flags that someone sets (`chattr`), and their names. The others tell how a file system stores an inode: they
+/// come and go without a change of the file, and nobody can set them.
+pub const SETTABLE_FLAGS: [(u32, &str); 17] = [
+    (0x1, "secure-removal"),
+    (0x2, "undelete"),
+    (0x4, "compressed"),
+    (0x8, "sync"),
+    (0x10, "immutable"),
+    (0x20, "append-only"),
+    (0x40, "no-dump"),
+    (0x80, "no-atime"),
+    (0x400, "not-compressed"),
+    (0x4000, "journal-data"),
+    (0x8000, "no-tail"),
+    (0x1_0000, "sync-folder"),
+    (0x2_0000, "top-folder"),
+    (0x80_0000, "no-copy-on-write"),
+    (0x200_0000, "direct-access"),
+    (0x2000_0000, "inherit-project"),
+    (0x4000_0000, "case-fold"),
+];
+/// Of them, those that keep a file from being renamed or linked: immutable and append-only.
+pub const FREEZING_FLAGS: u32 = 0x30;
+
+/// All of [`SETTABLE_FLAGS`] at once.
+#[must_use]
+pub const fn settable_flags() -> u32 {
+    let (mut all, mut at) = (0, 0);
+    while at < SETTABLE_FLAGS.len() {
+        all |= SETTABLE_FLAGS[at].0;
+        at += 1;
+    }
+    all
+}
+
+/// The names of flags, for people.
+#[must_use]
+pub fn flag_names(flags: u32) -> Vec<&'static str> {
+    SETTABLE_FLAGS.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect()
 }
 
 impl Metadata {
+    /// How many bytes of a file its chunks hold: all that are in no hole.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        let holes = self.holes.iter().fold(0_u64, |sum, hole| sum.saturating_add(hole.length));
+        self.size.saturating_sub(holes)
+    }
+
     /// Of something of which only the kind is known: owned by root, without times, with one name.
     #[must_use]
     pub const fn of(kind: EntryKind) -> Self {
@@ -83,6 +144,8 @@ impl Metadata {
             device_number: 0,
             xattrs: Vec::new(),
             flags: 0,
+            holes: Vec::new(),
+            lacks: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use minicbor::{Decoder, Encoder, data::Type, decode, encode};
 
 use super::{
-    entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
+    entry::{ChunkRef, Content, Entry, EntryKind, Hole, Metadata},
     wire::{Reader, Writer},
 };
 use crate::{
@@ -236,7 +236,8 @@ fn kind_from(code: u8) -> Option<EntryKind> {
 
 /// The CBOR map of an entry. Keys: 0 kind, 1 mode, 2 uid, 3 gid, 4 user, 5 group, 6 mtime, 7 ctime,
 /// 8 btime, 9 inode, 10 device key, 11 links, 12 size, 13 link target, 14 device number, 15 xattrs,
-/// 16 inode flags, 17 chunks, 18 list, 19 changed while read, 20 error. A field at its default is left out.
+/// 16 inode flags, 17 chunks, 18 list, 19 changed while read, 20 error, 21 holes, 23 what of its attributes could not be
+/// read. A field at its default is left out.
 fn encode_entry(entry: &Entry) -> Vec<u8> {
     let mut out = Vec::with_capacity(160);
     match write_entry(&mut Encoder::new(&mut out), entry) {
@@ -263,7 +264,7 @@ fn write_entry(e: &mut Encoder<&mut Vec<u8>>, entry: &Entry) -> Written {
         size,
         ..
     } = metadata;
-    let Metadata { link_target, device_number, xattrs, flags, .. } = metadata;
+    let Metadata { link_target, device_number, xattrs, flags, holes, lacks, .. } = metadata;
     e.begin_map()?;
     e.u8(0)?.u8(kind_code(*kind))?.u8(1)?.u32(*mode)?.u8(2)?.u32(*uid)?.u8(3)?.u32(*gid)?;
     if !user.is_empty() {
@@ -306,12 +307,29 @@ fn write_entry(e: &mut Encoder<&mut Vec<u8>>, entry: &Entry) -> Written {
     if let Some(error) = error {
         e.u8(20)?.str(error)?;
     }
+    write_holes(e, holes)?;
+    if let Some(lacks) = lacks {
+        e.u8(23)?.str(lacks)?;
+    }
     e.end()?;
     Ok(())
 }
 
 /// Writing to memory.
 type Written = std::result::Result<(), encode::Error<std::convert::Infallible>>;
+
+fn write_holes(e: &mut Encoder<&mut Vec<u8>>, holes: &[Hole]) -> Written {
+    if holes.is_empty() {
+        return Ok(());
+    }
+    e.u8(21)?.array(holes.len() as u64 * 2)?;
+    let mut end = 0;
+    for Hole { offset, length } in holes {
+        e.u64(offset - end)?.u64(*length)?;
+        end = offset + length;
+    }
+    Ok(())
+}
 
 fn write_content(e: &mut Encoder<&mut Vec<u8>>, content: &Content) -> Written {
     match content {
@@ -407,6 +425,8 @@ fn read_entry(d: &mut Decoder<'_>, entry: &mut Entry) -> std::result::Result<(),
             }
             19 => entry.changed_while_read = d.bool()?,
             20 => entry.error = Some(d.str()?.to_owned()),
+            21 => m.holes = read_holes(d, m.size)?,
+            23 => m.lacks = Some(d.str()?.to_owned()),
             _ => d.skip()?,
         }
     }
@@ -414,7 +434,8 @@ fn read_entry(d: &mut Decoder<'_>, entry: &mut Entry) -> std::result::Result<(),
 }
 
 fn read_xattrs(d: &mut Decoder<'_>) -> std::result::Result<Xattrs, decode::Error> {
-    let count = d.array()?.ok_or_else(|| decode::Error::message("attributes have a count"))?;
+    let count = d.array()?.filter(|count| *count <= limits::ATTRIBUTES_MAX as u64);
+    let count = count.ok_or_else(|| decode::Error::message("an entry has too many attributes"))?;
     let mut xattrs = Vec::new();
     for _ in 0..count {
         if d.array()? != Some(2) {
@@ -423,6 +444,27 @@ fn read_xattrs(d: &mut Decoder<'_>) -> std::result::Result<Xattrs, decode::Error
         xattrs.push((d.bytes()?.to_vec(), d.bytes()?.to_vec()));
     }
     Ok(xattrs)
+}
+
+/// Bytes between the holes and lengths of the holes by turns: so they cannot be out of order or overlap.
+fn read_holes(d: &mut Decoder<'_>, size: u64) -> std::result::Result<Vec<Hole>, decode::Error> {
+    let count = d.array()?.filter(|n| n % 2 == 0 && *n <= 2 * limits::HOLES_MAX as u64);
+    let count = count.ok_or_else(|| decode::Error::message("too many holes in an entry"))?;
+    let (mut holes, mut end) = (Vec::new(), 0_u64);
+    for number in 0..count / 2 {
+        let (between, length) = (d.u64()?, d.u64()?);
+        let hole = end.checked_add(between).map(|offset| Hole { offset, length });
+        let after = hole.and_then(|hole| hole.offset.checked_add(length)).filter(|end| *end <= size);
+        let (Some(hole), Some(after)) = (hole, after) else {
+            return Err(decode::Error::message("a hole lies behind the end of its file"));
+        };
+        if length == 0 || between == 0 && number > 0 {
+            return Err(decode::Error::message("a hole or what is between two is empty"));
+        }
+        holes.push(hole);
+        end = after;
+    }
+    Ok(holes)
 }
 
 fn read_chunks(d: &mut Decoder<'_>) -> std::result::Result<Vec<ChunkRef>, decode::Error> {
@@ -453,6 +495,35 @@ mod tests {
         entry
     }
 
+    fn hole(offset: u64, length: u64) -> Hole {
+        Hole { offset, length }
+    }
+
+    #[test]
+    fn holes_that_cannot_be_are_refused() {
+        let decoded = |size: u64, numbers: &[u64]| {
+            let mut bytes = Vec::new();
+            let mut e = Encoder::new(&mut bytes);
+            e.begin_map().unwrap().u8(12).unwrap().u64(size).unwrap().u8(21).unwrap();
+            e.array(numbers.len() as u64).unwrap();
+            for number in numbers {
+                e.u64(*number).unwrap();
+            }
+            e.end().unwrap();
+            decode_entry(b"a".to_vec(), &bytes)
+        };
+        assert_eq!(decoded(9, &[0, 2, 3, 4]).unwrap().metadata.holes, [hole(0, 2), hole(5, 4)]);
+        assert_eq!(decoded(9, &[0, 2, 3, 4]).unwrap().metadata.content_bytes(), 3);
+        for wrong in
+            [&[0, 10][..], &[1], &[1, 0], &[0, 1, 0, 1], &[u64::MAX, 1], &[1, u64::MAX], &[8, 1, 1, 1]]
+        {
+            assert!(decoded(9, wrong).is_err(), "{wrong:?}");
+        }
+        let most = limits::HOLES_MAX;
+        assert!(decoded(u64::MAX, &vec![1; 2 * most]).is_ok());
+        assert!(decoded(u64::MAX, &vec![1; 2 * most + 2]).is_err());
+    }
+
     #[test]
     fn an_entry_with_every_field_survives_a_round_trip() {
         let mut full = entry("a");
@@ -461,6 +532,7 @@ mod tests {
         (m.ctime, m.btime) = (Timestamp::from_seconds(1), Some(Timestamp::from_seconds(2)));
         (m.inode, m.device_key, m.links, m.size) = (3, 4, 5, 6);
         (m.link_target, m.device_number, m.flags) = (b"t".to_vec(), 7, 8);
+        (m.holes, m.lacks) = (vec![hole(0, 1), hole(2, 3)], Some("user.a".into()));
         (full.changed_while_read, full.error) = (true, Some("why".into()));
         let node = Node::Leaf(vec![full]);
         assert_eq!(Node::decode(&node.encode()).unwrap(), node);

@@ -2,14 +2,21 @@
 //! reading any stored data. What is there besides does not matter. Folders are compared too if they or
 //! something in them is meant.
 
-use std::{collections::HashMap, fs::File, io::Read, ops::Range, path::Path};
+use std::{
+    collections::HashMap, fs::File, io, ops::Range, os::fd::AsFd, os::unix::fs::FileExt, path::Path, slice,
+};
 
 use super::restore::{Group, link_group};
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
-    filesystem::{existing::Existing, select::Selection},
-    format::entry::{Entry, EntryKind, Metadata},
+    filesystem::{
+        attributes,
+        existing::Existing,
+        holes::{self, Layout},
+        select::Selection,
+    },
+    format::entry::{ChunkRef, Entry, EntryKind, FREEZING_FLAGS, Hole, Metadata, flag_names},
     limits,
     progress::{Phase, Progress},
     repository::{
@@ -66,8 +73,10 @@ pub enum Difference {
     NotLinked(Vec<u8>),
     /// It stands for another device now (major and minor number).
     Device(u64),
-    /// Its extended attributes or its flags are others.
-    Attributes,
+    /// These extended attributes are others, are missing or were added (an ACL that was added lets others in).
+    Attributes(Vec<Vec<u8>>),
+    /// It has these inode flags now.
+    Flags(u32),
     /// Its time of modification is another.
     Modified,
     /// It could not be read.
@@ -99,7 +108,12 @@ impl std::fmt::Display for Difference {
             Self::Device(number) => {
                 write!(f, "it is the device {}:{} now", number >> 32, number & u64::from(u32::MAX))
             }
-            Self::Attributes => f.write_str("its extended attributes or flags are others"),
+            Self::Attributes(names) => {
+                f.write_str("these attributes differ:")?;
+                names.iter().try_for_each(|name| write!(f, " {}", String::from_utf8_lossy(name)))
+            }
+            Self::Flags(0) => f.write_str("it has no inode flags now"),
+            Self::Flags(flags) => write!(f, "its inode flags are {} now", flag_names(*flags).join(", ")),
             Self::Modified => f.write_str("its time of modification is another"),
             Self::Unreadable(why) => write!(f, "it could not be read: {why}"),
         }
@@ -129,6 +143,16 @@ pub trait Witness {
     fn opened(&mut self, file: &File);
     /// The next bytes of it.
     fn bytes(&mut self, bytes: &[u8]);
+    /// As many zeros come next: a hole.
+    fn zeros(&mut self, length: u64) {
+        let zeros = [0; 16 << 10];
+        let mut left = length;
+        while left > 0 {
+            let piece = usize::try_from(left).map_or(zeros.len(), |left| left.min(zeros.len()));
+            self.bytes(zeros.get(..piece).unwrap_or_default());
+            left -= piece as u64;
+        }
+    }
     /// All of it was read, and all of it is as the snapshot has it; `path` is the one below the target.
     ///
     /// # Errors
@@ -142,6 +166,7 @@ struct Nobody;
 impl Witness for Nobody {
     fn opened(&mut self, _: &File) {}
     fn bytes(&mut self, _: &[u8]) {}
+    fn zeros(&mut self, _: u64) {}
     fn same(&mut self, _: &[u8]) -> Result<()> {
         Ok(())
     }
@@ -195,6 +220,8 @@ pub fn run_before(
         verified: Verified::default(),
     };
     let mut folders: Vec<OpenFolder> = Vec::new();
+    // The path of the innermost folder: those of the others are the beginnings of it.
+    let mut inside = Vec::new();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
         let entry = match entry {
@@ -213,18 +240,21 @@ pub fn run_before(
             }
         };
         progress.at(&entry.path);
-        while folders.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
+        while !folders.is_empty() && !is_below(&entry.path, &inside) {
             folders.pop();
+            inside.truncate(folders.last().map_or(0, |folder| folder.length));
         }
         let selected = options.selection.selects_entry(&entry);
-        if selected && entry.error.is_some() {
+        if selected && (entry.error.is_some() || entry.metadata.lacks.is_some()) {
             comparison.verified.not_backed_up += 1;
         }
         let meant = selected && entry.error.is_none();
         if meant {
             for folder in folders.iter_mut().filter(|folder| !folder.compared) {
                 folder.compared = true;
+                folder.entry.path = inside[..folder.length].to_vec();
                 comparison.entry(&folder.entry)?;
+                folder.entry.path = Vec::new();
             }
         }
         if meant {
@@ -232,7 +262,9 @@ pub fn run_before(
         }
         if entry.metadata.kind == EntryKind::Directory {
             let compared = meant || entry.error.is_some();
-            folders.push(OpenFolder { entry, compared });
+            inside.clone_from(&entry.path);
+            let (length, entry) = (entry.path.len(), Entry { path: Vec::new(), ..entry });
+            folders.push(OpenFolder { entry, length, compared });
         }
         Ok(())
     })?;
@@ -241,7 +273,10 @@ pub fn run_before(
 
 /// A folder that the comparison is in.
 struct OpenFolder {
+    /// Without its path.
     entry: Entry,
+    /// Bytes of its path.
+    length: usize,
     /// It was compared, or never will be.
     compared: bool,
 }
@@ -299,7 +334,7 @@ impl Comparison<'_> {
 
     fn differences(&mut self, entry: &Entry) -> Result<Vec<Difference>> {
         let (then, path) = (&entry.metadata, self.below(&entry.path));
-        let now = match self.tree.metadata(path) {
+        let mut now = match self.tree.metadata(path) {
             Ok(Some(now)) => now,
             Ok(None) if then.kind == EntryKind::Socket => return Ok(Vec::new()),
             Ok(None) => return Ok(vec![Difference::Missing]),
@@ -308,11 +343,24 @@ impl Comparison<'_> {
         if now.kind != then.kind {
             return Ok(vec![Difference::Kind(now.kind)]);
         }
+        let file = match then.kind {
+            EntryKind::File => match self.tree.file(path, &now) {
+                Ok(file) => {
+                    attributes::of_open(file.as_fd(), &mut now);
+                    Some(file)
+                }
+                Err(error) => return Ok(vec![Difference::Unreadable(error.to_string())]),
+            },
+            _ => {
+                self.tree.describe(path, &mut now);
+                None
+            }
+        };
         let leads_only = self.snapshot.record.leads_only(&entry.path);
         let mut differences = metadata_differences(then, &now, self.owners, leads_only);
         differences.extend(self.not_linked(entry, &now));
-        if then.kind == EntryKind::File && now.size == then.size {
-            let content = self.content(entry, path, &now)?;
+        if let Some(file) = file.filter(|_| now.size == then.size) {
+            let content = self.content(entry, &file, &now)?;
             if content.is_none() && differences.is_empty() {
                 self.witness.same(path)?;
             }
@@ -339,43 +387,33 @@ impl Comparison<'_> {
     }
 
     /// The ranges of a file that are not what the snapshot has.
-    fn content(&mut self, entry: &Entry, path: &[u8], now: &Metadata) -> Result<Option<Difference>> {
-        let unreadable = |error: Error| Ok(Some(Difference::Unreadable(error.to_string())));
-        let mut file = match self.tree.file(path, now) {
-            Ok(file) => file,
-            Err(error) => return unreadable(error),
+    fn content(&mut self, entry: &Entry, file: &File, now: &Metadata) -> Result<Option<Difference>> {
+        let Self { key, nodes, buffer, witness, progress, .. } = self;
+        witness.opened(file);
+        let (layout, holes) = (Layout::new(&entry.metadata.holes), entry.metadata.holes.iter());
+        let mut reading = Reading {
+            file,
+            layout,
+            holes,
+            content: 0,
+            bad: Vec::new(),
+            key,
+            buffer,
+            witness: &mut **witness,
         };
-        self.witness.opened(&file);
-        let (mut offset, mut bad): (u64, Vec<Range<u64>>) = (0, Vec::new());
         let mut failed = None;
-        let Self { key, nodes, buffer, witness, .. } = self;
         let listed = for_each_chunk(&entry.content, *nodes, &mut |chunk| {
-            if failed.is_some() {
-                return Ok(());
+            if failed.is_none() {
+                failed = reading.chunk(chunk, progress)?;
             }
-            let end = offset + u64::from(chunk.length);
-            let Some(bytes) = buffer.get_mut(..chunk.length as usize) else {
-                return Err(Error::damaged("the manifest", "a chunk is larger than any chunk"));
-            };
-            match file.read_exact(bytes) {
-                Ok(()) => {
-                    witness.bytes(bytes);
-                    if key.id(bytes) != chunk.id {
-                        match bad.last_mut() {
-                            Some(last) if last.end == offset => last.end = end,
-                            _ => bad.push(offset..end),
-                        }
-                    }
-                }
-                Err(error) => {
-                    failed = Some(Error::new(ErrorKind::Failed, error.to_string()).with_source(error));
-                }
-            }
-            offset = end;
             Ok(())
         });
+        if failed.is_none() && listed.is_ok() {
+            failed = reading.pass_holes(u64::MAX, progress)?;
+        }
+        let Reading { content, mut bad, .. } = reading;
         match (failed, listed) {
-            (Some(error), _) => unreadable(error),
+            (Some(error), _) => Ok(Some(Difference::Unreadable(error.to_string()))),
             // The list of this one file is damaged, and says nothing of the others.
             (None, Err(error)) if error.is_damage() => {
                 self.verified.lost += 1;
@@ -384,13 +422,88 @@ impl Comparison<'_> {
             }
             (None, Err(error)) => Err(error),
             // The manifest must account for every byte of it.
-            (None, Ok(())) if offset < now.size => {
-                bad.push(offset..now.size);
+            (None, Ok(())) if content < entry.metadata.content_bytes() => {
+                bad.push(now.size - (entry.metadata.content_bytes() - content)..now.size);
                 Ok(Some(Difference::Content(bad)))
             }
             (None, Ok(())) => Ok((!bad.is_empty()).then_some(Difference::Content(bad))),
         }
     }
+}
+
+/// So many zeros of a hole go to a witness before the request to stop is looked at.
+const ZEROS: u64 = 64 << 20;
+
+/// A file that is being compared.
+struct Reading<'a> {
+    file: &'a File,
+    layout: Layout,
+    /// Those that were not passed yet.
+    holes: slice::Iter<'a, Hole>,
+    /// Bytes in no hole that were compared.
+    content: u64,
+    bad: Vec<Range<u64>>,
+    key: &'a ChunkIdKey,
+    buffer: &'a mut Vec<u8>,
+    witness: &'a mut dyn Witness,
+}
+
+impl Reading<'_> {
+    fn add(&mut self, range: Range<u64>) {
+        match self.bad.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.bad.push(range),
+        }
+    }
+
+    /// Compares the next chunk, with the holes that lie in and before it. Gives why it could not be read.
+    fn chunk(&mut self, chunk: ChunkRef, progress: &Progress) -> Result<Option<Error>> {
+        let content = self.content..self.content.saturating_add(u64::from(chunk.length));
+        let places: Vec<Range<u64>> = self.layout.places(content.clone()).collect();
+        let mut filled = 0_usize;
+        for place in &places {
+            if let Some(error) = self.pass_holes(place.start, progress)? {
+                return Ok(Some(error));
+            }
+            let length = usize::try_from(place.end - place.start).unwrap_or(usize::MAX);
+            let Some(bytes) = self.buffer.get_mut(filled..filled.saturating_add(length)) else {
+                return Err(Error::damaged("the manifest", "a chunk is larger than any chunk"));
+            };
+            if let Err(error) = self.file.read_exact_at(bytes, place.start) {
+                return Ok(Some(unreadable(error)));
+            }
+            self.witness.bytes(bytes);
+            filled += length;
+        }
+        if self.key.id(self.buffer.get(..filled).unwrap_or_default()) != chunk.id {
+            places.into_iter().for_each(|place| self.add(place));
+        }
+        self.content = content.end;
+        Ok(None)
+    }
+
+    /// Compares the holes that begin before `until`: they read as zeros, whether they are still holes or not.
+    fn pass_holes(&mut self, until: u64, progress: &Progress) -> Result<Option<Error>> {
+        while let Some(hole) = self.holes.as_slice().first().copied().filter(|hole| hole.offset < until) {
+            self.holes.next();
+            match holes::filled(self.file, hole) {
+                Ok(filled) => filled.into_iter().for_each(|range| self.add(range)),
+                Err(error) => return Ok(Some(unreadable(error))),
+            }
+            let mut left = hole.length;
+            while left > 0 {
+                progress.check()?;
+                let zeros = left.min(ZEROS);
+                self.witness.zeros(zeros);
+                left -= zeros;
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn unreadable(error: io::Error) -> Error {
+    Error::new(ErrorKind::Failed, error.to_string()).with_source(error)
 }
 
 fn is_below(path: &[u8], folder: &[u8]) -> bool {
@@ -407,7 +520,8 @@ fn metadata_differences(
 ) -> Vec<Difference> {
     let Metadata { kind, mode, uid, gid, user, group, mtime, size, link_target, .. } = then;
     let Metadata { device_number, xattrs, flags, .. } = then;
-    let Metadata { ctime: _, btime: _, inode: _, device_key: _, links: _, .. } = then;
+    // Where a file has holes does not matter: its bytes are compared.
+    let Metadata { ctime: _, btime: _, inode: _, device_key: _, links: _, holes: _, lacks, .. } = then;
     let mut differences = Vec::new();
     let mut unless = |same: bool, difference: &dyn Fn() -> Difference| {
         if !same {
@@ -432,9 +546,31 @@ fn metadata_differences(
     unless(*device_number == now.device_number, &|| Difference::Device(now.device_number));
     unless(*kind == EntryKind::Symlink || mode & bits == now.mode & bits, &|| Difference::Mode(now.mode));
     unless(same_owner, &|| Difference::Owner(format!("{}:{}", now.uid, now.gid)));
-    unless(leads_only || (*xattrs == now.xattrs && *flags == now.flags), &|| Difference::Attributes);
+    let others = other_attributes(xattrs, &now.xattrs, owners);
+    // What the backup did not have is not compared.
+    let known = !leads_only && lacks.is_none() && now.lacks.is_none();
+    unless(!known || others.is_empty(), &|| Difference::Attributes(others.clone()));
+    let bits = if owners == Owners::Ignore { !ROOTS_FLAGS } else { u32::MAX };
+    unless(!known || flags & bits == now.flags & bits, &|| Difference::Flags(now.flags));
     unless(leads_only || *mtime == now.mtime, &|| Difference::Modified);
     differences
+}
+
+/// Flags that only root may set: immutable, append-only, and data in the journal.
+const ROOTS_FLAGS: u32 = FREEZING_FLAGS | 0x4000;
+
+/// The names of attributes that are not the same. One that the system has given itself does not matter.
+fn other_attributes(then: &[(Vec<u8>, Vec<u8>)], now: &[(Vec<u8>, Vec<u8>)], owners: Owners) -> Vec<Vec<u8>> {
+    // As a restore by whoever is not root leaves them out.
+    let meant = |name: &[u8]| {
+        owners != Owners::Ignore || !name.starts_with(b"security.") && !name.starts_with(b"trusted.")
+    };
+    let missing = then.iter().filter(|attribute| !now.contains(attribute));
+    let added = now
+        .iter()
+        .filter(|(name, _)| attributes::is_given(name) && !then.iter().any(|(known, _)| known == name));
+    let names = missing.chain(added).map(|(name, _)| name).filter(|name| meant(name));
+    names.cloned().collect()
 }
 
 #[cfg(test)]
@@ -461,7 +597,9 @@ mod tests {
             link_target: b"t".to_vec(),
             device_number: 8,
             xattrs: vec![(b"user.a".to_vec(), b"1".to_vec())],
-            flags: 9,
+            flags: 0x50,
+            holes: Vec::new(),
+            lacks: None,
         };
         let found = |change: &dyn Fn(&mut Metadata), owners, leads_only| {
             let mut now = then.clone();
@@ -469,7 +607,10 @@ mod tests {
             metadata_differences(&then, &now, owners, leads_only)
         };
         type Change = fn(&mut Metadata);
-        let changes: [(Change, Difference); 9] = [
+        let attributes = |names: &[&str]| {
+            Difference::Attributes(names.iter().map(|name| name.as_bytes().to_vec()).collect())
+        };
+        let changes: [(Change, Difference); 12] = [
             (|now| now.mode = 0o755, Difference::Mode(0o755)),
             (|now| (now.uid, now.user) = (9, "v".to_owned()), Difference::Owner("9:2".to_owned())),
             (|now| (now.gid, now.group) = (9, "h".to_owned()), Difference::Owner("1:9".to_owned())),
@@ -477,8 +618,14 @@ mod tests {
             (|now| now.size = 8, Difference::Size(8)),
             (|now| now.link_target = b"x".to_vec(), Difference::LinkTarget(b"x".to_vec())),
             (|now| now.device_number = 1 << 32 | 3, Difference::Device(1 << 32 | 3)),
-            (|now| now.xattrs[0].1 = b"2".to_vec(), Difference::Attributes),
-            (|now| now.flags = 0, Difference::Attributes),
+            (|now| now.xattrs[0].1 = b"2".to_vec(), attributes(&["user.a"])),
+            (|now| now.xattrs[0].0 = b"user.b".to_vec(), attributes(&["user.a", "user.b"])),
+            (
+                |now| now.xattrs.push((b"security.capability".to_vec(), Vec::new())),
+                attributes(&["security.capability"]),
+            ),
+            (|now| now.flags = 0, Difference::Flags(0)),
+            (|now| now.flags = 0x40, Difference::Flags(0x40)),
         ];
         for (change, difference) in changes {
             assert_eq!(found(&change, Owners::Compare, false), [difference]);
@@ -494,6 +641,15 @@ mod tests {
         // Without owners a setuid program loses that bit.
         let not_root: Change = |now| (now.uid, now.mode) = (9, 0o755);
         assert_eq!(found(&not_root, Owners::Ignore, false), []);
+        let by_the_system: Change = |now| now.xattrs.push((b"security.selinux".to_vec(), b"x".to_vec()));
+        assert_eq!(found(&by_the_system, Owners::Compare, false), []);
+        let not_by_root: Change = |now| {
+            now.flags = 0x40;
+            now.xattrs.push((b"security.capability".to_vec(), Vec::new()));
+        };
+        assert_eq!(found(&not_by_root, Owners::Ignore, false), []);
+        let sparse: Change = |now| now.holes = vec![Hole { offset: 0, length: 7 }];
+        assert_eq!(found(&sparse, Owners::Compare, false), []);
         let later: Change = |now| now.mtime.seconds = 9;
         assert_eq!(found(&later, Owners::Compare, true), []);
     }

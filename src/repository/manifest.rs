@@ -9,7 +9,7 @@ use crate::{
     crypto::NodeKey,
     error::{Error, Result},
     format::{
-        entry::{ChunkRef, Content, Entry},
+        entry::{ChunkRef, Content, Entry, Metadata},
         node::{Child, INLINE_CHUNKS_MAX, ListChild, Node, compare_paths},
     },
     id::BlobId,
@@ -84,7 +84,8 @@ pub fn weight(entry: &Entry) -> usize {
         Content::List { .. } => 1,
     };
     let attributes: usize = entry.metadata.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-    entry.path.len() + entry.metadata.link_target.len() + attributes + chunks * 36 + 100
+    let Metadata { link_target, holes, .. } = &entry.metadata;
+    entry.path.len() + link_target.len() + attributes + chunks * 36 + holes.len() * 16 + 100
 }
 
 impl<'a> ManifestBuilder<'a> {
@@ -130,7 +131,8 @@ impl<'a> ManifestBuilder<'a> {
         let entries = std::mem::take(&mut self.leaf);
         self.leaf_bytes = 0;
         let first = entries.first().map(|entry| entry.path.clone()).unwrap_or_default();
-        let (count, bytes) = (entries.len() as u64, entries.iter().map(|entry| entry.metadata.size).sum());
+        // Sparse files may claim as much as a number can hold, each.
+        let (count, bytes) = sums(entries.iter().map(|entry| (1, entry.metadata.size)));
         let id = emit(self.key, sink, &Node::Leaf(entries))?;
         self.push_child(0, Child { first, id, entries: count, bytes }, sink)
     }
@@ -160,8 +162,7 @@ impl<'a> ManifestBuilder<'a> {
         }
         let children = std::mem::take(&mut self.levels[usize::from(level)]);
         let first = children.first().map(|child| child.first.clone()).unwrap_or_default();
-        let entries = children.iter().map(|child| child.entries).sum();
-        let bytes = children.iter().map(|child| child.bytes).sum();
+        let (entries, bytes) = sums(children.iter().map(|child| (child.entries, child.bytes)));
         let id = emit(self.key, sink, &Node::Branch(level + 1, children))?;
         self.push_child(level + 1, Child { first, id, entries, bytes }, sink)
     }

@@ -151,6 +151,8 @@ def make_node_defects():
     of("same", "A path twice", "out of order", leaf((b"a", SMALL), (b"a", SMALL)))
     of("kind", "An eighth kind of entry", "is damaged", entry(SMALL | {0: 7}))
     of("critical", "A critical field of an entry", "is damaged", entry({-1: 0} | SMALL))
+    of("hole", "A hole behind the end of its file", "is damaged", entry(SMALL | {12: 9, 21: [5, 5]}))
+    of("holes", "Nothing between two holes", "is damaged", entry(SMALL | {12: 9, 21: [0, 2, 0, 2]}))
     of("fields", "Fields of an entry out of order", "is damaged", entry(dict(reversed(SMALL.items()))))
 
 

@@ -22,12 +22,13 @@ def leaf(*entries):
 
 
 NODES = {
-    "leaf": (leaf((b"srv", SMALL | {0: 1}), (b"srv/a", ENTRY), (b"srv/a-b", SMALL | {12: 99, 18: [LOW, 300, 1]}),
+    "leaf": (leaf((b"srv", SMALL | {0: 1}), (b"srv/a", ENTRY), (b"srv/a-b", SMALL | {12: 99, 18: [LOW, 300, 1], 21: [5, 20, 1, 4], 23: "attribute user.a"}),
                   (b"srv/link", SMALL | {0: 2, 13: b"../a\xff"}), (b"srv/null", SMALL | {0: 4, 14: 1 << 32 | 3}),
                   (b"srv/secret", SMALL | {20: "Permission denied"})),
              ["mode: 2464", "uid: 1000", "gid: 1001", 'user: "alice"', 'group: "staff"', "mtime: Timestamp { seconds: 1700000000, nanoseconds: 5 }",
               "ctime: Timestamp { seconds: -1, nanoseconds: 999999999 }", "btime: Some(Timestamp { seconds: 3, nanoseconds: 4 })", "inode: 77",
-              "device_key: 88", "links: 2", "size: 300", "flags: 16", "length: 100", "changed_while_read: true", "kind: Directory",
+              "device_key: 88", "links: 2", "size: 300", "Hole { offset: 5, length: 20 }, Hole { offset: 26, length: 4 }",
+              'lacks: Some("attribute user.a")', "flags: 16", "length: 100", "changed_while_read: true", "kind: Directory",
               "kind: Symlink", "kind: CharacterDevice", "device_number: 4294967299", 'error: Some("Permission denied")', "chunks: 300, level: 1"]),
     "branch": (b"\x02\x01" + num(2) + path(b"a/b") + LOW + num(128) + num(1 << 40) + path(b"a/c", b"a/b") + H(LOW) + num(1) + num(0),
                ["Branch(1", "entries: 128", "bytes: 1099511627776", LOW.hex()]),

@@ -19,7 +19,7 @@ NOT_OF_THE_DECODER = {
     "slot-backup", "slot-audit", "slot-maintain", "certificate", "report", "access-key", "words", "evidence-report", "forgotten-reason", "quarantine-name", "config-times",
     "config-foreign", "registry-weak-key", "registry-twice", "registry-domain-twice", "registry-role", "registry-chunks",
     "registry-chunk-order", "registry-times", "slot-role", "slot-field", "tombstones-twice",
-    "tombstones-order", "tombstones-deep", "snapshot-closed", "node-chunk", "node-kind", "node-fields"}
+    "tombstones-order", "tombstones-deep", "snapshot-closed", "node-chunk", "node-kind", "node-fields", "node-hole", "node-holes"}
 
 
 def decode(name, fields):

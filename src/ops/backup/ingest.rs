@@ -480,8 +480,13 @@ impl<'a, 'b> Worker<'a, 'b> {
                 return Ok(entry);
             }
         };
+        source.describe(&mut entry.metadata);
         match self.content(&mut source, buffer, frames) {
-            Ok((content, size)) => {
+            Ok((content, bytes)) => {
+                let holes = source.holes();
+                let size = holes.iter().fold(bytes, |sum, hole| sum.saturating_add(hole.length));
+                self.ingest.progress().add(0, size - bytes);
+                entry.metadata.holes = holes;
                 let known = entry.metadata.size;
                 // What was written to while it was read may be half old and half new.
                 entry.changed_while_read |= known != size && known != super::SIZE_UNKNOWN;

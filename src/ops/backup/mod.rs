@@ -19,7 +19,7 @@ use crate::{
     compress::Compression,
     error::{Error, ErrorKind, Result},
     format::{
-        entry::{Entry, EntryKind},
+        entry::{Entry, EntryKind, Hole, Metadata},
         pack::target_length,
         registry::Domain,
         snapshot::{Parameters, Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
@@ -109,6 +109,14 @@ impl BackupOptions {
 
 /// What a file's content is read from.
 pub trait ReadContent: Read {
+    /// Adds to the metadata what only the open file tells: its attributes.
+    fn describe(&self, _: &mut Metadata) {}
+
+    /// The holes that were passed over. Asked once, after the last byte was read.
+    fn holes(&mut self) -> Vec<Hole> {
+        Vec::new()
+    }
+
     /// Whether it changed since its entry was made. Asked after the last byte was read.
     ///
     /// # Errors
@@ -479,12 +487,12 @@ impl Backup<'_> {
                 Item::File(entry, open) => (entry, open),
                 other @ Item::Entry(_) => return other,
             };
-            let known = before.as_mut().and_then(|before| before.content(&entry.path, &entry.metadata));
+            let known = before.as_mut().and_then(|before| before.unchanged(&entry.path, &entry.metadata));
             match (known, &nodes) {
-                (Some(content), Some(nodes)) if ingest.can_reuse(&content, &**nodes) => {
+                (Some(known), Some(nodes)) if ingest.can_reuse(&known.content, &**nodes) => {
                     reused += 1;
                     repository.store.progress().add(0, entry.metadata.size);
-                    entry.content = content;
+                    known.lend(&mut entry, open);
                     Item::Entry(entry)
                 }
                 _ => Item::File(entry, open),
@@ -562,13 +570,15 @@ impl pipeline::Entries for Manifest<'_, '_> {
             self.progress.add(1, 0);
             self.progress.at(&entry.path);
             self.statistics.files += 1;
-            self.statistics.bytes += entry.metadata.size;
+            self.statistics.bytes = self.statistics.bytes.saturating_add(entry.metadata.size);
         }
-        if let Some(reason) = &entry.error {
+        let lacks =
+            entry.metadata.lacks.as_ref().map(|lacks| format!("it lacks what could not be read: {lacks}"));
+        if let Some(reason) = entry.error.clone().or(lacks) {
             self.unreadable += 1;
             self.progress.trouble();
             if self.unreadable_named.len() < UNREADABLE_NAMED_MAX {
-                self.unreadable_named.push((entry.path.clone(), reason.clone()));
+                self.unreadable_named.push((entry.path.clone(), reason));
             }
         }
         self.builder.push(entry, &mut self.worker.nodes())

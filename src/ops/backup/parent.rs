@@ -1,6 +1,7 @@
 //! The manifest of the backup before, merged with the walk in one pass: a file that has not changed keeps
 //! its content without being read.
 
+use super::OpenFile;
 use crate::{
     clock::Timestamp,
     crypto::NodeKey,
@@ -120,6 +121,31 @@ impl NodeSource for StoredNodes<'_> {
     }
 }
 
+/// A file of the parent that has not changed.
+pub(super) struct Known {
+    pub(super) content: Content,
+    metadata: Metadata,
+    /// Its attributes have not changed either.
+    attributes: bool,
+}
+
+impl Known {
+    /// Gives an entry what need not be read again.
+    pub(super) fn lend(self, entry: &mut Entry, open: OpenFile) {
+        let Self { content, metadata, attributes } = self;
+        (entry.content, entry.metadata.holes) = (content, metadata.holes);
+        if attributes {
+            (entry.metadata.xattrs, entry.metadata.flags) = (metadata.xattrs, metadata.flags);
+            return;
+        }
+        // Only where the change of an inode is ignored on request.
+        match open() {
+            Ok(file) => file.describe(&mut entry.metadata),
+            Err(error) => entry.metadata.lacks = Some(format!("attributes ({error})")),
+        }
+    }
+}
+
 /// Entries of a parent, in path order.
 pub(super) struct Entries<'a> {
     cursor: Option<ManifestCursor<'a>>,
@@ -131,8 +157,8 @@ pub(super) struct Entries<'a> {
 }
 
 impl Entries<'_> {
-    /// The content that a file had, if it has not changed since. Paths must come in order.
-    pub(super) fn content(&mut self, path: &[u8], metadata: &Metadata) -> Option<Content> {
+    /// What is known of a file, if its content has not changed since. Paths must come in order.
+    pub(super) fn unchanged(&mut self, path: &[u8], metadata: &Metadata) -> Option<Known> {
         loop {
             if self.next.is_none() {
                 match self.cursor.as_mut()?.next_entry() {
@@ -150,7 +176,10 @@ impl Entries<'_> {
             match compare_paths(&entry.path, path) {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Equal => {
-                    return self.is_unchanged(&entry, metadata).then_some(entry.content);
+                    let unchanged = self.is_unchanged(&entry, metadata);
+                    let attributes = self.has_same_attributes(&entry.metadata, metadata);
+                    let Entry { content, metadata, .. } = entry;
+                    return unchanged.then_some(Known { content, metadata, attributes });
                 }
                 std::cmp::Ordering::Greater => {
                     self.next = Some(entry);
@@ -160,11 +189,18 @@ impl Entries<'_> {
         }
     }
 
+    /// Whether its attributes and flags cannot have changed: the system sets ctime with each of them, and nobody can
+    /// set it back.
+    fn has_same_attributes(&self, then: &Metadata, now: &Metadata) -> bool {
+        then.ctime == now.ctime && now.ctime.seconds + SAFE_SECONDS < self.begun.seconds
+    }
+
     fn is_unchanged(&self, entry: &Entry, now: &Metadata) -> bool {
         let then = &entry.metadata;
         let old = |time: Timestamp| time.seconds + SAFE_SECONDS < self.begun.seconds;
         self.reuse.unchanged
             && entry.error.is_none()
+            && then.lacks.is_none()
             && !entry.changed_while_read
             && then.kind == EntryKind::File
             && now.kind == EntryKind::File
@@ -224,6 +260,14 @@ mod tests {
         let torn = Entry { changed_while_read: true, ..entry(then.clone()) };
         assert!(!unchanged(&torn, &then, 200, all));
         assert!(!unchanged(&entry(then.clone()), &then, 200, Reuse { unchanged: false, ..all }));
+        let lacking = Metadata { lacks: Some("user.a".to_owned()), ..then.clone() };
+        assert!(!unchanged(&entry(lacking), &then, 200, all));
+        let same = |now: &Metadata, begun| {
+            let begun = Timestamp::from_seconds(begun);
+            let reuse = Reuse { compare_ctime: false, ..all };
+            Entries { cursor: None, next: None, begun, reuse, damage: None }.has_same_attributes(&then, now)
+        };
+        assert!(same(&then, 103) && !same(&then, 102) && !same(&file(1, 100, 101), 200));
         let lax = Reuse { compare_ctime: false, compare_inode: false, ..all };
         assert!(unchanged(&entry(then), &file(2, 100, 150), 103, lax));
     }

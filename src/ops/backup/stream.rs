@@ -140,6 +140,8 @@ impl Stream {
             device_number: 0,
             xattrs: Vec::new(),
             flags: 0,
+            holes: Vec::new(),
+            lacks: None,
         };
         let content = Content::Inline(Vec::new());
         Entry { path: path.to_vec(), metadata, content, changed_while_read: false, error: None }

@@ -11,10 +11,12 @@ use super::{Item, ReadContent, Source};
 use crate::{
     error::Result,
     filesystem::{
-        read::{self, Seen},
+        attributes,
+        holes::Sparse,
+        read::{self, Seen, Space},
         walk::{Filter, FilterOptions, Found, Walk, Walked},
     },
-    format::entry::{Content, Entry, EntryKind, Metadata},
+    format::entry::{Content, Entry, EntryKind, Hole, Metadata},
 };
 
 /// Absolute paths, and what to leave out below them.
@@ -37,15 +39,28 @@ impl Source for Tree {
 struct OpenedFile {
     file: File,
     seen: Seen,
+    /// How it is read if it takes less space than its size.
+    sparse: Option<Sparse>,
 }
 
 impl Read for OpenedFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
+        match &mut self.sparse {
+            None => self.file.read(buffer),
+            Some(sparse) => sparse.read(&self.file, buffer),
+        }
     }
 }
 
 impl ReadContent for OpenedFile {
+    fn describe(&self, metadata: &mut Metadata) {
+        attributes::of_open(self.file.as_fd(), metadata);
+    }
+
+    fn holes(&mut self) -> Vec<Hole> {
+        self.sparse.take().map(Sparse::into_holes).unwrap_or_default()
+    }
+
     fn has_changed(&self) -> Result<bool> {
         read::has_changed(&self.file, &self.seen)
     }
@@ -68,8 +83,9 @@ fn item(walked: Walked) -> Result<Item> {
     Ok(Item::File(
         entry,
         Box::new(move || {
-            let file = read::open_file(dir.as_fd(), &name, &seen)?;
-            Ok(Box::new(OpenedFile { file, seen }))
+            let (file, size, space) = read::open_with_size(dir.as_fd(), &name, &seen)?;
+            let sparse = (space == Space::Less).then(|| Sparse::new(&file, size));
+            Ok(Box::new(OpenedFile { file, seen, sparse }))
         }),
     ))
 }

@@ -85,7 +85,7 @@ impl<'a> Structure<'a> {
 
     fn entry(&mut self, label: &str, entry: &Entry) -> Result<()> {
         let shown = format!("{label}: /{}", String::from_utf8_lossy(&entry.path));
-        let size = entry.metadata.size;
+        let size = entry.metadata.content_bytes();
         let found = match &entry.content {
             Content::Inline(chunks) => {
                 for chunk in chunks {

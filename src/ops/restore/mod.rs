@@ -21,8 +21,9 @@ use self::{
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        metadata::{Note, Notes},
         names::Ownership,
-        restore::{Notes, Target},
+        restore::Target,
         select::Selection,
     },
     format::entry::{Content, Entry, EntryKind},
@@ -84,8 +85,10 @@ pub struct Restored {
     pub unread: u64,
     /// Parts of the manifest that are lost, each with nobody knows how many entries.
     pub gaps: u64,
-    /// Metadata that could not be set.
+    /// What is to be said of single entries: metadata that could not be set, and what is only good to know.
     pub notes: Vec<(Vec<u8>, String)>,
+    /// How often something could not be set, named or not.
+    pub unset: u64,
     /// When what happened.
     pub moments: Moments,
 }
@@ -116,8 +119,11 @@ impl Restored {
     }
 
     fn note(&mut self, path: &[u8], notes: Notes) {
-        if self.notes.len() < NAMED_MAX {
-            self.notes.extend(notes.into_iter().map(|note| (path.to_vec(), note)));
+        for note in notes {
+            self.unset += u64::from(matches!(note, Note::Unset(_)));
+            if self.notes.len() < NAMED_MAX {
+                self.notes.push((path.to_vec(), note.to_string()));
+            }
         }
     }
 
@@ -378,7 +384,7 @@ impl<'a, 'b> Planner<'a, 'b> {
     fn entry(&mut self, mut entry: Entry, nodes: &dyn NodeSource) -> Result<()> {
         let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
         match content {
-            Content::Inline(chunks) if Window::holds(entry.metadata.size, &chunks) => {
+            Content::Inline(chunks) if Window::holds(entry.metadata.content_bytes(), &chunks) => {
                 self.window.add_task(Task::Whole(Box::new(entry)));
                 for chunk in chunks {
                     self.window.add_chunk(chunk, self.job, &mut self.recent);
@@ -390,7 +396,7 @@ impl<'a, 'b> Planner<'a, 'b> {
     }
 
     fn large(&mut self, entry: Entry, content: &Content, nodes: &dyn NodeSource) -> Result<()> {
-        let (size, large) = (entry.metadata.size, Large::new(entry));
+        let (size, large) = (entry.metadata.content_bytes(), Large::new(entry));
         let (mut offset, mut open) = (0, false);
         let listed = for_each_chunk(content, nodes, &mut |chunk| {
             if offset > size || large.is_given_up() {

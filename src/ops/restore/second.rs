@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     error::Result,
+    filesystem::metadata::{Note, is_frozen},
     format::entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
     repository::manifest::Gap,
     store::Downloads,
@@ -22,11 +23,13 @@ pub(in crate::ops) type Group = [u8; 32];
 pub(in crate::ops) fn link_group(entry: &Entry) -> Option<Group> {
     let Entry { path: _, metadata, content, changed_while_read: _, error: _ } = entry;
     let Metadata { kind, links, inode, device_key, size, mtime, link_target, device_number, .. } = metadata;
+    let Metadata { holes, .. } = metadata;
     if *links < 2 || *kind == EntryKind::Directory {
         return None;
     }
     let mut hasher = blake3::Hasher::new();
     let words = [*inode, *device_key, *size, *device_number, u64::from(mtime.nanoseconds), *kind as u64];
+    let words = words.into_iter().chain(holes.iter().flat_map(|hole| [hole.offset, hole.length]));
     for word in words {
         hasher.update(&word.to_le_bytes());
     }
@@ -68,6 +71,11 @@ impl Links {
         }
     }
 
+    /// Whether every name of the group was met, or none.
+    fn is_complete(&self, group: &Group) -> bool {
+        !self.0.contains_key(group)
+    }
+
     /// From now on the group is linked to this name.
     fn lead(&mut self, group: &Group, path: &[u8]) {
         if let Some((first, _)) = self.0.get_mut(group) {
@@ -78,9 +86,60 @@ impl Links {
 
 /// A folder that the second pass is in.
 struct OpenFolder {
-    entry: Entry,
+    metadata: Metadata,
+    /// Bytes of its path.
+    length: usize,
     /// It is meant itself, or something below it is.
     used: bool,
+}
+
+/// The folders that the second pass is in, each in the one before it.
+#[derive(Default)]
+struct Inside {
+    folders: Vec<OpenFolder>,
+    /// The path of the innermost one: those of the others are the beginnings of it.
+    path: Vec<u8>,
+}
+
+impl Inside {
+    fn enter(&mut self, entry: Entry, used: bool) {
+        self.folders.push(OpenFolder { length: entry.path.len(), metadata: entry.metadata, used });
+        self.path = entry.path;
+    }
+
+    /// Goes out of those that `path` is not in, and gives them their metadata.
+    fn leave_for(&mut self, path: &[u8], job: &Job<'_>) -> Result<()> {
+        while !self.folders.is_empty() && !is_below(path, &self.path) {
+            self.leave(job)?;
+        }
+        Ok(())
+    }
+
+    fn leave_all(&mut self, job: &Job<'_>) -> Result<()> {
+        while !self.folders.is_empty() {
+            self.leave(job)?;
+        }
+        Ok(())
+    }
+
+    /// Something in the innermost folder was restored.
+    fn use_it(&mut self) {
+        if let Some(folder) = self.folders.last_mut() {
+            folder.used = true;
+        }
+    }
+
+    /// Gives the innermost folder its metadata, if it is meant.
+    fn leave(&mut self, job: &Job<'_>) -> Result<()> {
+        let Some(OpenFolder { metadata, length, used }) = self.folders.pop() else { return Ok(()) };
+        self.path.truncate(length);
+        if used {
+            self.use_it();
+            set_metadata(&self.path, &metadata, job)?;
+        }
+        self.path.truncate(self.folders.last().map_or(0, |folder| folder.length));
+        Ok(())
+    }
 }
 
 pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
@@ -90,33 +149,31 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         downloads: job.repository.store.downloads(),
         worker: Worker::new(job)?,
         links: Links::default(),
+        frozen: HashMap::new(),
         known_lost: pass.nodes.lost().len(),
         sees_less: false,
     };
-    let mut open: Vec<OpenFolder> = Vec::new();
+    let mut inside = Inside::default();
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
         let entry = match entry {
             Ok(entry) => entry,
             Err(gap) => return linker.gap(gap),
         };
-        while open.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
-            leave(&mut open, job)?;
-        }
+        inside.leave_for(&entry.path, job)?;
         let used = pass.selects(&entry) && entry.error.is_none();
         if entry.metadata.kind == EntryKind::Directory {
-            open.push(OpenFolder { used, entry });
+            inside.enter(entry, used);
             return Ok(());
         }
-        if used && let Some(folder) = open.last_mut() {
-            folder.used = true;
+        if !used {
+            return Ok(());
         }
-        if used { linker.entry(entry) } else { Ok(()) }
+        inside.use_it();
+        linker.entry(entry)
     })?;
-    while !open.is_empty() {
-        leave(&mut open, job)?;
-    }
-    Ok(())
+    inside.leave_all(job)?;
+    linker.finish()
 }
 
 /// Gives files their further names.
@@ -126,6 +183,8 @@ struct Linker<'a> {
     downloads: Downloads,
     worker: Worker<'a>,
     links: Links,
+    /// Files that are frozen when they have all their names: a name of each, and what it is to be like.
+    frozen: HashMap<Group, (Vec<u8>, Metadata)>,
     /// Nodes that the first pass could not read.
     known_lost: usize,
     /// A node could not be read that the first pass had read: first names may be among what is lost.
@@ -148,6 +207,30 @@ impl Linker<'_> {
         let Some(group) = link_group(&entry).filter(|_| !job.below(&entry.path).is_empty()) else {
             return Ok(());
         };
+        let frozen = is_frozen(&entry.metadata).then(|| (entry.path.clone(), entry.metadata.clone()));
+        self.link(entry, group)?;
+        let Some(frozen) = frozen.filter(|(path, _)| !job.is_broken(path)) else { return Ok(()) };
+        self.frozen.insert(group, frozen);
+        if self.links.is_complete(&group) { self.freeze(&group) } else { Ok(()) }
+    }
+
+    /// Freezes what has names that were not asked for.
+    fn finish(mut self) -> Result<()> {
+        let groups: Vec<Group> = self.frozen.keys().copied().collect();
+        groups.iter().try_for_each(|group| self.freeze(group))
+    }
+
+    fn freeze(&mut self, group: &Group) -> Result<()> {
+        let Some((path, metadata)) = self.frozen.remove(group) else { return Ok(()) };
+        match self.job.target.freeze(self.job.below(&path), &metadata) {
+            Ok(notes) => self.job.note(&path, notes),
+            Err(error) => self.job.failed(&path, error)?,
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, entry: Entry, group: Group) -> Result<()> {
+        let job = self.job;
         let mut why = None;
         match self.links.first_name(&entry) {
             // It has its content from the first pass.
@@ -157,7 +240,7 @@ impl Linker<'_> {
             Some(first) => match job.target.hard_link(job.below(&first), job.below(&entry.path)) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_of_the_whole_system() => return Err(error),
-                Err(error) => why = Some(format!("it is a file of its own: {error}")),
+                Err(error) => why = Some(Note::Unset(format!("it is a file of its own: {error}"))),
             },
         }
         // Every name has the whole content in the manifest: what cannot be linked is restored by itself.
@@ -175,22 +258,21 @@ impl Linker<'_> {
     }
 }
 
-/// Gives the innermost open folder its metadata.
-fn leave(open: &mut Vec<OpenFolder>, job: &Job<'_>) -> Result<()> {
-    let Some(OpenFolder { entry, used: true }) = open.pop() else { return Ok(()) };
-    if let Some(folder) = open.last_mut() {
-        folder.used = true;
-    }
-    let path = job.below(&entry.path);
+/// Gives a folder its metadata.
+fn set_metadata(path: &[u8], metadata: &Metadata, job: &Job<'_>) -> Result<()> {
+    let below = job.below(path);
     // The target itself belongs to whoever restores, unless a folder was asked for by its path.
-    let done = if job.snapshot.leads_only(&entry.path) {
-        job.target.set_directory_owner_and_mode(path, &entry.metadata, job.ownership)
+    let done = if job.snapshot.leads_only(path) {
+        // Nor was what only leads to a source asked for: that it is somebody else's makes no restore incomplete.
+        let told = |note: Note| Note::Told(note.to_string());
+        let notes = job.target.set_directory_owner_and_mode(below, metadata, job.ownership);
+        notes.map(|notes| notes.into_iter().map(told).collect())
     } else {
-        job.target.set_directory_metadata(path, &entry.metadata, job.ownership)
+        job.target.set_directory_metadata(below, metadata, job.ownership)
     };
     match done {
-        Ok(notes) => job.note(&entry.path, notes),
-        Err(error) => job.failed(&entry.path, error)?,
+        Ok(notes) => job.note(path, notes),
+        Err(error) => job.failed(path, error)?,
     }
     Ok(())
 }

@@ -16,8 +16,9 @@ use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
+        metadata::Notes,
         names::Ownership,
-        restore::{Folder, NewFile, Notes, Target},
+        restore::{Folder, NewFile, Target},
     },
     format::{
         entry::{Entry, EntryKind},
@@ -237,10 +238,9 @@ impl<'a> Worker<'a> {
         match metadata.kind {
             EntryKind::Directory => target.directory(path).map(|_| Notes::new()),
             EntryKind::Symlink => target.symlink(path, metadata, ownership),
-            EntryKind::Fifo | EntryKind::CharacterDevice | EntryKind::BlockDevice => {
+            EntryKind::Fifo | EntryKind::CharacterDevice | EntryKind::BlockDevice | EntryKind::Socket => {
                 target.special(path, metadata, ownership)
             }
-            EntryKind::Socket => Ok(vec!["a socket is not restored: its program makes it anew".to_owned()]),
             EntryKind::File => {
                 let file = self.new_file(entry)?;
                 self.job.bytes_come();
@@ -248,8 +248,9 @@ impl<'a> Worker<'a> {
                 let mut bad = BadRanges::default();
                 bad.add_all(&part.bad, 0);
                 let length = part.bytes.len() as u64;
-                if length < metadata.size {
-                    bad.add(length..metadata.size);
+                let whole = metadata.content_bytes();
+                if length < whole {
+                    bad.add(length..whole);
                 }
                 self.finish(entry, file, bad)
             }
@@ -271,13 +272,15 @@ impl<'a> Worker<'a> {
                 dir
             }
         };
-        target.new_file(&dir, name, entry.metadata.size)
+        Ok(target.new_file(&dir, name, entry.metadata.size)?.shaped(&entry.metadata))
     }
 
     /// Gives a file its name, or the name of a damaged one.
     fn finish(&self, entry: &Entry, file: NewFile, bad: BadRanges) -> Result<Notes> {
         let progress = self.job.repository.store.progress();
-        progress.add(1, if Window::is_small(entry.metadata.size) { entry.metadata.size } else { 0 });
+        let (size, content) = (entry.metadata.size, entry.metadata.content_bytes());
+        // What is in no hole was counted when it was written, if the file was large.
+        progress.add(1, if Window::is_small(content) { size } else { size - content });
         if bad.is_empty() {
             let notes = file.finish(&entry.metadata, self.job.ownership)?;
             lock(&self.job.done).count(entry.metadata.size);

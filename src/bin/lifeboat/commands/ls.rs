@@ -5,7 +5,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt};
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    format::entry::{Entry, EntryKind},
+    format::entry::{Entry, EntryKind, flag_names},
     ops::{list, select::Place},
     report::{json, text, time},
 };
@@ -86,6 +86,9 @@ fn long(entry: &Entry, context: &Context<'_>) -> String {
     if metadata.kind == EntryKind::Symlink {
         line += &format!(" -> {}", text::shown(&metadata.link_target));
     }
+    if let Some(lacks) = &metadata.lacks {
+        line += &format!(" (backed up without {})", text::shown(lacks.as_bytes()));
+    }
     if let Some(why) = &entry.error {
         line += &format!(" (not backed up: {})", text::shown(why.as_bytes()));
     }
@@ -95,6 +98,7 @@ fn long(entry: &Entry, context: &Context<'_>) -> String {
 fn message(entry: &Entry) -> Value {
     let metadata = &entry.metadata;
     let link = (metadata.kind == EntryKind::Symlink).then(|| String::from_utf8_lossy(&metadata.link_target));
+    let names = metadata.xattrs.iter().map(|(name, _)| String::from_utf8_lossy(name));
     let fields = json!({
         "type": json::kind_name(metadata.kind),
         "mode": json::st_mode(metadata.kind, metadata.mode),
@@ -107,6 +111,11 @@ fn message(entry: &Entry) -> Value {
         "inode": metadata.inode,
         "links": metadata.links,
         "link_target": link,
+        "btime": metadata.btime.map(time::rfc3339),
+        "attributes": names.collect::<Vec<_>>(),
+        "flags": flag_names(metadata.flags),
+        "hole_bytes": metadata.size - metadata.content_bytes(),
+        "lacks": metadata.lacks,
         "changed_while_read": entry.changed_while_read,
         "error": entry.error,
     });

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt, path::P
 
 use clap::Args;
 use lifeboat::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     filesystem::{
         names::{Ownership, OwnershipPolicy},
         select::Selection,
@@ -30,7 +30,8 @@ const AFTER: &str = "\
 Files keep their whole path below the target: `restore latest --target D` makes D/srv/data, and
 `restore latest:/srv/data --target D` puts the contents of /srv/data into D. With --target / everything goes back to
 where it was. A file that cannot be restored whole is named NAME.damaged, everything else is restored, and the exit
-code says so.
+code says so. Everything that the backup has is set: owners, modes, times, extended attributes with ACLs and capabilities,
+inode flags, holes. What cannot be set is noted, and makes the exit code 3.
 
 Examples:
   lifeboat restore latest --target /tmp/restored --verify
@@ -113,7 +114,7 @@ fn compare(
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, failures, kinds, gaps, notes, unread: _, moments: _ } = done;
+    let Restored { files, bytes, failed, failures, kinds, gaps, notes, unset, unread: _, moments: _ } = done;
     tell_notes(context, notes);
     for (path, error) in failed {
         output.problem(path, error.kind(), &error.to_string());
@@ -133,9 +134,18 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
             "bytes": bytes,
             "failed": failures,
             "notes": notes.len(),
+            "unset": unset,
         }),
     ));
     match exit::worst(kinds.iter().copied()) {
+        None if *unset > 0 => {
+            let what = text::count(*unset, "piece of metadata", "pieces of metadata");
+            Err(Error::new(
+                ErrorKind::Incomplete,
+                format!("every file has its contents, but {what} could not be set"),
+            )
+            .with_remedy("The notes above name them: root can set more, on a file system that can hold it"))
+        }
         None => Ok(()),
         Some(kind) if *gaps > 0 => {
             let count = text::count(*gaps, "part of the manifest is lost", "parts of the manifest are lost");

@@ -1,0 +1,235 @@
+//! Sets what is not content, in the only order that survives: owner (a change clears setuid and capabilities), attributes
+//! that need the right to write, mode, ACLs (a change of mode changes them), capabilities, times, flags. What keeps a file
+//! from being renamed or linked comes when it has its names: [`freeze`].
+
+use std::{
+    fmt,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use rustix::{
+    fs::{
+        AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown,
+        futimens, utimensat,
+    },
+    io::Errno,
+};
+
+use super::{
+    attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
+    capture,
+    names::Ownership,
+    reason, shown,
+};
+use crate::format::entry::{EntryKind, FREEZING_FLAGS, Metadata, settable_flags};
+
+/// What is to be said of an entry that was restored, without its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Something of it is not as it was.
+    Unset(String),
+    /// Good to know.
+    Told(String),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Unset(text) | Self::Told(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// Notes of one entry.
+pub type Notes = Vec<Note>;
+
+/// What metadata is set through.
+pub(super) enum Handle<'a> {
+    /// An open file or folder.
+    Open(BorrowedFd<'a>),
+    /// A handle that only names it (`O_PATH`).
+    Named(BorrowedFd<'a>),
+}
+
+impl Handle<'_> {
+    const fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Open(fd) | Self::Named(fd) => *fd,
+        }
+    }
+
+    fn way(&self) -> Way<'_> {
+        match self {
+            Self::Open(fd) => Way::Open(*fd),
+            Self::Named(fd) => Way::behind(*fd),
+        }
+    }
+
+    fn set_owner(&self, uid: Option<Uid>, gid: Option<Gid>) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => fchown(fd, uid, gid),
+            Self::Named(fd) => chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH),
+        }
+    }
+
+    fn set_mode(&self, mode: Mode) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => fchmod(fd, mode),
+            // The one way to the inode behind such a handle, whatever has its name by now.
+            Self::Named(fd) => {
+                chmodat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), mode, AtFlags::empty())
+            }
+        }
+    }
+
+    fn set_times(&self, times: &Timestamps) -> rustix::io::Result<()> {
+        match self {
+            Self::Open(fd) => futimens(fd, times),
+            Self::Named(fd) => utimensat(fd, c"", times, AtFlags::EMPTY_PATH),
+        }
+    }
+}
+
+/// Sets everything but what [`freeze`] sets.
+pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
+    let mut notes = Notes::new();
+    let owner = set_owner(handle, metadata, ownership, &mut notes);
+    if let Some(lacks) = &metadata.lacks {
+        notes.push(Note::Unset(format!("the backup could not read of it: {lacks}")));
+    }
+    let way = handle.way();
+    remove_others(&way, metadata, &mut notes);
+    let set = |wanted: &dyn Fn(&[u8]) -> bool, notes: &mut Notes| {
+        for (name, value) in metadata.xattrs.iter().filter(|(name, _)| wanted(name)) {
+            note(notes, &format!("the attribute {}", shown(name)), way.set(name, value));
+        }
+    };
+    // Whoever is not root may set these only as long as they may write to it.
+    set(&|name| !is_acl(name) && !is_capability(name), &mut notes);
+    if metadata.kind != EntryKind::Symlink {
+        set_mode(handle, metadata, &owner, &mut notes);
+    }
+    set(&is_acl, &mut notes);
+    if owner.same_user {
+        set(&is_capability, &mut notes);
+    } else if metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
+        notes.push(Note::Unset("its capabilities were left out, since the owner is another".into()));
+    }
+    note(&mut notes, "time", handle.set_times(&times(metadata)));
+    if has_flags(metadata.kind) {
+        set_flags(handle.fd(), metadata.flags, settable_flags() & !FREEZING_FLAGS, &mut notes);
+    }
+    notes
+}
+
+/// As [`set_metadata`], only owner and mode.
+pub(super) fn set_owner_and_mode(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
+    let mut notes = Notes::new();
+    let owner = set_owner(handle, metadata, ownership, &mut notes);
+    set_mode(handle, metadata, &owner, &mut notes);
+    notes
+}
+
+/// Makes it immutable or append-only, if it was: the very last thing that is done to it.
+pub(super) fn freeze(fd: BorrowedFd<'_>, metadata: &Metadata, notes: &mut Notes) {
+    if is_frozen(metadata) {
+        set_flags(fd, metadata.flags, FREEZING_FLAGS, notes);
+    }
+}
+
+/// Whether there is something to [`freeze`].
+#[must_use]
+pub fn is_frozen(metadata: &Metadata) -> bool {
+    has_flags(metadata.kind) && metadata.flags & FREEZING_FLAGS != 0
+}
+
+fn set_flags(fd: BorrowedFd<'_>, wanted: u32, of: u32, notes: &mut Notes) {
+    for (name, errno) in attributes::set_flags(fd, wanted, of) {
+        note(notes, &format!("the flag {name}"), Err(errno));
+    }
+}
+
+/// Removes what it has and had not: ACLs that the folder has given to it, attributes of what was there before.
+fn remove_others(way: &Way<'_>, metadata: &Metadata, notes: &mut Notes) {
+    // Where attributes cannot be listed none can be set either, and that is noted.
+    let names = way.names().unwrap_or_default();
+    for name in names.split(|byte| *byte == 0).filter(|name| is_given(name)) {
+        if !metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
+            match way.remove(name) {
+                Ok(()) | Err(Errno::NODATA) => {}
+                Err(errno) => {
+                    let what =
+                        format!("the attribute {} could not be removed: {}", shown(name), reason(errno));
+                    notes.push(Note::Unset(what));
+                }
+            }
+        }
+    }
+}
+
+/// Whether it belongs to the user and group that it should.
+struct Owner {
+    same_user: bool,
+    same_group: bool,
+}
+
+fn set_owner(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership, notes: &mut Notes) -> Owner {
+    let owner = ownership.resolve(metadata);
+    let before = capture::status(handle.fd(), c"");
+    let same = |(uid, gid): (u32, u32)| {
+        before.as_ref().is_ok_and(|status| status.stx_uid == uid && status.stx_gid == gid)
+    };
+    let changed = owner.filter(|owner| !same(*owner));
+    if let Some((uid, gid)) = changed {
+        let mut done = handle.set_owner(user(uid), group(gid));
+        if done.is_err() && handle.set_owner(None, group(gid)).is_ok() {
+            // Whoever is not root may still give it to a group of theirs.
+            done = handle.set_owner(user(uid), None);
+        }
+        note(notes, &format!("owner {uid}:{gid}"), done);
+    }
+    let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
+    match if changed.is_some() { capture::status(handle.fd(), c"") } else { before } {
+        Ok(status) => Owner { same_user: status.stx_uid == uid, same_group: status.stx_gid == gid },
+        Err(errno) => {
+            notes.push(Note::Unset(format!("the owner could not be checked: {}", reason(errno))));
+            Owner { same_user: false, same_group: false }
+        }
+    }
+}
+
+fn set_mode(handle: &Handle<'_>, metadata: &Metadata, owner: &Owner, notes: &mut Notes) {
+    let mut mode = metadata.mode & 0o7777;
+    // A program that runs as its owner must not run as another one.
+    let lost = if owner.same_user { 0 } else { 0o4000 }
+        | if owner.same_group || metadata.kind == EntryKind::Directory { 0 } else { 0o2000 };
+    if mode & lost != 0 {
+        mode &= !lost;
+        notes.push(Note::Unset("setuid or setgid was left out, since the owner is another".into()));
+    }
+    let done = handle.set_mode(Mode::from_raw_mode(mode));
+    note(notes, &format!("mode {mode:o}"), done);
+}
+
+pub(super) fn note(notes: &mut Notes, what: &str, done: rustix::io::Result<()>) {
+    if let Err(errno) = done {
+        notes.push(Note::Unset(format!("{what} could not be set: {}", reason(errno))));
+    }
+}
+
+/// The number that means "leave it" to the kernel is no user.
+fn user(uid: u32) -> Option<Uid> {
+    (uid != u32::MAX).then(|| Uid::from_raw(uid))
+}
+
+fn group(gid: u32) -> Option<Gid> {
+    (gid != u32::MAX).then(|| Gid::from_raw(gid))
+}
+
+fn times(metadata: &Metadata) -> Timestamps {
+    // Higher values have a meaning of their own to the kernel.
+    let nanoseconds = i64::from(metadata.mtime.nanoseconds.min(999_999_999));
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: metadata.mtime.seconds, tv_nsec: nanoseconds },
+    }
+}
