@@ -34,6 +34,8 @@ pub const PACK_SECTIONS_MAX: usize = 1 << 10;
 pub const INDEX_PACKS_MAX: usize = 1 << 16;
 /// Longest path in a manifest, in bytes.
 pub const PATH_BYTES_MAX: usize = 64 << 10;
+/// Longest paths of all sources of a snapshot together, in bytes: half of the record that names them.
+pub const SOURCES_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
 /// Most levels of branches above a manifest's leaves, and of list nodes under an entry.
 pub const TREE_LEVELS_MAX: u8 = 16;
 /// Most key slots that a passphrase is tried on.

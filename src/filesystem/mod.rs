@@ -4,6 +4,8 @@
 pub mod capture;
 pub mod durable;
 pub mod existing;
+pub mod filter;
+pub mod mounts;
 pub mod names;
 pub mod read;
 pub mod restore;
