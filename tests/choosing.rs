@@ -205,8 +205,12 @@ fn a_list_without_end_is_refused_before_it_fills_the_memory() {
         command.args(["-c", line, env!("CARGO_BIN_EXE_lifeboat"), "backup", "src", list, "/dev/zero"]);
         command.env("LIFEBOAT_REPOSITORY", world.path("repo")).env("LIFEBOAT_PASSWORD", world::PASSPHRASE);
         let (_, said) = world.ends(command.current_dir(world.path("")), 2);
-        assert!(said.contains("/dev/zero is larger than 4 MiB"), "{list}: {said}");
+        let most = if list == "--exclude-file" { "256.00 KiB" } else { "4.00 MiB" };
+        assert!(said.contains(&format!("/dev/zero is larger than {most}")), "{list}: {said}");
     }
+    fs::write(world.path("patterns"), "a-pattern-of-twenty-\n".repeat(9_000)).unwrap();
+    let two = ["backup", "src", "--exclude-file", "patterns", "--exclude-file", "patterns"];
+    assert!(world.fails(&two, 2).contains("the patterns have more than 256.00 KiB together"));
     // More paths than a snapshot can name.
     let long = "d".repeat(100);
     let paths: String = (0..20_000).map(|number| format!("{long}/{number}\n")).collect();

@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     ffi::{CStr, OsString},
-    os::{fd::BorrowedFd, unix::ffi::OsStringExt},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStringExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -232,7 +235,11 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 /// What kind of file system `name` in `dir` is on, if that is made up by the kernel. It mounts nothing.
 pub(super) fn made_up(dir: BorrowedFd<'_>, name: &CStr) -> Option<&'static str> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = openat(dir, name, flags, Mode::empty()).ok()?;
+    made_up_by(openat(dir, name, flags, Mode::empty()).ok()?)
+}
+
+/// The same of something that is open.
+pub(super) fn made_up_by(handle: impl AsFd) -> Option<&'static str> {
     let [a, b, c, d, ..] = fstatfs(handle).ok()?.f_type.to_le_bytes();
     let number = u32::from_le_bytes([a, b, c, d]);
     MADE_UP.iter().find(|(_, known)| *known == Some(number)).map(|(name, _)| *name)
@@ -240,7 +247,7 @@ pub(super) fn made_up(dir: BorrowedFd<'_>, name: &CStr) -> Option<&'static str> 
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, os::fd::AsFd};
+    use std::fs::File;
 
     use super::*;
 
@@ -261,6 +268,7 @@ mod tests {
         let root = File::open("/").unwrap();
         assert_eq!(made_up(root.as_fd(), c"proc"), Some("proc"));
         assert_eq!(made_up(root.as_fd(), c"."), None);
+        assert_eq!(made_up_by(File::open("/proc/version").unwrap()), Some("proc"));
         let proc = Mounts::of_this_process();
         assert!(proc.made_up().values().any(|kind| *kind == Some("proc")), "{proc:?}");
         let text = b"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 0:5 / /dev rw - devtmpfs udev rw\n";

@@ -15,6 +15,7 @@ use rustix::{
 
 use super::{
     capture::{self, Captured, Surroundings},
+    mounts::made_up_by,
     open_quietly, reason, shown, system_error,
 };
 use crate::{
@@ -121,8 +122,8 @@ pub struct Reader {
     /// `None` when another file has taken the place of the one that was seen: then nothing is read before
     /// it was looked at again.
     file: Option<File>,
-    /// How many more bytes are read at most.
-    left: u64,
+    /// How many bytes were read.
+    read: u64,
 }
 
 impl Reader {
@@ -136,17 +137,25 @@ impl Reader {
             Err(error) if error.kind() == ErrorKind::Differences => None,
             Err(error) => return Err(error),
         };
-        Ok(Self { name, seen, file, left: seen.size.saturating_add(BEYOND_BYTES_MAX) })
+        Ok(Self { name, seen, file, read: 0 })
     }
 
-    /// Whether the file has changed since it was seen. Asked after the last byte was read.
+    /// How many more bytes are read at most.
+    const fn left(&self) -> u64 {
+        self.seen.size.saturating_add(BEYOND_BYTES_MAX).saturating_sub(self.read)
+    }
+
+    /// Whether the file has changed since it was seen: what the system says of it, or how long it is. Asked after
+    /// the last byte was read. What the kernel makes up may have any length.
     ///
     /// # Errors
     /// The system does not tell; or the file gave far more than its size says, and does not say that it grew.
     pub fn has_changed(&self) -> Result<bool> {
         let Some(file) = &self.file else { return Ok(true) };
-        let changed = has_changed(file, &self.seen)?;
-        if !changed && self.left == 0 {
+        if has_changed(file, &self.seen)? {
+            return Ok(true);
+        }
+        if self.left() == 0 {
             let what = format!(
                 "it has no end: it gave {} MiB more than its size of {} bytes",
                 BEYOND_BYTES_MAX >> 20,
@@ -154,7 +163,7 @@ impl Reader {
             );
             return Err(Error::new(ErrorKind::Failed, what));
         }
-        Ok(changed)
+        Ok(self.read != self.seen.size && made_up_by(file).is_none())
     }
 
     /// Looks at the name again, and begins anew with the file that is there now.
@@ -192,10 +201,10 @@ impl Reader {
 
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buffer.len());
         let Some(file) = &mut self.file else { return Ok(0) };
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let read = file.read(buffer.get_mut(..most).unwrap_or_default())?;
-        self.left -= read as u64;
+        self.read += read as u64;
         Ok(read)
     }
 }
@@ -305,6 +314,11 @@ mod tests {
         assert_eq!(read, BEYOND_BYTES_MAX);
         let error = reader.has_changed().unwrap_err();
         assert!(error.to_string().contains("no end"), "{error}");
+        // A file whose length is not what the system says, and which says that it did not change.
+        reader.read = 9;
+        assert!(reader.has_changed().unwrap());
+        reader.read = 0;
+        assert!(!reader.has_changed().unwrap());
     }
 
     #[test]

@@ -522,9 +522,6 @@ impl<'a, 'b> Worker<'a, 'b> {
         loop {
             readings += 1;
             let (content, size) = self.content(source, buffer, frames)?;
-            // Nobody knows the length of a stream before, nor that of a file which the kernel makes up: it says 0.
-            let size_known = ![0, super::SIZE_UNKNOWN].contains(&entry.metadata.size);
-            let other_size = size_known && entry.metadata.size != size;
             let changed = source.has_changed().map_err(unreadable)?;
             if changed && readings <= REREADS_MAX {
                 match source.again().map_err(unreadable)? {
@@ -537,7 +534,7 @@ impl<'a, 'b> Worker<'a, 'b> {
                     Again::Never => {}
                 }
             }
-            entry.changed_while_read = changed || other_size;
+            entry.changed_while_read = changed;
             entry.metadata.size = size;
             return Ok(content);
         }

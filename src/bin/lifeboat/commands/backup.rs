@@ -368,6 +368,7 @@ fn filter(exclude: &Exclude) -> Result<FilterOptions> {
     let mut excludes: Vec<Pattern> = exclude.exclude.iter().map(Pattern::from).collect();
     for path in &exclude.exclude_file {
         excludes.extend(sources::patterns_of(path)?);
+        sources::patterns_fit(&excludes)?;
     }
     let ignoring_case =
         exclude.iexclude.iter().map(|text| Pattern { text: text.clone(), origin: "--iexclude".to_owned() });

@@ -17,13 +17,15 @@ use lifeboat::{
         walk::resolve_source,
     },
     ops::backup::sources_fit,
-    report::text,
+    report::{size, text},
 };
 
 use crate::{environment, terminal::Output};
 
-/// The largest list of paths or patterns, in bytes.
+/// The largest list of paths, in bytes.
 const LIST_BYTES_MAX: u64 = 4 << 20;
+/// All patterns together, in bytes: compiled they take up to 600 times as much memory.
+const PATTERNS_BYTES_MAX: u64 = 256 << 10;
 
 /// What is to be backed up.
 #[derive(Debug, Default, Args)]
@@ -124,7 +126,7 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
     let mut named = Named::default();
     arguments.paths.iter().try_for_each(|path| named.push(path.clone()))?;
     for file in &arguments.files_from {
-        for line in bytes_of(file)?.split(|byte| *byte == b'\n') {
+        for line in bytes_of(file, LIST_BYTES_MAX)?.split(|byte| *byte == b'\n') {
             let line = line.trim_ascii();
             if !line.is_empty() && !line.starts_with(b"#") {
                 expand(Path::new(OsStr::from_bytes(line)), &mut named)?;
@@ -133,7 +135,8 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
     }
     let lists = arguments.files_from_verbatim.iter().map(|file| (file, b'\n'));
     for (file, end) in lists.chain(arguments.files_from_raw.iter().map(|file| (file, 0))) {
-        for name in bytes_of(file)?.split(|byte| *byte == end).filter(|name| !name.is_empty()) {
+        for name in bytes_of(file, LIST_BYTES_MAX)?.split(|byte| *byte == end).filter(|name| !name.is_empty())
+        {
             named.push(PathBuf::from(OsString::from_vec(name.to_vec())))?;
         }
     }
@@ -212,7 +215,7 @@ fn is_missing(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|error| missing.contains(&error.kind()))
 }
 
-fn bytes_of(path: &Path) -> Result<Vec<u8>> {
+fn bytes_of(path: &Path, most: u64) -> Result<Vec<u8>> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Usage, format!("could not read the list {}", path.display()))
             .with_remedy("Check the path and who may read it")
@@ -224,14 +227,27 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>> {
     } else {
         Box::new(std::fs::File::open(environment::file(path)?).map_err(failed)?)
     };
-    read.take(LIST_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LIST_BYTES_MAX {
-        let most = LIST_BYTES_MAX >> 20;
-        let what = format!("the list {} is larger than {most} MiB", path.display());
+    read.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        let what = format!("the list {} is larger than {}", path.display(), size::show(most));
         return Err(Error::new(ErrorKind::Usage, what)
             .with_remedy("Name folders instead of each file in them, or use fewer patterns"));
     }
     Ok(bytes)
+}
+
+/// Whether patterns are not too many to compile.
+///
+/// # Errors
+/// `Usage`.
+pub(crate) fn patterns_fit(patterns: &[Pattern]) -> Result<()> {
+    let bytes: usize = patterns.iter().map(|pattern| pattern.text.len()).sum();
+    if bytes as u64 <= PATTERNS_BYTES_MAX {
+        return Ok(());
+    }
+    let most = size::show(PATTERNS_BYTES_MAX);
+    Err(Error::new(ErrorKind::Usage, format!("the patterns have more than {most} together"))
+        .with_remedy("Name the folders in which the files are that are not wanted"))
 }
 
 /// The patterns of a list, each with its place.
@@ -239,7 +255,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// `Usage` when it cannot be read, is too long or no text.
 pub(crate) fn patterns_of(path: &Path) -> Result<Vec<Pattern>> {
-    let text = String::from_utf8(bytes_of(path)?).map_err(|e| {
+    let text = String::from_utf8(bytes_of(path, PATTERNS_BYTES_MAX)?).map_err(|e| {
         Error::new(ErrorKind::Usage, format!("the list {} is not UTF-8 text", path.display()))
             .with_remedy("Save it as UTF-8")
             .with_source(e)
