@@ -93,6 +93,13 @@ def bad_disks():
     return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
 
 
+def mounts():
+    if not BINARY.exists():
+        raise Failed(f"{BINARY} is not built: run the part `readme` first")
+    text = run([ROOT / ".ci/mounts", BINARY])
+    return re.findall(r"^SKIP (.*?): (.*)$", text, re.MULTILINE)
+
+
 def kills():
     if not BINARY.exists():
         raise Failed(f"{BINARY} is not built: run the part `readme` first")
@@ -142,7 +149,7 @@ def systemd():
 
 
 PARTS = [
-    formatting, clippy, documentation, mutants, tests, readme, end_to_end, stores, bad_disks, decoder, kills, peers, fuzz,
+    formatting, clippy, documentation, mutants, tests, readme, end_to_end, stores, bad_disks, mounts, decoder, kills, peers, fuzz,
     systemd
 ]
 

@@ -41,6 +41,9 @@ pub const ATTRIBUTES_BYTES_MAX: usize = 256 << 10;
 pub const ATTRIBUTES_MAX: usize = 1 << 14;
 /// Most holes of a file that an entry tells; of more, the small ones are stored as the zeros that they read as.
 pub const HOLES_MAX: usize = 4096;
+
+/// Longest paths of all sources of a snapshot together, in bytes: half of the record that names them.
+pub const SOURCES_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
 /// Most levels of branches above a manifest's leaves, and of list nodes under an entry.
 pub const TREE_LEVELS_MAX: u8 = 16;
 /// Most key slots that a passphrase is tried on.

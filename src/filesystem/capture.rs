@@ -9,13 +9,13 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, fstatvfs, openat, readlinkat,
-        statx,
+        AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags, StatxTimestamp, fstatvfs,
+        openat, readlinkat, statx,
     },
     io::{Errno, Result},
 };
 
-use super::names::Names;
+use super::{mounts::On, names::Names};
 use crate::{
     clock::Timestamp,
     format::entry::{EntryKind, Metadata},
@@ -28,6 +28,10 @@ pub struct Captured {
     pub metadata: Metadata,
     /// The device as the kernel numbers it now: good for comparing within one run only.
     pub device: (u32, u32),
+    /// The mount that it is on.
+    pub on: On,
+    /// To enter it would mount something there: NFS, CIFS and AFS say so of their folders.
+    pub mounts_when_entered: bool,
 }
 
 /// What the metadata of many names have in common, each looked up once.
@@ -63,7 +67,7 @@ impl Devices {
 /// Status of `name` in `dir`; of `dir` itself if `name` is empty.
 pub(super) fn status(dir: BorrowedFd<'_>, name: &CStr) -> Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
-    statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
+    statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID)
 }
 
 /// Takes the metadata of `name` in `dir`.
@@ -107,7 +111,8 @@ pub fn capture(dir: BorrowedFd<'_>, name: &CStr, around: &mut Surroundings) -> R
         holes: Vec::new(),
         lacks: None,
     };
-    Ok(Captured { metadata, device })
+    let mounts_when_entered = status.stx_attributes.contains(StatxAttributes::AUTOMOUNT);
+    Ok(Captured { metadata, device, on: On::of(&status), mounts_when_entered })
 }
 
 /// What a status is of; `None` for what Linux does not have.

@@ -86,11 +86,10 @@ impl Sparse {
         Ok(read)
     }
 
-    /// The holes that were passed over.
+    /// The holes that were passed over so far.
     #[must_use]
-    pub fn into_holes(mut self) -> Vec<Hole> {
-        self.holes.truncate(self.passed);
-        self.holes
+    pub fn passed(&self) -> &[Hole] {
+        self.holes.get(..self.passed).unwrap_or_default()
     }
 }
 
@@ -218,7 +217,7 @@ mod tests {
             let mut sparse = Sparse::new(&file, size);
             let bytes = read_all(&mut sparse, &file);
             assert_eq!(bytes.len() as u64, blocks.len() as u64 * BLOCK);
-            assert_eq!(sparse.into_holes(), holes);
+            assert_eq!(sparse.passed(), holes);
             // The same bytes, by their places.
             let layout = Layout::new(&holes);
             let mut again = Vec::new();
@@ -250,7 +249,7 @@ mod tests {
         let mut sparse = Sparse::new(&file, 6 * BLOCK);
         file.set_len(BLOCK).unwrap();
         assert_eq!(read_all(&mut sparse, &file).len() as u64, BLOCK);
-        let holes = sparse.into_holes();
+        let holes = sparse.passed();
         assert!(holes.len() <= 1, "{holes:?}");
     }
 

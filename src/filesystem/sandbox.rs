@@ -2,10 +2,11 @@
 //! backup of it would look complete. The mounts of the process tell the difference.
 
 use std::{
-    ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
+
+use super::mounts::{Mount, Mounts};
 
 /// How something is hidden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,35 +33,7 @@ const VOLATILE: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 /// Where systemd hands new mounts to a service that has a sandbox: only such a service has this one.
 const HATCH: &str = "/run/systemd/incoming";
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mount {
-    /// What of the file system is mounted.
-    root: Vec<u8>,
-    /// Where.
-    point: PathBuf,
-    kind: Vec<u8>,
-    /// It came from outside of this mount namespace, and follows what happens there.
-    from_outside: bool,
-}
-
-/// The mounts of a process, as the kernel lists them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mounts(Vec<Mount>);
-
 impl Mounts {
-    /// Those of this process; none where `/proc` is not mounted, as in a rescue shell.
-    #[must_use]
-    pub fn of_this_process() -> Self {
-        std::fs::read("/proc/self/mountinfo")
-            .map_or_else(|_no_proc| Self::default(), |text| Self::parse(&text))
-    }
-
-    /// Reads the text of `/proc/PID/mountinfo`. Lines of another form are left out.
-    #[must_use]
-    pub fn parse(text: &[u8]) -> Self {
-        Self(text.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
-    }
-
     /// What is hidden at, above and below the sources, sorted by path. `left_out` says whether a backup of a
     /// source comes past a place below it without looking.
     #[must_use]
@@ -88,7 +61,8 @@ impl Mounts {
     }
 
     fn mask(&self, mount: &Mount) -> Option<Hidden> {
-        let has = |part: &[u8]| mount.root.windows(part.len()).any(|window| window == part);
+        let has =
+            |part: &[u8]| mount.root.as_os_str().as_bytes().windows(part.len()).any(|window| window == part);
         let mask = if has(b"/systemd/inaccessible/") {
             Mask::Inaccessible
         } else if has(b"/systemd-private-") {
@@ -108,30 +82,6 @@ impl Mounts {
             mount.point == Path::new(HATCH) || mount.point == Path::new("/") && mount.from_outside
         })
     }
-}
-
-impl Mount {
-    /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ').skip(3);
-        let (root, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
-        let mut optional = fields.by_ref().skip(1).take_while(|field| *field != b"-");
-        let from_outside = optional.by_ref().filter(|field| field.starts_with(b"master:")).count() > 0;
-        let kind = fields.next()?.to_vec();
-        Some(Self { root, point: PathBuf::from(OsStr::from_bytes(&point)), kind, from_outside })
-    }
-}
-
-/// `\040` is a space.
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let (mut plain, mut rest) = (Vec::with_capacity(field.len()), field);
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\');
-        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(code.unwrap_or(*first));
-        rest = if code.is_some() { after.get(3..).unwrap_or_default() } else { after };
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -193,13 +143,5 @@ mod tests {
         assert_eq!(hidden(PLAIN, &["/", "/home", "/tmp", "/run", "/dev/shm"]), []);
         assert_eq!(hidden(b"", &["/"]), []);
         assert_eq!(hidden(b"1 2\nnonsense\n\n", &["/"]), []);
-    }
-
-    #[test]
-    fn names_are_unescaped() {
-        let text = b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
-                     2 1 0:5 /systemd/inaccessible/dir /srv/a\\040b\\134c ro master:1 - tmpfs tmpfs ro\n";
-        assert_eq!(hidden(text, &["/srv"]), all(Mask::Inaccessible, &["/srv/a b\\c"]));
-        assert_eq!(unescaped(b"\\04\\x"), b"\\04\\x");
     }
 }

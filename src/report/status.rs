@@ -172,6 +172,7 @@ pub fn past(past: &Past, zone: &TimeZone) -> String {
     let what = match (code, message) {
         (0, _) if snapshot.is_none() => "nothing had changed".to_owned(),
         (0, _) => format!("snapshot {id}"),
+        (9, None) => format!("snapshot {id}, with a source that is suspiciously empty"),
         (_, None) => format!("snapshot {id}, incomplete"),
         (code, Some(message)) => format!("failed with exit code {code}: {message}"),
     };

@@ -1,4 +1,5 @@
 //! A folder with a source, a repository and a cache, and what one does with them.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
     fs,

@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use super::OpenFile;
+use super::{Again, OpenFile, ReadContent};
 use crate::{
     chunk::Chunker,
     compress::{Compression, Compressor},
     crypto::{ChunkKeys, IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     format::{
-        entry::{ChunkRef, Content, Entry},
+        entry::{ChunkRef, Content, Entry, Metadata},
         pack::{Blob, IndexedPack, PackKind, target_length},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
@@ -42,6 +42,8 @@ const INDEX_INTERVAL: Duration = Duration::from_secs(600);
 /// An index object is written at the latest when so many blobs wait for one: what is remembered of them
 /// takes about 150 bytes each.
 const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
+/// A file that changes while it is read is read again at most so often.
+const REREADS_MAX: u32 = 3;
 /// Packs that wait to be uploaded hold at most this many bytes, or are two.
 pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * limits::PACK_BYTES_TARGET;
 
@@ -112,6 +114,8 @@ pub struct Ingest<'a> {
     journal: Mutex<Option<Journal>>,
     bytes_new: AtomicU64,
     bytes_stored: AtomicU64,
+    /// Files that were gone before they were opened.
+    vanished: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -172,6 +176,7 @@ impl<'a> Ingest<'a> {
             journal: Mutex::default(),
             bytes_new: AtomicU64::new(0),
             bytes_stored: AtomicU64::new(0),
+            vanished: AtomicU64::new(0),
         })
     }
 
@@ -306,6 +311,12 @@ impl<'a> Ingest<'a> {
     #[must_use]
     pub fn sizes(&self) -> (u64, u64) {
         (self.bytes_new.load(Ordering::Relaxed), self.bytes_stored.load(Ordering::Relaxed))
+    }
+
+    /// How many files were gone before they were opened.
+    #[must_use]
+    pub fn vanished(&self) -> u64 {
+        self.vanished.load(Ordering::Relaxed)
     }
 
     /// The packs that this backup counts on; `None` when the cache was damaged since, so that nobody can tell.
@@ -460,7 +471,8 @@ impl<'a, 'b> Worker<'a, 'b> {
         self.ingest.upload(packs)
     }
 
-    /// Reads and stores one file. What cannot be read is said in its entry.
+    /// Reads and stores one file, again if it changed meanwhile. What cannot be read is said in its entry;
+    /// what is not there any more has none.
     ///
     /// # Errors
     /// It could not be stored.
@@ -470,36 +482,66 @@ impl<'a, 'b> Worker<'a, 'b> {
         open: OpenFile,
         buffer: &mut Vec<u8>,
         frames: &Frames<'_>,
-    ) -> Result<Entry> {
-        let mut source = match open() {
-            Ok(source) => source,
+    ) -> Result<Option<Entry>> {
+        let read = match open() {
+            Ok(mut source) => self.readings(&mut entry, &mut *source, buffer, frames),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.ingest.vanished.fetch_add(1, Ordering::Relaxed);
+                return Ok(None);
+            }
             // Not this file's fault, and the next one would fare no better.
             Err(error) if error.is_of_the_whole_system() => return Err(error),
-            Err(error) => {
-                entry.error = Some(error.to_string());
-                return Ok(entry);
-            }
+            Err(error) => Err(error.with_kind(ErrorKind::Incomplete)),
         };
-        source.describe(&mut entry.metadata);
-        match self.content(&mut source, buffer, frames) {
-            Ok((content, bytes)) => {
-                let holes = source.holes();
-                let size = holes.iter().fold(bytes, |sum, hole| sum.saturating_add(hole.length));
-                self.ingest.progress().add(0, size - bytes);
-                entry.metadata.holes = holes;
-                let known = entry.metadata.size;
-                // What was written to while it was read may be half old and half new.
-                entry.changed_while_read |= known != size && known != super::SIZE_UNKNOWN;
-                match source.has_changed() {
-                    Ok(changed) => entry.changed_while_read |= changed,
-                    Err(error) => entry.error = Some(error.to_string()),
-                }
-                (entry.content, entry.metadata.size) = (content, size);
-            }
+        match read {
+            Ok(content) => entry.content = content,
             Err(error) if error.kind() == ErrorKind::Incomplete => entry.error = Some(error.to_string()),
             Err(error) => return Err(error),
         }
-        Ok(entry)
+        Ok(Some(entry))
+    }
+
+    /// Reads a file until it has not changed meanwhile, or often enough: then it is marked, since what is stored
+    /// may be half old and half new. Chunks of readings that do not count stay in their packs: the next reading
+    /// has most of them too.
+    ///
+    /// # Errors
+    /// `Incomplete` when the file cannot be read; otherwise it could not be stored.
+    fn readings(
+        &mut self,
+        entry: &mut Entry,
+        source: &mut dyn ReadContent,
+        buffer: &mut Vec<u8>,
+        frames: &Frames<'_>,
+    ) -> Result<Content> {
+        let unreadable = |error: Error| match error.is_of_the_whole_system() {
+            true => error,
+            false => error.with_kind(ErrorKind::Incomplete),
+        };
+        let mut readings = 0;
+        loop {
+            readings += 1;
+            source.describe(&mut entry.metadata);
+            let (content, bytes) = self.content(source, buffer, frames)?;
+            let holes = source.holes().to_vec();
+            let size = holes.iter().fold(bytes, |sum, hole| sum.saturating_add(hole.length));
+            self.ingest.progress().add(0, size - bytes);
+            let changed = source.has_changed().map_err(unreadable)?;
+            if changed && readings <= REREADS_MAX {
+                match source.again().map_err(unreadable)? {
+                    Again::From(metadata) => {
+                        // The number of the device was made into its key by the walk, which knows all devices.
+                        let device_key = entry.metadata.device_key;
+                        entry.metadata = Metadata { device_key, ..*metadata };
+                        continue;
+                    }
+                    Again::Never => {}
+                }
+            }
+            entry.changed_while_read = changed;
+            (entry.metadata.size, entry.metadata.holes) = (size, holes);
+            return Ok(content);
+        }
     }
 
     /// Reads a source to its end and stores it: its content, and its length in bytes. `buffer` is kept from

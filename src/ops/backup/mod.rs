@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-pub use self::parent::Reuse;
+pub use self::{emptied::Emptied, parent::Reuse};
 use self::{
+    emptied::Holdings,
     ingest::{Ingest, IngestKeys, Probe, UPLOAD_BYTES_IN_FLIGHT, Worker},
     parent::Parent,
 };
@@ -25,6 +26,7 @@ use crate::{
         snapshot::{Parameters, Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
     },
     id::{BlobId, DomainId, IdentityId, ObjectId, PackId},
+    limits,
     progress::{Phase, Progress},
     random,
     repository::{
@@ -39,6 +41,7 @@ use crate::{
     store::Uploads,
 };
 
+mod emptied;
 pub mod ingest;
 mod parent;
 mod pipeline;
@@ -49,6 +52,8 @@ pub mod tree;
 const PASSES_MAX: u32 = 5;
 /// After a pass the commit is tried at most this often; each time the commit window closed before.
 const COMMITS_MAX: u32 = 5;
+/// Of files that changed, and of sources that are empty, so many are named.
+pub const OBSERVED_NAMED_MAX: usize = 100;
 /// The record of a failure is tried for so long, and no longer: somebody waits for the end.
 const FAILURE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -112,9 +117,9 @@ pub trait ReadContent: Read {
     /// Adds to the metadata what only the open file tells: its attributes.
     fn describe(&self, _: &mut Metadata) {}
 
-    /// The holes that were passed over. Asked once, after the last byte was read.
-    fn holes(&mut self) -> Vec<Hole> {
-        Vec::new()
+    /// The holes that were passed over. Asked after the last byte was read.
+    fn holes(&self) -> &[Hole] {
+        &[]
     }
 
     /// Whether it changed since its entry was made. Asked after the last byte was read.
@@ -122,6 +127,23 @@ pub trait ReadContent: Read {
     /// # Errors
     /// Nobody can tell.
     fn has_changed(&self) -> Result<bool>;
+
+    /// Begins anew, with what is there now, after it has changed.
+    ///
+    /// # Errors
+    /// What is there now cannot be read.
+    fn again(&mut self) -> Result<Again> {
+        Ok(Again::Never)
+    }
+}
+
+/// Whether a file can be read once more.
+#[derive(Debug)]
+pub enum Again {
+    /// From its beginning, and this is its metadata now.
+    From(Box<Metadata>),
+    /// It is gone, or can be read only once: what was read is all there is.
+    Never,
 }
 
 /// What is in memory stays as it is.
@@ -162,10 +184,28 @@ pub trait Source {
     fn finish(&mut self) -> Result<()> {
         Ok(())
     }
+
+    /// How many names were gone before anybody could look at them, in the last pass.
+    fn vanished(&self) -> u64 {
+        0
+    }
 }
 
 /// The size of a file of which nobody knows the size before it is read.
 pub const SIZE_UNKNOWN: u64 = u64::MAX;
+
+/// What was seen of a source that somebody works with, and stands in no record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Names that were gone before they could be looked at or opened. They are not in the snapshot.
+    pub vanished: u64,
+    /// Files that changed each time they were read; they are marked in the snapshot.
+    pub changed: u64,
+    /// The first of them.
+    pub changed_named: Vec<Vec<u8>>,
+    /// Sources that are suspiciously empty.
+    pub emptied: Emptied,
+}
 
 /// A backup that is safe.
 #[derive(Clone, Debug)]
@@ -174,8 +214,24 @@ pub struct Done {
     pub snapshot: Option<(ObjectId, u64)>,
     /// What the record says, or would say.
     pub record: Snapshot,
+    /// What was seen on the way.
+    pub observed: Observed,
     /// What is suspect in the chain of this identity, and what went wrong on the way and was made good.
     pub warnings: Vec<String>,
+}
+
+impl Done {
+    /// What is not as it should be, though the snapshot is safe.
+    #[must_use]
+    pub const fn trouble(&self) -> Option<ErrorKind> {
+        if self.record.unreadable > 0 {
+            Some(ErrorKind::Incomplete)
+        } else if self.observed.emptied.count > 0 {
+            Some(ErrorKind::EmptySource)
+        } else {
+            None
+        }
+    }
 }
 
 /// What one pass over the source gave.
@@ -185,6 +241,7 @@ struct Pass {
     statistics: Statistics,
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
+    observed: Observed,
     /// `None` when the cache was damaged meanwhile.
     reached: Option<HashSet<PackId>>,
     probe: Option<Probe>,
@@ -207,6 +264,7 @@ struct Captured<'a> {
     statistics: Statistics,
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
+    observed: Observed,
     /// Why the parent could not be read to its end.
     damage: Option<String>,
 }
@@ -214,11 +272,23 @@ struct Captured<'a> {
 impl Captured<'_> {
     /// Waits until the store has acknowledged every pack, and sees to it that index objects list them all.
     fn publish_index(self) -> Result<Pass> {
-        let Self { ingest, root, levels, mut statistics, unreadable, unreadable_named, damage } = self;
+        let Self { ingest, root, levels, mut statistics, unreadable, unreadable_named, .. } = self;
+        let (observed, damage) = (self.observed, self.damage);
         let probe = ingest.settle()?;
         (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
         let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
-        Ok(Pass { root, levels, statistics, unreadable, unreadable_named, reached, probe, nodes, damage })
+        Ok(Pass {
+            root,
+            levels,
+            statistics,
+            unreadable,
+            unreadable_named,
+            observed,
+            reached,
+            probe,
+            nodes,
+            damage,
+        })
     }
 }
 
@@ -229,6 +299,7 @@ impl Captured<'_> {
 /// `Forbidden` for a role that cannot; storage trouble; whatever the source says. A run record tells of
 /// the failure, as far as the store takes one.
 pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOptions) -> Result<Done> {
+    sources_fit(options.sources.iter().map(Vec::len).sum())?;
     let domain = repository.own_domain()?;
     let keys = IngestKeys::of(repository, &domain)?;
     let time = repository.clock.now();
@@ -252,8 +323,8 @@ pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOpt
 /// What this machine remembers of a backup that ended.
 fn past(repository: &Repository, options: &BackupOptions, ended: std::result::Result<&Done, &Error>) -> Past {
     let (code, message, snapshot) = match ended {
-        Ok(Done { snapshot, record, .. }) => {
-            let code = if record.unreadable > 0 { ErrorKind::Incomplete.exit_code() } else { 0 };
+        Ok(done @ Done { snapshot, .. }) => {
+            let code = done.trouble().map_or(0, ErrorKind::exit_code);
             (code, None, snapshot.map(|(id, _)| id.to_string()))
         }
         Err(error) => (error.kind().exit_code(), Some(error.to_string()), None),
@@ -273,6 +344,19 @@ pub fn could_not_begin(repository: &Repository, options: &BackupOptions, error: 
     let failure = (error.kind().exit_code(), error.to_string());
     let run = run_record(repository, options, Some(failure))?;
     repository.publish_failed_run(&domain, &run, FAILURE_PATIENCE)
+}
+
+/// Whether a snapshot can name sources whose paths have together so many bytes.
+///
+/// # Errors
+/// `Usage`.
+pub fn sources_fit(bytes: usize) -> Result<()> {
+    if bytes <= limits::SOURCES_BYTES_MAX {
+        return Ok(());
+    }
+    let most = limits::SOURCES_BYTES_MAX >> 20;
+    Err(Error::new(ErrorKind::Usage, format!("the paths of the sources have more than {most} MiB together"))
+        .with_remedy("Name the folders that they are in, and say with --exclude what is not wanted of them"))
 }
 
 fn run_record(
@@ -342,11 +426,12 @@ impl Backup<'_> {
         let view = self.repository.view(&self.domain)?;
         self.find_parent(&view);
         let pass = self.capture(source, &view, None)?.publish_index()?;
-        Ok(self.no_snapshot(self.record(&pass, None, None)?))
+        self.no_snapshot(pass)
     }
 
-    fn no_snapshot(&self, record: Snapshot) -> Done {
-        Done { snapshot: None, record, warnings: self.warnings() }
+    fn no_snapshot(&self, pass: Pass) -> Result<Done> {
+        let record = self.record(&pass, None, None)?;
+        Ok(Done { snapshot: None, record, observed: pass.observed, warnings: self.warnings() })
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -405,7 +490,7 @@ impl Backup<'_> {
                 }
                 let unchanged = self.parent.as_ref().is_some_and(|parent| parent.root == pass.root);
                 if unchanged && self.options.unchanged == Unchanged::Skip && replaces.is_none() {
-                    return Ok(self.no_snapshot(self.record(&pass, None, None)?));
+                    return self.no_snapshot(pass);
                 }
                 progress.check()?;
                 // 5: the backup exists; or the window has closed, and only the view is taken again.
@@ -421,8 +506,10 @@ impl Backup<'_> {
                     drop((fence, turn));
                     // 7: the next backup may build on it, and finds the head of its chain in the cache.
                     repository.cache.keep_object(&id, &sealed);
+                    let observed = std::mem::take(&mut pass.observed);
                     self.remember(id, pass, unchanged);
-                    return Ok(Done { snapshot: Some((id, sequence)), record, warnings: self.warnings() });
+                    let (snapshot, warnings) = (Some((id, sequence)), self.warnings());
+                    return Ok(Done { snapshot, record, observed, warnings });
                 }
                 replaces = Some(id);
                 break;
@@ -475,6 +562,8 @@ impl Backup<'_> {
             statistics: Statistics::default(),
             unreadable: 0,
             unreadable_named: Vec::new(),
+            observed: Observed::default(),
+            holdings: Holdings::new(&options.sources),
         };
         let nodes = parent.as_ref().map(|parent| parent.nodes(repository, (view, &keys.node))).transpose()?;
         let mut before = match (parent, &nodes) {
@@ -505,10 +594,16 @@ impl Backup<'_> {
         let damage = before.and_then(|before| before.damage);
         source.finish()?;
         let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named, .. } = manifest;
+        let mut observed = manifest.observed;
+        observed.vanished = source.vanished() + ingest.vanished();
+        if let (Some(parent), Some(nodes)) = (parent, &nodes) {
+            observed.emptied = manifest.holdings.emptied(&**nodes, parent.root);
+        }
         let (root, levels) = builder.finish(&mut worker.nodes())?;
         drop(worker);
         statistics.files_unchanged = reused;
-        Ok(Captured { ingest, root: root.id, levels, statistics, unreadable, unreadable_named, damage })
+        let root = root.id;
+        Ok(Captured { ingest, root, levels, statistics, unreadable, unreadable_named, observed, damage })
     }
 
     fn record(
@@ -560,6 +655,8 @@ struct Manifest<'a, 'b> {
     statistics: Statistics,
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
+    observed: Observed,
+    holdings: Holdings,
 }
 
 impl pipeline::Entries for Manifest<'_, '_> {
@@ -581,6 +678,13 @@ impl pipeline::Entries for Manifest<'_, '_> {
                 self.unreadable_named.push((entry.path.clone(), reason));
             }
         }
+        if entry.changed_while_read {
+            self.observed.changed += 1;
+            if self.observed.changed_named.len() < OBSERVED_NAMED_MAX {
+                self.observed.changed_named.push(entry.path.clone());
+            }
+        }
+        self.holdings.entry(&entry);
         self.builder.push(entry, &mut self.worker.nodes())
     }
 }

@@ -154,10 +154,10 @@ fn on_this_thread(
     for item in items {
         ingest.progress().check()?;
         let entry = match merge(item?) {
-            Item::Entry(entry) => entry,
+            Item::Entry(entry) => Some(entry),
             Item::File(entry, open) => worker.file(entry, open, &mut buffer, &Frames::Inline)?,
         };
-        entries.entry(entry)?;
+        entry.map_or(Ok(()), |entry| entries.entry(entry))?;
     }
     worker.flush(&Frames::Inline)
 }
@@ -298,9 +298,9 @@ fn work(
                 let frames = if large { Frames::PassOn(&pass_on) } else { Frames::Inline };
                 let entries: Result<Vec<Entry>> = batch
                     .into_iter()
-                    .map(|(entry, open)| match open {
-                        Some(open) => worker.file(entry, open, &mut buffer, &frames),
-                        None => Ok(entry),
+                    .filter_map(|(entry, open)| match open {
+                        Some(open) => worker.file(entry, open, &mut buffer, &frames).transpose(),
+                        None => Some(Ok(entry)),
                     })
                     .collect();
                 worker.flush_large(&Frames::Inline)?;

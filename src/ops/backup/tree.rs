@@ -1,20 +1,13 @@
 //! Files and folders as a source of a backup.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::fd::AsFd,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use super::{Item, ReadContent, Source};
+use super::{Again, Item, ReadContent, Source};
 use crate::{
-    error::Result,
+    error::{ErrorKind, Result},
     filesystem::{
-        attributes,
-        holes::Sparse,
-        read::{self, Seen, Space},
-        walk::{Filter, FilterOptions, Found, Walk, Walked},
+        read::{Name, Now, Reader, Seen},
+        walk::{Filter, FilterOptions, Found, LeftOut, Walk, Walked, Why},
     },
     format::entry::{Content, Entry, EntryKind, Hole, Metadata},
 };
@@ -28,66 +21,134 @@ pub struct Tree {
     pub filter: FilterOptions,
 }
 
-impl Source for Tree {
-    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
-        let walk = Walk::new(&self.sources, Filter::new(self.filter.clone())?);
-        Ok(Box::new(walk.map(item)))
+impl Tree {
+    fn walk(&self) -> Result<Walk> {
+        Ok(Walk::new(&self.sources, Filter::new(self.filter.clone())?))
     }
 }
 
-/// A regular file as it was found.
-struct OpenedFile {
-    file: File,
-    seen: Seen,
-    /// How it is read if it takes less space than its size.
-    sparse: Option<Sparse>,
+impl Source for Tree {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        Ok(Box::new(self.walk()?.filter_map(|walked| item(walked, &mut |_| {}))))
+    }
 }
 
-impl Read for OpenedFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.sparse {
-            None => self.file.read(buffer),
-            Some(sparse) => sparse.read(&self.file, buffer),
+/// What a rule left out, not counting what is inside of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes, as far as they are files.
+    pub bytes: u64,
+}
+
+/// A tree that keeps account of what is left out of it. What it remembers grows with the number of rules.
+pub struct Accounted<'a> {
+    tree: Tree,
+    each: &'a dyn Fn(&LeftOut),
+    left_out: BTreeMap<Why, Count>,
+    vanished: u64,
+}
+
+impl std::fmt::Debug for Accounted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Accounted({:?})", self.tree)
+    }
+}
+
+impl<'a> Accounted<'a> {
+    /// The tree; `each` hears of everything that is left out.
+    #[must_use]
+    pub fn new(tree: Tree, each: &'a dyn Fn(&LeftOut)) -> Self {
+        Self { tree, each, left_out: BTreeMap::new(), vanished: 0 }
+    }
+
+    /// What each rule took out when the tree was walked last.
+    #[must_use]
+    pub const fn left_out(&self) -> &BTreeMap<Why, Count> {
+        &self.left_out
+    }
+}
+
+impl Source for Accounted<'_> {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        let Self { tree, each, left_out, vanished } = self;
+        (*left_out, *vanished) = (BTreeMap::new(), 0);
+        Ok(Box::new(tree.walk()?.filter_map(move |walked| {
+            item(walked, &mut |besides| match besides {
+                Some(found) => {
+                    let Count { entries, bytes } = left_out.entry(found.why).or_default();
+                    *entries += found.entries;
+                    *bytes = bytes.saturating_add(found.bytes);
+                    each(&found);
+                }
+                None => *vanished += 1,
+            })
+        })))
+    }
+
+    fn vanished(&self) -> u64 {
+        self.vanished
+    }
+}
+
+impl ReadContent for Reader {
+    fn describe(&self, metadata: &mut Metadata) {
+        Self::describe(self, metadata);
+    }
+
+    fn holes(&self) -> &[Hole] {
+        Self::holes(self)
+    }
+
+    fn has_changed(&self) -> Result<bool> {
+        Self::has_changed(self)
+    }
+
+    fn again(&mut self) -> Result<Again> {
+        Ok(match Self::again(self)? {
+            Now::Is(metadata) => Again::From(metadata),
+            Now::Gone => Again::Never,
+        })
+    }
+}
+
+/// What there is to back up of a step of the walk. `besides` hears what was left out; `None` is a name that
+/// vanished.
+fn item(walked: Walked, besides: &mut dyn FnMut(Option<LeftOut>)) -> Option<Result<Item>> {
+    match walked {
+        Walked::Entry(found) => Some(Ok(of_found(*found))),
+        Walked::Error(error) => Some(Ok(Item::Entry(unknown(error.path, error.error)))),
+        Walked::Failed(error) => Some(Err(error)),
+        Walked::LeftOut(left_out) => {
+            besides(Some(left_out));
+            None
+        }
+        Walked::Vanished => {
+            besides(None);
+            None
         }
     }
 }
 
-impl ReadContent for OpenedFile {
-    fn describe(&self, metadata: &mut Metadata) {
-        attributes::of_open(self.file.as_fd(), metadata);
-    }
-
-    fn holes(&mut self) -> Vec<Hole> {
-        self.sparse.take().map(Sparse::into_holes).unwrap_or_default()
-    }
-
-    fn has_changed(&self) -> Result<bool> {
-        read::has_changed(&self.file, &self.seen)
-    }
-}
-
-fn item(walked: Walked) -> Result<Item> {
-    let found = match walked {
-        Walked::Entry(found) => found,
-        Walked::Error(error) => return Ok(Item::Entry(unknown(error.path, error.error))),
-        Walked::Failed(error) => return Err(error),
-    };
-    let Found { path, metadata, dir, device, name, error } = *found;
-    let is_file = metadata.kind == EntryKind::File;
+fn of_found(found: Found) -> Item {
+    let Found { path, metadata, dir, device, name, error, is_source, is_hollow } = found;
+    let is_file = metadata.kind == EntryKind::File && !is_hollow;
     let content = Content::Inline(Vec::new());
     let entry = Entry { path, metadata, content, changed_while_read: false, error };
     if !is_file || entry.error.is_some() {
-        return Ok(Item::Entry(entry));
+        return Item::Entry(entry);
     }
     let seen = Seen::of(&entry.metadata, device);
-    Ok(Item::File(
-        entry,
-        Box::new(move || {
-            let (file, size, space) = read::open_with_size(dir.as_fd(), &name, &seen)?;
-            let sparse = (space == Space::Less).then(|| Sparse::new(&file, size));
-            Ok(Box::new(OpenedFile { file, seen, sparse }))
-        }),
-    ))
+    let open = move || match Reader::open(Name { dir, name }, seen) {
+        Ok(reader) => Ok(Box::new(reader) as Box<dyn ReadContent>),
+        // What the user asked for by its name must not be missing without a word.
+        Err(error) if is_source && error.kind() == ErrorKind::NotFound => {
+            Err(error.with_kind(ErrorKind::Failed))
+        }
+        Err(error) => Err(error),
+    };
+    Item::File(entry, Box::new(open))
 }
 
 /// An entry of which only the name and the trouble are known.

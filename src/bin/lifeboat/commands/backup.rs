@@ -1,6 +1,7 @@
 //! `backup`: what users of restic know, with one difference: what could not be read is never left unsaid.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
@@ -12,16 +13,19 @@ use lifeboat::{
     clock::{Clock, SystemClock},
     compress::Compression,
     error::{Error, ErrorKind, Result},
-    filesystem::walk::{Filter, FilterOptions, resolve_source},
+    filesystem::{
+        filter::{Filter, FilterOptions, Pattern, Why},
+        walk::{LeftOut, resolve_source},
+    },
     ops::{
         backup::{
-            self, BackupOptions, Done, Mode, Reuse, Source, Unchanged,
+            self, BackupOptions, Done, Mode, Observed, Reuse, Unchanged,
             stream::{Stream, StreamFile},
-            tree::Tree,
+            tree::{Accounted, Count, Tree},
         },
         select::ID_DIGITS_SHOWN,
     },
-    report::{json, size, text, time},
+    report::{json, left_out, size, text, time},
     repository::{InitOptions, Repository},
 };
 use serde_json::json;
@@ -38,10 +42,15 @@ use crate::{
     profile::{Settings, Slot, Way},
 };
 
+/// Of files that changed so many are named on a terminal.
+const NAMED_MAX: usize = 3;
+
 const AFTER: &str = "\
 Patterns are those of gitignore, with / as their folder; of several that match, the last decides. The repository's own
 folder and the cache are never backed up. A source that is missing is reported, the others are backed up and the exit
-code is 3; when all are missing there is no snapshot.
+code is 3; when all are missing there is no snapshot. A source that is empty and was not when it was backed up last is
+kept so, and the exit code is 9. What the kernel makes up (/proc, /sys, ..) is left out unless it is named; --dry-run
+says what each rule takes out, and with -v every path.
 
 Examples:
   lifeboat backup /home /etc --exclude '*.tmp' --exclude-caches --tag nightly
@@ -116,7 +125,7 @@ struct Exclude {
     /// Leave out files larger than this, such as 2G
     #[arg(long, value_name = "SIZE")]
     exclude_larger_than: Option<String>,
-    /// Stay on the file systems of the sources
+    /// Stay on the mounts of the sources
     #[arg(short = 'x', long)]
     one_file_system: bool,
 }
@@ -234,21 +243,42 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
     announce(sources.as_ref(), &location, context);
     let Some(repository) = open(arguments, context, &location)? else { return Ok(()) };
     filter.never = never(&repository, context);
-    let mut source: Box<dyn Source> = match sources {
+    let restores = repository.reads_data();
+    let (done, account) = match sources {
         Some(Sources { paths, .. }) => {
             options.sources = paths.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
-            Box::new(Tree { sources: paths, filter })
+            let tells_each = arguments.dry_run && context.output.is_verbose();
+            let each = |found: &LeftOut| {
+                if tells_each {
+                    tell_left_out(found, &filter, context);
+                }
+            };
+            let tree = Tree { sources: paths, filter: filter.clone() };
+            let mut tree = Accounted::new(tree, &each);
+            let done = backup::run(&repository, &mut tree, &options)?;
+            (done, tree.left_out().clone())
         }
         None => {
-            let stream = stream(&arguments.stream, &arguments.sources.paths, context)?;
+            let mut stream = stream(&arguments.stream, &arguments.sources.paths, context)?;
             options.sources = vec![stream.path()];
-            Box::new(stream)
+            (backup::run(&repository, &mut stream, &options)?, BTreeMap::new())
         }
     };
-    let done = backup::run(&repository, &mut *source, &options)?;
     context.end_display();
-    let restores = repository.reads_data();
-    report(&done, (arguments, restores), context)
+    report(&done, (arguments, &filter, &account), context);
+    if restores {
+        how_to_get_it_back(&done, context);
+    }
+    end(&done)
+}
+
+/// That one thing was left out.
+fn tell_left_out(found: &LeftOut, filter: &FilterOptions, context: &Context<'_>) {
+    let LeftOut { path, why, entries, bytes } = found;
+    let count = Count { entries: *entries, bytes: *bytes };
+    let message = left_out::message("excluded", *why, count, filter);
+    context.output.message(&json::with_path(message, &json::absolute(path)));
+    context.output.note(&format!("left out {}: {}", text::path(path), left_out::name(*why, filter)));
 }
 
 /// Refuses sources that are the repository, or in it.
@@ -322,6 +352,10 @@ fn nothing_to_compare_with(context: &Context<'_>) {
         "bytes_new",
         "bytes_stored",
         "unreadable",
+        "excluded",
+        "vanished",
+        "changed_while_read",
+        "empty_sources",
     ];
     let mut message = json!({ "dry_run": true });
     for field in fields {
@@ -331,14 +365,17 @@ fn nothing_to_compare_with(context: &Context<'_>) {
 }
 
 fn filter(exclude: &Exclude) -> Result<FilterOptions> {
-    let mut excludes = exclude.exclude.clone();
+    let mut excludes: Vec<Pattern> = exclude.exclude.iter().map(Pattern::from).collect();
     for path in &exclude.exclude_file {
-        excludes.extend(sources::text_of(path)?.lines().map(str::to_owned));
+        excludes.extend(sources::patterns_of(path)?);
+        sources::patterns_fit(&excludes)?;
     }
+    let ignoring_case =
+        exclude.iexclude.iter().map(|text| Pattern { text: text.clone(), origin: "--iexclude".to_owned() });
     let largest = exclude.exclude_larger_than.as_deref().map(size::parse).transpose()?;
     let filter = FilterOptions {
         excludes,
-        excludes_ignoring_case: exclude.iexclude.clone(),
+        excludes_ignoring_case: ignoring_case.collect(),
         exclude_caches: exclude.exclude_caches,
         exclude_if_present: exclude.exclude_if_present.iter().map(|name| name.as_bytes().to_vec()).collect(),
         exclude_larger_than: largest,
@@ -423,24 +460,38 @@ fn stream(arguments: &StreamArguments, words: &[PathBuf], context: &Context<'_>)
     Stream::of_input(file, input, progress)
 }
 
-fn report(done: &Done, (arguments, restores): (&Backup, bool), context: &Context<'_>) -> Result<()> {
+type Account = BTreeMap<Why, Count>;
+
+fn report(
+    done: &Done,
+    (arguments, filter, account): (&Backup, &FilterOptions, &Account),
+    context: &Context<'_>,
+) {
     let output = context.output;
-    let record = &done.record;
+    let Done { snapshot, record, observed, warnings } = done;
     for (path, reason) in &record.unreadable_named {
         output.problem(path, ErrorKind::Incomplete, reason);
     }
-    for warning in &done.warnings {
+    for warning in warnings {
         output.warn(warning);
     }
+    warn_of_observed(observed, context);
+    if arguments.dry_run && !arguments.stream.wanted() {
+        for why in left_out::rules(filter) {
+            let count = account.get(&why).copied().unwrap_or_default();
+            output.message(&left_out::message("rule", why, count, filter));
+            left_out::line(why, count, filter).into_iter().for_each(|line| output.note(&line));
+        }
+    }
     let statistics = record.statistics;
-    let id = done.snapshot.map(|(id, _)| id.to_string());
-    let short: Option<String> = id.as_ref().map(|id| id.chars().take(ID_DIGITS_SHOWN).collect());
+    let excluded = account.values().map(|count| count.entries).sum::<u64>();
+    let empty: Vec<_> = observed.emptied.named.iter().map(|path| String::from_utf8_lossy(path)).collect();
     output.message(&json::message(
         "summary",
         json!({
             "dry_run": arguments.dry_run,
-            "snapshot": id,
-            "sequence": done.snapshot.map(|(_, sequence)| sequence),
+            "snapshot": snapshot.map(|(id, _)| id.to_string()),
+            "sequence": snapshot.map(|(_, sequence)| sequence),
             "host": record.host,
             "tags": record.tags,
             "time": time::rfc3339(record.time),
@@ -451,9 +502,13 @@ fn report(done: &Done, (arguments, restores): (&Backup, bool), context: &Context
             "bytes_new": statistics.bytes_new,
             "bytes_stored": statistics.bytes_stored,
             "unreadable": record.unreadable,
+            "excluded": excluded,
+            "vanished": observed.vanished,
+            "changed_while_read": observed.changed,
+            "empty_sources": empty,
         }),
     ));
-    let first = match &short {
+    let first = match short_id(done) {
         Some(id) => format!("saved snapshot {id}"),
         None if arguments.dry_run => "would save a snapshot".to_owned(),
         None => "nothing has changed, no snapshot was written".to_owned(),
@@ -466,24 +521,75 @@ fn report(done: &Done, (arguments, restores): (&Backup, bool), context: &Context
         size::show(statistics.bytes_new),
         size::show(statistics.bytes_stored),
     ));
-    // A key that only backs up cannot restore, and nobody restores from a journal.
-    if let Some(id) = short.as_ref().filter(|_| restores && !output.is_journal()) {
-        // As it was called, so that the last line can be used as it is.
-        let file = context.common.choice.config.as_ref();
-        let file = file.map(|file| format!(" --config {}", text::quoted(&file.display().to_string())));
-        let file = file.unwrap_or_default();
-        let repository = match (context.settings.profile_name(), &context.common.place.repository) {
-            (Some(name), _) => format!("{file} --profile {}", text::quoted(name)),
-            (None, Some(address)) => format!(" -r {}", text::quoted(address)),
-            (None, None) => String::new(),
-        };
-        output.note("to get it back:");
-        output.note(&format!("lifeboat{repository} restore {id} --target ./restored"));
+    if excluded > 0 && !arguments.dry_run {
+        let excluded = text::count(excluded, "entry was", "entries were");
+        output.note(&format!("{excluded} left out; `backup --dry-run` says by which rule"));
     }
-    if record.unreadable == 0 {
-        return Ok(());
+    if observed.vanished > 0 {
+        let names = text::count(observed.vanished, "name", "names");
+        output.note(&format!("{names} vanished before anybody could read what was there"));
     }
-    let count = text::count(record.unreadable, "entry", "entries");
-    Err(Error::new(ErrorKind::Incomplete, format!("{count} could not be read"))
-        .with_remedy("The snapshot has everything else; the lines above name the first of them"))
+}
+
+fn short_id(done: &Done) -> Option<String> {
+    done.snapshot.map(|(id, _)| id.to_string().chars().take(ID_DIGITS_SHOWN).collect())
+}
+
+/// What is suspicious about the sources.
+fn warn_of_observed(observed: &Observed, context: &Context<'_>) {
+    let output = context.output;
+    let Observed { changed, changed_named, emptied, vanished: _ } = observed;
+    let named = if output.is_json() { changed_named.len() } else { NAMED_MAX };
+    for path in changed_named.iter().take(named) {
+        output.warn(&format!(
+            "{} changed each time it was read: what is stored of it may be half old and half new",
+            text::path(path)
+        ));
+    }
+    let more = changed.saturating_sub(named as u64);
+    if more > 0 {
+        let more = text::count(more, "file", "files");
+        output.warn(&format!("{more} more changed each time they were read"));
+    }
+    for path in &emptied.named {
+        output.warn(&format!(
+            "{} held something when it was backed up last, and is empty now",
+            text::shown(path)
+        ));
+    }
+}
+
+/// The commands that restore it.
+fn how_to_get_it_back(done: &Done, context: &Context<'_>) {
+    let output = context.output;
+    // Nobody restores from a journal.
+    let Some(id) = short_id(done).filter(|_| !output.is_journal()) else { return };
+    // As it was called, so that the last line can be used as it is.
+    let file = context.common.choice.config.as_ref();
+    let file = file.map(|file| format!(" --config {}", text::quoted(&file.display().to_string())));
+    let file = file.unwrap_or_default();
+    let repository = match (context.settings.profile_name(), &context.common.place.repository) {
+        (Some(name), _) => format!("{file} --profile {}", text::quoted(name)),
+        (None, Some(address)) => format!(" -r {}", text::quoted(address)),
+        (None, None) => String::new(),
+    };
+    output.note("to get it back:");
+    output.note(&format!("lifeboat{repository} restore {id} --target ./restored"));
+}
+
+/// How the command ends.
+fn end(done: &Done) -> Result<()> {
+    match done.trouble() {
+        None => Ok(()),
+        Some(kind @ ErrorKind::EmptySource) => {
+            let count = text::count(done.observed.emptied.count, "source is", "sources are");
+            Err(Error::new(kind, format!("{count} suspiciously empty"))
+                .with_remedy("The snapshot is kept, and so are those before it: look whether all is mounted"))
+        }
+        Some(kind) => {
+            let count = text::count(done.record.unreadable, "entry", "entries");
+            Err(Error::new(kind, format!("{count} could not be read"))
+                .with_remedy("The snapshot has everything else; the lines above name the first of them"))
+        }
+    }
 }

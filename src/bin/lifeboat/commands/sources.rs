@@ -11,16 +11,21 @@ use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::{
-        sandbox::{Hidden, Mask, Mounts},
-        walk::{Filter, FilterOptions, resolve_source},
+        filter::{Filter, FilterOptions, Pattern},
+        mounts::Mounts,
+        sandbox::{Hidden, Mask},
+        walk::resolve_source,
     },
-    report::text,
+    ops::backup::sources_fit,
+    report::{size, text},
 };
 
 use crate::{environment, terminal::Output};
 
-/// The largest list of paths or patterns, in bytes.
-const LIST_BYTES_MAX: u64 = 256 << 20;
+/// The largest list of paths, in bytes.
+const LIST_BYTES_MAX: u64 = 4 << 20;
+/// All patterns together, in bytes: compiled they take up to 600 times as much memory.
+const PATTERNS_BYTES_MAX: u64 = 256 << 10;
 
 /// What is to be backed up.
 #[derive(Debug, Default, Args)]
@@ -118,25 +123,24 @@ pub(crate) fn refuse_hidden(sources: &[PathBuf], filter: &FilterOptions) -> Resu
 /// # Errors
 /// `Usage` when there is none, or a list cannot be read.
 pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
-    let mut named = arguments.paths.clone();
+    let mut named = Named::default();
+    arguments.paths.iter().try_for_each(|path| named.push(path.clone()))?;
     for file in &arguments.files_from {
-        for line in bytes_of(file)?.split(|byte| *byte == b'\n') {
+        for line in bytes_of(file, LIST_BYTES_MAX)?.split(|byte| *byte == b'\n') {
             let line = line.trim_ascii();
             if !line.is_empty() && !line.starts_with(b"#") {
-                named.extend(expand(Path::new(OsStr::from_bytes(line))));
+                expand(Path::new(OsStr::from_bytes(line)), &mut named)?;
             }
         }
     }
-    let literal = |bytes: &[u8], end: u8| -> Vec<PathBuf> {
-        let names = bytes.split(|byte| *byte == end).filter(|name| !name.is_empty());
-        names.map(|name| PathBuf::from(OsString::from_vec(name.to_vec()))).collect()
-    };
-    for file in &arguments.files_from_verbatim {
-        named.extend(literal(&bytes_of(file)?, b'\n'));
+    let lists = arguments.files_from_verbatim.iter().map(|file| (file, b'\n'));
+    for (file, end) in lists.chain(arguments.files_from_raw.iter().map(|file| (file, 0))) {
+        for name in bytes_of(file, LIST_BYTES_MAX)?.split(|byte| *byte == end).filter(|name| !name.is_empty())
+        {
+            named.push(PathBuf::from(OsString::from_vec(name.to_vec())))?;
+        }
     }
-    for file in &arguments.files_from_raw {
-        named.extend(literal(&bytes_of(file)?, 0));
-    }
+    let named = named.paths;
     if named.is_empty() {
         return Err(Error::new(ErrorKind::Usage, "there is nothing to back up")
             .with_remedy("Name files or folders, use --files-from, --stdin or --stdin-from-command, or a profile with sources"));
@@ -165,7 +169,24 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
         list.sort_unstable();
         list.dedup();
     }
+    sources_fit(paths.iter().map(|path| path.as_os_str().len()).sum())?;
     Ok(Sources { paths, missing, links })
+}
+
+/// Paths as they were given, no more of them than a snapshot can name.
+#[derive(Debug, Default)]
+struct Named {
+    paths: Vec<PathBuf>,
+    bytes: usize,
+}
+
+impl Named {
+    fn push(&mut self, path: PathBuf) -> Result<()> {
+        self.bytes += path.as_os_str().len();
+        sources_fit(self.bytes)?;
+        self.paths.push(path);
+        Ok(())
+    }
 }
 
 /// The absolute path, and whether something is there.
@@ -194,7 +215,7 @@ fn is_missing(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|error| missing.contains(&error.kind()))
 }
 
-fn bytes_of(path: &Path) -> Result<Vec<u8>> {
+fn bytes_of(path: &Path, most: u64) -> Result<Vec<u8>> {
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Usage, format!("could not read the list {}", path.display()))
             .with_remedy("Check the path and who may read it")
@@ -206,24 +227,50 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>> {
     } else {
         Box::new(std::fs::File::open(environment::file(path)?).map_err(failed)?)
     };
-    read.take(LIST_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    read.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        let what = format!("the list {} is larger than {}", path.display(), size::show(most));
+        return Err(Error::new(ErrorKind::Usage, what)
+            .with_remedy("Name folders instead of each file in them, or use fewer patterns"));
+    }
     Ok(bytes)
 }
 
-/// The text of a list.
+/// Whether patterns are not too many to compile.
 ///
 /// # Errors
-/// `Usage` when it cannot be read or is no text.
-pub(crate) fn text_of(path: &Path) -> Result<String> {
-    String::from_utf8(bytes_of(path)?).map_err(|e| {
+/// `Usage`.
+pub(crate) fn patterns_fit(patterns: &[Pattern]) -> Result<()> {
+    let bytes: usize = patterns.iter().map(|pattern| pattern.text.len()).sum();
+    if bytes as u64 <= PATTERNS_BYTES_MAX {
+        return Ok(());
+    }
+    let most = size::show(PATTERNS_BYTES_MAX);
+    Err(Error::new(ErrorKind::Usage, format!("the patterns have more than {most} together"))
+        .with_remedy("Name the folders in which the files are that are not wanted"))
+}
+
+/// The patterns of a list, each with its place.
+///
+/// # Errors
+/// `Usage` when it cannot be read, is too long or no text.
+pub(crate) fn patterns_of(path: &Path) -> Result<Vec<Pattern>> {
+    let text = String::from_utf8(bytes_of(path, PATTERNS_BYTES_MAX)?).map_err(|e| {
         Error::new(ErrorKind::Usage, format!("the list {} is not UTF-8 text", path.display()))
             .with_remedy("Save it as UTF-8")
             .with_source(e)
-    })
+    })?;
+    // Some editors begin a file with it.
+    let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().enumerate();
+    let pattern = |(at, line): (usize, &str)| {
+        let origin = format!("{}:{}", path.display(), at + 1);
+        Pattern { text: line.to_owned(), origin }
+    };
+    Ok(lines.map(pattern).collect())
 }
 
-/// The paths that a pattern means. One that nothing matches is taken as it is, and is missing then.
-fn expand(pattern: &Path) -> Vec<PathBuf> {
+/// Adds the paths that a pattern means. One that nothing matches is taken as it is, and is missing then.
+fn expand(pattern: &Path, named: &mut Named) -> Result<()> {
     let is_wild = |name: &[u8]| name.iter().any(|byte| b"*?[".contains(byte));
     let mut found = vec![PathBuf::new()];
     for component in pattern.components() {
@@ -232,7 +279,7 @@ fn expand(pattern: &Path) -> Vec<PathBuf> {
             found.iter_mut().for_each(|path| path.push(component));
             continue;
         }
-        let mut next = Vec::new();
+        let mut next = Named::default();
         for folder in &found {
             let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             // What is no folder, or cannot be listed, has nothing that matches.
@@ -240,14 +287,17 @@ fn expand(pattern: &Path) -> Vec<PathBuf> {
                 let entry = entry.file_name();
                 let hidden = entry.as_bytes().starts_with(b".") && !name.starts_with(b".");
                 if !hidden && matches(name, entry.as_bytes()) {
-                    next.push(folder.join(&entry));
+                    next.push(folder.join(&entry))?;
                 }
             }
         }
-        found = next;
+        found = next.paths;
     }
     found.retain(|path| path.symlink_metadata().is_ok());
-    if found.is_empty() { vec![pattern.to_owned()] } else { found }
+    if found.is_empty() {
+        return named.push(pattern.to_owned());
+    }
+    found.into_iter().try_for_each(|path| named.push(path))
 }
 
 /// Whether a name matches a pattern with `*`, `?` and `[a-z]`.

@@ -1,0 +1,309 @@
+//! Which files are taken, which are left out, and what is said about it. Mounts are in `.ci/mounts`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+use world::{World, objects, texts, tree};
+
+#[path = "support/world.rs"]
+mod world;
+
+/// A source with something for every rule.
+fn furnished() -> World {
+    let world = World::with_repository();
+    for folder in ["src/cache", "src/marked", "src/skipped/inner"] {
+        fs::create_dir_all(world.path(folder)).unwrap();
+    }
+    for name in ["a.tmp", "deep/b.tmp", "photo.JPG", "x.log", "marked/.skip", "marked/1", "skipped/inner/z"] {
+        fs::write(world.path("src").join(name), "seven77").unwrap();
+    }
+    fs::write(world.path("src/large"), vec![0; 5000]).unwrap();
+    fs::write(world.path("src/cache/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55\n").unwrap();
+    fs::write(world.path("src/cache/1"), "x").unwrap();
+    fs::write(world.path("patterns"), "\u{feff}# comment\n\n*.log\r\n!keep.log\n").unwrap();
+    world
+}
+
+const RULES: [&str; 16] = [
+    "-e",
+    "*.tmp",
+    "-e",
+    "skipped",
+    "-e",
+    "*.never",
+    "--iexclude",
+    "*.jpg",
+    "--exclude-file",
+    "patterns",
+    "--exclude-larger-than",
+    "4k",
+    "--exclude-caches",
+    "--exclude-if-present",
+    ".skip",
+    "--one-file-system",
+];
+
+fn backup(more: &[&'static str]) -> Vec<&'static str> {
+    [&["backup", "src"], &RULES[..], more].concat()
+}
+
+/// What comes from an entry of a list, or nothing.
+fn fields(message: &Value) -> (Value, Value, Value, u64, u64) {
+    let number = |name: &str| message[name].as_u64().unwrap();
+    let copy = |name: &str| message[name].clone();
+    (copy("rule"), copy("value"), copy("origin"), number("entries"), number("bytes"))
+}
+
+#[test]
+fn a_dry_run_says_what_each_rule_took_out() {
+    let world = furnished();
+    let before = tree(&world.path("repo"));
+    let said = world.does(&backup(&["--dry-run"]));
+    for line in [
+        "left out 2 entries, 14 B: *.tmp (--exclude)\n",
+        "left out 1 entry: skipped (--exclude)\n",
+        "nothing matches *.never (--exclude)\n",
+        "left out 1 entry, 7 B: *.log (patterns:3)\n",
+        "left out 1 entry, 7 B: *.jpg (--iexclude)\n",
+        "left out 1 entry, 4.88 KiB: files larger than 4.00 KiB (--exclude-larger-than)\n",
+        "left out 1 entry: what is in folders with a CACHEDIR.TAG (--exclude-caches)\n",
+        "left out 1 entry: what is in folders with .skip (--exclude-if-present)\n",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(!said.contains("keep.log") && !said.contains("comment"), "{said}");
+    let messages = world.messages(&backup(&["--dry-run"]));
+    let rules: Vec<_> =
+        messages.iter().filter(|message| message["message_type"] == "rule").map(fields).collect();
+    let rule = |rule: &str, value: Value, origin: Value, entries: u64, bytes: u64| {
+        (Value::from(rule), value, origin, entries, bytes)
+    };
+    let expected = [
+        rule("pattern", "*.tmp".into(), "--exclude".into(), 2, 14),
+        rule("pattern", "skipped".into(), "--exclude".into(), 1, 0),
+        rule("pattern", "*.never".into(), "--exclude".into(), 0, 0),
+        rule("pattern", "*.log".into(), "patterns:3".into(), 1, 7),
+        rule("pattern", "*.jpg".into(), "--iexclude".into(), 1, 7),
+        rule("larger-than", "4.00 KiB".into(), "--exclude-larger-than".into(), 1, 5000),
+        rule("caches", Value::Null, "--exclude-caches".into(), 1, 0),
+        rule("if-present", ".skip".into(), "--exclude-if-present".into(), 1, 0),
+        rule("one-file-system", Value::Null, "--one-file-system".into(), 0, 0),
+        rule("pseudo-file-system", Value::Null, Value::Null, 0, 0),
+        rule("seen-elsewhere", Value::Null, Value::Null, 0, 0),
+        rule("own", Value::Null, Value::Null, 0, 0),
+    ];
+    assert_eq!(rules, expected);
+    let summary = messages.last().unwrap();
+    assert_eq!((&summary["excluded"], &summary["vanished"]), (&json!(8), &json!(0)));
+    assert_eq!((&summary["changed_while_read"], &summary["empty_sources"]), (&json!(0), &json!([])));
+    assert_eq!(tree(&world.path("repo")), before, "and nothing is written");
+}
+
+#[test]
+fn with_v_a_dry_run_names_every_path_with_its_rule() {
+    let world = furnished();
+    let said = world.does(&backup(&["--dry-run", "-v"]));
+    for (path, rule) in [
+        ("a.tmp", "*.tmp (--exclude)"),
+        ("deep/b.tmp", "*.tmp (--exclude)"),
+        ("x.log", "*.log (patterns:3)"),
+        ("marked", "what is in folders with .skip (--exclude-if-present)"),
+    ] {
+        let line = format!("left out {}/{path}: {rule}\n", world.text("src"));
+        assert!(said.contains(&line), "{line}: {said}");
+    }
+    let messages = world.messages(&backup(&["--dry-run", "-v"]));
+    let paths: Vec<_> = messages.iter().filter(|message| message["message_type"] == "excluded").collect();
+    assert_eq!(paths.len(), 8);
+    assert_eq!(paths[0]["path"], world.text("src/a.tmp").as_str());
+    assert_eq!(paths[0]["value"], "*.tmp");
+    // Without it, and in a backup, they are only counted.
+    let said = world.does(&backup(&["-v"]));
+    assert!(said.contains("8 entries were left out; `backup --dry-run` says by which rule"), "{said}");
+    assert!(!said.contains("a.tmp"), "{said}");
+}
+
+#[test]
+fn what_is_a_source_is_taken_whatever_the_rules_say() {
+    let world = furnished();
+    let source = |name: &str| world.text(&format!("src/{name}"));
+    let named = [source("a.tmp"), source("skipped"), source("large"), source("cache"), source("marked")];
+    let mut arguments = backup(&[]);
+    arguments.extend(named.iter().map(String::as_str));
+    world.does(&arguments);
+    let listed = world.does(&["ls", "latest"]);
+    for name in ["a.tmp", "skipped/inner/z", "large", "cache/1", "marked/1"] {
+        assert!(listed.contains(&source(name)), "{name}: {listed}");
+    }
+    for name in ["deep/b.tmp", "x.log", "photo.JPG"] {
+        assert!(!listed.contains(&source(name)), "{name}: {listed}");
+    }
+}
+
+#[test]
+fn several_sources_are_one_snapshot_and_each_entry_is_in_it_once() {
+    let world = World::with_repository();
+    fs::create_dir(world.path("other")).unwrap();
+    fs::write(world.path("other/x"), "x").unwrap();
+    let summary = world.messages(&["backup", "other", "src", "src/deep", "./src/one"]).pop().unwrap();
+    assert_eq!(summary["files"], 3);
+    let listed = world.does(&["ls", "latest"]);
+    assert_eq!(listed.matches("/two\n").count(), 1, "{listed}");
+    assert_eq!(world.snapshots(), 1);
+}
+
+#[test]
+fn lists_come_in_three_forms_and_from_standard_input() {
+    let world = World::with_repository();
+    let odd = std::ffi::OsStr::from_bytes(b"# odd\xff *");
+    fs::create_dir(world.path("many")).unwrap();
+    for name in ["a1", "a2", "b1", ".hidden", "two\nlines", " space "] {
+        fs::write(world.path("many").join(name), name).unwrap();
+    }
+    fs::write(world.path("many").join(odd), "odd").unwrap();
+    let files = |arguments: &[&str], list: &[u8]| -> Vec<String> {
+        let listed = [&["backup", "--json"], arguments].concat();
+        let mut command = world.command(&listed);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), list).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", texts(&output).0);
+        let base = format!("{}/", world.text("many"));
+        let entries = world.messages(&["ls", "latest"]);
+        entries
+            .iter()
+            .filter_map(|entry| Some(entry["path"].as_str()?.strip_prefix(&base)?.to_owned()))
+            .collect()
+    };
+    let patterns = b"# a comment\n\n  many/a?  \r\nmany/[!a]1\n";
+    assert_eq!(files(&["--files-from", "-"], patterns), ["a1", "a2", "b1"]);
+    assert_eq!(files(&["--files-from", "-"], b"many/*1\n"), ["a1", "b1"]);
+    assert_eq!(files(&["--files-from-verbatim", "-"], b"many/a1\nmany/ space \n"), [" space ", "a1"]);
+    let raw = [&b"many/two\nlines\0many/"[..], odd.as_bytes(), b"\0"].concat();
+    assert_eq!(files(&["--files-from-raw", "-"], &raw), ["# odd\u{fffd} *", "two\nlines"]);
+    // One that is not there is missing, as if it had been named.
+    fs::write(world.path("list"), "many/none*\nmany/a1\n").unwrap();
+    assert!(world.fails(&["backup", "--files-from", "list"], 3).contains("none*"));
+}
+
+#[test]
+fn a_list_without_end_is_refused_before_it_fills_the_memory() {
+    let world = World::with_repository();
+    for list in ["--exclude-file", "--files-from", "--files-from-verbatim", "--files-from-raw"] {
+        // No more memory than a program of this kind takes anyhow.
+        let line = "ulimit -v 2000000; exec \"$0\" \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", line, env!("CARGO_BIN_EXE_lifeboat"), "backup", "src", list, "/dev/zero"]);
+        command.env("LIFEBOAT_REPOSITORY", world.path("repo")).env("LIFEBOAT_PASSWORD", world::PASSPHRASE);
+        let (_, said) = world.ends(command.current_dir(world.path("")), 2);
+        let most = if list == "--exclude-file" { "256.00 KiB" } else { "4.00 MiB" };
+        assert!(said.contains(&format!("/dev/zero is larger than {most}")), "{list}: {said}");
+    }
+    fs::write(world.path("patterns"), "a-pattern-of-twenty-\n".repeat(9_000)).unwrap();
+    let two = ["backup", "src", "--exclude-file", "patterns", "--exclude-file", "patterns"];
+    assert!(world.fails(&two, 2).contains("the patterns have more than 256.00 KiB together"));
+    // More paths than a snapshot can name.
+    let long = "d".repeat(100);
+    let paths: String = (0..20_000).map(|number| format!("{long}/{number}\n")).collect();
+    fs::write(world.path("list"), paths).unwrap();
+    let said = world.fails(&["backup", "--files-from-verbatim", "list"], 2);
+    assert!(said.contains("more than 2 MiB together") && said.contains("--exclude"), "{said}");
+    assert_eq!(world.snapshots(), 0);
+}
+
+#[test]
+fn a_wrong_pattern_is_told_with_its_line_before_anything_is_opened() {
+    let world = World::new();
+    fs::write(world.path("patterns"), "fine\n# comment\n[a\n").unwrap();
+    // There is no repository: it would be 10.
+    let said = world.fails(&["backup", "src", "--exclude-file", "patterns"], 2);
+    assert!(said.contains("patterns:3") && said.contains("[a"), "{said}");
+    assert!(world.fails(&["backup", "src", "--iexclude", "[a"], 2).contains("--iexclude"));
+}
+
+#[test]
+fn a_source_that_is_suddenly_empty_ends_with_9_and_its_snapshot_is_kept() {
+    let world = World::with_repository();
+    fs::create_dir(world.path("other")).unwrap();
+    fs::write(world.path("other/x"), "x").unwrap();
+    world.does(&["backup", "src", "other"]);
+    fs::remove_dir_all(world.path("src")).unwrap();
+    fs::create_dir(world.path("src")).unwrap();
+    let said = world.fails(&["backup", "src", "other", "--dry-run"], 9);
+    assert!(said.contains("is empty now"), "{said}");
+    let output = world.command(&["backup", "src", "other", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(9));
+    let mut messages = objects(&texts(&output).0);
+    messages.retain(|message| message["message_type"] != "status");
+    let kinds: Vec<&str> = messages.iter().map(|message| message["message_type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["warning", "summary", "exit_error"]);
+    assert_eq!(messages[1]["empty_sources"], json!([world.text("src")]));
+    assert!(messages[1]["snapshot"].is_string());
+    assert_eq!(messages[2]["code"], 9);
+    assert_eq!(world.snapshots(), 2);
+    // The next backup has nothing to compare with but the empty one.
+    world.does(&["backup", "src", "other"]);
+    fs::remove_file(world.path("other/x")).unwrap();
+    let said = world.fails(&["backup", "src", "other"], 9);
+    assert!(said.contains(&world.text("other")), "{said}");
+    // Another group of sources has another last snapshot.
+    world.does(&["backup", "src"]);
+}
+
+#[test]
+fn what_is_missing_weighs_more_than_what_is_empty() {
+    let world = World::with_repository();
+    fs::create_dir(world.path("other")).unwrap();
+    fs::write(world.path("other/x"), "x").unwrap();
+    world.does(&["backup", "src", "other"]);
+    fs::remove_dir_all(world.path("src")).unwrap();
+    fs::remove_file(world.path("other/x")).unwrap();
+    let said = world.fails(&["backup", "src", "other"], 3);
+    assert!(said.contains("is empty now") && said.contains("1 entry could not be read"), "{said}");
+}
+
+#[test]
+fn a_machine_remembers_that_a_source_was_empty() {
+    let world = World::with_repository();
+    world.does(&["key", "add", "--role", "backup", "--label", "web", "--access-key-out", "web.key"]);
+    let with_key = |arguments: &[&str], code| {
+        let arguments = [arguments, &["--access-key-file", "web.key"]].concat();
+        world.ends(&mut world.command(&arguments), code)
+    };
+    with_key(&["backup", "src"], 0);
+    fs::remove_dir_all(world.path("src/deep")).unwrap();
+    fs::remove_file(world.path("src/one")).unwrap();
+    // A key that reads nothing knows it from its cache.
+    with_key(&["backup", "src"], 9);
+    let (out, _) = with_key(&["status"], 13);
+    assert!(out.contains("suspiciously empty"), "{out}");
+}
+
+#[test]
+fn a_file_of_the_kernel_that_is_named_is_read_to_its_end() {
+    let world = World::with_repository();
+    // It says that it has no bytes.
+    world.does(&["backup", "/proc/version", "src"]);
+    world.does(&["restore", "latest:/proc", "--target", "back"]);
+    assert_eq!(fs::read(world.path("back/version")).unwrap(), fs::read("/proc/version").unwrap());
+    let entry = world.messages(&["ls", "latest:/proc/version"]).remove(0);
+    assert_eq!(entry["size"], fs::read("/proc/version").unwrap().len());
+}
+
+#[test]
+fn a_pipe_in_a_source_keeps_nobody_waiting() {
+    let world = World::with_repository();
+    let made = Command::new("mkfifo").arg(world.path("src/pipe")).status().unwrap();
+    assert!(made.success());
+    world.does(&["backup", "src"]);
+    assert!(world.does(&["ls", "latest"]).contains(&world.text("src/pipe")));
+}
