@@ -105,6 +105,6 @@ mod tests {
         fs::rename(above.join("b".repeat(100)), above.join("moved")).unwrap();
         std::os::unix::fs::symlink("moved", above.join("b".repeat(100))).unwrap();
         let through = trail.open(root.as_fd(), paths[2].as_bytes(), OFlags::DIRECTORY);
-        assert_eq!(through.unwrap_err(), Errno::LOOP);
+        assert!(matches!(through, Err(Errno::LOOP | Errno::NOTDIR)), "{through:?}");
     }
 }
