@@ -17,7 +17,7 @@ use lifeboat::{
     compress::{Codec, Compression, Compressor},
     crypto::{GearSeed, IndexKey, RootSecret, SigningKey},
     error::{Error, Result},
-    filesystem::{sample::SampleSize, sandbox::Mounts},
+    filesystem::{mounts::Mounts, sample::SampleSize},
     format::{
         attestation::Attestation,
         certificate::ExportedCertificate,

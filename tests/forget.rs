@@ -39,7 +39,8 @@ fn verdicts(messages: &[Value]) -> Vec<(u32, bool, String)> {
     let of_snapshots = messages.iter().filter(|message| message["message_type"] == "forget");
     of_snapshots
         .map(|message| {
-            let why: Vec<&str> = message["reasons"].as_array().unwrap().iter().map(|why| why.as_str().unwrap()).collect();
+            let why: Vec<&str> =
+                message["reasons"].as_array().unwrap().iter().map(|why| why.as_str().unwrap()).collect();
             let day = message["time"].as_str().unwrap()[8..10].parse().unwrap();
             (day, message["kept"].as_bool().unwrap(), why.join(", "))
         })
@@ -53,13 +54,7 @@ fn rules_decide_what_goes_and_say_why_the_rest_stays() {
     let before = world::tree(&world.path("repo"));
     let planned = world.messages(&[&rules[..], &["--dry-run"]].concat());
     assert_eq!(world::tree(&world.path("repo")), before, "a dry run writes nothing");
-    let expected = [
-        (5, true, "last"),
-        (4, true, "last"),
-        (3, false, ""),
-        (2, true, "tag b"),
-        (1, false, ""),
-    ];
+    let expected = [(5, true, "last"), (4, true, "last"), (3, false, ""), (2, true, "tag b"), (1, false, "")];
     assert_eq!(verdicts(&planned), expected.map(|(day, kept, why)| (day, kept, why.to_owned())));
     let done = world.messages(&rules);
     assert_eq!(verdicts(&done), verdicts(&planned));
@@ -139,7 +134,11 @@ fn a_snapshot_goes_by_its_id() {
 #[test]
 fn a_run_that_was_killed_before_it_deleted_is_finished_by_the_next_one() {
     let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
-    let snapshots = || world::tree(&world.path("repo")).into_iter().filter(|(path, _)| path.to_str().unwrap().contains("/snapshots/"));
+    let snapshots = || {
+        world::tree(&world.path("repo"))
+            .into_iter()
+            .filter(|(path, _)| path.to_str().unwrap().contains("/snapshots/"))
+    };
     let all: Vec<_> = snapshots().collect();
     world.does(&["forget", "--keep-last", "2"]);
     // As if the deletion had not come to pass.
@@ -176,11 +175,39 @@ fn a_flood_of_snapshots_from_the_future_pushes_nobody_else_out() {
 #[test]
 fn a_key_that_may_not_forget_is_refused() {
     let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
-    world.does(&["key", "add", "--role", "backup", "--label", "client", "--access-key-out", &world.text("client")]);
-    world.does(&["key", "add", "--role", "restore", "--label", "helper", "--access-key-out", &world.text("helper")]);
-    world.does(&["key", "add", "--role", "maintain", "--label", "carer", "--access-key-out", &world.text("carer")]);
+    world.does(&[
+        "key",
+        "add",
+        "--role",
+        "backup",
+        "--label",
+        "client",
+        "--access-key-out",
+        &world.text("client"),
+    ]);
+    world.does(&[
+        "key",
+        "add",
+        "--role",
+        "restore",
+        "--label",
+        "helper",
+        "--access-key-out",
+        &world.text("helper"),
+    ]);
+    world.does(&[
+        "key",
+        "add",
+        "--role",
+        "maintain",
+        "--label",
+        "carer",
+        "--access-key-out",
+        &world.text("carer"),
+    ]);
     let by = |key: &str, code| {
-        let mut command = world.bare(&["forget", "--keep-last", "2", "--json", "--access-key-file", &world.text(key)]);
+        let mut command =
+            world.bare(&["forget", "--keep-last", "2", "--json", "--access-key-file", &world.text(key)]);
         command.env("LIFEBOAT_REPOSITORY", world.path("repo"));
         objects(&world.ends(&mut command, code).0)
     };
