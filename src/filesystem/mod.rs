@@ -5,13 +5,17 @@ pub mod capture;
 pub mod durable;
 pub mod existing;
 pub mod names;
+pub mod old;
 pub mod read;
+pub mod remove;
 pub mod restore;
 pub mod sample;
 pub mod sandbox;
 pub mod scratch;
 pub mod select;
+pub mod unmet;
 pub mod walk;
+mod zeros;
 
 use std::{
     ffi::CStr,

@@ -21,13 +21,14 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps,
-        UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown, fstat, ftruncate, futimens, linkat, makedev,
-        mkdirat, mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat, utimensat,
+        UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown, fdatasync, fstat, fstatvfs, ftruncate, futimens,
+        linkat, makedev, mkdirat, mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs,
+        unlinkat, utimensat,
     },
     io::{Errno, pwrite},
 };
 
-use super::{capture, durable::random_suffix, names::Ownership, reason, shown, system_error};
+use super::{capture, durable::random_suffix, names::Ownership, old, reason, shown, system_error, zeros};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::entry::{EntryKind, Metadata},
@@ -35,10 +36,10 @@ use crate::{
 
 const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-const DIRECTORY: OFlags =
+pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Most bytes of a name on Linux.
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 /// Tries to find a free name for a damaged file.
 const DAMAGED_TRIES: u32 = 1000;
 
@@ -51,13 +52,27 @@ pub type Folder = Arc<OwnedFd>;
 /// The folder that a tree is restored into.
 #[derive(Debug)]
 pub struct Target {
-    root: Arc<OwnedFd>,
+    pub(super) root: Arc<OwnedFd>,
+    /// Whether anything was in the folder when it was opened.
+    was_empty: bool,
+    /// What becomes of zeros.
+    zeros: Zeros,
     /// A folder on each file system that was met, to be synced: other ones may be mounted in the target.
     file_systems: Mutex<HashMap<u64, Folder>>,
 }
 
+/// What becomes of whole blocks of zeros in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zeros {
+    /// They are written as what they are.
+    #[default]
+    Write,
+    /// They become holes, which take no space.
+    Holes,
+}
+
 /// One name: not empty, `.` or `..`, no slash, no NUL.
-fn component(name: &[u8]) -> Result<CString> {
+pub(super) fn component(name: &[u8]) -> Result<CString> {
     let bad = || Error::damaged("the manifest", format!("it holds the name {:?}", shown(name)));
     if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
         return Err(bad());
@@ -66,12 +81,12 @@ fn component(name: &[u8]) -> Result<CString> {
 }
 
 /// A relative path, every component checked. The empty path is the target itself.
-fn components(path: &[u8]) -> Result<Vec<CString>> {
+pub(super) fn components(path: &[u8]) -> Result<Vec<CString>> {
     if path.is_empty() { Ok(Vec::new()) } else { path.split(|byte| *byte == b'/').map(component).collect() }
 }
 
 /// The folder and the name in it.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&[], path),
@@ -84,7 +99,7 @@ fn partial_name() -> Result<CString> {
 }
 
 /// Opens a folder below `dir` without following anything.
-fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     openat2(dir, path, flags, Mode::empty(), RESOLVE)
 }
 
@@ -98,16 +113,54 @@ impl Target {
             Error::new(ErrorKind::Failed, format!("cannot make the folder {}", path.display()))
                 .with_source(error)
         })?;
+        Self::open(path)
+    }
+
+    /// Opens the folder to restore into.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not there; it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, path, flags, Mode::empty())
-            .map_err(|errno| system_error("open the folder", path.display(), errno))?;
-        let target = Self { root: Arc::new(root), file_systems: Mutex::default() };
+        let cannot = |errno| system_error("open the folder", path.display(), errno);
+        let root = openat(CWD, path, flags, Mode::empty()).map_err(cannot)?;
+        let was_empty = old::is_empty(root.as_fd()).map_err(cannot)?;
+        old::take_part(root.as_fd());
+        let (root, zeros) = (Arc::new(root), Zeros::default());
+        let target = Self { root, was_empty, zeros, file_systems: Mutex::default() };
         target.meet(&target.root)?;
         Ok(target)
     }
 
+    /// Makes holes of whole blocks of zeros, or not.
+    #[must_use]
+    pub fn with_zeros(self, zeros: Zeros) -> Self {
+        Self { zeros, ..self }
+    }
+
+    /// As if nothing were in it: another folder is meant, which is not there yet.
+    #[must_use]
+    pub fn as_empty(self) -> Self {
+        Self { was_empty: true, ..self }
+    }
+
+    /// Bytes that are free on its file system.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let status = fstatvfs(&self.root).map_err(|errno| system_error("look at", "the target", errno))?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    /// Whether nothing was in it when it was opened.
+    #[must_use]
+    pub const fn was_empty(&self) -> bool {
+        self.was_empty
+    }
+
     /// Notes on which file system a folder is.
-    fn meet(&self, dir: &Folder) -> Result<()> {
+    pub(super) fn meet(&self, dir: &Folder) -> Result<()> {
         let status = fstat(dir).map_err(|errno| system_error("look at", "a folder", errno))?;
         let mut met = self.file_systems.lock().unwrap_or_else(PoisonError::into_inner);
         met.entry(status.st_dev).or_insert_with(|| Arc::clone(dir));
@@ -169,13 +222,62 @@ impl Target {
     /// # Errors
     /// The name is not a proper one, or the file cannot be made.
     pub fn new_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
-        let name = component(name)?;
-        let temporary = partial_name()?;
+        let (name, temporary) = (component(name)?, partial_name()?);
         let failed = |errno| system_error("make the file", shown(name.to_bytes()), errno);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        let fd = create(dir.as_fd(), &temporary).map_err(failed)?;
         let pending = Pending { dir: Arc::clone(dir), temporary, placed: false };
-        Ok(NewFile { fd, name, size, written: AtomicU64::new(0), pending })
+        Ok(self.writing(fd, name, size, pending))
+    }
+
+    /// As [`Self::new_file`], for one that takes long: what there is of it stays under a name that the next
+    /// restore finds, whatever ends this one. If another restore has that name it is as with any other file.
+    ///
+    /// # Errors
+    /// As [`Self::new_file`].
+    pub fn new_large_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
+        let own = component(name)?;
+        let temporary = old::unfinished_name(&own)?;
+        match create(dir.as_fd(), &temporary) {
+            Ok(fd) => {
+                old::claim(fd.as_fd());
+                // It is not to be removed, so it counts as placed.
+                let pending = Pending { dir: Arc::clone(dir), temporary, placed: true };
+                Ok(self.writing(fd, own, size, pending))
+            }
+            Err(Errno::EXIST) => self.new_file(dir, name, size),
+            Err(errno) => Err(system_error("make the file", shown(name), errno)),
+        }
+    }
+
+    fn writing(&self, fd: OwnedFd, name: CString, size: u64, pending: Pending) -> NewFile {
+        NewFile { fd, name, size, written: AtomicU64::new(0), pending, zeros: self.zeros, begun: false }
+    }
+
+    /// Goes on with a file that has bytes already, under the name of one that is not finished.
+    pub(super) fn begun(
+        &self,
+        fd: OwnedFd,
+        name: CString,
+        size: u64,
+        (dir, temporary): (Folder, CString),
+    ) -> NewFile {
+        let pending = Pending { dir, temporary, placed: true };
+        NewFile { begun: true, ..self.writing(fd, name, size, pending) }
+    }
+
+    /// Sets the metadata of a file whose content stays as it is.
+    ///
+    /// # Errors
+    /// Another file has its name by now.
+    pub fn keep_file(
+        &self,
+        old: &old::Found,
+        path: &[u8],
+        metadata: &Metadata,
+        ownership: &Ownership,
+    ) -> Result<Notes> {
+        let file = old.open_again(self, path)?;
+        Ok(set_metadata(&Handle::Open(file.as_fd()), metadata, ownership))
     }
 
     /// Makes the symbolic link that `metadata` describes.
@@ -295,6 +397,11 @@ fn checked_path(path: &[u8]) -> Result<CString> {
     CString::new(path).map_err(|nul| Error::damaged("the manifest", "a path holds a NUL").with_source(nul))
 }
 
+fn create(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+}
+
 /// Opens the folder `name` in `dir`, made if it is not there.
 fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     match open_beneath(dir, name, DIRECTORY) {
@@ -397,18 +504,41 @@ pub struct NewFile {
     /// Where what was written ends.
     written: AtomicU64,
     pending: Pending,
+    zeros: Zeros,
+    /// It had bytes before: what is not written is not zeros, and it may be too long.
+    begun: bool,
 }
 
 impl NewFile {
-    /// Writes bytes at `offset`, from any thread. What is never written is a hole of zeros.
+    /// Writes bytes at `offset`, from any thread. What is never written is a hole of zeros; of a file that had
+    /// bytes before it stays as it is.
     ///
     /// # Errors
     /// They cannot be written, or do not fit into the size of the file.
-    pub fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
             return Err(Error::damaged(shown(self.name.to_bytes()), "its content is longer than its size"));
         }
+        match self.zeros {
+            Zeros::Write => self.write_all(offset, bytes),
+            Zeros::Holes => zeros::runs(offset, bytes).try_for_each(|run| match run {
+                zeros::Run::Bytes(offset, bytes) => self.write_all(offset, bytes),
+                zeros::Run::Zeros(range) => self.leave_empty(range),
+            }),
+        }
+    }
+
+    /// Makes sure that there are zeros, without taking space for them.
+    fn leave_empty(&self, range: Range<u64>) -> Result<()> {
+        if !self.begun || zeros::punch(self.fd.as_fd(), &range) {
+            return Ok(());
+        }
+        zeros::blocks(&range).try_for_each(|(offset, bytes)| self.write_all(offset, bytes))
+    }
+
+    fn write_all(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.written.fetch_max(offset.saturating_add(length), Ordering::Relaxed);
         while !bytes.is_empty() {
             match pwrite(&self.fd, bytes, offset) {
@@ -430,6 +560,7 @@ impl NewFile {
     /// A folder that is not empty has its name.
     pub fn finish(mut self, metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
         self.extend()?;
+        self.settle()?;
         let notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
         self.pending.place(&self.name)?;
         Ok(notes)
@@ -437,11 +568,33 @@ impl NewFile {
 
     /// Gives the file its size, where nothing was written at its end.
     fn extend(&self) -> Result<()> {
-        if self.written.load(Ordering::Relaxed) >= self.size {
+        if !self.begun && self.written.load(Ordering::Relaxed) >= self.size {
             return Ok(());
         }
         ftruncate(&self.fd, self.size)
             .map_err(|errno| system_error("make room for", shown(self.name.to_bytes()), errno))
+    }
+
+    /// Brings to the disk what was written over older bytes, before the name says that it is whole: file systems
+    /// order a new name behind new bytes, and not behind bytes that replace others.
+    fn settle(&self) -> Result<()> {
+        if !self.begun {
+            return Ok(());
+        }
+        fdatasync(&self.fd)
+            .map_err(|errno| system_error("bring to the disk", shown(self.name.to_bytes()), errno))
+    }
+
+    /// Another handle of it, to read by.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn reader(&self) -> Result<File> {
+        let again = self.fd.try_clone().map_err(|error| {
+            Error::new(ErrorKind::Failed, format!("cannot open {} again", shown(self.name.to_bytes())))
+                .with_source(error)
+        })?;
+        Ok(File::from(again))
     }
 
     /// Names the file `NAME.damaged`, readable for its owner only, and writes the ranges of bytes
@@ -451,6 +604,12 @@ impl NewFile {
     /// Neither can be written.
     pub fn finish_damaged(mut self, bad: &[Range<u64>]) -> Result<Vec<u8>> {
         self.extend()?;
+        if self.begun {
+            // What was there before is no more what the snapshot has than zeros are, but looks like it.
+            bad.iter().try_for_each(|range| self.leave_empty(range.start..range.end.min(self.size)))?;
+            fchmod(&self.fd, Mode::RUSR | Mode::WUSR)
+                .map_err(|errno| system_error("close to others", shown(self.name.to_bytes()), errno))?;
+        }
         for number in 1..=DAMAGED_TRIES {
             let suffix = if number == 1 { ".damaged".into() } else { format!(".damaged-{number}") };
             let name = with_suffix(self.name.to_bytes(), &suffix, ".txt".len());

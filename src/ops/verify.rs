@@ -1,14 +1,25 @@
 //! `verify`: whether everything that a snapshot holds is on this machine as it was, chunk by chunk, without
-//! reading any stored data. What is there besides does not matter. Folders are compared too if they or
-//! something in them is meant.
+//! reading any stored data, and nothing else beside it. Folders are compared too if they or something in them is
+//! meant.
 
-use std::{collections::HashMap, fs::File, io::Read, ops::Range, path::Path};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Read,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use super::restore::{Group, link_group};
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
-    filesystem::{existing::Existing, select::Selection},
+    filesystem::{
+        existing::Existing,
+        remove::Never,
+        select::Selection,
+        unmet::{Ended, Unmet},
+    },
     format::entry::{Entry, EntryKind, Metadata},
     limits,
     progress::{Phase, Progress},
@@ -32,6 +43,32 @@ pub struct VerifyOptions {
     pub selection: Selection,
     /// Whether owners must be the same too.
     pub owners: Owners,
+    /// Whether what is there besides is a difference.
+    pub besides: Besides,
+    /// Folders that no backup holds: the repository's, the cache.
+    pub never: Vec<PathBuf>,
+}
+
+impl Default for VerifyOptions {
+    /// Everything, with owners, and with what is there besides.
+    fn default() -> Self {
+        Self {
+            subpath: Vec::new(),
+            selection: Selection::default(),
+            owners: Owners::Compare,
+            besides: Besides::Tell,
+            never: Vec::new(),
+        }
+    }
+}
+
+/// Whether what is in the folders of a snapshot, and not in the snapshot, is a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Besides {
+    /// It is.
+    Tell,
+    /// It does not matter.
+    Ignore,
 }
 
 /// Whether owners must be the same.
@@ -50,11 +87,13 @@ pub enum Owners {
 pub enum Difference {
     /// It is not there.
     Missing,
+    /// It is there, and the snapshot does not have it; a folder with all that is in it.
+    Extra(EntryKind),
     /// It is of another kind.
     Kind(EntryKind),
     /// It has so many bytes now.
     Size(u64),
-    /// These bytes of it differ.
+    /// These bytes of it differ; where nobody knows which, none.
     Content(Vec<Range<u64>>),
     /// The link points there now.
     LinkTarget(Vec<u8>),
@@ -74,12 +113,49 @@ pub enum Difference {
     Unreadable(String),
 }
 
+impl Difference {
+    /// One word for it, for scripts.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extra(_) => "extra",
+            Self::Kind(_) => "kind",
+            Self::Size(_) => "size",
+            Self::Content(_) => "content",
+            Self::LinkTarget(_) => "link_target",
+            Self::Mode(_) => "mode",
+            Self::Owner(_) => "owner",
+            Self::NotLinked(_) => "hard_link",
+            Self::Device(_) => "device",
+            Self::Attributes => "attributes",
+            Self::Modified => "mtime",
+            Self::Unreadable(_) => "unreadable",
+        }
+    }
+}
+
+/// What people call it.
+const fn word(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::File => "file",
+        EntryKind::Directory => "folder",
+        EntryKind::Symlink => "link",
+        EntryKind::Fifo => "pipe",
+        EntryKind::CharacterDevice => "character device",
+        EntryKind::BlockDevice => "block device",
+        EntryKind::Socket => "socket",
+    }
+}
+
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Missing => f.write_str("it is missing"),
-            Self::Kind(kind) => write!(f, "it is now a {kind:?}"),
+            Self::Extra(kind) => write!(f, "the snapshot does not have this {}", word(*kind)),
+            Self::Kind(kind) => write!(f, "it is a {} now", word(*kind)),
             Self::Size(size) => write!(f, "it has {size} bytes now"),
+            Self::Content(ranges) if ranges.is_empty() => f.write_str("its content differs"),
             Self::Content(ranges) => {
                 f.write_str("these bytes differ:")?;
                 ranges
@@ -115,6 +191,10 @@ pub struct Verified {
     pub bytes: u64,
     /// Entries that differ.
     pub differing: u64,
+    /// Of these what is missing.
+    pub missing: u64,
+    /// Of these what the snapshot does not have.
+    pub extra: u64,
     /// The first of them, with each difference.
     pub differences: Vec<(Vec<u8>, Difference)>,
     /// Parts of the manifest that are lost, with the entries in them.
@@ -194,6 +274,12 @@ pub fn run_before(
         links: HashMap::new(),
         verified: Verified::default(),
     };
+    // Of a sample most of a folder is not meant.
+    let tells = options.besides == Besides::Tell && !options.selection.is_sample();
+    let mut beside = Beside { options, never: Never::new(&options.never), unmet: Unmet::default() };
+    if tells && options.subpath.is_empty() && snapshot.record.sources.iter().any(|source| source == b"/") {
+        beside.enter(&mut comparison, b"");
+    }
     let mut folders: Vec<OpenFolder> = Vec::new();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
@@ -202,6 +288,7 @@ pub fn run_before(
             // What is lost in the repository cannot be compared; the rest is.
             Err(Gap { first, error }) => {
                 progress.trouble();
+                beside.unmet.doubt();
                 let verified = &mut comparison.verified;
                 verified.lost += 1;
                 if verified.differences.len() < NAMED_MAX {
@@ -213,6 +300,9 @@ pub fn run_before(
             }
         };
         progress.at(&entry.path);
+        if tells {
+            beside.entry(&mut comparison, &entry);
+        }
         while folders.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
             folders.pop();
         }
@@ -236,7 +326,65 @@ pub fn run_before(
         }
         Ok(())
     })?;
+    while let Some(ended) = beside.unmet.end() {
+        beside.tell(&mut comparison, &ended);
+    }
     Ok(comparison.verified)
+}
+
+/// Finds what is in folders beside what the snapshot has of them.
+struct Beside<'a> {
+    options: &'a VerifyOptions,
+    never: Never,
+    unmet: Unmet,
+}
+
+impl Beside<'_> {
+    fn entry(&mut self, comparison: &mut Comparison<'_>, entry: &Entry) {
+        while let Some(ended) = self.unmet.ends_before(&entry.path) {
+            self.tell(comparison, &ended);
+        }
+        self.unmet.meet(&entry.path);
+        // What the backup could not list, or only leads to a source, says nothing of what should be in it.
+        let covered = entry.metadata.kind == EntryKind::Directory
+            && entry.error.is_none()
+            && !comparison.snapshot.record.leads_only(&entry.path)
+            && self.options.selection.reaches_into(&entry.path);
+        if covered {
+            self.enter(comparison, &entry.path);
+        }
+    }
+
+    fn enter(&mut self, comparison: &mut Comparison<'_>, path: &[u8]) {
+        let below = path.get(comparison.strip..).unwrap_or_default();
+        match comparison.tree.names(below) {
+            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names),
+            Ok(None) => {}
+            Err(error) => comparison.differs(path, Difference::Unreadable(error.to_string())),
+        }
+    }
+
+    fn tell(&self, comparison: &mut Comparison<'_>, ended: &Ended) {
+        for name in ended.names() {
+            let folder = &ended.folder;
+            let path = if folder.is_empty() { name.to_vec() } else { [folder, &b"/"[..], name].concat() };
+            let below = path.get(comparison.strip..).unwrap_or_default();
+            let difference = match comparison.tree.found(below) {
+                // It went meanwhile.
+                Ok(None) => continue,
+                Ok(Some(found)) => {
+                    let is_folder = found.kind == EntryKind::Directory;
+                    if self.never.has(&found) || !self.options.selection.selects(&path, is_folder) {
+                        continue;
+                    }
+                    Difference::Extra(found.kind)
+                }
+                Err(error) => Difference::Unreadable(error.to_string()),
+            };
+            comparison.verified.extra += 1;
+            comparison.differs(&path, difference);
+        }
+    }
 }
 
 /// A folder that the comparison is in.
@@ -275,6 +423,15 @@ impl Comparison<'_> {
         path.get(self.strip..).unwrap_or_default()
     }
 
+    /// Something differs that is no entry.
+    fn differs(&mut self, path: &[u8], difference: Difference) {
+        self.progress.trouble();
+        self.verified.differing += 1;
+        if self.verified.differences.len() < NAMED_MAX {
+            self.verified.differences.push((path.to_vec(), difference));
+        }
+    }
+
     /// Compares one entry and counts it.
     fn entry(&mut self, entry: &Entry) -> Result<()> {
         let differences = self.differences(entry)?;
@@ -288,6 +445,7 @@ impl Comparison<'_> {
         if !differences.is_empty() {
             self.progress.trouble();
             verified.differing += 1;
+            verified.missing += u64::from(differences.first() == Some(&Difference::Missing));
         }
         for difference in differences {
             if verified.differences.len() < NAMED_MAX {
@@ -399,7 +557,7 @@ fn is_below(path: &[u8], folder: &[u8]) -> bool {
 
 /// How the metadata of two entries of one kind differ. What a restore cannot set (ctime, birth, inode, device
 /// and the count of links) is left out; the groups of links are compared elsewhere.
-fn metadata_differences(
+pub(super) fn metadata_differences(
     then: &Metadata,
     now: &Metadata,
     owners: Owners,

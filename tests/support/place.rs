@@ -21,7 +21,7 @@ use lifeboat::{
         restore::{self, RestoreOptions, Restored},
     },
     progress::Progress,
-    repository::{InitOptions, Repository, unlock::Credential},
+    repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
     store::{Location, Store, StoreOptions},
 };
 use zeroize::Zeroizing;
@@ -44,12 +44,14 @@ impl Clock for Ahead {
     }
 }
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) workers: usize,
     pub(crate) progress: Arc<Progress>,
 }
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 impl Place {
     pub(crate) fn new(workers: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -119,26 +121,42 @@ impl Place {
     }
 
     pub(crate) fn restore(&self, target: &str, subpath: &str, includes: &[&str]) -> Restored {
-        let repository = self.open();
-        let (snapshots, damaged) = repository.snapshots().unwrap();
-        assert!(damaged.is_empty(), "{damaged:?}");
         let includes: Vec<String> = includes.iter().map(|&text| text.to_owned()).collect();
         let options = RestoreOptions {
             ownership: Ownership::new(OwnershipPolicy::ByName),
             subpath: subpath.trim_start_matches('/').into(),
             selection: Selection::new(&includes, &[]).unwrap(),
             workers: self.workers,
+            ..RestoreOptions::default()
         };
-        restore::run(&repository, snapshots.last().unwrap(), &self.at(target), &options).unwrap()
+        self.restore_with(target, &options)
+    }
+
+    pub(crate) fn newest(&self, repository: &Repository) -> KnownSnapshot {
+        let (mut snapshots, damaged) = repository.snapshots().unwrap();
+        assert!(damaged.is_empty(), "{damaged:?}");
+        snapshots.pop().unwrap()
+    }
+
+    pub(crate) fn restore_with(&self, target: &str, options: &RestoreOptions) -> Restored {
+        let repository = self.open();
+        restore::run(&repository, &self.newest(&repository), &self.at(target), options).unwrap()
+    }
+
+    /// Where a whole snapshot puts the source.
+    pub(crate) fn copy(&self, target: &str) -> PathBuf {
+        self.at(target).join(self.source().strip_prefix("/").unwrap())
     }
 }
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) fn same(one: &Path, other: &Path) {
     let mut diff = std::process::Command::new("diff");
     let output = diff.args(["-r", "--no-dereference"]).arg(one).arg(other).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);

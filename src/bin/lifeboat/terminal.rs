@@ -72,6 +72,11 @@ impl Output {
         self.quiet
     }
 
+    /// Whether more is wanted than what is good to know.
+    pub(crate) const fn is_verbose(&self) -> bool {
+        self.verbosity > 0
+    }
+
     /// Whether nobody reads any more: a long list may end.
     pub(crate) fn is_closed(&self) -> bool {
         self.standard.lock().unwrap_or_else(PoisonError::into_inner).closed

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::Duration,
@@ -14,6 +14,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::{
+    existing::{Basis, Existing, Fate},
     plan::{Large, Recent, Task, Window},
     second::{Links, second_pass},
     work::{Job, Worker},
@@ -21,11 +22,13 @@ use self::{
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
-        names::Ownership,
-        restore::{Notes, Target},
+        names::{Ownership, OwnershipPolicy},
+        old::{Found, Rewritable},
+        remove::{Never, Removal},
+        restore::{Notes, Target, Zeros},
         select::Selection,
     },
-    format::entry::{Content, Entry, EntryKind},
+    format::entry::{ChunkRef, Content, Entry, EntryKind},
     id::BlobId,
     progress::Phase,
     repository::{
@@ -35,15 +38,22 @@ use crate::{
         snapshots::KnownSnapshot,
         view::View,
     },
-    store::Downloads,
 };
 
 mod bad;
+mod clear;
+mod existing;
+mod forecast;
 mod plan;
 mod second;
+mod work;
 
 pub(super) use self::second::{Group, link_group};
-mod work;
+pub use self::{
+    clear::Extra,
+    existing::Overwrite,
+    forecast::{Forecast, forecast},
+};
 
 /// How the error of an entry begins that the backup itself could not read.
 pub(super) const UNREAD: &str = "the backup could not read it";
@@ -65,6 +75,30 @@ pub struct RestoreOptions {
     pub selection: Selection,
     /// Threads that open frames and write; with one everything happens in one order.
     pub workers: usize,
+    /// What may be overwritten.
+    pub overwrite: Overwrite,
+    /// What may be in a folder beside what the snapshot has of it.
+    pub extra: Extra,
+    /// What becomes of zeros.
+    pub zeros: Zeros,
+    /// Folders that are never removed: the repository's, the cache.
+    pub never: Vec<PathBuf>,
+}
+
+impl Default for RestoreOptions {
+    /// All of a snapshot, on one thread, over what is there.
+    fn default() -> Self {
+        Self {
+            ownership: Ownership::new(OwnershipPolicy::ByName),
+            subpath: Vec::new(),
+            selection: Selection::default(),
+            workers: 1,
+            overwrite: Overwrite::default(),
+            extra: Extra::default(),
+            zeros: Zeros::default(),
+            never: Vec::new(),
+        }
+    }
 }
 
 /// What a restore did.
@@ -74,6 +108,16 @@ pub struct Restored {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Of these the files whose content was there already.
+    pub files_unchanged: u64,
+    /// Bytes in files that were there already, and right.
+    pub bytes_unchanged: u64,
+    /// Entries in whose place something was that was not to be overwritten.
+    pub left: u64,
+    /// What was removed, since the snapshot does not have it: the first of it.
+    pub removed: Vec<Vec<u8>>,
+    /// How much that is, named or not.
+    pub removals: u64,
     /// Entries that are not as they were, and why: damage, or what the backup could not read.
     pub failed: Vec<(Vec<u8>, Error)>,
     /// How many these are, named or not.
@@ -123,7 +167,14 @@ impl Restored {
 
     const fn count(&mut self, bytes: u64) {
         self.files += 1;
-        self.bytes += bytes;
+        // A manifest may claim anything.
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn remove(&mut self, paths: &[Vec<u8>]) {
+        self.removals += paths.len() as u64;
+        let room = NAMED_MAX.saturating_sub(self.removed.len());
+        self.removed.extend(paths.iter().take(room).cloned());
     }
 }
 
@@ -157,10 +208,13 @@ fn with_view(
     let nodes = SameTree { nodes: &nodes, lost: Mutex::default() };
     let strip = strip_of(&nodes, snapshot, &options.subpath)?;
     let indexed = repository.clock.elapsed();
-    let target = Target::create_or_open(target)?;
+    if options.extra == Extra::Remove {
+        existing::refuse_to_empty_everything(&snapshot.record.sources, &options.subpath, target)?;
+    }
+    let target = Target::create_or_open(target)?.with_zeros(options.zeros);
     progress.enter(Phase::Restoring);
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
-    let RestoreOptions { ownership, .. } = options;
+    let never = Never::new(&options.never);
     let job = Job {
         repository,
         domain,
@@ -169,7 +223,9 @@ fn with_view(
         key,
         snapshot: &snapshot.record,
         target: &target,
-        ownership,
+        options,
+        never: &never,
+        removal: Removal::Remove,
         strip,
         first_byte: OnceLock::new(),
         done: Mutex::default(),
@@ -266,16 +322,21 @@ impl Pass<'_> {
 /// A part of the manifest is lost, and the entries in it with it.
 fn lost(job: &Job<'_>, gap: Gap) -> Result<()> {
     let Gap { first, error } = gap;
-    job.done.lock().unwrap_or_else(PoisonError::into_inner).gaps += 1;
+    job.done().gaps += 1;
     job.failed(&first, error.context("this entry and some that follow it are lost"))
 }
 
 fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
     let downloads = job.repository.store.downloads();
     let workers = pass.options.workers;
+    let fetch = |window: &mut Window| window.fetch(job.repository, &job.domain, &downloads);
     if workers <= 1 {
         let mut worker = Worker::new(job)?;
-        return plan(pass, job, &downloads, &mut |window| worker.window(window));
+        return plan(pass, job, &mut |mut window| {
+            fetch(&mut window);
+            worker.window(window)
+        })
+        .map(drop);
     }
     let (windows, waiting): (Sender<Window>, Receiver<Window>) = bounded(workers);
     let (due, syncs) = bounded(1);
@@ -301,7 +362,8 @@ fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         }
         drop(waiting);
         let mut sent = 0_usize;
-        let planned = plan(pass, job, &downloads, &mut |window| {
+        let planned = plan(pass, job, &mut |mut window| {
+            fetch(&mut window);
             sent += 1;
             if sent.is_multiple_of(WINDOWS_PER_SYNC) {
                 // One that is still on its way will do.
@@ -313,19 +375,14 @@ fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
             windows.send(window).map_err(|_closed| Error::new(ErrorKind::Failed, "the restore stopped"))
         });
         drop((windows, due));
-        planned
+        planned.map(drop)
     });
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(planned, Err)
 }
 
-/// Fills windows and hands them on.
-fn plan(
-    pass: &Pass<'_>,
-    job: &Job<'_>,
-    downloads: &Downloads,
-    send: &mut dyn FnMut(Window) -> Result<()>,
-) -> Result<()> {
-    let mut planner = Planner::new(job, downloads, send);
+/// Fills windows and hands them on; tells what is to be done.
+fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<()>) -> Result<Tally> {
+    let mut planner = Planner::new(job, send);
     let mut links = Links::default();
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
@@ -338,7 +395,7 @@ fn plan(
         }
         if let Some(reason) = &entry.error {
             let error = Error::new(ErrorKind::Incomplete, format!("{UNREAD}: {reason}"));
-            job.done.lock().unwrap_or_else(PoisonError::into_inner).unread += 1;
+            job.done().unread += 1;
             return job.failed(&entry.path, error);
         }
         if job.below(&entry.path).is_empty() || links.first_name(&entry).is_some() {
@@ -346,68 +403,147 @@ fn plan(
         }
         planner.entry(entry, pass.nodes)
     })?;
-    planner.flush()
+    planner.flush()?;
+    Ok(planner.tally)
+}
+
+/// What a restore has to do, as its planner sees it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    /// Files, and the bytes in them.
+    files: u64,
+    bytes: u64,
+    /// Of these what is there already.
+    files_unchanged: u64,
+    bytes_unchanged: u64,
+    /// Bytes that files grow by.
+    growth: u64,
 }
 
 struct Planner<'a, 'b> {
     job: &'a Job<'a>,
-    downloads: &'a Downloads,
+    existing: Option<Existing<'a>>,
     window: Window,
     recent: Recent,
+    tally: Tally,
     send: &'b mut dyn FnMut(Window) -> Result<()>,
 }
 
+/// How far the planner is in a large file.
+struct InLarge {
+    large: Arc<Large>,
+    basis: Basis,
+    offset: u64,
+    /// The last task is a part of it that ends here.
+    open: bool,
+}
+
 impl<'a, 'b> Planner<'a, 'b> {
-    fn new(
-        job: &'a Job<'a>,
-        downloads: &'a Downloads,
-        send: &'b mut dyn FnMut(Window) -> Result<()>,
-    ) -> Self {
-        Self { job, downloads, window: Window::default(), recent: Recent::default(), send }
+    fn new(job: &'a Job<'a>, send: &'b mut dyn FnMut(Window) -> Result<()>) -> Self {
+        let (window, recent, tally) = (Window::default(), Recent::default(), Tally::default());
+        Self { job, existing: Existing::new(job), window, recent, tally, send }
     }
 
     fn flush(&mut self) -> Result<()> {
-        if self.window.is_empty() {
-            return Ok(());
-        }
-        let mut window = std::mem::take(&mut self.window);
-        window.fetch(self.job.repository, &self.job.domain, self.downloads);
-        (self.send)(window)
+        if self.window.is_empty() { Ok(()) } else { (self.send)(std::mem::take(&mut self.window)) }
+    }
+
+    fn flush_if_full(&mut self) -> Result<()> {
+        if self.window.is_full() { self.flush() } else { Ok(()) }
     }
 
     fn entry(&mut self, mut entry: Entry, nodes: &dyn NodeSource) -> Result<()> {
+        let fate = self.existing.as_mut().map_or(Ok(Fate::New), |existing| existing.fate(&entry));
+        let old = match fate {
+            Ok(Fate::New) => None,
+            Ok(Fate::Compare(found)) => Some(found),
+            Ok(Fate::Keep(found)) => {
+                self.job.repository.store.progress().add(0, entry.metadata.size);
+                return self.keep(entry, found);
+            }
+            Ok(Fate::Leave) => {
+                self.job.left(&entry);
+                return Ok(());
+            }
+            Err(error) => return self.job.entry_failed(&entry, error),
+        };
         let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
         match content {
             Content::Inline(chunks) if Window::holds(entry.metadata.size, &chunks) => {
-                self.window.add_task(Task::Whole(Box::new(entry)));
-                for chunk in chunks {
-                    self.window.add_chunk(chunk, self.job, &mut self.recent);
-                }
-                if self.window.is_full() { self.flush() } else { Ok(()) }
+                self.small(entry, &chunks, old)
             }
-            content => self.large(entry, &content, nodes),
+            content => self.large(entry, &content, nodes, old),
         }
     }
 
-    fn large(&mut self, entry: Entry, content: &Content, nodes: &dyn NodeSource) -> Result<()> {
-        let (size, large) = (entry.metadata.size, Large::new(entry));
-        let (mut offset, mut open) = (0, false);
-        let listed = for_each_chunk(content, nodes, &mut |chunk| {
-            if offset > size || large.is_given_up() {
-                return Err(Error::damaged("a file", "it cannot take the rest of its content"));
+    /// A file that is there already, and whole.
+    fn keep(&mut self, entry: Entry, found: Found) -> Result<()> {
+        self.tally.files_unchanged += 1;
+        self.count(&entry, Some(&found), entry.metadata.size);
+        self.window.add_task(Task::Keep(Box::new(entry), found));
+        self.flush_if_full()
+    }
+
+    fn count(&mut self, entry: &Entry, old: Option<&Found>, unchanged: u64) {
+        if entry.metadata.kind != EntryKind::File {
+            return;
+        }
+        let (size, tally) = (entry.metadata.size, &mut self.tally);
+        let growth = size.saturating_sub(old.map_or(0, |old| old.size));
+        tally.files += 1;
+        for (sum, bytes) in
+            [(&mut tally.bytes, size), (&mut tally.bytes_unchanged, unchanged), (&mut tally.growth, growth)]
+        {
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+
+    fn small(&mut self, entry: Entry, chunks: &[ChunkRef], old: Option<Found>) -> Result<()> {
+        let mut same = existing::Same::default();
+        if let (Some(existing), Some(found)) = (&mut self.existing, &old) {
+            same = existing.small(&entry, found, chunks)?;
+            if same.is_whole(chunks, (entry.metadata.size, found.size)) && existing.may_keep(found, &entry) {
+                self.job.repository.store.progress().add(0, entry.metadata.size);
+                return self.keep(entry, *found);
             }
-            if !open {
-                self.window.add_task(Task::Part(Arc::clone(&large), offset));
-                open = true;
+        }
+        self.window.add_task(Task::Whole(Box::new(entry.clone())));
+        let (mut offset, mut unchanged) = (0, 0);
+        for (number, chunk) in chunks.iter().enumerate() {
+            match same.chunk(number, offset, chunk.length) {
+                Some(bytes) => {
+                    self.window.add_local(bytes);
+                    unchanged += u64::from(chunk.length);
+                }
+                None => self.window.add_chunk(*chunk, self.job, &mut self.recent),
             }
-            offset += u64::from(chunk.length);
-            self.window.add_chunk(chunk, self.job, &mut self.recent);
-            if self.window.is_full() {
-                open = false;
-                self.flush()?;
-            }
-            Ok(())
-        });
+            offset += chunk.length as usize;
+        }
+        self.job.done().bytes_unchanged += unchanged;
+        self.count(&entry, old.as_ref(), unchanged);
+        self.flush_if_full()
+    }
+
+    fn large(
+        &mut self,
+        entry: Entry,
+        content: &Content,
+        nodes: &dyn NodeSource,
+        old: Option<Found>,
+    ) -> Result<()> {
+        let basis = match &mut self.existing {
+            None => Ok(Basis::default()),
+            Some(existing) => existing.basis(&entry, old.as_ref()),
+        };
+        let basis = match basis {
+            Ok(basis) => basis,
+            Err(error) => return self.job.entry_failed(&entry, error),
+        };
+        let size = entry.metadata.size;
+        let mut at = InLarge { large: Large::new(entry), basis, offset: 0, open: false };
+        let mut unchanged = 0;
+        let listed = for_each_chunk(content, nodes, &mut |chunk| self.chunk(&mut at, chunk, &mut unchanged));
+        let InLarge { large, mut basis, offset, .. } = at;
         match listed {
             Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
             Ok(()) if offset == size => {}
@@ -416,8 +552,72 @@ impl<'a, 'b> Planner<'a, 'b> {
                 large.bad.lock().unwrap_or_else(PoisonError::into_inner).add(gap);
             }
         }
+        if let Some(rewritable) = basis.rewritable.take() {
+            // Nothing of it differed so far.
+            let whole = large.bad.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            let found = *rewritable.found();
+            if whole && rewritable.has_its_name() && found.size == size {
+                let entry = Arc::into_inner(large).map(|large| large.entry);
+                return entry.map_or(Ok(()), |entry| self.keep(entry, found));
+            }
+            self.begin(&large, rewritable)?;
+        }
+        let done = &mut *self.job.done();
+        done.bytes_unchanged = done.bytes_unchanged.saturating_add(unchanged);
+        self.count(&large.entry, old.as_ref(), unchanged);
         self.window.add_task(Task::End(large));
-        if self.window.is_full() { self.flush() } else { Ok(()) }
+        self.flush_if_full()
+    }
+
+    /// The next chunk of a large file.
+    fn chunk(&mut self, at: &mut InLarge, chunk: ChunkRef, unchanged: &mut u64) -> Result<()> {
+        let (size, begin) = (at.large.entry.metadata.size, at.offset);
+        let progress = self.job.repository.store.progress();
+        progress.check()?;
+        if begin > size || at.large.is_given_up() {
+            return Err(Error::damaged("a file", "it cannot take the rest of its content"));
+        }
+        at.offset += u64::from(chunk.length);
+        let same = at.basis.has(begin, &chunk, &self.job.key);
+        if same {
+            *unchanged += u64::from(chunk.length);
+        }
+        if same && at.basis.in_place {
+            progress.add(0, u64::from(chunk.length));
+            at.open = false;
+            return Ok(());
+        }
+        if !at.open {
+            if let Some(rewritable) = at.basis.rewritable.take() {
+                self.begin(&at.large, rewritable)?;
+            }
+            self.window.add_task(Task::Part(Arc::clone(&at.large), begin));
+            at.open = true;
+        }
+        if same {
+            self.window.add_local(at.basis.bytes());
+        } else {
+            self.window.add_chunk(chunk, self.job, &mut self.recent);
+        }
+        if self.window.is_full() {
+            at.open = false;
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// From now on a file that is there is changed.
+    fn begin(&mut self, large: &Large, rewritable: Rewritable) -> Result<()> {
+        if self.job.removal == Removal::Tell {
+            return Ok(());
+        }
+        let begun = match rewritable.begin(self.job.target, large.entry.metadata.size) {
+            Ok(file) => Ok(Arc::new(file)),
+            Err(error) => Err(work::give_up(large, error)?),
+        };
+        *large.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        self.window.add_open_file();
+        Ok(())
     }
 }
 

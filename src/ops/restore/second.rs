@@ -4,7 +4,11 @@
 use std::collections::HashMap;
 
 use super::{
-    Pass, Planner, SameTree, is_below, lost,
+    Pass, Planner, SameTree,
+    clear::Clearing,
+    existing::{Existing, Fate},
+    is_below, lost,
+    plan::Window,
     work::{Job, Worker},
 };
 use crate::{
@@ -90,16 +94,23 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         downloads: job.repository.store.downloads(),
         worker: Worker::new(job)?,
         links: Links::default(),
+        existing: Existing::new(job),
         known_lost: pass.nodes.lost().len(),
         sees_less: false,
     };
+    let mut clearing = Clearing::new(job)?;
     let mut open: Vec<OpenFolder> = Vec::new();
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
         let entry = match entry {
             Ok(entry) => entry,
-            Err(gap) => return linker.gap(gap),
+            Err(gap) => {
+                clearing.iter_mut().for_each(Clearing::gap);
+                return linker.gap(gap);
+            }
         };
+        // Before the folders that end here get their times.
+        clearing.iter_mut().try_for_each(|clearing| clearing.entry(&entry))?;
         while open.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
             leave(&mut open, job)?;
         }
@@ -113,10 +124,11 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         }
         if used { linker.entry(entry) } else { Ok(()) }
     })?;
+    clearing.iter_mut().try_for_each(Clearing::finish)?;
     while !open.is_empty() {
         leave(&mut open, job)?;
     }
-    Ok(())
+    if job.target.was_empty() { Ok(()) } else { job.target.sweep(b"").map(drop) }
 }
 
 /// Gives files their further names.
@@ -126,6 +138,7 @@ struct Linker<'a> {
     downloads: Downloads,
     worker: Worker<'a>,
     links: Links,
+    existing: Option<Existing<'a>>,
     /// Nodes that the first pass could not read.
     known_lost: usize,
     /// A node could not be read that the first pass had read: first names may be among what is lost.
@@ -143,6 +156,19 @@ impl Linker<'_> {
         lost(self.job, gap)
     }
 
+    /// Whether what has the name of a further one stays: the same file already, or one that is not to be replaced.
+    fn stays(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
+        let Some(existing) = &mut self.existing else { return Ok(false) };
+        if existing.is_linked(first, &entry.path)? {
+            return Ok(true);
+        }
+        let leave = matches!(existing.fate(entry)?, Fate::Leave);
+        if leave {
+            self.job.left(entry);
+        }
+        Ok(leave)
+    }
+
     fn entry(&mut self, entry: Entry) -> Result<()> {
         let job = self.job;
         let Some(group) = link_group(&entry).filter(|_| !job.below(&entry.path).is_empty()) else {
@@ -154,6 +180,7 @@ impl Linker<'_> {
             None if !self.sees_less => return Ok(()),
             None => {}
             Some(first) if job.is_broken(&first) => {}
+            Some(first) if self.stays(&first, &entry)? => return Ok(()),
             Some(first) => match job.target.hard_link(job.below(&first), job.below(&entry.path)) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_of_the_whole_system() => return Err(error),
@@ -163,8 +190,12 @@ impl Linker<'_> {
         // Every name has the whole content in the manifest: what cannot be linked is restored by itself.
         let path = entry.path.clone();
         let worker = &mut self.worker;
-        let mut send = |window| worker.window(window);
-        let mut planner = Planner::new(job, &self.downloads, &mut send);
+        let downloads = &self.downloads;
+        let mut send = |mut window: Window| {
+            window.fetch(job.repository, &job.domain, downloads);
+            worker.window(window)
+        };
+        let mut planner = Planner::new(job, &mut send);
         planner.entry(entry, self.nodes)?;
         planner.flush()?;
         if !job.is_broken(&path) {
@@ -175,18 +206,21 @@ impl Linker<'_> {
     }
 }
 
-/// Gives the innermost open folder its metadata.
+/// Gives the innermost open folder its metadata, when nothing in it changes any more.
 fn leave(open: &mut Vec<OpenFolder>, job: &Job<'_>) -> Result<()> {
     let Some(OpenFolder { entry, used: true }) = open.pop() else { return Ok(()) };
     if let Some(folder) = open.last_mut() {
         folder.used = true;
     }
     let path = job.below(&entry.path);
+    if !job.target.was_empty() {
+        job.target.sweep(path)?;
+    }
     // The target itself belongs to whoever restores, unless a folder was asked for by its path.
     let done = if job.snapshot.leads_only(&entry.path) {
-        job.target.set_directory_owner_and_mode(path, &entry.metadata, job.ownership)
+        job.target.set_directory_owner_and_mode(path, &entry.metadata, &job.options.ownership)
     } else {
-        job.target.set_directory_metadata(path, &entry.metadata, job.ownership)
+        job.target.set_directory_metadata(path, &entry.metadata, &job.options.ownership)
     };
     match done {
         Ok(notes) => job.note(&entry.path, notes),

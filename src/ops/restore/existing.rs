@@ -1,0 +1,198 @@
+//! What a restore does where something is already: who may be overwritten, what of a file need not be
+//! read from the storage, and what may be changed where it is.
+
+use super::work::Job;
+use crate::{
+    crypto::ChunkIdKey,
+    error::{Error, ErrorKind, Result},
+    filesystem::{
+        old::{Found, Look, OldFile, Rewritable},
+        remove::Remover,
+    },
+    format::entry::{ChunkRef, Entry, EntryKind},
+};
+
+/// What may be overwritten. Folders are not: they take in what is restored, and get their metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Everything: afterwards it is as in the snapshot.
+    #[default]
+    Always,
+    /// Everything; a file with the size and the time of the snapshot's is taken to have its content too.
+    IfChanged,
+    /// What is older than in the snapshot.
+    IfNewer,
+    /// Nothing.
+    Never,
+}
+
+/// What becomes of an entry.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// It is restored, whatever has its name.
+    New,
+    /// What has its name stays.
+    Leave,
+    /// The file that has its name has its content: its metadata is set.
+    Keep(Found),
+    /// The file that has its name may have some of its content.
+    Compare(Found),
+}
+
+/// What is in the target already.
+pub(super) struct Existing<'a> {
+    job: &'a Job<'a>,
+    look: Look<'a>,
+    /// Makes room where a folder has the name of a file, or the other way round.
+    remover: Option<Remover<'a>>,
+}
+
+impl<'a> Existing<'a> {
+    /// `None` where nothing was before: then nothing is looked at.
+    pub(super) fn new(job: &'a Job<'a>) -> Option<Self> {
+        let remover = job.clears().then(|| job.remover());
+        (!job.target.was_empty()).then(|| Self { job, look: Look::new(job.target), remover })
+    }
+
+    pub(super) fn fate(&mut self, entry: &Entry) -> Result<Fate> {
+        let (then, overwrite) = (&entry.metadata, self.job.options.overwrite);
+        let Some(found) = self.look.at(self.job.below(&entry.path))? else { return Ok(Fate::New) };
+        let (is_folder, was_folder) = (then.kind == EntryKind::Directory, found.kind == EntryKind::Directory);
+        if is_folder && was_folder {
+            return Ok(Fate::New);
+        }
+        if overwrite == Overwrite::Never || overwrite == Overwrite::IfNewer && then.mtime <= found.mtime {
+            return Ok(Fate::Leave);
+        }
+        if is_folder != was_folder {
+            self.make_room(&entry.path)?;
+            return Ok(Fate::New);
+        }
+        if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
+            return Ok(Fate::New);
+        }
+        let looks_same = overwrite == Overwrite::IfChanged
+            && (then.size, then.mtime) == (found.size, found.mtime)
+            && self.may_keep(&found, entry);
+        Ok(if looks_same { Fate::Keep(found) } else { Fate::Compare(found) })
+    }
+
+    /// Removes what has the name. If something of it stays, whoever needs the name says so.
+    fn make_room(&self, path: &[u8]) -> Result<()> {
+        let Some(remover) = &self.remover else { return Ok(()) };
+        let mut gone = Vec::new();
+        remover.remove(path, &mut |path| gone.push(path.to_vec()))?;
+        self.job.removed(&gone);
+        Ok(())
+    }
+
+    /// Whether a further name of the file at `first` is one already.
+    pub(super) fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
+        let first = self.look.at(self.job.below(first))?;
+        let there = self.look.at(self.job.below(path))?;
+        Ok(first.zip(there).is_some_and(|(first, there)| first.is(&there)))
+    }
+
+    /// Whether a file with the right content need not be written anew.
+    pub(super) fn may_keep(&self, found: &Found, entry: &Entry) -> bool {
+        let (metadata, ownership) = (&entry.metadata, &self.job.options.ownership);
+        found.may_become(metadata, ownership) || found.is_as(metadata, ownership)
+    }
+
+    /// What a small file has of these chunks: its bytes up to where they end.
+    pub(super) fn small(&mut self, entry: &Entry, found: &Found, chunks: &[ChunkRef]) -> Result<Same> {
+        let Some(file) = self.look.file(self.job.below(&entry.path), found)? else {
+            return Ok(Same::default());
+        };
+        let wanted: u64 = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let mut bytes = vec![0; usize::try_from(found.size.min(wanted)).unwrap_or(0)];
+        if !file.read_at(0, &mut bytes) {
+            return Ok(Same::default());
+        }
+        let mut end = 0;
+        let is_same = |chunk: &ChunkRef| {
+            let begin = end;
+            end += chunk.length as usize;
+            bytes.get(begin..end).is_some_and(|bytes| self.job.key.id(bytes) == chunk.id)
+        };
+        let same = chunks.iter().map(is_same).collect();
+        Ok(Same { bytes, same })
+    }
+
+    /// What a large file can be made of.
+    pub(super) fn basis(&mut self, entry: &Entry, found: Option<&Found>) -> Result<Basis> {
+        let path = self.job.below(&entry.path);
+        let wanted = (&entry.metadata, &self.job.options.ownership);
+        if let Some(rewritable) = self.look.rewritable(path, found, wanted)? {
+            let reader = Some(rewritable.reader()?);
+            return Ok(Basis { reader, rewritable: Some(rewritable), in_place: true, buffer: Vec::new() });
+        }
+        let reader = match found {
+            Some(found) => self.look.file(path, found)?,
+            None => None,
+        };
+        Ok(Basis { reader, ..Basis::default() })
+    }
+}
+
+/// What a small file that is there has of the chunks that it is to have.
+#[derive(Debug, Default)]
+pub(super) struct Same {
+    bytes: Vec<u8>,
+    same: Vec<bool>,
+}
+
+impl Same {
+    /// Whether it has all of them, and as many bytes as it is to have.
+    pub(super) fn is_whole(&self, chunks: &[ChunkRef], sizes: (u64, u64)) -> bool {
+        let right_size = sizes.0 == sizes.1 && u64::try_from(self.bytes.len()) == Ok(sizes.0);
+        right_size && self.same.len() == chunks.len() && self.same.iter().all(|same| *same)
+    }
+
+    /// The bytes of chunk `number`, which begins at `offset`, if they are there.
+    pub(super) fn chunk(&self, number: usize, offset: usize, length: u32) -> Option<&[u8]> {
+        self.same.get(number).filter(|same| **same)?;
+        self.bytes.get(offset..offset + length as usize)
+    }
+}
+
+/// What a large file can be made of.
+#[derive(Debug, Default)]
+pub(super) struct Basis {
+    reader: Option<OldFile>,
+    /// It is changed where it is once something of it differs.
+    pub(super) rewritable: Option<Rewritable>,
+    /// What is the same need not be written.
+    pub(super) in_place: bool,
+    buffer: Vec<u8>,
+}
+
+impl Basis {
+    /// Whether a chunk is where it is to be.
+    pub(super) fn has(&mut self, offset: u64, chunk: &ChunkRef, key: &ChunkIdKey) -> bool {
+        let Some(reader) = &self.reader else { return false };
+        self.buffer.resize(chunk.length as usize, 0);
+        reader.read_at(offset, &mut self.buffer) && key.id(&self.buffer) == chunk.id
+    }
+
+    /// The bytes of the chunk that [`Self::has`] found last.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+/// Refuses to empty the running system: with the whole of it as the source everything that the backup left out
+/// would go.
+pub(super) fn refuse_to_empty_everything(
+    sources: &[Vec<u8>],
+    subpath: &[u8],
+    target: &std::path::Path,
+) -> Result<()> {
+    let everything = subpath.is_empty() && sources.iter().any(|source| source == b"/");
+    if everything && target.canonicalize().is_ok_and(|target| target == std::path::Path::new("/")) {
+        let what = "--delete would remove from the whole system what the snapshot does not hold";
+        return Err(Error::new(ErrorKind::Usage, what)
+            .with_remedy("Name a path (SNAP:/srv), or restore into another target"));
+    }
+    Ok(())
+}
