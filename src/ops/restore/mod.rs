@@ -501,7 +501,10 @@ impl<'a, 'b> Planner<'a, 'b> {
     fn small(&mut self, entry: Entry, chunks: &[ChunkRef], old: Option<Found>) -> Result<()> {
         let mut same = existing::Same::default();
         if let (Some(existing), Some(found)) = (&mut self.existing, &old) {
-            same = existing.small(&entry, found, chunks)?;
+            same = match existing.small(&entry, found, chunks) {
+                Ok(same) => same,
+                Err(error) => return self.job.entry_failed(&entry, error),
+            };
             if same.is_whole(chunks, (entry.metadata.size, found.size)) && existing.may_keep(found, &entry) {
                 self.job.repository.store.progress().add(0, entry.metadata.size);
                 return self.keep(entry, *found);

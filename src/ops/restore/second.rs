@@ -128,7 +128,18 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
     while !open.is_empty() {
         leave(&mut open, job)?;
     }
-    if job.target.was_empty() { Ok(()) } else { job.target.sweep(b"").map(drop) }
+    sweep(job, b"")
+}
+
+/// Removes what runs that were killed have left in a folder.
+fn sweep(job: &Job<'_>, folder: &[u8]) -> Result<()> {
+    if job.target.was_empty() {
+        return Ok(());
+    }
+    match job.target.sweep(job.below(folder)) {
+        Ok(_) => Ok(()),
+        Err(error) => job.failed(folder, error),
+    }
 }
 
 /// Gives files their further names.
@@ -156,17 +167,21 @@ impl Linker<'_> {
         lost(self.job, gap)
     }
 
-    /// Whether what has the name of a further one stays: the same file already, or one that is not to be replaced.
+    /// Whether what has the name of a further one stays: the same file already, one that is not to be replaced, or
+    /// something that cannot be looked at.
     fn stays(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
         let Some(existing) = &mut self.existing else { return Ok(false) };
-        if existing.is_linked(first, &entry.path)? {
-            return Ok(true);
+        let fate = match existing.is_linked(first, &entry.path) {
+            Ok(true) => return Ok(true),
+            Ok(false) => existing.fate(entry),
+            Err(error) => Err(error),
+        };
+        match fate {
+            Ok(Fate::Leave) => self.job.left(entry),
+            Ok(_) => return Ok(false),
+            Err(error) => self.job.entry_failed(entry, error)?,
         }
-        let leave = matches!(existing.fate(entry)?, Fate::Leave);
-        if leave {
-            self.job.left(entry);
-        }
-        Ok(leave)
+        Ok(true)
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -213,9 +228,7 @@ fn leave(open: &mut Vec<OpenFolder>, job: &Job<'_>) -> Result<()> {
         folder.used = true;
     }
     let path = job.below(&entry.path);
-    if !job.target.was_empty() {
-        job.target.sweep(path)?;
-    }
+    sweep(job, &entry.path)?;
     // The target itself belongs to whoever restores, unless a folder was asked for by its path.
     let done = if job.snapshot.leads_only(&entry.path) {
         job.target.set_directory_owner_and_mode(path, &entry.metadata, &job.options.ownership)
