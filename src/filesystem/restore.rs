@@ -585,18 +585,6 @@ impl NewFile {
             .map_err(|errno| system_error("bring to the disk", shown(self.name.to_bytes()), errno))
     }
 
-    /// Another handle of it, to read by.
-    ///
-    /// # Errors
-    /// No more files can be open.
-    pub fn reader(&self) -> Result<File> {
-        let again = self.fd.try_clone().map_err(|error| {
-            Error::new(ErrorKind::Failed, format!("cannot open {} again", shown(self.name.to_bytes())))
-                .with_source(error)
-        })?;
-        Ok(File::from(again))
-    }
-
     /// Names the file `NAME.damaged`, readable for its owner only, and writes the ranges of bytes
     /// that are missing to `NAME.damaged.txt`. Neither replaces anything. Returns the name.
     ///

@@ -76,7 +76,7 @@ mod tests {
         let found = |offset, bytes: &[u8]| {
             let told = |run| match run {
                 Run::Bytes(offset, bytes) => (offset, bytes.len(), false),
-                Run::Zeros(range) => (range.start, (range.end - range.start) as usize, true),
+                Run::Zeros(range) => (range.start, usize::try_from(range.end - range.start).unwrap(), true),
             };
             runs(offset, bytes).map(told).collect::<Vec<_>>()
         };

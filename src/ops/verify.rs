@@ -261,7 +261,7 @@ pub fn run_before(
     let below = super::restore::strip_of(&nodes, snapshot, &options.subpath)?;
     let (target, strip) = target.map_or((Path::new("/"), 0), |target| (target, below));
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
-    let mut comparison = Comparison {
+    let comparison = Comparison {
         snapshot,
         progress,
         owners: options.owners,
@@ -276,32 +276,58 @@ pub fn run_before(
     };
     // Of a sample most of a folder is not meant.
     let tells = options.besides == Besides::Tell && !options.selection.is_sample();
-    let mut beside = Beside { options, never: Never::new(&options.never), unmet: Unmet::default() };
-    if tells && options.subpath.is_empty() && snapshot.record.sources.iter().any(|source| source == b"/") {
-        beside.enter(&mut comparison, b"");
-    }
-    let mut folders: Vec<OpenFolder> = Vec::new();
+    let beside = Beside { options, never: Never::new(&options.never), unmet: Unmet::default() };
+    let mut walk = Walk { options, comparison, beside: tells.then_some(beside), folders: Vec::new() };
+    walk.begin();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
-        let entry = match entry {
-            Ok(entry) => entry,
-            // What is lost in the repository cannot be compared; the rest is.
-            Err(Gap { first, error }) => {
-                progress.trouble();
-                beside.unmet.doubt();
-                let verified = &mut comparison.verified;
-                verified.lost += 1;
-                if verified.differences.len() < NAMED_MAX {
-                    let why =
-                        format!("this entry and some that follow it are lost in the repository: {error}");
-                    verified.differences.push((first, Difference::Unreadable(why)));
-                }
-                return Ok(());
+        match entry {
+            Ok(entry) => walk.entry(entry),
+            Err(gap) => {
+                walk.gap(gap);
+                Ok(())
             }
-        };
-        progress.at(&entry.path);
-        if tells {
-            beside.entry(&mut comparison, &entry);
+        }
+    })?;
+    Ok(walk.end())
+}
+
+/// Goes over the entries of the snapshot.
+struct Walk<'a> {
+    options: &'a VerifyOptions,
+    comparison: Comparison<'a>,
+    beside: Option<Beside<'a>>,
+    folders: Vec<OpenFolder>,
+}
+
+impl Walk<'_> {
+    fn begin(&mut self) {
+        let sources = &self.comparison.snapshot.record.sources;
+        let everything = self.options.subpath.is_empty() && sources.iter().any(|source| source == b"/");
+        if let Some(beside) = self.beside.as_mut().filter(|_| everything) {
+            beside.enter(&mut self.comparison, b"");
+        }
+    }
+
+    /// What is lost in the repository cannot be compared; the rest is.
+    fn gap(&mut self, Gap { first, error }: Gap) {
+        self.comparison.progress.trouble();
+        if let Some(beside) = &mut self.beside {
+            beside.unmet.doubt();
+        }
+        let verified = &mut self.comparison.verified;
+        verified.lost += 1;
+        if verified.differences.len() < NAMED_MAX {
+            let why = format!("this entry and some that follow it are lost in the repository: {error}");
+            verified.differences.push((first, Difference::Unreadable(why)));
+        }
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let Self { options, comparison, beside, folders } = self;
+        comparison.progress.at(&entry.path);
+        if let Some(beside) = beside {
+            beside.entry(comparison, &entry);
         }
         while folders.last().is_some_and(|folder| !is_below(&entry.path, &folder.entry.path)) {
             folders.pop();
@@ -316,8 +342,6 @@ pub fn run_before(
                 folder.compared = true;
                 comparison.entry(&folder.entry)?;
             }
-        }
-        if meant {
             comparison.entry(&entry)?;
         }
         if entry.metadata.kind == EntryKind::Directory {
@@ -325,11 +349,16 @@ pub fn run_before(
             folders.push(OpenFolder { entry, compared });
         }
         Ok(())
-    })?;
-    while let Some(ended) = beside.unmet.end() {
-        beside.tell(&mut comparison, &ended);
     }
-    Ok(comparison.verified)
+
+    fn end(mut self) -> Verified {
+        if let Some(mut beside) = self.beside {
+            while let Some(ended) = beside.unmet.end() {
+                beside.tell(&mut self.comparison, &ended);
+            }
+        }
+        self.comparison.verified
+    }
 }
 
 /// Finds what is in folders beside what the snapshot has of them.

@@ -149,6 +149,12 @@ impl Same {
         right_size && self.same.len() == chunks.len() && self.same.iter().all(|same| *same)
     }
 
+    /// How many bytes of these chunks it has.
+    pub(super) fn bytes(&self, chunks: &[ChunkRef]) -> u64 {
+        let there = chunks.iter().zip(&self.same).filter(|(_, same)| **same);
+        there.map(|(chunk, _)| u64::from(chunk.length)).sum()
+    }
+
     /// The bytes of chunk `number`, which begins at `offset`, if they are there.
     pub(super) fn chunk(&self, number: usize, offset: usize, length: u32) -> Option<&[u8]> {
         self.same.get(number).filter(|same| **same)?;
@@ -195,4 +201,24 @@ pub(super) fn refuse_to_empty_everything(
             .with_remedy("Name a path (SNAP:/srv), or restore into another target"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_whole_running_system_is_never_emptied() {
+        let refused = |sources: &[&str], subpath: &[u8], target: &str| {
+            let sources: Vec<Vec<u8>> = sources.iter().map(|source| source.as_bytes().to_vec()).collect();
+            refuse_to_empty_everything(&sources, subpath, Path::new(target)).is_err()
+        };
+        assert!(refused(&["/"], b"", "/"));
+        assert!(refused(&["/home", "/"], b"", "/tmp/.."));
+        assert!(!refused(&["/"], b"srv", "/"));
+        assert!(!refused(&["/home"], b"", "/"), "only what is below the source");
+        assert!(!refused(&["/"], b"", "/tmp"));
+    }
 }

@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 
 use super::{
-    Pass, Planner, SameTree,
+    Pass, SameTree,
     clear::Clearing,
     existing::{Existing, Fate},
     is_below, lost,
     plan::Window,
+    planner::Planner,
     work::{Job, Worker},
 };
 use crate::{

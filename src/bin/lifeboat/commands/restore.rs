@@ -67,8 +67,11 @@ pub(crate) struct Restore {
     #[arg(long)]
     no_ownership: bool,
     /// What may be overwritten
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Overwrite::Always)]
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Overwrite::Always)]
     overwrite: Overwrite,
+    /// Read every restored file again and compare it with the snapshot
+    #[arg(long, conflicts_with = "dry_run")]
+    verify: bool,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -86,9 +89,6 @@ struct How {
     /// Make holes of zeros, which take no space
     #[arg(long)]
     sparse: bool,
-    /// Read every restored file again and compare it with the snapshot
-    #[arg(long, conflicts_with = "dry_run")]
-    verify: bool,
     /// Say what would be done: files, bytes, reads from the storage, free space; write nothing
     #[arg(short = 'n', long, visible_alias = "plan")]
     dry_run: bool,
@@ -147,7 +147,7 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
         return end;
     }
     let done = restore::run(&repository, snapshot, &arguments.target, &options)?;
-    let compared = arguments.how.verify.then(|| compare(arguments, &repository, snapshot, options));
+    let compared = arguments.verify.then(|| compare(arguments, &repository, snapshot, options));
     let compared = compared.transpose()?;
     context.end_display();
     let restored = report(context, &done, &short(snapshot), arguments);
