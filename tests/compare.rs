@@ -210,7 +210,7 @@ fn however_two_trees_differ_every_change_is_told_and_no_other() {
         drop(fs::remove_dir_all(place.source()));
         fs::create_dir(place.source()).unwrap();
         let there =
-            |round: u64| (0..1200).filter(move |number| (number * 7919 + round * 31) % 11 > round % 4);
+            |round: usize| (0..1200).filter(move |number| (number * 7919 + round * 31) % 11 > round % 4);
         there(round).for_each(|number| place.put(&name(number), b"x"));
         place.back_up(&place.options());
         if round == 0 {

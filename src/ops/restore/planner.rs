@@ -182,8 +182,9 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             self.begin(&large, rewritable)?;
         }
-        let done = &mut *self.job.done();
-        done.bytes_unchanged = done.bytes_unchanged.saturating_add(unchanged);
+        if unchanged > 0 {
+            self.job.done().bytes_unchanged += unchanged;
+        }
         self.count(&large.entry, old.as_ref(), unchanged);
         self.window.add_task(Task::End(large));
         self.flush_if_full()
