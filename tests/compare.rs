@@ -221,9 +221,9 @@ fn however_two_trees_differ_every_change_is_told_and_no_other() {
         let mut expected: Vec<String> = Vec::new();
         expected.extend(before.iter().filter(|n| !now.contains(n)).map(|n| format!("- /{} ", name(*n))));
         expected.extend(now.iter().filter(|n| !before.contains(n)).map(|n| format!("+ /{} ", name(*n))));
-        expected.sort_by_key(|line| line[2..].to_owned());
+        expected.sort_by_key(|line| line.get(2..).unwrap().to_owned());
         let mut found: Vec<String> = lines.into_iter().filter(|line| !line.starts_with('M')).collect();
-        found.sort_by_key(|line| line[2..].to_owned());
+        found.sort_by_key(|line| line.get(2..).unwrap().to_owned());
         assert_eq!(found, expected, "{round}");
         assert_eq!(done.added.0 + done.removed.0, expected.len() as u64);
     }

@@ -424,14 +424,18 @@ impl Rewritable {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
 
     use super::*;
     use crate::filesystem::names::{OwnershipPolicy, tests::metadata};
 
+    fn put(path: impl AsRef<Path>, text: &str) {
+        File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
     fn target() -> (tempfile::TempDir, Target) {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("f"), "12345").unwrap();
+        put(folder.path().join("f"), "12345");
         fs::set_permissions(folder.path().join("f"), fs::Permissions::from_mode(0o640)).unwrap();
         let target = Target::open(folder.path()).unwrap();
         (folder, target)
@@ -483,8 +487,8 @@ mod tests {
     fn only_files_of_moments_are_swept_and_only_when_nobody_else_restores() {
         let (folder, target) = target();
         let dead = folder.path().join(".lifeboat-0123456789abcdef.partial");
-        fs::write(&dead, "").unwrap();
-        fs::write(folder.path().join(".lifeboat-mine.partial"), "").unwrap();
+        put(&dead, "");
+        put(folder.path().join(".lifeboat-mine.partial"), "");
         let other = Target::open(folder.path()).unwrap();
         assert_eq!(target.sweep(b"").unwrap(), 0);
         drop(other);
@@ -492,7 +496,7 @@ mod tests {
         assert!(!dead.try_exists().unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         let other = Target::open(folder.path()).unwrap();
-        fs::write(&dead, "").unwrap();
+        put(&dead, "");
         assert_eq!((target.sweep(b"").unwrap(), other.sweep(b"").unwrap()), (0, 0), "both still take part");
     }
 

@@ -1,4 +1,5 @@
 //! A folder with a source, a repository and a cache, and what one does with them.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
     fs,
@@ -44,14 +45,12 @@ impl Clock for Ahead {
     }
 }
 
-#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) struct Place {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) workers: usize,
     pub(crate) progress: Arc<Progress>,
 }
 
-#[allow(dead_code, reason = "each test binary uses a part of it")]
 impl Place {
     pub(crate) fn new(workers: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -149,14 +148,12 @@ impl Place {
     }
 }
 
-#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) fn same(one: &Path, other: &Path) {
     let mut diff = std::process::Command::new("diff");
     let output = diff.args(["-r", "--no-dereference"]).arg(one).arg(other).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub(crate) fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
