@@ -492,6 +492,7 @@ impl Engine {
             subpath: Vec::new(),
             selection: Selection::new(&[], &[]).unwrap(),
             workers: self.workers,
+            ..RestoreOptions::default()
         };
         let target = self.folder.join("restored");
         fs::create_dir(&target).unwrap();

@@ -18,21 +18,23 @@ use std::{
 use lifeboat::{
     error::Result,
     format::entry::{Content, Entry, EntryKind, Metadata},
-    ops::backup::{self, BackupOptions, Item, Reuse, Source, Unchanged},
+    ops::{
+        backup::{self, BackupOptions, Item, Reuse, Source, Unchanged},
+        restore::RestoreOptions,
+    },
 };
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use serde_json::Value;
 
 use self::{
     corpus::{Seen, differences, look},
-    place::Place,
+    place::{Place, noise},
     world::{World, objects},
 };
 
 #[path = "support/corpus.rs"]
 mod corpus;
 #[path = "support/place.rs"]
-#[expect(dead_code, reason = "each test binary uses a part of it")]
 mod place;
 #[path = "support/world.rs"]
 mod world;
@@ -381,6 +383,182 @@ fn an_attribute_that_could_not_be_read_makes_backup_and_restore_incomplete_and_t
         restored.unset >= 1 && restored.notes.iter().any(|(_, note)| note.contains("user.a")),
         "{restored:?}"
     );
+}
+
+#[test]
+fn everything_comes_back_over_what_is_there_and_frozen_things_are_frozen_again() {
+    let furnished = Furnished::new();
+    let world = &furnished.world;
+    let before = without_sockets(look(&world.path("corpus")));
+    let inode = |path: &str| fs::symlink_metadata(world.path(path)).unwrap().ino();
+    furnished.restore("copy");
+    let frozen = ["copy/flags/frozen/linked", "copy/flags/frozen/file"];
+    let inodes = frozen.map(inode);
+    let same = |when: &str| {
+        let lost = differences(&before, &look(&world.path("copy")));
+        assert_eq!(lost, Vec::<String>::new(), "{when}");
+    };
+    furnished.restore("copy");
+    same("nothing was to be done");
+    assert_eq!(frozen.map(inode), inodes, "they were not written anew");
+    if world.path("copy/flags/frozen").symlink_metadata().is_err()
+        || corpus::flagged(&world.path("copy/flags/frozen"), 0x10, false).is_err()
+    {
+        skip("frozen files in the way", "nobody can freeze here");
+        return;
+    }
+    // In a frozen folder: one that differs, one that is too much, one that is missing; and below it only a part is meant.
+    let again = |arguments: &[&str], when: &str| {
+        corpus::flagged(&world.path("copy/flags/frozen"), 0x10, false).unwrap();
+        corpus::flagged(&world.path("copy/flags/frozen/file"), 0x10, false).unwrap();
+        fs::write(world.path("copy/flags/frozen/file"), "other").unwrap();
+        fs::write(world.path("copy/flags/frozen/extra"), "extra").unwrap();
+        corpus::flagged(&world.path("copy/flags/frozen/file"), 0x10, true).unwrap();
+        corpus::flagged(&world.path("copy/flags/frozen"), 0x10, true).unwrap();
+        let source = format!("latest:{}", world.text("corpus"));
+        world.does(&[&["restore", &source, "--target", "copy", "--delete", "--verify"], arguments].concat());
+        same(when);
+    };
+    again(&[], "all of it");
+    again(&["--include", "/**/frozen/*"], "not the folder itself");
+    // What is looked at only stays frozen.
+    corpus::flagged(&world.path("copy/flags/frozen"), 0x10, false).unwrap();
+    corpus::flagged(&world.path("copy"), 0x10, true).unwrap();
+    let source = format!("latest:{}", world.text("corpus"));
+    world.does(&["restore", &source, "--target", "copy", "--dry-run"]);
+    assert!(fs::write(world.path("copy/new"), "").is_err());
+    // What the snapshot has not frozen is not frozen afterwards, be it the target itself.
+    world.does(&["restore", &source, "--target", "copy", "--verify"]);
+    same("the target was frozen");
+}
+
+#[test]
+fn what_is_there_gets_the_attributes_and_flags_of_the_snapshot_where_it_is() {
+    let place = Place::new(2);
+    place.put("large", &noise(1, 12 << 20));
+    place.put("small", b"small");
+    place.put("linked", b"two names");
+    fs::hard_link(place.source().join("linked"), place.source().join("linked-too")).unwrap();
+    let set = |path: &Path, name: &str, value: &[u8]| lsetxattr(path, name, value, XattrFlags::empty());
+    let files = ["large", "small", "linked"];
+    for name in files {
+        if set(&place.source().join(name), "user.kept", b"1").is_err() {
+            skip("attributes", "this file system has none");
+            return;
+        }
+    }
+    let flags = corpus::flagged(&place.source().join("large"), 0x40, true).is_ok();
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    let inodes = || files.map(|name| fs::metadata(copy.join(name)).unwrap().ino());
+    let before = inodes();
+    // With the attributes that it is to have a file of several names is kept.
+    let done = place.restore("all", "", &[]);
+    assert_eq!((done.files_unchanged, inodes()), (3, before), "{done:?}");
+    for name in files {
+        let path = copy.join(name);
+        set(&path, "user.kept", b"2").unwrap();
+        set(&path, "user.extra", b"1").unwrap();
+        if flags {
+            corpus::flagged(&path, 0x40, name != "large").unwrap();
+        }
+    }
+    let file = fs::File::options().write(true).open(copy.join("large")).unwrap();
+    file.write_all_at(b"something else", 5 << 20).unwrap();
+    let done = place.restore("all", "", &[]);
+    assert_eq!((done.failures, done.unset), (0, 0), "{done:?}");
+    assert_eq!(differences(&look(&place.source()), &look(&copy)), Vec::<String>::new());
+    assert_eq!(inodes()[..2], before[..2], "kept, or changed where it is");
+}
+
+#[test]
+fn who_may_read_a_file_by_its_acl_sees_nothing_that_is_written_over_it() {
+    let place = Place::new(1);
+    place.put("large", &noise(1, 12 << 20));
+    let mode = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+    mode(&place.source().join("large"));
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let large = place.copy("all").join("large");
+    let mut acl = vec![2, 0, 0, 0];
+    for (tag, rights, id) in
+        [(1_u16, 6_u16, u32::MAX), (2, 4, 4242), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]
+    {
+        acl.extend([&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    if lsetxattr(&large, "system.posix_acl_access", &acl, XattrFlags::empty()).is_err() {
+        skip("ACLs", "this file system has none");
+        return;
+    }
+    let before = fs::metadata(&large).unwrap().ino();
+    fs::File::options().write(true).open(&large).unwrap().write_all_at(b"something else", 5 << 20).unwrap();
+    let done = place.restore("all", "", &[]);
+    assert!(done.failures == 0 && done.bytes_unchanged > 8 << 20, "{done:?}");
+    assert!(fs::metadata(&large).unwrap().ino() != before);
+    assert_eq!(differences(&look(&place.source()), &look(&place.copy("all"))), Vec::<String>::new());
+}
+
+#[test]
+fn a_sparse_file_gets_its_holes_and_its_content_where_one_is_already() {
+    const MIB: u64 = 1 << 20;
+    let place = Place::new(2);
+    for (name, size, at, seed) in
+        [("large", 80 * MIB, [4 * MIB, 60 * MIB], 4), ("small", 40 * MIB, [0, 30 * MIB], 6)]
+    {
+        let file = fs::File::create(place.source().join(name)).unwrap();
+        file.set_len(size).unwrap();
+        let length = if name == "large" { 5 << 20 } else { 70_000 };
+        for (at, seed) in at.into_iter().zip(seed..) {
+            file.write_all_at(&noise(seed, length), at).unwrap();
+        }
+    }
+    let source = look(&place.source());
+    let extents = corpus::extents(&place.source().join("large"));
+    if extents.len() != 2 {
+        skip("sparse files", &format!("this file system has no holes ({extents:?})"));
+        return;
+    }
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    let inodes = || ["large", "small"].map(|name| fs::metadata(copy.join(name)).unwrap().ino());
+    let restored = |when: &str| {
+        let done = place.restore("all", "", &[]);
+        assert_eq!(done.failures, 0, "{:?}", done.failed);
+        assert_eq!(differences(&source, &look(&copy)), Vec::<String>::new(), "{when}");
+        done
+    };
+    let write = |name: &str, bytes: &[u8], at| {
+        fs::File::options().write(true).open(copy.join(name)).unwrap().write_all_at(bytes, at).unwrap();
+    };
+    let before = inodes();
+    let done = restored("nothing differs");
+    assert_eq!((done.files_unchanged, done.bytes_unchanged, inodes()), (2, 120 * MIB, before));
+    // Something in a hole, and zeros there, which are the same only to whoever reads them.
+    write("large", &[7; 3 << 20], 20 * MIB);
+    write("small", &[0; 1 << 20], 10 * MIB);
+    let done = restored("holes were filled");
+    assert!(done.bytes_unchanged >= 10 * MIB && inodes()[0] == before[0], "{done:?}");
+    // Content too, and an end that is not the right one.
+    write("large", b"something else", 62 * MIB);
+    write("large", b"something else", 90 * MIB);
+    let done = restored("content differs");
+    assert!(done.bytes_unchanged >= 7 * MIB && inodes()[0] == before[0], "{done:?}");
+    // A run was killed before it had written the rest.
+    let unfinished = copy.join(".large.lifeboat-partial");
+    fs::rename(copy.join("large"), &unfinished).unwrap();
+    fs::File::options().write(true).open(&unfinished).unwrap().set_len(61 * MIB).unwrap();
+    let done = restored("goes on");
+    assert!(done.bytes_unchanged >= 5 * MIB && inodes()[0] == before[0], "{done:?}");
+    // One that was no file of holes becomes one.
+    fs::write(copy.join("large"), noise(9, 70 << 20)).unwrap();
+    restored("another file");
+    assert_eq!(inodes()[0], before[0]);
+    let options = RestoreOptions { zeros: lifeboat::filesystem::restore::Zeros::Holes, ..Default::default() };
+    write("large", &[1; 100], 61 * MIB);
+    assert_eq!(place.restore_with("all", &options).failures, 0);
+    assert_eq!(differences(&source, &look(&copy)), Vec::<String>::new());
 }
 
 #[test]

@@ -32,7 +32,9 @@ fn backup(world: &World, day: u32, tag: &str) {
 fn days(world: &World) -> Vec<u32> {
     let messages = world.messages(&["snapshots"]);
     let of_snapshots = messages.iter().filter(|message| message["message_type"] == "snapshot");
-    of_snapshots.map(|message| message["time"].as_str().unwrap()[8..10].parse().unwrap()).collect()
+    of_snapshots
+        .map(|message| message["time"].as_str().unwrap().get(8..10).unwrap().parse().unwrap())
+        .collect()
 }
 
 fn verdicts(messages: &[Value]) -> Vec<(u32, bool, String)> {
@@ -41,7 +43,7 @@ fn verdicts(messages: &[Value]) -> Vec<(u32, bool, String)> {
         .map(|message| {
             let why: Vec<&str> =
                 message["reasons"].as_array().unwrap().iter().map(|why| why.as_str().unwrap()).collect();
-            let day = message["time"].as_str().unwrap()[8..10].parse().unwrap();
+            let day = message["time"].as_str().unwrap().get(8..10).unwrap().parse().unwrap();
             (day, message["kept"].as_bool().unwrap(), why.join(", "))
         })
         .collect()
@@ -122,7 +124,7 @@ fn a_snapshot_goes_by_its_id() {
     let messages = world.messages(&["snapshots"]);
     let ids: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
     world.fails(&["forget", ids[1], "--keep-last", "1"], 2);
-    world.does(&["forget", &ids[1][..12]]);
+    world.does(&["forget", ids[1].get(..12).unwrap()]);
     assert_eq!(days(&world), [1, 3]);
     let said = world.fails(&["forget", ids[1]], 2);
     assert!(said.contains("there is no snapshot"), "{said}");

@@ -139,6 +139,7 @@ impl Source {
             subpath: Vec::new(),
             selection: Selection::new(&[], &[]).unwrap(),
             workers: 2,
+            ..restore::RestoreOptions::default()
         };
         let restored = restore::run(repository, snapshot, target.path(), &options).unwrap();
         assert!(restored.failed.is_empty(), "{:?}", restored.failed);

@@ -122,6 +122,7 @@ impl Place {
             subpath: Vec::new(),
             selection: Selection::new(&[], &[]).unwrap(),
             workers,
+            ..RestoreOptions::default()
         };
         restore::run(&self.open(), snapshot, &self.at(target), &options).unwrap()
     }
@@ -240,11 +241,7 @@ fn a_damaged_manifest_node_loses_its_own_entries_and_no_others() {
         });
         assert_eq!(said.unwrap_err().kind(), ErrorKind::Damaged, "what is missing is said at the end");
         assert_eq!(listed, 2001 - lost.len());
-        let options = VerifyOptions {
-            subpath: Vec::new(),
-            selection: Selection::new(&[], &[]).unwrap(),
-            owners: Owners::Ignore,
-        };
+        let options = VerifyOptions { owners: Owners::Ignore, ..VerifyOptions::default() };
         let compared = verify::run(&repository, &snapshot, Some(&place.at("all")), &options).unwrap();
         assert_eq!((compared.lost, compared.differing), (1, 0), "{:?}", compared.differences);
         assert_eq!(compared.files, 2000 - lost.len() as u64);
@@ -406,6 +403,7 @@ fn a_damaged_cache_hides_nothing_from_whoever_reads() {
         subpath: Vec::new(),
         selection: Selection::new(&[], &[]).unwrap(),
         workers: 2,
+        ..RestoreOptions::default()
     };
     let flip_segments = || {
         let mut folders = vec![cache.join("")];

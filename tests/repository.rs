@@ -29,7 +29,7 @@ use lifeboat::{
     ops::{
         check::{self, CheckOptions, Depth, Subset},
         restore::{self, RestoreOptions},
-        verify::{self, Difference, Owners, VerifyOptions},
+        verify::{self, Difference, VerifyOptions},
     },
     repository::{
         InitOptions, Repository,
@@ -289,6 +289,7 @@ fn restore_options(workers: usize) -> RestoreOptions {
         subpath: Vec::new(),
         selection: Selection::new(&[], &[]).unwrap(),
         workers,
+        ..RestoreOptions::default()
     }
 }
 
@@ -476,11 +477,7 @@ fn verify_tells_exactly_what_differs() {
     let named = vec![source.path().to_str().unwrap().into()];
     backup::run(&repository, &mut tree, &BackupOptions { sources: named, ..backup_options() }).unwrap();
     let (snapshots, _) = repository.snapshots().unwrap();
-    let options = VerifyOptions {
-        subpath: Vec::new(),
-        selection: Selection::new(&[], &[]).unwrap(),
-        owners: Owners::Compare,
-    };
+    let options = VerifyOptions::default();
     let look = || verify::run(&repository, &snapshots[0], None, &options).unwrap();
     let same = look();
     assert_eq!((same.differing, same.files), (0, 3), "{:?}", same.differences);

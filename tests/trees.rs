@@ -160,7 +160,7 @@ fn a_part_is_restored_by_its_path_or_by_patterns() {
 
 #[test]
 fn a_comparison_sees_links_and_folders_on_the_way() {
-    use lifeboat::ops::verify::{self, Difference, Owners, VerifyOptions};
+    use lifeboat::ops::verify::{self, Difference, VerifyOptions};
     let place = Place::new(2);
     place.put("a/one", b"same");
     place.put("a/deep/other", b"other");
@@ -173,7 +173,7 @@ fn a_comparison_sees_links_and_folders_on_the_way() {
     let compare = |includes: &[&str]| {
         let includes: Vec<String> = includes.iter().map(|&text| text.to_owned()).collect();
         let selection = Selection::new(&includes, &[]).unwrap();
-        let options = VerifyOptions { subpath: Vec::new(), selection, owners: Owners::Compare };
+        let options = VerifyOptions { selection, ..VerifyOptions::default() };
         verify::run(&repository, &snapshots[0], Some(&place.at("all")), &options).unwrap().differences
     };
     assert_eq!(compare(&[]), []);
@@ -200,7 +200,7 @@ fn a_comparison_sees_links_and_folders_on_the_way() {
 
 #[test]
 fn what_lies_deeper_than_the_longest_path_of_the_system_is_compared_too() {
-    use lifeboat::ops::verify::{self, Owners, VerifyOptions};
+    use lifeboat::ops::verify::{self, VerifyOptions};
     let place = Place::new(2);
     let mut folder = std::os::fd::OwnedFd::from(fs::File::open(place.source()).unwrap());
     let name = "d".repeat(200);
@@ -214,7 +214,7 @@ fn what_lies_deeper_than_the_longest_path_of_the_system_is_compared_too() {
     let (snapshots, _) = repository.snapshots().unwrap();
     let compare = || {
         let selection = Selection::new(&[], &[]).unwrap();
-        let options = VerifyOptions { subpath: Vec::new(), selection, owners: Owners::Compare };
+        let options = VerifyOptions { selection, ..VerifyOptions::default() };
         verify::run(&repository, &snapshots[0], None, &options).unwrap().differences
     };
     let below = |paths: &[(Vec<u8>, verify::Difference)]| paths.iter().any(|(path, _)| path.len() > 5000);

@@ -156,6 +156,7 @@ fn restore_one(repository: &Repository, workers: usize) {
         subpath: b"data/00000/005.txt".to_vec(),
         selection: Selection::new(&[], &[]).unwrap(),
         workers,
+        ..RestoreOptions::default()
     };
     let restored = restore::run(repository, &newest(repository), target.path(), &options).unwrap();
     assert_eq!((restored.files, restored.failures), (1, 0));

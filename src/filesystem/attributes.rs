@@ -17,7 +17,7 @@ use rustix::{
 
 use super::{reason, shown};
 use crate::{
-    format::entry::{EntryKind, Metadata, SETTABLE_FLAGS, settable_flags},
+    format::entry::{EntryKind, FREEZING_FLAGS, Metadata, SETTABLE_FLAGS, settable_flags},
     limits,
 };
 
@@ -28,6 +28,10 @@ const XATTR_BYTES_USUAL: usize = 256;
 
 /// Rights of others than owner and group, and what a folder gives to new files.
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+/// A file stores what is written without copies: nothing that has content can become so.
+const NO_COPY_ON_WRITE: u32 = 0x80_0000;
+/// Permission bits of a file that limit what its ACL gives.
+const MASK: u32 = 0o070;
 /// Rights of a program beyond those of its user.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -216,6 +220,38 @@ pub(super) fn set_flags(fd: BorrowedFd<'_>, wanted: u32, of: u32) -> Vec<(&'stat
         }
     }
     failed
+}
+
+/// Lets an immutable or append-only inode be changed again. Where that is not allowed the change itself fails, and says so.
+pub(super) fn thaw(fd: BorrowedFd<'_>) {
+    drop(set_flags(fd, 0, FREEZING_FLAGS));
+}
+
+/// Whether an open file has the attributes and flags that it is to have, and none besides; but for those that freeze it.
+pub(super) fn are_as(fd: BorrowedFd<'_>, then: &Metadata) -> bool {
+    let mut now = Metadata::of(then.kind);
+    of_open(fd, &mut now);
+    let known = |name: &[u8]| then.xattrs.iter().any(|(known, _)| known == name);
+    let added = now.xattrs.iter().any(|(name, _)| is_given(name) && !known(name));
+    let missing = then.xattrs.iter().any(|attribute| !now.xattrs.contains(attribute));
+    let flags = (now.flags ^ then.flags) & !FREEZING_FLAGS;
+    // What the backup could not read is told for each file that has it.
+    then.lacks.is_none() && now.lacks.is_none() && !added && !missing && flags == 0
+}
+
+/// Whether an open file with permission bits `mode` can become another one where it is: not if its ACL lets somebody in
+/// who may not open the other one, nor if it stores what is written in another way for good.
+pub(super) fn may_become(fd: BorrowedFd<'_>, mode: u32, then: &Metadata) -> bool {
+    let [name, _] = ACLS;
+    let wanted = then.xattrs.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+    let same_acl = match Way::Open(fd).value(name) {
+        _ if mode & MASK == 0 => true,
+        Ok(value) => Some(&value) == wanted,
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => true,
+        Err(_) => false,
+    };
+    let stored = ioctl_getflags(fd).map_or(then.flags, |flags| flags.bits());
+    same_acl && (stored ^ then.flags) & NO_COPY_ON_WRITE == 0
 }
 
 /// Whether an entry of this kind may have inode flags: those of devices would go to their drivers.

@@ -15,10 +15,12 @@ use rustix::{
 use super::{
     attributes,
     capture::{self, Surroundings},
+    old::{Found, names_of},
     open_quietly,
     read::{self, Seen},
     shown, system_error,
     trail::Trail,
+    unmet::Names,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -98,6 +100,37 @@ impl Existing {
                 Err(_) => attributes::of_name(dir.as_fd(), &name, metadata),
             },
             _ => attributes::of_name(dir.as_fd(), &name, metadata),
+        }
+    }
+
+    /// The names in the folder at `path`; `None` if there is no such folder. The empty path is the folder itself.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn names(&mut self, path: &[u8]) -> Result<Option<Names>> {
+        let cannot = |errno| system_error("list the folder", shown(path), errno);
+        match self.enter(path) {
+            Ok(()) => {}
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(errno) => return Err(cannot(errno)),
+        }
+        let Some((_, dir)) = &self.folder else { return Ok(None) };
+        let dir = open_quietly(dir.as_fd(), c".", OFlags::DIRECTORY).map_err(cannot)?;
+        names_of(dir.as_fd()).map(Some).map_err(cannot)
+    }
+
+    /// What has the name `path`, looked at from outside.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn found(&mut self, path: &[u8]) -> Result<Option<Found>> {
+        let Some(name) = self.place(path)? else { return Ok(None) };
+        let name = c_name(name)?;
+        let Some((_, dir)) = &self.folder else { return Ok(None) };
+        match capture::status(dir.as_fd(), &name) {
+            Ok(status) => Ok(Found::of(&status)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(system_error("look at", shown(path), errno)),
         }
     }
 

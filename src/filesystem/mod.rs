@@ -10,14 +10,18 @@ pub mod holes;
 pub mod metadata;
 pub mod mounts;
 pub mod names;
+pub mod old;
 pub mod read;
+pub mod remove;
 pub mod restore;
 pub mod sample;
 pub mod sandbox;
 pub mod scratch;
 pub mod select;
 mod trail;
+pub mod unmet;
 pub mod walk;
+mod zeros;
 
 use std::{
     ffi::CStr,

@@ -20,8 +20,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fstat, ftruncate, linkat, makedev, mkdirat,
-        mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs, unlinkat,
+        AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fchmod, fdatasync, fstat, fstatvfs, ftruncate,
+        linkat, makedev, mkdirat, mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs,
+        unlinkat,
     },
     io::{Errno, pwrite},
 };
@@ -29,21 +30,22 @@ use rustix::{
 use super::{
     attributes, capture,
     durable::random_suffix,
-    holes::Layout,
+    holes::{self, Layout},
     metadata::{Handle, Note, Notes, freeze, set_metadata, set_owner_and_mode},
     names::Ownership,
-    shown, system_error,
+    old, shown, system_error,
     trail::{self, RESOLVE, Trail},
+    zeros,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::entry::{EntryKind, Metadata},
+    format::entry::{EntryKind, Hole, Metadata},
 };
 
-const DIRECTORY: OFlags =
+pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Most bytes of a name on Linux.
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 /// Flags that say how what is written to a file is stored: compressed or not, with copies on write or not.
 const STORING_FLAGS: u32 = 0x80_0404;
 /// Tries to find a free name for a damaged file.
@@ -58,11 +60,25 @@ pub type Folder = Arc<OwnedFd>;
 /// The folder that a tree is restored into.
 #[derive(Debug)]
 pub struct Target {
-    root: Arc<OwnedFd>,
+    pub(super) root: Arc<OwnedFd>,
+    /// Whether anything was in the folder when it was opened.
+    was_empty: bool,
+    /// What becomes of zeros.
+    zeros: Zeros,
     /// A folder on each file system that was met, to be synced: other ones may be mounted in the target.
     file_systems: Mutex<HashMap<u64, Folder>>,
     /// The way to the last folder of a long path.
     trail: Mutex<Trail>,
+}
+
+/// What becomes of whole blocks of zeros in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zeros {
+    /// They are written as what they are.
+    #[default]
+    Write,
+    /// They become holes, which take no space.
+    Holes,
 }
 
 /// Whether it is one name: not empty, `.` or `..`, no slash, no NUL.
@@ -75,7 +91,7 @@ fn improper(name: &[u8]) -> Error {
 }
 
 /// A name that was checked.
-fn component(name: &[u8]) -> Result<CString> {
+pub(super) fn component(name: &[u8]) -> Result<CString> {
     if !is_proper(name) {
         return Err(improper(name));
     }
@@ -83,13 +99,13 @@ fn component(name: &[u8]) -> Result<CString> {
 }
 
 /// Checks every name of a relative path. The empty path is the target itself.
-fn check(path: &[u8]) -> Result<()> {
+pub(super) fn check(path: &[u8]) -> Result<()> {
     let wrong = path.split(|byte| *byte == b'/').find(|name| !path.is_empty() && !is_proper(name));
     wrong.map_or(Ok(()), |name| Err(improper(name)))
 }
 
 /// The folder and the name in it.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&[], path),
@@ -102,7 +118,7 @@ fn partial_name() -> Result<CString> {
 }
 
 /// Opens a folder below `dir` without following anything.
-fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     openat2(dir, path, flags, Mode::empty(), RESOLVE)
 }
 
@@ -116,16 +132,55 @@ impl Target {
             Error::new(ErrorKind::Failed, format!("cannot make the folder {}", path.display()))
                 .with_source(error)
         })?;
+        Self::open(path)
+    }
+
+    /// Opens the folder to restore into.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not there; it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, path, flags, Mode::empty())
-            .map_err(|errno| system_error("open the folder", path.display(), errno))?;
-        let target = Self { root: Arc::new(root), file_systems: Mutex::default(), trail: Mutex::default() };
+        let cannot = |errno| system_error("open the folder", path.display(), errno);
+        let root = openat(CWD, path, flags, Mode::empty()).map_err(cannot)?;
+        let was_empty = old::is_empty(root.as_fd()).map_err(cannot)?;
+        old::take_part(root.as_fd());
+        let (file_systems, trail) = (Mutex::default(), Mutex::default());
+        let (root, zeros) = (Arc::new(root), Zeros::default());
+        let target = Self { root, was_empty, zeros, file_systems, trail };
         target.meet(&target.root)?;
         Ok(target)
     }
 
+    /// Makes holes of whole blocks of zeros, or not.
+    #[must_use]
+    pub fn with_zeros(self, zeros: Zeros) -> Self {
+        Self { zeros, ..self }
+    }
+
+    /// As if nothing were in it: another folder is meant, which is not there yet.
+    #[must_use]
+    pub fn as_empty(self) -> Self {
+        Self { was_empty: true, ..self }
+    }
+
+    /// Bytes that are free on its file system.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let status = fstatvfs(&self.root).map_err(|errno| system_error("look at", "the target", errno))?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    /// Whether nothing was in it when it was opened.
+    #[must_use]
+    pub const fn was_empty(&self) -> bool {
+        self.was_empty
+    }
+
     /// Notes on which file system a folder is.
-    fn meet(&self, dir: &Folder) -> Result<()> {
+    pub(super) fn meet(&self, dir: &Folder) -> Result<()> {
         let status = fstat(dir).map_err(|errno| system_error("look at", "a folder", errno))?;
         let mut met = self.file_systems.lock().unwrap_or_else(PoisonError::into_inner);
         met.entry(status.st_dev).or_insert_with(|| Arc::clone(dir));
@@ -152,7 +207,7 @@ impl Target {
     }
 
     /// Opens a folder that is there.
-    fn known(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    pub(super) fn known(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
         if !trail::is_long(path) {
             return trail::open(self.root.as_fd(), path, DIRECTORY);
         }
@@ -215,14 +270,65 @@ impl Target {
     /// # Errors
     /// The name is not a proper one, or the file cannot be made.
     pub fn new_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
-        let name = component(name)?;
-        let temporary = partial_name()?;
+        let (name, temporary) = (component(name)?, partial_name()?);
         let failed = |errno| system_error("make the file", shown(name.to_bytes()), errno);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(dir, &temporary, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+        let fd = create(dir.as_fd(), &temporary).map_err(failed)?;
         let pending = Pending { dir: Arc::clone(dir), temporary, placed: false };
+        Ok(self.writing(fd, name, size, pending))
+    }
+
+    /// As [`Self::new_file`], for one that takes long: what there is of it stays under a name that the next
+    /// restore finds, whatever ends this one. If another restore has that name it is as with any other file.
+    ///
+    /// # Errors
+    /// As [`Self::new_file`].
+    pub fn new_large_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
+        let own = component(name)?;
+        let temporary = old::unfinished_name(&own)?;
+        match create(dir.as_fd(), &temporary) {
+            Ok(fd) => {
+                old::claim(fd.as_fd());
+                // It is not to be removed, so it counts as placed.
+                let pending = Pending { dir: Arc::clone(dir), temporary, placed: true };
+                Ok(self.writing(fd, own, size, pending))
+            }
+            Err(Errno::EXIST) => self.new_file(dir, name, size),
+            Err(errno) => Err(system_error("make the file", shown(name), errno)),
+        }
+    }
+
+    fn writing(&self, fd: OwnedFd, name: CString, size: u64, pending: Pending) -> NewFile {
         let (written, layout) = (AtomicU64::new(0), Layout::default());
-        Ok(NewFile { fd, name, size, content: size, layout, written, pending })
+        NewFile { fd, name, size, content: size, layout, written, pending, zeros: self.zeros, begun: false }
+    }
+
+    /// Goes on with a file that has bytes already, under the name of one that is not finished.
+    pub(super) fn begun(
+        &self,
+        fd: OwnedFd,
+        name: CString,
+        size: u64,
+        (dir, temporary): (Folder, CString),
+    ) -> NewFile {
+        let pending = Pending { dir, temporary, placed: true };
+        NewFile { begun: true, ..self.writing(fd, name, size, pending) }
+    }
+
+    /// Sets the metadata of a file whose content stays as it is.
+    ///
+    /// # Errors
+    /// Another file has its name by now.
+    pub fn keep_file(
+        &self,
+        old: &old::Found,
+        path: &[u8],
+        metadata: &Metadata,
+        ownership: &Ownership,
+    ) -> Result<Notes> {
+        let file = old.open_again(self, path)?;
+        let mut notes = set_metadata(&Handle::Open(file.as_fd()), metadata, ownership);
+        freeze_alone(file.as_fd(), metadata, &mut notes);
+        Ok(notes)
     }
 
     /// Makes the symbolic link that `metadata` describes.
@@ -342,6 +448,18 @@ impl Target {
     }
 }
 
+/// Freezes a file of one name. One with further names is frozen when it has them.
+fn freeze_alone(fd: BorrowedFd<'_>, metadata: &Metadata, notes: &mut Notes) {
+    if metadata.links < 2 {
+        freeze(fd, metadata, notes);
+    }
+}
+
+fn create(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+}
+
 /// Opens the folder `name` in `dir`, made if it is not there.
 fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     match open_beneath(dir, name, DIRECTORY) {
@@ -453,6 +571,9 @@ pub struct NewFile {
     /// Where what was written ends.
     written: AtomicU64,
     pending: Pending,
+    zeros: Zeros,
+    /// It had bytes before: what is not written is not zeros, and it may be too long.
+    begun: bool,
 }
 
 impl NewFile {
@@ -469,7 +590,7 @@ impl NewFile {
     }
 
     /// Writes bytes of the content that begin at `offset` in it (holes do not count), from any thread. What is never
-    /// written is a hole of zeros.
+    /// written is a hole of zeros; of a file that had bytes before it stays as it is.
     ///
     /// # Errors
     /// They cannot be written, or do not fit into the size of the file.
@@ -489,7 +610,44 @@ impl NewFile {
         Ok(())
     }
 
-    fn write_part(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
+    fn write_part(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        match self.zeros {
+            Zeros::Write => self.write_all(offset, bytes),
+            Zeros::Holes => zeros::runs(offset, bytes).try_for_each(|run| match run {
+                zeros::Run::Bytes(offset, bytes) => self.write_all(offset, bytes),
+                zeros::Run::Zeros(range) => self.leave_empty(range),
+            }),
+        }
+    }
+
+    /// Makes sure that there are zeros, without taking space for them.
+    fn leave_empty(&self, range: Range<u64>) -> Result<()> {
+        if !self.begun || zeros::punch(self.fd.as_fd(), &range) {
+            return Ok(());
+        }
+        zeros::blocks(&range).try_for_each(|(offset, bytes)| self.write_all(offset, bytes))
+    }
+
+    /// Makes holes where the file that it was, of so many bytes, had something.
+    pub(super) fn emptied(self, holes: &[Hole], size: u64) -> Result<Self> {
+        let failed = |error: std::io::Error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            system_error("look at", shown(self.name.to_bytes()), errno)
+        };
+        for hole in holes.iter().take_while(|hole| hole.offset < size) {
+            let range = hole.offset..hole.offset.saturating_add(hole.length).min(size);
+            if zeros::punch(self.fd.as_fd(), &range) {
+                continue;
+            }
+            // Without holes only what is not zeros is written: there may be much of it.
+            let file = File::from(self.fd.try_clone().map_err(failed)?);
+            let filled = holes::filled(&file, *hole).map_err(failed)?;
+            filled.into_iter().try_for_each(|range| self.leave_empty(range))?;
+        }
+        Ok(self)
+    }
+
+    fn write_all(&self, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.written.fetch_max(offset.saturating_add(length), Ordering::Relaxed);
         while !bytes.is_empty() {
@@ -512,22 +670,30 @@ impl NewFile {
     /// A folder that is not empty has its name.
     pub fn finish(mut self, metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
         self.extend()?;
+        self.settle()?;
         let mut notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
         self.pending.place(&self.name)?;
-        // One with further names is frozen when it has them.
-        if metadata.links < 2 {
-            freeze(self.fd.as_fd(), metadata, &mut notes);
-        }
+        freeze_alone(self.fd.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
 
     /// Gives the file its size, where nothing was written at its end.
     fn extend(&self) -> Result<()> {
-        if self.written.load(Ordering::Relaxed) >= self.size {
+        if !self.begun && self.written.load(Ordering::Relaxed) >= self.size {
             return Ok(());
         }
         ftruncate(&self.fd, self.size)
             .map_err(|errno| system_error("make room for", shown(self.name.to_bytes()), errno))
+    }
+
+    /// Brings to the disk what was written over older bytes, before the name says that it is whole: file systems
+    /// order a new name behind new bytes, and not behind bytes that replace others.
+    fn settle(&self) -> Result<()> {
+        if !self.begun {
+            return Ok(());
+        }
+        fdatasync(&self.fd)
+            .map_err(|errno| system_error("bring to the disk", shown(self.name.to_bytes()), errno))
     }
 
     /// Names the file `NAME.damaged`, readable for its owner only, and writes the ranges of bytes
@@ -538,6 +704,12 @@ impl NewFile {
     pub fn finish_damaged(mut self, bad: &[Range<u64>]) -> Result<Vec<u8>> {
         self.extend()?;
         let bad: Vec<Range<u64>> = bad.iter().flat_map(|range| self.layout.places(range.clone())).collect();
+        if self.begun {
+            // What was there before is no more what the snapshot has than zeros are, but looks like it.
+            bad.iter().try_for_each(|range| self.leave_empty(range.start..range.end.min(self.size)))?;
+            fchmod(&self.fd, Mode::RUSR | Mode::WUSR)
+                .map_err(|errno| system_error("close to others", shown(self.name.to_bytes()), errno))?;
+        }
         for number in 1..=DAMAGED_TRIES {
             let suffix = if number == 1 { ".damaged".into() } else { format!(".damaged-{number}") };
             let name = with_suffix(self.name.to_bytes(), &suffix, ".txt".len());

@@ -32,6 +32,13 @@ fn compile(patterns: &[String]) -> Result<Gitignore> {
     builder.build().map_err(|error| invalid("", error))
 }
 
+impl Default for Selection {
+    /// Everything.
+    fn default() -> Self {
+        Self { includes: None, excludes: Gitignore::empty(), sample: None }
+    }
+}
+
 impl Selection {
     /// Everything but `excludes`; with `includes`, only what one of them matches and what is below that.
     ///
@@ -46,6 +53,18 @@ impl Selection {
     #[must_use]
     pub fn sampled(self, sample: Sample) -> Self {
         Self { sample: Some(sample), ..self }
+    }
+
+    /// Whether it chooses a sample: then of most folders only a part is meant.
+    #[must_use]
+    pub const fn is_sample(&self) -> bool {
+        self.sample.is_some()
+    }
+
+    /// Whether something in a folder may be meant.
+    #[must_use]
+    pub fn reaches_into(&self, folder: &[u8]) -> bool {
+        self.includes.is_some() || self.selects(folder, true)
     }
 
     /// Whether an entry is meant.

@@ -150,21 +150,21 @@ fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// The names in a folder, in one piece of memory: a folder may hold millions.
 #[derive(Debug, Default)]
-struct Listing {
+pub(super) struct Listing {
     bytes: Vec<u8>,
     /// Start and end in `bytes`, sorted by the name there.
     names: Vec<(usize, usize)>,
 }
 
 impl Listing {
-    fn of(names: impl Iterator<Item = Vec<u8>>) -> Self {
+    pub(super) fn of(names: impl Iterator<Item = Vec<u8>>) -> Self {
         let mut listing = Self::default();
         names.for_each(|name| listing.push(&name));
         listing.sort();
         listing
     }
 
-    fn read(dir: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+    pub(super) fn read(dir: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let mut listing = Self::default();
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
@@ -198,11 +198,17 @@ impl Listing {
         before - self.names.len()
     }
 
+    /// Keeps the names that are meant.
+    pub(super) fn retain(&mut self, meant: impl Fn(&[u8]) -> bool) {
+        let Self { bytes, names } = self;
+        names.retain(|(start, end)| meant(&bytes[*start..*end]));
+    }
+
     fn contains(&self, name: &[u8]) -> bool {
         self.names.binary_search_by(|at| self.bytes[at.0..at.1].cmp(name)).is_ok()
     }
 
-    fn get(&self, at: usize) -> Option<&[u8]> {
+    pub(super) fn get(&self, at: usize) -> Option<&[u8]> {
         self.names.get(at).map(|(start, end)| &self.bytes[*start..*end])
     }
 }

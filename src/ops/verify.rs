@@ -1,9 +1,15 @@
 //! `verify`: whether everything that a snapshot holds is on this machine as it was, chunk by chunk, without
-//! reading any stored data. What is there besides does not matter. Folders are compared too if they or
-//! something in them is meant.
+//! reading any stored data, and nothing else beside it. Folders are compared too if they or something in them is
+//! meant.
 
 use std::{
-    collections::HashMap, fs::File, io, ops::Range, os::fd::AsFd, os::unix::fs::FileExt, path::Path, slice,
+    collections::HashMap,
+    fs::File,
+    io,
+    ops::Range,
+    os::{fd::AsFd, unix::fs::FileExt},
+    path::{Path, PathBuf},
+    slice,
 };
 
 use super::restore::{Group, link_group};
@@ -14,7 +20,9 @@ use crate::{
         attributes,
         existing::Existing,
         holes::{self, Layout},
+        remove::Never,
         select::Selection,
+        unmet::{Ended, Unmet},
     },
     format::entry::{ChunkRef, Entry, EntryKind, FREEZING_FLAGS, Hole, Metadata, flag_names},
     limits,
@@ -39,6 +47,32 @@ pub struct VerifyOptions {
     pub selection: Selection,
     /// Whether owners must be the same too.
     pub owners: Owners,
+    /// Whether what is there besides is a difference.
+    pub besides: Besides,
+    /// Folders that no backup holds: the repository's, the cache.
+    pub never: Vec<PathBuf>,
+}
+
+impl Default for VerifyOptions {
+    /// Everything, with owners, and with what is there besides.
+    fn default() -> Self {
+        Self {
+            subpath: Vec::new(),
+            selection: Selection::default(),
+            owners: Owners::Compare,
+            besides: Besides::Tell,
+            never: Vec::new(),
+        }
+    }
+}
+
+/// Whether what is in the folders of a snapshot, and not in the snapshot, is a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Besides {
+    /// It is.
+    Tell,
+    /// It does not matter.
+    Ignore,
 }
 
 /// Whether owners must be the same.
@@ -57,11 +91,13 @@ pub enum Owners {
 pub enum Difference {
     /// It is not there.
     Missing,
+    /// It is there, and the snapshot does not have it; a folder with all that is in it.
+    Extra(EntryKind),
     /// It is of another kind.
     Kind(EntryKind),
     /// It has so many bytes now.
     Size(u64),
-    /// These bytes of it differ.
+    /// These bytes of it differ; where nobody knows which, none.
     Content(Vec<Range<u64>>),
     /// The link points there now.
     LinkTarget(Vec<u8>),
@@ -83,12 +119,50 @@ pub enum Difference {
     Unreadable(String),
 }
 
+impl Difference {
+    /// One word for it, for scripts.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extra(_) => "extra",
+            Self::Kind(_) => "kind",
+            Self::Size(_) => "size",
+            Self::Content(_) => "content",
+            Self::LinkTarget(_) => "link_target",
+            Self::Mode(_) => "mode",
+            Self::Owner(_) => "owner",
+            Self::NotLinked(_) => "hard_link",
+            Self::Device(_) => "device",
+            Self::Attributes(_) => "attributes",
+            Self::Flags(_) => "flags",
+            Self::Modified => "mtime",
+            Self::Unreadable(_) => "unreadable",
+        }
+    }
+}
+
+/// What people call it.
+const fn word(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::File => "file",
+        EntryKind::Directory => "folder",
+        EntryKind::Symlink => "link",
+        EntryKind::Fifo => "pipe",
+        EntryKind::CharacterDevice => "character device",
+        EntryKind::BlockDevice => "block device",
+        EntryKind::Socket => "socket",
+    }
+}
+
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Missing => f.write_str("it is missing"),
-            Self::Kind(kind) => write!(f, "it is now a {kind:?}"),
+            Self::Extra(kind) => write!(f, "the snapshot does not have this {}", word(*kind)),
+            Self::Kind(kind) => write!(f, "it is a {} now", word(*kind)),
             Self::Size(size) => write!(f, "it has {size} bytes now"),
+            Self::Content(ranges) if ranges.is_empty() => f.write_str("its content differs"),
             Self::Content(ranges) => {
                 f.write_str("these bytes differ:")?;
                 ranges
@@ -129,6 +203,10 @@ pub struct Verified {
     pub bytes: u64,
     /// Entries that differ.
     pub differing: u64,
+    /// Of these what is missing.
+    pub missing: u64,
+    /// Of these what the snapshot does not have.
+    pub extra: u64,
     /// The first of them, with each difference.
     pub differences: Vec<(Vec<u8>, Difference)>,
     /// Parts of the manifest that are lost, with the entries in them.
@@ -206,7 +284,7 @@ pub fn run_before(
     let below = super::restore::strip_of(&nodes, snapshot, &options.subpath)?;
     let (target, strip) = target.map_or((Path::new("/"), 0), |target| (target, below));
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
-    let mut comparison = Comparison {
+    let comparison = Comparison {
         snapshot,
         progress,
         owners: options.owners,
@@ -219,28 +297,70 @@ pub fn run_before(
         links: HashMap::new(),
         verified: Verified::default(),
     };
-    let mut folders: Vec<OpenFolder> = Vec::new();
-    // The path of the innermost folder: those of the others are the beginnings of it.
-    let mut inside = Vec::new();
+    // Of a sample most of a folder is not meant.
+    let tells = options.besides == Besides::Tell && !options.selection.is_sample();
+    let beside = Beside { options, never: Never::new(&options.never), unmet: Unmet::default() };
+    let mut walk = Walk {
+        options,
+        comparison,
+        beside: tells.then_some(beside),
+        folders: Vec::new(),
+        inside: Vec::new(),
+    };
+    walk.begin();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
-        let entry = match entry {
-            Ok(entry) => entry,
-            // What is lost in the repository cannot be compared; the rest is.
-            Err(Gap { first, error }) => {
-                progress.trouble();
-                let verified = &mut comparison.verified;
-                verified.lost += 1;
-                if verified.differences.len() < NAMED_MAX {
-                    let why =
-                        format!("this entry and some that follow it are lost in the repository: {error}");
-                    verified.differences.push((first, Difference::Unreadable(why)));
-                }
-                return Ok(());
+        match entry {
+            Ok(entry) => walk.entry(entry),
+            Err(gap) => {
+                walk.gap(gap);
+                Ok(())
             }
-        };
-        progress.at(&entry.path);
-        while !folders.is_empty() && !is_below(&entry.path, &inside) {
+        }
+    })?;
+    Ok(walk.end())
+}
+
+/// Goes over the entries of the snapshot.
+struct Walk<'a> {
+    options: &'a VerifyOptions,
+    comparison: Comparison<'a>,
+    beside: Option<Beside<'a>>,
+    folders: Vec<OpenFolder>,
+    /// The path of the innermost folder: those of the others are the beginnings of it.
+    inside: Vec<u8>,
+}
+
+impl Walk<'_> {
+    fn begin(&mut self) {
+        let sources = &self.comparison.snapshot.record.sources;
+        let everything = self.options.subpath.is_empty() && sources.iter().any(|source| source == b"/");
+        if let Some(beside) = self.beside.as_mut().filter(|_| everything) {
+            beside.enter(&mut self.comparison, b"");
+        }
+    }
+
+    /// What is lost in the repository cannot be compared; the rest is.
+    fn gap(&mut self, Gap { first, error }: Gap) {
+        self.comparison.progress.trouble();
+        if let Some(beside) = &mut self.beside {
+            beside.unmet.doubt();
+        }
+        let verified = &mut self.comparison.verified;
+        verified.lost += 1;
+        if verified.differences.len() < NAMED_MAX {
+            let why = format!("this entry and some that follow it are lost in the repository: {error}");
+            verified.differences.push((first, Difference::Unreadable(why)));
+        }
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let Self { options, comparison, beside, folders, inside } = self;
+        comparison.progress.at(&entry.path);
+        if let Some(beside) = beside {
+            beside.entry(comparison, &entry);
+        }
+        while !folders.is_empty() && !is_below(&entry.path, inside) {
             folders.pop();
             inside.truncate(folders.last().map_or(0, |folder| folder.length));
         }
@@ -256,8 +376,6 @@ pub fn run_before(
                 comparison.entry(&folder.entry)?;
                 folder.entry.path = Vec::new();
             }
-        }
-        if meant {
             comparison.entry(&entry)?;
         }
         if entry.metadata.kind == EntryKind::Directory {
@@ -267,8 +385,71 @@ pub fn run_before(
             folders.push(OpenFolder { entry, length, compared });
         }
         Ok(())
-    })?;
-    Ok(comparison.verified)
+    }
+
+    fn end(mut self) -> Verified {
+        if let Some(mut beside) = self.beside {
+            while let Some(ended) = beside.unmet.end() {
+                beside.tell(&mut self.comparison, &ended);
+            }
+        }
+        self.comparison.verified
+    }
+}
+
+/// Finds what is in folders beside what the snapshot has of them.
+struct Beside<'a> {
+    options: &'a VerifyOptions,
+    never: Never,
+    unmet: Unmet,
+}
+
+impl Beside<'_> {
+    fn entry(&mut self, comparison: &mut Comparison<'_>, entry: &Entry) {
+        while let Some(ended) = self.unmet.ends_before(&entry.path) {
+            self.tell(comparison, &ended);
+        }
+        self.unmet.meet(&entry.path);
+        // What the backup could not list, or only leads to a source, says nothing of what should be in it.
+        let covered = entry.metadata.kind == EntryKind::Directory
+            && entry.error.is_none()
+            && !comparison.snapshot.record.leads_only(&entry.path)
+            && self.options.selection.reaches_into(&entry.path);
+        if covered {
+            self.enter(comparison, &entry.path);
+        }
+    }
+
+    fn enter(&mut self, comparison: &mut Comparison<'_>, path: &[u8]) {
+        let below = path.get(comparison.strip..).unwrap_or_default();
+        match comparison.tree.names(below) {
+            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names),
+            Ok(None) => {}
+            Err(error) => comparison.differs(path, Difference::Unreadable(error.to_string())),
+        }
+    }
+
+    fn tell(&self, comparison: &mut Comparison<'_>, ended: &Ended) {
+        for name in ended.names() {
+            let folder = &ended.folder;
+            let path = if folder.is_empty() { name.to_vec() } else { [folder, &b"/"[..], name].concat() };
+            let below = path.get(comparison.strip..).unwrap_or_default();
+            let difference = match comparison.tree.found(below) {
+                // It went meanwhile.
+                Ok(None) => continue,
+                Ok(Some(found)) => {
+                    let is_folder = found.kind == EntryKind::Directory;
+                    if self.never.has(&found) || !self.options.selection.selects(&path, is_folder) {
+                        continue;
+                    }
+                    Difference::Extra(found.kind)
+                }
+                Err(error) => Difference::Unreadable(error.to_string()),
+            };
+            comparison.verified.extra += 1;
+            comparison.differs(&path, difference);
+        }
+    }
 }
 
 /// A folder that the comparison is in.
@@ -310,6 +491,15 @@ impl Comparison<'_> {
         path.get(self.strip..).unwrap_or_default()
     }
 
+    /// Something differs that is no entry.
+    fn differs(&mut self, path: &[u8], difference: Difference) {
+        self.progress.trouble();
+        self.verified.differing += 1;
+        if self.verified.differences.len() < NAMED_MAX {
+            self.verified.differences.push((path.to_vec(), difference));
+        }
+    }
+
     /// Compares one entry and counts it.
     fn entry(&mut self, entry: &Entry) -> Result<()> {
         let differences = self.differences(entry)?;
@@ -323,6 +513,7 @@ impl Comparison<'_> {
         if !differences.is_empty() {
             self.progress.trouble();
             verified.differing += 1;
+            verified.missing += u64::from(differences.first() == Some(&Difference::Missing));
         }
         for difference in differences {
             if verified.differences.len() < NAMED_MAX {
@@ -512,7 +703,7 @@ fn is_below(path: &[u8], folder: &[u8]) -> bool {
 
 /// How the metadata of two entries of one kind differ. What a restore cannot set (ctime, birth, inode, device
 /// and the count of links) is left out; the groups of links are compared elsewhere.
-fn metadata_differences(
+pub(super) fn metadata_differences(
     then: &Metadata,
     now: &Metadata,
     owners: Owners,

@@ -302,6 +302,17 @@ fn cuts(id: &BlobId, level: u8) -> bool {
 /// Nodes that were read, each with the entries and bytes below it.
 pub type Accounts = HashMap<BlobId, (u64, u64)>;
 
+/// What a cursor comes to next.
+#[derive(Debug)]
+pub enum Ahead<'c> {
+    /// This entry.
+    Entry(&'c Entry),
+    /// A node that is not read yet, below a branch of this level.
+    Node(&'c Child, u8),
+    /// Nothing.
+    End,
+}
+
 /// A branch that the cursor is in.
 struct Open {
     level: u8,
@@ -375,6 +386,69 @@ impl<'a> ManifestCursor<'a> {
     #[must_use]
     pub fn last_path(&self) -> String {
         String::from_utf8_lossy(&self.last).into_owned()
+    }
+
+    /// What comes next, which [`Self::next_entry`], [`Self::descend`] or [`Self::skip`] takes.
+    pub fn peek(&mut self) -> Ahead<'_> {
+        self.pass_what_is_before();
+        if let Some(entry) = self.leaf.as_slice().first() {
+            return Ahead::Entry(entry);
+        }
+        match self.pending.last() {
+            None => Ahead::End,
+            Some(open) => {
+                open.children.as_slice().first().map_or(Ahead::End, |child| Ahead::Node(child, open.level))
+            }
+        }
+    }
+
+    /// Passes branches that are at their end, and what is before the path that was asked for.
+    fn pass_what_is_before(&mut self) {
+        let Self { leaf, pending, start, .. } = self;
+        let is_before = |path: &[u8]| !start.is_empty() && compare_paths(path, start).is_lt();
+        while leaf.as_slice().first().is_some_and(|entry| is_before(&entry.path)) {
+            leaf.next();
+        }
+        while leaf.as_slice().is_empty() {
+            let Some(open) = pending.last_mut() else { return };
+            match open.children.as_slice() {
+                [] => drop(pending.pop()),
+                [_, next, ..] if !start.is_empty() && compare_paths(&next.first, start).is_le() => {
+                    open.fresh = false;
+                    open.children.next();
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Reads the node that comes next, if one does.
+    ///
+    /// # Errors
+    /// As [`Self::next_entry`].
+    pub fn descend(&mut self) -> Result<()> {
+        let Some(open) = self.pending.last_mut().filter(|_| self.leaf.as_slice().is_empty()) else {
+            return Ok(());
+        };
+        let Some(child) = open.children.next() else { return Ok(()) };
+        let (level, fresh) = (open.level, std::mem::take(&mut open.fresh));
+        self.enter(&child, level, fresh)
+    }
+
+    /// Leaves out the node that comes next, if one does.
+    pub fn skip(&mut self) {
+        let Some(open) = self.pending.last_mut().filter(|_| self.leaf.as_slice().is_empty()) else { return };
+        open.fresh = false;
+        if let Some(child) = open.children.next() {
+            self.reached.clone_from(&child.first);
+            self.tried = child.first;
+        }
+    }
+
+    /// Where the node that was tried last begins.
+    #[must_use]
+    pub fn tried(&self) -> &[u8] {
+        &self.tried
     }
 
     /// The next entry, `None` at the end. After an error it goes on behind the node that was at fault.

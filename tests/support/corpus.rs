@@ -283,7 +283,7 @@ fn acl(owner: u16, user: u32, mask: u16, other: u16) -> Vec<u8> {
 }
 
 /// Sets or clears inode flags.
-fn flagged(path: &Path, flags: u32, set: bool) -> Result<()> {
+pub(crate) fn flagged(path: &Path, flags: u32, set: bool) -> Result<()> {
     let file = open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())?;
     let now = ioctl_getflags(&file)?.bits();
     let then = if set { now | flags } else { now & !flags };

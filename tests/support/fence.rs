@@ -109,6 +109,7 @@ impl Fenced {
             subpath: Vec::new(),
             selection: Selection::new(&[], &[]).unwrap(),
             workers: 2,
+            ..RestoreOptions::default()
         };
         let restored = restore::run(repository, snapshot, &self.target(), &options).unwrap();
         self.is_whole();

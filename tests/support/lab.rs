@@ -124,6 +124,7 @@ pub(crate) fn restore_to(
         subpath: Vec::new(),
         selection: Selection::new(&[], &[]).unwrap(),
         workers: 1,
+        ..RestoreOptions::default()
     };
     let restored = restore::run(repository, snapshot, target, &options)?;
     let (mut files, mut folders) = (Files::new(), vec![target.to_owned()]);

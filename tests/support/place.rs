@@ -22,7 +22,7 @@ use lifeboat::{
         restore::{self, RestoreOptions, Restored},
     },
     progress::Progress,
-    repository::{InitOptions, Repository, unlock::Credential},
+    repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
     store::{Location, Store, StoreOptions},
 };
 use zeroize::Zeroizing;
@@ -120,17 +120,31 @@ impl Place {
     }
 
     pub(crate) fn restore(&self, target: &str, subpath: &str, includes: &[&str]) -> Restored {
-        let repository = self.open();
-        let (snapshots, damaged) = repository.snapshots().unwrap();
-        assert!(damaged.is_empty(), "{damaged:?}");
         let includes: Vec<String> = includes.iter().map(|&text| text.to_owned()).collect();
         let options = RestoreOptions {
             ownership: Ownership::new(OwnershipPolicy::ByName),
             subpath: subpath.trim_start_matches('/').into(),
             selection: Selection::new(&includes, &[]).unwrap(),
             workers: self.workers,
+            ..RestoreOptions::default()
         };
-        restore::run(&repository, snapshots.last().unwrap(), &self.at(target), &options).unwrap()
+        self.restore_with(target, &options)
+    }
+
+    pub(crate) fn newest(&self, repository: &Repository) -> KnownSnapshot {
+        let (mut snapshots, damaged) = repository.snapshots().unwrap();
+        assert!(damaged.is_empty(), "{damaged:?}");
+        snapshots.pop().unwrap()
+    }
+
+    pub(crate) fn restore_with(&self, target: &str, options: &RestoreOptions) -> Restored {
+        let repository = self.open();
+        restore::run(&repository, &self.newest(&repository), &self.at(target), options).unwrap()
+    }
+
+    /// Where a whole snapshot puts the source.
+    pub(crate) fn copy(&self, target: &str) -> PathBuf {
+        self.at(target).join(self.source().strip_prefix("/").unwrap())
     }
 }
 

@@ -177,6 +177,15 @@ impl<'a> Context<'a> {
         self.common.cache.cache_dir.clone().or_else(environment::cache_folder)
     }
 
+    /// Folders that no backup holds: the repository's and the cache.
+    ///
+    /// # Errors
+    /// As [`Self::location`].
+    pub(crate) fn never(&self) -> Result<Vec<PathBuf>> {
+        let repository = self.location()?.folder();
+        Ok(repository.into_iter().chain(self.cache_folder()).collect())
+    }
+
     /// Unlocks the repository.
     ///
     /// # Errors

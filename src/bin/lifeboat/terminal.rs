@@ -72,6 +72,7 @@ impl Output {
         self.quiet
     }
 
+    /// Whether more is wanted than what is good to know.
     pub(crate) const fn is_verbose(&self) -> bool {
         self.verbosity > 0
     }

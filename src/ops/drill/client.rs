@@ -18,7 +18,7 @@ use crate::{
     },
     ops::{
         restore::{self, RestoreOptions},
-        verify::{self, Owners, VerifyOptions},
+        verify::{self, Besides, Owners, VerifyOptions},
     },
     repository::{Repository, manifest::for_each_entry, reader::NodeReader},
 };
@@ -156,6 +156,7 @@ impl Drilling<'_, '_> {
             subpath: Vec::new(),
             selection,
             workers: options.workers,
+            ..RestoreOptions::default()
         };
         let restored = restore::run(repository, client.snapshot, &target, &restoring)?;
         let moments = restored.moments;
@@ -171,8 +172,13 @@ impl Drilling<'_, '_> {
 
         self.list.below(folder);
         let begun = repository.clock.elapsed();
-        let comparing =
-            VerifyOptions { subpath: Vec::new(), selection: restoring.selection, owners: options.owners };
+        // The folder was empty: what is there besides are damaged files, which are named already.
+        let comparing = VerifyOptions {
+            selection: restoring.selection,
+            owners: options.owners,
+            besides: Besides::Ignore,
+            ..VerifyOptions::default()
+        };
         let compared =
             verify::run_before(repository, client.snapshot, Some(&target), &comparing, &mut *self.list)?;
         report.rto.verify_ms = ms(repository.clock.elapsed().saturating_sub(begun));

@@ -5,8 +5,8 @@
 
 use std::{
     collections::HashSet,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::Duration,
 };
@@ -14,7 +14,8 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use self::{
-    plan::{Large, Recent, Task, Window},
+    plan::Window,
+    planner::{Planner, Tally},
     second::{Links, second_pass},
     work::{Job, Worker},
 };
@@ -22,29 +23,38 @@ use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
         metadata::{Note, Notes},
-        names::Ownership,
-        restore::Target,
+        names::{Ownership, OwnershipPolicy},
+        remove::{Never, Removal},
+        restore::{Target, Zeros},
         select::Selection,
     },
-    format::entry::{Content, Entry, EntryKind},
+    format::entry::{Entry, EntryKind},
     id::BlobId,
     progress::Phase,
     repository::{
         Repository,
-        manifest::{Gap, ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
+        manifest::{Gap, ManifestCursor, NodeSource, for_each_entry},
         reader::NodeReader,
         snapshots::KnownSnapshot,
         view::View,
     },
-    store::Downloads,
 };
 
 mod bad;
+mod clear;
+mod existing;
+mod forecast;
 mod plan;
+mod planner;
 mod second;
+mod work;
 
 pub(super) use self::second::{Group, link_group};
-mod work;
+pub use self::{
+    clear::Extra,
+    existing::Overwrite,
+    forecast::{Forecast, forecast},
+};
 
 /// How the error of an entry begins that the backup itself could not read.
 pub(super) const UNREAD: &str = "the backup could not read it";
@@ -66,6 +76,30 @@ pub struct RestoreOptions {
     pub selection: Selection,
     /// Threads that open frames and write; with one everything happens in one order.
     pub workers: usize,
+    /// What may be overwritten.
+    pub overwrite: Overwrite,
+    /// What may be in a folder beside what the snapshot has of it.
+    pub extra: Extra,
+    /// What becomes of zeros.
+    pub zeros: Zeros,
+    /// Folders that are never removed: the repository's, the cache.
+    pub never: Vec<PathBuf>,
+}
+
+impl Default for RestoreOptions {
+    /// All of a snapshot, on one thread, over what is there.
+    fn default() -> Self {
+        Self {
+            ownership: Ownership::new(OwnershipPolicy::ByName),
+            subpath: Vec::new(),
+            selection: Selection::default(),
+            workers: 1,
+            overwrite: Overwrite::default(),
+            extra: Extra::default(),
+            zeros: Zeros::default(),
+            never: Vec::new(),
+        }
+    }
 }
 
 /// What a restore did.
@@ -75,6 +109,16 @@ pub struct Restored {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Of these the files whose content was there already.
+    pub files_unchanged: u64,
+    /// Bytes in files that were there already, and right.
+    pub bytes_unchanged: u64,
+    /// Entries in whose place something was that was not to be overwritten.
+    pub left: u64,
+    /// What was removed, since the snapshot does not have it: the first of it.
+    pub removed: Vec<Vec<u8>>,
+    /// How much that is, named or not.
+    pub removals: u64,
     /// Entries that are not as they were, and why: damage, or what the backup could not read.
     pub failed: Vec<(Vec<u8>, Error)>,
     /// How many these are, named or not.
@@ -129,7 +173,14 @@ impl Restored {
 
     const fn count(&mut self, bytes: u64) {
         self.files += 1;
-        self.bytes += bytes;
+        // A manifest may claim anything.
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn remove(&mut self, paths: &[Vec<u8>]) {
+        self.removals += paths.len() as u64;
+        let room = NAMED_MAX.saturating_sub(self.removed.len());
+        self.removed.extend(paths.iter().take(room).cloned());
     }
 }
 
@@ -163,10 +214,13 @@ fn with_view(
     let nodes = SameTree { nodes: &nodes, lost: Mutex::default() };
     let strip = strip_of(&nodes, snapshot, &options.subpath)?;
     let indexed = repository.clock.elapsed();
-    let target = Target::create_or_open(target)?;
+    if options.extra == Extra::Remove {
+        existing::refuse_to_empty_everything(&snapshot.record.sources, &options.subpath, target)?;
+    }
+    let target = Target::create_or_open(target)?.with_zeros(options.zeros);
     progress.enter(Phase::Restoring);
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
-    let RestoreOptions { ownership, .. } = options;
+    let never = Never::new(&options.never);
     let job = Job {
         repository,
         domain,
@@ -175,7 +229,9 @@ fn with_view(
         key,
         snapshot: &snapshot.record,
         target: &target,
-        ownership,
+        options,
+        never: &never,
+        removal: Removal::Remove,
         strip,
         first_byte: OnceLock::new(),
         done: Mutex::default(),
@@ -272,16 +328,21 @@ impl Pass<'_> {
 /// A part of the manifest is lost, and the entries in it with it.
 fn lost(job: &Job<'_>, gap: Gap) -> Result<()> {
     let Gap { first, error } = gap;
-    job.done.lock().unwrap_or_else(PoisonError::into_inner).gaps += 1;
+    job.done().gaps += 1;
     job.failed(&first, error.context("this entry and some that follow it are lost"))
 }
 
 fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
     let downloads = job.repository.store.downloads();
     let workers = pass.options.workers;
+    let fetch = |window: &mut Window| window.fetch(job.repository, &job.domain, &downloads);
     if workers <= 1 {
         let mut worker = Worker::new(job)?;
-        return plan(pass, job, &downloads, &mut |window| worker.window(window));
+        return plan(pass, job, &mut |mut window| {
+            fetch(&mut window);
+            worker.window(window)
+        })
+        .map(drop);
     }
     let (windows, waiting): (Sender<Window>, Receiver<Window>) = bounded(workers);
     let (due, syncs) = bounded(1);
@@ -307,7 +368,8 @@ fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         }
         drop(waiting);
         let mut sent = 0_usize;
-        let planned = plan(pass, job, &downloads, &mut |window| {
+        let planned = plan(pass, job, &mut |mut window| {
+            fetch(&mut window);
             sent += 1;
             if sent.is_multiple_of(WINDOWS_PER_SYNC) {
                 // One that is still on its way will do.
@@ -319,19 +381,14 @@ fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
             windows.send(window).map_err(|_closed| Error::new(ErrorKind::Failed, "the restore stopped"))
         });
         drop((windows, due));
-        planned
+        planned.map(drop)
     });
     failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(planned, Err)
 }
 
-/// Fills windows and hands them on.
-fn plan(
-    pass: &Pass<'_>,
-    job: &Job<'_>,
-    downloads: &Downloads,
-    send: &mut dyn FnMut(Window) -> Result<()>,
-) -> Result<()> {
-    let mut planner = Planner::new(job, downloads, send);
+/// Fills windows and hands them on; tells what is to be done.
+fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<()>) -> Result<Tally> {
+    let mut planner = Planner::new(job, send);
     let mut links = Links::default();
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
@@ -340,91 +397,25 @@ fn plan(
             Err(gap) => return lost(job, gap),
         };
         if !pass.selects(&entry) {
+            planner.passes(&entry);
             return Ok(());
         }
         if let Some(reason) = &entry.error {
             let error = Error::new(ErrorKind::Incomplete, format!("{UNREAD}: {reason}"));
-            job.done.lock().unwrap_or_else(PoisonError::into_inner).unread += 1;
+            job.done().unread += 1;
             return job.failed(&entry.path, error);
         }
-        if job.below(&entry.path).is_empty() || links.first_name(&entry).is_some() {
+        if job.below(&entry.path).is_empty() {
+            job.thaw_target(&entry);
+            return Ok(());
+        }
+        if links.first_name(&entry).is_some() {
             return Ok(());
         }
         planner.entry(entry, pass.nodes)
     })?;
-    planner.flush()
-}
-
-struct Planner<'a, 'b> {
-    job: &'a Job<'a>,
-    downloads: &'a Downloads,
-    window: Window,
-    recent: Recent,
-    send: &'b mut dyn FnMut(Window) -> Result<()>,
-}
-
-impl<'a, 'b> Planner<'a, 'b> {
-    fn new(
-        job: &'a Job<'a>,
-        downloads: &'a Downloads,
-        send: &'b mut dyn FnMut(Window) -> Result<()>,
-    ) -> Self {
-        Self { job, downloads, window: Window::default(), recent: Recent::default(), send }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if self.window.is_empty() {
-            return Ok(());
-        }
-        let mut window = std::mem::take(&mut self.window);
-        window.fetch(self.job.repository, &self.job.domain, self.downloads);
-        (self.send)(window)
-    }
-
-    fn entry(&mut self, mut entry: Entry, nodes: &dyn NodeSource) -> Result<()> {
-        let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
-        match content {
-            Content::Inline(chunks) if Window::holds(entry.metadata.content_bytes(), &chunks) => {
-                self.window.add_task(Task::Whole(Box::new(entry)));
-                for chunk in chunks {
-                    self.window.add_chunk(chunk, self.job, &mut self.recent);
-                }
-                if self.window.is_full() { self.flush() } else { Ok(()) }
-            }
-            content => self.large(entry, &content, nodes),
-        }
-    }
-
-    fn large(&mut self, entry: Entry, content: &Content, nodes: &dyn NodeSource) -> Result<()> {
-        let (size, large) = (entry.metadata.content_bytes(), Large::new(entry));
-        let (mut offset, mut open) = (0, false);
-        let listed = for_each_chunk(content, nodes, &mut |chunk| {
-            if offset > size || large.is_given_up() {
-                return Err(Error::damaged("a file", "it cannot take the rest of its content"));
-            }
-            if !open {
-                self.window.add_task(Task::Part(Arc::clone(&large), offset));
-                open = true;
-            }
-            offset += u64::from(chunk.length);
-            self.window.add_chunk(chunk, self.job, &mut self.recent);
-            if self.window.is_full() {
-                open = false;
-                self.flush()?;
-            }
-            Ok(())
-        });
-        match listed {
-            Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
-            Ok(()) if offset == size => {}
-            _ => {
-                let gap = offset.min(size)..size.max(offset + 1);
-                large.bad.lock().unwrap_or_else(PoisonError::into_inner).add(gap);
-            }
-        }
-        self.window.add_task(Task::End(large));
-        if self.window.is_full() { self.flush() } else { Ok(()) }
-    }
+    planner.flush()?;
+    Ok(planner.tally)
 }
 
 fn is_below(path: &[u8], folder: &[u8]) -> bool {

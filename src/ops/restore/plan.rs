@@ -16,12 +16,12 @@ use bytes::Bytes;
 use super::{bad::BadRanges, work::Job};
 use crate::{
     error::Result,
-    filesystem::restore::NewFile,
+    filesystem::{old::Found, restore::NewFile},
     format::entry::{ChunkRef, Entry},
     id::DomainId,
     repository::{
         Repository,
-        index::{Found, Index, KnownPack, Location},
+        index::{Found as FoundFrame, Index, KnownPack, Location},
     },
     store::{Downloads, Pending},
 };
@@ -30,6 +30,8 @@ use crate::{
 const WINDOW_BYTES: u64 = 4 << 20;
 /// Ciphertext that a window reads, in bytes; a single frame more at most.
 const WINDOW_SEALED_BYTES: u64 = 8 << 20;
+/// Large files of a window that are changed where they are: each is open until the window is done.
+const WINDOW_OPEN_FILES: usize = 32;
 /// Entries of a window.
 const WINDOW_ENTRIES: usize = 512;
 /// Chunks of a window: they may be of one byte each.
@@ -88,6 +90,8 @@ pub(super) enum Task {
     Part(Arc<Large>, u64),
     /// The end of a large file: nothing to write, but whoever is last must finish it.
     End(Arc<Large>),
+    /// A file that is there and has the content already.
+    Keep(Box<Entry>, Found),
 }
 
 /// A chunk of a window: where it goes, and which frame holds it.
@@ -144,7 +148,7 @@ enum Plain {
 /// A frame that windows need: it is read and opened once for all that have it in hand.
 #[derive(Debug)]
 pub(super) struct SharedFrame {
-    pub(super) found: Found,
+    pub(super) found: FoundFrame,
     /// The location of the blob that `found` was asked for.
     at: Location,
     /// Where each blob begins in the plaintext, and where the last one ends.
@@ -153,7 +157,7 @@ pub(super) struct SharedFrame {
 }
 
 impl SharedFrame {
-    pub(super) fn new(at: Location, found: Found) -> Self {
+    pub(super) fn new(at: Location, found: FoundFrame) -> Self {
         let mut starts = vec![0_u32];
         let mut end = 0_u32;
         for blob in &found.frame.blobs {
@@ -237,6 +241,9 @@ pub(super) struct Window {
     pub(super) frames: Vec<NeededFrame>,
     /// Pieces that no index lists.
     pub(super) lost: Vec<Piece>,
+    /// Pieces that were found in files that are there: the task, where it begins in its content, the bytes.
+    pub(super) local: Vec<(usize, usize, Vec<u8>)>,
+    open_files: usize,
     numbers: HashMap<(u32, u32), usize>,
     bytes: u64,
     sealed: u64,
@@ -253,6 +260,7 @@ impl Window {
         *bytes >= WINDOW_BYTES
             || *sealed >= WINDOW_SEALED_BYTES
             || tasks.len() >= WINDOW_ENTRIES
+            || self.open_files >= WINDOW_OPEN_FILES
             || *pieces >= WINDOW_PIECES
     }
 
@@ -273,6 +281,20 @@ impl Window {
         }
         self.tasks.push(task);
         self.lengths.push(0);
+    }
+
+    /// The last task has a file that is open already.
+    pub(super) const fn add_open_file(&mut self) {
+        self.open_files += 1;
+    }
+
+    /// Adds the next chunk of the last task, of which the bytes are there.
+    pub(super) fn add_local(&mut self, bytes: &[u8]) {
+        let Some(length) = self.lengths.last_mut() else { return };
+        self.local.push((self.tasks.len() - 1, *length, bytes.to_vec()));
+        *length += bytes.len();
+        self.bytes += bytes.len() as u64;
+        self.pieces += 1;
     }
 
     /// Adds the next chunk of the last task.
@@ -316,8 +338,8 @@ impl Window {
         Some((number, range))
     }
 
-    /// Asks for the frames that nobody asked for yet: neighbouring ones of a pack come together.
-    pub(super) fn fetch(&mut self, repository: &Repository, domain: &DomainId, downloads: &Downloads) {
+    /// The ranges to read for the frames that nobody asked for yet: neighbouring ones of a pack come together.
+    fn wanted(&mut self) -> Vec<(KnownPack, Range<u64>, Vec<&SharedFrame>)> {
         self.numbers.clear();
         let place = |frame: &SharedFrame| (frame.found.pack.id, frame.found.frame.offset);
         self.frames.sort_by_key(|needed| place(&needed.frame));
@@ -338,7 +360,12 @@ impl Window {
                 _ => wanted.push((pack, start..end, vec![frame])),
             }
         }
-        for (pack, range, frames) in wanted {
+        wanted
+    }
+
+    /// Asks for what it needs.
+    pub(super) fn fetch(&mut self, repository: &Repository, domain: &DomainId, downloads: &Downloads) {
+        for (pack, range, frames) in self.wanted() {
             let begin = range.start;
             let pending = downloads.read_range(repository.pack_name(domain, &pack), range);
             let range = Arc::new(PackRange(Mutex::new(Read::Waits(pending))));
@@ -347,6 +374,14 @@ impl Window {
                 let start = usize::try_from(start).unwrap_or(usize::MAX);
                 *lock(&frame.plain) = Plain::Asked(Arc::clone(&range), start);
             }
+        }
+    }
+
+    /// Tells what it would ask for.
+    pub(super) fn count(&mut self, each: &mut dyn FnMut(&KnownPack, Range<u64>)) {
+        for (pack, range, frames) in self.wanted() {
+            each(&pack, range);
+            frames.iter().for_each(|frame| *lock(&frame.plain) = Plain::Opened(None));
         }
     }
 }

@@ -4,7 +4,12 @@
 use std::collections::HashMap;
 
 use super::{
-    Pass, Planner, SameTree, is_below, lost,
+    Pass, SameTree,
+    clear::Clearing,
+    existing::{Existing, Fate},
+    is_below, lost,
+    plan::Window,
+    planner::Planner,
     work::{Job, Worker},
 };
 use crate::{
@@ -150,19 +155,29 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         worker: Worker::new(job)?,
         links: Links::default(),
         frozen: HashMap::new(),
+        existing: Existing::new(job),
         known_lost: pass.nodes.lost().len(),
         sees_less: false,
     };
+    let mut clearing = Clearing::new(job)?;
     let mut inside = Inside::default();
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
         let entry = match entry {
             Ok(entry) => entry,
-            Err(gap) => return linker.gap(gap),
+            Err(gap) => {
+                clearing.iter_mut().for_each(Clearing::gap);
+                return linker.gap(gap);
+            }
         };
+        // Before the folders that end here get their times.
+        clearing.iter_mut().try_for_each(|clearing| clearing.entry(&entry))?;
         inside.leave_for(&entry.path, job)?;
         let used = pass.selects(&entry) && entry.error.is_none();
         if entry.metadata.kind == EntryKind::Directory {
+            if !used {
+                linker.passes(&entry);
+            }
             inside.enter(entry, used);
             return Ok(());
         }
@@ -172,8 +187,21 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         inside.use_it();
         linker.entry(entry)
     })?;
+    clearing.iter_mut().try_for_each(Clearing::finish)?;
     inside.leave_all(job)?;
+    sweep(job, b"")?;
     linker.finish()
+}
+
+/// Removes what runs that were killed have left in a folder.
+fn sweep(job: &Job<'_>, folder: &[u8]) -> Result<()> {
+    if job.target.was_empty() {
+        return Ok(());
+    }
+    match job.target.sweep(job.below(folder)) {
+        Ok(_) => Ok(()),
+        Err(error) => job.failed(folder, error),
+    }
 }
 
 /// Gives files their further names.
@@ -185,6 +213,7 @@ struct Linker<'a> {
     links: Links,
     /// Files that are frozen when they have all their names: a name of each, and what it is to be like.
     frozen: HashMap<Group, (Vec<u8>, Metadata)>,
+    existing: Option<Existing<'a>>,
     /// Nodes that the first pass could not read.
     known_lost: usize,
     /// A node could not be read that the first pass had read: first names may be among what is lost.
@@ -200,6 +229,28 @@ impl Linker<'_> {
         self.known_lost = self.nodes.lost().len();
         self.sees_less = true;
         lost(self.job, gap)
+    }
+
+    /// Comes past a folder that is not meant itself.
+    fn passes(&mut self, entry: &Entry) {
+        self.existing.iter_mut().for_each(|existing| existing.passes(entry));
+    }
+
+    /// Whether what has the name of a further one stays: the same file already, one that is not to be replaced, or
+    /// something that cannot be looked at.
+    fn stays(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
+        let Some(existing) = &mut self.existing else { return Ok(false) };
+        let fate = match existing.is_linked(first, &entry.path) {
+            Ok(true) => return Ok(true),
+            Ok(false) => existing.fate(entry),
+            Err(error) => Err(error),
+        };
+        match fate {
+            Ok(Fate::Leave) => self.job.left(entry),
+            Ok(_) => return Ok(false),
+            Err(error) => self.job.entry_failed(entry, error)?,
+        }
+        Ok(true)
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -237,6 +288,7 @@ impl Linker<'_> {
             None if !self.sees_less => return Ok(()),
             None => {}
             Some(first) if job.is_broken(&first) => {}
+            Some(first) if self.stays(&first, &entry)? => return Ok(()),
             Some(first) => match job.target.hard_link(job.below(&first), job.below(&entry.path)) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_of_the_whole_system() => return Err(error),
@@ -246,8 +298,12 @@ impl Linker<'_> {
         // Every name has the whole content in the manifest: what cannot be linked is restored by itself.
         let path = entry.path.clone();
         let worker = &mut self.worker;
-        let mut send = |window| worker.window(window);
-        let mut planner = Planner::new(job, &self.downloads, &mut send);
+        let downloads = &self.downloads;
+        let mut send = |mut window: Window| {
+            window.fetch(job.repository, &job.domain, downloads);
+            worker.window(window)
+        };
+        let mut planner = Planner::new(job, &mut send);
         planner.entry(entry, self.nodes)?;
         planner.flush()?;
         if !job.is_broken(&path) {
@@ -258,17 +314,18 @@ impl Linker<'_> {
     }
 }
 
-/// Gives a folder its metadata.
+/// Gives a folder its metadata, when nothing in it changes any more.
 fn set_metadata(path: &[u8], metadata: &Metadata, job: &Job<'_>) -> Result<()> {
-    let below = job.below(path);
+    let (below, ownership) = (job.below(path), &job.options.ownership);
+    sweep(job, path)?;
     // The target itself belongs to whoever restores, unless a folder was asked for by its path.
     let done = if job.snapshot.leads_only(path) {
         // Nor was what only leads to a source asked for: that it is somebody else's makes no restore incomplete.
         let told = |note: Note| Note::Told(note.to_string());
-        let notes = job.target.set_directory_owner_and_mode(below, metadata, job.ownership);
+        let notes = job.target.set_directory_owner_and_mode(below, metadata, ownership);
         notes.map(|notes| notes.into_iter().map(told).collect())
     } else {
-        job.target.set_directory_metadata(below, metadata, job.ownership)
+        job.target.set_directory_metadata(below, metadata, ownership)
     };
     match done {
         Ok(notes) => job.note(path, notes),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Restored,
+    Extra, RestoreOptions, Restored,
     bad::BadRanges,
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
@@ -17,7 +17,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
         metadata::Notes,
-        names::Ownership,
+        old::Found,
+        remove::{Never, Removal, Remover},
         restore::{Folder, NewFile, Target},
     },
     format::{
@@ -41,7 +42,11 @@ pub(super) struct Job<'a> {
     pub(super) key: ChunkIdKey,
     pub(super) snapshot: &'a Snapshot,
     pub(super) target: &'a Target,
-    pub(super) ownership: &'a Ownership,
+    pub(super) options: &'a RestoreOptions,
+    /// Folders that stay, whatever the snapshot says.
+    pub(super) never: &'a Never,
+    /// Whether files are changed, or only looked at.
+    pub(super) removal: Removal,
     /// Bytes of a path that are above the target.
     pub(super) strip: usize,
     pub(super) first_byte: OnceLock<Duration>,
@@ -53,6 +58,8 @@ pub(super) struct Job<'a> {
 /// Frames that a worker keeps open while it looks for copies that are good.
 const TRIED_FRAMES: usize = 4;
 
+/// Begins a file of a size in a folder.
+type MakeFile = fn(&Target, &Folder, &[u8], u64) -> Result<NewFile>;
 /// A frame that was tried, and its plaintext if that is good.
 type Tried = (Arc<SharedFrame>, Option<Opened>);
 /// The plaintext of a frame.
@@ -100,6 +107,48 @@ impl Job<'_> {
         self.failed(&entry.path, error)
     }
 
+    /// What has the name of an entry stays there.
+    pub(super) fn left(&self, entry: &Entry) {
+        if entry.metadata.links > 1 {
+            // It is not the file that further names are to be linked to.
+            lock(&self.broken).insert(entry.path.clone());
+        }
+        self.done().left += 1;
+    }
+
+    pub(super) fn removed(&self, paths: &[Vec<u8>]) {
+        self.done().remove(paths);
+    }
+
+    pub(super) fn done(&self) -> MutexGuard<'_, Restored> {
+        lock(&self.done)
+    }
+
+    /// Whether what the snapshot does not have is removed.
+    pub(super) fn clears(&self) -> bool {
+        self.options.extra == Extra::Remove
+    }
+
+    pub(super) fn remover(&self) -> Remover<'_> {
+        let Self { target, strip, never, removal, options, .. } = self;
+        Remover { target, strip: *strip, selection: &options.selection, never, removal: *removal }
+    }
+
+    /// Whether a folder that is immutable or append-only may be changed: the restore sets that again at its end.
+    pub(super) fn may_thaw(&self, entry: &Entry) -> bool {
+        self.removal == Removal::Remove
+            && entry.metadata.kind == EntryKind::Directory
+            && entry.error.is_none()
+            && !self.snapshot.leads_only(&entry.path)
+    }
+
+    /// The target is this folder.
+    pub(super) fn thaw_target(&self, entry: &Entry) {
+        if self.may_thaw(entry) {
+            self.target.thaw();
+        }
+    }
+
     pub(super) fn is_broken(&self, path: &[u8]) -> bool {
         lock(&self.broken).contains(path)
     }
@@ -128,18 +177,21 @@ impl<'a> Worker<'a> {
 
     /// Restores everything of a window.
     pub(super) fn window(&mut self, window: Window) -> Result<()> {
-        let Window { tasks, lengths, frames, lost, .. } = window;
+        let Window { tasks, lengths, frames, lost, local, .. } = window;
         let mut parts: Vec<Part> = lengths
             .iter()
             .map(|length| Part { bytes: vec![0; *length], bad: BadRanges::default() })
             .collect();
+        for (task, offset, bytes) in local {
+            place(&mut parts, (task, offset), &bytes);
+        }
         for needed in frames {
             self.job.repository.store.progress().check()?;
             let opened = self.open(&needed.frame)?;
             for (range, piece) in needed.pieces {
                 let good = opened.as_ref().and_then(|plain| plain.get(range.clone()));
                 match good.filter(|bytes| self.job.key.id(bytes) == piece.chunk.id) {
-                    Some(bytes) => place(&mut parts, piece, bytes),
+                    Some(bytes) => place(&mut parts, (piece.task, piece.offset), bytes),
                     None => self.elsewhere(&mut parts, piece)?,
                 }
             }
@@ -175,7 +227,7 @@ impl<'a> Worker<'a> {
             let Some((frame, plain)) = self.copy(at)? else { continue };
             let bytes = frame.range(at).and_then(|range| plain.get(range));
             if let Some(bytes) = bytes.filter(|bytes| key.id(bytes) == piece.chunk.id) {
-                place(parts, piece, bytes);
+                place(parts, (piece.task, piece.offset), bytes);
                 return Ok(());
             }
         }
@@ -227,12 +279,34 @@ impl<'a> Worker<'a> {
                 self.end(&large)?;
             }
             Task::End(large) => self.end(&large)?,
+            Task::Keep(entry, found) => match self.kept(&entry, &found) {
+                Ok(notes) => self.job.note(&entry.path, notes),
+                Err(error) => self.job.entry_failed(&entry, error)?,
+            },
         }
         Ok(())
     }
 
+    /// A file stays, and gets the metadata that it is to have.
+    fn kept(&self, entry: &Entry, found: &Found) -> Result<Notes> {
+        let Job { target, options: RestoreOptions { ownership, .. }, repository, .. } = self.job;
+        let (path, metadata) = (self.job.below(&entry.path), &entry.metadata);
+        repository.store.progress().add(1, 0);
+        // One that has other names is only kept if nothing is to be set.
+        let notes = if found.may_become(metadata, ownership) {
+            target.keep_file(found, path, metadata, ownership)?
+        } else {
+            Notes::new()
+        };
+        let mut done = self.job.done();
+        done.count(metadata.size);
+        done.files_unchanged += 1;
+        done.bytes_unchanged = done.bytes_unchanged.saturating_add(metadata.size);
+        Ok(notes)
+    }
+
     fn whole(&mut self, entry: &Entry, part: &Part) -> Result<Notes> {
-        let Job { target, ownership, repository, .. } = self.job;
+        let Job { target, options: RestoreOptions { ownership, .. }, repository, .. } = self.job;
         let (path, metadata) = (self.job.below(&entry.path), &entry.metadata);
         repository.store.progress().at(&entry.path);
         match metadata.kind {
@@ -242,7 +316,7 @@ impl<'a> Worker<'a> {
                 target.special(path, metadata, ownership)
             }
             EntryKind::File => {
-                let file = self.new_file(entry)?;
+                let file = self.new_file(entry, Target::new_file)?;
                 self.job.bytes_come();
                 file.write_at(0, &part.bytes)?;
                 let mut bad = BadRanges::default();
@@ -257,7 +331,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn new_file(&mut self, entry: &Entry) -> Result<NewFile> {
+    fn new_file(&mut self, entry: &Entry, make: MakeFile) -> Result<NewFile> {
         let path = self.job.below(&entry.path);
         let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (&path[..at], &path[at + 1..]),
@@ -272,7 +346,7 @@ impl<'a> Worker<'a> {
                 dir
             }
         };
-        Ok(target.new_file(&dir, name, entry.metadata.size)?.shaped(&entry.metadata))
+        Ok(make(target, &dir, name, entry.metadata.size)?.shaped(&entry.metadata))
     }
 
     /// Gives a file its name, or the name of a damaged one.
@@ -282,7 +356,7 @@ impl<'a> Worker<'a> {
         // What is in no hole was counted when it was written, if the file was large.
         progress.add(1, if Window::is_small(content) { size } else { size - content });
         if bad.is_empty() {
-            let notes = file.finish(&entry.metadata, self.job.ownership)?;
+            let notes = file.finish(&entry.metadata, &self.job.options.ownership)?;
             lock(&self.job.done).count(entry.metadata.size);
             return Ok(notes);
         }
@@ -297,7 +371,7 @@ impl<'a> Worker<'a> {
             Some(Ok(file)) => Arc::clone(file),
             // It could not be made; who finishes it says so.
             Some(Err(_)) => return Ok(()),
-            None => match self.new_file(&large.entry) {
+            None => match self.new_file(&large.entry, Target::new_large_file) {
                 Ok(file) => {
                     let file = Arc::new(file);
                     *slot = Some(Ok(Arc::clone(&file)));
@@ -328,7 +402,7 @@ impl<'a> Worker<'a> {
         let file = match lock(&large.file).take() {
             Some(Ok(file)) => Arc::try_unwrap(file).map_err(|_shared| busy(path)),
             Some(Err(error)) => Err(error),
-            None => self.new_file(&large.entry),
+            None => self.new_file(&large.entry, Target::new_large_file),
         };
         let bad = std::mem::take(&mut *lock(&large.bad));
         match file.and_then(|file| self.finish(&large.entry, file, bad)) {
@@ -340,7 +414,7 @@ impl<'a> Worker<'a> {
 }
 
 /// The rest of a large file that cannot be written need not be read; a full disk ends the restore at once.
-fn give_up(large: &Large, error: Error) -> Result<Error> {
+pub(super) fn give_up(large: &Large, error: Error) -> Result<Error> {
     if error.is_of_the_whole_system() {
         return Err(error);
     }
@@ -352,10 +426,10 @@ fn busy(path: &[u8]) -> Error {
     Error::new(ErrorKind::Failed, format!("{} is still being written", String::from_utf8_lossy(path)))
 }
 
-fn place(parts: &mut [Part], piece: Piece, bytes: &[u8]) {
-    let part = parts.get_mut(piece.task);
-    let end = piece.offset + bytes.len();
-    if let Some(to) = part.and_then(|part| part.bytes.get_mut(piece.offset..end)) {
+fn place(parts: &mut [Part], (task, offset): (usize, usize), bytes: &[u8]) {
+    let part = parts.get_mut(task);
+    let end = offset + bytes.len();
+    if let Some(to) = part.and_then(|part| part.bytes.get_mut(offset..end)) {
         to.copy_from_slice(bytes);
     }
 }

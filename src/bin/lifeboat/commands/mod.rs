@@ -13,6 +13,7 @@ use crate::{context::Context, profile::Settings};
 mod backup;
 mod check;
 mod config;
+mod diff;
 mod drill;
 mod forget;
 mod generate;
@@ -37,8 +38,10 @@ pub(crate) enum Command {
     Snapshots(snapshots::Snapshots),
     /// List what a snapshot holds
     Ls(ls::Ls),
+    /// Say what changed between two snapshots, or since one
+    Diff(diff::Diff),
     /// Restore a snapshot, or a part of it, into a folder
-    Restore(restore::Restore),
+    Restore(Box<restore::Restore>),
     /// Compare files with a snapshot, without reading stored data
     Verify(verify::Verify),
     /// Check a repository for damage
@@ -84,6 +87,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Backup(arguments) => backup::run(arguments, context),
         Command::Snapshots(arguments) => snapshots::run(arguments, context),
         Command::Ls(arguments) => ls::run(arguments, context),
+        Command::Diff(arguments) => diff::run(arguments, context),
         Command::Restore(arguments) => restore::run(arguments, context),
         Command::Verify(arguments) => verify::run(arguments, context),
         Command::Check(arguments) => check::run(arguments, context),

@@ -2,22 +2,23 @@
 
 use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::{
         names::{Ownership, OwnershipPolicy},
+        restore::Zeros,
         select::Selection,
     },
     ops::{
-        restore::{self, RestoreOptions, Restored},
+        restore::{self, Extra, Forecast, RestoreOptions, Restored},
         select::Place,
-        verify::{Owners, Verified, VerifyOptions},
+        verify::{Besides, Owners, Verified, VerifyOptions},
     },
     report::{exit, json, size, text},
     repository::{Repository, snapshots::KnownSnapshot},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{refuse_as_target, snapshots::short, verify, workers};
 use crate::{
@@ -33,8 +34,17 @@ where it was. A file that cannot be restored whole is named NAME.damaged, everyt
 code says so. Everything that the backup has is set: owners, modes, times, extended attributes with ACLs and capabilities,
 inode flags, holes. What cannot be set is noted, and makes the exit code 3.
 
+What is in the target already is compared, and only what differs is read from the storage. Files of more than 4 MiB are
+changed where they are (meanwhile they are named .NAME.lifeboat-partial), smaller ones are replaced. A restore that was
+interrupted goes on when it is run again.
+
+--delete removes from the folders of the snapshot what is not in it, also what the backup left out: give the same
+--exclude. It touches nothing above the sources, no other file system that is mounted there, and no folder of which
+something could not be restored. Look first with --dry-run.
+
 Examples:
   lifeboat restore latest --target /tmp/restored --verify
+  lifeboat restore latest:/srv/data --target /srv/data --delete --dry-run
   lifeboat restore 4f2a91c0:/etc --target /tmp/etc
   lifeboat restore latest --host web1 --target / ";
 
@@ -57,13 +67,56 @@ pub(crate) struct Restore {
     /// Leave everything to the user who restores
     #[arg(long)]
     no_ownership: bool,
+    /// What may be overwritten
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = Overwrite::Always)]
+    overwrite: Overwrite,
     /// Read every restored file again and compare it with the snapshot
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     verify: bool,
+    #[command(flatten)]
+    how: How,
     #[command(flatten)]
     what: SelectionArguments,
     #[command(flatten)]
     filter: FilterArguments,
+}
+
+/// How it is done.
+#[derive(Debug, Args)]
+struct How {
+    /// Remove from the folders of the snapshot what is not in it
+    #[arg(long)]
+    delete: bool,
+    /// Make holes of zeros, which take no space
+    #[arg(long)]
+    sparse: bool,
+    /// Say what would be done: files, bytes, reads from the storage, free space; write nothing
+    #[arg(short = 'n', long, visible_alias = "plan")]
+    dry_run: bool,
+}
+
+/// What may be overwritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Overwrite {
+    /// Everything: afterwards it is as in the snapshot
+    Always,
+    /// Everything, but files of the same size and time are taken to have the same content
+    IfChanged,
+    /// What is older than in the snapshot
+    IfNewer,
+    /// Nothing: only what is missing comes back
+    Never,
+}
+
+impl From<Overwrite> for restore::Overwrite {
+    fn from(overwrite: Overwrite) -> Self {
+        match overwrite {
+            Overwrite::Always => Self::Always,
+            Overwrite::IfChanged => Self::IfChanged,
+            Overwrite::IfNewer => Self::IfNewer,
+            Overwrite::Never => Self::Never,
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
@@ -83,10 +136,20 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
         subpath: place.path,
         selection,
         workers: workers(),
+        overwrite: arguments.overwrite.into(),
+        extra: if arguments.how.delete { Extra::Remove } else { Extra::Keep },
+        zeros: if arguments.how.sparse { Zeros::Holes } else { Zeros::Write },
+        never: context.never()?,
     };
+    if arguments.how.dry_run {
+        let forecast = restore::forecast(&repository, snapshot, &arguments.target, &options)?;
+        context.end_display();
+        foretell(context, &forecast, &short(snapshot), arguments)?;
+        return end;
+    }
     let done = restore::run(&repository, snapshot, &arguments.target, &options)?;
-    let compared =
-        arguments.verify.then(|| compare(arguments, &repository, snapshot, options.subpath)).transpose()?;
+    let compared = arguments.verify.then(|| compare(arguments, &repository, snapshot, options));
+    let compared = compared.transpose()?;
     context.end_display();
     let restored = report(context, &done, &short(snapshot), arguments);
     if let Some(compared) = compared {
@@ -104,39 +167,130 @@ fn compare(
     arguments: &Restore,
     repository: &Repository,
     snapshot: &KnownSnapshot,
-    subpath: Vec<u8>,
+    options: RestoreOptions,
 ) -> Result<Verified> {
-    let selection = Selection::new(&arguments.what.include, &arguments.what.exclude)?;
+    let RestoreOptions { subpath, selection, never, extra, .. } = options;
     let owners = if arguments.no_ownership { Owners::Ignore } else { Owners::Compare };
-    let options = VerifyOptions { subpath, selection, owners };
+    // What was there before does not matter unless it was to go.
+    let besides = if extra == Extra::Remove { Besides::Tell } else { Besides::Ignore };
+    let options = VerifyOptions { subpath, selection, owners, besides, never };
     lifeboat::ops::verify::run(repository, snapshot, Some(&arguments.target), &options)
 }
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, failed, failures, kinds, gaps, notes, unset, unread: _, moments: _ } = done;
+    let Restored { files, bytes, files_unchanged, notes, removed, .. } = done;
     tell_notes(context, notes);
-    for (path, error) in failed {
-        output.problem(path, error.kind(), &error.to_string());
-    }
+    tell_removed(context, removed, output.is_verbose());
+    tell_failed(context, done);
     let target = arguments.target.display();
     output.note(&format!(
-        "restored {}, {}, from snapshot {id} to {target}",
+        "restored {}, {}, from snapshot {id} to {target}{}",
         text::count(*files, "file", "files"),
-        size::show(*bytes)
+        size::show(*bytes),
+        what_was_there(*files_unchanged, done, "removed"),
     ));
-    output.message(&json::message(
+    output.message(&summary(done, (id, arguments), None));
+    end(done, "not restored as before")
+}
+
+/// The end of a restore, or of a look at what one would do.
+fn summary(done: &Restored, (id, arguments): (&str, &Restore), forecast: Option<&Forecast>) -> Value {
+    let known = |value: fn(&Forecast) -> u64| forecast.map(value);
+    let either = |value: fn(&Forecast) -> u64, done: u64| forecast.map_or(done, value);
+    json::message(
         "summary",
         json!({
             "snapshot": id,
             "target": arguments.target.to_string_lossy(),
-            "files": files,
-            "bytes": bytes,
-            "failed": failures,
-            "notes": notes.len(),
-            "unset": unset,
+            "dry_run": forecast.is_some(),
+            "files": either(|forecast| forecast.files, done.files),
+            "bytes": either(|forecast| forecast.bytes, done.bytes),
+            "files_unchanged": either(|forecast| forecast.files_unchanged, done.files_unchanged),
+            "bytes_unchanged": either(|forecast| forecast.bytes_unchanged, done.bytes_unchanged),
+            "left": done.left,
+            "removed": done.removals,
+            "failed": done.failures,
+            "notes": done.notes.len(),
+            "unset": done.unset,
+            "packs": known(|forecast| forecast.packs),
+            "requests": known(|forecast| forecast.requests),
+            "download_bytes": known(|forecast| forecast.download_bytes),
+            "chunks_lost": known(|forecast| forecast.chunks_lost),
+            "space_needed_bytes": known(|forecast| forecast.space_needed),
+            "space_free_bytes": known(|forecast| forecast.space_free),
+            "fits": forecast.map(Forecast::fits),
         }),
+    )
+}
+
+/// Says what a restore would do.
+fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Restore) -> Result<()> {
+    let (output, done) = (context.output, &forecast.restored);
+    tell_removed(context, &done.removed, true);
+    tell_failed(context, done);
+    let Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, requests, .. } = forecast;
+    output.say(&format!(
+        "would restore {}, {}, from snapshot {id} to {}{}",
+        text::count(*files, "file", "files"),
+        size::show(*bytes),
+        arguments.target.display(),
+        what_was_there(*files_unchanged, done, "to be removed"),
     ));
+    output.say(&format!(
+        "{} are there already; {} to read from {} in {}",
+        size::show(*bytes_unchanged),
+        size::show(forecast.download_bytes),
+        text::count(*packs, "pack", "packs"),
+        text::count(*requests, "request", "requests"),
+    ));
+    let (needed, free) = (size::show(forecast.space_needed), size::show(forecast.space_free));
+    output.say(&format!("the target needs {needed} more, and {free} are free"));
+    output.message(&summary(done, (id, arguments), Some(forecast)));
+    if forecast.chunks_lost > 0 {
+        let count = text::count(forecast.chunks_lost, "chunk is", "chunks are");
+        return Err(Error::new(ErrorKind::Damaged, format!("{count} lost: not every file would be whole"))
+            .with_remedy("`lifeboat check` names the files"));
+    }
+    end(done, "not going to be restored as before")?;
+    if !forecast.fits() {
+        return Err(Error::new(
+            ErrorKind::Failed,
+            format!("the target needs {needed} more, and {free} are free"),
+        )
+        .with_remedy("Free some space there, or choose another target"));
+    }
+    Ok(())
+}
+
+/// How much was there already, and what became of what was in the way.
+fn what_was_there(unchanged: u64, done: &Restored, removed: &str) -> String {
+    let part = |count: u64, what: String| if count > 0 { what } else { String::new() };
+    let files = part(unchanged, format!("; {} so already", text::count(unchanged, "file was", "files were")));
+    let left = part(done.left, format!("; {} left alone", text::count(done.left, "entry", "entries")));
+    let gone = format!("; {} {removed}", text::count(done.removals, "entry", "entries"));
+    files + &left + &part(done.removals, gone)
+}
+
+fn tell_removed(context: &Context<'_>, removed: &[Vec<u8>], to_people: bool) {
+    for path in removed {
+        let message = json::message("removed", json!({}));
+        context.output.message(&json::with_path(message, &json::absolute(path)));
+        if to_people {
+            context.output.say(&format!("- {}", text::path(path)));
+        }
+    }
+}
+
+fn tell_failed(context: &Context<'_>, done: &Restored) {
+    for (path, error) in &done.failed {
+        context.output.problem(path, error.kind(), &error.to_string());
+    }
+}
+
+/// How the command ends.
+fn end(done: &Restored, what: &str) -> Result<()> {
+    let Restored { files, kinds, gaps, failures, unset, .. } = done;
     match exit::worst(kinds.iter().copied()) {
         None if *unset > 0 => {
             let what = text::count(*unset, "piece of metadata", "pieces of metadata");
@@ -156,7 +310,7 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
         }
         Some(kind) => {
             let count = text::count(*failures, "entry was", "entries were");
-            Err(Error::new(kind, format!("{count} not restored as before"))
+            Err(Error::new(kind, format!("{count} {what}"))
                 .with_remedy("The lines above name them; everything else is complete"))
         }
     }

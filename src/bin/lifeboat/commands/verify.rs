@@ -8,7 +8,7 @@ use lifeboat::{
     filesystem::select::Selection,
     ops::{
         select::Place,
-        verify::{self, Owners, Verified, VerifyOptions},
+        verify::{self, Besides, Owners, Verified, VerifyOptions},
     },
     report::{exit, json, size, text},
 };
@@ -22,8 +22,9 @@ use crate::{
 
 const AFTER: &str = "\
 Every file is read and compared with the hashes in the snapshot; no stored data is downloaded. Paths and --target follow
-the rule of restore: without --target the files are compared where they were backed up. Exit code 6 says that there are
-differences. Files that are there besides do not matter.
+the rule of restore: without --target the files are compared where they were backed up. What is in a folder of the
+snapshot, and not in the snapshot, is a difference too; --exclude what the backup left out. Exit code 6 says that there
+are differences.
 
 Examples:
   lifeboat verify latest
@@ -43,6 +44,9 @@ pub(crate) struct Verify {
     /// Do not compare owners
     #[arg(long)]
     ignore_owners: bool,
+    /// Do not tell what is there besides
+    #[arg(long)]
+    ignore_extra: bool,
     #[command(flatten)]
     what: SelectionArguments,
     #[command(flatten)]
@@ -55,6 +59,8 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
         subpath: place.path,
         selection: Selection::new(&arguments.what.include, &arguments.what.exclude)?,
         owners: if arguments.ignore_owners { Owners::Ignore } else { Owners::Compare },
+        besides: if arguments.ignore_extra { Besides::Ignore } else { Besides::Tell },
+        never: context.never()?,
     };
     let repository = context.open()?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
@@ -67,11 +73,12 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
 
 pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
     let output = context.output;
-    let Verified { files, bytes, differing, differences, lost, not_backed_up } = done;
+    let Verified { files, bytes, differing, missing, extra, differences, lost, not_backed_up } = done;
     for (path, difference) in differences {
         let what = difference.to_string();
         if output.is_json() {
-            let message = json::message("difference", json!({ "message": what }));
+            let fields = json!({ "difference": difference.word(), "message": what });
+            let message = json::message("difference", fields);
             output.message(&json::with_path(message, &json::absolute(path)));
         } else {
             output.say(&format!("{}: {}", text::path(path), text::shown(what.as_bytes())));
@@ -89,6 +96,8 @@ pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result
             "files_same": files,
             "bytes": bytes,
             "differing": differing,
+            "missing": missing,
+            "extra": extra,
             "lost": lost,
             "not_backed_up": not_backed_up,
         }),

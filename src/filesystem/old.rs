@@ -1,0 +1,544 @@
+//! What is in a target already: looked at and opened by directory handles, following nothing, and never changed
+//! through a name that may also stand for a file elsewhere.
+//!
+//! Files that are not finished have two kinds of names. `.lifeboat-RANDOM.partial` is a file of moments: a run
+//! that was killed leaves a few, and the next one removes them. `.NAME.lifeboat-partial` is a large file: the
+//! next run goes on with it. A restore holds a shared lock on its target, and one on each large file.
+
+use std::{
+    ffi::{CStr, CString},
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, FlockOperation, Mode, OFlags, RawDir, Statx, StatxAttributes, flock, fsync, openat,
+        renameat, unlinkat,
+    },
+    io::Errno,
+    process::{getegid, geteuid},
+};
+
+use super::{
+    attributes::{self, has_flags},
+    capture, holes,
+    names::Ownership,
+    restore::{DIRECTORY, Folder, NAME_BYTES_MAX, NewFile, Target, check, component, open_beneath, split},
+    shown, system_error,
+    walk::Listing,
+};
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+    format::entry::{EntryKind, Hole, Metadata},
+};
+
+const UNFINISHED_SUFFIX: &[u8] = b".lifeboat-partial";
+/// Bytes of the buffer that looks whether a folder is empty.
+const LOOK_BYTES: usize = 1024;
+
+/// Device and inode.
+pub(super) type FileId = ((u32, u32), u64);
+
+/// Whether nothing is in a folder.
+pub(super) fn is_empty(dir: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    let again = openat(dir, c".", DIRECTORY, Mode::empty())?;
+    let mut buffer = Vec::with_capacity(LOOK_BYTES);
+    let mut entries = RawDir::new(again, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Says to other restores that one works in this folder. Where that cannot be said nobody removes leftovers.
+pub(super) fn take_part(dir: BorrowedFd<'_>) -> bool {
+    flock(dir, FlockOperation::NonBlockingLockShared).is_ok()
+}
+
+/// Says to other restores that this one writes the file; whether none does.
+pub(super) fn claim(file: BorrowedFd<'_>) -> bool {
+    flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
+/// The name of a large file that is not finished.
+pub(super) fn unfinished_name(name: &CStr) -> Result<CString> {
+    let bytes = name.to_bytes();
+    let hash = blake3::hash(bytes).to_hex();
+    let fits = 1 + bytes.len() + UNFINISHED_SUFFIX.len() <= NAME_BYTES_MAX;
+    let middle = if fits { bytes } else { hash.as_bytes() };
+    component(&[b".", middle, UNFINISHED_SUFFIX].concat())
+}
+
+/// Whether a file of moments has such a name.
+fn is_leftover(name: &[u8]) -> bool {
+    let digits = name.strip_prefix(b".lifeboat-").and_then(|rest| rest.strip_suffix(b".partial"));
+    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Whether a large file that is not finished has such a name.
+#[must_use]
+pub fn is_unfinished(name: &[u8]) -> bool {
+    name.first() == Some(&b'.') && name.ends_with(UNFINISHED_SUFFIX)
+}
+
+/// What has a name in the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its bytes, of a file.
+    pub size: u64,
+    /// When its content changed last.
+    pub mtime: Timestamp,
+    mode: u32,
+    owner: (u32, u32),
+    links: u32,
+    /// It is immutable or append-only.
+    frozen: bool,
+    pub(super) file: FileId,
+    pub(super) mount: bool,
+}
+
+impl Found {
+    pub(super) fn of(status: &Statx) -> Option<Self> {
+        let kind = capture::kind(status)?;
+        Some(Self {
+            kind,
+            size: if kind == EntryKind::File { status.stx_size } else { 0 },
+            mtime: capture::timestamp(&status.stx_mtime),
+            mode: u32::from(status.stx_mode) & 0o7777,
+            owner: (status.stx_uid, status.stx_gid),
+            links: status.stx_nlink,
+            frozen: status.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
+            file: ((status.stx_dev_major, status.stx_dev_minor), status.stx_ino),
+            mount: status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        })
+    }
+
+    /// Whether it is the same file as another one.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.file == other.file
+    }
+
+    /// Whether the file may become the one that `metadata` describes. Not if it has another name, which may be
+    /// anywhere; nor if it belonged to somebody else, or more people could open it: who has it open would see what
+    /// is written to it, or go on writing.
+    #[must_use]
+    pub fn may_become(&self, metadata: &Metadata, ownership: &Ownership) -> bool {
+        let (us, our_group) = (geteuid().as_raw(), getegid().as_raw());
+        let (uid, gid) = ownership.resolve(metadata).unwrap_or((us, our_group));
+        let owner = self.owner.0 == uid || self.owner.0 == us;
+        let group = self.mode & 0o060 == 0 || self.owner.1 == gid || self.owner.1 == our_group;
+        let wider = self.mode & !metadata.mode & 0o066;
+        self.links == 1 && owner && group && wider == 0
+    }
+
+    /// Whether the file has this metadata, as far as can be told without opening it.
+    #[must_use]
+    fn is_as(&self, metadata: &Metadata, ownership: &Ownership) -> bool {
+        let owner = ownership.resolve(metadata).unwrap_or((geteuid().as_raw(), getegid().as_raw()));
+        (self.mode, self.owner, self.mtime) == (metadata.mode & 0o7777, owner, metadata.mtime)
+    }
+
+    /// Opens it for its metadata.
+    ///
+    /// # Errors
+    /// It has the name no more.
+    pub(super) fn open_again(&self, target: &Target, path: &[u8]) -> Result<File> {
+        let mut look = Look::new(target);
+        match look.open(path, self, OFlags::RDONLY)? {
+            Some(fd) => Ok(File::from(fd)),
+            None => Err(Error::new(ErrorKind::Failed, format!("{} was replaced meanwhile", shown(path)))),
+        }
+    }
+}
+
+/// Looks at what is in a target.
+#[derive(Debug)]
+pub struct Look<'a> {
+    target: &'a Target,
+    /// The folder that was looked into last, if there is one at its path.
+    folder: Option<(Vec<u8>, Option<Folder>)>,
+}
+
+/// What cannot be reached, since something on the way is missing or no folder.
+const fn is_absent(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+}
+
+impl Target {
+    /// A handle of the folder at `path`, if it is there; no link is followed.
+    ///
+    /// # Errors
+    /// The path is not a proper relative one, or it cannot be opened.
+    pub fn existing_directory(&self, path: &[u8]) -> Result<Option<Folder>> {
+        check(path)?;
+        match self.known(if path.is_empty() { b"." } else { path }) {
+            Ok(dir) => Ok(Some(Arc::new(dir))),
+            Err(errno) if is_absent(errno) => Ok(None),
+            Err(errno) => Err(system_error("open the folder", shown(path), errno)),
+        }
+    }
+
+    /// The names in the folder at `path`; none if there is no such folder.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn names(&self, path: &[u8]) -> Result<Option<super::unmet::Names>> {
+        let Some(dir) = self.existing_directory(path)? else { return Ok(None) };
+        let cannot = |errno| system_error("list the folder", shown(path), errno);
+        names_of(dir.as_fd()).map(Some).map_err(cannot)
+    }
+
+    /// Lets the target itself be changed, if it is immutable or append-only.
+    pub fn thaw(&self) {
+        attributes::thaw(self.root.as_fd());
+    }
+
+    /// Removes the files of moments that runs left in the folder at `path` which are no more. Where another
+    /// restore works, or nobody can tell, they stay.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or they cannot be removed.
+    pub fn sweep(&self, path: &[u8]) -> Result<u64> {
+        let Some(dir) = self.existing_directory(path)? else { return Ok(0) };
+        let cannot = |errno| system_error("list the folder", shown(path), errno);
+        let mut listing = Listing::read(dir.as_fd()).map_err(cannot)?;
+        listing.retain(is_leftover);
+        if listing.get(0).is_none() {
+            return Ok(0);
+        }
+        // The shared lock is lost by trying.
+        let alone = flock(&self.root, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if !alone {
+            take_part(self.root.as_fd());
+            return Ok(0);
+        }
+        let mut swept = 0;
+        let mut names = (0..).map_while(|at| listing.get(at));
+        let done = names.try_for_each(|name| {
+            swept += 1;
+            match unlinkat(&dir, &component(name)?, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
+                Err(errno) => Err(system_error("remove", shown(name), errno)),
+            }
+        });
+        take_part(self.root.as_fd());
+        done.map(|()| swept)
+    }
+}
+
+/// The names in an open folder, and whether another file system begins there.
+pub(super) fn names_of(dir: BorrowedFd<'_>) -> rustix::io::Result<super::unmet::Names> {
+    let mount = capture::status(dir, c"")?.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(super::unmet::Names { listing: Listing::read(dir)?, mount })
+}
+
+impl<'a> Look<'a> {
+    /// Looks into a target.
+    #[must_use]
+    pub const fn new(target: &'a Target) -> Self {
+        Self { target, folder: None }
+    }
+
+    pub(super) fn folder(&mut self, folder: &[u8]) -> Result<Option<Folder>> {
+        if let Some((known, dir)) = &self.folder {
+            let below =
+                || folder.strip_prefix(known.as_slice()).is_some_and(|rest| rest.first() == Some(&b'/'));
+            if known == folder || dir.is_none() && below() {
+                return Ok(dir.clone());
+            }
+        }
+        let dir = self.target.existing_directory(folder)?;
+        self.folder = Some((folder.to_vec(), dir.clone()));
+        Ok(dir)
+    }
+
+    /// What has the name, if anything.
+    ///
+    /// # Errors
+    /// The path is not a proper relative one; the system does not tell.
+    pub fn at(&mut self, path: &[u8]) -> Result<Option<Found>> {
+        let (folder, name) = split(path);
+        let name = component(name)?;
+        let Some(dir) = self.folder(folder)? else { return Ok(None) };
+        self.named(&dir, &name)
+    }
+
+    fn named(&self, dir: &Folder, name: &CStr) -> Result<Option<Found>> {
+        match capture::status(dir.as_fd(), name) {
+            Ok(status) => Ok(Found::of(&status)),
+            Err(errno) if is_absent(errno) => Ok(None),
+            Err(errno) => Err(system_error("look at", shown(name.to_bytes()), errno)),
+        }
+    }
+
+    /// Opens what was found; `None` if it is another file by now, or may not be opened so.
+    fn open(&mut self, path: &[u8], found: &Found, flags: OFlags) -> Result<Option<OwnedFd>> {
+        let (folder, name) = split(path);
+        let name = component(name)?;
+        let Some(dir) = self.folder(folder)? else { return Ok(None) };
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = match open_beneath(dir.as_fd(), &name, flags) {
+            Ok(fd) => fd,
+            Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                return Err(system_error("open", shown(path), errno));
+            }
+            Err(_) => return Ok(None),
+        };
+        let status =
+            capture::status(fd.as_fd(), c"").map_err(|errno| system_error("look at", shown(path), errno))?;
+        let same = Found::of(&status).is_some_and(|now| now.is(found) && now.links <= found.links);
+        Ok(same.then_some(fd))
+    }
+
+    /// Lets what was found be changed and replaced, if it is immutable or append-only.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn thaw(&mut self, path: &[u8], found: &Found) -> Result<()> {
+        if found.frozen
+            && has_flags(found.kind)
+            && let Some(fd) = self.open(path, found, OFlags::RDONLY)?
+        {
+            attributes::thaw(fd.as_fd());
+        }
+        Ok(())
+    }
+
+    /// Whether the file has this metadata; but for what freezes it.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn is_as(
+        &mut self,
+        path: &[u8],
+        found: &Found,
+        (metadata, ownership): (&Metadata, &Ownership),
+    ) -> Result<bool> {
+        if !found.is_as(metadata, ownership) {
+            return Ok(false);
+        }
+        let fd = self.open(path, found, OFlags::RDONLY)?;
+        Ok(fd.is_some_and(|fd| attributes::are_as(fd.as_fd(), metadata)))
+    }
+
+    /// Opens a file that was found, to read from it.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn file(&mut self, path: &[u8], found: &Found) -> Result<Option<OldFile>> {
+        Ok(self
+            .open(path, found, OFlags::RDONLY)?
+            .map(|fd| OldFile { file: File::from(fd), size: found.size }))
+    }
+
+    /// Opens a file to rewrite it: what an earlier run left of it, or `found` itself. `None` if there is neither,
+    /// or it has to be a new file.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn rewritable(
+        &mut self,
+        path: &[u8],
+        found: Option<&Found>,
+        (metadata, ownership): (&Metadata, &Ownership),
+    ) -> Result<Option<Rewritable>> {
+        let (folder, name) = split(path);
+        let name = component(name)?;
+        let Some(dir) = self.folder(folder)? else { return Ok(None) };
+        let unfinished = unfinished_name(&name)?;
+        let left = self.named(&dir, &unfinished)?;
+        let (own, found) = match (left, found) {
+            (Some(left), _) => (false, left),
+            (None, Some(found)) => (true, *found),
+            (None, None) => return Ok(None),
+        };
+        // What is left of one that was to be closed to others still is.
+        let may = found.kind == EntryKind::File && found.may_become(metadata, ownership);
+        let at = if own { path.to_vec() } else { beside(folder, unfinished.to_bytes()) };
+        let opened = if may { self.open(&at, &found, OFlags::RDWR)? } else { None };
+        let may =
+            |fd: &OwnedFd| attributes::may_become(fd.as_fd(), found.mode, metadata) && claim(fd.as_fd());
+        let Some(fd) = opened.filter(may) else { return Ok(None) };
+        Ok(Some(Rewritable { fd, name, place: (dir, unfinished), own, found }))
+    }
+}
+
+pub(super) fn beside(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+/// A file that is there, to read from.
+#[derive(Debug)]
+pub struct OldFile {
+    file: File,
+    size: u64,
+}
+
+impl OldFile {
+    /// Fills `buffer` from `offset`; whether it has so many bytes there.
+    #[must_use]
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let end = offset.checked_add(u64::try_from(buffer.len()).unwrap_or(u64::MAX));
+        // What cannot be read is not the same.
+        end.is_some_and(|end| end <= self.size) && self.file.read_exact_at(buffer, offset).is_ok()
+    }
+
+    /// Whether it has these holes, if there are any, and no others.
+    #[must_use]
+    pub fn has_holes(&self, holes: &[Hole]) -> bool {
+        holes.is_empty() || holes::find(&self.file, self.size) == holes
+    }
+}
+
+/// A file that is there and may be changed where it is.
+#[derive(Debug)]
+pub struct Rewritable {
+    fd: OwnedFd,
+    name: CString,
+    place: (Folder, CString),
+    /// It has its own name still, and not that of one which is not finished.
+    own: bool,
+    found: Found,
+}
+
+impl Rewritable {
+    /// What it is now.
+    #[must_use]
+    pub const fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// Whether it has the name that it is to have.
+    #[must_use]
+    pub const fn has_its_name(&self) -> bool {
+        self.own
+    }
+
+    /// A handle to read by.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn reader(&self) -> Result<OldFile> {
+        let again = self.fd.try_clone().map_err(|error| {
+            let message = format!("cannot open {} again", shown(self.name.to_bytes()));
+            Error::new(ErrorKind::Failed, message).with_source(error)
+        })?;
+        Ok(OldFile { file: File::from(again), size: self.found.size })
+    }
+
+    /// Takes its name away, on the disk too, before anything of it is changed: what is half new never looks whole.
+    ///
+    /// # Errors
+    /// The folder cannot be changed.
+    pub fn begin(self, target: &Target, metadata: &Metadata) -> Result<NewFile> {
+        let Self { fd, name, place: (dir, unfinished), own, found } = self;
+        target.meet(&dir)?;
+        if own {
+            let renamed = renameat(&dir, &name, &dir, &unfinished).and_then(|()| fsync(&dir));
+            renamed.map_err(|errno| system_error("rewrite", shown(name.to_bytes()), errno))?;
+        }
+        let file = target.begun(fd, name, metadata.size, (dir, unfinished));
+        file.shaped(metadata).emptied(&metadata.holes, found.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
+
+    use super::*;
+    use crate::filesystem::names::{OwnershipPolicy, tests::metadata};
+
+    fn put(path: impl AsRef<Path>, text: &str) {
+        File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn target() -> (tempfile::TempDir, Target) {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path().join("f"), "12345");
+        fs::set_permissions(folder.path().join("f"), fs::Permissions::from_mode(0o640)).unwrap();
+        let target = Target::open(folder.path()).unwrap();
+        (folder, target)
+    }
+
+    fn wanted() -> (Metadata, Ownership) {
+        (metadata(EntryKind::File), Ownership::new(OwnershipPolicy::Keep))
+    }
+
+    #[test]
+    fn a_file_is_only_changed_where_nobody_else_can_have_it() {
+        let (folder, target) = target();
+        let (metadata, ownership) = wanted();
+        let may = || Look::new(&target).at(b"f").unwrap().unwrap().may_become(&metadata, &ownership);
+        let mode = |mode| fs::set_permissions(folder.path().join("f"), fs::Permissions::from_mode(mode));
+        assert!(may());
+        mode(0o644).unwrap();
+        assert!(!may(), "others can read it");
+        mode(0o400).unwrap();
+        assert!(may());
+        fs::hard_link(folder.path().join("f"), folder.path().join("g")).unwrap();
+        assert!(!may(), "the other name may be anywhere");
+    }
+
+    #[test]
+    fn a_file_that_is_rewritten_has_another_name_meanwhile_and_keeps_it_if_it_is_not_finished() {
+        let (folder, target) = target();
+        let (metadata, ownership) = wanted();
+        let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(folder.path().join("f")).unwrap());
+        let before = inode();
+        let at = |name: &str| fs::read_to_string(folder.path().join(name)).ok();
+        let begin = |found: Option<&Found>, size| {
+            let old = Look::new(&target).rewritable(b"f", found, (&metadata, &ownership)).unwrap();
+            old.map(|old| old.begin(&target, &Metadata { size, ..metadata.clone() }).unwrap())
+        };
+        let found = Look::new(&target).at(b"f").unwrap();
+        let file = begin(found.as_ref(), 3).unwrap();
+        assert!(begin(None, 3).is_none(), "another restore has it");
+        file.write_at(1, b"x").unwrap();
+        drop(file);
+        assert_eq!((at("f"), at(".f.lifeboat-partial").as_deref()), (None, Some("1x345")));
+        let file = begin(None, 3).unwrap();
+        file.finish(&metadata, &ownership).unwrap();
+        assert_eq!((at("f").as_deref(), at(".f.lifeboat-partial")), (Some("1x3"), None));
+        assert_eq!(inode(), before);
+    }
+
+    #[test]
+    fn only_files_of_moments_are_swept_and_only_when_nobody_else_restores() {
+        let (folder, target) = target();
+        let dead = folder.path().join(".lifeboat-0123456789abcdef.partial");
+        put(&dead, "");
+        put(folder.path().join(".lifeboat-mine.partial"), "");
+        let other = Target::open(folder.path()).unwrap();
+        assert_eq!(target.sweep(b"").unwrap(), 0);
+        drop(other);
+        assert_eq!(target.sweep(b"").unwrap(), 1);
+        assert!(!dead.try_exists().unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        let other = Target::open(folder.path()).unwrap();
+        put(&dead, "");
+        assert_eq!((target.sweep(b"").unwrap(), other.sweep(b"").unwrap()), (0, 0), "both still take part");
+    }
+
+    #[test]
+    fn the_name_of_an_unfinished_file_is_its_own_or_short_enough() {
+        let name = |length| unfinished_name(&CString::new(vec![b'x'; length]).unwrap()).unwrap();
+        assert_eq!(unfinished_name(c"vm.img").unwrap().as_c_str(), c".vm.img.lifeboat-partial");
+        assert_eq!(name(237).to_bytes().len(), 255);
+        assert!(name(238).to_bytes().len() < 100 && name(238) != name(239));
+        assert!(!is_leftover(name(16).to_bytes()));
+    }
+}

@@ -1,0 +1,209 @@
+//! Removes what a snapshot does not have from a target: by directory handles, following no link, never in another
+//! file system than the one that it begins in, and never what must stay.
+
+use std::{collections::HashSet, ffi::CStr, os::fd::AsFd, path::PathBuf};
+
+use rustix::{
+    fs::{AtFlags, CWD, unlinkat},
+    io::Errno,
+};
+
+use super::{
+    capture,
+    old::{FileId, Found, Look, beside, names_of},
+    restore::{Folder, Target, component, split},
+    select::Selection,
+    shown, system_error,
+    unmet::Names,
+};
+use crate::{error::Result, format::entry::EntryKind};
+
+/// Folders that nobody lists or removes, however they are reached: the repository's, the cache.
+#[derive(Debug, Default)]
+pub struct Never(HashSet<FileId>);
+
+impl Never {
+    /// Those that are there.
+    #[must_use]
+    pub fn new(folders: &[PathBuf]) -> Self {
+        let identity = |path: &PathBuf| {
+            let path = path.canonicalize().ok()?;
+            let name = std::ffi::CString::new(path.into_os_string().into_encoded_bytes()).ok()?;
+            Some(Found::of(&capture::status(CWD, &name).ok()?)?.file)
+        };
+        Self(folders.iter().filter_map(identity).collect())
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn has(&self, found: &Found) -> bool {
+        !self.0.is_empty() && self.0.contains(&found.file)
+    }
+}
+
+/// Whether anything is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// What is meant is removed.
+    Remove,
+    /// It is only told.
+    Tell,
+}
+
+/// Removes from a target.
+#[derive(Debug)]
+pub struct Remover<'a> {
+    /// Where.
+    pub target: &'a Target,
+    /// Bytes of each path that are above the target.
+    pub strip: usize,
+    /// What is meant: everything else stays.
+    pub selection: &'a Selection,
+    /// What stays in any case.
+    pub never: &'a Never,
+    /// Whether anything is changed.
+    pub removal: Removal,
+}
+
+/// A folder that is being emptied.
+struct Open {
+    path: Vec<u8>,
+    names: Names,
+    next: usize,
+    /// Something in it stays, or it is not meant itself.
+    stays: bool,
+}
+
+/// What became of one name.
+enum Step {
+    Gone,
+    Stays,
+    Enter(Open),
+}
+
+impl Remover<'_> {
+    /// Removes what is at `path`, with everything in it, and tells each path that went; whether nothing is there
+    /// any more. What stays keeps the folders that it is in.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub fn remove(&self, path: &[u8], told: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let mut look = Look::new(self.target);
+        let mut open: Vec<Open> = Vec::new();
+        let mut step = self.step(path, &mut look, told)?;
+        loop {
+            match step {
+                Step::Enter(folder) => open.push(folder),
+                Step::Stays => match open.last_mut() {
+                    Some(folder) => folder.stays = true,
+                    None => return Ok(false),
+                },
+                Step::Gone if open.is_empty() => return Ok(true),
+                Step::Gone => {}
+            }
+            step = self.next(&mut open, &mut look, told)?;
+        }
+    }
+
+    /// The next name of the innermost folder; after the last one the folder itself.
+    fn next(&self, open: &mut Vec<Open>, look: &mut Look<'_>, told: &mut dyn FnMut(&[u8])) -> Result<Step> {
+        let Some(folder) = open.last_mut() else { return Ok(Step::Gone) };
+        if let Some(name) = folder.names.listing.get(folder.next) {
+            let path = beside(&folder.path, name);
+            folder.next += 1;
+            return self.step(&path, look, told);
+        }
+        let Some(Open { path, stays, .. }) = open.pop() else { return Ok(Step::Gone) };
+        if stays {
+            return Ok(Step::Stays);
+        }
+        self.unlink(&path, look, AtFlags::REMOVEDIR)?;
+        told(&path);
+        Ok(Step::Gone)
+    }
+
+    fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        path.get(self.strip..).unwrap_or_default()
+    }
+
+    fn step(&self, path: &[u8], look: &mut Look<'_>, told: &mut dyn FnMut(&[u8])) -> Result<Step> {
+        let Some(found) = look.at(self.below(path))? else { return Ok(Step::Gone) };
+        let is_folder = found.kind == EntryKind::Directory;
+        let selected = self.selection.selects(path, is_folder);
+        if !is_folder {
+            if selected {
+                self.unlink(path, look, AtFlags::empty())?;
+                told(path);
+            }
+            return Ok(if selected { Step::Gone } else { Step::Stays });
+        }
+        if found.mount || self.never.has(&found) || !self.selection.reaches_into(path) {
+            return Ok(Step::Stays);
+        }
+        let Some(dir) = look.folder(self.below(path))? else { return Ok(Step::Stays) };
+        let cannot = |errno| system_error("list the folder", shown(path), errno);
+        let names = names_of(dir.as_fd()).map_err(cannot)?;
+        Ok(Step::Enter(Open { path: path.to_vec(), names, next: 0, stays: !selected }))
+    }
+
+    fn unlink(&self, path: &[u8], look: &mut Look<'_>, flags: AtFlags) -> Result<()> {
+        let (folder, name) = split(self.below(path));
+        let name = component(name)?;
+        let dir = look.folder(folder)?;
+        match (self.removal, dir) {
+            (Removal::Remove, Some(dir)) => unlink_in(&dir, &name, flags, path),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn unlink_in(dir: &Folder, name: &CStr, flags: AtFlags, path: &[u8]) -> Result<()> {
+    match unlinkat(dir, name, flags) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(system_error("remove", shown(path), errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_meant_goes_and_what_is_not_keeps_the_folders_that_it_is_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        fs::create_dir_all(at("t/x/deep/er")).unwrap();
+        fs::create_dir_all(at("t/x/repository/packs")).unwrap();
+        fs::create_dir_all(at("outside")).unwrap();
+        for file in ["t/x/a", "t/x/deep/er/b", "t/x/deep/b.keep", "outside/c"] {
+            drop(fs::File::create(at(file)).unwrap());
+        }
+        symlink(at("outside"), at("t/x/link")).unwrap();
+        let target = Target::open(&at("t")).unwrap();
+        let never = Never::new(&[at("t/x/repository")]);
+        let remove = |excludes: &[&str], removal| {
+            let excludes: Vec<String> = excludes.iter().map(|&text| text.to_owned()).collect();
+            let selection = Selection::new(&[], &excludes).unwrap();
+            let remover =
+                Remover { target: &target, strip: 4, selection: &selection, never: &never, removal };
+            let mut told = Vec::new();
+            let gone = remover
+                .remove(b"srv/x", &mut |path| told.push(String::from_utf8(path.to_vec()).unwrap()))
+                .unwrap();
+            (gone, told)
+        };
+        let expected = ["srv/x/a", "srv/x/deep/er/b", "srv/x/deep/er", "srv/x/link"].map(str::to_owned);
+        assert_eq!(remove(&["*.keep"], Removal::Tell), (false, expected.to_vec()));
+        assert!(at("t/x/a").try_exists().unwrap());
+        assert_eq!(remove(&["*.keep"], Removal::Remove), (false, expected.to_vec()));
+        assert!(at("t/x/deep/b.keep").try_exists().unwrap() && !at("t/x/deep/er").try_exists().unwrap());
+        assert!(!remove(&[], Removal::Remove).0);
+        assert!(at("t/x/repository/packs").try_exists().unwrap() && !at("t/x/deep").try_exists().unwrap());
+        assert!(at("outside/c").try_exists().unwrap());
+        fs::remove_dir_all(at("t/x/repository")).unwrap();
+        assert!(remove(&[], Removal::Remove).0 && !at("t/x").try_exists().unwrap());
+    }
+}

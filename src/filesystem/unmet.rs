@@ -1,0 +1,166 @@
+//! What is in the folders of a tree that a list of entries in path order does not have.
+
+use super::walk::Listing;
+
+/// The names in a folder.
+#[derive(Debug)]
+pub struct Names {
+    pub(super) listing: Listing,
+    /// Another file system begins at the folder.
+    pub(super) mount: bool,
+}
+
+/// A folder of which more entries may come: what is from `next` may still be met.
+#[derive(Debug)]
+struct Open {
+    path: Vec<u8>,
+    names: Names,
+    extra: Vec<usize>,
+    next: usize,
+    met: bool,
+    doubted: bool,
+}
+
+/// Compares what is in folders with entries that come in path order. What it holds grows with the largest folder
+/// and the depth of the tree.
+#[derive(Debug, Default)]
+pub struct Unmet(Vec<Open>);
+
+/// The names in a folder that no entry had.
+#[derive(Debug)]
+pub struct Ended {
+    /// The folder.
+    pub folder: Vec<u8>,
+    names: Names,
+    extra: Vec<usize>,
+    next: usize,
+}
+
+impl Ended {
+    /// Gives each name.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        let rest = (self.next..).map_while(|at| self.names.listing.get(at));
+        self.extra.iter().filter_map(|at| self.names.listing.get(*at)).chain(rest)
+    }
+}
+
+/// The rest of a path below a folder; all of it below the folder without a name.
+fn below<'p>(path: &'p [u8], folder: &[u8]) -> Option<&'p [u8]> {
+    if folder.is_empty() {
+        return Some(path).filter(|path| !path.is_empty());
+    }
+    path.strip_prefix(folder)?.strip_prefix(b"/")
+}
+
+impl Unmet {
+    /// The next folder ends that the entry at `path` is not in, the innermost first.
+    pub fn ends_before(&mut self, path: &[u8]) -> Option<Ended> {
+        if self.0.last().is_some_and(|open| below(path, &open.path).is_some()) {
+            return None;
+        }
+        self.end()
+    }
+
+    /// The innermost folder ends: no more entries come.
+    pub fn end(&mut self) -> Option<Ended> {
+        while let Some(Open { path, names, extra, next, met, doubted }) = self.0.pop() {
+            // A backup that keeps to one file system has an empty folder where another one is mounted.
+            if !doubted && (met || !names.mount) {
+                return Some(Ended { folder: path, names, extra, next });
+            }
+        }
+        None
+    }
+
+    /// The entry at `path` is met.
+    pub fn meet(&mut self, path: &[u8]) {
+        let Some(open) = self.0.last_mut() else { return };
+        // The entry of a folder between them may be lost: that folder is met by what is in it.
+        let Some(name) = below(path, &open.path).and_then(|rest| rest.split(|byte| *byte == b'/').next())
+        else {
+            return;
+        };
+        open.met = true;
+        while let Some(there) = open.names.listing.get(open.next).filter(|there| *there <= name) {
+            if there != name {
+                open.extra.push(open.next);
+            }
+            open.next += 1;
+        }
+    }
+
+    /// The entry of a folder was met, and what is in it comes next.
+    pub fn enter(&mut self, path: Vec<u8>, names: Names) {
+        self.0.push(Open { path, names, extra: Vec::new(), next: 0, met: false, doubted: false });
+    }
+
+    /// Entries are lost here: nobody knows what is in the folders that are open.
+    pub fn doubt(&mut self) {
+        self.0.iter_mut().for_each(|open| open.doubted = true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str], mount: bool) -> Names {
+        let names = names.iter().map(|name| name.as_bytes().to_vec());
+        Names { listing: Listing::of(names), mount }
+    }
+
+    fn told(ended: &Ended) -> (String, Vec<String>) {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (text(&ended.folder), ended.names().map(text).collect())
+    }
+
+    /// Folders with their entries in the order of a manifest; `!` is a gap.
+    fn run(folders: &[(&str, &[&str], bool)], entries: &[&str]) -> Vec<(String, Vec<String>)> {
+        let (mut unmet, mut found) = (Unmet::default(), Vec::new());
+        for entry in entries {
+            if *entry == "!" {
+                unmet.doubt();
+                continue;
+            }
+            while let Some(ended) = unmet.ends_before(entry.as_bytes()) {
+                found.push(told(&ended));
+            }
+            unmet.meet(entry.as_bytes());
+            if let Some((path, list, mount)) = folders.iter().find(|(path, ..)| path == entry) {
+                unmet.enter(path.as_bytes().to_vec(), names(list, *mount));
+            }
+        }
+        while let Some(ended) = unmet.end() {
+            found.push(told(&ended));
+        }
+        found.retain(|(_, names)| !names.is_empty());
+        found
+    }
+
+    #[test]
+    fn every_name_without_an_entry_is_given_once() {
+        let folders: [(&str, &[&str], bool); 3] =
+            [("a", &["0", "b", "c", "z"], false), ("a/b", &["x", "y"], false), ("e", &["q"], false)];
+        let found = run(&folders, &["a", "a/b", "a/b/x", "a/c", "e"]);
+        let expected = [("a/b", vec!["y"]), ("a", vec!["0", "z"]), ("e", vec!["q"])];
+        assert_eq!(
+            found,
+            expected.map(|(path, names)| (path.into(), names.into_iter().map(Into::into).collect()))
+        );
+        assert_eq!(
+            run(&folders, &["a", "a/0", "a/b/x", "a/b/y", "a/c", "a/z"]),
+            [],
+            "b is met by what is in it"
+        );
+    }
+
+    #[test]
+    fn where_entries_are_lost_or_another_file_system_is_mounted_nothing_is_given() {
+        let folders: [(&str, &[&str], bool); 3] =
+            [("a", &["b", "c"], false), ("a/b", &["x"], false), ("d", &["x"], false)];
+        assert_eq!(run(&folders, &["a", "a/b", "!", "d"]), [("d".into(), vec!["x".into()])]);
+        let mounted: [(&str, &[&str], bool); 1] = [("a", &["b", "c"], true)];
+        assert_eq!(run(&mounted, &["a"]), []);
+        assert_eq!(run(&mounted, &["a", "a/b"]), [("a".into(), vec!["c".into()])]);
+    }
+}

@@ -1,0 +1,116 @@
+//! `--delete`: what is in the folders of a snapshot and not in it goes. Where anything is not known for sure, nothing
+//! does: not where a part of the manifest is lost, nor in a folder of which something could not be restored.
+
+use std::collections::HashSet;
+
+use super::work::Job;
+use crate::{
+    error::Result,
+    filesystem::{
+        old::is_unfinished,
+        unmet::{Ended, Unmet},
+    },
+    format::entry::{Entry, EntryKind},
+};
+
+/// What may be in a folder beside what the snapshot has of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extra {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is removed.
+    Remove,
+}
+
+/// Goes over the entries of the snapshot once more.
+pub(super) struct Clearing<'a> {
+    job: &'a Job<'a>,
+    unmet: Unmet,
+    /// Folders of which something could not be restored.
+    failed_in: HashSet<Vec<u8>>,
+    /// So many failures were looked at.
+    known: usize,
+}
+
+impl<'a> Clearing<'a> {
+    /// `None` if everything stays.
+    pub(super) fn new(job: &'a Job<'a>) -> Result<Option<Self>> {
+        if !job.clears() || job.target.was_empty() {
+            return Ok(None);
+        }
+        let mut clearing = Self { job, unmet: Unmet::default(), failed_in: HashSet::new(), known: 0 };
+        if job.options.subpath.is_empty() && job.snapshot.sources.iter().any(|source| source == b"/") {
+            clearing.enter(b"")?;
+        }
+        Ok(Some(clearing))
+    }
+
+    pub(super) fn entry(&mut self, entry: &Entry) -> Result<()> {
+        while let Some(ended) = self.unmet.ends_before(&entry.path) {
+            self.clear(&ended)?;
+        }
+        self.unmet.meet(&entry.path);
+        // What the backup could not list, or only leads to a source, says nothing of what should be in it.
+        let covered = entry.metadata.kind == EntryKind::Directory
+            && entry.error.is_none()
+            && !self.job.snapshot.leads_only(&entry.path)
+            && self.job.options.selection.reaches_into(&entry.path);
+        if covered { self.enter(&entry.path) } else { Ok(()) }
+    }
+
+    fn enter(&mut self, path: &[u8]) -> Result<()> {
+        match self.job.target.names(self.job.below(path)) {
+            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names),
+            Ok(None) => {}
+            Err(error) => self.job.failed(path, error)?,
+        }
+        Ok(())
+    }
+
+    /// A part of the manifest is lost here.
+    pub(super) fn gap(&mut self) {
+        self.unmet.doubt();
+    }
+
+    pub(super) fn finish(&mut self) -> Result<()> {
+        while let Some(ended) = self.unmet.end() {
+            self.clear(&ended)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, ended: &Ended) -> Result<()> {
+        if ended.names().next().is_none() || self.has_failed(&ended.folder) {
+            return Ok(());
+        }
+        let (job, remover) = (self.job, self.job.remover());
+        // A file that is half rewritten may be all that there is of it.
+        for name in ended.names().filter(|name| !is_unfinished(name)) {
+            job.repository.store.progress().check()?;
+            let path = if ended.folder.is_empty() {
+                name.to_vec()
+            } else {
+                [&ended.folder, &b"/"[..], name].concat()
+            };
+            let mut gone = Vec::new();
+            let done = remover.remove(&path, &mut |path| gone.push(path.to_vec()));
+            job.removed(&gone);
+            if let Err(error) = done {
+                job.failed(&path, error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something in the folder could not be restored, or nobody knows any more where that happened.
+    fn has_failed(&mut self, folder: &[u8]) -> bool {
+        let done = self.job.done();
+        for (path, _) in done.failed.iter().skip(self.known) {
+            let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &path[..at]);
+            self.failed_in.insert(parent.to_vec());
+        }
+        self.known = done.failed.len();
+        done.failures > done.failed.len() as u64 || self.failed_in.contains(folder)
+    }
+}

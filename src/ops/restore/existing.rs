@@ -1,0 +1,326 @@
+//! What a restore does where something is already: who may be overwritten, what of a file need not be
+//! read from the storage, and what may be changed where it is.
+
+use super::{is_below, work::Job};
+use crate::{
+    crypto::ChunkIdKey,
+    error::{Error, ErrorKind, Result},
+    filesystem::{
+        holes::Layout,
+        old::{Found, Look, OldFile, Rewritable},
+        remove::{Removal, Remover},
+    },
+    format::entry::{ChunkRef, Entry, EntryKind, Hole, Metadata},
+};
+
+/// What may be overwritten. Folders are not: they take in what is restored, and get their metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Everything: afterwards it is as in the snapshot.
+    #[default]
+    Always,
+    /// Everything; a file with the size and the time of the snapshot's is taken to have its content too.
+    IfChanged,
+    /// What is older than in the snapshot.
+    IfNewer,
+    /// Nothing.
+    Never,
+}
+
+/// What becomes of an entry.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// It is restored, whatever has its name.
+    New,
+    /// What has its name stays.
+    Leave,
+    /// The file that has its name has its content: its metadata is set.
+    Keep(Found),
+    /// The file that has its name may have some of its content.
+    Compare(Found),
+}
+
+/// The folders that a pass is in and that are not meant themselves. They get their metadata only if something in them
+/// is restored.
+#[derive(Default)]
+struct Above {
+    /// The path of the innermost one: those of the others are the beginnings of it.
+    path: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Above {
+    /// Goes out of those that `path` is not in.
+    fn leave_for(&mut self, path: &[u8]) {
+        while self.ends.last().is_some_and(|end| !is_below(path, &self.path[..*end])) {
+            self.ends.pop();
+        }
+        self.path.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+
+    fn enter(&mut self, path: &[u8]) {
+        self.leave_for(path);
+        self.path = path.to_vec();
+        self.ends.push(path.len());
+    }
+
+    /// Those that an entry is in, each once.
+    fn take(&mut self, path: &[u8]) -> Vec<Vec<u8>> {
+        self.leave_for(path);
+        let Self { path, ends } = std::mem::take(self);
+        ends.into_iter().map(|end| path[..end].to_vec()).collect()
+    }
+}
+
+/// What is in the target already.
+pub(super) struct Existing<'a> {
+    job: &'a Job<'a>,
+    look: Look<'a>,
+    above: Above,
+    /// Makes room where a folder has the name of a file, or the other way round.
+    remover: Option<Remover<'a>>,
+}
+
+impl<'a> Existing<'a> {
+    /// `None` where nothing was before: then nothing is looked at.
+    pub(super) fn new(job: &'a Job<'a>) -> Option<Self> {
+        let remover = job.clears().then(|| job.remover());
+        (!job.target.was_empty()).then(|| Self {
+            job,
+            look: Look::new(job.target),
+            above: Above::default(),
+            remover,
+        })
+    }
+
+    /// Comes past a folder that is not meant itself.
+    pub(super) fn passes(&mut self, entry: &Entry) {
+        if self.job.may_thaw(entry) {
+            self.above.enter(&entry.path);
+        }
+    }
+
+    /// Lets the folders that an entry is in be changed.
+    fn reach(&mut self, path: &[u8]) -> Result<()> {
+        for folder in self.above.take(path) {
+            match self.job.below(&folder) {
+                b"" => self.job.target.thaw(),
+                below => {
+                    if let Some(found) = self.look.at(below)? {
+                        self.look.thaw(below, &found)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn fate(&mut self, entry: &Entry) -> Result<Fate> {
+        let (then, overwrite, below) =
+            (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
+        self.reach(&entry.path)?;
+        let Some(found) = self.look.at(below)? else { return Ok(Fate::New) };
+        let (is_folder, was_folder) = (then.kind == EntryKind::Directory, found.kind == EntryKind::Directory);
+        if is_folder && was_folder {
+            if self.job.may_thaw(entry) {
+                self.look.thaw(below, &found)?;
+            }
+            return Ok(Fate::New);
+        }
+        if overwrite == Overwrite::Never || overwrite == Overwrite::IfNewer && then.mtime <= found.mtime {
+            return Ok(Fate::Leave);
+        }
+        if self.job.removal == Removal::Remove {
+            self.look.thaw(below, &found)?;
+        }
+        if is_folder != was_folder {
+            self.make_room(&entry.path)?;
+            return Ok(Fate::New);
+        }
+        if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
+            return Ok(Fate::New);
+        }
+        let looks_same = overwrite == Overwrite::IfChanged
+            && (then.size, then.mtime) == (found.size, found.mtime)
+            && self.may_keep(&found, entry)?;
+        Ok(if looks_same { Fate::Keep(found) } else { Fate::Compare(found) })
+    }
+
+    /// Removes what has the name. If something of it stays, whoever needs the name says so.
+    fn make_room(&self, path: &[u8]) -> Result<()> {
+        let Some(remover) = &self.remover else { return Ok(()) };
+        let mut gone = Vec::new();
+        remover.remove(path, &mut |path| gone.push(path.to_vec()))?;
+        self.job.removed(&gone);
+        Ok(())
+    }
+
+    /// Whether a further name of the file at `first` is one already.
+    pub(super) fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
+        self.reach(path)?;
+        let first = self.look.at(self.job.below(first))?;
+        let there = self.look.at(self.job.below(path))?;
+        Ok(first.zip(there).is_some_and(|(first, there)| first.is(&there)))
+    }
+
+    /// Whether a file with the right content need not be written anew.
+    pub(super) fn may_keep(&mut self, found: &Found, entry: &Entry) -> Result<bool> {
+        Ok(found.may_become(&entry.metadata, &self.job.options.ownership) || self.is_as(found, entry)?)
+    }
+
+    /// Whether a file has the metadata that it is to have.
+    pub(super) fn is_as(&mut self, found: &Found, entry: &Entry) -> Result<bool> {
+        let wanted = (&entry.metadata, &self.job.options.ownership);
+        self.look.is_as(self.job.below(&entry.path), found, wanted)
+    }
+
+    /// What a small file has of these chunks: its bytes up to where they end.
+    pub(super) fn small(&mut self, entry: &Entry, found: &Found, chunks: &[ChunkRef]) -> Result<Same> {
+        let Some(file) = self.look.file(self.job.below(&entry.path), found)? else {
+            return Ok(Same::default());
+        };
+        let wanted: u64 = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let holes = &entry.metadata.holes;
+        let mut bytes = Vec::new();
+        for place in Layout::new(holes).places(0..wanted) {
+            let length = place.end.min(found.size).saturating_sub(place.start);
+            let begin = bytes.len();
+            bytes.resize(begin.saturating_add(usize::try_from(length).unwrap_or(0)), 0);
+            if length > 0 && !file.read_at(place.start, bytes.get_mut(begin..).unwrap_or_default()) {
+                return Ok(Same::default());
+            }
+        }
+        let holes = file.has_holes(holes);
+        let mut end = 0;
+        let is_same = |chunk: &ChunkRef| {
+            let begin = end;
+            end += chunk.length as usize;
+            bytes.get(begin..end).is_some_and(|bytes| self.job.key.id(bytes) == chunk.id)
+        };
+        let same = chunks.iter().map(is_same).collect();
+        Ok(Same { bytes, same, holes })
+    }
+
+    /// What a large file can be made of.
+    pub(super) fn basis(&mut self, entry: &Entry, found: Option<&Found>) -> Result<Basis> {
+        let path = self.job.below(&entry.path);
+        let wanted = (&entry.metadata, &self.job.options.ownership);
+        if let Some(rewritable) = self.look.rewritable(path, found, wanted)? {
+            let basis = Basis::new(Some(rewritable.reader()?), &entry.metadata.holes);
+            return Ok(Basis { rewritable: Some(rewritable), in_place: true, ..basis });
+        }
+        let reader = match found {
+            Some(found) => self.look.file(path, found)?,
+            None => None,
+        };
+        Ok(Basis::new(reader, &entry.metadata.holes))
+    }
+}
+
+/// What a small file that is there has of the chunks that it is to have.
+#[derive(Debug, Default)]
+pub(super) struct Same {
+    bytes: Vec<u8>,
+    same: Vec<bool>,
+    /// It has the holes that it is to have.
+    holes: bool,
+}
+
+impl Same {
+    /// Whether it has all of them, and as many bytes and the holes that it is to have.
+    pub(super) fn is_whole(&self, chunks: &[ChunkRef], then: &Metadata, found: &Found) -> bool {
+        let right_size =
+            then.size == found.size && u64::try_from(self.bytes.len()) == Ok(then.content_bytes());
+        right_size && self.holes && self.same.len() == chunks.len() && self.same.iter().all(|same| *same)
+    }
+
+    /// How many bytes of these chunks it has.
+    pub(super) fn bytes(&self, chunks: &[ChunkRef]) -> u64 {
+        let there = chunks.iter().zip(&self.same).filter(|(_, same)| **same);
+        there.map(|(chunk, _)| u64::from(chunk.length)).sum()
+    }
+
+    /// The bytes of chunk `number`, which begins at `offset`, if they are there.
+    pub(super) fn chunk(&self, number: usize, offset: usize, length: u32) -> Option<&[u8]> {
+        self.same.get(number).filter(|same| **same)?;
+        self.bytes.get(offset..offset + length as usize)
+    }
+}
+
+/// What a large file can be made of.
+#[derive(Debug, Default)]
+pub(super) struct Basis {
+    reader: Option<OldFile>,
+    /// It is changed where it is once something of it differs.
+    pub(super) rewritable: Option<Rewritable>,
+    /// What is the same need not be written.
+    pub(super) in_place: bool,
+    /// It has the holes that it is to have.
+    pub(super) has_holes: bool,
+    layout: Layout,
+    buffer: Vec<u8>,
+}
+
+impl Basis {
+    fn new(reader: Option<OldFile>, holes: &[Hole]) -> Self {
+        let has_holes = reader.as_ref().is_some_and(|reader| reader.has_holes(holes));
+        Self { reader, has_holes, layout: Layout::new(holes), ..Self::default() }
+    }
+
+    /// Whether the chunk that begins at `offset` in the content is where it is to be.
+    pub(super) fn has(&mut self, offset: u64, chunk: &ChunkRef, key: &ChunkIdKey) -> bool {
+        let Self { reader: Some(reader), layout, buffer, .. } = self else { return false };
+        buffer.resize(chunk.length as usize, 0);
+        let mut rest = buffer.as_mut_slice();
+        for place in layout.places(offset..offset.saturating_add(u64::from(chunk.length))) {
+            let length = usize::try_from(place.end - place.start).unwrap_or(usize::MAX);
+            let (part, after) = rest.split_at_mut(length.min(rest.len()));
+            if !reader.read_at(place.start, part) {
+                return false;
+            }
+            rest = after;
+        }
+        key.id(&self.buffer) == chunk.id
+    }
+
+    /// The bytes of the chunk that [`Self::has`] found last.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+/// Refuses to empty the running system: with the whole of it as the source everything that the backup left out
+/// would go.
+pub(super) fn refuse_to_empty_everything(
+    sources: &[Vec<u8>],
+    subpath: &[u8],
+    target: &std::path::Path,
+) -> Result<()> {
+    let everything = subpath.is_empty() && sources.iter().any(|source| source == b"/");
+    if everything && target.canonicalize().is_ok_and(|target| target == std::path::Path::new("/")) {
+        let what = "--delete would remove from the whole system what the snapshot does not hold";
+        return Err(Error::new(ErrorKind::Usage, what)
+            .with_remedy("Name a path (SNAP:/srv), or restore into another target"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_whole_running_system_is_never_emptied() {
+        let refused = |sources: &[&str], subpath: &[u8], target: &str| {
+            let sources: Vec<Vec<u8>> = sources.iter().map(|source| source.as_bytes().to_vec()).collect();
+            refuse_to_empty_everything(&sources, subpath, Path::new(target)).is_err()
+        };
+        assert!(refused(&["/"], b"", "/"));
+        assert!(refused(&["/home", "/"], b"", "/tmp/.."));
+        assert!(!refused(&["/"], b"srv", "/"));
+        assert!(!refused(&["/home"], b"", "/"), "only what is below the source");
+        assert!(!refused(&["/"], b"", "/tmp"));
+    }
+}

@@ -1,0 +1,158 @@
+//! `restore --dry-run`: what a restore would do, before anything is written. It reads the manifest and what is in
+//! the target, and no stored data.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use super::{
+    Extra, Pass, RestoreOptions, Restored, SameTree, Tally, clear::Clearing, existing, plan, strip_of,
+    work::Job,
+};
+use crate::{
+    error::{ErrorKind, Result},
+    filesystem::{
+        remove::{Never, Removal},
+        restore::Target,
+    },
+    id::PackId,
+    progress::Phase,
+    repository::{Repository, reader::NodeReader, snapshots::KnownSnapshot, view::View},
+};
+
+/// What a restore would do.
+#[derive(Debug, Default)]
+pub struct Forecast {
+    /// Files that would be whole, the bytes in them.
+    pub files: u64,
+    /// The bytes in them.
+    pub bytes: u64,
+    /// Of these the files whose content is there already.
+    pub files_unchanged: u64,
+    /// Bytes in files that are there already, and right.
+    pub bytes_unchanged: u64,
+    /// Packs that would be read from.
+    pub packs: u64,
+    /// Reads of them.
+    pub requests: u64,
+    /// Bytes that would be read.
+    pub download_bytes: u64,
+    /// Chunks that no index lists.
+    pub chunks_lost: u64,
+    /// Bytes that files would grow by.
+    pub space_needed: u64,
+    /// Bytes that are free where the target is.
+    pub space_free: u64,
+    /// What stays, what would be removed, and what is known to be lost.
+    pub restored: Restored,
+}
+
+impl Forecast {
+    /// Whether the files have room.
+    #[must_use]
+    pub const fn fits(&self) -> bool {
+        self.space_needed <= self.space_free
+    }
+}
+
+/// Says what [`super::run`] would do.
+///
+/// # Errors
+/// As [`super::run`], as far as it can be known before.
+pub fn forecast(
+    repository: &Repository,
+    snapshot: &KnownSnapshot,
+    target: &Path,
+    options: &RestoreOptions,
+) -> Result<Forecast> {
+    repository.store.progress().enter(Phase::Opening);
+    repository
+        .reading(&snapshot.name.domain, &mut |view| with_view(repository, snapshot, view, (target, options)))
+}
+
+/// The target, or the folder that it would be made in; whether it is there.
+fn open(path: &Path) -> Result<(Target, bool)> {
+    match Target::open(path) {
+        Ok(target) => return Ok((target, true)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let above =
+        path.ancestors().skip(1).map(|above| if above == Path::new("") { Path::new(".") } else { above });
+    let mut last = Target::open(Path::new("."));
+    for above in above {
+        last = Target::open(above);
+        if last.is_ok() {
+            break;
+        }
+    }
+    Ok((last?, false))
+}
+
+fn with_view(
+    repository: &Repository,
+    snapshot: &KnownSnapshot,
+    view: &View,
+    (target, options): (&Path, &RestoreOptions),
+) -> Result<Forecast> {
+    let domain = snapshot.name.domain;
+    let mut nodes = NodeReader::new(repository, domain, &view.index)?;
+    nodes.serve(snapshot.name.identity);
+    let nodes = SameTree { nodes: &nodes, lost: Mutex::default() };
+    let strip = strip_of(&nodes, snapshot, &options.subpath)?;
+    if options.extra == Extra::Remove {
+        existing::refuse_to_empty_everything(&snapshot.record.sources, &options.subpath, target)?;
+    }
+    let (target, is_there) = open(target)?;
+    let target = if is_there { target } else { target.as_empty() };
+    repository.store.progress().enter(Phase::Checking);
+    let never = Never::new(&options.never);
+    let job = Job {
+        repository,
+        domain,
+        reader: snapshot.name.identity,
+        index: &view.index,
+        key: repository.chunk_keys(&domain)?.id,
+        snapshot: &snapshot.record,
+        target: &target,
+        options,
+        never: &never,
+        removal: Removal::Tell,
+        strip,
+        first_byte: OnceLock::new(),
+        done: Mutex::default(),
+        broken: Mutex::default(),
+    };
+    let pass = Pass { snapshot, nodes: &nodes, options };
+    let mut forecast = Forecast { space_free: target.free_bytes()?, ..Forecast::default() };
+    let mut packs: HashSet<PackId> = HashSet::new();
+    let tally = plan(&pass, &job, &mut |mut window| {
+        forecast.chunks_lost += window.lost.len() as u64;
+        window.count(&mut |pack, range| {
+            packs.insert(pack.id);
+            forecast.requests += 1;
+            forecast.download_bytes += range.end - range.start;
+        });
+        Ok(())
+    })?;
+    if forecast.chunks_lost > 0 {
+        view.index.vouch()?;
+    }
+    if let Some(mut clearing) = Clearing::new(&job)? {
+        pass.entries(&mut |entry| match entry {
+            Ok(entry) => clearing.entry(&entry),
+            Err(_) => {
+                clearing.gap();
+                Ok(())
+            }
+        })?;
+        clearing.finish()?;
+    }
+    let Tally { files, bytes, files_unchanged, bytes_unchanged, growth } = tally;
+    let restored = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let packs = packs.len() as u64;
+    let space_needed = growth;
+    Ok(Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, space_needed, restored, ..forecast })
+}

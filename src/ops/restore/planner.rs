@@ -1,0 +1,284 @@
+//! Turns entries into windows: what is there already is compared, what is missing is asked for.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{
+    existing::{Basis, Existing, Fate, Same},
+    plan::{Large, Recent, Task, Window},
+    work::{Job, give_up},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    filesystem::{
+        old::{Found, Rewritable},
+        remove::Removal,
+    },
+    format::entry::{ChunkRef, Content, Entry, EntryKind},
+    repository::manifest::{NodeSource, for_each_chunk},
+};
+
+/// What a restore has to do, as its planner sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    /// Files, and the bytes in them.
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    /// Of these what is there already.
+    pub(super) files_unchanged: u64,
+    pub(super) bytes_unchanged: u64,
+    /// Bytes that files grow by.
+    pub(super) growth: u64,
+}
+
+pub(super) struct Planner<'a, 'b> {
+    job: &'a Job<'a>,
+    existing: Option<Existing<'a>>,
+    window: Window,
+    recent: Recent,
+    pub(super) tally: Tally,
+    send: &'b mut dyn FnMut(Window) -> Result<()>,
+}
+
+/// How far the planner is in a large file.
+struct InLarge {
+    large: Arc<Large>,
+    basis: Basis,
+    /// Bytes of its content, and where in it the next chunk begins: what is in holes does not count.
+    content: u64,
+    offset: u64,
+    /// The last task is a part of it that ends here.
+    open: bool,
+}
+
+impl<'a, 'b> Planner<'a, 'b> {
+    pub(super) fn new(job: &'a Job<'a>, send: &'b mut dyn FnMut(Window) -> Result<()>) -> Self {
+        let (window, recent, tally) = (Window::default(), Recent::default(), Tally::default());
+        Self { job, existing: Existing::new(job), window, recent, tally, send }
+    }
+
+    pub(super) fn flush(&mut self) -> Result<()> {
+        if self.window.is_empty() { Ok(()) } else { (self.send)(std::mem::take(&mut self.window)) }
+    }
+
+    fn flush_if_full(&mut self) -> Result<()> {
+        if self.window.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    /// Comes past a folder that is not meant itself.
+    pub(super) fn passes(&mut self, entry: &Entry) {
+        self.existing.iter_mut().for_each(|existing| existing.passes(entry));
+    }
+
+    /// Plans what becomes of the next entry.
+    pub(super) fn entry(&mut self, mut entry: Entry, nodes: &dyn NodeSource) -> Result<()> {
+        let fate = self.existing.as_mut().map_or(Ok(Fate::New), |existing| existing.fate(&entry));
+        let old = match fate {
+            Ok(Fate::New) => None,
+            Ok(Fate::Compare(found)) => Some(found),
+            Ok(Fate::Keep(found)) => {
+                self.job.repository.store.progress().add(0, entry.metadata.size);
+                return self.keep(entry, found);
+            }
+            Ok(Fate::Leave) => {
+                self.job.left(&entry);
+                return Ok(());
+            }
+            Err(error) => return self.job.entry_failed(&entry, error),
+        };
+        let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
+        match content {
+            Content::Inline(chunks) if Window::holds(entry.metadata.content_bytes(), &chunks) => {
+                self.small(entry, &chunks, old)
+            }
+            content => self.large(entry, &content, nodes, old),
+        }
+    }
+
+    /// A file that is there already, and whole.
+    fn keep(&mut self, entry: Entry, found: Found) -> Result<()> {
+        self.tally.files_unchanged += 1;
+        self.count(&entry, Some(&found), entry.metadata.size);
+        self.window.add_task(Task::Keep(Box::new(entry), found));
+        self.flush_if_full()
+    }
+
+    fn count(&mut self, entry: &Entry, old: Option<&Found>, unchanged: u64) {
+        if entry.metadata.kind != EntryKind::File {
+            return;
+        }
+        let (size, tally) = (entry.metadata.size, &mut self.tally);
+        let growth = entry.metadata.content_bytes().saturating_sub(old.map_or(0, |old| old.size));
+        tally.files += 1;
+        for (sum, bytes) in
+            [(&mut tally.bytes, size), (&mut tally.bytes_unchanged, unchanged), (&mut tally.growth, growth)]
+        {
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+
+    fn small(&mut self, entry: Entry, chunks: &[ChunkRef], old: Option<Found>) -> Result<()> {
+        let mut same = Same::default();
+        if let (Some(existing), Some(found)) = (&mut self.existing, old) {
+            let looked = existing.small(&entry, &found, chunks).and_then(|same| {
+                let keeps =
+                    same.is_whole(chunks, &entry.metadata, &found) && existing.may_keep(&found, &entry)?;
+                Ok((same, keeps))
+            });
+            let keeps;
+            (same, keeps) = match looked {
+                Ok(looked) => looked,
+                Err(error) => return self.job.entry_failed(&entry, error),
+            };
+            if keeps {
+                self.job.repository.store.progress().add(0, entry.metadata.size);
+                return self.keep(entry, found);
+            }
+        }
+        let unchanged = same.bytes(chunks);
+        if unchanged > 0 {
+            self.job.done().bytes_unchanged += unchanged;
+        }
+        self.count(&entry, old.as_ref(), unchanged);
+        self.window.add_task(Task::Whole(Box::new(entry)));
+        let mut offset = 0;
+        for (number, chunk) in chunks.iter().enumerate() {
+            match same.chunk(number, offset, chunk.length) {
+                Some(bytes) => self.window.add_local(bytes),
+                None => self.window.add_chunk(*chunk, self.job, &mut self.recent),
+            }
+            offset += chunk.length as usize;
+        }
+        self.flush_if_full()
+    }
+
+    fn large(
+        &mut self,
+        entry: Entry,
+        content: &Content,
+        nodes: &dyn NodeSource,
+        old: Option<Found>,
+    ) -> Result<()> {
+        let basis = match &mut self.existing {
+            None => Ok(Basis::default()),
+            Some(existing) => existing.basis(&entry, old.as_ref()),
+        };
+        let mut basis = match basis {
+            Ok(basis) => basis,
+            Err(error) => return self.job.entry_failed(&entry, error),
+        };
+        let (size, content_bytes) = (entry.metadata.size, entry.metadata.content_bytes());
+        if let Some(found) = old
+            && self.stays_as_it_is(&entry, content, (nodes, &mut basis), &found)?
+        {
+            self.job.repository.store.progress().add(0, size);
+            return self.keep(entry, found);
+        }
+        let mut at =
+            InLarge { large: Large::new(entry), basis, content: content_bytes, offset: 0, open: false };
+        let mut unchanged = 0;
+        let listed = for_each_chunk(content, nodes, &mut |chunk| self.chunk(&mut at, chunk, &mut unchanged));
+        let InLarge { large, mut basis, offset, .. } = at;
+        match listed {
+            Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+            Ok(()) if offset == content_bytes => {}
+            _ => {
+                let gap = offset.min(content_bytes)..content_bytes.max(offset + 1);
+                large.bad.lock().unwrap_or_else(PoisonError::into_inner).add(gap);
+            }
+        }
+        if let Some(rewritable) = basis.rewritable.take() {
+            // Nothing of it differed so far.
+            let whole = large.bad.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            let found = *rewritable.found();
+            if whole && rewritable.has_its_name() && found.size == size && basis.has_holes {
+                self.job.repository.store.progress().add(0, size - content_bytes);
+                let entry = Arc::into_inner(large).map(|large| large.entry);
+                return entry.map_or(Ok(()), |entry| self.keep(entry, found));
+            }
+            self.begin(&large, rewritable)?;
+        }
+        if unchanged > 0 {
+            self.job.done().bytes_unchanged += unchanged;
+        }
+        self.count(&large.entry, old.as_ref(), unchanged);
+        self.window.add_task(Task::End(large));
+        self.flush_if_full()
+    }
+
+    /// Whether a file that may not be changed where it is needs no change.
+    fn stays_as_it_is(
+        &mut self,
+        entry: &Entry,
+        content: &Content,
+        (nodes, basis): (&dyn NodeSource, &mut Basis),
+        found: &Found,
+    ) -> Result<bool> {
+        let metadata = &entry.metadata;
+        let Some(existing) = self.existing.as_mut().filter(|_| !basis.in_place) else { return Ok(false) };
+        if found.size != metadata.size || !basis.has_holes || !existing.is_as(found, entry)? {
+            return Ok(false);
+        }
+        let (mut offset, mut same) = (0, true);
+        let listed = for_each_chunk(content, nodes, &mut |chunk| {
+            self.job.repository.store.progress().check()?;
+            same = same && basis.has(offset, &chunk, &self.job.key);
+            offset += u64::from(chunk.length);
+            if same { Ok(()) } else { Err(Error::damaged("a file", "it is another one")) }
+        });
+        match listed {
+            Err(error) if !error.is_damage() => Err(error),
+            listed => Ok(listed.is_ok() && same && offset == metadata.content_bytes()),
+        }
+    }
+
+    /// The next chunk of a large file.
+    fn chunk(&mut self, at: &mut InLarge, chunk: ChunkRef, unchanged: &mut u64) -> Result<()> {
+        let (size, begin) = (at.content, at.offset);
+        let progress = self.job.repository.store.progress();
+        progress.check()?;
+        if begin > size || at.large.is_given_up() {
+            return Err(Error::damaged("a file", "it cannot take the rest of its content"));
+        }
+        at.offset += u64::from(chunk.length);
+        let same = at.basis.has(begin, &chunk, &self.job.key);
+        if same {
+            *unchanged += u64::from(chunk.length);
+        }
+        if same && at.basis.in_place {
+            progress.add(0, u64::from(chunk.length));
+            at.open = false;
+            return Ok(());
+        }
+        if !at.open {
+            if let Some(rewritable) = at.basis.rewritable.take() {
+                self.begin(&at.large, rewritable)?;
+            }
+            self.window.add_task(Task::Part(Arc::clone(&at.large), begin));
+            at.open = true;
+        }
+        if same {
+            self.window.add_local(at.basis.bytes());
+        } else {
+            self.window.add_chunk(chunk, self.job, &mut self.recent);
+        }
+        if self.window.is_full() {
+            at.open = false;
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// From now on a file that is there is changed.
+    fn begin(&mut self, large: &Large, rewritable: Rewritable) -> Result<()> {
+        if self.job.removal == Removal::Tell {
+            return Ok(());
+        }
+        let begun = match rewritable.begin(self.job.target, &large.entry.metadata) {
+            Ok(file) => Ok(Arc::new(file)),
+            Err(error) => Err(give_up(large, error)?),
+        };
+        *large.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        self.window.add_open_file();
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! What differs: `verify` and `diff`, between a snapshot and a tree that is there, and between two snapshots.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
+
+use lifeboat::{
+    filesystem::select::Selection,
+    format::entry::EntryKind,
+    ops::{
+        diff::{self, Change, DiffOptions, Diffed},
+        verify::{self, Besides, Difference, Verified, VerifyOptions},
+    },
+    store::Prefix,
+};
+use serde_json::Value;
+
+use self::{
+    place::{Place, noise},
+    world::World,
+};
+
+#[path = "support/place.rs"]
+mod place;
+#[path = "support/world.rs"]
+mod world;
+
+fn verify(place: &Place, options: &VerifyOptions) -> Verified {
+    let repository = place.open();
+    verify::run(&repository, &place.newest(&repository), None, options).unwrap()
+}
+
+/// What differs, below the source.
+fn told(place: &Place, verified: &Verified) -> Vec<(String, Difference)> {
+    let source = place.source();
+    let source = source.strip_prefix("/").unwrap().to_str().unwrap();
+    let short = |path: &[u8]| std::str::from_utf8(path).unwrap().trim_start_matches(source).to_owned();
+    // Folders change their times with their content.
+    let counts = |difference: &Difference| *difference != Difference::Modified;
+    let differences = verified.differences.iter().filter(|(_, difference)| counts(difference));
+    differences.map(|(path, difference)| (short(path), difference.clone())).collect()
+}
+
+#[test]
+fn what_the_snapshot_does_not_have_is_a_difference_in_its_folders_and_nowhere_else() {
+    let place = Place::new(1);
+    place.put("a/one", b"1");
+    place.put("b/two", b"2");
+    place.put("kept/x", b"x");
+    place.back_up(&place.options());
+    assert_eq!(verify(&place, &VerifyOptions::default()).differing, 0);
+    place.put("a/two", b"new");
+    place.put("b/deep/er/file", b"new");
+    place.put("a/skip.tmp", b"new");
+    symlink("/nowhere", place.source().join("link")).unwrap();
+    fs::write(place.at("beside the source"), "").unwrap();
+    fs::remove_file(place.source().join("b/two")).unwrap();
+    let excludes = ["*.tmp".to_owned()];
+    let without = || Selection::new(&[], &excludes).unwrap();
+    let done = verify(&place, &VerifyOptions { selection: without(), ..VerifyOptions::default() });
+    let extra = |path: &str, kind| (path.to_owned(), Difference::Extra(kind));
+    assert_eq!(
+        told(&place, &done),
+        [
+            extra("/a/two", EntryKind::File),
+            ("/b/two".to_owned(), Difference::Missing),
+            extra("/b/deep", EntryKind::Directory),
+            extra("/link", EntryKind::Symlink),
+        ]
+    );
+    assert_eq!((done.missing, done.extra), (1, 3));
+    let ignoring =
+        VerifyOptions { selection: without(), besides: Besides::Ignore, ..VerifyOptions::default() };
+    assert_eq!(told(&place, &verify(&place, &ignoring)).len(), 1);
+    // Only what is meant, and folders that no backup holds are never meant.
+    let only = Selection::new(&["*.tmp".to_owned()], &[]).unwrap();
+    let done = verify(&place, &VerifyOptions { selection: only, ..VerifyOptions::default() });
+    assert_eq!(told(&place, &done), [extra("/a/skip.tmp", EntryKind::File)]);
+    let never = vec![place.source().join("b/deep")];
+    let done = verify(&place, &VerifyOptions { selection: without(), never, ..VerifyOptions::default() });
+    assert_eq!(done.extra, 2);
+}
+
+#[test]
+fn entries_that_are_lost_make_nothing_extra() {
+    let place = Place::new(1);
+    for number in 0..1500 {
+        place.put(&format!("many/{number:04}"), number.to_string().as_bytes());
+    }
+    place.put("other/file", b"x");
+    place.back_up(&place.options());
+    damage_manifests(&place, &mut |at| {
+        let done = verify(&place, &VerifyOptions::default());
+        assert_eq!(done.extra, 0, "{at}: {:?}", done.differences);
+        done.lost > 0
+    });
+}
+
+/// Flips a bit of the largest manifest pack at many places, and looks each time; it must be seen at times.
+fn damage_manifests(place: &Place, look: &mut dyn FnMut(usize) -> bool) {
+    let packs = place.store().list(&Prefix::all()).unwrap().into_iter();
+    let packs = packs.filter(|listed| listed.name.contains("/packs/m/"));
+    let path = place.at("repository").join(packs.max_by_key(|pack| pack.size).unwrap().name);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let mut seen = 0;
+    for at in (0..whole.len() * 4 / 5).step_by(whole.len() / 16) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        // Nodes are kept there.
+        drop(fs::remove_dir_all(place.at("cache")));
+        seen += u32::from(look(at));
+    }
+    fs::write(&path, whole).unwrap();
+    assert!(seen > 3, "{seen}");
+}
+
+/// The two newest snapshots compared, with marks and words.
+fn compare(place: &Place, options: &DiffOptions) -> (Vec<String>, Diffed) {
+    let repository = place.open();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let (one, other) = (&snapshots[snapshots.len() - 2], &snapshots[snapshots.len() - 1]);
+    let mut lines = Vec::new();
+    let source = place.source().to_str().unwrap().trim_start_matches('/').to_owned();
+    let done = diff::run(&repository, (one, other), options, &mut |change| {
+        let (mark, entry, words) = match &change {
+            Change::Added(entry) => ("+", entry, Vec::new()),
+            Change::Removed(entry) => ("-", entry, Vec::new()),
+            Change::Changed(entry, differences) => {
+                ("M", entry, differences.iter().map(Difference::word).collect())
+            }
+        };
+        let path = String::from_utf8(entry.path.clone()).unwrap();
+        if path.starts_with(&source) && words != ["mtime"] {
+            lines.push(format!("{mark} {} {}", path.trim_start_matches(&source), words.join(",")));
+        }
+        Ok(())
+    })
+    .unwrap();
+    (lines, done)
+}
+
+#[test]
+fn two_snapshots_are_compared_by_what_differs() {
+    let place = Place::new(2);
+    for number in 0..6000 {
+        place.put(&format!("many/{}/{number}", number % 40), number.to_string().as_bytes());
+    }
+    place.put("a", b"same");
+    place.put("b", &noise(1, 3 << 20));
+    place.put("gone/x", b"12345");
+    place.put("file", b"a file");
+    place.back_up(&place.options());
+    place.back_up(&place.options());
+    let (lines, done) = compare(&place, &DiffOptions::default());
+    assert_eq!((lines.len(), done.nodes_read), (0, 0), "one root: {lines:?}");
+
+    let mut changed = noise(1, 3 << 20);
+    changed[2_000_000] ^= 1;
+    place.put("b", &changed);
+    place.put("many/7/new", b"123");
+    fs::remove_dir_all(place.source().join("gone")).unwrap();
+    fs::set_permissions(place.source().join("a"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_file(place.source().join("file")).unwrap();
+    place.put("file/in", b"a folder now");
+    place.back_up(&place.options());
+    let (lines, done) = compare(&place, &DiffOptions::default());
+    assert_eq!(
+        lines,
+        [
+            "M /a mode",
+            "M /b content,mtime",
+            "M /file kind",
+            "+ /file/in ",
+            "- /gone ",
+            "- /gone/x ",
+            "+ /many/7/new "
+        ]
+    );
+    assert_eq!((done.added, done.removed, done.lost), ((2, 15), (2, 5), 0));
+    let repository = place.open();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let entries = snapshots[0].record.statistics.entries;
+    assert!(done.nodes_read < entries / 128 / 2, "{} nodes for {entries} entries", done.nodes_read);
+
+    let subpath = place.source().join("many/7").to_str().unwrap().trim_start_matches('/').into();
+    let (lines, _) = compare(&place, &DiffOptions { subpath, ..DiffOptions::default() });
+    assert_eq!(lines, ["+ /many/7/new "]);
+    let subpath = place.source().join("gone").to_str().unwrap().trim_start_matches('/').into();
+    let (lines, _) = compare(&place, &DiffOptions { subpath, ..DiffOptions::default() });
+    assert_eq!(lines, ["- /gone ", "- /gone/x "]);
+    let selection = Selection::new(&[], &["many".to_owned(), "b".to_owned()]).unwrap();
+    let (lines, _) = compare(&place, &DiffOptions { selection, ..DiffOptions::default() });
+    assert_eq!(lines.len(), 5, "{lines:?}");
+}
+
+#[test]
+fn however_two_trees_differ_every_change_is_told_and_no_other() {
+    let place = Place::new(1);
+    let name = |number: usize| format!("{}/{:03}{}", number % 5, number, "x".repeat(number % 7));
+    for round in 0..5_usize {
+        drop(fs::remove_dir_all(place.source()));
+        fs::create_dir(place.source()).unwrap();
+        let there =
+            |round: usize| (0..1200).filter(move |number| (number * 7919 + round * 31) % 11 > round % 4);
+        there(round).for_each(|number| place.put(&name(number), b"x"));
+        place.back_up(&place.options());
+        if round == 0 {
+            continue;
+        }
+        let (lines, done) = compare(&place, &DiffOptions::default());
+        let (before, now): (Vec<usize>, Vec<usize>) = (there(round - 1).collect(), there(round).collect());
+        let mut expected: Vec<String> = Vec::new();
+        expected.extend(before.iter().filter(|n| !now.contains(n)).map(|n| format!("- /{} ", name(*n))));
+        expected.extend(now.iter().filter(|n| !before.contains(n)).map(|n| format!("+ /{} ", name(*n))));
+        expected.sort_by_key(|line| line.get(2..).unwrap().to_owned());
+        let mut found: Vec<String> = lines.into_iter().filter(|line| !line.starts_with('M')).collect();
+        found.sort_by_key(|line| line.get(2..).unwrap().to_owned());
+        assert_eq!(found, expected, "{round}");
+        assert_eq!(done.added.0 + done.removed.0, expected.len() as u64);
+    }
+}
+
+#[test]
+fn what_is_lost_of_a_manifest_is_neither_new_nor_gone() {
+    let place = Place::new(1);
+    let put = |shift: u32| {
+        for number in 0..1500 {
+            place.put(&format!("many/{number:04}"), (number + shift).to_string().as_bytes());
+        }
+    };
+    put(0);
+    place.back_up(&place.options());
+    put(1);
+    place.back_up(&place.options());
+    damage_manifests(&place, &mut |at| {
+        let (_, done) = compare(&place, &DiffOptions::default());
+        assert_eq!((done.added, done.removed), ((0, 0), (0, 0)), "{at}");
+        done.lost > 0
+    });
+}
+
+fn summary(messages: &[Value]) -> &Value {
+    messages.iter().find(|message| message["message_type"] == "summary").unwrap()
+}
+
+#[test]
+fn the_commands_say_it_in_the_same_words() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::write(world.path("src/one"), "first!").unwrap();
+    fs::remove_file(world.path("src/deep/two")).unwrap();
+    fs::create_dir(world.path("src/new")).unwrap();
+    let (out, err) = world.ends(&mut world.command(&["verify", &from]), 6);
+    assert!(out.contains("src/new: the snapshot does not have this folder"), "{out}");
+    assert!(out.contains("src/deep/two: it is missing") && err.contains("differ"), "{out}{err}");
+    let out = world.does(&["diff", &from, "--live"]);
+    for line in ["+ ", "- ", "M "].into_iter().zip(["new", "deep/two", "one: it has 6 bytes now"]) {
+        assert!(out.contains(&format!("{}{}", line.0, world.text(&format!("src/{}", line.1)))), "{out}");
+    }
+    let live = world.messages(&["diff", &from, "--live"]);
+    assert_eq!((&summary(&live)["added"], &summary(&live)["removed"]), (&1.into(), &1.into()));
+    let at = world.text("elsewhere");
+    world.does(&["restore", &from, "--target", &at]);
+    assert!(!world.does(&["diff", &from, "--live", "--target", &at]).contains("M "));
+
+    world.does(&["backup", "src"]);
+    let out = world.does(&["diff", "latest~1", "latest"]);
+    assert!(out.contains(&format!("- {}", world.text("src/deep/two"))), "{out}");
+    assert!(out.contains("1 entry added, 0 B; 1 entry removed, 6 B"), "{out}");
+    let both = world.messages(&["diff", "latest~1", "latest"]);
+    let change = |path: &str| {
+        let path = world.text(path);
+        both.iter().find(|message| message["path"] == path.as_str()).unwrap()
+    };
+    assert_eq!(change("src/new")["change"], "added");
+    assert_eq!(change("src/one")["differences"][0], "content");
+    assert!(summary(&both)["nodes_read"].as_u64().unwrap() > 0);
+    assert!(world.fails(&["diff", "latest"], 2).contains("SNAPSHOT"));
+    world.fails(&["diff", "latest:/a", "latest:/b"], 2);
+    assert!(Path::new(&at).try_exists().unwrap());
+}

@@ -1,0 +1,568 @@
+//! Restoring where something is already: what may be overwritten, what need not be read, what is changed where it
+//! is, what goes, and how a restore goes on that was interrupted.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use lifeboat::{
+    error::ErrorKind,
+    filesystem::{restore::Zeros, select::Selection},
+    ops::restore::{self, Extra, Forecast, Overwrite, RestoreOptions},
+    store::{Name, Prefix},
+};
+
+use self::{
+    place::{Place, noise, same},
+    world::World,
+};
+
+#[path = "support/place.rs"]
+mod place;
+#[path = "support/world.rs"]
+mod world;
+
+const LARGE: usize = 12 << 20;
+
+/// Small files, large ones, links of both kinds, an empty folder.
+fn furnish(place: &Place) {
+    for number in 0..60 {
+        place.put(&format!("many/{}/{number}", number % 7), number.to_string().repeat(50).as_bytes());
+    }
+    place.put("large", &noise(1, LARGE));
+    place.put("alone", &noise(2, LARGE));
+    place.put("sub/other", &noise(3, 300_000));
+    fs::create_dir(place.source().join("empty")).unwrap();
+    fs::hard_link(place.source().join("large"), place.source().join("sub/large-too")).unwrap();
+    symlink("/nowhere", place.source().join("sub/link")).unwrap();
+}
+
+fn data_packs(place: &Place) -> Vec<Name> {
+    let listed = place.store().list(&Prefix::all()).unwrap().into_iter();
+    let packs = listed.filter(|listed| listed.name.contains("/packs/d/"));
+    packs.map(|listed| Name::parse(&listed.name).unwrap()).collect()
+}
+
+fn lose_all_data(place: &Place) {
+    let store = place.store();
+    data_packs(place).iter().for_each(|pack| store.delete(pack).unwrap());
+}
+
+fn deleting() -> RestoreOptions {
+    RestoreOptions { extra: Extra::Remove, ..RestoreOptions::default() }
+}
+
+fn forecast(place: &Place, target: &str, options: &RestoreOptions) -> Forecast {
+    let repository = place.open();
+    restore::forecast(&repository, &place.newest(&repository), &place.at(target), options).unwrap()
+}
+
+fn inode(path: impl AsRef<Path>) -> u64 {
+    fs::symlink_metadata(path).unwrap().ino()
+}
+
+fn set_time(path: &Path, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// Every name below a folder.
+fn names(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            found.push(path.strip_prefix(root).unwrap().to_owned());
+            if fs::symlink_metadata(&path).unwrap().is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_is_there_already_is_not_read_from_the_storage() {
+    for workers in [1, 3] {
+        let place = Place::new(workers);
+        furnish(&place);
+        place.back_up(&place.options());
+        place.restore("all", "", &[]);
+        let copy = place.copy("all");
+        let inodes = ["large", "alone", "many/3/3"].map(|name| inode(copy.join(name)));
+        lose_all_data(&place);
+        // Others could read it meanwhile, and write: it has to be a new file, made of the same bytes.
+        fs::set_permissions(copy.join("sub/other"), fs::Permissions::from_mode(0o666)).unwrap();
+        let open_to_others = inode(copy.join("sub/other"));
+        fs::set_permissions(copy.join("many/3/3"), fs::Permissions::from_mode(0o600)).unwrap();
+        set_time(&copy.join("alone"), 1);
+        let done = place.restore("all", "", &[]);
+        assert_eq!(done.failures, 0, "{:?}", done.failed);
+        assert_eq!((done.files, done.files_unchanged), (63, 62));
+        assert_eq!(done.bytes_unchanged, done.bytes);
+        same(&place.source(), &copy);
+        assert_eq!(["large", "alone", "many/3/3"].map(|name| inode(copy.join(name))), inodes);
+        assert_eq!(inode(copy.join("sub/large-too")), inodes[0]);
+        assert!(inode(copy.join("sub/other")) != open_to_others);
+        for name in ["alone", "many/3/3", "sub/other"] {
+            let of = |root: &Path| {
+                let status = fs::metadata(root.join(name)).unwrap();
+                (status.mode(), status.mtime(), status.mtime_nsec())
+            };
+            assert_eq!(of(&place.source()), of(&copy), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_large_file_is_changed_where_it_is_and_only_what_differs_is_read() {
+    let place = Place::new(1);
+    furnish(&place);
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let alone = place.copy("all").join("alone");
+    let before = inode(&alone);
+    let change = || {
+        let file = fs::File::options().write(true).open(&alone).unwrap();
+        file.write_all_at(b"something else", 5 << 20).unwrap();
+        // It became longer, too.
+        file.write_all_at(b"more", LARGE as u64 + 10).unwrap();
+    };
+    change();
+    let foretold = forecast(&place, "all", &RestoreOptions::default());
+    assert!(foretold.download_bytes > 0 && foretold.download_bytes < 4 << 20, "{foretold:?}");
+    assert_eq!((foretold.files, foretold.files_unchanged, foretold.space_needed), (63, 62, 0));
+    let done = place.restore("all", "", &[]);
+    assert_eq!(done.failures, 0, "{:?}", done.failed);
+    assert_eq!(done.bytes_unchanged, foretold.bytes_unchanged);
+    assert!(done.bytes - done.bytes_unchanged <= 2 << 20, "{done:?}");
+    assert_eq!((fs::read(&alone).unwrap(), inode(&alone)), (noise(2, LARGE), before));
+    same(&place.source(), &place.copy("all"));
+
+    // Without the rest of the data it cannot be whole, and does not look so.
+    change();
+    lose_all_data(&place);
+    let done = place.restore("all", "", &[]);
+    assert_eq!((done.failures, done.kinds.contains(&ErrorKind::Damaged)), (1, true), "{:?}", done.failed);
+    assert!(!alone.try_exists().unwrap());
+    let damaged = fs::read(alone.with_extension("damaged")).unwrap();
+    let differs = damaged.iter().zip(noise(2, LARGE)).filter(|(is, was)| **is != *was).count();
+    assert!(damaged.len() == LARGE && differs > 0 && differs <= 2 << 20, "{differs}");
+    assert!(!damaged.windows(14).any(|bytes| bytes == b"something else"), "what is not known is zeros");
+    assert!(names(&place.copy("all")).iter().all(|name| !name.to_str().unwrap().contains("partial")));
+}
+
+#[test]
+fn what_a_run_has_left_that_was_killed_is_gone_on_with_and_swept() {
+    let place = Place::new(2);
+    furnish(&place);
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    // Killed while it was rewritten, and while a small file was written.
+    let unfinished = copy.join(".alone.lifeboat-partial");
+    fs::rename(copy.join("alone"), &unfinished).unwrap();
+    fs::File::options().write(true).open(&unfinished).unwrap().write_all_at(&[7; 100], 9 << 20).unwrap();
+    let before = inode(&unfinished);
+    fs::write(copy.join("sub/.lifeboat-0123456789abcdef.partial"), "half").unwrap();
+    fs::remove_file(copy.join("many/3/3")).unwrap();
+    let done = place.restore("all", "", &[]);
+    assert_eq!(done.failures, 0, "{:?}", done.failed);
+    assert!(done.bytes_unchanged > done.bytes - (2 << 20), "{done:?}");
+    same(&place.source(), &copy);
+    assert_eq!(inode(copy.join("alone")), before);
+    assert_eq!(
+        fs::metadata(copy.join("sub")).unwrap().mtime_nsec(),
+        fs::metadata(place.source().join("sub")).unwrap().mtime_nsec()
+    );
+
+    // Another restore works in the target: its files stay.
+    let theirs = copy.join("sub/.lifeboat-fedcba9876543210.partial");
+    fs::write(&theirs, "half").unwrap();
+    let other = lifeboat::filesystem::restore::Target::open(&place.at("all")).unwrap();
+    place.restore("all", "", &[]);
+    assert!(theirs.try_exists().unwrap());
+    drop(other);
+    place.restore("all", "", &[]);
+    assert!(!theirs.try_exists().unwrap());
+}
+
+#[test]
+fn a_restore_that_is_killed_goes_on_where_it_was() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let world = World::with_repository();
+    fs::write(world.path("src/large"), noise(9, 24 << 20)).unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    let arguments = ["restore", &from, "--target", "back", "--limit-download", "6M"];
+    let unfinished = world.path("back/.large.lifeboat-partial");
+    for wanted in [8 << 20, 16 << 20] {
+        let mut child = world.command(&arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
+        // So much of it is on the disk, whenever that is.
+        while fs::metadata(&unfinished).map_or(0, |status| status.blocks() * 512) < wanted {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert!(!world.path("back/large").try_exists().unwrap(), "half of it looks whole");
+    }
+    let said = world.messages(&["restore", &from, "--target", "back", "--verify"]);
+    let summary = said.iter().find(|said| said["message_type"] == "summary").unwrap();
+    assert!(summary["bytes_unchanged"].as_u64().unwrap() >= 8 << 20, "{summary}");
+    same(&world.path("src"), &world.path("back"));
+}
+
+#[test]
+fn each_policy_overwrites_what_it_says() {
+    let place = Place::new(1);
+    for name in ["same", "changed", "sly", "older", "newer", "missing"] {
+        place.put(name, format!("{name:>9}").as_bytes());
+        set_time(&place.source().join(name), 1_000);
+    }
+    symlink("there", place.source().join("link")).unwrap();
+    place.back_up(&place.options());
+    let cases: [(Overwrite, &[&str], u64); 4] = [
+        (Overwrite::Always, &[], 0),
+        (Overwrite::IfChanged, &["sly"], 0),
+        (Overwrite::IfNewer, &["same", "sly", "newer", "link", "changed"], 5),
+        (Overwrite::Never, &["same", "sly", "newer", "link", "changed", "older"], 6),
+    ];
+    for (overwrite, left, count) in cases {
+        let target = format!("{overwrite:?}");
+        place.restore(&target, "", &[]);
+        let copy = place.copy(&target);
+        for (name, content, time) in [
+            ("changed", "longer than before", 1_000),
+            ("sly", "same size", 1_000),
+            ("older", "old", 999),
+            ("newer", "new", 1_001),
+        ] {
+            fs::write(copy.join(name), content).unwrap();
+            set_time(&copy.join(name), time);
+        }
+        fs::remove_file(copy.join("missing")).unwrap();
+        fs::remove_file(copy.join("link")).unwrap();
+        symlink("elsewhere", copy.join("link")).unwrap();
+        fs::set_permissions(copy.join("same"), fs::Permissions::from_mode(0o600)).unwrap();
+        let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+        let foretold = forecast(&place, &target, &options);
+        let done = place.restore_with(&target, &options);
+        assert_eq!((done.failures, done.left, foretold.restored.left), (0, count, count), "{overwrite:?}");
+        for name in ["same", "changed", "sly", "older", "newer", "missing"] {
+            let restored = fs::read(copy.join(name)).unwrap() == format!("{name:>9}").as_bytes();
+            assert_eq!(restored, name == "same" || !left.contains(&name), "{overwrite:?}: {name}");
+        }
+        let link = fs::read_link(copy.join("link")).unwrap();
+        assert_eq!(link == Path::new("there"), !left.contains(&"link"));
+        let mode = fs::metadata(copy.join("same")).unwrap().mode() & 0o777;
+        assert_eq!(mode == 0o600, left.contains(&"same"), "{overwrite:?} sets metadata of what is the same");
+    }
+}
+
+#[test]
+fn further_names_are_never_linked_to_a_file_that_was_left_alone() {
+    let place = Place::new(1);
+    place.put("a", b"ours");
+    fs::hard_link(place.source().join("a"), place.source().join("b")).unwrap();
+    fs::hard_link(place.source().join("a"), place.source().join("c")).unwrap();
+    place.back_up(&place.options());
+    fs::create_dir_all(place.copy("all")).unwrap();
+    fs::write(place.copy("all").join("a"), "theirs").unwrap();
+    let options = RestoreOptions { overwrite: Overwrite::Never, ..RestoreOptions::default() };
+    let done = place.restore_with("all", &options);
+    assert_eq!((done.failures, done.left), (0, 1), "{:?}", done.failed);
+    let read = |name: &str| fs::read_to_string(place.copy("all").join(name)).unwrap();
+    assert_eq!([read("a"), read("b"), read("c")], ["theirs", "ours", "ours"]);
+    assert_eq!(inode(place.copy("all").join("b")), inode(place.copy("all").join("c")));
+    let again = place.restore_with("all", &options);
+    assert_eq!(again.left, 3);
+    assert_eq!([read("a"), read("b"), read("c")], ["theirs", "ours", "ours"]);
+}
+
+#[test]
+fn what_has_a_name_outside_of_the_target_too_is_never_changed_through_it() {
+    let place = Place::new(2);
+    furnish(&place);
+    place.back_up(&place.options());
+    fs::create_dir_all(place.copy("all").join("sub")).unwrap();
+    fs::create_dir(place.at("outside")).unwrap();
+    let outside = |name: &str| place.at("outside").join(name);
+    // One that differs a little, one that has the content already and other permissions, a small one.
+    let mut almost = noise(1, LARGE);
+    almost[0] ^= 1;
+    for (name, bytes) in
+        [("large", almost.clone()), ("alone", noise(2, LARGE)), ("sub/other", vec![1; 300_000])]
+    {
+        let file = outside(&name.replace('/', "-"));
+        fs::write(&file, bytes).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        set_time(&file, 5);
+        fs::hard_link(&file, place.copy("all").join(name)).unwrap();
+    }
+    symlink(outside("large"), place.copy("all").join(".large.lifeboat-partial")).unwrap();
+    let done = place.restore("all", "", &[]);
+    assert_eq!(done.failures, 0, "{:?}", done.failed);
+    assert!(done.bytes_unchanged > 20 << 20, "what is the same is copied, not read: {done:?}");
+    for name in ["large", "alone", "sub-other"] {
+        let status = fs::metadata(outside(name)).unwrap();
+        assert_eq!((status.mode() & 0o777, status.mtime(), status.nlink()), (0o600, 5, 1), "{name}");
+    }
+    assert!(fs::read(outside("large")).unwrap() == almost);
+    fs::remove_file(place.copy("all").join(".large.lifeboat-partial")).unwrap();
+    same(&place.source(), &place.copy("all"));
+}
+
+#[test]
+fn delete_removes_what_the_snapshot_does_not_have_and_nothing_else() {
+    let place = Place::new(1);
+    furnish(&place);
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    let clean = names(&place.at("all"));
+    fs::create_dir(place.at("outside")).unwrap();
+    fs::write(place.at("outside/canary"), "").unwrap();
+    let extra = ["0", "many/3/x", "empty/deep/er/y", "zz/z", "sub/link.keep"];
+    for name in extra {
+        fs::create_dir_all(copy.join(name).parent().unwrap()).unwrap();
+        fs::write(copy.join(name), name).unwrap();
+    }
+    symlink(place.at("outside"), copy.join("sub/out")).unwrap();
+    // Above the source, and all that there is of a file.
+    let above = copy.parent().unwrap().join("beside");
+    fs::write(&above, "").unwrap();
+    let unfinished = copy.join(".mine.lifeboat-partial");
+    fs::write(&unfinished, "").unwrap();
+    let all = names(&place.at("all"));
+
+    let keep =
+        || RestoreOptions { selection: Selection::new(&[], &["*.keep".to_owned()]).unwrap(), ..deleting() };
+    let foretold = forecast(&place, "all", &keep());
+    assert_eq!(names(&place.at("all")), all, "a look removes nothing");
+    let done = place.restore_with("all", &keep());
+    assert_eq!((done.failures, done.removals), (0, 8), "{:?} {:?}", done.failed, done.removed);
+    assert_eq!(foretold.restored.removed, done.removed);
+    assert!(copy.join("sub/link.keep").try_exists().unwrap());
+    for path in [copy.join("sub/link.keep"), above, unfinished] {
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(names(&place.at("all")), clean);
+    assert!(place.at("outside/canary").try_exists().unwrap());
+    let time = |root: &Path| fs::metadata(root.join("many/3")).unwrap().mtime_nsec();
+    assert_eq!(time(&copy), time(&place.source()), "folders get their times after it");
+
+    // By its path: the target is the folder.
+    fs::write(copy.join("sub/new"), "").unwrap();
+    fs::write(copy.join("many/new"), "").unwrap();
+    let subpath = place.source().join("sub").to_str().unwrap().trim_start_matches('/').into();
+    let target = copy.join("sub");
+    let done = place.restore_with(target.to_str().unwrap(), &RestoreOptions { subpath, ..deleting() });
+    assert_eq!(done.removals, 1, "{:?}", done.removed);
+    assert!(copy.join("many/new").try_exists().unwrap());
+    // Only what is selected.
+    fs::write(copy.join("sub/new"), "").unwrap();
+    let includes = [format!("{}/many", place.source().display())];
+    let selection = Selection::new(&includes, &[]).unwrap();
+    assert_eq!(place.restore_with("all", &RestoreOptions { selection, ..deleting() }).removals, 1);
+    assert!(copy.join("sub/new").try_exists().unwrap() && !copy.join("many/new").try_exists().unwrap());
+    // Without it everything stays.
+    assert_eq!(place.restore("all", "", &[]).removals, 0);
+    assert!(copy.join("sub/new").try_exists().unwrap());
+}
+
+#[test]
+fn delete_makes_room_where_a_folder_has_the_name_of_a_file_or_the_other_way_round() {
+    let place = Place::new(2);
+    furnish(&place);
+    place.back_up(&place.options());
+    let swap = || {
+        let copy = place.copy("all");
+        fs::create_dir_all(copy.join("alone/in/the/way")).unwrap();
+        fs::create_dir_all(place.at("outside/many")).unwrap();
+        symlink(place.at("outside"), copy.join("many")).unwrap();
+        fs::write(copy.join("sub"), "a file").unwrap();
+    };
+    swap();
+    let done = place.restore("all", "", &[]);
+    assert!(done.failures > 0 && place.copy("all").join("alone/in/the/way").try_exists().unwrap());
+    fs::remove_dir_all(place.at("all")).unwrap();
+    fs::remove_dir_all(place.at("outside")).unwrap();
+    swap();
+    let done = place.restore_with("all", &deleting());
+    assert_eq!(done.failures, 0, "{:?}", done.failed);
+    same(&place.source(), &place.copy("all"));
+    assert_eq!(fs::read_dir(place.at("outside/many")).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_is_removed_where_something_could_not_be_restored_or_is_not_known() {
+    let place = Place::new(1);
+    for number in 0..900 {
+        place.put(&format!("many/{number:03}"), format!("{number}").as_bytes());
+    }
+    place.put("bad/lost", &noise(5, 100));
+    place.put("fine/x", b"fine");
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    let extra = ["many/5x", "bad/extra", "fine/extra", "extra"].map(|name| copy.join(name));
+    let there = || extra.clone().map(|path| path.try_exists().unwrap());
+    extra.iter().for_each(|path| fs::write(path, "").unwrap());
+    // The file that stands there differs, and what it was is lost.
+    fs::write(copy.join("bad/lost"), "other").unwrap();
+    lose_all_data(&place);
+    let done = place.restore_with("all", &deleting());
+    assert_eq!((done.failures, done.removals), (1, 3), "{:?} {:?}", done.failed, done.removed);
+    assert_eq!(there(), [false, true, false, false]);
+
+    // A node of the manifest is damaged: its folder and those above keep what they have.
+    let place = Place::new(1);
+    for number in 0..900 {
+        place.put(&format!("many/{number:03}"), format!("{number}").as_bytes());
+    }
+    place.put("fine/x", b"fine");
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    let extra = ["many/5x", "fine/extra", "extra"].map(|name| copy.join(name));
+    extra.iter().for_each(|path| fs::write(path, "").unwrap());
+    let store = place.store();
+    let packs = store.list(&Prefix::all()).unwrap().into_iter().filter(|o| o.name.contains("/packs/m/"));
+    let path = place.at("repository").join(packs.max_by_key(|pack| pack.size).unwrap().name);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let mut tried = 0;
+    for at in (0..whole.len()).step_by(whole.len() / 24) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        drop(fs::remove_dir_all(place.at("cache")));
+        let repository = place.open();
+        let done = restore::run(&repository, &place.newest(&repository), &place.at("all"), &deleting());
+        let Ok(done) = done else { continue };
+        if done.gaps > 0 {
+            assert!(extra[2].try_exists().unwrap(), "{:?}", done.removed);
+            tried += 1;
+        }
+        for path in &extra {
+            fs::write(path, "").unwrap();
+        }
+        for path in done.removed {
+            assert!(
+                extra.iter().any(|extra| extra.as_os_str().as_encoded_bytes().ends_with(&path)),
+                "{path:?}"
+            );
+        }
+    }
+    assert!(tried > 3, "{tried}");
+}
+
+#[test]
+fn the_repository_stays_whatever_is_deleted_around_it() {
+    let world = World::with_repository();
+    fs::rename(world.path("repo"), world.path("src/repo")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env("LIFEBOAT_REPOSITORY", world.path("src/repo"));
+        world.ends(&mut command, 0).0
+    };
+    run(&["backup", "src"]);
+    fs::write(world.path("src/deep/new"), "").unwrap();
+    let from = format!("latest:{}", world.text("src"));
+    let arguments = ["restore", &from, "--target", "src", "--delete"];
+    let out = run(&[&arguments[..], &["--plan"]].concat());
+    assert!(out.contains(&format!("- {}", world.text("src/deep/new"))), "{out}");
+    assert!(out.contains("1 entry to be removed") && out.contains("are free"), "{out}");
+    assert!(world.path("src/deep/new").try_exists().unwrap());
+    let out = run(&[&arguments[..], &["--verify"]].concat());
+    assert!(out.contains("1 entry removed"), "{out}");
+    run(&["verify", "latest"]);
+    run(&["snapshots"]);
+}
+
+#[test]
+fn a_dry_run_tells_what_the_restore_then_does_and_writes_nothing() {
+    let place = Place::new(1);
+    furnish(&place);
+    place.back_up(&place.options());
+    let answers = || place.progress.seen().answers;
+    let options = RestoreOptions::default();
+    // The index is in the cache.
+    forecast(&place, "new/target", &options);
+    let before = answers();
+    let foretold = forecast(&place, "new/target", &options);
+    let looked = answers() - before;
+    assert!(!place.at("new").try_exists().unwrap());
+    let before = answers();
+    let done = place.restore_with("new/target", &options);
+    assert_eq!(answers() - before, looked + foretold.requests, "{foretold:?}");
+    assert_eq!((foretold.files, foretold.bytes), (done.files, done.bytes));
+    assert_eq!((foretold.files_unchanged, foretold.chunks_lost), (0, 0));
+    let stored: u64 = data_packs(&place).len() as u64;
+    assert_eq!(foretold.packs, stored);
+    assert!(foretold.requests >= stored && foretold.download_bytes > 2 * LARGE as u64);
+    assert_eq!(foretold.space_needed, foretold.bytes);
+    assert!(foretold.fits());
+    lose_all_data(&place);
+    let again = forecast(&place, "new/target", &options);
+    assert_eq!((again.download_bytes, again.files_unchanged), (0, again.files));
+}
+
+#[test]
+fn zeros_become_holes_if_they_are_to() {
+    let place = Place::new(2);
+    let mut bytes = noise(4, 64 << 10);
+    bytes.resize(24 << 20, 0);
+    bytes.extend(noise(5, 5000));
+    place.put("holes", &bytes);
+    place.put("small", &vec![0; 1 << 20]);
+    place.put("tail", &[&noise(6, 4096)[..], &[0; 8192]].concat());
+    place.back_up(&place.options());
+    let blocks =
+        |target: &str, name: &str| fs::metadata(place.copy(target).join(name)).unwrap().blocks() * 512;
+    place.restore("full", "", &[]);
+    let sparse = || RestoreOptions { zeros: Zeros::Holes, workers: 2, ..RestoreOptions::default() };
+    assert_eq!(place.restore_with("sparse", &sparse()).failures, 0);
+    same(&place.source(), &place.copy("sparse"));
+    assert!(blocks("full", "holes") >= 24 << 20);
+    assert!(blocks("sparse", "holes") < 1 << 20 && blocks("sparse", "small") < 64 << 10);
+    assert!(blocks("sparse", "tail") <= 8192);
+    // What is changed where it is gets its holes back.
+    let file = fs::File::options().write(true).open(place.copy("sparse").join("holes")).unwrap();
+    file.write_all_at(&[1; 3 << 20], 10 << 20).unwrap();
+    assert_eq!(place.restore_with("sparse", &sparse()).failures, 0);
+    same(&place.source(), &place.copy("sparse"));
+    assert!(blocks("sparse", "holes") < 1 << 20);
+}
+
+#[test]
+fn an_older_snapshot_comes_back_over_a_newer_tree() {
+    let place = Place::new(3);
+    furnish(&place);
+    let (first, _) = place.back_up(&place.options()).snapshot.unwrap();
+    place.restore("before", "", &[]);
+    place.put("many/3/3", b"other");
+    fs::remove_file(place.source().join("alone")).unwrap();
+    fs::write(place.source().join("sub/large-too"), noise(7, LARGE)).unwrap();
+    place.put("new", b"new");
+    place.back_up(&place.options());
+    place.restore_with("now", &deleting());
+    let repository = place.open();
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let older = snapshots.iter().find(|known| known.name.id == first).unwrap();
+    let options = RestoreOptions { workers: 3, ..deleting() };
+    let done = restore::run(&repository, older, &place.at("now"), &options).unwrap();
+    assert_eq!((done.failures, done.removals), (0, 1), "{:?} {:?}", done.failed, done.removed);
+    same(&place.copy("before"), &place.copy("now"));
+    assert_eq!(inode(place.copy("now").join("large")), inode(place.copy("now").join("sub/large-too")));
+}
