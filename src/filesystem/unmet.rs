@@ -13,7 +13,8 @@ pub struct Names {
 /// A folder of which more entries may come: what is from `next` may still be met.
 #[derive(Debug)]
 struct Open {
-    path: Vec<u8>,
+    /// Bytes of its path.
+    length: usize,
     names: Names,
     extra: Vec<usize>,
     next: usize,
@@ -24,7 +25,11 @@ struct Open {
 /// Compares what is in folders with entries that come in path order. What it holds grows with the largest folder
 /// and the depth of the tree.
 #[derive(Debug, Default)]
-pub struct Unmet(Vec<Open>);
+pub struct Unmet {
+    open: Vec<Open>,
+    /// The path of the innermost folder: those of the others are the beginnings of it.
+    path: Vec<u8>,
+}
 
 /// The names in a folder that no entry had.
 #[derive(Debug)]
@@ -55,7 +60,7 @@ fn below<'p>(path: &'p [u8], folder: &[u8]) -> Option<&'p [u8]> {
 impl Unmet {
     /// The next folder ends that the entry at `path` is not in, the innermost first.
     pub fn ends_before(&mut self, path: &[u8]) -> Option<Ended> {
-        if self.0.last().is_some_and(|open| below(path, &open.path).is_some()) {
+        if !self.open.is_empty() && below(path, &self.path).is_some() {
             return None;
         }
         self.end()
@@ -63,10 +68,13 @@ impl Unmet {
 
     /// The innermost folder ends: no more entries come.
     pub fn end(&mut self) -> Option<Ended> {
-        while let Some(Open { path, names, extra, next, met, doubted }) = self.0.pop() {
+        while let Some(Open { names, extra, next, met, doubted, .. }) = self.open.pop() {
+            let above = self.open.last().map_or(0, |open| open.length);
             // A backup that keeps to one file system has an empty folder where another one is mounted.
-            if !doubted && (met || !names.mount) {
-                return Some(Ended { folder: path, names, extra, next });
+            let ended = (!doubted && (met || !names.mount)).then(|| (self.path.clone(), names, extra, next));
+            self.path.truncate(above);
+            if let Some((folder, names, extra, next)) = ended {
+                return Some(Ended { folder, names, extra, next });
             }
         }
         None
@@ -74,9 +82,9 @@ impl Unmet {
 
     /// The entry at `path` is met.
     pub fn meet(&mut self, path: &[u8]) {
-        let Some(open) = self.0.last_mut() else { return };
+        let Some(open) = self.open.last_mut() else { return };
         // The entry of a folder between them may be lost: that folder is met by what is in it.
-        let Some(name) = below(path, &open.path).and_then(|rest| rest.split(|byte| *byte == b'/').next())
+        let Some(name) = below(path, &self.path).and_then(|rest| rest.split(|byte| *byte == b'/').next())
         else {
             return;
         };
@@ -91,12 +99,14 @@ impl Unmet {
 
     /// The entry of a folder was met, and what is in it comes next.
     pub fn enter(&mut self, path: Vec<u8>, names: Names) {
-        self.0.push(Open { path, names, extra: Vec::new(), next: 0, met: false, doubted: false });
+        let (length, extra) = (path.len(), Vec::new());
+        self.open.push(Open { length, names, extra, next: 0, met: false, doubted: false });
+        self.path = path;
     }
 
     /// Entries are lost here: nobody knows what is in the folders that are open.
     pub fn doubt(&mut self) {
-        self.0.iter_mut().for_each(|open| open.doubted = true);
+        self.open.iter_mut().for_each(|open| open.doubted = true);
     }
 }
 
