@@ -32,7 +32,7 @@ use self::{
 #[path = "support/corpus.rs"]
 mod corpus;
 #[path = "support/place.rs"]
-#[expect(dead_code, reason = "each test binary uses a part of it")]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod place;
 #[path = "support/world.rs"]
 mod world;
@@ -123,6 +123,7 @@ fn judge_with_rsync(source: &Path, copy: &Path) {
             && !text.contains("no xattrs")
     });
     if !able {
+        assert!(std::env::var_os("LIFEBOAT_TEST_RSYNC").is_none(), "rsync is to judge, and is not there");
         skip("rsync as a judge", "there is no rsync with ACLs and attributes");
         return;
     }
