@@ -30,6 +30,13 @@ def run(command, cwd=ROOT, **environment):
     return "".join(lines)
 
 
+def install(programs, packages):
+    """Installs packages if one of the programs is not there."""
+    if not all(map(shutil.which, programs)):
+        run(["apt-get", "update"])
+        run(["apt-get", "install", "--yes", "--no-install-recommends", *packages])
+
+
 def formatting():
     run(["cargo", "fmt", "--check"])
 
@@ -43,7 +50,9 @@ def documentation():
 
 
 def tests():
-    text = run(["cargo", "test", "--locked"])
+    # The judge of tests/fidelity.rs: without it that test says what it skips, and nobody would see.
+    install({"rsync"}, ["rsync"])
+    text = run(["cargo", "test", "--locked"], LIFEBOAT_TEST_RSYNC="required")
     return re.findall(r"^test (\S+)(?: - .*)? \.\.\. ignored(?:, (.*))?$", text, re.MULTILINE)
 
 
@@ -142,9 +151,7 @@ def systemd():
     if not BINARY.exists():
         raise Failed(f"{BINARY} is not built: run the part `readme` first")
     needed = {"/lib/systemd/systemd", "systemd-analyze", "systemd-creds", "dbus-daemon", "nsenter", "setpriv"}
-    if not all(map(shutil.which, needed)):
-        run(["apt-get", "update"])
-        run(["apt-get", "install", "--yes", "--no-install-recommends", "systemd", "dbus", "util-linux"])
+    install(needed, ["systemd", "dbus", "util-linux"])
     run([ROOT / ".ci/systemd", BINARY])
 
 

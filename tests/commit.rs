@@ -578,11 +578,11 @@ fn a_late_snapshot_with_a_gap_is_replaced_and_can_still_be_found() {
     assert_eq!(ids(&bench.owner().snapshots().unwrap().0), [id]);
 }
 
-/// A hook by which the commit window closes, at each look at the head of a chain but the first, so often.
+/// A hook by which the commit window closes, at the end of each view but the first, so often.
 fn close_windows(bench: &Bench, times: usize) {
     let (clock, looks) = (Arc::clone(&bench.clock), AtomicUsize::new(0));
     bench.hooked.intercept(move |call: &Call| {
-        if call.kind == Kind::List && call.name.contains("/snapshots/") {
+        if call.kind == Kind::List && call.name.contains("/packs/") {
             let look = looks.fetch_add(1, Ordering::SeqCst);
             if (1..=times).contains(&look) {
                 clock.pass(WINDOW);

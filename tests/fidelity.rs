@@ -125,6 +125,7 @@ fn judge_with_rsync(source: &Path, copy: &Path) {
             && !text.contains("no xattrs")
     });
     if !able {
+        assert!(std::env::var_os("LIFEBOAT_TEST_RSYNC").is_none(), "rsync is to judge, and is not there");
         skip("rsync as a judge", "there is no rsync with ACLs and attributes");
         return;
     }

@@ -245,8 +245,10 @@ fn a_file_that_another_one_replaces_is_stored_as_one_of_them() {
     }
 }
 
-/// What a file can become: how, and a name for it.
-fn swaps() -> [(&'static str, fn(&Path)); 3] {
+/// What a file can become: a name for it, and how.
+type Swap = (&'static str, fn(&Path));
+
+fn swaps() -> [Swap; 3] {
     [
         ("a pipe", |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
         ("a link", |path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap()),

@@ -29,7 +29,7 @@ use crate::{
 /// Registries that belong to no domain are sealed with this one.
 pub(super) const NO_DOMAIN: DomainId = DomainId::new([0; 8]);
 /// So long a registry is new enough for whoever only reads. The steps of one command are milliseconds apart.
-const READER_LOOKS_AFTER: Duration = Duration::from_secs(2);
+const READER_LOOKS_AFTER: Duration = Duration::from_secs(10);
 /// Owners who write at the same time try again this often.
 const TRIES_MAX: u32 = 16;
 

@@ -337,7 +337,7 @@ mod tests {
     fn what_is_within_a_time_counts_from_the_newest() {
         let days = [40, 39, 38, 10, 9, 0].map(|day| day * DAY);
         assert_eq!(times(kept(&within(Bucket::Last, "2d"), &days, &TimeZone::UTC)), [40 * DAY, 39 * DAY]);
-        assert_eq!(times(kept(&within(Bucket::Last, "1m1h"), &days, &TimeZone::UTC)), days[..4]);
+        assert_eq!(times(kept(&within(Bucket::Last, "1m"), &days, &TimeZone::UTC)), days[..4]);
         let monthly = kept(&within(Bucket::Monthly, "1y"), &days, &TimeZone::UTC);
         assert_eq!(monthly.last(), Some(&(0, "oldest monthly within 1y".into())));
         assert_eq!(times(monthly), [40 * DAY, 10 * DAY, 0]);
