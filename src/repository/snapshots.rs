@@ -88,6 +88,23 @@ impl Snapshots {
     }
 }
 
+/// The snapshots of one domain, for whoever deletes what they do not need.
+#[derive(Debug, Default)]
+pub struct Roots {
+    /// All that count, with those that another one replaces.
+    pub known: Vec<KnownSnapshot>,
+    /// Those of them that came too late and were replaced: they may have gaps.
+    pub replaced: HashSet<ObjectId>,
+    /// Everything that LIST showed below `snapshots/`.
+    pub names: Vec<SnapshotName>,
+    /// What is worth knowing: records that do not count, what a revoked key wrote, forks of chains.
+    pub notes: Vec<Error>,
+    /// Something that counts may be missing or unreadable.
+    pub doubts: Vec<Error>,
+    /// How many have ended.
+    pub ended: usize,
+}
+
 impl Repository {
     /// The names of all snapshots of a domain, or of one identity in it, in order of identity and sequence.
     ///
@@ -212,8 +229,11 @@ impl Repository {
         let (mut known, mut damaged) = (Vec::new(), Vec::new());
         for domain in &registry.domains {
             let mut errors = Vec::new();
-            match self.snapshots_of_domain(&domain.id, &mut errors) {
-                Ok(found) => known.extend(found),
+            match self.snapshots_of_domain(&domain.id) {
+                Ok(Roots { known: found, notes, doubts, .. }) => {
+                    known.extend(found);
+                    errors.extend(notes.into_iter().chain(doubts));
+                }
                 // Whoever may write there can make it so, and must not hide the snapshots of others.
                 Err(error) if error.kind() == ErrorKind::Damaged => errors.push(error),
                 Err(error) => return Err(error),
@@ -221,17 +241,27 @@ impl Repository {
             damaged.extend(errors.into_iter().map(|error| (domain.id, error)));
         }
         known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
-        // Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
-        let replaces = |KnownSnapshot { name, record }: &KnownSnapshot| {
-            let id = record.replaces.filter(|id| record.previous == Some(*id))?;
-            Some((name.domain, name.identity, name.sequence.checked_sub(1)?, id))
-        };
-        let replaced: HashSet<_> = known.iter().filter_map(replaces).collect();
-        let is_replaced = |KnownSnapshot { name, .. }: &KnownSnapshot| {
-            replaced.contains(&(name.domain, name.identity, name.sequence, name.id))
-        };
-        let (replaced, listed) = known.into_iter().partition(is_replaced);
+        let hidden = replaced_among(&known);
+        let (replaced, listed) = known.into_iter().partition(|known| hidden.contains(&known.name.id));
         Ok(Snapshots { listed, replaced, damaged })
+    }
+
+    /// The snapshots of one domain, for whoever deletes what they do not need.
+    ///
+    /// # Errors
+    /// Storage trouble; `Forbidden` without the metadata keys.
+    pub fn roots(&self, domain: &DomainId) -> Result<Roots> {
+        if !self.reads_metadata() {
+            return Err(self.forbidden("read snapshots", "audit"));
+        }
+        self.look_for_registry()?;
+        let mut roots = self.snapshots_of_domain(domain)?;
+        roots.replaced = replaced_among(&roots.known);
+        if roots.names.is_empty() && roots.ended > 0 {
+            let why = "it is empty, although the newest snapshot of each key always stays";
+            roots.doubts.push(Error::damaged("the list of snapshots", why));
+        }
+        Ok(roots)
     }
 
     /// Reads snapshots, several at a time; stops at the first trouble that is not of one snapshot alone.
@@ -268,29 +298,38 @@ impl Repository {
         all.into_iter().map(|(_, name, snapshot)| (name, snapshot)).collect()
     }
 
-    fn snapshots_of_domain(&self, domain: &DomainId, damaged: &mut Vec<Error>) -> Result<Vec<KnownSnapshot>> {
+    fn snapshots_of_domain(&self, domain: &DomainId) -> Result<Roots> {
+        let mut roots = Roots::default();
         let names = self.snapshot_names(domain, None)?;
         // After the LIST: what was deleted since then was forgotten before.
         let Records { forgotten, quarantined, ignored } = self.records(domain)?;
-        damaged.extend(ignored);
+        roots.notes.extend(ignored);
+        let registry = self.registry();
         let mut ended = ids_of_snapshots(&quarantined);
+        roots.ended = forgotten.len();
         ended.extend(forgotten);
-        let mut known = Vec::new();
         let wanted: Vec<&SnapshotName> = names.iter().filter(|name| !ended.contains(&name.id)).collect();
         for (name, snapshot) in self.read_snapshots(&wanted) {
             match snapshot {
-                Ok(snapshot) => known.push(snapshot),
+                Ok(snapshot) => roots.known.push(snapshot),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     ended.extend(self.records(domain)?.forgotten);
                     if !ended.contains(&name.id) {
-                        damaged.push(Error::damaged(&name.name, "it vanished and nobody forgot it"));
+                        roots.doubts.push(Error::damaged(&name.name, "it vanished and nobody forgot it"));
                     }
                 }
-                Err(error) if is_of_one_snapshot(&error) => damaged.push(error),
+                // What a revoked key has written since is nobody's.
+                Err(error) if is_of_one_snapshot(&error) => {
+                    if registry.snapshot_counts(&name.identity, name.sequence, &name.id) {
+                        roots.doubts.push(error);
+                    } else {
+                        roots.notes.push(error);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
-        self.check_chains(&names, &known, &ended, damaged);
+        self.check_chains(&names, &ended, &mut roots);
         // Whoever has seen a newer world says so, also when only reading.
         let me = self.identity();
         if let Some((sequence, id)) = self.memory.head(domain, &me)
@@ -298,23 +337,19 @@ impl Repository {
             && !names.iter().any(|name| name.id == id)
         {
             let own = names.iter().filter(|name| name.identity == me);
-            damaged.push(Memory::older_head(own.map(|name| name.sequence).max().unwrap_or(0), sequence));
+            roots.doubts.push(Memory::older_head(own.map(|name| name.sequence).max().unwrap_or(0), sequence));
         }
-        Ok(known)
+        roots.names = names;
+        Ok(roots)
     }
 
     /// Reports links that are missing, forks, and snapshots that saw a newer registry than we were shown.
-    fn check_chains(
-        &self,
-        names: &[SnapshotName],
-        known: &[KnownSnapshot],
-        ended: &HashSet<ObjectId>,
-        damaged: &mut Vec<Error>,
-    ) {
+    fn check_chains(&self, names: &[SnapshotName], ended: &HashSet<ObjectId>, roots: &mut Roots) {
+        let Roots { known, notes, doubts, .. } = roots;
         let registry = self.registry();
         let places: HashMap<ObjectId, (IdentityId, u64)> =
             names.iter().map(|name| (name.id, (name.identity, name.sequence))).collect();
-        for KnownSnapshot { name, record } in known {
+        for KnownSnapshot { name, record } in &*known {
             let before = name.sequence.saturating_sub(1);
             let why = match &record.previous {
                 None if before == 0 => None,
@@ -327,12 +362,12 @@ impl Repository {
                 },
             };
             if let Some(why) = why {
-                damaged.push(Error::damaged(format!("the chain at {}", name.name), why));
+                doubts.push(Error::damaged(format!("the chain at {}", name.name), why));
             }
             if record.registry > registry.number {
                 let (theirs, ours) = (record.registry, registry.number);
                 let why = format!("it has seen registry {theirs}, and the newest one here is {ours}");
-                damaged.push(
+                doubts.push(
                     Error::damaged(format!("the registry, by {}", name.name), why)
                         .with_remedy("Somebody may hide a revoked key: look for deleted registry objects"),
                 );
@@ -350,13 +385,26 @@ impl Repository {
             if (first.identity, first.sequence) == (second.identity, second.sequence) {
                 let why = format!("{} has the same number: two machines use one key", second.name);
                 let error = Error::damaged(format!("the chain at {}", first.name), why);
-                damaged.push(error.with_remedy(
+                // Each of the two is there all the same.
+                notes.push(error.with_remedy(
                     "If that is meant, or two backups ran at once, `lifeboat key share NAME`; else a copy of \
                          the key is out: `lifeboat key revoke NAME`",
                 ));
             }
         }
     }
+}
+
+/// Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
+fn replaced_among(known: &[KnownSnapshot]) -> HashSet<ObjectId> {
+    let replaces = |KnownSnapshot { name, record }: &KnownSnapshot| {
+        let id = record.replaces.filter(|id| record.previous == Some(*id))?;
+        Some((name.domain, name.identity, name.sequence.checked_sub(1)?, id))
+    };
+    let replaced: HashSet<_> = known.iter().filter_map(replaces).collect();
+    let places =
+        known.iter().map(|KnownSnapshot { name, .. }| (name.domain, name.identity, name.sequence, name.id));
+    places.filter(|place| replaced.contains(place)).map(|(.., id)| id).collect()
 }
 
 /// Whether it says nothing of the other snapshots.

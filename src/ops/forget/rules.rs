@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use jiff::{Zoned, tz::TimeZone};
+use jiff::{ZonedDateTime, tz::TimeZone};
 
 use crate::{
     clock::Timestamp,
@@ -48,7 +48,7 @@ impl Bucket {
     }
 
     /// Two times are in one bucket if this is the same; `at` makes every snapshot a bucket of its own.
-    fn of(self, time: &Zoned, at: usize) -> [i64; 4] {
+    fn of(self, time: &ZonedDateTime, at: usize) -> [i64; 4] {
         let (year, month, day) = (i64::from(time.year()), i64::from(time.month()), i64::from(time.day()));
         match self {
             // Two that were made in the same second are two.
@@ -151,13 +151,13 @@ impl fmt::Display for Span {
 
 impl Span {
     /// What lies so long before `newest`; the beginning of time if the calendar does not reach that far.
-    fn before(self, newest: &Zoned) -> Zoned {
+    fn before(self, newest: &ZonedDateTime) -> ZonedDateTime {
         let span = jiff::Span::new()
             .years(i64::from(self.years).min(9_000))
             .months(i64::from(self.months))
             .days(i64::from(self.days))
             .hours(i64::from(self.hours));
-        let start = jiff::Timestamp::MIN.to_zoned(TimeZone::UTC);
+        let start = jiff::Timestamp::MIN.to_zoned_datetime(TimeZone::UTC);
         newest.checked_sub(span).unwrap_or(start)
     }
 }
@@ -189,7 +189,7 @@ impl Rules {
         let Some(newest) = times.first() else { return Ok(Vec::new()) };
         let mut counts: Vec<Running> =
             self.counts.iter().map(|(bucket, count)| Running::of(*bucket, *count)).collect();
-        let mut within: Vec<(Running, Span, Zoned)> = self
+        let mut within: Vec<(Running, Span, ZonedDateTime)> = self
             .within
             .iter()
             .map(|(bucket, span)| (Running::of(*bucket, Count::All), *span, span.before(newest)))
@@ -227,7 +227,7 @@ impl Running {
         Self { bucket, left, last: None }
     }
 
-    fn takes(&mut self, (time, at): (&Zoned, usize), is_oldest: bool) -> Option<String> {
+    fn takes(&mut self, (time, at): (&ZonedDateTime, usize), is_oldest: bool) -> Option<String> {
         if self.left == Count::Most(0) {
             return None;
         }
@@ -254,10 +254,10 @@ pub struct Candidate<'a> {
     pub tags: &'a [String],
 }
 
-fn zoned(time: Timestamp, zone: &TimeZone) -> Result<Zoned> {
+fn zoned(time: Timestamp, zone: &TimeZone) -> Result<ZonedDateTime> {
     let instant =
         i32::try_from(time.nanoseconds).ok().and_then(|n| jiff::Timestamp::new(time.seconds, n).ok());
-    instant.map(|instant| instant.to_zoned(zone.clone())).ok_or_else(|| {
+    instant.map(|instant| instant.to_zoned_datetime(zone.clone())).ok_or_else(|| {
         Error::new(
             ErrorKind::Failed,
             format!("a snapshot has a time that no calendar knows: {} s", time.seconds),
