@@ -41,12 +41,15 @@ use object_store::local::LocalFileSystem;
 mod support {
     pub(crate) mod faults;
     pub(crate) mod intercepted;
+    #[expect(dead_code, reason = "others use more of it")]
     pub(crate) mod lab;
+    pub(crate) mod world;
 }
 use support::{
     faults::{Fault, at, nth},
     intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
     lab::{self, Files, noise},
+    world::World,
 };
 
 const DAY: i64 = 86_400;
@@ -140,10 +143,14 @@ impl Yard {
     }
 
     fn add_key(&self, role: Role, label: &str, domain: Option<&str>) -> Repository {
+        self.open_as(&self.store(), &self.new_key(role, label, domain)).unwrap()
+    }
+
+    fn new_key(&self, role: Role, label: &str, domain: Option<&str>) -> Credential {
         let (label, domain, unlock) = (label.to_owned(), domain.map(str::to_owned), By::AccessKey);
         let options = AddOptions { role, label, domain, shared: false, unlock };
         let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
-        self.open_as(&self.store(), &Credential::AccessKey(access.text().to_string().into())).unwrap()
+        Credential::AccessKey(access.text().to_string().into())
     }
 
     /// Everything becomes older, and our clock goes on.
@@ -244,7 +251,7 @@ fn marked() -> Marked {
     let yard = Yard::new();
     let (ended, kept) = ([files(&[1, 2]), files(&[6])], [files(&[2, 3]), files(&[3, 4])]);
     let ids: Vec<ObjectId> = ended.iter().map(|files| yard.back_up(files)).collect();
-    kept.iter().for_each(|files| drop(yard.back_up(files)));
+    kept.iter().for_each(|files| _ = yard.back_up(files));
     ids.into_iter().for_each(|id| yard.forget(id));
     yard.wait(2 * DAY);
     let done = yard.prune();
@@ -262,7 +269,7 @@ impl Marked {
         };
         tombstones.iter().for_each(|path| fs::rename(path, aside(path)).unwrap());
         let before = self.yard.packs();
-        self.ended.iter().for_each(|files| drop(self.yard.back_up(files)));
+        self.ended.iter().for_each(|files| _ = self.yard.back_up(files));
         // Its manifest and its data are there already.
         assert_eq!(self.yard.packs(), before);
         tombstones.iter().for_each(|path| fs::rename(aside(path), path).unwrap());
@@ -589,8 +596,9 @@ fn what_a_backup_that_runs_for_days_has_stored_is_left_alone() {
 #[test]
 fn only_who_maintains_prunes_and_the_grace_only_grows() {
     let Marked { yard, kept, marked, .. } = marked();
-    let maintain = yard.add_key(Role::Maintain, "maintain", None);
+    let maintain = yard.new_key(Role::Maintain, "maintain", None);
     yard.wait(4 * DAY);
+    let maintain = yard.open_as(&yard.store(), &maintain).unwrap();
     for role in [Role::Backup, Role::Audit, Role::Restore] {
         let domain = (role == Role::Backup).then_some("main");
         let error = prune::run(&yard.add_key(role, role.name(), domain), &options()).unwrap_err();
@@ -628,4 +636,41 @@ fn a_forget_that_was_killed_is_finished() {
     assert_eq!(yard.prune().finished, 1);
     assert_eq!(yard.having("/snapshots/").len(), 1);
     yard.holds(&[&kept]);
+}
+
+#[test]
+fn the_command_says_what_it_does_and_forget_can_be_followed_by_it() {
+    let world = World::with_repository();
+    for content in ["1", "2", "3"] {
+        fs::write(world.path("src/one"), content).unwrap();
+        world.does(&["backup", &world.text("src")]);
+    }
+    let snapshots = world.messages(&["snapshots"]);
+    let first = snapshots.iter().find(|message| message["message_type"] == "snapshot").unwrap();
+    let id = first["id"].as_str().unwrap();
+    let messages = world.messages(&["forget", id, "--prune"]);
+    let [forgotten, pruned] = ["forget", "prune"]
+        .map(|kind| messages.iter().find(|message| message["message_type"] == kind).unwrap());
+    assert_eq!(forgotten["kept"], false);
+    // Nothing is a day old, so nothing is marked.
+    assert_eq!((pruned["name"].as_str(), pruned["marked"]["packs"].as_u64()), (Some("main"), Some(0)));
+    assert_eq!(pruned["before"]["packs"], pruned["after"]["packs"]);
+    assert!(pruned["before"]["requests"].as_u64().unwrap() > 3);
+    assert_eq!(world.snapshots(), 2);
+    let text = world.does(&["prune", "--dry-run"]);
+    assert!(text.starts_with("main: 6 packs (") && text.contains("requests to look at"), "{text}");
+    assert!(world.fails(&["prune", "--grace", "1h"], 2).contains("can only be made longer"));
+    world.does(&["prune", "--grace", "100h", "--max-time", "1h"]);
+    world.does(&[
+        "key",
+        "add",
+        "--role",
+        "backup",
+        "--label",
+        "web",
+        "--access-key-out",
+        &world.text("access"),
+    ]);
+    let told = world.fails(&["--access-key-file", &world.text("access"), "prune"], 13);
+    assert!(told.contains("maintain"), "{told}");
 }
