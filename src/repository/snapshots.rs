@@ -132,13 +132,16 @@ impl Repository {
     pub fn chain_head(&self, domain: &DomainId, identity: &IdentityId) -> Result<ChainHead> {
         let names = self.snapshot_names(domain, Some(identity))?;
         let registry = self.registry();
-        let mut quarantined: Option<HashSet<ObjectId>> = None;
-        // The usual case costs no request: what is set aside is only asked when something is wrong.
+        let mut ended: Option<HashSet<ObjectId>> = None;
+        // The usual case costs no request: what is set aside is only asked when something is wrong. Of a chain that
+        // forked a machine may remember the end that was forgotten.
         let mut is_set_aside = |id: &ObjectId| -> Result<bool> {
-            if quarantined.is_none() {
-                quarantined = Some(ids_of_snapshots(&self.quarantined(domain, &mut Vec::new())?));
+            if ended.is_none() {
+                let Records { forgotten, quarantined, .. } = self.records(domain)?;
+                let aside = ids_of_snapshots(&quarantined);
+                ended = Some(forgotten.into_iter().chain(aside).collect());
             }
-            Ok(quarantined.as_ref().is_some_and(|quarantined| quarantined.contains(id)))
+            Ok(ended.as_ref().is_some_and(|ended| ended.contains(id)))
         };
         let mut chain = ChainHead { head: None, forged: Vec::new() };
         for name in names.iter().rev() {

@@ -49,6 +49,9 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let (cast, mut chance) = (Cast::get(), Chance::new(seed));
     let (weather, clients) = match story {
         Story::Clients => (Weather::new(&mut chance), Client::some(&mut chance)),
+        Story::LifeCycle if broken.is_some() => {
+            (Weather::of_losses(&mut chance), Client::of_life_cycle(&mut chance))
+        }
         Story::LifeCycle => (Weather::of_life_cycles(&mut chance), Client::of_life_cycle(&mut chance)),
     };
     let nothing = std::collections::BTreeMap::new();

@@ -12,6 +12,7 @@ use lifeboat::{
 
 use super::{
     clock::Afterwards,
+    weather::Broken,
     witness,
     workload::{Cast, Client, Command, back_up, open_as, quick},
     world::{Told, World, outside},
@@ -116,10 +117,35 @@ impl Verdict<'_> {
             Err(error) if self.is_explained(&text(&error)) => return,
             Err(error) => return self.problems.push(format!("the owner: {}", text(&error))),
         };
+        if self.clients.iter().any(Client::deletes) {
+            // Before anybody stores again what was lost.
+            self.promises(&owner);
+        }
+        if matches!(self.world.broken, Some(Broken::Engine(_))) {
+            return;
+        }
         self.everybody_backs_up(&owner);
         let damaged = self.check(&owner);
         self.snapshots(&owner, damaged);
         self.keys(&owner);
+    }
+
+    /// Only whether what was promised and is listed restores.
+    fn promises(&mut self, owner: &Repository) {
+        let Ok((known, _)) = owner.snapshots() else { return };
+        let told = self.told();
+        for known in known {
+            let promised =
+                |(_, told): &(_, Told)| matches!(told, Told::Snapshot { id, .. } if *id == known.name.id);
+            let tag = &known.record.tags[0];
+            let of_forger = self.clients.iter().any(Client::is_forger);
+            if !of_forger
+                && told.iter().any(promised)
+                && let Err(why) = self.restores(owner, &known)
+            {
+                self.problems.push(format!("the snapshot {tag} does not restore: {why}"));
+            }
+        }
     }
 
     fn everybody_backs_up(&mut self, owner: &Repository) {

@@ -122,6 +122,11 @@ impl Weather {
         Self { pauses, hides: 0, ..Self::new(chance) }
     }
 
+    /// Where a rule is left out: everybody sleeps, now and then a PUT keeps nothing, and nothing else goes wrong.
+    pub(crate) fn of_losses(chance: &mut Chance) -> Self {
+        Self { pauses: chance.pick(&[30, 60, 120]), lies: chance.pick(&[0, 30]), ..Self::calm() }
+    }
+
     /// Nothing goes wrong.
     pub(crate) const fn calm() -> Self {
         Self {

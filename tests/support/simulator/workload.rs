@@ -267,6 +267,11 @@ impl Client {
         clients
     }
 
+    /// Whether it runs `forget` or `prune`.
+    pub(crate) fn deletes(&self) -> bool {
+        self.label == Some(MAINTAIN)
+    }
+
     /// Whether it lies in the name of its role.
     pub(crate) fn is_forger(&self) -> bool {
         self.script.iter().any(|command| matches!(command, Command::Forge))
