@@ -2,7 +2,6 @@
 //! them. `tests/simulator.rs` runs it beside backups, `forget` and other prunes.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::disallowed_methods,
     reason = "a test may stop at the first surprise, and its files need not be durable"
 )]

@@ -334,21 +334,8 @@ impl Client {
         let repository = open_as(store, &credential, (Some(&cache), Arc::clone(clock)))?;
         Ok(match command {
             Command::Init | Command::Vandalize | Command::Wait(_) => None,
-            Command::Forget(keep) => {
-                forget::run(&repository, &keep_last(*keep))?;
-                None
-            }
-            Command::Prune => {
-                let pruned = prune::run(&repository, &prune_options())?;
-                let done = pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
-                let freed: u64 = done.map(|done| done.deleted.packs).sum();
-                let mut record = world.record();
-                record.freed += freed;
-                record.notes.push((at, format!("{pruned:?}")));
-                None
-            }
-            Command::Forge => {
-                forge(&repository, world.scheduler.draw(|chance| chance.below(3)))?;
+            Command::Forget(_) | Command::Prune | Command::Forge => {
+                live_or_die(command, world, (&repository, at))?;
                 None
             }
             Command::BackUp(files) => {
@@ -381,25 +368,60 @@ impl Client {
                 }
                 None
             }
-            Command::AddKey(label) => {
-                let added = key::add(&repository, &new_key(label, None, false))?;
-                added.access_key.map(|access| Told::Key(access.text().to_string()))
-            }
-            Command::Share(label) => {
-                key::share(&repository, label)?;
-                Some(Told::Shared(label.clone()))
-            }
-            Command::Revoke(label) => {
-                let options = RevokeOptions { who: label.clone(), last_good: LastGood::Head };
-                key::revoke(&repository, &options)?;
-                Some(Told::Revoked(label.clone()))
-            }
-            Command::ListKeys => {
-                key::list(&repository)?;
-                None
+            Command::AddKey(_) | Command::Share(_) | Command::Revoke(_) | Command::ListKeys => {
+                change_keys(command, &repository)?
             }
         })
     }
+}
+
+fn change_keys(command: &Command, repository: &Repository) -> Result<Option<Told>> {
+    Ok(match command {
+        Command::AddKey(label) => {
+            let added = key::add(repository, &new_key(label, None, false))?;
+            added.access_key.map(|access| Told::Key(access.text().to_string()))
+        }
+        Command::Share(label) => {
+            key::share(repository, label)?;
+            Some(Told::Shared(label.clone()))
+        }
+        Command::Revoke(label) => {
+            let options = RevokeOptions { who: label.clone(), last_good: LastGood::Head };
+            key::revoke(repository, &options)?;
+            Some(Told::Revoked(label.clone()))
+        }
+        Command::ListKeys => {
+            key::list(repository)?;
+            None
+        }
+        _ => None,
+    })
+}
+
+/// What a maintain key does, and what nobody may.
+fn live_or_die(
+    command: &Command,
+    world: &World,
+    (repository, at): (&Repository, (usize, usize)),
+) -> Result<()> {
+    match command {
+        Command::Forget(keep) => {
+            forget::run(repository, &keep_last(*keep))?;
+        }
+        Command::Prune => {
+            let pruned = prune::run(repository, &prune_options())?;
+            let done = pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
+            let freed: u64 = done.map(|done| done.deleted.packs).sum();
+            let mut record = world.record();
+            record.freed += freed;
+            record.notes.push((at, format!("{pruned:?}")));
+        }
+        Command::Forge => {
+            forge(repository, world.scheduler.draw(|chance| chance.below(3)))?;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn keep_last(count: u32) -> ForgetOptions {
