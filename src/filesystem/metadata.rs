@@ -1,6 +1,6 @@
 //! Sets what is not content, in the only order that survives: owner (a change clears setuid and capabilities), attributes
 //! that need the right to write, mode, ACLs (a change of mode changes them), capabilities, times, flags. What keeps a file
-//! from being renamed or linked comes when it has its names: [`freeze`].
+//! from being renamed or linked comes when it has its names: `freeze`.
 
 use std::{
     fmt,
@@ -136,7 +136,7 @@ pub(super) fn freeze(fd: BorrowedFd<'_>, metadata: &Metadata, notes: &mut Notes)
     }
 }
 
-/// Whether there is something to [`freeze`].
+/// Whether there is something to `freeze`.
 #[must_use]
 pub fn is_frozen(metadata: &Metadata) -> bool {
     has_flags(metadata.kind) && metadata.flags & FREEZING_FLAGS != 0
