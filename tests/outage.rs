@@ -1,28 +1,33 @@
 //! A storage that goes away in the middle of a backup, and one that somebody has emptied.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use lifeboat::{
     clock::{Clock, SystemClock},
     crypto::RootSecret,
     error::{ErrorKind, Result},
-    ops::backup::Done,
+    ops::backup::{self, BackupOptions, Done},
     repository::{InitOptions, Repository, unlock::Credential},
-    store::{Name, Prefix, Store},
+    store::{Name, Prefix, Store, StoreOptions},
 };
 use object_store::{ObjectStore, memory::InMemory};
+use rustix::io::Errno;
 
 mod support {
     pub(crate) mod clock;
     pub(crate) mod faults;
     pub(crate) mod intercepted;
-    #[expect(dead_code, reason = "nothing is opened without a cache")]
     pub(crate) mod lab;
 }
 use support::{
     clock::FakeClock,
-    faults::{Fault, Versions, locked, nth},
+    faults::{Fault, Versions, disk, locked, nth},
     intercepted::{Call, Fate, Intercepted, Interceptor},
     lab::{self, Files, check_all, noise, open_with},
 };
@@ -85,6 +90,36 @@ fn a_store_that_is_gone_for_good_is_a_clean_error_and_the_next_run_sends_only_wh
 }
 
 /// Deletes all there is, as somebody with the keys of the storage would.
+/// What the last frames of the workers fill cannot be sent: the workers have been told by then that there is nothing
+/// more to come.
+#[test]
+fn a_backup_whose_last_packs_cannot_be_sent_ends() {
+    // The first pack is known to be lost when one of the later ones becomes full with what the workers have left.
+    const SIZES: [u64; 4] = [24, 28, 32, 36];
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || {
+        for megabytes in SIZES {
+            let full = |call: &Call| if is_pack(call) { Fate::Fails(disk(Errno::NOSPC)) } else { Fate::Works };
+            let intercepted = Intercepted::new(Arc::new(InMemory::new()), full);
+            let options =
+                StoreOptions { connections: 4, ..lab::options(Arc::new(SystemClock), Arc::default(), 0) };
+            let store = Store::from_object_store(intercepted, "", options).unwrap();
+            let root = RootSecret::generate().unwrap();
+            Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+            let repository = lab::open(&store, &root).unwrap();
+            let files: Files =
+                (0..(megabytes << 20) / 1_500).map(|n| (format!("srv/{n:06}"), noise(n, 1_500))).collect();
+            let options = BackupOptions { workers: 24, ..lab::backup_options() };
+            let done = backup::run(&repository, &mut lab::Tree(&files), &options);
+            sender.send(done.unwrap_err().kind()).unwrap();
+        }
+    });
+    for _ in SIZES {
+        let kind = ended.recv_timeout(Duration::from_secs(120)).expect("it waits for ever");
+        assert_eq!(kind, ErrorKind::Failed);
+    }
+}
+
 fn delete_everything(store: &Store) -> Result<()> {
     store.list(&Prefix::all())?.iter().try_for_each(|one| store.delete(&Name::parse(&one.name).unwrap()))
 }

@@ -86,10 +86,17 @@ pub(super) fn run(
     let ended = thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                if let Err(error) = work(ingest, compression, &jobs, &waiting) {
+                let fail = |error| {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    // Whoever waits for this worker must not wait for ever.
-                    drain(&waiting);
+                };
+                match work(ingest, compression, &jobs, &waiting) {
+                    // Its stop has come: to wait for one more would be to take that of another worker.
+                    Ok(mut worker) => worker.flush(&Frames::Inline).unwrap_or_else(fail),
+                    Err(error) => {
+                        fail(error);
+                        // Whoever waits for this worker must not wait for ever.
+                        drain(&waiting);
+                    }
                 }
             });
         }
@@ -273,12 +280,16 @@ fn build(ordered: &Receiver<Ticket>, entries: &mut dyn Entries) -> Result<()> {
     Ok(())
 }
 
-fn work(
-    ingest: &Ingest<'_>,
+/// Does jobs until a stop comes. What the worker still holds then is for the caller to flush.
+///
+/// # Errors
+/// Something could not be stored, and no stop has come yet.
+fn work<'a, 'b>(
+    ingest: &'b Ingest<'a>,
     compression: Compression,
     jobs: &Sender<Job>,
     waiting: &Receiver<Job>,
-) -> Result<()> {
+) -> Result<Worker<'a, 'b>> {
     let mut worker = Worker::new(ingest, compression)?;
     let mut buffer = Vec::new();
     let pass_on = |frame: NewFrame| match jobs.try_send(Job::Frame(frame)) {
@@ -309,7 +320,7 @@ fn work(
             }
         }
     }
-    worker.flush(&Frames::Inline)
+    Ok(worker)
 }
 
 /// Takes and drops jobs until a stop comes, so that nobody waits for room in the queue.
