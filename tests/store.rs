@@ -18,7 +18,7 @@ use lifeboat::{
     format::pack::PackKind,
     id::{DomainId, ObjectId, PackId},
     progress::Progress,
-    store::{Location, Name, Prefix, S3Settings, Sent, Store, StoreOptions, Swept},
+    store::{Location, Name, Prefix, S3Settings, Sent, Store, StoreOptions, Swept, on_each},
 };
 use object_store::{ObjectStore, memory::InMemory};
 use rustix::io::Errno;
@@ -617,11 +617,11 @@ fn several_things_are_asked_at_once_and_answered_in_order() {
     let (first, second) = several.both(ask, ask);
     assert_ne!(first, second);
     let meet = Barrier::new(4);
-    let answers = several.each(&[4, 3, 2, 1], 9, |number| {
+    let answers = several.each(&[4, 3, 2, 1], |number| {
         meet.wait();
-        number * 10
+        Ok(number * 10)
     });
-    assert_eq!(answers, [40, 30, 20, 10]);
+    assert_eq!(answers.unwrap(), [40, 30, 20, 10]);
 
     let asked = Mutex::new(Vec::new());
     let ask = |number: &i32| {
@@ -629,7 +629,7 @@ fn several_things_are_asked_at_once_and_answered_in_order() {
         (thread::current().id() == here).then_some(*number)
     };
     assert_eq!(single.both(|| ask(&1), || ask(&2)), (Some(1), Some(2)));
-    assert_eq!(single.each(&[3, 4], 9, ask), [Some(3), Some(4)]);
-    assert_eq!(several.each(&[5, 6], 1, ask), [Some(5), Some(6)]);
+    assert_eq!(single.each(&[3, 4], |number| Ok(ask(number))).unwrap(), [Some(3), Some(4)]);
+    assert_eq!(on_each(&[5, 6], 1, |number| Ok(ask(number))).unwrap(), [Some(5), Some(6)]);
     assert_eq!(*asked.lock().unwrap(), [1, 2, 3, 4, 5, 6]);
 }

@@ -1,9 +1,6 @@
 //! Snapshots as they are found in the store: names first, records when they can be read.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::collections::{HashMap, HashSet};
 
 use super::{Repository, memory::Memory, records::Records};
 use crate::{
@@ -223,18 +220,19 @@ impl Repository {
         }
         // A key that was added meanwhile may have written some of them.
         let registry = self.registry_of_reader()?;
-        let at_once = self.store.connections();
-        let listed = self.store.each(&registry.domains, at_once, |domain| self.list_domain(&domain.id));
+        let listed = self.store.each(&registry.domains, |domain| match self.list_domain(&domain.id) {
+            // Whoever may write there can make it so, and must not hide the snapshots of others.
+            Err(error) if error.kind() == ErrorKind::Damaged => Ok(Err((domain.id, error))),
+            listed => listed.map(Ok),
+        })?;
         let (mut known, mut damaged, mut domains) = (Vec::new(), Vec::new(), Vec::new());
-        for (domain, listed) in registry.domains.iter().zip(listed) {
+        for listed in listed {
             match listed {
-                Ok(listed) => domains.push(listed),
-                // Whoever may write there can make it so, and must not hide the snapshots of others.
-                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push((domain.id, error)),
-                Err(error) => return Err(error),
+                Ok(domain) => domains.push(domain),
+                Err(error) => damaged.push(error),
             }
         }
-        let read = self.read_snapshots(&domains);
+        let read = self.read_snapshots(&domains)?;
         for (domain, read) in domains.iter_mut().zip(read) {
             match self.judge(domain, read) {
                 Ok(found) => known.extend(found),
@@ -266,31 +264,30 @@ impl Repository {
         Ok(ListedDomain { id: *domain, names, ended, damaged: ignored })
     }
 
-    /// Reads the snapshots of each domain, several at a time; stops at the first trouble that is not of one
-    /// snapshot alone.
-    fn read_snapshots(&self, domains: &[ListedDomain]) -> Vec<Vec<(SnapshotName, Result<KnownSnapshot>)>> {
-        let stopped = AtomicBool::new(false);
+    /// Reads the snapshots of each domain, several at a time.
+    ///
+    /// # Errors
+    /// Trouble that is not of one snapshot alone.
+    fn read_snapshots(
+        &self,
+        domains: &[ListedDomain],
+    ) -> Result<Vec<Vec<(SnapshotName, Result<KnownSnapshot>)>>> {
         let wanted: Vec<(usize, &SnapshotName)> = domains
             .iter()
             .enumerate()
             .flat_map(|(at, domain)| domain.wanted().map(move |name| (at, name)))
             .collect();
-        let read = self.store.each(&wanted, self.store.connections(), |(_, name)| {
-            if stopped.load(Ordering::Relaxed) {
-                return None;
-            }
-            let snapshot = self.read_snapshot(name);
-            if snapshot.as_ref().is_err_and(|error| !is_of_one_snapshot(error)) {
-                stopped.store(true, Ordering::Relaxed);
-            }
-            Some(snapshot)
-        });
+        let read = self.store.each(&wanted, |(_, name)| match self.read_snapshot(name) {
+            Err(error) if !is_of_one_snapshot(&error) => Err(error),
+            snapshot => Ok(snapshot),
+        })?;
         let mut of_domains: Vec<Vec<_>> = domains.iter().map(|_| Vec::new()).collect();
         for ((at, name), snapshot) in wanted.into_iter().zip(read) {
-            let Some((of_domain, snapshot)) = of_domains.get_mut(at).zip(snapshot) else { continue };
-            of_domain.push((name.clone(), snapshot));
+            if let Some(of_domain) = of_domains.get_mut(at) {
+                of_domain.push((name.clone(), snapshot));
+            }
         }
-        of_domains
+        Ok(of_domains)
     }
 
     /// The snapshots of a domain that count, by what was read of it.
@@ -310,8 +307,7 @@ impl Repository {
                         damaged.push(Error::damaged(&name.name, "it vanished and nobody forgot it"));
                     }
                 }
-                Err(error) if is_of_one_snapshot(&error) => damaged.push(error),
-                Err(error) => return Err(error),
+                Err(error) => damaged.push(error),
             }
         }
         self.check_chains(names, &known, ended, damaged);

@@ -22,7 +22,7 @@ use crate::{
     },
     id::{DomainId, ObjectId, PackId},
     limits,
-    store::{Folder, Listed, Name, Parsed, Prefix},
+    store::{Folder, Listed, Name, Parsed, Prefix, on_each},
 };
 
 /// What exists now.
@@ -244,15 +244,13 @@ impl Repository {
         let mut listed: Vec<ObjectId> = names.keys().copied().collect();
         listed.sort_unstable();
         let missing = self.segments.prepare(domain, &listed, &key);
-        let added = self.store.each(&missing, INDEXES_AT_ONCE, |id| {
-            self.add_index(domain, (*id, names.get(id).map_or(&[], Vec::as_slice)), &key)
-        });
-        for added in added {
-            match added {
-                Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
-                other => other?,
+        let wrong = on_each(&missing, self.store.connections().min(INDEXES_AT_ONCE), |id| {
+            match self.add_index(domain, (*id, names.get(id).map_or(&[], Vec::as_slice)), &key) {
+                Err(error) if error.kind() == ErrorKind::Damaged => Ok(Some(error)),
+                other => other.map(|()| None),
             }
-        }
+        })?;
+        damaged.extend(wrong.into_iter().flatten());
         self.segments.merge(domain, &key);
         Ok(())
     }

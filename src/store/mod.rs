@@ -19,6 +19,7 @@ use futures::future::{BoxFuture, Either, select};
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 
 pub use self::{
+    at_once::on_each,
     build::S3Settings,
     create::Sent,
     downloads::{Downloads, Pending},

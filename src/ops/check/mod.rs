@@ -2,11 +2,7 @@
 //! chunk is listed in a pack that is there. With data: every frame is read, opened and hashed. What is
 //! damaged is named together with the paths that it hurts; one damaged object never hides the next.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
-    thread,
-};
+use std::collections::{HashMap, HashSet};
 
 pub use self::subset::Subset;
 use self::{packs::PackCheck, structure::Structure};
@@ -268,29 +264,6 @@ impl Repository {
     }
 }
 
-/// Does `work` on all items with so many threads, the first failure ends it. With one it happens in order.
-fn on_all<T: Send>(items: Vec<T>, workers: usize, work: &(dyn Fn(T) -> Result<()> + Sync)) -> Result<()> {
-    if workers <= 1 {
-        return items.into_iter().try_for_each(work);
-    }
-    let (waiting, failed) = (Mutex::new(items.into_iter()), Mutex::new(None));
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-    thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(item) = next() {
-                    if let Err(error) = work(item) {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        // The others find nothing more to do.
-                        while next().is_some() {}
-                    }
-                }
-            });
-        }
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,22 +278,5 @@ mod tests {
         checked.hurt(unnamed, "a path".to_owned());
         assert_eq!((checked.problems_found, checked.problems.len()), (NAMED_MAX as u64 + 1, NAMED_MAX));
         assert!(checked.problems.iter().all(|problem| problem.hurts.is_empty()));
-    }
-
-    #[test]
-    fn work_ends_with_the_first_failure_and_is_done_in_order_by_one() {
-        for workers in [1, 3] {
-            let done = Mutex::new(Vec::new());
-            let all = on_all((0..100).collect(), workers, &|n| {
-                if n == 50 {
-                    return Err(Error::new(ErrorKind::Temporary, "no"));
-                }
-                done.lock().unwrap().push(n);
-                Ok(())
-            });
-            assert_eq!(all.unwrap_err().kind(), ErrorKind::Temporary);
-            let done = done.into_inner().unwrap();
-            assert!(done.len() < 100 && (workers > 1 || done == (0..50).collect::<Vec<_>>()));
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Checked, Depth, on_all};
+use super::{Checked, Depth};
 use crate::{
     error::{ErrorKind, Result},
     format::{
@@ -104,33 +104,34 @@ pub(super) fn run(
 ) -> Result<()> {
     let store = &repository.store;
     let objects = list(repository, domains, depth)?;
-    let workers = store.connections().min(objects.len());
     let checked = Mutex::new(checked);
-    on_all(objects, workers, &|(name, size)| {
-        store.progress().check()?;
-        let looked = look(store, &name, size)?;
-        let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
-        match looked {
-            Looked::Good(bytes) => {
-                store.progress().add(0, bytes.len() as u64);
-                if let Some(why) = has_no_right(repository, &name, &bytes) {
-                    checked.note(format!("{name} does not count: {why}"));
+    store
+        .each(&objects, |(name, size)| {
+            store.progress().check()?;
+            let looked = look(store, name, *size)?;
+            let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
+            match looked {
+                Looked::Good(bytes) => {
+                    store.progress().add(0, bytes.len() as u64);
+                    if let Some(why) = has_no_right(repository, name, &bytes) {
+                        checked.note(format!("{name} does not count: {why}"));
+                    }
                 }
-            }
-            Looked::Damaged(_, what) => {
-                checked.problem(name.as_str(), what);
-                store.progress().trouble();
-                if let Parsed::Index { domain, .. } = name.parsed() {
-                    // What the cache remembers of it hid that nobody else can read it: the next backup is to see
-                    // that, and what it needs is stored and listed again.
-                    repository.segments.forget(&domain);
+                Looked::Damaged(_, what) => {
+                    checked.problem(name.as_str(), what);
+                    store.progress().trouble();
+                    if let Parsed::Index { domain, .. } = name.parsed() {
+                        // What the cache remembers of it hid that nobody else can read it: the next backup is to see
+                        // that, and what it needs is stored and listed again.
+                        repository.segments.forget(&domain);
+                    }
                 }
+                // Whoever may delete such an object did so; what is missed is found elsewhere.
+                Looked::Gone => {}
             }
-            // Whoever may delete such an object did so; what is missed is found elsewhere.
-            Looked::Gone => {}
-        }
-        Ok(())
-    })
+            Ok(())
+        })
+        .map(drop)
 }
 
 /// Why a record does not count that no view needs. Its bytes are those that were written: what is wrong with

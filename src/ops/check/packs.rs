@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{on_all, subset::Subset};
+use super::subset::Subset;
 use crate::{
     compress::Decompressor,
     crypto::{ChunkIdKey, IndexKey, NodeKey},
@@ -22,6 +22,7 @@ use crate::{
         Repository,
         index::{Index, KnownPack, Standing},
     },
+    store::on_each,
 };
 
 /// What reading packs found.
@@ -62,9 +63,9 @@ impl<'a> PackCheck<'a> {
         progress.expect(0, chosen.iter().map(|pack| u64::from(pack.size)).sum());
         let read = chosen.iter().map(|pack| pack.id).collect();
         let outcome = Mutex::new(Outcome { read, ..Outcome::default() });
-        on_all(chosen, workers, &|pack| {
+        on_each(&chosen, workers, |pack| {
             progress.check()?;
-            self.pack(&pack, &mut Decompressor::new()?, &outcome)?;
+            self.pack(pack, &mut Decompressor::new()?, &outcome)?;
             progress.add(0, u64::from(pack.size));
             Ok(())
         })?;

@@ -6,14 +6,13 @@ use std::sync::{Mutex, PoisonError};
 use super::{
     Checked, Subset,
     objects::{Looked, look},
-    on_all,
 };
 use crate::{
     error::{ErrorKind, Result},
     progress::Phase,
     random,
     repository::Repository,
-    store::{Name, Parsed, Prefix, Store},
+    store::{Name, Parsed, Prefix, Store, on_each},
 };
 
 /// Looks at every object; of packs only at the chosen ones.
@@ -55,11 +54,11 @@ pub fn run(store: &Store, subset: Subset, workers: usize) -> Result<Checked> {
     checked.packs = packs.len() as u64;
     let chosen = subset.choose(packs, &random::bytes()?);
     progress.expect(0, chosen.iter().chain(&others).map(|(_, size)| size).sum());
-    let objects = chosen.into_iter().chain(others).collect();
+    let objects: Vec<_> = chosen.into_iter().chain(others).collect();
     let checked = Mutex::new(checked);
-    on_all(objects, workers, &|(name, size)| {
+    on_each(&objects, workers, |(name, size)| {
         progress.check()?;
-        let (bytes, wrong) = match look(store, &name, size)? {
+        let (bytes, wrong) = match look(store, name, *size)? {
             Looked::Good(bytes) => (Some(bytes), None),
             Looked::Damaged(bytes, what) => (bytes, Some(what)),
             // Its passphrase was changed.
