@@ -99,7 +99,8 @@ fn a_backup_whose_last_packs_cannot_be_sent_ends() {
     let (sender, ended) = mpsc::channel();
     thread::spawn(move || {
         for megabytes in SIZES {
-            let full = |call: &Call| if is_pack(call) { Fate::Fails(disk(Errno::NOSPC)) } else { Fate::Works };
+            let full =
+                |call: &Call| if is_pack(call) { Fate::Fails(disk(Errno::NOSPC)) } else { Fate::Works };
             let intercepted = Intercepted::new(Arc::new(InMemory::new()), full);
             let options =
                 StoreOptions { connections: 4, ..lab::options(Arc::new(SystemClock), Arc::default(), 0) };
