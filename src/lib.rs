@@ -15,4 +15,5 @@ pub mod progress;
 pub mod random;
 pub mod report;
 pub mod repository;
+pub mod sabotage;
 pub mod store;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 const LAYERS: &[&[&str]] = &[
     &["id", "limits", "clock"],
     &["error"],
-    &["progress", "random"],
+    &["progress", "random", "sabotage"],
     &["crypto", "chunk", "compress"],
     &["format"],
     &["store", "filesystem"],

@@ -8,6 +8,7 @@ pub mod forget;
 pub mod init;
 pub mod key;
 pub mod list;
+pub mod prune;
 pub mod restore;
 pub mod select;
 pub mod status;

@@ -44,6 +44,7 @@ pub mod index;
 pub mod journal;
 pub mod manifest;
 pub mod memory;
+pub mod pack_mover;
 pub mod pack_writer;
 pub mod reader;
 pub mod records;

@@ -236,51 +236,66 @@ impl<'a> PackWriter<'a> {
     fn finish_pack(&self, open: &mut OpenPack) -> Result<FinishedPack> {
         let mut frames = std::mem::take(&mut open.frames);
         frames.sort_by_key(|(frame, _)| frame.offset);
-        let header = open.header.clone();
-        let mut pieces = vec![Bytes::from(header.encode())];
-        let mut directory = Directory { sections: vec![header], frames: Vec::with_capacity(frames.len()) };
-        for (frame, sealed) in frames {
-            // It may have waited for long since it was looked at.
-            if blake3::hash(&sealed) != frame.hash {
-                return Err(broken());
-            }
-            directory.frames.push(frame);
-            pieces.push(sealed);
-        }
-        let mut plain = Writer::new();
-        directory.encode_into(&mut plain);
-        let sealed = envelope::seal(
-            &EnvelopeHeader {
-                kind: RecordKind::Directory,
-                repository: self.keys.place.repository,
-                domain: self.keys.place.domain,
-                author: self.keys.signer.identity(),
-                sequence: 0,
-                epoch: 0,
-            },
-            &Sealer::Symmetric(self.keys.index.as_bytes()),
-            self.keys.signer,
-            &plain.finish(),
-        )?;
-        let used = open.next_offset + sealed.len() + TRAILER_LEN;
-        let size = padded_length(used);
-        let mut padding = vec![0; size - used];
-        random::fill(&mut padding)?;
-        let trailer = Trailer {
-            offset: u32::try_from(open.next_offset + padding.len()).map_err(too_large)?,
-            length: u32::try_from(sealed.len()).map_err(too_large)?,
-        };
-        pieces.push(Bytes::from(padding));
-        pieces.push(Bytes::from(sealed));
-        pieces.push(Bytes::from(trailer.encode()));
-        let mut hasher = blake3::Hasher::new();
-        for piece in &pieces {
-            hasher.update(piece);
-        }
-        let id = PackId::new(*hasher.finalize().as_bytes());
-        let size = u32::try_from(size).map_err(too_large)?;
-        Ok(FinishedPack { listed: IndexedPack { id, size, kind: self.keys.kind, directory }, pieces })
+        let PackKeys { place, kind, index, signer, .. } = self.keys;
+        assemble((place, kind), (index, signer), vec![open.header.clone()], frames)
     }
+}
+
+/// A complete pack of sections, and of frames that are sealed and have their offsets.
+///
+/// # Errors
+/// The bytes of a frame are not those that its hash stands for; no randomness.
+pub(super) fn assemble(
+    (place, kind): (Place, PackKind),
+    (index, signer): (&IndexKey, &SigningKey),
+    sections: Vec<SectionHeader>,
+    frames: Vec<(Frame, Bytes)>,
+) -> Result<FinishedPack> {
+    let mut pieces: Vec<Bytes> = sections.iter().map(|header| Bytes::from(header.encode())).collect();
+    let mut end = pieces.iter().map(Bytes::len).sum::<usize>();
+    let mut directory = Directory { sections, frames: Vec::with_capacity(frames.len()) };
+    for (frame, sealed) in frames {
+        // It may have waited for long since it was looked at.
+        if blake3::hash(&sealed) != frame.hash || frame.offset as usize != end {
+            return Err(broken());
+        }
+        end += sealed.len();
+        directory.frames.push(frame);
+        pieces.push(sealed);
+    }
+    let mut plain = Writer::new();
+    directory.encode_into(&mut plain);
+    let sealed = envelope::seal(
+        &EnvelopeHeader {
+            kind: RecordKind::Directory,
+            repository: place.repository,
+            domain: place.domain,
+            author: signer.identity(),
+            sequence: 0,
+            epoch: 0,
+        },
+        &Sealer::Symmetric(index.as_bytes()),
+        signer,
+        &plain.finish(),
+    )?;
+    let used = end + sealed.len() + TRAILER_LEN;
+    let size = padded_length(used);
+    let mut padding = vec![0; size - used];
+    random::fill(&mut padding)?;
+    let trailer = Trailer {
+        offset: u32::try_from(end + padding.len()).map_err(too_large)?,
+        length: u32::try_from(sealed.len()).map_err(too_large)?,
+    };
+    pieces.push(Bytes::from(padding));
+    pieces.push(Bytes::from(sealed));
+    pieces.push(Bytes::from(trailer.encode()));
+    let mut hasher = blake3::Hasher::new();
+    for piece in &pieces {
+        hasher.update(piece);
+    }
+    let id = PackId::new(*hasher.finalize().as_bytes());
+    let size = u32::try_from(size).map_err(too_large)?;
+    Ok(FinishedPack { listed: IndexedPack { id, size, kind, directory }, pieces })
 }
 
 fn broken() -> Error {

@@ -73,21 +73,6 @@ pub struct Snapshots {
     pub damaged: Vec<DamageIn>,
 }
 
-/// A domain whose names were listed.
-struct ListedDomain {
-    id: DomainId,
-    names: Vec<SnapshotName>,
-    /// Snapshots that were forgotten or set aside.
-    ended: HashSet<ObjectId>,
-    damaged: Vec<Error>,
-}
-
-impl ListedDomain {
-    fn wanted(&self) -> impl Iterator<Item = &SnapshotName> {
-        self.names.iter().filter(|name| !self.ended.contains(&name.id))
-    }
-}
-
 impl Snapshots {
     /// All that can be read, the oldest first.
     #[must_use]
@@ -96,6 +81,37 @@ impl Snapshots {
         all.extend(self.replaced);
         all.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
         all
+    }
+}
+
+/// The snapshots of one domain, for whoever deletes what they do not need.
+#[derive(Debug, Default)]
+pub struct Roots {
+    /// All that count, with those that another one replaces.
+    pub known: Vec<KnownSnapshot>,
+    /// Those of them that came too late and were replaced: they may have gaps.
+    pub replaced: HashSet<ObjectId>,
+    /// Everything that LIST showed below `snapshots/`.
+    pub names: Vec<SnapshotName>,
+    /// What is worth knowing: records that do not count, what a revoked key wrote, forks of chains.
+    pub notes: Vec<Error>,
+    /// Something that counts may be missing or unreadable.
+    pub doubts: Vec<Error>,
+    /// How many have ended.
+    pub ended: usize,
+}
+
+/// What LIST and the records show of a domain, and what is found out about it.
+struct ListedDomain {
+    id: DomainId,
+    /// Snapshots that were forgotten or set aside.
+    ended: HashSet<ObjectId>,
+    roots: Roots,
+}
+
+impl ListedDomain {
+    fn wanted(&self) -> impl Iterator<Item = &SnapshotName> {
+        self.roots.names.iter().filter(|name| !self.ended.contains(&name.id))
     }
 }
 
@@ -126,13 +142,16 @@ impl Repository {
     pub fn chain_head(&self, domain: &DomainId, identity: &IdentityId) -> Result<ChainHead> {
         let names = self.snapshot_names(domain, Some(identity))?;
         let registry = self.registry();
-        let mut quarantined: Option<HashSet<ObjectId>> = None;
-        // The usual case costs no request: what is set aside is only asked when something is wrong.
+        let mut ended: Option<HashSet<ObjectId>> = None;
+        // The usual case costs no request: what is set aside is only asked when something is wrong. Of a chain that
+        // forked a machine may remember the end that was forgotten.
         let mut is_set_aside = |id: &ObjectId| -> Result<bool> {
-            if quarantined.is_none() {
-                quarantined = Some(ids_of_snapshots(&self.quarantined(domain, &mut Vec::new())?));
+            if ended.is_none() {
+                let Records { forgotten, quarantined, .. } = self.records(domain)?;
+                let aside = ids_of_snapshots(&quarantined);
+                ended = Some(forgotten.into_iter().chain(aside).collect());
             }
-            Ok(quarantined.as_ref().is_some_and(|quarantined| quarantined.contains(id)))
+            Ok(ended.as_ref().is_some_and(|ended| ended.contains(id)))
         };
         let mut chain = ChainHead { head: None, forged: Vec::new() };
         for name in names.iter().rev() {
@@ -233,35 +252,52 @@ impl Repository {
             }
         }
         let read = self.read_snapshots(&domains)?;
-        for (domain, read) in domains.iter_mut().zip(read) {
-            match self.judge(domain, read) {
-                Ok(found) => known.extend(found),
-                Err(error) if error.kind() == ErrorKind::Damaged => domain.damaged.push(error),
+        for (mut domain, read) in domains.into_iter().zip(read) {
+            match self.judge(&mut domain, read) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Damaged => domain.roots.doubts.push(error),
                 Err(error) => return Err(error),
             }
-            damaged.extend(domain.damaged.drain(..).map(|error| (domain.id, error)));
+            let ListedDomain { id, roots: Roots { known: found, notes, doubts, .. }, .. } = domain;
+            known.extend(found);
+            damaged.extend(notes.into_iter().chain(doubts).map(|error| (id, error)));
         }
         known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
-        // Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
-        let replaces = |KnownSnapshot { name, record }: &KnownSnapshot| {
-            let id = record.replaces.filter(|id| record.previous == Some(*id))?;
-            Some((name.domain, name.identity, name.sequence.checked_sub(1)?, id))
-        };
-        let replaced: HashSet<_> = known.iter().filter_map(replaces).collect();
-        let is_replaced = |KnownSnapshot { name, .. }: &KnownSnapshot| {
-            replaced.contains(&(name.domain, name.identity, name.sequence, name.id))
-        };
-        let (replaced, listed) = known.into_iter().partition(is_replaced);
+        let hidden = replaced_among(&known);
+        let (replaced, listed) = known.into_iter().partition(|known| hidden.contains(&known.name.id));
         Ok(Snapshots { listed, replaced, damaged })
+    }
+
+    /// The snapshots of one domain, for whoever deletes what they do not need.
+    ///
+    /// # Errors
+    /// Storage trouble; `Forbidden` without the metadata keys.
+    pub fn roots(&self, domain: &DomainId) -> Result<Roots> {
+        if !self.reads_metadata() {
+            return Err(self.forbidden("read snapshots", "audit"));
+        }
+        self.look_for_registry()?;
+        let mut listed = self.list_domain(domain)?;
+        for read in self.read_snapshots(std::slice::from_ref(&listed))? {
+            self.judge(&mut listed, read)?;
+        }
+        let mut roots = listed.roots;
+        roots.replaced = replaced_among(&roots.known);
+        if roots.names.is_empty() && roots.ended > 0 {
+            let why = "it is empty, although the newest snapshot of each key always stays";
+            roots.doubts.push(Error::damaged("the list of snapshots", why));
+        }
+        Ok(roots)
     }
 
     fn list_domain(&self, domain: &DomainId) -> Result<ListedDomain> {
         let names = self.snapshot_names(domain, None)?;
         // After the LIST: what was deleted since then was forgotten before.
         let Records { forgotten, quarantined, ignored } = self.records(domain)?;
+        let roots = Roots { names, notes: ignored, ended: forgotten.len(), ..Roots::default() };
         let mut ended = ids_of_snapshots(&quarantined);
         ended.extend(forgotten);
-        Ok(ListedDomain { id: *domain, names, ended, damaged: ignored })
+        Ok(ListedDomain { id: *domain, ended, roots })
     }
 
     /// Reads the snapshots of each domain, several at a time.
@@ -290,47 +326,47 @@ impl Repository {
         Ok(of_domains)
     }
 
-    /// The snapshots of a domain that count, by what was read of it.
+    /// Which snapshots of a domain count, by what was read of it.
     fn judge(
         &self,
         domain: &mut ListedDomain,
         read: Vec<(SnapshotName, Result<KnownSnapshot>)>,
-    ) -> Result<Vec<KnownSnapshot>> {
-        let ListedDomain { id: domain, names, ended, damaged } = domain;
-        let mut known = Vec::new();
+    ) -> Result<()> {
+        let ListedDomain { id: domain, ended, roots } = domain;
+        let registry = self.registry();
         for (name, snapshot) in read {
             match snapshot {
-                Ok(snapshot) => known.push(snapshot),
+                Ok(snapshot) => roots.known.push(snapshot),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     ended.extend(self.records(domain)?.forgotten);
                     if !ended.contains(&name.id) {
-                        damaged.push(Error::damaged(&name.name, "it vanished and nobody forgot it"));
+                        roots.doubts.push(Error::damaged(&name.name, "it vanished and nobody forgot it"));
                     }
                 }
-                Err(error) => damaged.push(error),
+                Err(error) if registry.snapshot_counts(&name.identity, name.sequence, &name.id) => {
+                    roots.doubts.push(error);
+                }
+                // What a revoked key has written since is nobody's.
+                Err(error) => roots.notes.push(error),
             }
         }
-        self.check_chains(names, &known, ended, damaged);
+        self.check_chains(ended, roots);
         // Whoever has seen a newer world says so, also when only reading.
         let me = self.identity();
         if let Some((sequence, id)) = self.memory.head(domain, &me)
             && !ended.contains(&id)
-            && !names.iter().any(|name| name.id == id)
+            && !roots.names.iter().any(|name| name.id == id)
         {
-            let own = names.iter().filter(|name| name.identity == me);
-            damaged.push(Memory::older_head(own.map(|name| name.sequence).max().unwrap_or(0), sequence));
+            let own = roots.names.iter().filter(|name| name.identity == me);
+            let last = own.map(|name| name.sequence).max().unwrap_or(0);
+            roots.doubts.push(Memory::older_head(last, sequence));
         }
-        Ok(known)
+        Ok(())
     }
 
     /// Reports links that are missing, forks, and snapshots that saw a newer registry than we were shown.
-    fn check_chains(
-        &self,
-        names: &[SnapshotName],
-        known: &[KnownSnapshot],
-        ended: &HashSet<ObjectId>,
-        damaged: &mut Vec<Error>,
-    ) {
+    fn check_chains(&self, ended: &HashSet<ObjectId>, roots: &mut Roots) {
+        let Roots { known, names, notes, doubts, .. } = roots;
         let registry = self.registry();
         let places: HashMap<ObjectId, (IdentityId, u64)> =
             names.iter().map(|name| (name.id, (name.identity, name.sequence))).collect();
@@ -347,12 +383,12 @@ impl Repository {
                 },
             };
             if let Some(why) = why {
-                damaged.push(Error::damaged(format!("the chain at {}", name.name), why));
+                doubts.push(Error::damaged(format!("the chain at {}", name.name), why));
             }
             if record.registry > registry.number {
                 let (theirs, ours) = (record.registry, registry.number);
                 let why = format!("it has seen registry {theirs}, and the newest one here is {ours}");
-                damaged.push(
+                doubts.push(
                     Error::damaged(format!("the registry, by {}", name.name), why)
                         .with_remedy("Somebody may hide a revoked key: look for deleted registry objects"),
                 );
@@ -370,13 +406,26 @@ impl Repository {
             if (first.identity, first.sequence) == (second.identity, second.sequence) {
                 let why = format!("{} has the same number: two machines use one key", second.name);
                 let error = Error::damaged(format!("the chain at {}", first.name), why);
-                damaged.push(error.with_remedy(
+                // Each of the two is there all the same.
+                notes.push(error.with_remedy(
                     "If that is meant, or two backups ran at once, `lifeboat key share NAME`; else a copy of \
                          the key is out: `lifeboat key revoke NAME`",
                 ));
             }
         }
     }
+}
+
+/// Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
+fn replaced_among(known: &[KnownSnapshot]) -> HashSet<ObjectId> {
+    let replaces = |KnownSnapshot { name, record }: &KnownSnapshot| {
+        let id = record.replaces.filter(|id| record.previous == Some(*id))?;
+        Some((name.domain, name.identity, name.sequence.checked_sub(1)?, id))
+    };
+    let replaced: HashSet<_> = known.iter().filter_map(replaces).collect();
+    let places =
+        known.iter().map(|KnownSnapshot { name, .. }| (name.domain, name.identity, name.sequence, name.id));
+    places.filter(|place| replaced.contains(place)).map(|(.., id)| id).collect()
 }
 
 /// Whether it says nothing of the other snapshots.

@@ -13,6 +13,7 @@ use super::{
     records::{Found, again_if_gone},
 };
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
@@ -20,8 +21,9 @@ use crate::{
         role::Role,
         tombstones::Tombstones,
     },
-    id::{DomainId, ObjectId, PackId},
+    id::{DomainId, IdentityId, ObjectId, PackId},
     limits,
+    sabotage::{Sabotage, suffers},
     store::{Folder, Listed, Name, Parsed, Prefix, on_each},
 };
 
@@ -42,6 +44,41 @@ pub struct View {
     pub damaged: Vec<Error>,
 }
 
+/// What a prune wants to know beside a view.
+#[derive(Debug, Default)]
+pub struct Details {
+    /// Every pack that LIST shows and that is not set aside.
+    pub packs: HashMap<PackId, ListedPack>,
+    /// The batches of tombstones that count.
+    pub batches: Vec<(Name, Tombstones)>,
+}
+
+/// A pack as LIST shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedPack {
+    /// What it holds.
+    pub kind: PackKind,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When the storage got it.
+    pub stored: Timestamp,
+}
+
+/// An index object as LIST shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedIndex {
+    /// Its object.
+    pub name: Name,
+    /// Who wrote it.
+    pub writer: IdentityId,
+    /// Its id.
+    pub id: ObjectId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When the storage got it.
+    pub stored: Timestamp,
+}
+
 /// So many index objects are read and taken apart at a time: about 40 MiB of memory each while they are large.
 const INDEXES_AT_ONCE: usize = 3;
 
@@ -54,24 +91,32 @@ enum Purpose {
     Read,
     /// A dying pack must not be relied on.
     Write,
+    /// As for writing, and an index object that cannot be read may list what is needed.
+    Prune,
 }
 
 /// What the store shows of a domain.
 struct Seen {
     quarantined: HashSet<String>,
-    tombstoned: HashSet<PackId>,
+    /// The batches of tombstones that count.
+    batches: Vec<(Name, Tombstones)>,
     indexes: Vec<Listed>,
-    packs: Vec<(PackKind, PackId, u64)>,
+    packs: Vec<(PackId, ListedPack)>,
     damaged: Vec<Error>,
 }
 
 /// A pack as LIST shows it.
-fn pack(listed: &Listed) -> Option<(PackKind, PackId, u64)> {
+fn pack(listed: &Listed) -> Option<(PackId, ListedPack)> {
     match Name::parse(&listed.name)?.parsed() {
-        Parsed::Pack { kind, id, .. } => Some((kind, id, listed.size)),
+        Parsed::Pack { kind, id, .. } => {
+            Some((id, ListedPack { kind, size: listed.size, stored: listed.modified }))
+        }
         _ => None,
     }
 }
+
+/// What to do about an object that nobody can read.
+const SET_ASIDE: &str = "Look at it with `lifeboat check`, then set it aside with `lifeboat repair`";
 
 impl Repository {
     /// Looks at a domain.
@@ -81,7 +126,7 @@ impl Repository {
     /// lose data; `CannotUnlock` when this identity was revoked meanwhile.
     pub fn view(&self, domain: &DomainId) -> Result<View> {
         // An index object that is gone when it is read was compacted: then all of it is looked at again.
-        again_if_gone(|| self.look(domain, Purpose::Write))
+        again_if_gone(|| Ok(self.look(domain, Purpose::Write)?.0))
     }
 
     /// As [`Self::view`], by the registry as it was when the repository was opened: for whoever takes another
@@ -90,7 +135,7 @@ impl Repository {
     /// # Errors
     /// As [`Self::view`]; a revocation since then is met by the next view.
     pub fn first_view(&self, domain: &DomainId) -> Result<View> {
-        again_if_gone(|| self.look(domain, Purpose::Plan))
+        again_if_gone(|| Ok(self.look(domain, Purpose::Plan)?.0))
     }
 
     /// As [`Self::view`], for whoever only reads: a tombstone that cannot be read is reported with the rest.
@@ -98,29 +143,51 @@ impl Repository {
     /// # Errors
     /// Storage trouble; `CannotUnlock` when this identity was revoked meanwhile.
     pub fn view_of_reader(&self, domain: &DomainId) -> Result<View> {
-        again_if_gone(|| self.look(domain, Purpose::Read))
+        again_if_gone(|| Ok(self.look(domain, Purpose::Read)?.0))
     }
 
-    fn look(&self, domain: &DomainId, purpose: Purpose) -> Result<View> {
+    /// As [`Self::view`], for whoever deletes: whatever may list something that is needed and cannot be read is
+    /// an error, and the index is known to be intact.
+    ///
+    /// # Errors
+    /// As [`Self::view`]; an index object cannot be read; the local cache is damaged again and again.
+    pub fn view_to_prune(&self, domain: &DomainId) -> Result<(View, Details)> {
+        for _ in 0..2 {
+            let (view, details) = again_if_gone(|| self.look(domain, Purpose::Prune))?;
+            if view.index.is_intact() {
+                return Ok((view, details));
+            }
+        }
+        Err(damaged_cache())
+    }
+
+    fn look(&self, domain: &DomainId, purpose: Purpose) -> Result<(View, Details)> {
         let begun = self.clock.elapsed();
         match purpose {
             Purpose::Plan => {}
             Purpose::Read => drop(self.registry_of_reader()?),
-            Purpose::Write => drop(self.look_for_registry()?),
+            Purpose::Write | Purpose::Prune => drop(self.look_for_registry()?),
         }
-        let Seen { quarantined, tombstoned, indexes, packs, mut damaged } = self.see(domain, purpose)?;
-        self.load_index(domain, indexes, &quarantined, &mut damaged)?;
+        let Seen { quarantined, batches, indexes, packs: listed, mut damaged } = self.see(domain, purpose)?;
+        self.load_index(domain, indexes, (&quarantined, purpose), &mut damaged)?;
         // Each with its size, and whether an index lists it.
         let mut present = HashMap::new();
-        for (kind, id, size) in packs {
+        let mut packs = HashMap::new();
+        for (id, pack) in listed {
             // One that is set aside is there for nobody.
-            if quarantined.is_empty() || !quarantined.contains(Name::pack(domain, kind, &id).as_str()) {
-                present.insert(id, (size, Cell::new(false)));
+            if quarantined.is_empty() || !quarantined.contains(Name::pack(domain, pack.kind, &id).as_str()) {
+                present.insert(id, (pack.size, Cell::new(false)));
+                if purpose == Purpose::Prune {
+                    packs.insert(id, pack);
+                }
             }
         }
+        let tombstoned: HashSet<PackId> =
+            batches.iter().flat_map(|(_, batch)| &batch.packs).copied().collect();
         let mut index = self.segments.index(domain, &|id, size| {
             let there = present.get(id).inspect(|(_, listed)| listed.set(true));
-            match (there.is_some_and(|(there, _)| *there == u64::from(size)), tombstoned.contains(id)) {
+            let there = there.is_some_and(|(there, _)| *there == u64::from(size));
+            match (there || suffers(Sabotage::NoList), tombstoned.contains(id)) {
                 (true, false) => Standing::Live,
                 (true, true) => Standing::Tombstoned,
                 (false, _) => Standing::Missing,
@@ -130,7 +197,8 @@ impl Repository {
         let unindexed = unindexed.map(|(id, (size, _))| (id, size)).collect();
         let attested = self.attested(domain, &index, &mut damaged)?;
         index.attest(attested);
-        Ok(View { index, begun, unindexed, tombstoned, quarantined, damaged })
+        let view = View { index, begun, unindexed, tombstoned, quarantined, damaged };
+        Ok((view, Details { packs, batches }))
     }
 
     /// Asks the store, in the order that the purpose needs. A writer must see what dies before what lives, and each
@@ -139,22 +207,26 @@ impl Repository {
         let aside = || {
             let mut damaged = Vec::new();
             let quarantined = self.quarantined(domain, &mut damaged)?;
-            let tombstoned = self.tombstoned(domain, (&quarantined, purpose), &mut damaged)?;
-            Ok((quarantined, tombstoned, damaged))
+            let batches = self.tombstones(domain, (&quarantined, purpose), &mut damaged)?;
+            Ok((quarantined, batches, damaged))
         };
         let indexes = || self.store.list(&Prefix::index(domain));
         let packs = || self.store.list_as(&Prefix::packs(domain), pack);
         let in_order = || Ok((indexes()?, packs()?));
         let (aside, listed) = match purpose {
-            Purpose::Write => (Ok(aside()?), in_order()),
+            Purpose::Write | Purpose::Prune if suffers(Sabotage::TombstonesLast) => {
+                let listed = in_order()?;
+                (aside(), Ok(listed))
+            }
+            Purpose::Write | Purpose::Prune => (Ok(aside()?), in_order()),
             Purpose::Read => self.store.both(aside, in_order),
             Purpose::Plan => self.store.both(aside, || {
                 let (indexes, packs) = self.store.both(indexes, packs);
                 Ok((indexes?, packs?))
             }),
         };
-        let ((quarantined, tombstoned, damaged), (indexes, packs)) = (aside?, listed?);
-        Ok(Seen { quarantined, tombstoned, indexes, packs, damaged })
+        let ((quarantined, batches, damaged), (indexes, packs)) = (aside?, listed?);
+        Ok(Seen { quarantined, batches, indexes, packs, damaged })
     }
 
     /// A view whose index is known to be intact, so that what it does not list is not there.
@@ -168,19 +240,33 @@ impl Repository {
                 return Ok(view);
             }
         }
-        Err(Error::new(ErrorKind::Failed, "the local cache is damaged as soon as it is written")
-            .with_remedy("Its disk or this machine's memory may be faulty: use --no-cache"))
+        Err(damaged_cache())
     }
 
-    /// Packs that a valid tombstone names: signed by a maintain or owner identity. A damaged one fails the
+    /// The index objects of a domain, as LIST shows them.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn listed_index(&self, domain: &DomainId) -> Result<Vec<ListedIndex>> {
+        let listed = self.store.list(&Prefix::index(domain))?.into_iter();
+        Ok(listed
+            .filter_map(|Listed { name, size, modified }| {
+                let name = Name::parse(&name)?;
+                let Parsed::Index { writer, id, .. } = name.parsed() else { return None };
+                Some(ListedIndex { name, writer, id, size, stored: modified })
+            })
+            .collect())
+    }
+
+    /// The tombstones that count: signed by a maintain or owner identity. A damaged one fails the
     /// view of a writer until it is set aside: ignoring it could lose data. What dies may still be read.
-    fn tombstoned(
+    fn tombstones(
         &self,
         domain: &DomainId,
         (quarantined, purpose): (&HashSet<String>, Purpose),
         damaged: &mut Vec<Error>,
-    ) -> Result<HashSet<PackId>> {
-        let mut dying = HashSet::new();
+    ) -> Result<Vec<(Name, Tombstones)>> {
+        let mut dying = Vec::new();
         for (name, id, mut record) in self.read_records(domain, Folder::Tombstones)? {
             if quarantined.contains(name.as_str()) {
                 continue;
@@ -201,11 +287,11 @@ impl Repository {
                     continue;
                 }
                 Found::Unknown(error) | Found::Damaged(error) => {
-                    return Err(error.with_remedy("Look at it, then set it aside with `lifeboat repair`"));
+                    return Err(error.with_remedy(SET_ASIDE));
                 }
             };
             match Tombstones::decode(&plain) {
-                Ok(batch) => dying.extend(batch.packs),
+                Ok(batch) => dying.push((name, batch)),
                 Err(error) if purpose == Purpose::Read => damaged.push(error.context(&name)),
                 Err(error) => return Err(error.context(&name)),
             }
@@ -219,9 +305,17 @@ impl Repository {
         &self,
         domain: &DomainId,
         indexes: Vec<Listed>,
-        quarantined: &HashSet<String>,
+        (quarantined, purpose): (&HashSet<String>, Purpose),
         damaged: &mut Vec<Error>,
     ) -> Result<()> {
+        let mut unreadable = |error: Error| {
+            if purpose == Purpose::Prune {
+                return Err(error.with_remedy(SET_ASIDE));
+            }
+            damaged.push(error);
+            Ok(())
+        };
+        let mut revoked = Vec::new();
         let registry = self.registry();
         let mut names: HashMap<ObjectId, Vec<Name>> = HashMap::new();
         for listed in indexes {
@@ -232,12 +326,12 @@ impl Repository {
             }
             if self.is_cut_short(&id, listed.size) {
                 // What it lists is missing then, and the backup stores it again.
-                damaged.push(Error::damaged(&name, "the storage did not keep all of it"));
+                unreadable(Error::damaged(&name, "the storage did not keep all of it"))?;
             } else if registry.record_counts(&writer, &id) {
                 // Somebody else may have put a copy below a name of his own: that hides nothing.
                 names.entry(id).or_default().push(name);
             } else {
-                damaged.push(Error::damaged(&name, "it was written with a key that was revoked before"));
+                revoked.push(Error::damaged(&name, "it was written with a key that was revoked before"));
             }
         }
         let key = self.index_key(domain)?.segment_key();
@@ -250,7 +344,8 @@ impl Repository {
                 other => other.map(|()| None),
             }
         })?;
-        damaged.extend(wrong.into_iter().flatten());
+        wrong.into_iter().flatten().try_for_each(unreadable)?;
+        damaged.extend(revoked);
         self.segments.merge(domain, &key);
         Ok(())
     }
@@ -273,8 +368,11 @@ impl Repository {
         trouble.map_or(Ok(()), Err)
     }
 
-    /// One index object. It counts for sections that its signer wrote; a maintain identity's for any.
-    fn read_index(&self, domain: &DomainId, name: &Name, id: ObjectId) -> Result<Vec<IndexedPack>> {
+    /// One index object, as far as it counts: for sections that its signer wrote; a maintain identity's for any.
+    ///
+    /// # Errors
+    /// `Damaged` when it counts for nothing; storage trouble.
+    pub fn read_index(&self, domain: &DomainId, name: &Name, id: ObjectId) -> Result<Vec<IndexedPack>> {
         let bytes = self.store.read_hashed(name, limits::INDEX_BYTES_MAX, id.as_bytes())?;
         let envelope = Envelope::parse(&bytes, RecordKind::Index, &self.config.repository_id, domain)?;
         let role = self.verify_record(&envelope, domain, &id)?;
@@ -296,4 +394,9 @@ impl Repository {
         }
         Ok(packs)
     }
+}
+
+fn damaged_cache() -> Error {
+    Error::new(ErrorKind::Failed, "the local cache is damaged as soon as it is written")
+        .with_remedy("Its disk or this machine's memory may be faulty: use --no-cache")
 }

@@ -8,13 +8,11 @@ use std::{
 use super::subset::Subset;
 use crate::{
     compress::Decompressor,
-    crypto::{ChunkIdKey, IndexKey, NodeKey},
+    crypto::{ChunkIdKey, NodeKey},
     error::{Error, ErrorKind, Result},
     format::{
         attestation::{AttestedSection, digest},
-        envelope::{Envelope, Opener, RecordKind},
-        pack::{Directory, Frame, PackKind, SectionHeader, Trailer},
-        wire::Reader,
+        pack::{Directory, Frame, PackKind, SectionHeader},
     },
     id::{BlobId, DomainId, PackId},
     limits, random,
@@ -43,13 +41,13 @@ pub(super) struct PackCheck<'a> {
     repository: &'a Repository,
     domain: &'a DomainId,
     index: &'a Index,
-    keys: (ChunkIdKey, NodeKey, IndexKey),
+    keys: (ChunkIdKey, NodeKey),
 }
 
 impl<'a> PackCheck<'a> {
     pub(super) fn new(repository: &'a Repository, domain: &'a DomainId, index: &'a Index) -> Result<Self> {
         let chunks = repository.chunk_keys(domain)?.id;
-        let keys = (chunks, repository.node_key(domain)?, repository.index_key(domain)?);
+        let keys = (chunks, repository.node_key(domain)?);
         Ok(Self { repository, domain, index, keys })
     }
 
@@ -107,7 +105,7 @@ impl<'a> PackCheck<'a> {
             whole = false;
             damaged("its bytes are not those that its name stands for".to_owned(), Vec::new());
         }
-        match self.directory(&bytes) {
+        match self.repository.own_directory(self.domain, &bytes) {
             Ok(directory) if directory == listed => {}
             Ok(_) => {
                 whole = false;
@@ -137,24 +135,6 @@ impl<'a> PackCheck<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The directory that the pack itself holds, its signature checked.
-    fn directory(&self, bytes: &[u8]) -> Result<Directory> {
-        let trailer = Trailer::decode(bytes)?;
-        let start = trailer.offset as usize;
-        let sealed = bytes
-            .get(start..start + trailer.length as usize)
-            .ok_or_else(|| Error::damaged("a directory", "it is not in its pack"))?;
-        let repository = self.repository;
-        let envelope =
-            Envelope::parse(sealed, RecordKind::Directory, &repository.config.repository_id, self.domain)?;
-        repository.verify_author(&envelope, self.domain)?;
-        let plain = envelope.open(&Opener::Symmetric(self.keys.2.as_bytes()))?;
-        let mut reader = Reader::new(&plain, "a directory");
-        let directory = Directory::decode_from(&mut reader)?;
-        reader.finish()?;
-        Ok(directory)
     }
 
     fn frame(

@@ -407,7 +407,11 @@ fn reason(options: &ForgetOptions) -> String {
 }
 
 /// Deletes what valid records say has ended. Gives how many of them this run did not end itself.
-fn delete_ended(repository: &Repository, domain: &DomainId, gone: &HashSet<ObjectId>) -> Result<u64> {
+pub(super) fn delete_ended(
+    repository: &Repository,
+    domain: &DomainId,
+    gone: &HashSet<ObjectId>,
+) -> Result<u64> {
     let names = repository.snapshot_names(domain, None)?;
     let forgotten = repository.records(domain)?.forgotten;
     let ended: Vec<&SnapshotName> = names.iter().filter(|name| forgotten.contains(&name.id)).collect();

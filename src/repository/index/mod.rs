@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashSet,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -295,6 +296,67 @@ impl Index {
                 .map(|number| segment.whole_frame(&segment.frame(number)?))
                 .collect::<Option<_>>()?,
         })
+    }
+
+    /// How many frames are listed: each has a number below this.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.frames_before(self.parts.len())
+    }
+
+    fn frames_before(&self, segment: usize) -> usize {
+        self.parts.iter().take(segment).map(|part| part.segment.counts().frames as usize).sum()
+    }
+
+    /// The number of the frame of a location.
+    #[must_use]
+    pub fn frame_number(&self, at: Location) -> usize {
+        self.frames_before(at.segment as usize) + at.frame as usize
+    }
+
+    /// The numbers of the frames of a pack, in the order of its directory.
+    #[must_use]
+    pub fn frames_of(&self, pack: &KnownPack) -> Option<Range<usize>> {
+        let (segment, number) = pack.at;
+        let row = self.parts.get(segment as usize)?.segment.pack(number)?;
+        let first = self.frames_before(segment as usize) + row.first_frame as usize;
+        Some(first..first + row.frames as usize)
+    }
+
+    /// Every copy of a blob in a pack of this kind that is there, whether it is to die or not, each with whether
+    /// a snapshot of `reader` may use it. What was in `copies` goes.
+    pub fn copies_there(
+        &self,
+        (id, kind): (&BlobId, PackKind),
+        reader: IdentityId,
+        copies: &mut Vec<(Location, bool)>,
+    ) {
+        copies.clear();
+        for (segment, part) in (0_u32..).zip(&self.parts) {
+            for (frame, blob) in part.segment.find(id) {
+                let at = Location { segment, frame, blob };
+                let Some(pack) = self.pack_at(at) else { continue };
+                if pack.standing != Standing::Missing && pack.kind == kind {
+                    copies.push((at, self.serves(at, reader) == Some(true)));
+                }
+            }
+        }
+    }
+
+    /// Whether a verifier vouches for the section of a location: everybody may use it.
+    #[must_use]
+    pub fn is_attested(&self, at: Location) -> bool {
+        let section = || {
+            let segment = &self.parts.get(at.segment as usize)?.segment;
+            Some(segment.section_name(segment.frame(at.frame)?.section)?.0)
+        };
+        !self.attested.is_empty() && section().is_some_and(|id| self.attested.contains(&id))
+    }
+
+    /// How many blobs are in the frame of a location.
+    #[must_use]
+    pub fn blobs_beside(&self, at: Location) -> Option<u32> {
+        Some(self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.blobs)
     }
 
     /// How many blobs are listed: each has a number below this.

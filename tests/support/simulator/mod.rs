@@ -31,12 +31,29 @@ pub(crate) struct Run {
     /// How many backups were tried, and how many clients were told that theirs is complete.
     pub(crate) tried: usize,
     pub(crate) promised: usize,
+    /// Whether a prune has deleted a pack.
+    pub(crate) freed: bool,
+}
+
+/// What happens in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Story {
+    /// Backups, restores, keys and `init`.
+    Clients,
+    /// Backups, `forget` and two prunes, over several times the grace.
+    LifeCycle,
 }
 
 /// One run of the engine, or of one that is broken.
-pub(crate) fn run(seed: u64, broken: Option<Broken>) -> Run {
+pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let (cast, mut chance) = (Cast::get(), Chance::new(seed));
-    let (weather, clients) = (Weather::new(&mut chance), Client::some(&mut chance));
+    let (weather, clients) = match story {
+        Story::Clients => (Weather::new(&mut chance), Client::some(&mut chance)),
+        Story::LifeCycle if broken.is_some() => {
+            (Weather::of_losses(&mut chance), Client::of_life_cycle(&mut chance))
+        }
+        Story::LifeCycle => (Weather::of_life_cycles(&mut chance), Client::of_life_cycle(&mut chance)),
+    };
     let nothing = std::collections::BTreeMap::new();
     let inits = matches!(clients[0].script[..], [workload::Command::Init]);
     let world =
@@ -46,10 +63,11 @@ pub(crate) fn run(seed: u64, broken: Option<Broken>) -> Run {
     random::seed(seed);
     let problems = verdict::problems(&world, &clients);
     let schedule = schedule(&world, &clients);
+    let freed = world.record().freed > 0;
     let snapshots = |told: &&(_, Told)| matches!(told.1, Told::Snapshot { .. });
     let promised = world.record().told.iter().filter(snapshots).count();
     let tried = clients.iter().map(Client::backups).sum();
-    Run { seed, problems, schedule, tried, promised }
+    Run { seed, problems, schedule, tried, promised, freed }
 }
 
 fn schedule(world: &Arc<World>, clients: &[Client]) -> String {
@@ -61,6 +79,9 @@ fn schedule(world: &Arc<World>, clients: &[Client]) -> String {
     record.events.iter().for_each(|event| writeln!(text, "{event}").unwrap());
     for ((client, command), failure) in &record.failures {
         writeln!(text, "client {client}.{command} failed: {failure}").unwrap();
+    }
+    for ((client, command), said) in &record.notes {
+        writeln!(text, "client {client}.{command} said: {said}").unwrap();
     }
     text
 }

@@ -1,9 +1,10 @@
 //! What must hold after every run, whatever happened in it.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use lifeboat::{
     error::{Error, ErrorKind},
+    id::ObjectId,
     ops::init,
     repository::{Repository, snapshots::KnownSnapshot, unlock::Credential},
     store::{Name, Prefix},
@@ -11,6 +12,7 @@ use lifeboat::{
 
 use super::{
     clock::Afterwards,
+    weather::Broken,
     witness,
     workload::{Cast, Client, Command, back_up, open_as, quick},
     world::{Told, World, outside},
@@ -115,10 +117,35 @@ impl Verdict<'_> {
             Err(error) if self.is_explained(&text(&error)) => return,
             Err(error) => return self.problems.push(format!("the owner: {}", text(&error))),
         };
+        if self.clients.iter().any(Client::deletes) {
+            // Before anybody stores again what was lost.
+            self.promises(&owner);
+        }
+        if matches!(self.world.broken, Some(Broken::Engine(_))) {
+            return;
+        }
         self.everybody_backs_up(&owner);
         let damaged = self.check(&owner);
         self.snapshots(&owner, damaged);
         self.keys(&owner);
+    }
+
+    /// Only whether what was promised and is listed restores.
+    fn promises(&mut self, owner: &Repository) {
+        let Ok((known, _)) = owner.snapshots() else { return };
+        let told = self.told();
+        for known in known {
+            let promised =
+                |(_, told): &(_, Told)| matches!(told, Told::Snapshot { id, .. } if *id == known.name.id);
+            let tag = &known.record.tags[0];
+            let of_forger = self.clients.iter().any(Client::is_forger);
+            if !of_forger
+                && told.iter().any(promised)
+                && let Err(why) = self.restores(owner, &known)
+            {
+                self.problems.push(format!("the snapshot {tag} does not restore: {why}"));
+            }
+        }
     }
 
     fn everybody_backs_up(&mut self, owner: &Repository) {
@@ -154,8 +181,13 @@ impl Verdict<'_> {
                 return true;
             }
         };
+        let forged = self.clients.iter().any(Client::is_forger);
         for problem in &checked.problems {
             let told = format!("{} {}", problem.object, problem.what);
+            // What somebody wrote who may not is told, and does not count; what he says of packs is not true.
+            if forged && (told.contains("may not write it") || told.contains("/packs/")) {
+                continue;
+            }
             let forked = self.world.weather.hides_or_is_late() && told.contains("the chain at");
             // What a key wrote while it was revoked is told, and does not count.
             let revoked = told.contains("revoked") && !owner.registry().revocations.is_empty();
@@ -172,9 +204,10 @@ impl Verdict<'_> {
             Err(error) => return self.problems.push(format!("snapshots: {}", text(&error))),
         };
         let told = self.told();
+        let forgotten = self.forgotten(owner);
         for (at, told) in &told {
             let Told::Snapshot { tag, id } = told else { continue };
-            let listed = known.iter().any(|known| known.name.id == *id);
+            let listed = known.iter().any(|known| known.name.id == *id) || forgotten.contains(id);
             let label = self.clients[at.0].label.unwrap_or_default();
             if !listed && !self.is_revoked(owner, label) {
                 self.problems.push(format!("the snapshot {tag} was told to be complete, and is not listed"));
@@ -191,18 +224,33 @@ impl Verdict<'_> {
         };
         let vandalized = self.clients.iter().any(Client::is_vandal);
         let ended = self.world.record().ended.clone();
+        // Whoever lies about packs may be the one who believes it.
+        let of_forger = |tag: &str| {
+            let client = tag.split('.').next().and_then(|number| number.parse::<usize>().ok());
+            client.is_some_and(|client| self.clients[client].is_forger())
+        };
         for snapshot in &known {
-            let Err(why) = self.restores(owner, snapshot) else { continue };
             let tag = &snapshot.record.tags[0];
+            if of_forger(tag) {
+                continue;
+            }
+            let Err(why) = self.restores(owner, snapshot) else { continue };
             let lied_to = !promised(snapshot) && !self.world.record().hurt.is_empty();
             // What was backed up at the end, without any trouble, has no excuse.
             if !damaged || ended.contains(tag) || !(vandalized || lied_to) {
-                self.problems.push(format!("the snapshot {tag}: {why}"));
+                self.problems.push(format!("the snapshot {tag} does not restore: {why}"));
             }
         }
         for tag in ended.iter().filter(|tag| !known.iter().any(|known| known.record.tags[0] == **tag)) {
             self.problems.push(format!("the snapshot {tag} is not listed"));
         }
+    }
+
+    /// What somebody has ended who may.
+    fn forgotten(&self, owner: &Repository) -> HashSet<ObjectId> {
+        let registry = owner.registry();
+        let records = registry.domains.iter().map(|domain| owner.records(&domain.id).unwrap());
+        records.flat_map(|records| records.forgotten).collect()
     }
 
     fn restores(&self, owner: &Repository, snapshot: &KnownSnapshot) -> Result<(), String> {

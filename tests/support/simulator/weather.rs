@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lifeboat::sabotage::Sabotage;
+
 use super::chance::Chance;
 
 /// The commit window and the grace of the repository.
@@ -74,6 +76,8 @@ pub(crate) enum Broken {
     ReadBack,
     /// The clock of a client stands still while it sleeps: as if there was no commit window.
     Clock,
+    /// The engine itself.
+    Engine(&'static [Sabotage]),
 }
 
 /// How many of a thousand calls meet what.
@@ -109,6 +113,18 @@ impl Weather {
             outages: some(100, 20),
             kills: some(300, 20),
         }
+    }
+
+    /// As [`Self::new`], where somebody deletes: a LIST that is not true is beyond what anybody can bear who does,
+    /// and people sleep often, so that backups, `forget` and prunes meet.
+    pub(crate) fn of_life_cycles(chance: &mut Chance) -> Self {
+        let pauses = chance.pick(&[0, 20, 60, 120]);
+        Self { pauses, hides: 0, ..Self::new(chance) }
+    }
+
+    /// Where a rule is left out: everybody sleeps, now and then a PUT keeps nothing, and nothing else goes wrong.
+    pub(crate) fn of_losses(chance: &mut Chance) -> Self {
+        Self { pauses: chance.pick(&[30, 60, 120]), lies: chance.pick(&[0, 30]), ..Self::calm() }
     }
 
     /// Nothing goes wrong.

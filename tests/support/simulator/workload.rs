@@ -1,4 +1,4 @@
-//! Who works in a run, and on what. `forget` and `prune` join here, as commands of a maintain client.
+//! Who works in a run, and on what.
 
 use std::{
     collections::BTreeMap,
@@ -12,21 +12,32 @@ use lifeboat::{
     clock::Clock,
     crypto::RootSecret,
     error::Result,
-    format::{role::Role, slot::KdfParameters},
+    format::{
+        envelope::{self, EnvelopeHeader, RecordKind, Sealer},
+        forgotten::Forgotten,
+        pack::{Frame, IndexedPack, encode_index},
+        role::Role,
+        slot::KdfParameters,
+        tombstones::Tombstones,
+    },
+    id::ObjectId,
     ops::{
         backup::{self, BackupOptions, Reuse},
+        forget::{self, Bucket, Count, ForgetOptions, GroupBy, MassRemoval, Mode, Rules, Which},
         init,
         key::{self, AddOptions, By, LastGood, RevokeOptions},
+        prune::{self, PruneOptions},
+        select::Filter,
     },
     random,
     repository::{InitOptions, Repository, unlock::Credential},
-    store::Store,
+    store::{Folder, Name, Store},
 };
 
 use super::{
     chance::Chance,
     clock::ClientClock,
-    weather::Weather,
+    weather::{GRACE, WINDOW, Weather},
     world::{Told, World, open, outside},
 };
 use crate::support::lab::{self, Files};
@@ -43,6 +54,13 @@ pub(crate) enum Command {
     ListKeys,
     /// Deletes a pack or cuts it short, as nobody should.
     Vandalize,
+    /// Does nothing until then.
+    Wait(Duration),
+    /// Ends all snapshots of each group but so many.
+    Forget(u32),
+    Prune,
+    /// Writes what its role may not, and lies about packs of others.
+    Forge,
 }
 
 /// One client on one machine.
@@ -80,6 +98,9 @@ pub(crate) fn quick() -> InitOptions {
     InitOptions { kdf: KdfParameters { memory_kib: 64, passes: 1, lanes: 1 }, ..InitOptions::default() }
 }
 
+/// The label of the maintain key.
+const MAINTAIN: &str = "mia";
+
 impl Cast {
     /// Always the same.
     pub(crate) fn get() -> &'static Self {
@@ -111,6 +132,8 @@ impl Cast {
             back_up(&repository, &tag, &files).unwrap();
             cast.captured.insert(tag, files);
         }
+        let added = key::add(&owner, &AddOptions { role: Role::Maintain, ..new_key(MAINTAIN, None, false) });
+        cast.access.insert(MAINTAIN, added.unwrap().access_key.unwrap().text().to_string());
         cast.objects = world.storage.objects();
         cast
     }
@@ -203,6 +226,57 @@ impl Client {
         clients
     }
 
+    /// Machines that back up in rounds, between which the grace ends, `forget` and two prunes beside them.
+    pub(crate) fn of_life_cycle(chance: &mut Chance) -> Vec<Self> {
+        let labels = chance.pick(&[&["dora", "dora", "dora"][..], &["anna", "bert"]]);
+        let (rounds, round) = (chance.below(3) + 3, GRACE + Duration::from_hours(1));
+        let contents: Vec<Files> = (0..3).map(|_| some_files(chance)).collect();
+        let begin = |number: u64, chance: &mut Chance| {
+            let late = chance.pick(&[Duration::from_secs(2), Duration::from_secs(20), WINDOW]);
+            Command::Wait(round * u32::try_from(number).unwrap() + chance.time(late))
+        };
+        let mut clients = Vec::new();
+        let is_hostile = chance.happens(300);
+        for label in labels {
+            let mut script = Vec::new();
+            for number in 0..rounds {
+                if chance.happens(700) {
+                    script.extend([begin(number, chance), Command::BackUp(chance.pick(&contents))]);
+                }
+                if is_hostile && *label == "bert" && chance.happens(500) {
+                    script.push(Command::Forge);
+                }
+            }
+            clients.push(Self::new(Some(label), script, chance));
+        }
+        for machine in 0..2 {
+            let mut script = Vec::new();
+            for number in 0..rounds + 2 {
+                if machine == 0 && chance.happens(600) || machine == 1 && chance.happens(200) {
+                    script.extend([begin(number, chance), Command::Forget(1)]);
+                }
+                for _ in 0..chance.below(3) {
+                    script.extend([begin(number, chance), Command::Prune]);
+                }
+                if number == 2 && chance.happens(200) {
+                    script.push(Command::Wait(Duration::from_hours(24 * 40)));
+                }
+            }
+            clients.push(Self::new(Some(MAINTAIN), script, chance));
+        }
+        clients
+    }
+
+    /// Whether it runs `forget` or `prune`.
+    pub(crate) fn deletes(&self) -> bool {
+        self.label == Some(MAINTAIN)
+    }
+
+    /// Whether it lies in the name of its role.
+    pub(crate) fn is_forger(&self) -> bool {
+        self.script.iter().any(|command| matches!(command, Command::Forge))
+    }
+
     pub(crate) fn is_vandal(&self) -> bool {
         matches!(self.script[..], [Command::Vandalize])
     }
@@ -248,13 +322,22 @@ impl Client {
                 vandalize(world, at.0);
                 return Ok(None);
             }
+            Command::Wait(until) => {
+                let left = until.saturating_sub(world.scheduler.now());
+                world.scheduler.pass(at.0, left);
+                return Ok(None);
+            }
             _ => {}
         }
         let cache = world.cache(at.0);
         let credential = Cast::get().credential(self.label);
         let repository = open_as(store, &credential, (Some(&cache), Arc::clone(clock)))?;
         Ok(match command {
-            Command::Init | Command::Vandalize => None,
+            Command::Init | Command::Vandalize | Command::Wait(_) => None,
+            Command::Forget(_) | Command::Prune | Command::Forge => {
+                live_or_die(command, world, (&repository, at))?;
+                None
+            }
             Command::BackUp(files) => {
                 let tag = format!("{}.{}", at.0, at.1);
                 world.record().captured.insert(tag.clone(), files.clone());
@@ -285,25 +368,120 @@ impl Client {
                 }
                 None
             }
-            Command::AddKey(label) => {
-                let added = key::add(&repository, &new_key(label, None, false))?;
-                added.access_key.map(|access| Told::Key(access.text().to_string()))
-            }
-            Command::Share(label) => {
-                key::share(&repository, label)?;
-                Some(Told::Shared(label.clone()))
-            }
-            Command::Revoke(label) => {
-                let options = RevokeOptions { who: label.clone(), last_good: LastGood::Head };
-                key::revoke(&repository, &options)?;
-                Some(Told::Revoked(label.clone()))
-            }
-            Command::ListKeys => {
-                key::list(&repository)?;
-                None
+            Command::AddKey(_) | Command::Share(_) | Command::Revoke(_) | Command::ListKeys => {
+                change_keys(command, &repository)?
             }
         })
     }
+}
+
+fn change_keys(command: &Command, repository: &Repository) -> Result<Option<Told>> {
+    Ok(match command {
+        Command::AddKey(label) => {
+            let added = key::add(repository, &new_key(label, None, false))?;
+            added.access_key.map(|access| Told::Key(access.text().to_string()))
+        }
+        Command::Share(label) => {
+            key::share(repository, label)?;
+            Some(Told::Shared(label.clone()))
+        }
+        Command::Revoke(label) => {
+            let options = RevokeOptions { who: label.clone(), last_good: LastGood::Head };
+            key::revoke(repository, &options)?;
+            Some(Told::Revoked(label.clone()))
+        }
+        Command::ListKeys => {
+            key::list(repository)?;
+            None
+        }
+        _ => None,
+    })
+}
+
+/// What a maintain key does, and what nobody may.
+fn live_or_die(
+    command: &Command,
+    world: &World,
+    (repository, at): (&Repository, (usize, usize)),
+) -> Result<()> {
+    match command {
+        Command::Forget(keep) => {
+            forget::run(repository, &keep_last(*keep))?;
+        }
+        Command::Prune => {
+            let pruned = prune::run(repository, &prune_options())?;
+            let done = pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
+            let freed: u64 = done.map(|done| done.deleted.packs).sum();
+            let mut record = world.record();
+            record.freed += freed;
+            record.notes.push((at, format!("{pruned:?}")));
+        }
+        Command::Forge => {
+            forge(repository, world.scheduler.draw(|chance| chance.below(3)))?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn keep_last(count: u32) -> ForgetOptions {
+    let rules = Rules { counts: vec![(Bucket::Last, Count::Most(count))], ..Rules::default() };
+    ForgetOptions {
+        which: Which::ByRules(rules, Filter::default(), GroupBy::default()),
+        floor: 1,
+        mass_removal: MassRemoval::Allow,
+        zone: jiff::tz::TimeZone::UTC,
+        mode: Mode::Write,
+    }
+}
+
+pub(crate) fn prune_options() -> PruneOptions {
+    PruneOptions { grace: None, max_time: None, mode: Mode::Write, host: "host".to_owned() }
+}
+
+/// Tombstones for every pack, the end of every snapshot, or packs of others that are said to hold something else.
+fn forge(repository: &Repository, what: u64) -> Result<()> {
+    let (domain, time) = (repository.own_domain()?, repository.clock.now());
+    let view = repository.view(&domain)?;
+    let (kind, plain) = match what {
+        0 => {
+            let packs = view.index.packs().map(|pack| pack.id).collect();
+            (RecordKind::Tombstones, Tombstones { time, packs }.encode())
+        }
+        1 => {
+            let names = repository.snapshot_names(&domain, None)?;
+            let snapshots = names.into_iter().map(|name| name.id).collect();
+            (RecordKind::Forgotten, Forgotten { time, snapshots, reason: "none".to_owned() }.encode())
+        }
+        _ => {
+            // Each of them holds what another one does, it says.
+            let packs: Vec<_> = view.index.packs().collect();
+            let said = packs.iter().zip(packs.iter().rev()).filter_map(|(pack, other)| {
+                let directory = view.index.directory(other)?;
+                let fits = |frame: &Frame| frame.offset + frame.length <= pack.size;
+                directory.frames.iter().all(fits).then_some(())?;
+                Some(IndexedPack { id: pack.id, size: pack.size, kind: other.kind, directory })
+            });
+            (RecordKind::Index, encode_index(&said.collect::<Vec<_>>()))
+        }
+    };
+    let header = EnvelopeHeader {
+        kind,
+        repository: repository.config.repository_id,
+        domain,
+        author: repository.identity(),
+        sequence: 0,
+        epoch: 0,
+    };
+    let key = repository.index_key(&domain)?;
+    let sealed = envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), repository.signer(), &plain)?;
+    let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+    let name = match kind {
+        RecordKind::Tombstones => Name::record(&domain, Folder::Tombstones, &id),
+        RecordKind::Forgotten => Name::record(&domain, Folder::Forgotten, &id),
+        _ => Name::index(&domain, &repository.identity(), &id),
+    };
+    repository.store.create(&name, Bytes::from(sealed))
 }
 
 fn key_command(number: u64, chance: &mut Chance) -> Command {

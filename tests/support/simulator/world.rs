@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use lifeboat::{clock::Clock, crypto::RootSecret, id::ObjectId, random, store::Store};
+use lifeboat::{clock::Clock, crypto::RootSecret, id::ObjectId, random, sabotage, store::Store};
 use object_store::ObjectStore;
 
 use super::{
@@ -76,6 +76,10 @@ pub(crate) struct Record {
     pub(crate) ended: Vec<String>,
     /// Commands that failed, and what they said.
     pub(crate) failures: Vec<((usize, usize), String)>,
+    /// Packs that prunes say that they have deleted.
+    pub(crate) freed: u64,
+    /// What prunes said.
+    pub(crate) notes: Vec<((usize, usize), String)>,
     /// Clients that ended as no program may.
     pub(crate) problems: Vec<String>,
     out: BTreeMap<Option<usize>, Duration>,
@@ -110,6 +114,9 @@ impl World {
             for (number, client) in clients.iter().enumerate() {
                 scope.spawn(move || {
                     random::seed(seed.wrapping_mul(64).wrapping_add(number as u64));
+                    if let Some(Broken::Engine(what)) = self.broken {
+                        sabotage::sabotage(what);
+                    }
                     self.scheduler.enter(number);
                     self.live(number, client);
                     self.scheduler.leave();

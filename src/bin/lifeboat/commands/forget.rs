@@ -15,7 +15,7 @@ use lifeboat::{
 };
 use serde_json::json;
 
-use super::snapshots::short;
+use super::{prune, snapshots::short};
 use crate::{
     args::{FilterArguments, split_tags},
     context::Context,
@@ -48,6 +48,9 @@ pub(crate) struct Forget {
     /// Only show what would go
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Run `prune` afterwards, to free what nothing needs any more
+    #[arg(long)]
+    prune: bool,
 }
 
 /// What stays.
@@ -194,7 +197,12 @@ pub(crate) fn run(arguments: &Forget, context: &Context<'_>) -> Result<()> {
     let repository = context.open()?;
     let done = forget::run(&repository, &options)?;
     context.end_display();
-    report(context, &done, arguments)
+    let mode = options.mode;
+    let reported = report(context, &done, arguments);
+    if arguments.prune {
+        prune::run_after(&repository, mode, context)?;
+    }
+    reported
 }
 
 fn report(context: &Context<'_>, done: &ForgetDone, arguments: &Forget) -> Result<()> {

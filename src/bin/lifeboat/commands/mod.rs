@@ -20,6 +20,7 @@ mod generate;
 mod init;
 mod key;
 mod ls;
+mod prune;
 mod restore;
 mod snapshots;
 mod sources;
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Status(status::Status),
     /// End snapshots that no rule keeps
     Forget(Box<forget::Forget>),
+    /// Free what no snapshot needs any more
+    Prune(prune::Prune),
     /// Account for every byte of the storage, by client or by folder
     Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
@@ -94,6 +97,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Drill(arguments) => drill::run(arguments, context),
         Command::Status(arguments) => status::run(arguments, context),
         Command::Forget(arguments) => forget::run(arguments, context),
+        Command::Prune(arguments) => prune::run(arguments, context),
         Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
         Command::Config(arguments) => config::run(arguments, context),

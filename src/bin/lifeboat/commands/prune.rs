@@ -1,0 +1,188 @@
+//! `prune`: frees what no snapshot needs.
+
+use clap::Args;
+use lifeboat::{
+    error::{Error, ErrorKind, Result},
+    ops::prune::{self, DomainDone, Mode, OfDomain, Packs, PruneOptions, Pruned, Size},
+    report::{json, size, text, time},
+    repository::Repository,
+};
+use serde_json::{Value, json};
+
+use crate::{context::Context, environment};
+
+const AFTER: &str = "\
+What no snapshot needs is marked first. A later run deletes it, when the marks are older than the grace (72 hours unless
+`init` said otherwise) and nothing needs it after all. So run it regularly, for example once a day, beside any backups;
+it may be stopped at any time, and the next run carries on. If something that is needed is in doubt nothing is deleted
+in that domain (exit code 5). Needs a key with the role maintain or owner.
+
+Examples:
+  lifeboat prune --dry-run
+  lifeboat prune
+  lifeboat prune --max-time 2h";
+
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Prune {
+    /// Only show what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Wait longer than the grace of the repository before a marked pack is deleted
+    #[arg(long, value_name = "SPAN")]
+    grace: Option<String>,
+    /// Begin nothing more after so long
+    #[arg(long, value_name = "SPAN")]
+    max_time: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Prune, context: &Context<'_>) -> Result<()> {
+    let span = |text: &Option<String>| text.as_deref().map(time::parse_duration).transpose();
+    let options = PruneOptions {
+        grace: span(&arguments.grace)?,
+        max_time: span(&arguments.max_time)?,
+        mode: if arguments.dry_run { Mode::DryRun } else { Mode::Write },
+        host: environment::host(),
+    };
+    run_on(&context.open()?, &options, context)
+}
+
+/// As the command does without options, on a repository that is open.
+pub(super) fn run_after(repository: &Repository, mode: Mode, context: &Context<'_>) -> Result<()> {
+    let options = PruneOptions { grace: None, max_time: None, mode, host: environment::host() };
+    run_on(repository, &options, context)
+}
+
+fn run_on(repository: &Repository, options: &PruneOptions, context: &Context<'_>) -> Result<()> {
+    let pruned = prune::run(repository, options)?;
+    context.end_display();
+    let output = context.output;
+    for OfDomain { name, outcome, .. } in &pruned.domains {
+        match outcome {
+            Ok(done) => tell(name, done, (options.mode, context)),
+            Err(error) => output.trouble(error),
+        }
+    }
+    for domain in &pruned.domains {
+        output.message(&message(domain, options.mode));
+    }
+    let refused = pruned.domains.iter().filter(|domain| domain.outcome.is_err()).count();
+    output.message(&summary(&pruned, (options.mode, refused)));
+    if refused == 0 {
+        return Ok(());
+    }
+    let count = text::count(refused as u64, "domain", "domains");
+    Err(Error::new(ErrorKind::Damaged, format!("something that snapshots need is in doubt in {count}"))
+        .with_remedy("Nothing was deleted there. Follow what is said above, then run it again"))
+}
+
+fn shown(packs: Packs) -> String {
+    format!("{} ({})", text::count(packs.packs, "pack", "packs"), size::show(packs.bytes))
+}
+
+fn tell(name: &str, done: &DomainDone, (mode, context): (Mode, &Context<'_>)) {
+    let output = context.output;
+    let sized = |size: &Size| {
+        format!("{}, {} to look at", shown(size.packs), text::count(size.requests, "request", "requests"))
+    };
+    let name = text::shown(name.as_bytes());
+    output.say(&format!("{name}: {} before; {} after", sized(&done.before), sized(&done.after)));
+    let would = if mode == Mode::DryRun { "would be " } else { "" };
+    let DomainDone { deleted, rescued, marked, waiting, under_way, .. } = done;
+    for (packs, what) in [
+        (deleted, "deleted"),
+        (rescued, "saved from, since something in them is needed again"),
+        (marked, "marked to be deleted when the grace is over"),
+    ] {
+        if packs.packs > 0 {
+            output.say(&format!("  {} {would}{what}", shown(*packs)));
+        }
+    }
+    for (packs, what) in [
+        (waiting, "marked before, whose grace is not over"),
+        (under_way, "left alone: they seem to be those of a backup that runs"),
+    ] {
+        if packs.packs > 0 {
+            output.say(&format!("  {} {what}", shown(*packs)));
+        }
+    }
+    if done.finished > 0 {
+        let snapshots = text::count(done.finished, "snapshot", "snapshots");
+        output.say(&format!("  {snapshots} deleted that a forget had ended"));
+    }
+    if done.out_of_time {
+        output.say("  the time was up: the next run carries on");
+    }
+    for note in &done.notes {
+        output.note(&format!("  note: {note}"));
+    }
+    if let Some(next) = done.next_deletion {
+        output.say(&format!("  more can be deleted from {}", time::show(next, &context.zone)));
+    }
+}
+
+fn packs(packs: Packs) -> Value {
+    json!({ "packs": packs.packs, "bytes": packs.bytes })
+}
+
+fn sized(size: &Size) -> Value {
+    json!({ "packs": size.packs.packs, "bytes": size.packs.bytes, "requests": size.requests })
+}
+
+fn message(OfDomain { id, name, outcome }: &OfDomain, mode: Mode) -> Value {
+    let mut fields = json!({
+        "domain": id.to_string(),
+        "name": name,
+        "dry_run": mode == Mode::DryRun,
+    });
+    let more = match outcome {
+        Ok(done) => json!({
+            "snapshots": done.snapshots,
+            "before": sized(&done.before),
+            "after": sized(&done.after),
+            "deleted": packs(done.deleted),
+            "rescued": packs(done.rescued),
+            "marked": packs(done.marked),
+            "waiting": packs(done.waiting),
+            "under_way": packs(done.under_way),
+            "index_written": done.index_written,
+            "index_deleted": done.index_deleted,
+            "records_deleted": done.records_deleted,
+            "snapshots_finished": done.finished,
+            "next_deletion": done.next_deletion.map(time::rfc3339),
+            "out_of_time": done.out_of_time,
+            "notes": done.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
+        Err(error) => json!({ "refused": error.to_string(), "remedy": error.remedy() }),
+    };
+    if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
+        fields.extend(more);
+    }
+    json::message("prune", fields)
+}
+
+fn summary(pruned: &Pruned, (mode, refused): (Mode, usize)) -> Value {
+    let all = || pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
+    let sum = |of: fn(&DomainDone) -> Packs| {
+        let mut sum = Packs::default();
+        for one in all().map(of) {
+            sum.packs += one.packs;
+            sum.bytes += one.bytes;
+        }
+        packs(sum)
+    };
+    json::message(
+        "summary",
+        json!({
+            "dry_run": mode == Mode::DryRun,
+            "domains": pruned.domains.len(),
+            "refused": refused,
+            "deleted": sum(|done| done.deleted),
+            "rescued": sum(|done| done.rescued),
+            "marked": sum(|done| done.marked),
+            "waiting": sum(|done| done.waiting),
+            "next_deletion": all().filter_map(|done| done.next_deletion).min().map(time::rfc3339),
+        }),
+    )
+}

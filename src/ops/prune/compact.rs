@@ -1,0 +1,267 @@
+//! The index without packs that are gone, and records that are of no use any more.
+//!
+//! Nothing says which index object replaces which: what the store shows decides. Objects have an order, by the time at
+//! which the storage got them and then by id. One is superfluous when each pack that it lists is gone for good or
+//! stands, listed in the same way, in a later one that is older than the grace. So the last one that lists a pack is
+//! never deleted, whoever else compacts at the same time.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::{
+    DomainDone,
+    domain::{Pruning, Seen},
+    rescue::UNINDEXED_BLOBS_MAX,
+};
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+    format::pack::{IndexedPack, encode_index},
+    id::{IdentityId, ObjectId, PackId},
+    limits,
+    repository::{runs::RunName, view::ListedIndex},
+    sabotage::{Sabotage, suffers},
+    store::Name,
+};
+
+/// Tombstones stay at least so long.
+const TOMBSTONES_KEPT_SECONDS: u64 = 30 * 86_400;
+/// Records of runs stay so long; the newest of each key stays.
+const RUNS_KEPT_SECONDS: u64 = 90 * 86_400;
+/// From so many small index objects on they are merged.
+const SMALL_OBJECTS_MAX: usize = 32;
+/// An index object of fewer blobs is small.
+const SMALL_BLOBS: usize = UNINDEXED_BLOBS_MAX / 8;
+
+/// What went.
+#[derive(Debug, Default)]
+pub(super) struct Compacted {
+    /// Batches of tombstones.
+    pub(super) batches: u64,
+}
+
+pub(super) fn compact(
+    pruning: &Pruning<'_>,
+    (seen, now): (&Seen, Timestamp),
+    deleted: &HashSet<PackId>,
+    done: &mut DomainDone,
+) -> Result<Compacted> {
+    let mut compacted = Compacted::default();
+    if pruning.time_is_up() {
+        done.out_of_time = true;
+        return Ok(compacted);
+    }
+    if is_worth_it(pruning, seen, deleted) {
+        match Compaction::read(pruning, (seen, now), deleted).and_then(|compaction| compaction.run(done)) {
+            // Another prune works here too: the next run carries on.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    compacted.batches = old_batches(pruning, (seen, now), deleted)?;
+    done.records_deleted = compacted.batches + old_runs(pruning, now)?;
+    Ok(compacted)
+}
+
+/// Whether any object may have to be written or deleted: to find out which takes a request for each.
+fn is_worth_it(pruning: &Pruning<'_>, seen: &Seen, deleted: &HashSet<PackId>) -> bool {
+    let mut listed = HashSet::new();
+    let mut packs = seen.view.index.packs();
+    seen.objects.len() > SMALL_OBJECTS_MAX
+        || packs.any(|pack| seen.is_gone(&pruning.id, &pack.id, deleted) || !listed.insert(pack.id))
+}
+
+/// A listing of a pack: the pack, and the hash of everything that is said of it.
+type Listing = (PackId, [u8; 32]);
+
+fn listing(pack: &IndexedPack) -> Listing {
+    (pack.id, *blake3::hash(&encode_index(std::slice::from_ref(pack))).as_bytes())
+}
+
+fn blobs(pack: &IndexedPack) -> usize {
+    pack.directory.frames.iter().map(|frame| frame.blobs.len()).sum()
+}
+
+/// An index object.
+struct Object<'a> {
+    listed: &'a ListedIndex,
+    /// What it lists that is not gone.
+    live: Vec<Listing>,
+    lists_gone: bool,
+    blobs: usize,
+    is_old: bool,
+}
+
+/// All index objects of a domain, in their order.
+struct Compaction<'a> {
+    pruning: &'a Pruning<'a>,
+    objects: Vec<Object<'a>>,
+}
+
+impl<'a> Compaction<'a> {
+    fn read(
+        pruning: &'a Pruning<'a>,
+        (seen, now): (&'a Seen, Timestamp),
+        deleted: &HashSet<PackId>,
+    ) -> Result<Self> {
+        let registry = pruning.repository.registry();
+        let counts = |object: &&ListedIndex| {
+            registry.record_counts(&object.writer, &object.id)
+                && !seen.view.quarantined.contains(object.name.as_str())
+        };
+        let mut listed: Vec<&ListedIndex> = seen.objects.iter().filter(counts).collect();
+        listed.sort_by_key(|object| (object.stored, object.id));
+        let mut objects = Vec::new();
+        for listed in listed {
+            pruning.repository.store.progress().check()?;
+            let packs = pruning.repository.read_index(&pruning.id, &listed.name, listed.id)?;
+            let is_gone = |pack: &&IndexedPack| seen.is_gone(&pruning.id, &pack.id, deleted);
+            objects.push(Object {
+                listed,
+                live: packs.iter().filter(|pack| !is_gone(pack)).map(listing).collect(),
+                lists_gone: packs.iter().any(|pack| is_gone(&pack)),
+                blobs: packs.iter().map(blobs).sum(),
+                is_old: now.seconds_since(listed.stored) > pruning.grace.as_secs(),
+            });
+        }
+        Ok(Self { pruning, objects })
+    }
+
+    /// For each object whether everything that it lists stands in a later one that passes.
+    fn superfluous(&self, passes: impl Fn(&Object<'_>) -> bool) -> Vec<bool> {
+        let mut last: HashMap<Listing, usize> = HashMap::new();
+        for (at, object) in self.objects.iter().enumerate().filter(|(_, object)| passes(object)) {
+            last.extend(object.live.iter().map(|listing| (*listing, at)));
+        }
+        let is_later = |at: usize, listing: &Listing| last.get(listing).is_some_and(|last| *last > at);
+        let objects = self.objects.iter().enumerate();
+        objects.map(|(at, object)| object.live.iter().all(|listing| is_later(at, listing))).collect()
+    }
+
+    fn run(&self, done: &mut DomainDone) -> Result<()> {
+        let replaced = self.superfluous(|_| true);
+        let replaced_long_ago = self.superfluous(|object| object.is_old);
+        let current = || self.objects.iter().zip(&replaced).filter(|(_, replaced)| !**replaced);
+        let is_small = |object: &Object<'_>| object.blobs < SMALL_BLOBS;
+        let merge_small = current().filter(|(object, _)| is_small(object)).count() > SMALL_OBJECTS_MAX;
+        let again = current()
+            .map(|(object, _)| object)
+            .filter(|object| object.lists_gone || merge_small && is_small(object));
+        done.index_written = self.write(&again.collect::<Vec<_>>())?;
+        for (object, _) in self
+            .objects
+            .iter()
+            .zip(replaced_long_ago)
+            .filter(|(object, is_replaced)| *is_replaced && object.is_old)
+        {
+            if self.pruning.writes() {
+                self.pruning.repository.store.progress().check()?;
+                self.pruning.repository.store.delete(&object.listed.name)?;
+            }
+            done.index_deleted += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes what these list and what is not gone, and checks that nothing else came of it. Gives the number of
+    /// objects.
+    fn write(&self, again: &[&Object<'_>]) -> Result<u64> {
+        let wanted: BTreeSet<Listing> = again.iter().flat_map(|object| &object.live).copied().collect();
+        if !self.pruning.writes() {
+            let blobs: usize = again.iter().map(|object| object.blobs).sum();
+            return Ok(if wanted.is_empty() { 0 } else { blobs.div_ceil(UNINDEXED_BLOBS_MAX).max(1) as u64 });
+        }
+        let repository = self.pruning.repository;
+        let (mut left, mut batch, mut waiting) = (wanted.clone(), Vec::new(), 0);
+        let mut written: Vec<(Name, ObjectId)> = Vec::new();
+        for object in again {
+            for pack in repository.read_index(&self.pruning.id, &object.listed.name, object.listed.id)? {
+                if !left.remove(&listing(&pack)) {
+                    continue;
+                }
+                let more = blobs(&pack);
+                if waiting + more > UNINDEXED_BLOBS_MAX.max(more) || batch.len() >= limits::INDEX_PACKS_MAX {
+                    written.push(repository.publish_index(&self.pruning.id, &batch)?);
+                    (batch, waiting) = (Vec::new(), 0);
+                }
+                waiting += more;
+                batch.push(pack);
+            }
+        }
+        if !batch.is_empty() {
+            written.push(repository.publish_index(&self.pruning.id, &batch)?);
+        }
+        let mut found = BTreeSet::new();
+        for (name, id) in &written {
+            found.extend(repository.read_index(&self.pruning.id, name, *id)?.iter().map(listing));
+        }
+        if found != wanted {
+            return Err(Error::new(
+                ErrorKind::Failed,
+                "the compacted index does not list what the old one does",
+            )
+            .with_remedy("Nothing of the old one was deleted; run it again"));
+        }
+        Ok(written.len() as u64)
+    }
+}
+
+/// Deletes batches of tombstones that nobody can need any more. Gives how many.
+fn old_batches(
+    pruning: &Pruning<'_>,
+    (seen, now): (&Seen, Timestamp),
+    deleted: &HashSet<PackId>,
+) -> Result<u64> {
+    let old: Vec<_> = seen
+        .details
+        .batches
+        .iter()
+        .filter(|(name, _)| {
+            let age = seen.stored(name).map_or(0, |stored| now.seconds_since(stored));
+            age > TOMBSTONES_KEPT_SECONDS || suffers(Sabotage::ForgetfulTombstones)
+        })
+        .collect();
+    if old.is_empty() {
+        return Ok(0);
+    }
+    // As the view saw it: what was compacted since then counts still.
+    let listed: HashSet<PackId> = seen.view.index.packs().map(|pack| pack.id).collect();
+    let mut count = 0;
+    for (name, batch) in old {
+        let is_of_use = |id: &PackId| {
+            seen.details.packs.contains_key(id) && !deleted.contains(id)
+                || seen.is_set_aside(&pruning.id, id)
+                || listed.contains(id) && !suffers(Sabotage::ForgetfulTombstones)
+        };
+        if batch.packs.iter().any(is_of_use) {
+            continue;
+        }
+        if pruning.writes() {
+            pruning.repository.store.delete(name)?;
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Deletes records of runs that are long over. Gives how many.
+fn old_runs(pruning: &Pruning<'_>, now: Timestamp) -> Result<u64> {
+    let runs = pruning.repository.runs(&pruning.id)?;
+    let mut newest: HashMap<IdentityId, (Timestamp, ObjectId)> = HashMap::new();
+    for RunName { identity, stored, id, .. } in &runs {
+        let last = newest.entry(*identity).or_insert((*stored, *id));
+        *last = (*last).max((*stored, *id));
+    }
+    let mut count = 0;
+    for run in &runs {
+        let is_newest = newest.get(&run.identity).is_some_and(|(_, id)| *id == run.id);
+        if is_newest || now.seconds_since(run.stored) <= RUNS_KEPT_SECONDS {
+            continue;
+        }
+        if pruning.writes() {
+            pruning.repository.store.progress().check()?;
+            pruning.repository.store.delete(&run.name)?;
+        }
+        count += 1;
+    }
+    Ok(count)
+}

@@ -1,0 +1,358 @@
+//! One domain: what a prune does there, in this order.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use super::{
+    DomainDone, Mode, Packs, PruneOptions, Size, compact, mark,
+    reach::{Reached, reach},
+    rescue,
+    sweep::Judged,
+};
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+    format::snapshot::Run,
+    id::{DomainId, PackId},
+    ops::forget,
+    random,
+    repository::{
+        Repository,
+        index::Standing,
+        snapshots::Roots,
+        view::{Details, ListedIndex, ListedPack, View},
+    },
+    sabotage::{Sabotage, suffers},
+    store::{Folder, Name, Prefix},
+};
+
+/// So often what was rescued is looked at again; another prune may work here too.
+const ROUNDS_MAX: u32 = 4;
+/// Names on one page of a LIST.
+const PAGE: u64 = 1000;
+/// So many packs of the index may be missing, whatever it holds.
+const MISSING_ALLOWED: u64 = 8;
+/// One in so many packs of the index may be missing: a LIST that shows less is not believed.
+const MISSING_PART: u64 = 10;
+/// A storage whose clock has gained so much on ours since a tombstone was written has been set.
+const CLOCK_GAIN_SECONDS: u64 = 86_400;
+
+/// A prune of one domain.
+pub(super) struct Pruning<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) id: DomainId,
+    pub(super) options: &'a PruneOptions,
+    pub(super) grace: Duration,
+    /// When the time is up, by the boot-time clock.
+    pub(super) until: Option<Duration>,
+}
+
+/// What there was at one look.
+pub(super) struct Seen {
+    pub(super) roots: Roots,
+    pub(super) view: View,
+    pub(super) details: Details,
+    pub(super) objects: Vec<ListedIndex>,
+    /// When the storage got each batch of tombstones.
+    stored: HashMap<String, Timestamp>,
+    pub(super) reached: Reached,
+}
+
+impl Seen {
+    fn size(&self) -> Size {
+        let mut packs = Packs::default();
+        self.details.packs.values().for_each(|pack| packs.add(pack.size));
+        let [index, snapshots] = [self.objects.len() as u64, self.roots.names.len() as u64];
+        Size { packs, requests: requests(packs.packs, index, snapshots, self.details.batches.len() as u64) }
+    }
+
+    /// When the storage got a batch; a batch that the second LIST does not show is as young as can be.
+    pub(super) fn stored(&self, batch: &Name) -> Option<Timestamp> {
+        self.stored.get(batch.as_str()).copied()
+    }
+
+    /// Whether a pack is tombstoned and gone: no index needs to list it any more.
+    pub(super) fn is_gone(&self, domain: &DomainId, id: &PackId, deleted: &HashSet<PackId>) -> bool {
+        self.view.tombstoned.contains(id)
+            && (deleted.contains(id) || !self.details.packs.contains_key(id))
+            && !self.is_set_aside(domain, id)
+    }
+
+    pub(super) fn is_set_aside(&self, domain: &DomainId, id: &PackId) -> bool {
+        use crate::format::pack::PackKind;
+        let aside = |kind| self.view.quarantined.contains(Name::pack(domain, kind, id).as_str());
+        !self.view.quarantined.is_empty() && (aside(PackKind::Data) || aside(PackKind::Metadata))
+    }
+}
+
+/// Requests of one look: pages of LIST, index objects and batches of tombstones.
+fn requests(packs: u64, index: u64, snapshots: u64, batches: u64) -> u64 {
+    let pages = |names: u64| names.div_ceil(PAGE).max(1);
+    pages(packs) + pages(index) + index + pages(snapshots) + pages(batches) + batches
+}
+
+impl Pruning<'_> {
+    /// Everything that a prune writes and deletes in a domain, in its order.
+    pub(super) fn run(&self) -> Result<DomainDone> {
+        let mut done = DomainDone::default();
+        // 0: what a `forget` that was killed has left.
+        if self.writes() {
+            done.finished = forget::delete_ended(self.repository, &self.id, &HashSet::new())?;
+        }
+        // 1: the storage's time, acknowledged before anything is looked at.
+        let mut now = self.probe()?;
+        // 2: what there is, and what snapshots need of it.
+        let mut seen = self.look()?;
+        if suffers(Sabotage::AgeAfterList) {
+            now = self.probe()?;
+        }
+        done.before = seen.size();
+        // 3: of the packs whose grace is over, what is needed again is copied out; and looked at.
+        let mut judged = self.judge(&seen, &self.aged(&seen, now)?)?;
+        done.rescued = rescue::count(&judged);
+        for _ in 0..ROUNDS_MAX {
+            if judged.needed.is_empty() {
+                break;
+            }
+            if !self.writes() {
+                break;
+            }
+            #[cfg(debug_assertions)]
+            {
+                if suffers(Sabotage::Resurrection) {
+                    rescue::resurrect(self, &seen, &judged)?;
+                    break;
+                }
+            }
+            rescue::rescue(self, &seen, &judged)?;
+            if suffers(Sabotage::BlindRescue) {
+                judged.free_all();
+                break;
+            }
+            seen = self.look()?;
+            judged = self.judge(&seen, &self.aged(&seen, now)?)?;
+        }
+        if !self.writes() {
+            judged.free_all();
+        }
+        // 4: what nobody needs, and was to die for longer than the grace, is deleted.
+        let deleted = self.delete(&seen, (&judged, now), &mut done)?;
+        // 5: what nobody needs now is to die.
+        let marked = mark::mark(self, (&seen, now), &mut done)?;
+        // 6: the index without what is gone, and records that are of no use any more.
+        let compacted = compact::compact(self, (&seen, now), &deleted, &mut done)?;
+        self.tell(&seen, (now, &deleted), marked, &mut done);
+        let batches = seen.details.batches.len() as u64 - compacted.batches + u64::from(marked);
+        let index = seen.objects.len() as u64 + done.index_written - done.index_deleted;
+        let packs = done.after.packs.packs;
+        done.after.requests = requests(packs, index, seen.roots.names.len() as u64, batches);
+        done.notes.extend(self.notes(seen));
+        Ok(done)
+    }
+
+    pub(super) fn writes(&self) -> bool {
+        self.options.mode == Mode::Write
+    }
+
+    /// Whether nothing more is to be begun.
+    pub(super) fn time_is_up(&self) -> bool {
+        self.until.is_some_and(|until| self.repository.clock.elapsed() >= until)
+    }
+
+    /// The storage's time.
+    fn probe(&self) -> Result<Timestamp> {
+        let repository = self.repository;
+        if !self.writes() {
+            return Ok(repository.clock.now());
+        }
+        let run = Run {
+            time: repository.clock.now(),
+            host: self.options.host.clone(),
+            command: "prune".to_owned(),
+            failure: None,
+            nonce: random::bytes()?,
+        };
+        let name = repository.publish_run(&self.id, &run)?;
+        let listed = repository.store.head(&name)?.ok_or_else(|| {
+            Error::new(ErrorKind::Failed, format!("{name} is not there although its write was acknowledged"))
+                .with_remedy("Do not trust this storage until its operator has explained it")
+        })?;
+        Ok(listed.modified)
+    }
+
+    /// Looks at the domain: registry, snapshots, tombstones, index, packs; then at what the snapshots need.
+    fn look(&self) -> Result<Seen> {
+        let repository = self.repository;
+        let mut roots = repository.roots(&self.id)?;
+        if !roots.doubts.is_empty() {
+            let more = roots.doubts.len() - 1;
+            let error = roots.doubts.swap_remove(0);
+            let error = if more == 0 { error } else { error.context(format!("one of {} doubts", more + 1)) };
+            return Err(if error.remedy().is_some() {
+                error
+            } else {
+                error.with_remedy(
+                    "Look at it with `lifeboat check`; `lifeboat repair` sets aside what is damaged",
+                )
+            });
+        }
+        let (view, details) = repository.view_to_prune(&self.id)?;
+        check_list(&view)?;
+        let objects = repository.listed_index(&self.id)?;
+        let listed = repository.store.list(&Prefix::records(&self.id, Folder::Tombstones))?;
+        let stored = listed.into_iter().map(|listed| (listed.name, listed.modified)).collect();
+        let reached = reach(repository, (self.id, &view), &roots)?;
+        view.index.vouch()?;
+        Ok(Seen { roots, view, details, objects, stored, reached })
+    }
+
+    /// The packs whose grace is over, by the storage's own clock.
+    ///
+    /// # Errors
+    /// `Failed` when that clock was set.
+    fn aged(&self, seen: &Seen, now: Timestamp) -> Result<BTreeMap<PackId, ListedPack>> {
+        let (grace, here) = (self.grace.as_secs(), self.repository.clock.now());
+        let mut aged = BTreeMap::new();
+        for (name, batch) in &seen.details.batches {
+            let Some(stored) = seen.stored(name) else { continue };
+            let by_storage = now.seconds_since(stored);
+            let by_us = here.seconds_since(batch.time);
+            if by_storage <= grace {
+                continue;
+            }
+            // It only makes a difference when one of the two clocks is wrong.
+            if by_us <= grace {
+                if by_storage - by_us > CLOCK_GAIN_SECONDS {
+                    return Err(clock_was_set(name, by_storage, by_us));
+                }
+                continue;
+            }
+            for id in &batch.packs {
+                if let Some(pack) = seen.details.packs.get(id) {
+                    aged.insert(*id, *pack);
+                }
+            }
+        }
+        Ok(aged)
+    }
+
+    /// Deletes what is free. Gives what is gone.
+    fn delete(
+        &self,
+        seen: &Seen,
+        (judged, now): (&Judged, Timestamp),
+        done: &mut DomainDone,
+    ) -> Result<HashSet<PackId>> {
+        /// So many packs are deleted while nobody commits to a local folder.
+        const AT_ONCE: usize = 64;
+        let (repository, mut deleted) = (self.repository, HashSet::new());
+        if !judged.free.is_empty() {
+            self.look_for_hidden(seen, now)?;
+        }
+        for some in judged.free.chunks(AT_ONCE) {
+            if self.time_is_up() {
+                done.out_of_time = true;
+                break;
+            }
+            let _fence = if self.writes() { repository.store.fence_exclusive()? } else { None };
+            for (id, pack) in some {
+                if self.writes() {
+                    repository.store.progress().check()?;
+                    repository.store.delete(&Name::pack(&self.id, pack.kind, id))?;
+                }
+                deleted.insert(*id);
+                done.deleted.add(pack.size);
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// A snapshot that is older than this run and was not in the LIST: that LIST was not whole.
+    fn look_for_hidden(&self, seen: &Seen, now: Timestamp) -> Result<()> {
+        let known: HashSet<_> = seen.roots.names.iter().map(|name| name.id).collect();
+        for name in self.repository.snapshot_names(&self.id, None)? {
+            if !known.contains(&name.id) && name.stored.seconds + 1 < now.seconds {
+                let why = "the list of snapshots left it out before, so others may be missing";
+                return Err(Error::damaged(&name.name, why)
+                    .with_remedy("The LIST of this storage is wrong: ask its operator"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is there now, and when something more can be deleted.
+    fn tell(
+        &self,
+        seen: &Seen,
+        (now, deleted): (Timestamp, &HashSet<PackId>),
+        marked: bool,
+        done: &mut DomainDone,
+    ) {
+        for (id, pack) in &seen.details.packs {
+            if deleted.contains(id) {
+                continue;
+            }
+            done.after.packs.add(pack.size);
+            if seen.view.tombstoned.contains(id) {
+                done.waiting.add(pack.size);
+            }
+        }
+        let waits = |batch: &[PackId]| {
+            batch.iter().any(|id| seen.details.packs.contains_key(id) && !deleted.contains(id))
+        };
+        let waiting = seen.details.batches.iter().filter(|(_, batch)| waits(&batch.packs));
+        let stored = waiting.filter_map(|(name, _)| seen.stored(name)).chain(marked.then_some(now));
+        // Older than the grace, by whole seconds.
+        let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
+        let after = |at: Timestamp| Timestamp { seconds: at.seconds.saturating_add(grace), ..at };
+        done.snapshots = seen.roots.known.len() as u64;
+        done.next_deletion = stored.map(after).min();
+    }
+
+    fn notes(&self, seen: Seen) -> Vec<Error> {
+        let Seen { roots, view, reached, .. } = seen;
+        let mut notes = roots.notes;
+        notes.extend(view.damaged);
+        if reached.known_lost > 0 {
+            let text =
+                format!("{} chunks that snapshots need are in packs that are set aside", reached.known_lost);
+            notes.push(Error::new(ErrorKind::Damaged, text));
+        }
+        if reached.gaps > 0 {
+            let text =
+                format!("{} parts of snapshots that came too late and were replaced are gone", reached.gaps);
+            notes.push(Error::new(ErrorKind::Damaged, text));
+        }
+        notes
+    }
+}
+
+fn clock_was_set(name: &Name, by_storage: u64, by_us: u64) -> Error {
+    let text = format!(
+        "{name} is {by_storage} s old by the storage's clock and {by_us} s by this machine's: one of the two was set"
+    );
+    Error::new(ErrorKind::Failed, text).with_remedy(
+        "If this machine's clock is wrong, set it. If the storage's is, wait until the grace is over by the right one",
+    )
+}
+
+/// A LIST that lacks much of what the index names is not believed.
+fn check_list(view: &View) -> Result<()> {
+    let (mut listed, mut missing) = (HashSet::new(), HashSet::new());
+    for pack in view.index.packs().filter(|pack| !view.tombstoned.contains(&pack.id)) {
+        listed.insert(pack.id);
+        if pack.standing == Standing::Missing {
+            missing.insert(pack.id);
+        }
+    }
+    let (listed, missing) = (listed.len() as u64, missing.len() as u64);
+    if missing > MISSING_ALLOWED && missing.saturating_mul(MISSING_PART) > listed {
+        let why = format!("{missing} of {listed} packs that the index names are not in it");
+        return Err(Error::damaged("the list of packs", why).with_remedy(
+            "If the storage shows them when it is asked again, its LIST is wrong; else `lifeboat check` tells what is lost",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Chooses the packs that are to die. A wrong choice costs work and no data: only a later look deletes.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use super::{
+    DomainDone,
+    domain::{Pruning, Seen},
+};
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+    format::tombstones::{PACKS_MAX, Tombstones},
+    id::{IdentityId, PackId},
+    limits,
+    repository::index::{KnownPack, Standing},
+    store::Name,
+};
+
+/// A pack that is younger is left alone: a backup may be about to use it. It saves work; safety does not need it.
+const AGE_MAX: Duration = Duration::from_hours(24);
+
+/// Marks what nobody needs. Says whether a batch was written, or would be.
+pub(super) fn mark(
+    pruning: &Pruning<'_>,
+    (seen, now): (&Seen, Timestamp),
+    done: &mut DomainDone,
+) -> Result<bool> {
+    let mut dead = unreached(pruning, (seen, now), done)?;
+    dead.extend(unlisted(pruning, (seen, now), done)?);
+    let packs: Vec<PackId> = dead.keys().copied().take(PACKS_MAX).collect();
+    for id in &packs {
+        done.marked.add(dead.get(id).copied().unwrap_or_default());
+    }
+    if packs.is_empty() {
+        return Ok(false);
+    }
+    if pruning.writes() {
+        let time = pruning.repository.clock.now();
+        pruning.repository.publish_tombstones(&pruning.id, &Tombstones { time, packs })?;
+    }
+    Ok(true)
+}
+
+/// Live packs no frame of which a snapshot may use, with their sizes.
+fn unreached(
+    pruning: &Pruning<'_>,
+    (seen, now): (&Seen, Timestamp),
+    done: &mut DomainDone,
+) -> Result<BTreeMap<PackId, u64>> {
+    let index = &seen.view.index;
+    let lost = || Error::damaged("the local cache", "it lost a pack");
+    // The same pack may be listed more than once, not always in the same way.
+    let mut alive: HashSet<PackId> = HashSet::new();
+    for pack in index.packs() {
+        if seen.reached.any(index.frames_of(&pack).ok_or_else(lost)?) {
+            alive.insert(pack.id);
+        }
+    }
+    let least = AGE_MAX.min(pruning.grace).as_secs();
+    let running = running(seen, now, least);
+    let (mut dead, mut spared) = (BTreeMap::new(), HashSet::new());
+    for pack in index.packs().filter(|pack| pack.standing == Standing::Live && !alive.contains(&pack.id)) {
+        let Some(listed) = seen.details.packs.get(&pack.id) else { continue };
+        if now.seconds_since(listed.stored) <= least {
+            continue;
+        }
+        if !running.is_empty() && is_of_running(seen, &pack, (listed.stored, &running)).ok_or_else(lost)? {
+            if spared.insert(pack.id) {
+                done.under_way.add(listed.size);
+            }
+            continue;
+        }
+        dead.insert(pack.id, listed.size);
+    }
+    Ok(dead)
+}
+
+/// Identities that seem to be in the middle of a backup, each with the time of its last snapshot: index objects come
+/// while it runs, every ten minutes, and a snapshot at its end.
+fn running(seen: &Seen, now: Timestamp, least: u64) -> HashMap<IdentityId, Option<Timestamp>> {
+    let (mut wrote, mut ended) = (HashMap::new(), HashMap::new());
+    for object in &seen.objects {
+        let last = wrote.entry(object.writer).or_insert(object.stored);
+        *last = (*last).max(object.stored);
+    }
+    for name in &seen.roots.names {
+        let last = ended.entry(name.identity).or_insert(name.stored);
+        *last = (*last).max(name.stored);
+    }
+    let running = wrote.into_iter().filter(|(identity, stored)| {
+        ended.get(identity).is_none_or(|ended| stored > ended) && now.seconds_since(*stored) <= least
+    });
+    running.map(|(identity, _)| (identity, ended.get(&identity).copied())).collect()
+}
+
+/// Whether a pack was written by somebody who has made no snapshot since.
+fn is_of_running(
+    seen: &Seen,
+    pack: &KnownPack,
+    (stored, running): (Timestamp, &HashMap<IdentityId, Option<Timestamp>>),
+) -> Option<bool> {
+    let directory = seen.view.index.directory(pack)?;
+    let mut authors = directory.sections.iter().map(|section| section.author);
+    Some(
+        authors
+            .any(|author| running.get(&author).is_some_and(|ended| ended.is_none_or(|ended| stored > ended))),
+    )
+}
+
+/// Packs that no index lists, so long after they were written that no backup can be about to list them. Each is read
+/// first: one that holds what is needed and has no live copy stays.
+fn unlisted(
+    pruning: &Pruning<'_>,
+    (seen, now): (&Seen, Timestamp),
+    done: &mut DomainDone,
+) -> Result<BTreeMap<PackId, u64>> {
+    let index = &seen.view.index;
+    let least = AGE_MAX.min(pruning.grace).as_secs().saturating_add(pruning.grace.as_secs());
+    let mut dead = BTreeMap::new();
+    let mut unindexed = seen.view.unindexed.clone();
+    unindexed.sort_unstable();
+    for (id, size) in unindexed {
+        let Some(listed) = seen.details.packs.get(&id) else { continue };
+        if now.seconds_since(listed.stored) <= least || seen.view.tombstoned.contains(&id) {
+            continue;
+        }
+        if pruning.time_is_up() {
+            done.out_of_time = true;
+            break;
+        }
+        let repository = pruning.repository;
+        let name = Name::pack(&pruning.id, listed.kind, &id);
+        let bytes = repository.store.read_hashed(&name, limits::PACK_BYTES_MAX, id.as_bytes());
+        let directory = match bytes.and_then(|bytes| repository.own_directory(&pruning.id, &bytes)) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                done.notes.push(error.context("a pack that no index lists stays"));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let is_live = |at| index.standing(at) == Some(Standing::Live);
+        let mut blobs = directory.frames.iter().flat_map(|frame| &frame.blobs);
+        let is_needed = blobs.any(|blob| {
+            seen.reached.blob(index, &blob.id) && !index.locations(&blob.id).into_iter().any(is_live)
+        });
+        if !is_needed {
+            dead.insert(id, size);
+        }
+    }
+    Ok(dead)
+}

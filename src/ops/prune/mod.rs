@@ -1,0 +1,152 @@
+//! `prune`: frees what no snapshot needs, in two runs. The first one marks packs with tombstones; the next one, when
+//! these are older than the grace, looks at everything again, rescues what is needed after all, and deletes the
+//! packs. `docs/protocol.md` says why that is safe beside any number of backups and other prunes, each of which
+//! may stand still for days at any call; `Pruning::run` in `domain.rs` is the one place that shows the order.
+
+use std::time::Duration;
+
+use self::domain::Pruning;
+pub use super::forget::Mode;
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+    format::{registry::Use, role::Role},
+    id::DomainId,
+    progress::Phase,
+    repository::Repository,
+};
+
+mod bits;
+mod compact;
+mod domain;
+mod mark;
+mod reach;
+mod rescue;
+mod sweep;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct PruneOptions {
+    /// A longer grace than the repository's.
+    pub grace: Option<Duration>,
+    /// Nothing more is begun after so long: the next run carries on.
+    pub max_time: Option<Duration>,
+    /// Whether anything is written.
+    pub mode: Mode,
+    /// The name of this machine, for the record that a run began.
+    pub host: String,
+}
+
+/// Packs, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packs {
+    /// How many.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Packs {
+    pub(super) const fn add(&mut self, bytes: u64) {
+        self.packs += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What a domain takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// The packs that are there.
+    pub packs: Packs,
+    /// Requests of one look at all of it, by a machine without a cache.
+    pub requests: u64,
+}
+
+/// What was done in a domain, or would be.
+#[derive(Debug, Default)]
+pub struct DomainDone {
+    /// Snapshots that need something.
+    pub snapshots: u64,
+    /// What there was.
+    pub before: Size,
+    /// What there is now.
+    pub after: Size,
+    /// Packs that are gone for good.
+    pub deleted: Packs,
+    /// Dying packs of which something was needed, and was copied out.
+    pub rescued: Packs,
+    /// Packs that no snapshot needs any more: they die when the grace is over.
+    pub marked: Packs,
+    /// Packs that were marked before and are still there.
+    pub waiting: Packs,
+    /// Packs that nobody needs yet and that seem to be those of a backup that runs.
+    pub under_way: Packs,
+    /// Index objects that were written without the packs that are gone.
+    pub index_written: u64,
+    /// Index objects that these replaced long enough ago.
+    pub index_deleted: u64,
+    /// Batches of tombstones and records of runs that are of no use any more.
+    pub records_deleted: u64,
+    /// Snapshots that a `forget` had ended and not deleted.
+    pub finished: u64,
+    /// When the next packs can be deleted, by the storage's clock.
+    pub next_deletion: Option<Timestamp>,
+    /// Whether the time was up before everything was done.
+    pub out_of_time: bool,
+    /// What is worth knowing.
+    pub notes: Vec<Error>,
+}
+
+/// What came of one domain.
+#[derive(Debug)]
+pub struct OfDomain {
+    /// Which.
+    pub id: DomainId,
+    /// Its name.
+    pub name: String,
+    /// What was done; or why nothing more was: something that may be needed is in doubt.
+    pub outcome: Result<DomainDone>,
+}
+
+/// What a prune did, or would do.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// Each domain.
+    pub domains: Vec<OfDomain>,
+}
+
+/// Frees what no snapshot needs. A domain in which something is in doubt is left as it is, and the others are not.
+///
+/// # Errors
+/// `Forbidden` for a role that may not; `Usage` for a grace below the repository's; storage trouble; `Interrupted`.
+pub fn run(repository: &Repository, options: &PruneOptions) -> Result<Pruned> {
+    if !matches!(repository.role(), Role::Maintain | Role::Owner) {
+        return Err(repository.forbidden("prune", "maintain"));
+    }
+    let least = Duration::from_secs(repository.config.minimum_grace_seconds);
+    let grace = options.grace.unwrap_or(least);
+    if grace < least {
+        let text = format!("a grace of {} s is shorter than the repository's", grace.as_secs());
+        return Err(Error::new(ErrorKind::Usage, text)
+            .with_remedy(format!("It is at least {} s and can only be made longer", least.as_secs())));
+    }
+    repository.store.progress().enter(Phase::Checking);
+    let until = options.max_time.map(|time| repository.clock.elapsed() + time);
+    let registry = repository.look_for_registry()?;
+    registry.check_features(Use::Prune)?;
+    let mut pruned = Pruned::default();
+    for domain in &registry.domains {
+        let pruning = Pruning { repository, id: domain.id, options, grace, until };
+        let outcome = match pruning.run() {
+            Err(error) if !is_doubt(&error) => return Err(error),
+            outcome => outcome,
+        };
+        pruned.domains.push(OfDomain { id: domain.id, name: domain.name.clone(), outcome });
+    }
+    Ok(pruned)
+}
+
+/// Whether it is about what is in one domain.
+fn is_doubt(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Failed | ErrorKind::NotFound)
+}

@@ -1,0 +1,234 @@
+//! Which frames the snapshots of a domain may use: one bit for each. A frame counts if any snapshot that reaches one
+//! of its blobs may use it, by the rule of backups: its own section, or one that a verifier vouches for. Where
+//! there is no such copy, every copy counts: a restore tries them all.
+
+use std::collections::BTreeMap;
+
+use super::bits::Bits;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{entry::Content, node::Node, pack::PackKind},
+    id::{BlobId, DomainId, IdentityId},
+    limits,
+    repository::{
+        Repository,
+        index::{Index, Location},
+        manifest::NodeSource,
+        reader::NodeReader,
+        snapshots::{KnownSnapshot, Roots},
+        view::View,
+    },
+    store::Name,
+};
+
+/// What the snapshots need.
+pub(super) struct Reached {
+    /// By the number of the frame.
+    frames: Bits,
+    /// Blobs that are lost in packs which are set aside.
+    pub(super) known_lost: u64,
+    /// Blobs that snapshots lack which came too late and were replaced.
+    pub(super) gaps: u64,
+}
+
+impl Reached {
+    pub(super) fn frame(&self, number: usize) -> bool {
+        self.frames.get(number)
+    }
+
+    pub(super) fn any(&self, frames: std::ops::Range<usize>) -> bool {
+        self.frames.any(frames)
+    }
+
+    /// Whether a snapshot reaches the blob.
+    pub(super) fn blob(&self, index: &Index, id: &BlobId) -> bool {
+        index.locations(id).into_iter().any(|at| self.frame(index.frame_number(at)))
+    }
+}
+
+/// Walks the manifests of all snapshots. For each identity every node is read once.
+///
+/// # Errors
+/// `Damaged` when something that a snapshot needs is missing or damaged, and no pack that is set aside has had it;
+/// storage trouble.
+pub(super) fn reach(
+    repository: &Repository,
+    (domain, view): (DomainId, &View),
+    roots: &Roots,
+) -> Result<Reached> {
+    let mut by_identity: BTreeMap<IdentityId, Vec<&KnownSnapshot>> = BTreeMap::new();
+    for known in &roots.known {
+        by_identity.entry(known.name.identity).or_default().push(known);
+    }
+    let mut reached: Option<Reached> = None;
+    for (identity, mut snapshots) in by_identity {
+        // What a replaced one lacks is no reason to take what others share with it for walked.
+        snapshots.sort_by_key(|known| roots.replaced.contains(&known.name.id));
+        let mut nodes = NodeReader::new(repository, domain, &view.index)?;
+        nodes.serve(identity);
+        let mut walk = Walk {
+            repository,
+            view,
+            domain,
+            identity,
+            nodes,
+            copies: Vec::new(),
+            reached: Reached { frames: Bits::new(view.index.frames()), known_lost: 0, gaps: 0 },
+            gaps: Gaps::Fail,
+        };
+        for known in snapshots {
+            walk.gaps = if roots.replaced.contains(&known.name.id) { Gaps::Count } else { Gaps::Fail };
+            walk.tree(Kind::Manifest, known.record.levels, known.record.root)
+                .map_err(|error| in_doubt(error, known))?;
+        }
+        match &mut reached {
+            None => reached = Some(walk.reached),
+            Some(all) => {
+                all.frames.join(&walk.reached.frames);
+                all.known_lost += walk.reached.known_lost;
+                all.gaps += walk.reached.gaps;
+            }
+        }
+    }
+    Ok(reached.unwrap_or_else(|| Reached { frames: Bits::new(0), known_lost: 0, gaps: 0 }))
+}
+
+fn in_doubt(error: Error, known: &KnownSnapshot) -> Error {
+    if error.kind() != ErrorKind::Damaged {
+        return error;
+    }
+    error.context(format!("the snapshot {}", known.name.name)).with_remedy(
+        "Look at it with `lifeboat check`. If it does not come back, end that snapshot with `lifeboat forget`, or set \
+         what is damaged aside with `lifeboat repair`",
+    )
+}
+
+/// What to do about something that is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gaps {
+    Fail,
+    /// It is known that there may be some.
+    Count,
+}
+
+/// What a node is a part of.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// The tree of entries.
+    Manifest,
+    /// The chunks of a large file.
+    List,
+}
+
+struct Walk<'a> {
+    repository: &'a Repository,
+    view: &'a View,
+    domain: DomainId,
+    identity: IdentityId,
+    nodes: NodeReader<'a>,
+    copies: Vec<(Location, bool)>,
+    reached: Reached,
+    gaps: Gaps,
+}
+
+impl Walk<'_> {
+    /// Everything below a node. What waits is bounded by the depth of the tree and the children of a node.
+    fn tree(&mut self, kind: Kind, level: u8, root: BlobId) -> Result<()> {
+        let mut waiting = vec![(kind, level, root)];
+        while let Some((kind, level, id)) = waiting.pop() {
+            self.repository.store.progress().check()?;
+            if level > limits::TREE_LEVELS_MAX {
+                return Err(Error::damaged(format!("node {id}"), "it is deeper than any tree may be"));
+            }
+            if !self.mark(&id, PackKind::Metadata, None)? {
+                continue;
+            }
+            let node = match self.nodes.node(&id) {
+                Err(error) if self.gaps == Gaps::Count && error.kind() == ErrorKind::Damaged => {
+                    self.reached.gaps += 1;
+                    continue;
+                }
+                node => node?,
+            };
+            match (kind, node) {
+                (Kind::Manifest, Node::Leaf(entries)) if level == 0 => {
+                    for entry in entries.into_iter().rev() {
+                        match entry.content {
+                            Content::Inline(chunks) => {
+                                for chunk in chunks {
+                                    self.mark(&chunk.id, PackKind::Data, Some(chunk.length))?;
+                                }
+                            }
+                            Content::List { node, level, .. } => waiting.push((Kind::List, level, node)),
+                        }
+                    }
+                }
+                (Kind::Manifest, Node::Branch(found, children)) if found == level && level > 0 => {
+                    waiting.extend(children.iter().rev().map(|child| (kind, level - 1, child.id)));
+                }
+                (Kind::List, Node::Chunks(chunks)) if level == 0 => {
+                    for chunk in chunks {
+                        self.mark(&chunk.id, PackKind::Data, Some(chunk.length))?;
+                    }
+                }
+                (Kind::List, Node::Lists(found, children)) if found == level && level > 0 => {
+                    waiting.extend(children.iter().rev().map(|child| (kind, level - 1, child.id)));
+                }
+                _ => {
+                    return Err(Error::damaged(
+                        format!("node {id}"),
+                        "it is not of the kind that refers to it",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks every copy that this snapshot may use; every copy if there is none. Says whether that was new.
+    fn mark(&mut self, id: &BlobId, kind: PackKind, length: Option<u32>) -> Result<bool> {
+        let index = &self.view.index;
+        index.copies_there((id, kind), self.identity, &mut self.copies);
+        if let Some(length) = length {
+            self.copies.retain(|(at, _)| index.blob(*at).is_some_and(|blob| blob.length == length));
+        }
+        if self.copies.is_empty() {
+            return self.lost(id, kind);
+        }
+        let some_serve = self.copies.iter().any(|(_, serves)| *serves);
+        let mut is_new = false;
+        for (at, serves) in &self.copies {
+            if some_serve && !serves {
+                continue;
+            }
+            // Else a node would count as walked because its neighbour was.
+            if kind == PackKind::Metadata && index.blobs_beside(*at) != Some(1) {
+                return Err(Error::damaged(format!("node {id}"), "a frame of an index has several nodes"));
+            }
+            is_new |= self.reached.frames.set(index.frame_number(*at));
+        }
+        Ok(is_new)
+    }
+
+    fn lost(&mut self, id: &BlobId, kind: PackKind) -> Result<bool> {
+        if self.gaps == Gaps::Count {
+            self.reached.gaps += 1;
+            return Ok(false);
+        }
+        let index = &self.view.index;
+        let is_set_aside = |at: Location| {
+            let name = index.pack_at(at).map(|pack| Name::pack(&self.domain, pack.kind, &pack.id));
+            name.is_some_and(|name| self.view.quarantined.contains(name.as_str()))
+        };
+        // Chunks of a file have nothing below them that could be needed.
+        if kind == PackKind::Data && index.locations(id).into_iter().any(is_set_aside) {
+            self.reached.known_lost += 1;
+            return Ok(false);
+        }
+        let what = match kind {
+            PackKind::Data => "chunk",
+            PackKind::Metadata => "manifest node",
+        };
+        Err(Error::damaged(format!("{what} {id}"), "no pack that is there holds it"))
+    }
+}

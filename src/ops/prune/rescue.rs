@@ -1,0 +1,133 @@
+//! Copies out of dying packs what is needed again. A tombstone is final: nobody takes it off.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{
+    Packs,
+    domain::{Pruning, Seen},
+    sweep::{Judged, Needed},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::{
+        attestation::digest,
+        pack::{IndexedPack, PackKind, target_length},
+    },
+    id::{PackId, SectionId},
+    limits,
+    repository::{pack_mover::PackMover, pack_writer::FinishedPack},
+    store::Name,
+};
+
+/// Blobs that wait for an index object at most.
+pub(super) const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
+
+/// The packs of which something is needed.
+pub(super) fn count(judged: &Judged) -> Packs {
+    let mut rescued = Packs::default();
+    let packs: BTreeMap<PackId, u64> =
+        judged.needed.iter().map(|needed| (needed.pack.id, needed.listed.size)).collect();
+    packs.values().for_each(|size| rescued.add(*size));
+    rescued
+}
+
+/// Copies every section of which something is needed into new packs, and publishes them.
+pub(super) fn rescue(pruning: &Pruning<'_>, seen: &Seen, judged: &Judged) -> Result<()> {
+    let target = target_length(seen.view.index.bytes());
+    for kind in [PackKind::Metadata, PackKind::Data] {
+        let of_kind = |needed: &&Needed| needed.pack.kind == kind;
+        let mut rescue = Rescue {
+            pruning,
+            mover: PackMover::new(pruning.repository, (pruning.id, kind), target)?,
+            moved: HashSet::new(),
+            unindexed: Vec::new(),
+            blobs: 0,
+        };
+        for needed in judged.needed.iter().filter(of_kind) {
+            rescue.pack(seen, needed)?;
+        }
+        let last = rescue.mover.finish()?;
+        rescue.upload(last)?;
+        rescue.publish()?;
+    }
+    Ok(())
+}
+
+struct Rescue<'a> {
+    pruning: &'a Pruning<'a>,
+    mover: PackMover<'a>,
+    /// Two dying packs may hold the same section.
+    moved: HashSet<(SectionId, [u8; 32])>,
+    unindexed: Vec<IndexedPack>,
+    blobs: usize,
+}
+
+impl Rescue<'_> {
+    fn pack(&mut self, seen: &Seen, needed: &Needed) -> Result<()> {
+        let Pruning { repository, id: domain, .. } = self.pruning;
+        repository.store.progress().check()?;
+        let name = repository.pack_name(domain, &needed.pack);
+        let directory = seen.view.index.directory(&needed.pack);
+        let directory = directory.ok_or_else(|| Error::damaged("the local cache", "it lost a pack"))?;
+        let mut bytes = None;
+        for section in &needed.sections {
+            let header = directory.sections.get(usize::from(*section));
+            let id = header.ok_or_else(|| Error::damaged(&name, "it lacks a section"))?.id();
+            if !self.moved.insert((id, digest(&directory, *section))) {
+                continue;
+            }
+            // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
+            let whole = match bytes.take() {
+                Some(whole) => whole,
+                None => repository.store.read(&name, limits::PACK_BYTES_MAX)?,
+            };
+            let finished = self.mover.add(&directory, *section, &whole).map_err(|error| {
+                error.context(format!("{name}, which is to die and is needed")).with_remedy(
+                    "Nothing more is deleted here. `lifeboat check` tells which snapshots are hurt",
+                )
+            })?;
+            bytes = Some(whole);
+            self.upload(finished)?;
+        }
+        Ok(())
+    }
+
+    fn upload(&mut self, finished: Option<FinishedPack>) -> Result<()> {
+        let Some(FinishedPack { listed, pieces }) = finished else { return Ok(()) };
+        let Pruning { repository, id: domain, .. } = self.pruning;
+        repository.store.create_parts(&Name::pack(domain, listed.kind, &listed.id), pieces)?;
+        self.blobs += listed.directory.frames.iter().map(|frame| frame.blobs.len()).sum::<usize>();
+        self.unindexed.push(listed);
+        if self.blobs >= UNINDEXED_BLOBS_MAX { self.publish() } else { Ok(()) }
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        if self.unindexed.is_empty() {
+            return Ok(());
+        }
+        self.blobs = 0;
+        let packs = std::mem::take(&mut self.unindexed);
+        self.pruning.repository.publish_index(&self.pruning.id, &packs).map(|_| ())
+    }
+}
+
+/// What nobody may do: takes the tombstones off the packs that are needed.
+#[cfg(debug_assertions)]
+pub(super) fn resurrect(pruning: &Pruning<'_>, seen: &Seen, judged: &Judged) -> Result<()> {
+    use crate::format::tombstones::Tombstones;
+    let alive: HashSet<PackId> = judged.needed.iter().map(|needed| needed.pack.id).collect();
+    for (name, batch) in &seen.details.batches {
+        let packs: Vec<PackId> = batch.packs.iter().filter(|id| !alive.contains(*id)).copied().collect();
+        if packs.len() == batch.packs.len() {
+            continue;
+        }
+        if !packs.is_empty() {
+            pruning.repository.publish_tombstones(&pruning.id, &Tombstones { time: batch.time, packs })?;
+        }
+        pruning.repository.store.delete(name)?;
+    }
+    if alive.is_empty() {
+        return Err(Error::new(ErrorKind::Failed, "nothing is to be resurrected"));
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Which of the packs whose grace is over nobody needs, and what is needed of the others.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+
+use super::domain::{Pruning, Seen};
+use crate::{
+    error::{Error, Result},
+    format::pack::{Blob, Frame, PackKind, SectionHeader},
+    id::{DomainId, PackId},
+    limits,
+    repository::{
+        Repository,
+        index::{Index, KnownPack, Standing},
+        section::check_ciphertext,
+        view::ListedPack,
+    },
+    sabotage::{Sabotage, suffers},
+};
+
+/// The packs whose grace is over.
+#[derive(Default)]
+pub(super) struct Judged {
+    /// Nobody needs them, or another live pack was seen to hold what is needed.
+    pub(super) free: Vec<(PackId, ListedPack)>,
+    /// These sections of them have to be copied out first.
+    pub(super) needed: Vec<Needed>,
+}
+
+/// A pack of which something is needed.
+pub(super) struct Needed {
+    pub(super) pack: KnownPack,
+    pub(super) listed: ListedPack,
+    pub(super) sections: BTreeSet<u16>,
+}
+
+impl Judged {
+    /// As if all had been rescued.
+    pub(super) fn free_all(&mut self) {
+        self.free.extend(self.needed.drain(..).map(|needed| (needed.pack.id, needed.listed)));
+        self.free.sort_unstable_by_key(|(id, _)| *id);
+        self.free.dedup_by_key(|(id, _)| *id);
+    }
+}
+
+impl Pruning<'_> {
+    /// Looks at each of these packs.
+    pub(super) fn judge(&self, seen: &Seen, aged: &BTreeMap<PackId, ListedPack>) -> Result<Judged> {
+        let index = &seen.view.index;
+        let mut listings: HashMap<PackId, Vec<KnownPack>> = HashMap::new();
+        for pack in index.packs().filter(|pack| aged.contains_key(&pack.id)) {
+            listings.entry(pack.id).or_default().push(pack);
+        }
+        let mut survivors = Survivors::new(self.repository, self.id, index);
+        let mut judged = Judged::default();
+        for (id, listed) in aged {
+            self.repository.store.progress().check()?;
+            let mut is_free = true;
+            for pack in listings.get(id).into_iter().flatten() {
+                let sections = self.needed(seen, pack, &mut survivors)?;
+                if !sections.is_empty() {
+                    is_free = false;
+                    judged.needed.push(Needed { pack: *pack, listed: *listed, sections });
+                }
+            }
+            if is_free {
+                judged.free.push((*id, *listed));
+            }
+        }
+        Ok(judged)
+    }
+
+    /// The sections with a frame that snapshots may use and that nothing else stands for.
+    fn needed(&self, seen: &Seen, pack: &KnownPack, survivors: &mut Survivors<'_>) -> Result<BTreeSet<u16>> {
+        let index = &seen.view.index;
+        let lost = || Error::damaged("the local cache", "it lost a pack");
+        let frames = index.frames_of(pack).ok_or_else(lost)?;
+        let mut sections = BTreeSet::new();
+        if !seen.reached.any(frames.clone()) {
+            return Ok(sections);
+        }
+        let directory = index.directory(pack).ok_or_else(lost)?;
+        for (number, frame) in frames.zip(&directory.frames) {
+            if !seen.reached.frame(number) || sections.contains(&frame.section) {
+                continue;
+            }
+            let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost)?;
+            if !survivors.stand_for(&pack.id, frame, section)? {
+                sections.insert(frame.section);
+            }
+        }
+        Ok(sections)
+    }
+}
+
+/// Finds what stands for a frame, in live packs. What an index says is not enough: the bytes are read.
+struct Survivors<'a> {
+    repository: &'a Repository,
+    domain: DomainId,
+    index: &'a Index,
+    /// The pack that was read last; nothing if it is not what its name says.
+    last: Option<(PackId, Option<Bytes>)>,
+}
+
+impl<'a> Survivors<'a> {
+    const fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Self {
+        Self { repository, domain, index, last: None }
+    }
+
+    fn stand_for(&mut self, dying: &PackId, frame: &Frame, section: &SectionHeader) -> Result<bool> {
+        if suffers(Sabotage::EveryCopy) {
+            let is_elsewhere = |blob: &Blob| {
+                let packs =
+                    self.index.locations(&blob.id).into_iter().filter_map(|at| self.index.pack_at(at));
+                packs.filter(|pack| pack.id != *dying).any(|pack| pack.standing != Standing::Missing)
+            };
+            return Ok(frame.blobs.iter().all(is_elsewhere));
+        }
+        if self.holds_same(dying, frame, section)? {
+            return Ok(true);
+        }
+        for blob in &frame.blobs {
+            if !self.holds_attested(dying, blob, section.kind)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether another live pack holds the very same sealed frame.
+    fn holds_same(&mut self, dying: &PackId, frame: &Frame, section: &SectionHeader) -> Result<bool> {
+        let Some(first) = frame.blobs.first() else { return Ok(true) };
+        let id = section.id();
+        for at in self.index.locations(&first.id) {
+            let Some(found) = self.index.found(at) else { continue };
+            if found.pack.id != *dying
+                && found.pack.standing == Standing::Live
+                && found.frame.counter == frame.counter
+                && found.frame.hash == frame.hash
+                && found.frame.blobs == frame.blobs
+                && found.section.id() == id
+                && self.is_intact(&found.pack, &found.frame)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a live pack holds the blob in a section that a verifier vouches for: everybody may use that.
+    fn holds_attested(&mut self, dying: &PackId, blob: &Blob, kind: PackKind) -> Result<bool> {
+        for at in self.index.locations(&blob.id) {
+            let Some(pack) = self.index.pack_at(at) else { continue };
+            if pack.id == *dying || pack.standing != Standing::Live || pack.kind != kind {
+                continue;
+            }
+            if !self.index.is_attested(at) || self.index.blob(at) != Some(*blob) {
+                continue;
+            }
+            let Some(found) = self.index.found(at) else { continue };
+            if self.is_intact(&found.pack, &found.frame)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_intact(&mut self, pack: &KnownPack, frame: &Frame) -> Result<bool> {
+        if self.last.as_ref().is_none_or(|(id, _)| *id != pack.id) {
+            let name = self.repository.pack_name(&self.domain, pack);
+            let read = self.repository.store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes());
+            let bytes = match read {
+                Ok(bytes) => Some(bytes),
+                Err(error) if error.is_damage() => None,
+                Err(error) => return Err(error),
+            };
+            self.last = Some((pack.id, bytes));
+        }
+        let Some((_, Some(bytes))) = &self.last else { return Ok(false) };
+        let start = frame.offset as usize;
+        let sealed = bytes.get(start..start + frame.length as usize);
+        Ok(sealed.is_some_and(|sealed| check_ciphertext(frame, sealed).is_ok()))
+    }
+}

@@ -1,0 +1,675 @@
+//! `prune` on a local folder whose files are made to look as old as a test needs them, with a clock that goes with
+//! them. `tests/simulator.rs` runs it beside backups, `forget` and other prunes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use lifeboat::{
+    clock::{Clock, SystemClock, Timestamp},
+    crypto::RootSecret,
+    error::{Error, ErrorKind, Result},
+    format::{
+        envelope::{self, EnvelopeHeader, RecordKind, Sealer},
+        role::Role,
+        slot::KdfParameters,
+        tombstones::Tombstones,
+    },
+    id::ObjectId,
+    ops::{
+        forget::{self, ForgetOptions, MassRemoval, Which},
+        key::{self, AddOptions, By},
+        prune::{self, DomainDone, Mode, PruneOptions, Pruned},
+    },
+    repository::{InitOptions, Repository, unlock::Credential},
+    store::{Folder, Location, Name, Store},
+};
+use object_store::local::LocalFileSystem;
+
+mod support {
+    pub(crate) mod faults;
+    pub(crate) mod intercepted;
+    #[expect(dead_code, reason = "others use more of it")]
+    pub(crate) mod lab;
+    pub(crate) mod world;
+}
+use support::{
+    faults::{Fault, at, nth},
+    intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
+    lab::{self, Files, noise},
+    world::World,
+};
+
+const DAY: i64 = 86_400;
+
+struct Ahead(i64);
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        let now = SystemClock.now();
+        Timestamp { seconds: now.seconds + self.0, ..now }
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed()
+    }
+
+    fn sleep(&self, _: Duration) {}
+}
+
+/// A repository in a folder.
+struct Yard {
+    folder: tempfile::TempDir,
+    root: RootSecret,
+    ahead: Cell<i64>,
+}
+
+impl Yard {
+    fn new() -> Self {
+        let (folder, root) = (tempfile::tempdir().unwrap(), RootSecret::generate().unwrap());
+        let yard = Self { folder, root, ahead: Cell::new(0) };
+        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let init = InitOptions { kdf, ..InitOptions::default() };
+        Repository::create(&yard.store(), &yard.root, "right", init, &SystemClock).unwrap();
+        yard
+    }
+
+    /// The same objects with the same times, in another folder.
+    fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for path in self.files() {
+            let to = folder.path().join(path.strip_prefix(self.path()).unwrap());
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(&path, &to).unwrap();
+            File::open(&to).unwrap().set_modified(fs::metadata(&path).unwrap().modified().unwrap()).unwrap();
+        }
+        Self { folder, root: RootSecret::from_words(&self.root.words()).unwrap(), ahead: self.ahead.clone() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let (mut files, mut folders) = (Vec::new(), vec![self.path()]);
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Those whose path has this in it.
+    fn having(&self, part: &str) -> Vec<PathBuf> {
+        self.files().into_iter().filter(|path| path.to_str().unwrap().contains(part)).collect()
+    }
+
+    fn packs(&self) -> BTreeSet<PathBuf> {
+        self.having("/packs/").into_iter().collect()
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(Ahead(self.ahead.get()))
+    }
+
+    fn store(&self) -> Store {
+        let location = Location::parse(self.path().to_str().unwrap()).unwrap();
+        Store::open(&location, lab::options(self.clock(), Arc::default(), 0)).unwrap()
+    }
+
+    fn open_as(&self, store: &Store, credential: &Credential) -> Result<Repository> {
+        let config = Repository::read_config(store)?;
+        let secrets = Repository::unlock(store, &config, credential)?;
+        Repository::open(store.clone(), config, secrets, None, self.clock())
+    }
+
+    fn owner(&self) -> Repository {
+        self.open_as(&self.store(), &Credential::Words(self.root.words())).unwrap()
+    }
+
+    fn add_key(&self, role: Role, label: &str, domain: Option<&str>) -> Repository {
+        self.open_as(&self.store(), &self.new_key(role, label, domain)).unwrap()
+    }
+
+    fn new_key(&self, role: Role, label: &str, domain: Option<&str>) -> Credential {
+        let (label, domain, unlock) = (label.to_owned(), domain.map(str::to_owned), By::AccessKey);
+        let options = AddOptions { role, label, domain, shared: false, unlock };
+        let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
+        Credential::AccessKey(access.text().to_string().into())
+    }
+
+    /// Everything becomes older, and our clock goes on.
+    fn wait(&self, seconds: i64) {
+        self.storage_gains(seconds);
+        self.ahead.set(self.ahead.get() + seconds);
+    }
+
+    /// As if the clock of the storage had been set.
+    fn storage_gains(&self, seconds: i64) {
+        for path in self.files() {
+            let before = fs::metadata(&path).unwrap().modified().unwrap();
+            let seconds = Duration::from_secs(seconds.unsigned_abs());
+            File::open(&path).unwrap().set_modified(before - seconds).unwrap();
+        }
+    }
+
+    fn back_up(&self, files: &Files) -> ObjectId {
+        lab::back_up(&self.owner(), files).unwrap().snapshot.unwrap().0
+    }
+
+    fn forget(&self, snapshot: ObjectId) {
+        let options = ForgetOptions {
+            which: Which::Named(vec![snapshot.to_string()]),
+            floor: 1,
+            mass_removal: MassRemoval::Allow,
+            zone: jiff::tz::TimeZone::UTC,
+            mode: Mode::Write,
+        };
+        forget::run(&self.owner(), &options).unwrap();
+    }
+
+    fn prune(&self) -> DomainDone {
+        only(prune::run(&self.owner(), &options()).unwrap()).unwrap()
+    }
+
+    /// Through a store that somebody disturbs.
+    fn prune_over(&self, intercepted: &Arc<Intercepted>) -> Result<DomainDone> {
+        let options = lab::options(self.clock(), Arc::default(), 0);
+        let store = Store::from_object_store(Arc::<Intercepted>::clone(intercepted), "", options).unwrap();
+        let repository = self.open_as(&store, &Credential::Words(self.root.words()))?;
+        prune::run(&repository, &self::options()).and_then(only)
+    }
+
+    fn watched(&self) -> Arc<Intercepted> {
+        Intercepted::watching(Arc::new(LocalFileSystem::new_with_prefix(self.path()).unwrap()))
+    }
+
+    /// Every snapshot comes back, and nothing is damaged.
+    #[track_caller]
+    fn holds(&self, expected: &[&Files]) {
+        self.restores(expected);
+        assert_eq!(lab::check_all(&self.owner()).unwrap().problems, []);
+    }
+
+    #[track_caller]
+    fn restores(&self, expected: &[&Files]) {
+        let repository = self.owner();
+        let (known, damaged) = repository.snapshots().unwrap();
+        assert!(damaged.is_empty(), "{damaged:?}");
+        assert_eq!(known.len(), expected.len());
+        for (snapshot, expected) in known.iter().zip(expected) {
+            let (files, restored) = lab::restore(&repository, snapshot).unwrap();
+            assert_eq!(restored.failures, 0, "{:?}", restored.failed);
+            assert!(files == **expected, "another content");
+        }
+    }
+}
+
+fn options() -> PruneOptions {
+    PruneOptions { grace: None, max_time: None, mode: Mode::Write, host: "host".to_owned() }
+}
+
+fn dry() -> PruneOptions {
+    PruneOptions { mode: Mode::DryRun, ..options() }
+}
+
+/// What came of the one domain.
+fn only(pruned: Pruned) -> Result<DomainDone> {
+    let [domain] = <[_; 1]>::try_from(pruned.domains).unwrap();
+    domain.outcome
+}
+
+fn files(contents: &[u64]) -> Files {
+    contents.iter().map(|content| (format!("srv/{content}"), noise(*content, 90_000))).collect()
+}
+
+/// Four snapshots, of which two have ended two days ago; what only they needed is marked: the manifest of the one, whose
+/// data another one needs, and all of the other one.
+struct Marked {
+    yard: Yard,
+    ended: [Files; 2],
+    kept: [Files; 2],
+    marked: u64,
+}
+
+fn marked() -> Marked {
+    let yard = Yard::new();
+    let (ended, kept) = ([files(&[1, 2]), files(&[6])], [files(&[2, 3]), files(&[3, 4])]);
+    let ids: Vec<ObjectId> = ended.iter().map(|files| yard.back_up(files)).collect();
+    kept.iter().for_each(|files| _ = yard.back_up(files));
+    ids.into_iter().for_each(|id| yard.forget(id));
+    yard.wait(2 * DAY);
+    let done = yard.prune();
+    assert_eq!((done.deleted.packs, done.after.packs), (0, done.before.packs));
+    assert!(done.marked.packs == 3 && done.next_deletion.is_some(), "{done:?}");
+    Marked { yard, ended, kept, marked: done.marked.packs }
+}
+
+impl Marked {
+    /// A backup that looked before the tombstones were there commits now: it needs what is to die.
+    fn needed_again(&self) {
+        let tombstones = self.yard.having("/tombstones/");
+        let aside = |path: &Path| {
+            self.yard.path().join(format!("aside-{}", path.file_name().unwrap().to_str().unwrap()))
+        };
+        tombstones.iter().for_each(|path| fs::rename(path, aside(path)).unwrap());
+        let before = self.yard.packs();
+        self.ended.iter().for_each(|files| _ = self.yard.back_up(files));
+        // Its manifest and its data are there already.
+        assert_eq!(self.yard.packs(), before);
+        tombstones.iter().for_each(|path| fs::rename(aside(path), path).unwrap());
+    }
+
+    fn all(&self) -> [&Files; 4] {
+        [&self.kept[0], &self.kept[1], &self.ended[0], &self.ended[1]]
+    }
+}
+
+#[test]
+fn what_no_snapshot_needs_is_gone_after_two_runs_and_the_grace() {
+    let Marked { yard, kept, marked, .. } = marked();
+    let kept = [&kept[0], &kept[1]];
+    let before = yard.packs();
+    yard.wait(2 * DAY);
+    let done = yard.prune();
+    assert_eq!(
+        (done.deleted.packs, done.marked.packs, done.waiting.packs),
+        (0, 0, marked),
+        "the grace is not over"
+    );
+    assert_eq!(yard.packs(), before);
+    yard.wait(DAY + 10);
+    let done = yard.prune();
+    assert_eq!((done.deleted.packs, done.rescued.packs, done.waiting.packs), (marked, 0, 0), "{done:?}");
+    assert_eq!(yard.packs().len() as u64, before.len() as u64 - marked);
+    assert_eq!(done.next_deletion, None);
+    // The index was written again without them; an object that lists nothing else goes, the other waits for the grace.
+    assert_eq!((done.index_written, done.index_deleted), (1, 1), "{done:?}");
+    yard.holds(&kept);
+    yard.wait(2 * DAY);
+    let done = yard.prune();
+    assert_eq!((done.index_written, done.index_deleted), (0, 0), "{done:?}");
+    yard.wait(2 * DAY);
+    let done = yard.prune();
+    assert_eq!((done.index_written, done.index_deleted), (0, 1), "{done:?}");
+    assert!(done.after.requests < done.before.requests);
+    assert_eq!(lab::check_all(&yard.owner()).unwrap().notes, Vec::<String>::new());
+    yard.holds(&kept);
+    // What said that they are to die goes when it cannot matter any more.
+    assert_eq!(yard.having("/tombstones/").len(), 1);
+    yard.wait(31 * DAY);
+    yard.prune();
+    assert_eq!(yard.having("/tombstones/").len(), 0);
+    yard.wait(60 * DAY);
+    yard.prune();
+    assert!(yard.having("/runs/").len() <= 2, "{:?}", yard.having("/runs/"));
+    yard.holds(&kept);
+    yard.back_up(kept[0]);
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_says_what_would_be_done() {
+    let Marked { yard, marked, .. } = marked();
+    yard.wait(4 * DAY);
+    let before = yard.files();
+    let planned = only(prune::run(&yard.owner(), &dry()).unwrap()).unwrap();
+    assert_eq!(yard.files(), before);
+    let done = yard.prune();
+    assert_eq!(planned.deleted, done.deleted);
+    assert_eq!((planned.deleted.packs, planned.index_written), (marked, done.index_written));
+    assert_eq!((planned.before, planned.after), (done.before, done.after));
+}
+
+#[test]
+fn what_is_needed_again_is_copied_out_before_its_pack_dies() {
+    let marked = marked();
+    let yard = &marked.yard;
+    marked.needed_again();
+    let dying = yard.packs();
+    yard.wait(4 * DAY);
+    let planned = only(prune::run(&yard.owner(), &dry()).unwrap()).unwrap();
+    let done = yard.prune();
+    assert_eq!((done.rescued.packs, done.deleted.packs), (marked.marked, marked.marked), "{done:?}");
+    assert_eq!((planned.rescued, planned.deleted), (done.rescued, done.deleted));
+    assert_ne!(yard.packs(), dying);
+    yard.holds(&marked.all());
+    // What was rescued is as good as any: nothing more happens, and the index gets rid of the rest.
+    for _ in 0..3 {
+        yard.wait(5 * DAY);
+        let done = yard.prune();
+        assert_eq!((done.marked.packs, done.deleted.packs), (0, 0), "{done:?}");
+        yard.holds(&marked.all());
+    }
+    assert_eq!(lab::check_all(&yard.owner()).unwrap().notes, Vec::<String>::new());
+}
+
+#[test]
+fn nothing_is_deleted_for_which_the_copy_did_not_arrive() {
+    let marked = marked();
+    marked.needed_again();
+    let yard = &marked.yard;
+    yard.wait(4 * DAY);
+    let is_pack = |call: &Call| call.kind.is_put() && call.name.contains("/packs/");
+    for fault in [Fault::Forgets, Fault::Halves, Fault::Flips] {
+        let yard = yard.copy();
+        let before = yard.packs();
+        let over = yard.watched();
+        over.intercept(move |call: &Call| if is_pack(call) { fault.fate(call) } else { Fate::Works });
+        let outcome = yard.prune_over(&over);
+        assert!(before.is_subset(&yard.packs()), "{fault:?}: {outcome:?}");
+        let deleted = over.calls().iter().filter(|call| call.kind == Kind::Delete).count();
+        assert_eq!(deleted, 0, "{fault:?}");
+        yard.restores(&marked.all());
+        // It comes when the storage keeps what it is given.
+        let done = yard.prune();
+        assert_eq!(done.deleted.packs, marked.marked, "{fault:?}: {done:?}");
+        yard.restores(&marked.all());
+    }
+}
+
+#[test]
+fn a_prune_that_is_killed_at_any_call_loses_nothing_and_the_next_one_carries_on() {
+    let marked = marked();
+    marked.needed_again();
+    let yard = &marked.yard;
+    // Something new to mark too.
+    let more = yard.back_up(&files(&[7]));
+    yard.back_up(&files(&[8]));
+    yard.forget(more);
+    let last = files(&[8]);
+    let all: Vec<&Files> = marked.all().into_iter().chain([&last]).collect();
+    yard.wait(4 * DAY);
+    let calls = {
+        let yard = yard.copy();
+        let over = yard.watched();
+        yard.prune_over(&over).unwrap();
+        over.calls().len()
+    };
+    assert!(calls > 30, "{calls}");
+    for number in 0..calls {
+        for fault in [Fault::StopsBefore, Fault::StopsAfter] {
+            let yard = yard.copy();
+            let over = yard.watched();
+            over.intercept(at(number, fault));
+            let outcome = yard.prune_over(&over);
+            assert!(outcome.is_err() || number + 1 == calls, "{number} {fault:?}: {outcome:?}");
+            yard.restores(&all);
+            let done = yard.prune();
+            assert!(done.waiting.packs + done.marked.packs > 0, "{number} {fault:?}: {done:?}");
+            if number % 7 == 0 {
+                yard.wait(4 * DAY);
+                let done = yard.prune();
+                assert_eq!(done.waiting.packs, 0, "{number} {fault:?}: {done:?}");
+                yard.holds(&all);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_list_that_is_cut_short_makes_it_refuse() {
+    let yard = Yard::new();
+    let contents: Vec<Files> = (0..9).map(|number| files(&[number])).collect();
+    let snapshots: Vec<ObjectId> = contents.iter().map(|files| yard.back_up(files)).collect();
+    yard.forget(snapshots[0]);
+    yard.wait(2 * DAY);
+    yard.prune();
+    yard.wait(4 * DAY);
+    let kept: Vec<&Files> = contents[1..].iter().collect();
+    for prefix in ["packs", "index", "snapshots"] {
+        let yard = yard.copy();
+        let before = yard.packs();
+        let over = yard.watched();
+        let is_list = move |call: &Call| call.kind == Kind::List && call.name.ends_with(prefix);
+        // What a `forget` has left is looked for before, and what a LIST hides is looked for afterwards.
+        let number = usize::from(prefix == "snapshots");
+        let cut = |all: &mut Vec<object_store::ObjectMeta>| {
+            all.sort_by(|a, b| a.location.cmp(&b.location));
+            all.truncate(all.len() / 2);
+        };
+        let chosen = nth(number, Fault::LosesPage, is_list);
+        over.intercept(move |call: &Call| match chosen(call) {
+            Fate::Works => Fate::Works,
+            _ => Fate::Shows(cut),
+        });
+        let error = yard.prune_over(&over).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{prefix}: {error}");
+        assert!(error.remedy().is_some(), "{prefix}: {error:?}");
+        assert_eq!(yard.packs(), before, "{prefix}");
+        yard.prune();
+        yard.holds(&kept);
+    }
+}
+
+#[test]
+fn damage_of_what_is_needed_makes_it_refuse_that_domain_and_no_other() {
+    let yard = Yard::new();
+    let other = yard.add_key(Role::Backup, "other", None);
+    let mine = files(&[1]);
+    let (first, second) = (lab::back_up(&other, &mine).unwrap(), lab::back_up(&other, &files(&[2])).unwrap());
+    yard.back_up(&mine);
+    yard.forget(first.snapshot.unwrap().0);
+    drop(second);
+    yard.wait(2 * DAY);
+    // The manifest of the first domain.
+    let domain = yard.owner().own_domain().unwrap().to_string();
+    let [manifest] = &yard.having(&format!("{domain}/packs/m/"))[..] else { panic!("one manifest") };
+    let mut bytes = fs::read(manifest).unwrap();
+    bytes.iter_mut().skip(1300).take(50).for_each(|byte| *byte ^= 1);
+    fs::write(manifest, bytes).unwrap();
+    let pruned = prune::run(&yard.owner(), &options()).unwrap();
+    let mut marked = 0;
+    for domain_done in pruned.domains {
+        if domain_done.id.to_string() == domain {
+            let error = domain_done.outcome.unwrap_err();
+            assert!(error.to_string().contains("/snapshots/"), "{error}");
+            assert!(error.remedy().unwrap().contains("check"), "{error:?}");
+        } else {
+            marked += domain_done.outcome.unwrap().marked.packs;
+        }
+    }
+    assert!(marked > 0);
+}
+
+fn forged_tombstones(repository: &Repository) -> Name {
+    let domain = repository.own_domain().unwrap();
+    let view = repository.view(&domain).unwrap();
+    let packs = view.index.packs().map(|pack| pack.id).collect();
+    let plain = Tombstones { time: Timestamp::from_seconds(1), packs }.encode();
+    let header = EnvelopeHeader {
+        kind: RecordKind::Tombstones,
+        repository: repository.config.repository_id,
+        domain,
+        author: repository.identity(),
+        sequence: 0,
+        epoch: 0,
+    };
+    let key = repository.index_key(&domain).unwrap();
+    let sealed =
+        envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), repository.signer(), &plain).unwrap();
+    let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+    let name = Name::record(&domain, Folder::Tombstones, &id);
+    repository.store.create(&name, Bytes::from(sealed)).unwrap();
+    name
+}
+
+#[test]
+fn tombstones_of_a_key_that_may_not_write_them_kill_nothing() {
+    let yard = Yard::new();
+    let kept = files(&[1, 2]);
+    yard.back_up(&kept);
+    let client = yard.add_key(Role::Backup, "client", Some("main"));
+    let forged = forged_tombstones(&client);
+    yard.wait(40 * DAY);
+    let before = yard.packs();
+    let done = yard.prune();
+    assert_eq!((done.deleted.packs, done.marked.packs, done.waiting.packs), (0, 0, 0));
+    let told: Vec<String> = done.notes.iter().map(ToString::to_string).collect();
+    assert!(
+        told.iter().any(|note| note.contains(forged.as_str()) && note.contains("may not write it")),
+        "{told:?}"
+    );
+    assert_eq!(yard.packs(), before);
+    let (known, _) = yard.owner().snapshots().unwrap();
+    assert_eq!(lab::restore(&yard.owner(), &known[0]).unwrap().0, kept);
+}
+
+#[test]
+fn a_storage_whose_clock_was_set_is_no_proof_that_the_grace_is_over() {
+    let Marked { yard, kept, .. } = marked();
+    let before = yard.packs();
+    yard.storage_gains(30 * DAY);
+    let error = only(prune::run(&yard.owner(), &options()).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("clock"), "{error}");
+    assert!(error.remedy().is_some());
+    assert_eq!(yard.packs(), before);
+    yard.holds(&[&kept[0], &kept[1]]);
+}
+
+/// As if a backup had been killed before its commit: no snapshot, and perhaps no index object.
+fn interrupted(yard: &Yard, files: &Files, keeps_index: bool) -> BTreeSet<PathBuf> {
+    let before: BTreeSet<PathBuf> = yard.files().into_iter().collect();
+    yard.back_up(files);
+    let new: Vec<PathBuf> = yard.files().into_iter().filter(|path| !before.contains(path)).collect();
+    for path in &new {
+        let text = path.to_str().unwrap();
+        if text.contains("/snapshots/") || text.contains("/index/") && !keeps_index {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    new.into_iter().filter(|path| path.to_str().unwrap().contains("/packs/")).collect()
+}
+
+#[test]
+fn packs_that_no_index_lists_die_when_no_backup_can_be_about_to_list_them() {
+    let yard = Yard::new();
+    let kept = files(&[1]);
+    yard.back_up(&kept);
+    let left = interrupted(&yard, &files(&[5, 6]), false);
+    assert!(!left.is_empty());
+    yard.wait(3 * DAY);
+    assert_eq!(yard.prune().marked.packs, 0, "younger than a day and the grace");
+    yard.wait(2 * DAY);
+    assert_eq!(yard.prune().marked.packs, left.len() as u64);
+    yard.wait(4 * DAY);
+    assert_eq!(yard.prune().deleted.packs, left.len() as u64);
+    assert!(yard.packs().is_disjoint(&left));
+    yard.holds(&[&kept]);
+}
+
+#[test]
+fn what_a_backup_that_runs_for_days_has_stored_is_left_alone() {
+    let yard = Yard::new();
+    let kept = files(&[1]);
+    yard.back_up(&kept);
+    yard.wait(DAY);
+    let left = interrupted(&yard, &files(&[5, 6]), true);
+    yard.wait(2 * DAY);
+    // It has written an index object just now.
+    let index = yard.having("/index/");
+    let newest = index.iter().max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap()).unwrap();
+    File::open(newest).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+    let done = yard.prune();
+    assert_eq!((done.marked.packs, done.under_way.packs), (0, left.len() as u64), "{done:?}");
+    // It fell silent.
+    yard.wait(2 * DAY);
+    let done = yard.prune();
+    assert_eq!((done.marked.packs, done.under_way.packs), (left.len() as u64, 0), "{done:?}");
+    yard.holds(&[&kept]);
+}
+
+#[test]
+fn only_who_maintains_prunes_and_the_grace_only_grows() {
+    let Marked { yard, kept, marked, .. } = marked();
+    let maintain = yard.new_key(Role::Maintain, "maintain", None);
+    yard.wait(4 * DAY);
+    let maintain = yard.open_as(&yard.store(), &maintain).unwrap();
+    for role in [Role::Backup, Role::Audit, Role::Restore] {
+        let domain = (role == Role::Backup).then_some("main");
+        let error = prune::run(&yard.add_key(role, role.name(), domain), &options()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Forbidden, "{role:?}");
+    }
+    let with = |days: i64| PruneOptions {
+        grace: Some(Duration::from_secs((days * DAY).unsigned_abs())),
+        ..options()
+    };
+    let refused: Error = prune::run(&maintain, &with(2)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Usage);
+    let longer = only(prune::run(&maintain, &with(10)).unwrap()).unwrap();
+    assert_eq!((longer.deleted.packs, longer.waiting.packs), (0, marked));
+    // No time is left for anything: what is there is still looked at, and the next run goes on.
+    let none = PruneOptions { max_time: Some(Duration::ZERO), ..options() };
+    let short = only(prune::run(&maintain, &none).unwrap()).unwrap();
+    assert!(short.out_of_time && short.deleted.packs == 0, "{short:?}");
+    assert!(!maintain.reads_data());
+    let done = only(prune::run(&maintain, &options()).unwrap()).unwrap();
+    assert_eq!(done.deleted.packs, marked);
+    yard.holds(&[&kept[0], &kept[1]]);
+}
+
+#[test]
+fn a_forget_that_was_killed_is_finished() {
+    let yard = Yard::new();
+    let (first, kept) = (yard.back_up(&files(&[1])), files(&[2]));
+    yard.back_up(&kept);
+    let snapshots = yard.having("/snapshots/");
+    let bytes: Vec<Vec<u8>> = snapshots.iter().map(|path| fs::read(path).unwrap()).collect();
+    yard.forget(first);
+    for (path, bytes) in snapshots.iter().zip(bytes) {
+        fs::write(path, bytes).unwrap();
+    }
+    assert_eq!(yard.prune().finished, 1);
+    assert_eq!(yard.having("/snapshots/").len(), 1);
+    yard.holds(&[&kept]);
+}
+
+#[test]
+fn the_command_says_what_it_does_and_forget_can_be_followed_by_it() {
+    let world = World::with_repository();
+    for content in ["1", "2", "3"] {
+        fs::write(world.path("src/one"), content).unwrap();
+        world.does(&["backup", &world.text("src")]);
+    }
+    let snapshots = world.messages(&["snapshots"]);
+    let first = snapshots.iter().find(|message| message["message_type"] == "snapshot").unwrap();
+    let id = first["id"].as_str().unwrap();
+    let messages = world.messages(&["forget", id, "--prune"]);
+    let [forgotten, pruned] = ["forget", "prune"]
+        .map(|kind| messages.iter().find(|message| message["message_type"] == kind).unwrap());
+    assert_eq!(forgotten["kept"], false);
+    // Nothing is a day old, so nothing is marked.
+    assert_eq!((pruned["name"].as_str(), pruned["marked"]["packs"].as_u64()), (Some("main"), Some(0)));
+    assert_eq!(pruned["before"]["packs"], pruned["after"]["packs"]);
+    assert!(pruned["before"]["requests"].as_u64().unwrap() > 3);
+    assert_eq!(world.snapshots(), 2);
+    let text = world.does(&["prune", "--dry-run"]);
+    assert!(text.starts_with("main: 6 packs (") && text.contains("requests to look at"), "{text}");
+    assert!(world.fails(&["prune", "--grace", "1h"], 2).contains("can only be made longer"));
+    world.does(&["prune", "--grace", "100h", "--max-time", "1h"]);
+    world.does(&[
+        "key",
+        "add",
+        "--role",
+        "backup",
+        "--label",
+        "web",
+        "--access-key-out",
+        &world.text("access"),
+    ]);
+    let told = world.fails(&["--access-key-file", &world.text("access"), "prune"], 13);
+    assert!(told.contains("maintain"), "{told}");
+}
