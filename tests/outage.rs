@@ -93,6 +93,7 @@ fn a_store_that_is_gone_for_good_is_a_clean_error_and_the_next_run_sends_only_wh
 /// What the last frames of the workers fill cannot be sent: the workers have been told by then that there is nothing
 /// more to come.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "nobody waits for a thread that may wait for ever")]
 fn a_backup_whose_last_packs_cannot_be_sent_ends() {
     // The first pack is known to be lost when one of the later ones becomes full with what the workers have left.
     const SIZES: [u64; 4] = [24, 28, 32, 36];

@@ -30,7 +30,7 @@ use lifeboat::{
     ops::{
         forget::{self, ForgetOptions, MassRemoval, Which},
         key::{self, AddOptions, By},
-        prune::{self, DomainDone, Mode, PruneOptions, Pruned},
+        prune::{self, DomainDone, Mode, PruneOptions, Pruned, Unused},
     },
     repository::{InitOptions, Repository, unlock::Credential},
     store::{Folder, Location, Name, Store},
@@ -220,7 +220,7 @@ impl Yard {
 }
 
 fn options() -> PruneOptions {
-    PruneOptions { grace: None, max_time: None, mode: Mode::Write, host: "host".to_owned() }
+    PruneOptions { host: "host".to_owned(), ..PruneOptions::default() }
 }
 
 fn dry() -> PruneOptions {
@@ -418,6 +418,111 @@ fn a_prune_that_is_killed_at_any_call_loses_nothing_and_the_next_one_carries_on(
             }
         }
     }
+}
+
+/// One pack of which a snapshot that is left needs little, a forgotten snapshot the rest.
+fn wasteful() -> (Yard, Files) {
+    let yard = Yard::new();
+    let kept: Files = [("srv/a".to_owned(), noise(1, 900_000))].into();
+    let mut all = kept.clone();
+    all.insert("srv/b".to_owned(), noise(2, 5_000_000));
+    let whole = yard.back_up(&all);
+    yard.back_up(&kept);
+    yard.forget(whole);
+    yard.wait(2 * DAY);
+    (yard, kept)
+}
+
+#[test]
+fn what_is_needed_of_a_pack_that_holds_little_of_it_moves_and_the_rest_goes() {
+    let (yard, kept) = wasteful();
+    let unlimited = PruneOptions { max_unused: Unused::Any, ..dry() };
+    let left = only(prune::run(&yard.owner(), &unlimited).unwrap()).unwrap();
+    assert!(left.repacked.packs == 0 && left.unused > 3_000_000, "{left:?}");
+    let little = PruneOptions { max_repack: Some(100_000), ..dry() };
+    assert_eq!(only(prune::run(&yard.owner(), &little).unwrap()).unwrap().repacked.packs, 0);
+
+    let planned = only(prune::run(&yard.owner(), &dry()).unwrap()).unwrap();
+    let done = yard.prune();
+    assert_eq!((planned.repacked, planned.moved), (done.repacked, done.moved));
+    assert_eq!((done.repacked.packs, done.written.packs, done.unused), (1, 1, 0), "{done:?}");
+    assert!(done.moved >= 900_000 && done.moved < 3_000_000, "{done:?}");
+    assert!(done.repacked.bytes > 5_000_000 && done.marked.bytes >= done.repacked.bytes, "{done:?}");
+    yard.holds(&[&kept]);
+    yard.wait(4 * DAY);
+    let done = yard.prune();
+    assert_eq!((done.rescued.packs, done.repacked.packs, done.marked.packs), (0, 0, 0), "{done:?}");
+    assert!(done.deleted.bytes > 5_000_000 && done.after.packs.bytes < 3_000_000, "{done:?}");
+    yard.holds(&[&kept]);
+    // The next backup borrows from what was moved.
+    yard.wait(DAY);
+    let before = yard.packs().len();
+    yard.back_up(&kept);
+    assert_eq!(yard.packs().len(), before);
+}
+
+#[test]
+fn many_small_packs_become_one() {
+    let yard = Yard::new();
+    let all: Vec<Files> = (0..16).map(|n| files(&[n])).collect();
+    all.iter().for_each(|files| _ = yard.back_up(files));
+    let expected: Vec<&Files> = all.iter().collect();
+    yard.wait(2 * DAY);
+    assert_eq!(yard.packs().len(), 32);
+    let done = yard.prune();
+    assert_eq!((done.repacked.packs, done.written.packs, done.marked.packs), (32, 2, 32), "{done:?}");
+    yard.wait(4 * DAY);
+    assert_eq!(yard.prune().deleted.packs, 32);
+    assert_eq!(yard.packs().len(), 2);
+    yard.holds(&expected);
+    // There is nothing more to win.
+    yard.wait(4 * DAY);
+    let done = yard.prune();
+    assert_eq!((done.repacked.packs, done.marked.packs), (0, 0), "{done:?}");
+}
+
+#[test]
+fn a_repack_that_is_killed_at_any_call_or_done_twice_leaves_one_copy() {
+    let (yard, kept) = wasteful();
+    let calls = {
+        let yard = yard.copy();
+        let over = yard.watched();
+        yard.prune_over(&over).unwrap();
+        over.calls().len()
+    };
+    for number in 0..calls {
+        let yard = yard.copy();
+        let over = yard.watched();
+        over.intercept(at(number, Fault::StopsAfter));
+        drop(yard.prune_over(&over));
+        yard.restores(&[&kept]);
+        for _ in 0..4 {
+            yard.wait(4 * DAY);
+            yard.prune();
+        }
+        yard.holds(&[&kept]);
+        let bytes: u64 = yard.packs().iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert!(bytes < 3_000_000, "{number}: {bytes}");
+    }
+}
+
+#[test]
+fn a_pack_that_cannot_be_read_is_not_repacked_and_the_others_are() {
+    let (yard, kept) = wasteful();
+    let is_pack = |call: &Call| call.kind == Kind::Get && call.name.contains("/packs/d");
+    // In its first frame.
+    let flips = || Fate::Changes(|bytes| bytes.iter_mut().skip(1_000).take(1).for_each(|byte| *byte ^= 1));
+    let over = yard.watched();
+    over.intercept(move |call: &Call| if is_pack(call) { flips() } else { Fate::Works });
+    let done = yard.prune_over(&over).unwrap();
+    assert_eq!(done.repacked.packs, 0, "{done:?}");
+    assert!(
+        done.notes.iter().any(|note| note.to_string().contains("a pack that is not repacked")),
+        "{done:?}"
+    );
+    yard.holds(&[&kept]);
+    assert_eq!(yard.prune().repacked.packs, 1);
+    yard.holds(&[&kept]);
 }
 
 #[test]

@@ -51,6 +51,7 @@ struct Outcome {
     tried: usize,
     promised: usize,
     freed: usize,
+    repacked: usize,
     failed: Vec<Run>,
 }
 
@@ -80,6 +81,7 @@ fn run_all(
                     outcome.tried += run.tried;
                     outcome.promised += run.promised;
                     outcome.freed += usize::from(run.freed);
+                    outcome.repacked += usize::from(run.repacked);
                     if counts(&run) {
                         outcome.failed.push(run);
                     }
@@ -106,31 +108,36 @@ fn whatever_happens_nothing_that_was_promised_is_lost() {
 
 #[test]
 fn beside_forget_and_prune_nothing_that_was_promised_is_lost() {
-    let freed = nothing_is_lost(Story::LifeCycle, LIFE_CYCLES);
-    assert!(asked_for().is_some() || freed > 100, "{freed}: prunes must delete something, to be looked at");
+    let (freed, repacked) = nothing_is_lost(Story::LifeCycle, LIFE_CYCLES);
+    assert!(
+        asked_for().is_some() || freed > 100 && repacked > 20,
+        "{freed}, {repacked}: prunes must delete and move something, to be looked at"
+    );
 }
 
-/// Gives in how many runs packs were deleted.
+/// Gives in how many runs packs were deleted, and repacked.
 #[expect(clippy::print_stdout, reason = "whoever runs a seed by hand reads it")]
-fn nothing_is_lost(story: Story, seeds: Range<u64>) -> usize {
+fn nothing_is_lost(story: Story, seeds: Range<u64>) -> (usize, usize) {
     let asked_for = asked_for();
     if let Some(seeds) = asked_for.as_ref().filter(|seeds| seeds.end - seeds.start == 1) {
         println!("{}", run(seeds.start, story, None).schedule);
     }
     let outcome = run_all(asked_for.clone().unwrap_or(seeds), (story, None), 5, has_failed);
-    let Outcome { tried, promised, freed, failed } = outcome;
+    let Outcome { tried, promised, freed, repacked, failed } = outcome;
     for Run { seed, problems, .. } in &failed {
         println!("SIMULATOR_SEEDS={seed}\n    {}", problems.join("\n    "));
     }
     if let Some(Run { seed, schedule, .. }) = failed.first() {
         panic!("seed {seed}:\n{schedule}");
     }
-    println!("{promised} of {tried} backups succeeded, packs were deleted in {freed} runs");
+    println!(
+        "{promised} of {tried} backups succeeded, packs were deleted in {freed} runs and repacked in {repacked}"
+    );
     assert!(
         asked_for.is_some() || promised > tried / 2,
         "{promised} of {tried}: most must succeed, to be looked at"
     );
-    freed
+    (freed, repacked)
 }
 
 /// A simulator that finds nothing in these has gone blind.

@@ -1,6 +1,5 @@
 //! Sealed frames that move to a new pack, with the headers of their sections: no content key is needed. Promise:
-//! every frame is the one that its directory names, and a section moves whole: what a verifier has said of a
-//! section, he has said of all its frames together.
+//! every frame is the one that its directory names.
 
 use bytes::Bytes;
 
@@ -48,16 +47,23 @@ impl<'a> PackMover<'a> {
         Ok(Self { repository, domain, kind, index, target, sections: Vec::new(), frames: Vec::new() })
     }
 
-    /// Takes one section of `pack`, the bytes of a pack with this directory. A pack that became complete is
-    /// handed back.
+    /// Takes those frames of one section whose place in the directory passes; `pack` are the bytes of a pack with this
+    /// directory. A pack that became complete is handed back. What a verifier has said of a section he has said of
+    /// all its frames together: a part of one counts as not attested, everywhere.
     ///
     /// # Errors
-    /// `Damaged` when a frame of the section is.
-    pub fn add(&mut self, directory: &Directory, section: u16, pack: &Bytes) -> Result<Option<FinishedPack>> {
+    /// `Damaged` when one of these frames is.
+    pub fn add(
+        &mut self,
+        (directory, section): (&Directory, u16),
+        pack: &Bytes,
+        passes: impl Fn(usize) -> bool,
+    ) -> Result<Option<FinishedPack>> {
         let header = directory.sections.get(usize::from(section));
         let header = header.ok_or_else(|| Error::damaged("a directory", "it lacks a section"))?;
         let mut moved = Vec::new();
-        for frame in directory.frames.iter().filter(|frame| frame.section == section) {
+        let frames = directory.frames.iter().enumerate();
+        for (_, frame) in frames.filter(|(at, frame)| frame.section == section && passes(*at)) {
             let start = frame.offset as usize;
             let end = start + frame.length as usize;
             let sealed = pack.get(start..end).map(|_| pack.slice(start..end));

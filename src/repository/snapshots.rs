@@ -101,6 +101,9 @@ pub struct Roots {
     pub ended: usize,
 }
 
+/// Each snapshot that was read, or why it was not.
+type Readings = Vec<(SnapshotName, Result<KnownSnapshot>)>;
+
 /// What LIST and the records show of a domain, and what is found out about it.
 struct ListedDomain {
     id: DomainId,
@@ -304,10 +307,7 @@ impl Repository {
     ///
     /// # Errors
     /// Trouble that is not of one snapshot alone.
-    fn read_snapshots(
-        &self,
-        domains: &[ListedDomain],
-    ) -> Result<Vec<Vec<(SnapshotName, Result<KnownSnapshot>)>>> {
+    fn read_snapshots(&self, domains: &[ListedDomain]) -> Result<Vec<Readings>> {
         let wanted: Vec<(usize, &SnapshotName)> = domains
             .iter()
             .enumerate()
@@ -327,11 +327,7 @@ impl Repository {
     }
 
     /// Which snapshots of a domain count, by what was read of it.
-    fn judge(
-        &self,
-        domain: &mut ListedDomain,
-        read: Vec<(SnapshotName, Result<KnownSnapshot>)>,
-    ) -> Result<()> {
+    fn judge(&self, domain: &mut ListedDomain, read: Readings) -> Result<()> {
         let ListedDomain { id: domain, ended, roots } = domain;
         let registry = self.registry();
         for (name, snapshot) in read {

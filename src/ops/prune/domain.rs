@@ -8,7 +8,7 @@ use std::{
 use super::{
     DomainDone, Mode, Packs, PruneOptions, Size, compact, mark,
     reach::{Reached, reach},
-    rescue,
+    repack, rescue,
     sweep::Judged,
 };
 use crate::{
@@ -139,9 +139,11 @@ impl Pruning<'_> {
         }
         // 4: what nobody needs, and was to die for longer than the grace, is deleted.
         let deleted = self.delete(&seen, (&judged, now), &mut done)?;
-        // 5: what nobody needs now is to die.
-        let marked = mark::mark(self, (&seen, now), &mut done)?;
-        // 6: the index without what is gone, and records that are of no use any more.
+        // 5: what is needed of packs that hold little of it is moved.
+        let repacked = repack::repack(self, (&seen, now), &mut done)?;
+        // 6: what nobody needs now is to die.
+        let marked = mark::mark(self, (&seen, now), repacked, &mut done)?;
+        // 7: the index without what is gone, and records that are of no use any more.
         let compacted = compact::compact(self, (&seen, now), &deleted, &mut done)?;
         self.tell(&seen, (now, &deleted), marked, &mut done);
         let batches = seen.details.batches.len() as u64 - compacted.batches + u64::from(marked);
@@ -307,6 +309,7 @@ impl Pruning<'_> {
         // Older than the grace, by whole seconds.
         let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
         let after = |at: Timestamp| Timestamp { seconds: at.seconds.saturating_add(grace), ..at };
+        done.after.packs.join(done.written);
         done.snapshots = seen.roots.known.len() as u64;
         done.next_deletion = stored.map(after).min();
     }

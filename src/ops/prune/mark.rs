@@ -22,13 +22,15 @@ use crate::{
 /// A pack that is younger is left alone: a backup may be about to use it. It saves work; safety does not need it.
 const AGE_MAX: Duration = Duration::from_hours(24);
 
-/// Marks what nobody needs. Says whether a batch was written, or would be.
+/// Marks what nobody needs, and what was repacked. Says whether a batch was written, or would be.
 pub(super) fn mark(
     pruning: &Pruning<'_>,
     (seen, now): (&Seen, Timestamp),
+    repacked: BTreeMap<PackId, u64>,
     done: &mut DomainDone,
 ) -> Result<bool> {
     let mut dead = unreached(pruning, (seen, now), done)?;
+    dead.extend(repacked);
     dead.extend(unlisted(pruning, (seen, now), done)?);
     let packs: Vec<PackId> = dead.keys().copied().take(PACKS_MAX).collect();
     for id in &packs {
@@ -59,15 +61,14 @@ fn unreached(
             alive.insert(pack.id);
         }
     }
-    let least = AGE_MAX.min(pruning.grace).as_secs();
-    let running = running(seen, now, least);
+    let busy = Busy::new(pruning, (seen, now));
     let (mut dead, mut spared) = (BTreeMap::new(), HashSet::new());
     for pack in index.packs().filter(|pack| pack.standing == Standing::Live && !alive.contains(&pack.id)) {
         let Some(listed) = seen.details.packs.get(&pack.id) else { continue };
-        if now.seconds_since(listed.stored) <= least {
+        if busy.is_young(listed.stored) {
             continue;
         }
-        if !running.is_empty() && is_of_running(seen, &pack, (listed.stored, &running)).ok_or_else(lost)? {
+        if busy.is_of_running(&pack, listed.stored)? {
             if spared.insert(pack.id) {
                 done.under_way.add(listed.size);
             }
@@ -76,6 +77,39 @@ fn unreached(
         dead.insert(pack.id, listed.size);
     }
     Ok(dead)
+}
+
+/// What is left alone, because somebody may be working with it.
+pub(super) struct Busy<'a> {
+    seen: &'a Seen,
+    now: Timestamp,
+    least: u64,
+    /// See [`running`].
+    running: HashMap<IdentityId, Option<Timestamp>>,
+}
+
+impl<'a> Busy<'a> {
+    pub(super) fn new(pruning: &Pruning<'_>, (seen, now): (&'a Seen, Timestamp)) -> Self {
+        let least = AGE_MAX.min(pruning.grace).as_secs();
+        Self { seen, now, least, running: running(seen, now, least) }
+    }
+
+    /// Whether a pack is too young to die.
+    pub(super) fn is_young(&self, stored: Timestamp) -> bool {
+        self.now.seconds_since(stored) <= self.least
+    }
+
+    /// Whether a pack was written by somebody who has made no snapshot since.
+    pub(super) fn is_of_running(&self, pack: &KnownPack, stored: Timestamp) -> Result<bool> {
+        if self.running.is_empty() {
+            return Ok(false);
+        }
+        let directory = self.seen.view.index.directory(pack);
+        let directory = directory.ok_or_else(|| Error::damaged("the local cache", "it lost a pack"))?;
+        let mut authors = directory.sections.iter().map(|section| section.author);
+        let since = |ended: &Option<Timestamp>| ended.is_none_or(|ended| stored > ended);
+        Ok(authors.any(|author| self.running.get(&author).is_some_and(since)))
+    }
 }
 
 /// Identities that seem to be in the middle of a backup, each with the time of its last snapshot: index objects come
@@ -94,20 +128,6 @@ fn running(seen: &Seen, now: Timestamp, least: u64) -> HashMap<IdentityId, Optio
         ended.get(identity).is_none_or(|ended| stored > ended) && now.seconds_since(*stored) <= least
     });
     running.map(|(identity, _)| (identity, ended.get(&identity).copied())).collect()
-}
-
-/// Whether a pack was written by somebody who has made no snapshot since.
-fn is_of_running(
-    seen: &Seen,
-    pack: &KnownPack,
-    (stored, running): (Timestamp, &HashMap<IdentityId, Option<Timestamp>>),
-) -> Option<bool> {
-    let directory = seen.view.index.directory(pack)?;
-    let mut authors = directory.sections.iter().map(|section| section.author);
-    Some(
-        authors
-            .any(|author| running.get(&author).is_some_and(|ended| ended.is_none_or(|ended| stored > ended))),
-    )
 }
 
 /// Packs that no index lists, so long after they were written that no backup can be about to list them. Each is read

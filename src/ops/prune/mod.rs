@@ -21,6 +21,7 @@ mod compact;
 mod domain;
 mod mark;
 mod reach;
+mod repack;
 mod rescue;
 mod sweep;
 
@@ -31,10 +32,41 @@ pub struct PruneOptions {
     pub grace: Option<Duration>,
     /// Nothing more is begun after so long: the next run carries on.
     pub max_time: Option<Duration>,
+    /// What may stay unused in packs that hold something that is needed.
+    pub max_unused: Unused,
+    /// At most so many bytes are moved to other packs.
+    pub max_repack: Option<u64>,
+    /// From so many small packs of a kind on they are merged.
+    pub small_packs: usize,
     /// Whether anything is written.
     pub mode: Mode,
     /// The name of this machine, for the record that a run began.
     pub host: String,
+}
+
+/// Unused bytes that stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unused {
+    /// So many in a hundred that are needed.
+    Percent(u32),
+    /// So many bytes.
+    Bytes(u64),
+    /// However many.
+    Any,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self {
+            grace: None,
+            max_time: None,
+            max_unused: Unused::Percent(5),
+            max_repack: None,
+            small_packs: 16,
+            mode: Mode::Write,
+            host: String::new(),
+        }
+    }
 }
 
 /// Packs, and their bytes.
@@ -50,6 +82,11 @@ impl Packs {
     pub(super) const fn add(&mut self, bytes: u64) {
         self.packs += 1;
         self.bytes += bytes;
+    }
+
+    pub(super) const fn join(&mut self, other: Self) {
+        self.packs += other.packs;
+        self.bytes += other.bytes;
     }
 }
 
@@ -75,7 +112,15 @@ pub struct DomainDone {
     pub deleted: Packs,
     /// Dying packs of which something was needed, and was copied out.
     pub rescued: Packs,
-    /// Packs that no snapshot needs any more: they die when the grace is over.
+    /// Packs whose needed part was moved to others: they die when the grace is over.
+    pub repacked: Packs,
+    /// Bytes of frames that were moved from them.
+    pub moved: u64,
+    /// Packs that were written for that.
+    pub written: Packs,
+    /// Bytes that nobody needs, in packs that stay.
+    pub unused: u64,
+    /// Packs that no snapshot needs any more, and those that were repacked: they die when the grace is over.
     pub marked: Packs,
     /// Packs that were marked before and are still there.
     pub waiting: Packs,

@@ -40,15 +40,14 @@ pub(super) fn rescue(pruning: &Pruning<'_>, seen: &Seen, judged: &Judged) -> Res
             pruning,
             mover: PackMover::new(pruning.repository, (pruning.id, kind), target)?,
             moved: HashSet::new(),
-            unindexed: Vec::new(),
-            blobs: 0,
+            publisher: Publisher::new(pruning),
         };
         for needed in judged.needed.iter().filter(of_kind) {
             rescue.pack(seen, needed)?;
         }
         let last = rescue.mover.finish()?;
-        rescue.upload(last)?;
-        rescue.publish()?;
+        rescue.publisher.upload(last)?;
+        rescue.publisher.publish()?;
     }
     Ok(())
 }
@@ -58,8 +57,7 @@ struct Rescue<'a> {
     mover: PackMover<'a>,
     /// Two dying packs may hold the same section.
     moved: HashSet<(SectionId, [u8; 32])>,
-    unindexed: Vec<IndexedPack>,
-    blobs: usize,
+    publisher: Publisher<'a>,
 }
 
 impl Rescue<'_> {
@@ -81,27 +79,44 @@ impl Rescue<'_> {
                 Some(whole) => whole,
                 None => repository.store.read(&name, limits::PACK_BYTES_MAX)?,
             };
-            let finished = self.mover.add(&directory, *section, &whole).map_err(|error| {
+            let finished = self.mover.add((&directory, *section), &whole, |_| true).map_err(|error| {
                 error.context(format!("{name}, which is to die and is needed")).with_remedy(
                     "Nothing more is deleted here. `lifeboat check` tells which snapshots are hurt",
                 )
             })?;
             bytes = Some(whole);
-            self.upload(finished)?;
+            self.publisher.upload(finished)?;
         }
         Ok(())
     }
+}
 
-    fn upload(&mut self, finished: Option<FinishedPack>) -> Result<()> {
+/// Stores packs, and then index objects that list them.
+pub(super) struct Publisher<'a> {
+    pruning: &'a Pruning<'a>,
+    unindexed: Vec<IndexedPack>,
+    blobs: usize,
+    /// What was stored.
+    pub(super) written: Packs,
+}
+
+impl<'a> Publisher<'a> {
+    pub(super) fn new(pruning: &'a Pruning<'a>) -> Self {
+        Self { pruning, unindexed: Vec::new(), blobs: 0, written: Packs::default() }
+    }
+
+    pub(super) fn upload(&mut self, finished: Option<FinishedPack>) -> Result<()> {
         let Some(FinishedPack { listed, pieces }) = finished else { return Ok(()) };
         let Pruning { repository, id: domain, .. } = self.pruning;
         repository.store.create_parts(&Name::pack(domain, listed.kind, &listed.id), pieces)?;
+        self.written.add(u64::from(listed.size));
         self.blobs += listed.directory.frames.iter().map(|frame| frame.blobs.len()).sum::<usize>();
         self.unindexed.push(listed);
         if self.blobs >= UNINDEXED_BLOBS_MAX { self.publish() } else { Ok(()) }
     }
 
-    fn publish(&mut self) -> Result<()> {
+    /// Lists what was stored since the last time.
+    pub(super) fn publish(&mut self) -> Result<()> {
         if self.unindexed.is_empty() {
             return Ok(());
         }

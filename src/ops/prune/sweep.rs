@@ -131,15 +131,11 @@ impl<'a> Survivors<'a> {
     /// Whether another live pack holds the very same sealed frame.
     fn holds_same(&mut self, dying: &PackId, frame: &Frame, section: &SectionHeader) -> Result<bool> {
         let Some(first) = frame.blobs.first() else { return Ok(true) };
-        let id = section.id();
         for at in self.index.locations(&first.id) {
             let Some(found) = self.index.found(at) else { continue };
             if found.pack.id != *dying
                 && found.pack.standing == Standing::Live
-                && found.frame.counter == frame.counter
-                && found.frame.hash == frame.hash
-                && found.frame.blobs == frame.blobs
-                && found.section.id() == id
+                && found.is_same(frame, section)
                 && self.is_intact(&found.pack, &found.frame)?
             {
                 return Ok(true);

@@ -93,6 +93,17 @@ pub struct Found {
     pub blob: u32,
 }
 
+impl Found {
+    /// Whether it is the very same sealed frame.
+    #[must_use]
+    pub fn is_same(&self, frame: &Frame, section: &SectionHeader) -> bool {
+        self.frame.counter == frame.counter
+            && self.frame.hash == frame.hash
+            && self.frame.blobs == frame.blobs
+            && self.section.id() == section.id()
+    }
+}
+
 impl KnownPack {
     /// Which listing of the pack this is: the same pack may stand in several index objects.
     #[must_use]

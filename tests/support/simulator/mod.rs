@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) promised: usize,
     /// Whether a prune has deleted a pack.
     pub(crate) freed: bool,
+    /// Whether something was moved to other packs.
+    pub(crate) repacked: bool,
 }
 
 /// What happens in a run.
@@ -64,10 +66,11 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let problems = verdict::problems(&world, &clients);
     let schedule = schedule(&world, &clients);
     let freed = world.record().freed > 0;
+    let repacked = world.record().repacked > 0;
     let snapshots = |told: &&(_, Told)| matches!(told.1, Told::Snapshot { .. });
     let promised = world.record().told.iter().filter(snapshots).count();
     let tried = clients.iter().map(Client::backups).sum();
-    Run { seed, problems, schedule, tried, promised, freed }
+    Run { seed, problems, schedule, tried, promised, freed, repacked }
 }
 
 fn schedule(world: &Arc<World>, clients: &[Client]) -> String {

@@ -26,7 +26,7 @@ use lifeboat::{
         forget::{self, Bucket, Count, ForgetOptions, GroupBy, MassRemoval, Mode, Rules, Which},
         init,
         key::{self, AddOptions, By, LastGood, RevokeOptions},
-        prune::{self, PruneOptions},
+        prune::{self, PruneOptions, Unused},
         select::Filter,
     },
     random,
@@ -409,11 +409,15 @@ fn live_or_die(
             forget::run(repository, &keep_last(*keep))?;
         }
         Command::Prune => {
-            let pruned = prune::run(repository, &prune_options())?;
+            let moves_much = world.scheduler.draw(|chance| chance.happens(500));
+            let pruned = prune::run(repository, &prune_options(moves_much))?;
             let done = pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
-            let freed: u64 = done.map(|done| done.deleted.packs).sum();
+            let (freed, repacked) = done.fold((0, 0), |(freed, repacked), done| {
+                (freed + done.deleted.packs, repacked + done.repacked.packs)
+            });
             let mut record = world.record();
             record.freed += freed;
+            record.repacked += repacked;
             record.notes.push((at, format!("{pruned:?}")));
         }
         Command::Forge => {
@@ -435,8 +439,10 @@ fn keep_last(count: u32) -> ForgetOptions {
     }
 }
 
-pub(crate) fn prune_options() -> PruneOptions {
-    PruneOptions { grace: None, max_time: None, mode: Mode::Write, host: "host".to_owned() }
+/// With nothing that is unused left alone and all packs merged, or as usual.
+pub(crate) fn prune_options(moves_much: bool) -> PruneOptions {
+    let usual = PruneOptions { host: "host".to_owned(), ..PruneOptions::default() };
+    if moves_much { PruneOptions { max_unused: Unused::Bytes(0), small_packs: 3, ..usual } } else { usual }
 }
 
 /// Tombstones for every pack, the end of every snapshot, or packs of others that are said to hold something else.

@@ -78,6 +78,8 @@ pub(crate) struct Record {
     pub(crate) failures: Vec<((usize, usize), String)>,
     /// Packs that prunes say that they have deleted.
     pub(crate) freed: u64,
+    /// Packs of which what is needed was moved.
+    pub(crate) repacked: u64,
     /// What prunes said.
     pub(crate) notes: Vec<((usize, usize), String)>,
     /// Clients that ended as no program may.

@@ -3,7 +3,7 @@
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    ops::prune::{self, DomainDone, Mode, OfDomain, Packs, PruneOptions, Pruned, Size},
+    ops::prune::{self, DomainDone, Mode, OfDomain, Packs, PruneOptions, Pruned, Size, Unused},
     report::{json, size, text, time},
     repository::Repository,
 };
@@ -35,6 +35,24 @@ pub(crate) struct Prune {
     /// Begin nothing more after so long
     #[arg(long, value_name = "SPAN")]
     max_time: Option<String>,
+    /// Unused bytes that may stay in packs that are needed: 5%, 10G or unlimited
+    #[arg(long, value_name = "LIMIT", default_value = "5%")]
+    max_unused: String,
+    /// Move at most so many bytes out of packs of which little is needed: 10G
+    #[arg(long, value_name = "SIZE")]
+    max_repack: Option<String>,
+}
+
+/// `5%`, a size, or `unlimited`.
+fn unused(text: &str) -> Result<Unused> {
+    match text.strip_suffix('%') {
+        Some(number) => number.parse().map(Unused::Percent).map_err(|e| {
+            let error = Error::new(ErrorKind::Usage, format!("{text} is no percentage")).with_source(e);
+            error.with_remedy("Give a whole number and a percent sign, as 5%")
+        }),
+        None if text == "unlimited" => Ok(Unused::Any),
+        None => size::parse(text).map(Unused::Bytes),
+    }
 }
 
 pub(crate) fn run(arguments: &Prune, context: &Context<'_>) -> Result<()> {
@@ -42,15 +60,18 @@ pub(crate) fn run(arguments: &Prune, context: &Context<'_>) -> Result<()> {
     let options = PruneOptions {
         grace: span(&arguments.grace)?,
         max_time: span(&arguments.max_time)?,
+        max_unused: unused(&arguments.max_unused)?,
+        max_repack: arguments.max_repack.as_deref().map(size::parse).transpose()?,
         mode: if arguments.dry_run { Mode::DryRun } else { Mode::Write },
         host: environment::host(),
+        ..PruneOptions::default()
     };
     run_on(&context.open()?, &options, context)
 }
 
 /// As the command does without options, on a repository that is open.
 pub(super) fn run_after(repository: &Repository, mode: Mode, context: &Context<'_>) -> Result<()> {
-    let options = PruneOptions { grace: None, max_time: None, mode, host: environment::host() };
+    let options = PruneOptions { mode, host: environment::host(), ..PruneOptions::default() };
     run_on(repository, &options, context)
 }
 
@@ -89,10 +110,11 @@ fn tell(name: &str, done: &DomainDone, (mode, context): (Mode, &Context<'_>)) {
     let name = text::shown(name.as_bytes());
     output.say(&format!("{name}: {} before; {} after", sized(&done.before), sized(&done.after)));
     let would = if mode == Mode::DryRun { "would be " } else { "" };
-    let DomainDone { deleted, rescued, marked, waiting, under_way, .. } = done;
+    let DomainDone { deleted, rescued, repacked, marked, waiting, under_way, .. } = done;
     for (packs, what) in [
         (deleted, "deleted"),
         (rescued, "saved from, since something in them is needed again"),
+        (repacked, "replaced by new ones with what is needed of them"),
         (marked, "marked to be deleted when the grace is over"),
     ] {
         if packs.packs > 0 {
@@ -106,6 +128,9 @@ fn tell(name: &str, done: &DomainDone, (mode, context): (Mode, &Context<'_>)) {
         if packs.packs > 0 {
             output.say(&format!("  {} {what}", shown(*packs)));
         }
+    }
+    if done.unused > 0 {
+        output.say(&format!("  {} unused in packs that stay", size::show(done.unused)));
     }
     if done.finished > 0 {
         let snapshots = text::count(done.finished, "snapshot", "snapshots");
@@ -143,6 +168,10 @@ fn message(OfDomain { id, name, outcome }: &OfDomain, mode: Mode) -> Value {
             "after": sized(&done.after),
             "deleted": packs(done.deleted),
             "rescued": packs(done.rescued),
+            "repacked": packs(done.repacked),
+            "bytes_moved": done.moved,
+            "written": packs(done.written),
+            "bytes_unused": done.unused,
             "marked": packs(done.marked),
             "waiting": packs(done.waiting),
             "under_way": packs(done.under_way),
@@ -180,6 +209,7 @@ fn summary(pruned: &Pruned, (mode, refused): (Mode, usize)) -> Value {
             "refused": refused,
             "deleted": sum(|done| done.deleted),
             "rescued": sum(|done| done.rescued),
+            "repacked": sum(|done| done.repacked),
             "marked": sum(|done| done.marked),
             "waiting": sum(|done| done.waiting),
             "next_deletion": all().filter_map(|done| done.next_deletion).min().map(time::rfc3339),
