@@ -3,7 +3,7 @@
 
     kills.py [BINARY [ROUNDS [SEED]]]
 
-CI runs 50 rounds of four backups and an `init`; `.ci/kills.py target/release/lifeboat 1000` runs for an hour. What is printed on a
+CI runs 32 rounds of four backups and an `init`; `.ci/kills.py target/release/lifeboat 1000` runs for an hour. What is printed on a
 failure names the seed and the round. `.ci/end-to-end` does the same with SeaweedFS.
 """
 import os, random, shutil, signal, subprocess, sys, tempfile, time
@@ -187,4 +187,4 @@ if __name__ == "__main__":
     given = dict(enumerate(sys.argv))
     root = Path(__file__).resolve().parent.parent
     program = Path(given.get(1, root / "target/release/lifeboat")).resolve()
-    sys.exit(main(program, int(given.get(2, 50)), int(given.get(3, time.time_ns() % 1_000_000))))
+    sys.exit(main(program, int(given.get(2, 32)), int(given.get(3, time.time_ns() % 1_000_000))))
