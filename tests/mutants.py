@@ -57,7 +57,7 @@ MUTANTS = [
      "if envelope.author() != name.identity || envelope.sequence() != name.sequence {",
      "if envelope.author() != name.identity && envelope.sequence() > 9999 {", "forged a_snapshot_counts"),
     ("links of a chain", "src/repository/snapshots.rs",
-     'None => Some(format!("the snapshot before it, {id}, is gone and nobody forgot it")),', "None => None,",
+     'Some(format!("the snapshot before it, {id}, is gone and nobody forgot it"))', "None",
      "damage whatever_is_damaged"),
     ("checksum of a slot", "src/format/slot.rs", "if slot.checksum == checksum(CHECKSUM, bytes, &slot.checksum) {",
      "if checksum(CHECKSUM, bytes, &slot.checksum).len() == 64 {", "damage whatever_is_damaged"),

@@ -224,6 +224,13 @@ impl Directory {
         self.overhead() + self.frames_length()
     }
 
+    /// Whether it may be that of a pack of this kind and size: every frame lies in it, every section is of its kind.
+    #[must_use]
+    pub fn fits(&self, kind: PackKind, size: u32) -> bool {
+        let inside = |frame: &Frame| u64::from(frame.offset) + u64::from(frame.length) <= u64::from(size);
+        self.frames.iter().all(inside) && self.sections.iter().all(|section| section.kind == kind)
+    }
+
     fn frames_length(&self) -> usize {
         self.frames.iter().map(|frame| frame.length as usize).sum()
     }
@@ -307,16 +314,25 @@ impl Trailer {
     /// # Errors
     /// `Damaged` when this is not the end of a pack.
     pub fn decode(pack: &[u8]) -> Result<Self> {
-        let object = "a pack";
-        let start =
-            pack.len().checked_sub(TRAILER_LEN).ok_or_else(|| Error::damaged(object, "it is too short"))?;
-        let mut reader = Reader::new(&pack[start..], object);
+        let start = pack.len().checked_sub(TRAILER_LEN);
+        let start = start.ok_or_else(|| Error::damaged("a pack", "it is too short"))?;
+        Self::decode_last(&pack[start..], pack.len() as u64)
+    }
+
+    /// As [`Self::decode`], by the last [`TRAILER_LEN`] bytes of a pack of `size` bytes.
+    ///
+    /// # Errors
+    /// `Damaged` when this is not the end of such a pack.
+    pub fn decode_last(last: &[u8], size: u64) -> Result<Self> {
+        let mut reader = Reader::new(last, "a pack");
         if reader.array()? != MAGIC || reader.array()? != [VERSION, 0, 0, 0] {
             return Err(reader.damaged("it does not end in a pack trailer of format 1"));
         }
         let trailer = Self { offset: reader.u32()?, length: reader.u32()? };
-        if trailer.offset as usize + trailer.length as usize != start {
-            return Err(reader.damaged("its directory is not where the trailer says"));
+        reader.finish()?;
+        let end = u64::from(trailer.offset) + u64::from(trailer.length) + TRAILER_LEN as u64;
+        if end != size {
+            return Err(Error::damaged("a pack", "its directory is not where the trailer says"));
         }
         Ok(trailer)
     }
@@ -378,8 +394,7 @@ pub fn decode_index(bytes: &[u8]) -> Result<Vec<IndexedPack>> {
         let kind =
             PackKind::from_code(code).ok_or_else(|| reader.damaged("the kind of a pack is unknown"))?;
         let directory = Directory::decode_from(&mut reader)?;
-        let outside = |frame: &Frame| u64::from(frame.offset) + u64::from(frame.length) > u64::from(size);
-        if directory.frames.iter().any(outside) || directory.sections.iter().any(|s| s.kind != kind) {
+        if !directory.fits(kind, size) {
             return Err(reader.damaged("a frame or section does not fit its pack"));
         }
         packs.push(IndexedPack { id, size, kind, directory });

@@ -9,6 +9,7 @@ pub mod init;
 pub mod key;
 pub mod list;
 pub mod prune;
+pub mod repair;
 pub mod restore;
 pub mod select;
 pub mod status;

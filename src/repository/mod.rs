@@ -38,6 +38,7 @@ use crate::{
 pub mod cache;
 pub mod commit;
 mod content;
+pub mod directories;
 pub mod evidence;
 pub mod history;
 pub mod index;

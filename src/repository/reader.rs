@@ -20,11 +20,7 @@ use crate::{
     compress::Decompressor,
     crypto::NodeKey,
     error::{Error, ErrorKind, Result},
-    format::{
-        envelope::{Envelope, Opener, RecordKind},
-        pack::{Directory, Frame, PackKind, SectionHeader, Trailer},
-        wire::Reader,
-    },
+    format::pack::{Frame, PackKind, SectionHeader},
     id::{BlobId, DomainId, IdentityId, PackId},
     store::Name,
 };
@@ -46,25 +42,6 @@ impl Repository {
             Err(_) if view.index.met_damage() => read(&self.view_to_read(domain)?),
             other => other,
         }
-    }
-
-    /// The directory that a whole pack itself holds, its signature checked.
-    ///
-    /// # Errors
-    /// `Damaged` when these are not the bytes of a pack of this domain; `Forbidden` without its index key.
-    pub fn own_directory(&self, domain: &DomainId, pack: &[u8]) -> Result<Directory> {
-        let trailer = Trailer::decode(pack)?;
-        let start = trailer.offset as usize;
-        let sealed = pack
-            .get(start..start + trailer.length as usize)
-            .ok_or_else(|| Error::damaged("a directory", "it is not in its pack"))?;
-        let envelope = Envelope::parse(sealed, RecordKind::Directory, &self.config.repository_id, domain)?;
-        self.verify_author(&envelope, domain)?;
-        let plain = envelope.open(&Opener::Symmetric(self.index_key(domain)?.as_bytes()))?;
-        let mut reader = Reader::new(&plain, "a directory");
-        let directory = Directory::decode_from(&mut reader)?;
-        reader.finish()?;
-        Ok(directory)
     }
 
     /// The name of a pack.

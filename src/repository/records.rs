@@ -232,6 +232,31 @@ impl Repository {
         })
     }
 
+    /// What is wrong with a record, so that it does not count.
+    ///
+    /// # Errors
+    /// It is gone; storage trouble; `Forbidden` without the index key of the domain.
+    pub fn fault_of_record(
+        &self,
+        domain: &DomainId,
+        folder: Folder,
+        (name, id): (&Name, &ObjectId),
+    ) -> Result<Option<Error>> {
+        let plain = match self.read_record(domain, folder, (name, id))? {
+            Found::Counts(plain) => plain,
+            Found::Ignored(error) | Found::Unknown(error) | Found::Damaged(error) => return Ok(Some(error)),
+        };
+        let decoded = match folder {
+            Folder::Attestations => Attestation::decode(&plain).map(drop),
+            Folder::Forgotten => Forgotten::decode(&plain).map(drop),
+            Folder::Tombstones => Tombstones::decode(&plain).map(drop),
+            Folder::Quarantine => Quarantine::decode(&plain).map(drop),
+            // Reserved: nobody knows what stands in them.
+            Folder::Annotations => Ok(()),
+        };
+        Ok(decoded.err().map(|error| error.context(name)))
+    }
+
     /// The records of one folder, each with its name and id.
     pub(super) fn read_records(
         &self,

@@ -34,7 +34,9 @@ pub struct SnapshotName {
 }
 
 impl SnapshotName {
-    fn of(listed: &Listed) -> Option<Self> {
+    /// Takes the name of an object apart, if it is that of a snapshot.
+    #[must_use]
+    pub fn of(listed: &Listed) -> Option<Self> {
         let name = Name::parse(&listed.name)?;
         let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() else { return None };
         Some(Self { name, domain, identity, sequence, id, stored: listed.modified })
@@ -172,7 +174,7 @@ impl Repository {
             match (is_set_aside(&name.id)?, wrong) {
                 (true, _) => {}
                 (false, Ok(forged)) => chain.forged.push(forged),
-                (false, Err(error)) => return Err(damaged_head(error)),
+                (false, Err(error)) => return Err(damaged_head(error, name)),
             }
         }
         if *identity == self.identity() {
@@ -368,6 +370,7 @@ impl Repository {
             names.iter().map(|name| (name.id, (name.identity, name.sequence))).collect();
         for KnownSnapshot { name, record } in known {
             let before = name.sequence.saturating_sub(1);
+            let mut remedy = None;
             let why = match &record.previous {
                 None if before == 0 => None,
                 None => Some("it does not name the snapshot before it".to_owned()),
@@ -375,11 +378,22 @@ impl Repository {
                     Some(place) if *place == (name.identity, before) => None,
                     Some(_) => Some("the snapshot that it names as the one before is not".to_owned()),
                     None if ended.contains(id) => None,
-                    None => Some(format!("the snapshot before it, {id}, is gone and nobody forgot it")),
+                    None => {
+                        let gone = Name::snapshot(&name.domain, &name.identity, before, id);
+                        remedy = Some(format!(
+                            "Put it back, or look who deleted it. If it is lost for good, `lifeboat repair quarantine \
+                             {gone} --force --apply` says so"
+                        ));
+                        Some(format!("the snapshot before it, {id}, is gone and nobody forgot it"))
+                    }
                 },
             };
             if let Some(why) = why {
-                doubts.push(Error::damaged(format!("the chain at {}", name.name), why));
+                let error = Error::damaged(format!("the chain at {}", name.name), why);
+                doubts.push(match remedy {
+                    Some(remedy) => error.with_remedy(remedy),
+                    None => error,
+                });
             }
             if record.registry > registry.number {
                 let (theirs, ours) = (record.registry, registry.number);
@@ -430,14 +444,15 @@ fn is_of_one_snapshot(error: &Error) -> bool {
 }
 
 /// The last snapshot of a chain cannot be trusted, so nothing can follow it.
-fn damaged_head(error: Error) -> Error {
+fn damaged_head(error: Error, name: &SnapshotName) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
-    error.context("the last snapshot of this key").with_remedy(
-        "Put an older version of that object back if the storage has one. Else move it out of the repository and \
-         delete the file `seen` in the cache of this repository: the next backup follows the one before",
-    )
+    error.context("the last snapshot of this key").with_remedy(format!(
+        "Put an older version of that object back if the storage has one. Else set it aside with the owner's or a \
+         maintain key, `lifeboat repair quarantine {} --apply`: the next backup follows the one before",
+        name.name
+    ))
 }
 
 /// The time that counts for each snapshot: its own, but not later than its storage time and not earlier than

@@ -80,7 +80,7 @@ pub struct ListedIndex {
 }
 
 /// So many index objects are read and taken apart at a time: about 40 MiB of memory each while they are large.
-const INDEXES_AT_ONCE: usize = 3;
+pub(super) const INDEXES_AT_ONCE: usize = 3;
 
 /// What a view is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ struct Seen {
 }
 
 /// A pack as LIST shows it.
-fn pack(listed: &Listed) -> Option<(PackId, ListedPack)> {
+pub(super) fn pack(listed: &Listed) -> Option<(PackId, ListedPack)> {
     match Name::parse(&listed.name)?.parsed() {
         Parsed::Pack { kind, id, .. } => {
             Some((id, ListedPack { kind, size: listed.size, stored: listed.modified }))
@@ -115,8 +115,13 @@ fn pack(listed: &Listed) -> Option<(PackId, ListedPack)> {
     }
 }
 
-/// What to do about an object that nobody can read.
-const SET_ASIDE: &str = "Look at it with `lifeboat check`, then set it aside with `lifeboat repair`";
+/// What to do about an index object that nobody can read.
+const LIST_AGAIN: &str = "`lifeboat repair index` lists again what it listed, and sets it aside";
+
+/// What to do about tombstones that nobody can read.
+fn set_aside(tombstones: &Name) -> String {
+    format!("Let no prune run, and set them aside: `lifeboat repair quarantine {tombstones} --apply`")
+}
 
 impl Repository {
     /// Looks at a domain.
@@ -287,13 +292,13 @@ impl Repository {
                     continue;
                 }
                 Found::Unknown(error) | Found::Damaged(error) => {
-                    return Err(error.with_remedy(SET_ASIDE));
+                    return Err(error.with_remedy(set_aside(&name)));
                 }
             };
             match Tombstones::decode(&plain) {
                 Ok(batch) => dying.push((name, batch)),
                 Err(error) if purpose == Purpose::Read => damaged.push(error.context(&name)),
-                Err(error) => return Err(error.context(&name)),
+                Err(error) => return Err(error.context(&name).with_remedy(set_aside(&name))),
             }
         }
         Ok(dying)
@@ -310,7 +315,7 @@ impl Repository {
     ) -> Result<()> {
         let mut unreadable = |error: Error| {
             if purpose == Purpose::Prune {
-                return Err(error.with_remedy(SET_ASIDE));
+                return Err(error.with_remedy(LIST_AGAIN));
             }
             damaged.push(error);
             Ok(())

@@ -196,7 +196,7 @@ impl Pruning<'_> {
                 error
             } else {
                 error.with_remedy(
-                    "Look at it with `lifeboat check`; `lifeboat repair` sets aside what is damaged",
+                    "Look at it with `lifeboat check`; `lifeboat repair quarantine NAME` sets aside what is damaged",
                 )
             });
         }

@@ -99,7 +99,7 @@ fn in_doubt(error: Error, known: &KnownSnapshot) -> Error {
     }
     error.context(format!("the snapshot {}", known.name.name)).with_remedy(
         "Look at it with `lifeboat check`. If it does not come back, end that snapshot with `lifeboat forget`, or set \
-         what is damaged aside with `lifeboat repair`",
+         the damaged pack aside with `lifeboat repair quarantine NAME`",
     )
 }
 

@@ -101,8 +101,8 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         |problem: &Problem| ["/packs/", "/index/"].iter().any(|part| problem.object.contains(part));
     Err(Error::new(ErrorKind::Damaged, format!("{count} found")).with_remedy(
         if problems.iter().any(made_anew) {
-            "The lines above name them. Move damaged packs and index objects out of the repository, and keep them; \
-             then back up again: what is still at its source is stored anew"
+            "The lines above name them. `lifeboat repair index` lists again what an index object listed, `lifeboat \
+             repair quarantine NAME` sets a pack aside; then back up again: what is still at its source is stored anew"
         } else {
             "The lines above name them, and what is hurt. Change nothing else in the storage"
         },

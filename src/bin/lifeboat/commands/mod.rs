@@ -21,6 +21,7 @@ mod init;
 mod key;
 mod ls;
 mod prune;
+mod repair;
 mod restore;
 mod snapshots;
 mod sources;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Forget(Box<forget::Forget>),
     /// Free what no snapshot needs any more
     Prune(prune::Prune),
+    /// List again what the index has lost, and set aside what nobody can read
+    Repair(repair::Repair),
     /// Account for every byte of the storage, by client or by folder
     Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
@@ -98,6 +101,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Status(arguments) => status::run(arguments, context),
         Command::Forget(arguments) => forget::run(arguments, context),
         Command::Prune(arguments) => prune::run(arguments, context),
+        Command::Repair(arguments) => repair::run(arguments, context),
         Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
         Command::Config(arguments) => config::run(arguments, context),

@@ -1,0 +1,215 @@
+//! `repair`: lists again what the index has lost, and sets aside what nobody can read.
+
+use clap::{Args, Subcommand};
+use lifeboat::{
+    error::{Error, ErrorKind, Result},
+    ops::{
+        prune::Packs,
+        repair::{self, AsideOptions, Fault, Force, IndexDone, Mode, OfDomain, Verdict},
+    },
+    report::{json, size, text},
+};
+use serde_json::json;
+
+use crate::context::Context;
+
+const AFTER: &str = "\
+Nothing is ever deleted, and nothing is written without --apply: first look at what would be done. Everything is read from
+the storage and not from the cache. It may be stopped anywhere and run again, beside backups. Needs a key with the
+role maintain or owner. Exit code 3 says that something could not be put right.
+
+Examples:
+  lifeboat repair index
+  lifeboat repair index --apply
+  lifeboat repair quarantine d/6d61696e00000000/packs/d/1f/1f2e.. --apply";
+
+/// Arguments of `repair`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Repair {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List again the packs that no index lists, and set aside index objects that nobody can read
+    Index(Apply),
+    /// Set aside objects that nobody can read: they are treated as not there, and stay where they are
+    Quarantine(Quarantine),
+}
+
+#[derive(Debug, Args)]
+struct Apply {
+    /// Do it; else only show what would be done
+    #[arg(long)]
+    apply: bool,
+    /// Only show what would be done, as without --apply
+    #[arg(short = 'n', long, conflicts_with = "apply")]
+    dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct Quarantine {
+    /// Names of objects, as `check` shows them
+    #[arg(required = true, value_name = "OBJECT")]
+    objects: Vec<String>,
+    /// Why, for who asks later; else what was found to be wrong
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Also a pack or an index object with which nothing is wrong, or a snapshot that is lost for good
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    apply: Apply,
+}
+
+impl Apply {
+    const fn mode(&self) -> Mode {
+        if self.apply { Mode::Write } else { Mode::DryRun }
+    }
+}
+
+pub(crate) fn run(arguments: &Repair, context: &Context<'_>) -> Result<()> {
+    match &arguments.what {
+        What::Index(apply) => {
+            let domains = repair::index(&context.open_without_cache()?, apply.mode())?;
+            context.end_display();
+            tell_index(&domains, apply.mode(), context)
+        }
+        What::Quarantine(Quarantine { objects, reason, force, apply }) => {
+            let force = if *force { Force::Yes } else { Force::No };
+            let (names, mode) = (objects.clone(), apply.mode());
+            let options = AsideOptions { names, reason: reason.clone(), force, mode };
+            let verdicts = repair::set_aside(&context.open_without_cache()?, &options)?;
+            context.end_display();
+            tell_aside(&verdicts, mode, context);
+            Ok(())
+        }
+    }
+}
+
+/// What all domains come to.
+#[derive(Default)]
+struct Sum {
+    objects: u64,
+    packs: u64,
+    listed: Packs,
+    written: u64,
+    set_aside: u64,
+    unreadable: u64,
+}
+
+impl Sum {
+    fn of(domains: &[OfDomain]) -> Self {
+        let mut sum = Self::default();
+        for IndexDone { objects, packs, listed, index_written, set_aside, unreadable, notes: _ } in
+            domains.iter().map(|domain| &domain.done)
+        {
+            sum.objects += objects;
+            sum.packs += packs;
+            sum.listed.packs += listed.packs;
+            sum.listed.bytes += listed.bytes;
+            sum.written += index_written;
+            sum.set_aside += set_aside.len() as u64;
+            sum.unreadable += unreadable.len() as u64;
+        }
+        sum
+    }
+
+    /// What happened, and what to do next.
+    fn line(&self, mode: Mode) -> String {
+        let Self { objects, packs, listed, written, set_aside, unreadable } = self;
+        let objects_of = |count: u64| text::count(count, "index object", "index objects");
+        if *written == 0 && *set_aside == 0 {
+            let all = text::count(*packs - *unreadable, "pack", "packs");
+            return format!("nothing to repair: {} list {all}", objects_of(*objects));
+        }
+        let would = if mode == Mode::DryRun { "would be " } else { "" };
+        let listed = format!(
+            "{} ({}) {would}listed again in {}",
+            text::count(listed.packs, "pack", "packs"),
+            size::show(listed.bytes),
+            objects_of(*written)
+        );
+        let next = match mode {
+            Mode::DryRun => "Nothing was written: --apply does it",
+            Mode::Write => "Now run `lifeboat check`",
+        };
+        format!("{listed}, {} {would}set aside. {next}", objects_of(*set_aside))
+    }
+}
+
+fn tell_index(domains: &[OfDomain], mode: Mode, context: &Context<'_>) -> Result<()> {
+    let output = context.output;
+    let sum = Sum::of(domains);
+    output.say(&sum.line(mode));
+    for OfDomain { id, done, .. } in domains {
+        let each = [(&done.set_aside, "set_aside"), (&done.unreadable, "cannot_list")];
+        for (faults, action) in each {
+            for Fault { object, why } in faults {
+                let what = if action == "set_aside" { "set aside" } else { "cannot be listed" };
+                output.say(&format!("  {what}: {}", text::shown(why_of(object, why).as_bytes())));
+                let fields =
+                    json!({ "domain": id.to_string(), "action": action, "object": object, "why": why });
+                output.message(&json::message("repair", fields));
+            }
+        }
+        for note in &done.notes {
+            output.note(&format!("  note: {}", text::shown(note.to_string().as_bytes())));
+            output.message(&json::message("note", json!({ "message": note.to_string() })));
+        }
+    }
+    output.message(&json::message(
+        "summary",
+        json!({
+            "dry_run": mode == Mode::DryRun,
+            "domains": domains.len(),
+            "index_objects": sum.objects,
+            "packs": sum.packs,
+            "packs_listed": sum.listed.packs,
+            "bytes_listed": sum.listed.bytes,
+            "index_written": sum.written,
+            "set_aside": sum.set_aside,
+            "unreadable": sum.unreadable,
+        }),
+    ));
+    if sum.unreadable == 0 {
+        return Ok(());
+    }
+    let count = text::count(sum.unreadable, "pack", "packs");
+    Err(Error::new(ErrorKind::Incomplete, format!("{count} cannot be listed: nobody can say what they hold"))
+        .with_remedy(
+            "Set them aside with `lifeboat repair quarantine NAME --apply` and back up again: what is still at its \
+             source is stored anew",
+        ))
+}
+
+/// What is wrong names the object already, most of the time.
+fn why_of(object: &str, why: &str) -> String {
+    if why.contains(object) { why.to_owned() } else { format!("{object}: {why}") }
+}
+
+fn tell_aside(verdicts: &[Verdict], mode: Mode, context: &Context<'_>) {
+    let output = context.output;
+    let new = verdicts.iter().filter(|verdict| !verdict.already).count() as u64;
+    let (objects, before) = (text::count(new, "object", "objects"), verdicts.len() as u64 - new);
+    let before = if before > 0 { format!(", {before} were before") } else { String::new() };
+    output.say(&match mode {
+        _ if new == 0 => "all of them are set aside already: nothing to do".to_owned(),
+        Mode::DryRun => format!("{objects} would be set aside{before}. Nothing was written: --apply does it"),
+        Mode::Write => format!("{objects} set aside{before}. Nothing was deleted; now run `lifeboat check`"),
+    });
+    for Verdict { object, why, effect, already } in verdicts {
+        output.say(&format!("  {}", text::shown(why_of(object, why).as_bytes())));
+        if !already {
+            output.say(&format!("    {effect}"));
+        }
+        let action = if *already { "none" } else { "set_aside" };
+        let fields = json!({ "action": action, "object": object, "why": why, "effect": effect });
+        output.message(&json::message("repair", fields));
+    }
+    let fields =
+        json!({ "dry_run": mode == Mode::DryRun, "set_aside": new, "already": verdicts.len() as u64 - new });
+    output.message(&json::message("summary", fields));
+}

@@ -1,0 +1,154 @@
+//! Lists again the packs that no index object lists, from their own directories, and sets aside index objects that
+//! count for nothing.
+
+use super::{Fault, Mode, check_role, publish};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    format::pack::IndexedPack,
+    id::{DomainId, PackId},
+    limits,
+    ops::prune::Packs,
+    progress::Phase,
+    repository::{Repository, directories::StoredIndex, view::ListedPack},
+    store::Name,
+};
+
+/// Directories that are read at a time: each may take 20 MiB.
+const DIRECTORIES_AT_ONCE: usize = 4;
+/// Blobs that wait for an index object at most.
+const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
+/// What the record says of the index objects that are set aside.
+const REASON: &str =
+    "repair index: they could not be read or did not count; the packs that are there are listed again";
+
+/// What was done in a domain, or would be.
+#[derive(Debug, Default)]
+pub struct IndexDone {
+    /// Index objects that count.
+    pub objects: u64,
+    /// Packs that are there.
+    pub packs: u64,
+    /// Packs that are listed again.
+    pub listed: Packs,
+    /// Index objects that were written for them.
+    pub index_written: u64,
+    /// Index objects that are set aside.
+    pub set_aside: Vec<Fault>,
+    /// Packs that cannot be listed: what is in them is lost, as far as it is in no other.
+    pub unreadable: Vec<Fault>,
+    /// What is worth knowing.
+    pub notes: Vec<Error>,
+}
+
+/// What came of one domain.
+#[derive(Debug)]
+pub struct OfDomain {
+    /// Which.
+    pub id: DomainId,
+    /// Its name.
+    pub name: String,
+    /// What was done.
+    pub done: IndexDone,
+}
+
+/// Repairs the index of every domain.
+///
+/// # Errors
+/// `Forbidden` for a role that may not; storage trouble; `Interrupted`.
+pub fn index(repository: &Repository, mode: Mode) -> Result<Vec<OfDomain>> {
+    check_role(repository, "repair the index")?;
+    repository.store.progress().enter(Phase::Checking);
+    let registry = repository.look_for_registry()?;
+    let repair = |id: &DomainId| one_domain(repository, id, mode);
+    let domains = registry.domains.iter();
+    domains
+        .map(|domain| Ok(OfDomain { id: domain.id, name: domain.name.clone(), done: repair(&domain.id)? }))
+        .collect()
+}
+
+/// Everything that is written in a domain, in its order.
+fn one_domain(repository: &Repository, id: &DomainId, mode: Mode) -> Result<IndexDone> {
+    let StoredIndex { objects, packs, unlisted, damaged, notes } = repository.stored_index(id)?;
+    let mut done = IndexDone { objects, packs, notes, ..IndexDone::default() };
+    // 1: what is there is listed, by index objects that were read back.
+    let mut lister = Lister { repository, domain: id, mode, waiting: Vec::new(), blobs: 0, written: 0 };
+    let unlisted: Vec<(PackId, ListedPack)> = unlisted.into_iter().collect();
+    for some in unlisted.chunks(DIRECTORIES_AT_ONCE) {
+        repository.store.progress().check()?;
+        let read = repository.store.each(some, |(pack, listed)| {
+            match repository.listing_of(id, (pack, *listed)) {
+                Err(error) if !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => Err(error),
+                read => Ok(read),
+            }
+        })?;
+        for ((pack, listed), read) in some.iter().zip(read) {
+            match read {
+                Ok(listing) => {
+                    done.listed.add(listed.size);
+                    lister.add(listing)?;
+                }
+                // A prune deleted it meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    let object = Name::pack(id, listed.kind, pack).as_str().to_owned();
+                    done.unreadable.push(Fault { object, why: error.to_string() });
+                }
+            }
+        }
+    }
+    done.index_written = lister.finish()?;
+    // 2: only then what nobody can read is set aside, so that a prune does not stop at it any more.
+    let objects: Vec<String> = damaged.iter().map(|(name, _)| name.as_str().to_owned()).collect();
+    if mode == Mode::Write {
+        publish(repository, id, &objects, REASON)?;
+    }
+    let faults = objects.into_iter().zip(damaged);
+    done.set_aside = faults.map(|(object, (_, error))| Fault { object, why: error.to_string() }).collect();
+    Ok(done)
+}
+
+/// Collects what is to be listed until it fills an index object.
+struct Lister<'a> {
+    repository: &'a Repository,
+    domain: &'a DomainId,
+    mode: Mode,
+    waiting: Vec<IndexedPack>,
+    blobs: usize,
+    written: u64,
+}
+
+impl Lister<'_> {
+    fn add(&mut self, pack: IndexedPack) -> Result<()> {
+        let more: usize = pack.directory.frames.iter().map(|frame| frame.blobs.len()).sum();
+        if self.blobs + more > UNINDEXED_BLOBS_MAX || self.waiting.len() >= limits::INDEX_PACKS_MAX {
+            self.publish()?;
+        }
+        self.blobs += more;
+        self.waiting.push(pack);
+        Ok(())
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        let packs = std::mem::take(&mut self.waiting);
+        self.blobs = 0;
+        if packs.is_empty() {
+            return Ok(());
+        }
+        self.written += 1;
+        if self.mode == Mode::DryRun {
+            return Ok(());
+        }
+        let (name, id) = self.repository.publish_index(self.domain, &packs)?;
+        if self.repository.read_index(self.domain, &name, id)? == packs {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Failed, format!("{name} does not say what was written"))
+            .with_remedy("Nothing was set aside; run it again"))
+    }
+
+    /// Gives how many index objects were written, or would be.
+    fn finish(mut self) -> Result<u64> {
+        self.publish()?;
+        Ok(self.written)
+    }
+}

@@ -1,0 +1,50 @@
+//! `repair`: puts right what can be put right without the sources. It lists again what the index has lost, and sets
+//! aside what nobody can read. It deletes and overwrites nothing, and what it has done it does not do again, so it may
+//! be stopped anywhere.
+
+pub use self::{
+    aside::{AsideOptions, Force, Verdict, set_aside},
+    index::{IndexDone, OfDomain, index},
+};
+pub use super::forget::Mode;
+use crate::{
+    error::Result,
+    format::{
+        quarantine::{OBJECTS_MAX, Quarantine},
+        role::Role,
+    },
+    id::DomainId,
+    limits,
+    repository::Repository,
+};
+
+mod aside;
+mod index;
+
+/// An object, and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its name.
+    pub object: String,
+    /// Why it cannot be used.
+    pub why: String,
+}
+
+fn check_role(repository: &Repository, what: &str) -> Result<()> {
+    if matches!(repository.role(), Role::Maintain | Role::Owner) {
+        return Ok(());
+    }
+    Err(repository.forbidden(what, "maintain"))
+}
+
+/// Writes that objects are set aside.
+fn publish(repository: &Repository, domain: &DomainId, objects: &[String], reason: &str) -> Result<()> {
+    let mut reason = reason.to_owned();
+    reason.truncate(reason.floor_char_boundary(limits::REASON_BYTES_MAX));
+    for objects in objects.chunks(OBJECTS_MAX) {
+        let time = repository.clock.now();
+        let record = Quarantine { time, objects: objects.to_vec(), reason: reason.clone() };
+        repository.publish_quarantine(domain, &record)?;
+    }
+    Ok(())
+}
