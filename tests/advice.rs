@@ -144,13 +144,16 @@ fn damage_in_records_of_runs_and_of_what_was_verified_is_found() {
 }
 
 #[test]
-fn a_damaged_pack_that_is_moved_away_is_stored_anew_by_the_next_backup() {
+fn a_damaged_pack_that_is_set_aside_is_stored_anew_by_the_next_backup() {
     let world = World::with_repository();
     world.does(&["backup", "src"]);
     let pack = world.stored("/packs/d/").remove(0);
     flip(&pack);
-    world.says(&["check", "--read-data"], 5, &["Move damaged packs and index objects out", "back up again"]);
-    fs::rename(&pack, world.path("kept")).unwrap();
+    let advice = ["lifeboat repair index", "repair quarantine NAME", "back up again"];
+    world.says(&["check", "--read-data"], 5, &advice);
+    let repository = world.path("repo");
+    let name = pack.strip_prefix(&repository).unwrap().to_str().unwrap();
+    world.does(&["repair", "quarantine", name, "--apply"]);
     world.does(&["backup", "src"]);
     world.does(&["check", "--read-data"]);
     for snapshot in ["latest", "latest~1"] {
@@ -221,10 +224,10 @@ fn a_chain_whose_head_is_damaged_goes_on_after_the_advice_is_followed() {
             fs::remove_file(path).unwrap();
         }
     }
-    world.says(&backup, 5, &[&name, "move it out of the repository", "`seen`"]);
-    fs::rename(&head, world.path("kept")).unwrap();
-    let seen = tree(&world.path("home")).into_iter().find(|(path, _)| path.ends_with("seen")).unwrap();
-    fs::remove_file(seen.0).unwrap();
+    let repository = world.path("repo");
+    let object = head.strip_prefix(&repository).unwrap().to_str().unwrap();
+    world.says(&backup, 5, &[&name, &format!("lifeboat repair quarantine {object} --apply")]);
+    world.does(&["repair", "quarantine", object, "--apply"]);
     world.does(&backup);
     world.does(&["check"]);
     assert_eq!(world.snapshots(), 2);

@@ -36,7 +36,8 @@ impl Forged {
     }
 }
 
-fn seal(repository: &Repository, domain: DomainId, kind: RecordKind, plain: &[u8]) -> Vec<u8> {
+/// A sealed and signed record that says this, whatever it is.
+pub(crate) fn seal(repository: &Repository, domain: DomainId, kind: RecordKind, plain: &[u8]) -> Vec<u8> {
     let header = EnvelopeHeader {
         kind,
         repository: repository.config.repository_id,

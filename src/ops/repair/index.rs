@@ -139,11 +139,14 @@ impl Lister<'_> {
             return Ok(());
         }
         let (name, id) = self.repository.publish_index(self.domain, &packs)?;
-        if self.repository.read_index(self.domain, &name, id)? == packs {
-            return Ok(());
+        let again = "Nothing was set aside; run it again";
+        match self.repository.read_index(self.domain, &name, id) {
+            Ok(read) if read == packs => Ok(()),
+            Ok(_) => Err(Error::new(ErrorKind::Failed, format!("{name} does not say what was written"))
+                .with_remedy(again)),
+            Err(error) if error.is_damage() => Err(error.with_remedy(again)),
+            Err(error) => Err(error),
         }
-        Err(Error::new(ErrorKind::Failed, format!("{name} does not say what was written"))
-            .with_remedy("Nothing was set aside; run it again"))
     }
 
     /// Gives how many index objects were written, or would be.

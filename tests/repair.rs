@@ -1,0 +1,664 @@
+//! `repair`: what the index has lost is listed again, what nobody can read is set aside, nothing is deleted, and no
+//! hostile pack becomes more than it was.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use lifeboat::{
+    clock::{SystemClock, Timestamp},
+    crypto::RootSecret,
+    error::{ErrorKind, Result},
+    format::{
+        envelope::RecordKind,
+        pack::{Directory, IndexedPack, PackKind, TRAILER_LEN, Trailer},
+        role::Role,
+        slot::KdfParameters,
+        tombstones::Tombstones,
+        wire::Writer,
+    },
+    id::{DomainId, IdentityId, ObjectId, PackId},
+    ops::{
+        key::{self, AddOptions, By, LastGood, RevokeOptions},
+        prune::{self, PruneOptions},
+        repair::{self, AsideOptions, Force, IndexDone, Mode, Verdict},
+    },
+    repository::{InitOptions, Repository, unlock::Credential, view::ListedPack},
+    store::{Name, Parsed, Prefix, Store},
+};
+use object_store::memory::InMemory;
+
+mod support {
+    pub(crate) mod faults;
+    pub(crate) mod forger;
+    pub(crate) mod intercepted;
+    pub(crate) mod lab;
+    pub(crate) mod world;
+}
+use support::{
+    faults::{Fault, at},
+    forger::{self, Forged, Manifest},
+    intercepted::{Call, Fate, Intercepted, Interceptor},
+    lab::{self, Files, noise},
+    world::{World, objects, tree},
+};
+
+/// A repository with two snapshots.
+struct Scene {
+    objects: InMemory,
+    root: RootSecret,
+    files: [Files; 2],
+}
+
+fn store_of(objects: Arc<dyn object_store::ObjectStore>) -> Store {
+    Store::from_object_store(objects, "", lab::options(Arc::new(SystemClock), Arc::default(), 0)).unwrap()
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (objects, root) = (InMemory::new(), RootSecret::generate().unwrap());
+        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let init = InitOptions { kdf, ..InitOptions::default() };
+        Repository::create(&store_of(Arc::new(objects.clone())), &root, "right", init, &SystemClock).unwrap();
+        let files = [1, 2].map(|n: u64| Files::from([(format!("srv/{n}"), noise(n, 90_000 * n as usize))]));
+        let scene = Self { objects, root, files };
+        scene.files.iter().for_each(|files| _ = lab::back_up(&scene.owner(), files).unwrap());
+        scene
+    }
+
+    /// The same objects, in another store.
+    fn fork(&self) -> Self {
+        let root = RootSecret::from_words(&self.root.words()).unwrap();
+        Self { objects: self.objects.fork(), root, files: self.files.clone() }
+    }
+
+    fn store(&self) -> Store {
+        store_of(Arc::new(self.objects.clone()))
+    }
+
+    fn owner(&self) -> Repository {
+        lab::open(&self.store(), &self.root).unwrap()
+    }
+
+    fn domain(&self) -> DomainId {
+        self.owner().own_domain().unwrap()
+    }
+
+    fn add_key(&self, role: Role, label: &str) -> Repository {
+        let domain = (role == Role::Backup).then(|| "main".to_owned());
+        let (label, unlock) = (label.to_owned(), By::AccessKey);
+        let options = AddOptions { role, label, domain, shared: false, unlock };
+        let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
+        lab::open_with(&self.store(), &Credential::AccessKey(access.text()), None).unwrap()
+    }
+
+    /// Names with this in them.
+    fn names(&self, part: &str) -> Vec<Name> {
+        let listed = self.store().list(&Prefix::all()).unwrap().into_iter();
+        listed
+            .filter(|listed| listed.name.contains(part))
+            .map(|listed| Name::parse(&listed.name).unwrap())
+            .collect()
+    }
+
+    fn bytes(&self, name: &Name) -> Vec<u8> {
+        self.store().read(name, 1 << 28).unwrap().to_vec()
+    }
+
+    /// Puts other bytes under a name.
+    fn put(&self, name: &Name, bytes: Vec<u8>) {
+        self.store().delete(name).unwrap();
+        self.store().create(name, Bytes::from(bytes)).unwrap();
+    }
+
+    fn flip(&self, name: &Name) {
+        let mut bytes = self.bytes(name);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        self.put(name, bytes);
+    }
+
+    /// All objects with their bytes.
+    fn all(&self) -> Vec<(Name, Vec<u8>)> {
+        self.names("").into_iter().map(|name| (name.clone(), self.bytes(&name))).collect()
+    }
+
+    fn repair(&self, mode: Mode) -> IndexDone {
+        repair_by(&self.owner(), mode).unwrap()
+    }
+
+    /// Everything comes back, and nothing is damaged.
+    #[track_caller]
+    fn holds(&self) {
+        let repository = self.owner();
+        let (known, damaged) = repository.snapshots().unwrap();
+        assert!(damaged.is_empty() && known.len() == self.files.len(), "{damaged:?}");
+        for (snapshot, expected) in known.iter().zip(&self.files) {
+            let (files, restored) = lab::restore(&repository, snapshot).unwrap();
+            assert!(restored.failures == 0 && files == *expected, "{:?}", restored.failed);
+        }
+        assert_eq!(lab::check_all(&repository).unwrap().problems, []);
+    }
+
+    fn prune(&self) -> Result<()> {
+        let [domain] =
+            <[_; 1]>::try_from(prune::run(&self.owner(), &PruneOptions::default())?.domains).unwrap();
+        domain.outcome.map(drop)
+    }
+
+    fn aside(&self, names: &[&Name], force: Force) -> Result<Vec<Verdict>> {
+        let names = names.iter().map(|name| name.as_str().to_owned()).collect();
+        let options = AsideOptions { names, reason: None, force, mode: Mode::Write };
+        repair::set_aside(&self.owner(), &options)
+    }
+
+    /// Refused, and nothing is written.
+    #[track_caller]
+    fn refuses(&self, name: &Name, force: Force, words: &str) {
+        let before = self.names("");
+        let error = self.aside(&[name], force).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        let said = format!("{error}. {}", error.remedy().unwrap());
+        assert!(said.contains(words), "{words}: {said}");
+        assert_eq!(self.names(""), before);
+    }
+}
+
+fn repair_by(repository: &Repository, mode: Mode) -> Result<IndexDone> {
+    let [domain] = <[_; 1]>::try_from(repair::index(repository, mode)?).unwrap();
+    Ok(domain.done)
+}
+
+/// What a repair says that it does.
+fn summary(done: &IndexDone) -> (u64, u64, Vec<String>, Vec<String>) {
+    let names = |faults: &[repair::Fault]| faults.iter().map(|fault| fault.object.clone()).collect();
+    (done.listed.packs, done.index_written, names(&done.set_aside), names(&done.unreadable))
+}
+
+#[test]
+fn an_index_that_is_lost_whole_is_listed_again_from_the_packs() {
+    let scene = Scene::new();
+    let packs = scene.names("/packs/").len() as u64;
+    for name in scene.names("/index/") {
+        scene.store().delete(&name).unwrap();
+    }
+    let damaged = lab::check_all(&scene.owner()).unwrap();
+    assert!(damaged.problems_found > 0);
+    let before = scene.all();
+    let planned = scene.repair(Mode::DryRun);
+    assert_eq!(scene.all(), before, "a dry run writes nothing");
+    assert_eq!(summary(&planned), (packs, 1, vec![], vec![]));
+    let done = scene.repair(Mode::Write);
+    assert_eq!(summary(&done), summary(&planned));
+    assert!(done.listed.bytes > 0 && done.listed == planned.listed);
+    scene.holds();
+    // The next backup borrows from what was listed again.
+    lab::back_up(&scene.owner(), &scene.files[1]).unwrap();
+    assert_eq!(scene.names("/packs/").len() as u64, packs);
+    assert!(
+        before.iter().all(|(name, bytes)| scene.bytes(name) == *bytes),
+        "nothing is deleted or overwritten"
+    );
+    scene.prune().unwrap();
+}
+
+#[test]
+fn a_maintain_key_repairs_the_index_of_a_client_and_the_client_borrows_from_it() {
+    let scene = Scene::new();
+    let client = scene.add_key(Role::Backup, "web");
+    lab::back_up(&client, &scene.files[0]).unwrap();
+    for name in scene.names("/index/") {
+        scene.store().delete(&name).unwrap();
+    }
+    let packs = scene.names("/packs/");
+    let done = repair_by(&scene.add_key(Role::Maintain, "keeper"), Mode::Write).unwrap();
+    assert_eq!(done.listed.packs, packs.len() as u64, "{done:?}");
+    lab::back_up(&client, &scene.files[0]).unwrap();
+    assert_eq!(scene.names("/packs/"), packs);
+}
+
+#[test]
+fn a_damaged_index_object_is_set_aside_when_its_packs_are_listed_again_and_a_prune_goes_on() {
+    let scene = Scene::new();
+    let [first, second] = <[Name; 2]>::try_from(scene.names("/index/")).unwrap();
+    scene.flip(&first);
+    let error = scene.prune().unwrap_err();
+    assert!(error.remedy().unwrap().contains("lifeboat repair index"), "{error:?}");
+    let planned = scene.repair(Mode::DryRun);
+    let done = scene.repair(Mode::Write);
+    assert_eq!(summary(&done), summary(&planned));
+    assert_eq!(summary(&done), (2, 1, vec![first.as_str().to_owned()], vec![]));
+    assert!(done.set_aside[0].why.contains("its bytes are not those"), "{done:?}");
+    assert!(scene.names("/index/").contains(&first) && scene.names("/index/").contains(&second));
+    scene.holds();
+    scene.prune().unwrap();
+    // It is not done twice.
+    let before = scene.names("");
+    assert_eq!(summary(&scene.repair(Mode::Write)), (0, 0, vec![], vec![]));
+    assert_eq!(scene.names(""), before);
+}
+
+#[test]
+fn a_repair_of_what_is_whole_writes_nothing() {
+    let scene = Scene::new();
+    let over = Intercepted::watching(Arc::new(scene.objects.clone()));
+    let repository = lab::open(&store_of(Arc::<Intercepted>::clone(&over)), &scene.root).unwrap();
+    let done = repair_by(&repository, Mode::Write).unwrap();
+    assert_eq!(summary(&done), (0, 0, vec![], vec![]));
+    assert_eq!((done.objects, done.packs), (2, scene.names("/packs/").len() as u64));
+    let changes = |call: &&Call| call.kind.changes_something();
+    assert_eq!(over.calls().iter().filter(changes).count(), 0);
+    scene.holds();
+}
+
+#[test]
+fn a_repair_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
+    let scene = Scene::new();
+    let [first, second] = <[Name; 2]>::try_from(scene.names("/index/")).unwrap();
+    scene.flip(&first);
+    scene.store().delete(&second).unwrap();
+    let run = |scene: &Scene, over: &Arc<Intercepted>| {
+        let repository = lab::open(&store_of(Arc::<Intercepted>::clone(over)), &scene.root)?;
+        repair_by(&repository, Mode::Write)
+    };
+    let calls = {
+        let scene = scene.fork();
+        let over = Intercepted::watching(Arc::new(scene.objects.clone()));
+        run(&scene, &over).unwrap();
+        over.calls().len()
+    };
+    assert!(calls > 15, "{calls}");
+    for number in 0..calls {
+        for fault in [Fault::StopsBefore, Fault::StopsAfter] {
+            let scene = scene.fork();
+            let before = scene.all();
+            let over = Intercepted::watching(Arc::new(scene.objects.clone()));
+            over.intercept(at(number, fault));
+            let outcome = run(&scene, &over);
+            assert!(outcome.is_err() || number + 1 == calls, "{number} {fault:?}: {outcome:?}");
+            scene.repair(Mode::Write);
+            assert_eq!(summary(&scene.repair(Mode::Write)), (0, 0, vec![], vec![]));
+            assert!(before.iter().all(|(name, bytes)| scene.bytes(name) == *bytes), "{number} {fault:?}");
+            if number % 5 == 0 {
+                scene.holds();
+            }
+        }
+    }
+}
+
+#[test]
+fn an_index_object_that_did_not_arrive_sets_nothing_aside() {
+    for fault in [Fault::Forgets, Fault::Halves, Fault::Flips] {
+        let scene = Scene::new();
+        let first = scene.names("/index/").remove(0);
+        scene.flip(&first);
+        let over = Intercepted::watching(Arc::new(scene.objects.clone()));
+        let repository = lab::open(&store_of(Arc::<Intercepted>::clone(&over)), &scene.root).unwrap();
+        over.intercept(move |call: &Call| {
+            let is_index = call.kind.is_put() && call.name.contains("/index/");
+            if is_index { fault.fate(call) } else { Fate::Works }
+        });
+        let error = repair_by(&repository, Mode::Write).unwrap_err();
+        assert!(error.remedy().is_some(), "{fault:?}: {error:?}");
+        assert_eq!(scene.names("/quarantine/"), [], "{fault:?}");
+        scene.repair(Mode::Write);
+        scene.holds();
+    }
+}
+
+/// A pack of one chunk that no index lists; what its directory says may be a lie.
+fn pack(repository: &Repository, lie: impl Fn(&mut Directory)) -> IndexedPack {
+    let chunk = noise(9, 5_000);
+    let id = Manifest::new(repository).chunk(&chunk).id;
+    forger::pack(repository, PackKind::Data, &[Forged::raw(id, &chunk)], lie)
+}
+
+#[test]
+fn a_client_cannot_have_a_section_listed_that_bears_another_ones_name() {
+    let scene = Scene::new();
+    let (owner, client) = (scene.owner(), scene.add_key(Role::Backup, "web"));
+    let other = owner.identity();
+    let lie = |directory: &mut Directory| directory.sections[0].author = other;
+    let own = pack(&client, |_| {});
+    let forged = pack(&client, lie);
+    let done = scene.repair(Mode::Write);
+    assert_eq!(done.listed.packs, 1, "{done:?}");
+    let name = Name::pack(&scene.domain(), PackKind::Data, &forged.id);
+    assert_eq!(summary(&done).3, [name.as_str()]);
+    assert!(done.unreadable[0].why.contains("may not speak for sections of others"), "{done:?}");
+    let view = scene.owner().view(&scene.domain()).unwrap();
+    let listed: BTreeSet<PackId> = view.index.packs().map(|pack| pack.id).collect();
+    assert!(listed.contains(&own.id) && !listed.contains(&forged.id));
+    // A maintainer moves sections of others: that is what they sign for.
+    pack(&scene.add_key(Role::Owner, "second"), |directory| directory.sections[0].author = client.identity());
+    assert_eq!(scene.repair(Mode::Write).listed.packs, 1);
+}
+
+#[test]
+fn what_a_revoked_key_signed_is_listed_only_as_far_as_it_is_its_own() {
+    let scene = Scene::new();
+    let second = scene.add_key(Role::Owner, "second");
+    let other = scene.owner().identity();
+    let own = pack(&second, |_| {});
+    let moved = pack(&second, |directory: &mut Directory| directory.sections[0].author = other);
+    key::revoke(&scene.owner(), &RevokeOptions { who: "second".to_owned(), last_good: LastGood::Head })
+        .unwrap();
+    let done = scene.repair(Mode::Write);
+    let view = scene.owner().view(&scene.domain()).unwrap();
+    let listed: BTreeSet<PackId> = view.index.packs().map(|pack| pack.id).collect();
+    assert!(listed.contains(&own.id) && !listed.contains(&moved.id));
+    assert!(done.unreadable[0].why.contains("was revoked"), "{done:?}");
+}
+
+#[test]
+fn a_role_that_writes_no_packs_has_none_listed() {
+    let scene = Scene::new();
+    let (domain, audit) = (scene.domain(), scene.add_key(Role::Audit, "auditor"));
+    let good = pack(&scene.owner(), |_| {});
+    let mut bytes = scene.bytes(&Name::pack(&domain, PackKind::Data, &good.id));
+    let trailer = Trailer::decode(&bytes).unwrap();
+    let mut plain = Writer::new();
+    good.directory.encode_into(&mut plain);
+    let sealed = forger::seal(&audit, domain, RecordKind::Directory, &plain.finish());
+    let (start, end) = (trailer.offset as usize, bytes.len() - TRAILER_LEN);
+    bytes.splice(start..end, sealed);
+    let id = PackId::new(*blake3::hash(&bytes).as_bytes());
+    let name = Name::pack(&domain, PackKind::Data, &id);
+    scene.store().create(&name, Bytes::from(bytes)).unwrap();
+    let done = scene.repair(Mode::Write);
+    assert_eq!(summary(&done), (1, 1, vec![], vec![name.as_str().to_owned()]));
+    assert!(done.unreadable[0].why.contains("role audit may not write it"), "{done:?}");
+}
+
+#[test]
+fn a_pack_that_lies_about_itself_is_told_and_the_others_are_listed() {
+    let scene = Scene::new();
+    let owner = scene.owner();
+    let domain = scene.domain();
+    pack(&owner, |directory| directory.frames[0].offset = 1 << 20);
+    pack(&owner, |directory| directory.frames[0].length = 1 << 20);
+    pack(&owner, |directory| directory.frames.push(directory.frames[0].clone()));
+    pack(&owner, |directory| directory.sections.clear());
+    pack(&owner, |directory| directory.sections[0].kind = PackKind::Metadata);
+    let good = pack(&owner, |_| {});
+    let bytes = scene.bytes(&Name::pack(&domain, PackKind::Data, &good.id));
+    let mut lies: Vec<Vec<u8>> =
+        vec![Vec::new(), vec![0; 15], vec![0; 4096], bytes[..bytes.len() - 1].to_vec()];
+    lies.push([&bytes[..], b"more"].concat());
+    lies.push(bytes[100..].to_vec());
+    let trailer = bytes.len() - 8;
+    for (at, number) in [(trailer, u32::MAX), (trailer + 4, u32::MAX), (trailer, 0), (trailer + 4, 0)] {
+        let mut lie = bytes.clone();
+        lie[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        lies.push(lie);
+    }
+    // All of it is one directory.
+    let mut lie = bytes.clone();
+    lie[trailer..trailer + 4].copy_from_slice(&0_u32.to_le_bytes());
+    let all = u32::try_from(bytes.len() - 16).unwrap();
+    lie[trailer + 4..].copy_from_slice(&all.to_le_bytes());
+    lies.push(lie);
+    let hostile = lies.len() + 5;
+    for lie in lies {
+        let id = PackId::new(*blake3::hash(&lie).as_bytes());
+        scene.store().create(&Name::pack(&domain, PackKind::Data, &id), Bytes::from(lie)).unwrap();
+    }
+    // A pack of the wrong kind, and one larger than any may be.
+    let id = PackId::new(*blake3::hash(b"kind").as_bytes());
+    scene.store().create(&Name::pack(&domain, PackKind::Metadata, &id), Bytes::from(bytes)).unwrap();
+    let huge = ListedPack { kind: PackKind::Data, size: 1 << 40, stored: Timestamp::from_seconds(0) };
+    assert_eq!(owner.listing_of(&domain, (&id, huge)).unwrap_err().kind(), ErrorKind::Damaged);
+
+    let done = scene.repair(Mode::Write);
+    assert_eq!((done.listed.packs, done.unreadable.len()), (1, hostile + 1), "{:#?}", done.unreadable);
+    assert!(done.unreadable.iter().all(|fault| fault.why.contains(&fault.object)), "{:#?}", done.unreadable);
+    let again = scene.repair(Mode::Write);
+    assert_eq!((again.listed.packs, again.unreadable.len()), (0, hostile + 1));
+    // They are set aside by their names, and then nobody is told of them any more.
+    let domain = domain.to_string();
+    let names: Vec<Name> = done.unreadable.iter().map(|fault| Name::parse(&fault.object).unwrap()).collect();
+    assert!(names.iter().all(|name| name.as_str().contains(&domain)));
+    scene.aside(&names.iter().collect::<Vec<_>>(), Force::No).unwrap();
+    assert_eq!(scene.repair(Mode::Write).unreadable, []);
+    scene.holds();
+}
+
+#[test]
+fn a_damaged_pack_is_set_aside_and_the_next_backup_stores_what_it_held_anew() {
+    let scene = Scene::new();
+    let pack = scene.names("/packs/d/").remove(0);
+    scene.flip(&pack);
+    let verdicts = scene.aside(&[&pack, &pack], Force::No).unwrap();
+    assert_eq!(verdicts.iter().map(|verdict| verdict.already).collect::<Vec<_>>(), [false, true]);
+    assert!(verdicts[0].why.contains("its bytes are not those"), "{verdicts:?}");
+    let before = scene.names("");
+    assert!(scene.aside(&[&pack], Force::No).unwrap()[0].already);
+    assert_eq!(scene.names(""), before, "nothing is written twice");
+    scene.files.iter().for_each(|files| _ = lab::back_up(&scene.owner(), files).unwrap());
+    assert_eq!(lab::check_all(&scene.owner()).unwrap().problems, []);
+    assert!(scene.names("/packs/d/").contains(&pack), "nothing is deleted");
+}
+
+#[test]
+fn what_is_fine_or_not_there_is_not_set_aside() {
+    let scene = Scene::new();
+    lab::check_all(&scene.owner()).unwrap();
+    let domain = scene.domain();
+    let time = Timestamp::from_seconds(1);
+    let dying = Tombstones { time, packs: vec![PackId::new([7; 32])] };
+    let tombstones = scene.owner().publish_tombstones(&domain, &dying).unwrap();
+    let (pack, index) = (scene.names("/packs/d/").remove(0), scene.names("/index/").remove(0));
+    let (snapshot, run) = (scene.names("/snapshots/").remove(0), scene.names("/runs/").remove(0));
+    for name in [&pack, &index] {
+        scene.refuses(name, Force::No, "--force");
+    }
+    for force in [Force::No, Force::Yes] {
+        scene.refuses(&snapshot, force, "lifeboat forget");
+        scene.refuses(&run, force, "nothing is wrong with");
+        scene.refuses(&tombstones, force, "stays marked");
+        scene.refuses(&Name::config(), force, "cannot be set aside");
+        let gone = Name::pack(&domain, PackKind::Data, &PackId::new([7; 32]));
+        scene.refuses(&gone, force, "is not there");
+        let elsewhere = Name::pack(&DomainId::new([9; 8]), PackKind::Data, &PackId::new([7; 32]));
+        scene.refuses(&elsewhere, force, "there is no domain");
+    }
+    // One that is refused keeps all from being set aside.
+    scene.flip(&pack);
+    assert!(scene.aside(&[&pack, &index], Force::No).is_err());
+    assert_eq!(scene.names("/quarantine/"), []);
+    let options = AsideOptions {
+        names: vec!["d/../config".to_owned()],
+        reason: None,
+        force: Force::Yes,
+        mode: Mode::Write,
+    };
+    assert_eq!(repair::set_aside(&scene.owner(), &options).unwrap_err().kind(), ErrorKind::Usage);
+    // Who insists: the packs are there, and are listed again.
+    let [verdict] = <[_; 1]>::try_from(scene.aside(&[&index], Force::Yes).unwrap()).unwrap();
+    assert!(verdict.effect.contains("lifeboat repair index"), "{verdict:?}");
+    assert_eq!(scene.repair(Mode::Write).listed.packs, 2);
+}
+
+#[test]
+fn whatever_cannot_be_read_or_was_forged_can_be_set_aside_and_is_not_mentioned_any_more() {
+    let scene = Scene::new();
+    lab::check_all(&scene.owner()).unwrap();
+    let domain = scene.domain();
+    let dying = Tombstones { time: Timestamp::from_seconds(1), packs: vec![PackId::new([7; 32])] };
+    scene.owner().publish_tombstones(&domain, &dying).unwrap();
+    for folder in ["/index/", "/snapshots/", "/runs/", "/attestations/", "/tombstones/", "/packs/m/"] {
+        let scene = scene.fork();
+        let names = scene.names(folder);
+        let name = names.last().unwrap();
+        scene.flip(name);
+        let verdicts = scene.aside(&[name], Force::No).unwrap();
+        assert!(!verdicts[0].why.is_empty() && !verdicts[0].effect.is_empty(), "{verdicts:?}");
+        assert_eq!(scene.names(folder).len(), names.len());
+        if folder != "/packs/m/" && folder != "/index/" {
+            assert_eq!(lab::check_all(&scene.owner()).unwrap().problems, [], "{folder}");
+        }
+        lab::back_up(&scene.owner(), &scene.files[0]).unwrap();
+    }
+    // Well signed by one who may not, or whom nobody knows.
+    let client = scene.add_key(Role::Backup, "web");
+    let sealed = forger::seal(&client, domain, RecordKind::Tombstones, &dying.encode());
+    let tombstones = Name::tombstones(&domain, &ObjectId::new(*blake3::hash(&sealed).as_bytes()));
+    scene.store().create(&tombstones, Bytes::from(sealed)).unwrap();
+    assert!(scene.aside(&[&tombstones], Force::No).unwrap()[0].why.contains("role backup may not write it"));
+    let mine = scene.names("/snapshots/").pop().unwrap();
+    let Parsed::Snapshot { id, .. } = mine.parsed() else { unreachable!("it is one") };
+    let forged = Name::snapshot(&domain, &IdentityId::new([5; 16]), 7, &id);
+    scene.store().create(&forged, Bytes::from(scene.bytes(&mine))).unwrap();
+    assert!(scene.aside(&[&forged], Force::No).unwrap()[0].why.contains("another place"));
+}
+
+#[test]
+fn tombstones_that_nobody_can_read_stop_backups_until_they_are_set_aside() {
+    let scene = Scene::new();
+    let dying = Tombstones { time: Timestamp::from_seconds(1), packs: vec![PackId::new([7; 32])] };
+    let name = scene.owner().publish_tombstones(&scene.domain(), &dying).unwrap();
+    scene.flip(&name);
+    let error = lab::back_up(&scene.owner(), &scene.files[0]).unwrap_err();
+    let remedy = format!("lifeboat repair quarantine {name} --apply");
+    assert!(error.remedy().unwrap().contains(&remedy), "{error:?}");
+    let verdicts = scene.aside(&[&name], Force::No).unwrap();
+    assert!(verdicts[0].effect.contains("while no prune runs"), "{verdicts:?}");
+    lab::back_up(&scene.owner(), &scene.files[0]).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_is_lost_for_good_can_be_given_up_so_that_a_prune_goes_on() {
+    let scene = Scene::new();
+    let first = scene.names("/snapshots/").remove(0);
+    scene.store().delete(&first).unwrap();
+    let error = scene.prune().unwrap_err();
+    assert!(error.remedy().unwrap().contains(&format!("quarantine {first} --force")), "{error:?}");
+    scene.refuses(&first, Force::No, "--force");
+    assert_eq!(scene.aside(&[&first], Force::Yes).unwrap()[0].why, "it is not there");
+    scene.prune().unwrap();
+    assert_eq!(lab::check_all(&scene.owner()).unwrap().problems, []);
+}
+
+#[test]
+fn only_a_maintainer_or_an_owner_repairs() {
+    let scene = Scene::new();
+    for (role, may) in [
+        (Role::Backup, false),
+        (Role::Audit, false),
+        (Role::Restore, false),
+        (Role::Maintain, true),
+        (Role::Owner, true),
+    ] {
+        let repository = scene.add_key(role, &format!("a {} key", role.name()));
+        let before = scene.names("");
+        let pack = scene.names("/packs/d/").remove(0).as_str().to_owned();
+        let options = AsideOptions { names: vec![pack], reason: None, force: Force::Yes, mode: Mode::DryRun };
+        let outcomes = [
+            repair::index(&repository, Mode::DryRun).map(drop),
+            repair::set_aside(&repository, &options).map(drop),
+        ];
+        for outcome in outcomes {
+            assert_eq!(
+                outcome.map_err(|error| error.kind()),
+                if may { Ok(()) } else { Err(ErrorKind::Forbidden) }
+            );
+        }
+        assert_eq!(scene.names(""), before);
+    }
+}
+
+fn stored(world: &World, part: &str) -> Vec<std::path::PathBuf> {
+    let all = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+    all.filter(|path| path.to_str().unwrap().contains(part)).collect()
+}
+
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn the_command_says_first_what_happened_and_what_to_do_next() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let first = |text: &str| text.lines().next().unwrap().to_owned();
+    let said = world.does(&["repair", "index"]);
+    assert!(first(&said).starts_with("nothing to repair: 1 index object list"), "{said}");
+    let index = stored(&world, "/index/").remove(0);
+    flip(&index);
+    let before = tree(&world.path("repo"));
+    let said = world.does(&["repair", "index", "-n"]);
+    assert!(first(&said).contains("would be listed again") && first(&said).contains("--apply"), "{said}");
+    assert!(said.contains(index.file_name().unwrap().to_str().unwrap()), "{said}");
+    assert_eq!(tree(&world.path("repo")), before);
+    let messages = world.messages(&["repair", "index", "--apply"]);
+    let kinds: Vec<&str> = messages.iter().map(|message| message["message_type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["repair", "summary"]);
+    assert_eq!((&messages[0]["action"], &messages[1]["packs_listed"]), (&"set_aside".into(), &2.into()));
+    assert_eq!((&messages[1]["set_aside"], &messages[1]["dry_run"]), (&1.into(), &false.into()));
+    world.does(&["restore", "latest", "--target", "back", "--verify"]);
+    world.does(&["check", "--read-data"]);
+
+    // A pack that no index lists and nobody can read: 3, and how to go on.
+    let pack = stored(&world, "/packs/d/").remove(0);
+    let junk = pack.with_file_name(format!(
+        "{}{}",
+        pack.parent().unwrap().file_name().unwrap().to_str().unwrap(),
+        "ab".repeat(31)
+    ));
+    fs::write(&junk, "junk").unwrap();
+    let (out, err) = world.ends(&mut world.command(&["repair", "index"]), 3);
+    assert!(
+        out.contains("cannot be listed: ") && err.contains("lifeboat repair quarantine NAME --apply"),
+        "{out}{err}"
+    );
+    let root = world.path("repo");
+    let name = junk.strip_prefix(&root).unwrap().to_str().unwrap();
+    let said = world.does(&["repair", "quarantine", name]);
+    assert!(
+        first(&said).contains("1 object would be set aside. Nothing was written: --apply does it"),
+        "{said}"
+    );
+    assert_eq!(stored(&world, "/quarantine/").len(), 1);
+    let said = world.does(&["repair", "quarantine", name, "--reason", "junk", "--apply"]);
+    assert!(first(&said).contains("1 object set aside. Nothing was deleted"), "{said}");
+    assert!(first(&world.does(&["repair", "quarantine", name, "--apply"])).contains("already"));
+    world.does(&["repair", "index"]);
+    let (out, _) = world.ends(&mut world.command(&["repair", "quarantine", "nonsense", "--json"]), 2);
+    assert_eq!(objects(&out).last().unwrap()["message_type"], "exit_error");
+    world.fails(&["repair", "index", "-n", "--apply"], 2);
+}
+
+#[test]
+fn every_remedy_that_names_repair_names_a_form_of_it_that_exists() {
+    let (mut found, mut folders) = (0, vec![Path::new("src").to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            // A text may go on in the next line.
+            let text = fs::read_to_string(&path).unwrap();
+            let text = text.replace('\\', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+            for rest in text.split("lifeboat repair").skip(1) {
+                let word: String = rest.trim_start().chars().take_while(|c| c.is_alphabetic()).collect();
+                assert!(
+                    ["index", "quarantine"].contains(&word.as_str()),
+                    "{}: lifeboat repair {rest:.40}",
+                    path.display()
+                );
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 8, "{found}");
+}
