@@ -14,7 +14,9 @@ use lifeboat::{
     crypto::RootSecret,
     error::{ErrorKind, Result},
     format::{
+        entry::{Content, Entry, EntryKind, Metadata},
         envelope::RecordKind,
+        node::Node,
         pack::{Directory, IndexedPack, PackKind, TRAILER_LEN, Trailer},
         role::Role,
         slot::KdfParameters,
@@ -25,7 +27,7 @@ use lifeboat::{
     ops::{
         key::{self, AddOptions, By, LastGood, RevokeOptions},
         prune::{self, PruneOptions},
-        repair::{self, AsideOptions, Force, IndexDone, Mode, Verdict},
+        repair::{self, AsideOptions, Copy, Force, Hurt, IndexDone, Mode, SnapshotOptions, Verdict},
     },
     repository::{InitOptions, Repository, unlock::Credential, view::ListedPack},
     store::{Name, Parsed, Prefix, Store},
@@ -209,13 +211,14 @@ fn an_index_that_is_lost_whole_is_listed_again_from_the_packs() {
 #[test]
 fn a_maintain_key_repairs_the_index_of_a_client_and_the_client_borrows_from_it() {
     let scene = Scene::new();
+    let keeper = scene.add_key(Role::Maintain, "keeper");
     let client = scene.add_key(Role::Backup, "web");
     lab::back_up(&client, &scene.files[0]).unwrap();
     for name in scene.names("/index/") {
         scene.store().delete(&name).unwrap();
     }
     let packs = scene.names("/packs/");
-    let done = repair_by(&scene.add_key(Role::Maintain, "keeper"), Mode::Write).unwrap();
+    let done = repair_by(&keeper, Mode::Write).unwrap();
     assert_eq!(done.listed.packs, packs.len() as u64, "{done:?}");
     lab::back_up(&client, &scene.files[0]).unwrap();
     assert_eq!(scene.names("/packs/"), packs);
@@ -571,6 +574,217 @@ fn only_a_maintainer_or_an_owner_repairs() {
     }
 }
 
+fn hurt(repository: Repository, mode: Mode) -> Result<Vec<Hurt>> {
+    let options = SnapshotOptions { mode, program: "test".to_owned(), workers: 1 };
+    repair::snapshots(&Arc::new(repository), &options).map(|(hurt, _)| hurt)
+}
+
+fn paths(hurt: &Hurt) -> Vec<String> {
+    hurt.named.iter().map(|lost| String::from_utf8(lost.path.clone()).unwrap()).collect()
+}
+
+/// A third snapshot that holds the files of the others and one more, and the pack of each.
+fn of_three_packs(scene: &Scene, by: &Repository) -> (Files, Vec<Name>) {
+    let before: BTreeSet<Name> = scene.names("/packs/d/").into_iter().collect();
+    let (mut all, mut packs) = (Files::new(), Vec::new());
+    for number in [1, 2, 3] {
+        all.insert(format!("srv/{number}"), noise(number, 90_000 * number as usize));
+        lab::back_up(by, &all).unwrap();
+        let new = scene
+            .names("/packs/d/")
+            .into_iter()
+            .filter(|name| !before.contains(name) && !packs.contains(name));
+        packs.extend(new.collect::<Vec<_>>());
+    }
+    (all, packs)
+}
+
+#[test]
+fn a_snapshot_that_has_lost_files_is_copied_without_them_and_each_is_named() {
+    let scene = Scene::new();
+    let client = scene.add_key(Role::Backup, "web");
+    let (all, packs) = of_three_packs(&scene, &client);
+    assert_eq!(packs.len(), 3);
+    assert_eq!(hurt(scene.owner(), Mode::Write).unwrap().len(), 0);
+    // One is gone, one is damaged, and nobody has noticed that.
+    scene.store().delete(&packs[1]).unwrap();
+    scene.flip(&packs[2]);
+    let before = scene.all();
+    let planned = hurt(scene.owner(), Mode::DryRun).unwrap();
+    assert_eq!(scene.all(), before, "a dry run writes nothing");
+    let done = hurt(scene.owner(), Mode::Write).unwrap();
+    // The second and the third one of the client; the owner's own are in packs of their own.
+    assert_eq!((planned.len(), done.len()), (2, 2), "{done:?}");
+    for (planned, done) in planned.iter().zip(&done) {
+        assert_eq!((planned.copy, paths(planned)), (Copy::Planned, vec!["srv/2".to_owned()]));
+        assert_eq!(planned.named, done.named);
+        assert!(done.named[0].why.contains("no pack that is there holds its chunk"), "{done:?}");
+        let Copy::Made(id) = done.copy else { unreachable!("{done:?}") };
+        let (known, _) = scene.owner().snapshots().unwrap();
+        let copy = known.iter().find(|known| known.name.id == id).unwrap();
+        let old = known.iter().find(|known| known.name.id == done.snapshot.name.id).unwrap();
+        assert_eq!((copy.record.time, &copy.record.host), (old.record.time, &old.record.host));
+        assert_eq!(copy.record.sources, old.record.sources);
+        assert_eq!(copy.record.tags, [format!("repaired-{:.16}", old.name.id.to_string())]);
+        let (files, restored) = lab::restore(&scene.owner(), copy).unwrap();
+        assert_eq!(restored.failures, copy.record.unreadable);
+        assert_eq!(files["srv/1"], all["srv/1"]);
+        assert!(files.iter().all(|(path, bytes)| all.get(path) == Some(bytes)), "{:?}", files.keys());
+    }
+    let (known, _) = scene.owner().snapshots().unwrap();
+    let unreadable: Vec<u64> = known
+        .iter()
+        .filter(|known| !known.record.tags.is_empty())
+        .map(|known| known.record.unreadable)
+        .collect();
+    assert_eq!(unreadable.iter().sum::<u64>(), 3, "the last one lacks the damaged file too");
+    assert!(
+        before.iter().all(|(name, bytes)| scene.bytes(name) == *bytes),
+        "nothing is deleted or overwritten"
+    );
+    // It is not done twice.
+    let before = scene.names("");
+    let again = hurt(scene.owner(), Mode::Write).unwrap();
+    assert!(again.len() == 2 && again.iter().all(|hurt| matches!(hurt.copy, Copy::Before(_))), "{again:?}");
+    assert_eq!(scene.names(""), before);
+    // A tag of a client's own says nothing.
+    let options = lab::backup_options();
+    let tags = vec![format!("repaired-{:.16}", known[0].name.id.to_string())];
+    let options = lifeboat::ops::backup::BackupOptions { tags, ..options };
+    lifeboat::ops::backup::run(&client, &mut lab::Tree(&scene.files[0]), &options).unwrap();
+    let own = scene.names("/packs/d/").into_iter().find(|name| !packs.contains(name)).unwrap();
+    scene.store().delete(&own).unwrap();
+    let more = hurt(scene.owner(), Mode::DryRun).unwrap();
+    assert!(more.iter().any(|hurt| hurt.copy == Copy::Planned), "{more:?}");
+}
+
+#[test]
+fn of_a_manifest_that_is_lost_in_part_the_rest_is_copied() {
+    let scene = Scene::new();
+    let mut many: Files = (0..3_000).map(|n| (format!("srv/{n:05}"), n.to_string().into_bytes())).collect();
+    let before: BTreeSet<Name> = scene.names("/packs/m/").into_iter().collect();
+    lab::back_up(&scene.owner(), &many).unwrap();
+    let nodes = scene.names("/packs/m/").into_iter().find(|name| !before.contains(name)).unwrap();
+    many.insert("srv/99999".to_owned(), b"last".to_vec());
+    lab::back_up(&scene.owner(), &many).unwrap();
+    scene.store().delete(&nodes).unwrap();
+    let done = hurt(scene.owner(), Mode::Write).unwrap();
+    let [whole, part] = <[Hurt; 2]>::try_from(done).unwrap();
+    assert_eq!((whole.copy, whole.named[0].path.len()), (Copy::Nothing, 0));
+    let Copy::Made(id) = part.copy else { unreachable!("{part:?}") };
+    assert!(part.lost > 3 && part.named[0].why.contains("a part of the manifest is lost"), "{part:?}");
+    let (known, _) = scene.owner().snapshots().unwrap();
+    let copy = known.iter().find(|known| known.name.id == id).unwrap();
+    assert_eq!(copy.record.unreadable, part.lost);
+    let (files, restored) = lab::restore(&scene.owner(), copy).unwrap();
+    assert_eq!((restored.failures, &files["srv/99999"][..]), (part.lost, &b"last"[..]));
+    assert!(files.iter().all(|(path, bytes)| many.get(path) == Some(bytes)));
+}
+
+#[test]
+fn a_large_file_is_copied_by_its_lists_and_not_when_they_lie() {
+    let scene = Scene::new();
+    let owner = scene.owner();
+    let mut manifest = Manifest::new(&owner);
+    let parts = [noise(7, 9_000), noise(8, 9_000)];
+    let chunks: Vec<_> = parts.iter().map(|part| manifest.chunk(part)).collect();
+    let frames: Vec<Forged> =
+        parts.iter().zip(&chunks).map(|(part, chunk)| Forged::raw(chunk.id, part)).collect();
+    let listed = forger::pack(&owner, PackKind::Data, &frames, |_| {});
+    owner.publish_index(&scene.domain(), &[listed]).unwrap();
+    let list = manifest.node(&Node::Chunks(chunks.clone()));
+    let file = |path: &str, size: u64, content: Content| {
+        let metadata = Metadata { size, mode: 0o644, ..Metadata::of(EntryKind::File) };
+        Entry { path: path.into(), metadata, content, changed_while_read: path == "c", error: None }
+    };
+    let lost = manifest.chunk(b"nowhere");
+    let leaf = manifest.node(&Node::Leaf(vec![
+        file("a", 18_000, Content::List { node: list, chunks: 2, level: 0 }),
+        file("b", 7, Content::Inline(vec![lost])),
+        file("c", 9_000, Content::Inline(vec![chunks[1]])),
+        file("d", 10_000, Content::Inline(vec![chunks[1]])),
+        file("e", 27_000, Content::List { node: list, chunks: 3, level: 0 }),
+        file("f", 9_000, Content::List { node: list, chunks: 2, level: 0 }),
+    ]));
+    let old = manifest.snapshot(leaf, |record| record.levels = 0);
+    let done = hurt(scene.owner(), Mode::Write).unwrap();
+    let [done] = <[Hurt; 1]>::try_from(done).unwrap();
+    assert_eq!((done.snapshot.name.id, paths(&done)), (old, vec!["b".to_owned(), "e".to_owned()]));
+    let Copy::Made(id) = done.copy else { unreachable!("{done:?}") };
+    let (known, _) = scene.owner().snapshots().unwrap();
+    let copy = known.iter().find(|known| known.name.id == id).unwrap();
+    let named: Vec<&[u8]> = copy.record.unreadable_named.iter().map(|(path, _)| &path[..]).collect();
+    assert_eq!(named, [b"b", b"d", b"e", b"f"]);
+    let (files, _) = lab::restore(&scene.owner(), copy).unwrap();
+    assert_eq!((&files["a"], &files["c"]), (&parts.concat(), &parts[1]));
+    assert_eq!(files.len(), 2, "{:?}", files.keys());
+}
+
+#[test]
+fn a_repair_of_snapshots_that_is_stopped_is_finished_by_the_next_one() {
+    let scene = Scene::new();
+    let pack = scene.names("/packs/d/").remove(0);
+    scene.store().delete(&pack).unwrap();
+    let run = |scene: &Scene, over: &Arc<Intercepted>| {
+        hurt(lab::open(&store_of(Arc::<Intercepted>::clone(over)), &scene.root)?, Mode::Write)
+    };
+    let calls = {
+        let scene = scene.fork();
+        let over = Intercepted::watching(Arc::new(scene.objects.clone()));
+        assert_eq!(run(&scene, &over).unwrap().len(), 1);
+        over.calls().len()
+    };
+    for number in (0..calls).step_by(2) {
+        for fault in [Fault::StopsBefore, Fault::StopsAfter] {
+            let scene = scene.fork();
+            let over = Intercepted::watching(Arc::new(scene.objects.clone()));
+            over.intercept(at(number, fault));
+            drop(run(&scene, &over));
+            hurt(scene.owner(), Mode::Write).unwrap();
+            let again = hurt(scene.owner(), Mode::DryRun).unwrap();
+            assert!(
+                again.len() == 1 && matches!(again[0].copy, Copy::Before(_)),
+                "{number} {fault:?}: {again:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_an_owner_repairs_snapshots() {
+    let scene = Scene::new();
+    for role in [Role::Backup, Role::Audit, Role::Restore, Role::Maintain] {
+        let repository = scene.add_key(role, &format!("a {} key", role.name()));
+        assert_eq!(hurt(repository, Mode::DryRun).unwrap_err().kind(), ErrorKind::Forbidden);
+    }
+}
+
+#[test]
+fn the_command_names_what_a_snapshot_has_lost_and_what_to_do() {
+    let world = World::with_repository();
+    world.does(&["backup", "src/one"]);
+    let first = world.does(&["repair", "snapshots"]);
+    assert!(first.starts_with("nothing to repair: nothing that 1 snapshot need is missing"), "{first}");
+    let kept: Vec<_> = stored(&world, "/packs/d/");
+    world.does(&["backup", "src"]);
+    let pack = stored(&world, "/packs/d/").into_iter().find(|path| !kept.contains(path)).unwrap();
+    fs::remove_file(&pack).unwrap();
+    let (out, err) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
+    assert!(out.starts_with("1 of 2 snapshots lack something. 1 would be copied"), "{out}");
+    assert!(out.contains("src/deep/two: no pack") && err.contains("Back up again"), "{out}{err}");
+    let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply", "--json"]), 3);
+    let messages = objects(&out);
+    let kinds: Vec<&str> = messages.iter().map(|message| message["message_type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["lost", "repair", "summary", "exit_error"]);
+    assert_eq!((&messages[2]["copied"], &messages[2]["lost"]), (&1.into(), &1.into()));
+    let copy = messages[1]["copy"].as_str().unwrap();
+    world.ends(&mut world.command(&["restore", copy, "--target", "back"]), 3);
+    let target = world.path("back");
+    assert_eq!(fs::read(target.join(world.text("src/one").trim_start_matches('/'))).unwrap(), b"first");
+    let said = world.does(&["repair", "snapshots", "--apply"]);
+    assert!(said.contains("was copied before"), "{said}");
+}
+
 fn stored(world: &World, part: &str) -> Vec<std::path::PathBuf> {
     let all = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
     all.filter(|path| path.to_str().unwrap().contains(part)).collect()
@@ -652,7 +866,7 @@ fn every_remedy_that_names_repair_names_a_form_of_it_that_exists() {
             for rest in text.split("lifeboat repair").skip(1) {
                 let word: String = rest.trim_start().chars().take_while(|c| c.is_alphabetic()).collect();
                 assert!(
-                    ["index", "quarantine"].contains(&word.as_str()),
+                    ["index", "snapshots", "quarantine"].contains(&word.as_str()),
                     "{}: lifeboat repair {rest:.40}",
                     path.display()
                 );

@@ -5,6 +5,7 @@
 pub use self::{
     aside::{AsideOptions, Force, Verdict, set_aside},
     index::{IndexDone, OfDomain, index},
+    snapshots::{Copy, Hurt, Lost, SnapshotOptions, snapshots},
 };
 pub use super::forget::Mode;
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
 
 mod aside;
 mod index;
+mod snapshots;
 
 /// An object, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,26 +1,33 @@
 //! `repair`: lists again what the index has lost, and sets aside what nobody can read.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     ops::{
         prune::Packs,
-        repair::{self, AsideOptions, Fault, Force, IndexDone, Mode, OfDomain, Verdict},
+        repair::{
+            self, AsideOptions, Copy, Fault, Force, Hurt, IndexDone, Lost, Mode, OfDomain, SnapshotOptions,
+            Verdict,
+        },
     },
-    report::{json, size, text},
+    report::{json, size, text, time},
 };
 use serde_json::json;
 
+use super::{snapshots::short, workers};
 use crate::context::Context;
 
 const AFTER: &str = "\
 Nothing is ever deleted, and nothing is written without --apply: first look at what would be done. Everything is read from
 the storage and not from the cache. It may be stopped anywhere and run again, beside backups. Needs a key with the
-role maintain or owner. Exit code 3 says that something could not be put right.
+role maintain or owner; snapshots need an owner's. Exit code 3 says that something could not be put right.
 
 Examples:
   lifeboat repair index
   lifeboat repair index --apply
+  lifeboat repair snapshots
   lifeboat repair quarantine d/6d61696e00000000/packs/d/1f/1f2e.. --apply";
 
 /// Arguments of `repair`.
@@ -35,6 +42,8 @@ pub(crate) struct Repair {
 enum What {
     /// List again the packs that no index lists, and set aside index objects that nobody can read
     Index(Apply),
+    /// Copy snapshots that have lost something, without what is lost
+    Snapshots(Apply),
     /// Set aside objects that nobody can read: they are treated as not there, and stay where they are
     Quarantine(Quarantine),
 }
@@ -76,6 +85,13 @@ pub(crate) fn run(arguments: &Repair, context: &Context<'_>) -> Result<()> {
             let domains = repair::index(&context.open_without_cache()?, apply.mode())?;
             context.end_display();
             tell_index(&domains, apply.mode(), context)
+        }
+        What::Snapshots(apply) => {
+            let program = format!("lifeboat {}", env!("CARGO_PKG_VERSION"));
+            let options = SnapshotOptions { mode: apply.mode(), program, workers: workers() };
+            let (hurt, all) = repair::snapshots(&Arc::new(context.open_without_cache()?), &options)?;
+            context.end_display();
+            tell_snapshots((&hurt, all), apply.mode(), context)
         }
         What::Quarantine(Quarantine { objects, reason, force, apply }) => {
             let force = if *force { Force::Yes } else { Force::No };
@@ -183,6 +199,66 @@ fn tell_index(domains: &[OfDomain], mode: Mode, context: &Context<'_>) -> Result
             "Set them aside with `lifeboat repair quarantine NAME --apply` and back up again: what is still at its \
              source is stored anew",
         ))
+}
+
+fn tell_snapshots((hurt, all): (&[Hurt], u64), mode: Mode, context: &Context<'_>) -> Result<()> {
+    let output = context.output;
+    let counted = |is: fn(&Copy) -> bool| hurt.iter().filter(|hurt| is(&hurt.copy)).count() as u64;
+    let (made, planned) =
+        (counted(|copy| matches!(copy, Copy::Made(_))), counted(|copy| *copy == Copy::Planned));
+    let snapshots = |count| text::count(count, "snapshot", "snapshots");
+    let has = format!("{} of {}", hurt.len(), snapshots(all));
+    output.say(&match (hurt.is_empty(), made, planned) {
+        (true, ..) => format!("nothing to repair: nothing that {} need is missing", snapshots(all)),
+        (_, 0, 0) => {
+            format!("{has} lack something, and were copied before or cannot be: `lifeboat forget` ends them")
+        }
+        (_, 0, _) => format!("{has} lack something. {planned} would be copied without it: --apply does it"),
+        _ => format!(
+            "{has} lack something. {made} were copied without it; end the old ones with `lifeboat forget`"
+        ),
+    });
+    for Hurt { snapshot, lost, named, copy } in hurt {
+        let becomes = match copy {
+            Copy::Planned => "would be copied without what is lost".to_owned(),
+            Copy::Made(id) => format!("copied without what is lost: {:.8}", id.to_string()),
+            Copy::Before(id) => format!("was copied before: {:.8}", id.to_string()),
+            Copy::Nothing => "nothing of it can be read".to_owned(),
+        };
+        let id = short(snapshot);
+        let host = text::shown(snapshot.record.host.as_bytes());
+        let time = time::show(snapshot.record.time, &context.zone);
+        output.say(&format!("{id} of {host}, {time}: {}; {becomes}", text::count(*lost, "loss", "losses")));
+        let copy_id = match copy {
+            Copy::Made(id) | Copy::Before(id) => Some(id.to_string()),
+            Copy::Planned | Copy::Nothing => None,
+        };
+        for Lost { path, why } in named {
+            output.say(&format!("  {}: {}", text::path(path), text::shown(why.as_bytes())));
+            let fields = json!({ "snapshot": snapshot.name.id.to_string(), "why": why });
+            output.message(&json::with_path(json::message("lost", fields), &json::absolute(path)));
+        }
+        if *lost > named.len() as u64 {
+            output.say(&format!("  and {} more: the copy names each", lost - named.len() as u64));
+        }
+        let fields = json!({ "snapshot": snapshot.name.id.to_string(), "lost": lost, "copy": copy_id });
+        output.message(&json::message("repair", fields));
+    }
+    let fields = json!({
+        "dry_run": mode == Mode::DryRun,
+        "snapshots": all,
+        "hurt": hurt.len(),
+        "copied": made,
+        "to_copy": planned,
+        "lost": hurt.iter().map(|hurt| hurt.lost).sum::<u64>(),
+    });
+    output.message(&json::message("summary", fields));
+    if hurt.iter().all(|hurt| matches!(hurt.copy, Copy::Before(_))) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Incomplete, format!("{has} lack something")).with_remedy(
+        "Back up again what is still at its source. A snapshot that is not needed any more ends with `lifeboat forget`",
+    ))
 }
 
 /// What is wrong names the object already, most of the time.

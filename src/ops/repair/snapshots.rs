@@ -1,0 +1,485 @@
+//! A copy of each snapshot that has lost something, without what is lost. It is a backup whose source is what can
+//! be read of the old one: so it comes about by the one commit that there is, every byte of it was read and hashed, and
+//! each file that is lost stands in it with the reason. The old snapshot stays as it is.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, Read},
+    sync::Arc,
+};
+
+use super::Mode;
+use crate::{
+    compress::{Compression, Decompressor},
+    crypto::ChunkKeys,
+    error::{Error, ErrorKind, Result},
+    format::{
+        entry::{ChunkRef, Content, Entry, EntryKind, Hole, Metadata},
+        node::{Node, compare_paths},
+        pack::PackKind,
+        role::Role,
+    },
+    id::{BlobId, DomainId, IdentityId, ObjectId},
+    ops::backup::{self, BackupOptions, Item, ReadContent, Reuse, Source, Unchanged},
+    progress::Phase,
+    repository::{
+        Repository,
+        index::Standing,
+        manifest::{Gap, ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
+        reader::{NodeReader, blob_range},
+        snapshots::KnownSnapshot,
+        view::View,
+    },
+};
+
+/// Files that are lost are named up to so many for each snapshot, and counted beyond: the copy names all.
+const NAMED_MAX: usize = 1000;
+/// Entries that are read from the manifest at a time.
+const ENTRIES_AT_ONCE: usize = 256;
+/// A copy has this tag, followed by the beginning of the id of the snapshot that it was made of.
+const TAG: &str = "repaired-";
+/// Digits of that id.
+const TAG_DIGITS: usize = 16;
+
+/// A file that is lost, or the first of several of which not even the names are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Its path without the leading slash.
+    pub path: Vec<u8>,
+    /// Why.
+    pub why: String,
+}
+
+/// A snapshot that has lost something.
+#[derive(Debug)]
+pub struct Hurt {
+    /// Which.
+    pub snapshot: KnownSnapshot,
+    /// How many files are lost, as far as their names are known.
+    pub lost: u64,
+    /// The first of them.
+    pub named: Vec<Lost>,
+    /// What becomes of it.
+    pub copy: Copy,
+}
+
+/// What becomes of a snapshot that has lost something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// A copy of it would be made.
+    Planned,
+    /// This one was.
+    Made(ObjectId),
+    /// This one was made before.
+    Before(ObjectId),
+    /// Nothing of it can be read.
+    Nothing,
+}
+
+/// How snapshots are repaired.
+#[derive(Clone, Debug)]
+pub struct SnapshotOptions {
+    /// Whether anything is written.
+    pub mode: Mode,
+    /// Name and version of the program.
+    pub program: String,
+    /// Threads that read, compress and seal.
+    pub workers: usize,
+}
+
+/// Copies every snapshot of the own domain that has lost something and has no copy yet. Gives all that have lost
+/// something, and how many snapshots there are.
+///
+/// # Errors
+/// `Forbidden` for all but an owner, who alone reads what others wrote and writes snapshots; storage trouble;
+/// `Temporary` when a copy could not be committed.
+pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Result<(Vec<Hurt>, u64)> {
+    if repository.role() != Role::Owner {
+        return Err(repository.forbidden("repair snapshots", "owner"));
+    }
+    repository.store.progress().enter(Phase::Checking);
+    let domain = repository.own_domain()?;
+    let (known, _) = repository.snapshots()?;
+    let known: Vec<KnownSnapshot> = known.into_iter().filter(|known| known.name.domain == domain).collect();
+    let copies = copies(repository, &known);
+    let view = Arc::new(repository.view_to_read(&domain)?);
+    let (mut hurt, count) = (Vec::new(), known.len() as u64);
+    for snapshot in known {
+        let stored = Stored::new(repository, &view, &snapshot)?;
+        let Losses { lost, named, nothing } = losses(&stored, &snapshot)?;
+        if lost == 0 {
+            continue;
+        }
+        let copy = match copies.get(&tag(&snapshot)) {
+            _ if nothing => Copy::Nothing,
+            Some(id) => Copy::Before(*id),
+            None if options.mode == Mode::DryRun => Copy::Planned,
+            None => Copy::Made(copy(repository, (stored, &snapshot), options)?),
+        };
+        hurt.push(Hurt { snapshot, lost, named, copy });
+    }
+    Ok((hurt, count))
+}
+
+fn tag(snapshot: &KnownSnapshot) -> String {
+    let id = snapshot.name.id.to_string();
+    format!("{TAG}{}", id.get(..TAG_DIGITS).unwrap_or(&id))
+}
+
+/// The copies that there are, by the tags that say of what. A client cannot make one: it could keep others from it.
+fn copies(repository: &Repository, known: &[KnownSnapshot]) -> HashMap<String, ObjectId> {
+    let registry = repository.registry();
+    let of_owner = |known: &&KnownSnapshot| {
+        registry.certificate(&known.name.identity).is_some_and(|known| known.role == Role::Owner)
+    };
+    let copies = known.iter().filter(of_owner);
+    copies
+        .flat_map(|known| known.record.tags.iter().map(|tag| (tag.clone(), known.name.id)))
+        .filter(|(tag, _)| tag.starts_with(TAG))
+        .collect()
+}
+
+/// Backs up what can be read of a snapshot.
+fn copy(
+    repository: &Arc<Repository>,
+    (stored, snapshot): (Arc<Stored>, &KnownSnapshot),
+    options: &SnapshotOptions,
+) -> Result<ObjectId> {
+    let record = &snapshot.record;
+    let old = record.tags.iter().filter(|tag| !tag.starts_with(TAG)).cloned();
+    let backup = BackupOptions {
+        host: record.host.clone(),
+        user: record.user.clone(),
+        tags: old.chain([tag(snapshot)]).collect(),
+        sources: record.sources.clone(),
+        time: Some(record.time),
+        compression: Compression::Auto,
+        reuse: Reuse { unchanged: false, ..Reuse::default() },
+        unchanged: Unchanged::Keep,
+        mode: backup::Mode::Store,
+        program: options.program.clone(),
+        workers: options.workers,
+    };
+    let done = backup::run(repository, &mut Survivors { stored, root: record.root }, &backup)?;
+    done.snapshot.map(|(id, _)| id).ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))
+}
+
+/// What a snapshot has lost.
+#[derive(Default)]
+struct Losses {
+    lost: u64,
+    named: Vec<Lost>,
+    nothing: bool,
+}
+
+fn losses(stored: &Stored, snapshot: &KnownSnapshot) -> Result<Losses> {
+    let mut losses = Losses::default();
+    let nodes = stored.nodes()?;
+    for_each_entry(&nodes, snapshot.record.root, &[], &mut |found| {
+        stored.repository.store.progress().check()?;
+        let lost = match found {
+            Ok(entry) => stored.loss(&entry, &nodes)?.map(|why| Lost { path: entry.path, why }),
+            Err(Gap { first, error }) => {
+                losses.nothing |= first.is_empty();
+                Some(Lost { path: first, why: unknown(&error) })
+            }
+        };
+        if let Some(lost) = lost {
+            losses.lost += 1;
+            if losses.named.len() < NAMED_MAX {
+                losses.named.push(lost);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(losses)
+}
+
+fn unknown(error: &Error) -> String {
+    format!("a part of the manifest is lost, from here on: {error}")
+}
+
+/// What a domain holds for the snapshots of one identity.
+struct Stored {
+    repository: Arc<Repository>,
+    view: Arc<View>,
+    keys: ChunkKeys,
+    domain: DomainId,
+    /// Whose copies are tried first.
+    reader: IdentityId,
+}
+
+impl Stored {
+    fn new(repository: &Arc<Repository>, view: &Arc<View>, snapshot: &KnownSnapshot) -> Result<Arc<Self>> {
+        let domain = snapshot.name.domain;
+        Ok(Arc::new(Self {
+            repository: Arc::clone(repository),
+            view: Arc::clone(view),
+            keys: repository.chunk_keys(&domain)?,
+            domain,
+            reader: snapshot.name.identity,
+        }))
+    }
+
+    fn nodes(&self) -> Result<NodeReader<'_>> {
+        let mut nodes = NodeReader::new(&self.repository, self.domain, &self.view.index)?;
+        nodes.serve(self.reader);
+        Ok(nodes)
+    }
+
+    fn is_there(&self, id: &BlobId) -> bool {
+        let index = &self.view.index;
+        let there = |at| {
+            index
+                .pack(at)
+                .is_some_and(|pack| pack.standing != Standing::Missing && pack.kind == PackKind::Data)
+        };
+        index.locations(id).into_iter().any(there)
+    }
+
+    /// Why the content of an entry is lost, if it is.
+    fn loss(&self, entry: &Entry, nodes: &dyn NodeSource) -> Result<Option<String>> {
+        if entry.metadata.kind != EntryKind::File || entry.error.is_some() {
+            return Ok(None);
+        }
+        let mut missing = None;
+        let walked = for_each_chunk(&entry.content, nodes, &mut |chunk| {
+            self.repository.store.progress().check()?;
+            if missing.is_none() && !self.is_there(&chunk.id) {
+                missing = Some(format!("no pack that is there holds its chunk {}", chunk.id));
+            }
+            Ok(())
+        });
+        match walked {
+            Ok(()) => Ok(missing),
+            Err(error) if error.is_damage() => Ok(Some(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What can be read of a snapshot.
+struct Survivors {
+    stored: Arc<Stored>,
+    root: BlobId,
+}
+
+impl Source for Survivors {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        let Self { stored, root } = self;
+        let (nodes, found) = (stored.nodes()?, VecDeque::new());
+        Ok(Box::new(Entries { stored, nodes, root: *root, last: Vec::new(), found, ended: false }))
+    }
+}
+
+/// Gives the entries of a manifest some at a time, each time from the last one on.
+struct Entries<'a> {
+    stored: &'a Arc<Stored>,
+    nodes: NodeReader<'a>,
+    root: BlobId,
+    last: Vec<u8>,
+    found: VecDeque<Entry>,
+    ended: bool,
+}
+
+impl Entries<'_> {
+    fn fill(&mut self) -> Result<()> {
+        let mut cursor = ManifestCursor::from(&self.nodes, self.root, &self.last);
+        while self.found.len() < ENTRIES_AT_ONCE {
+            let entry = match cursor.next_entry() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => {
+                    self.ended = true;
+                    break;
+                }
+                // Of an empty copy nobody would have anything.
+                Err(error) if error.is_damage() && !cursor.tried().is_empty() => {
+                    nameless(cursor.tried(), &error)
+                }
+                Err(error) => return Err(error),
+            };
+            if compare_paths(&entry.path, &self.last).is_gt() {
+                self.last.clone_from(&entry.path);
+                self.found.push_back(entry);
+            }
+        }
+        Ok(())
+    }
+
+    fn item(&self, mut entry: Entry) -> Result<Item> {
+        let nodes = &self.nodes;
+        if let Some(why) = self.stored.loss(&entry, nodes)? {
+            entry.error = Some(format!("it was lost in the repository: {why}"));
+        }
+        if entry.metadata.kind != EntryKind::File || entry.error.is_some() {
+            entry.content = Content::Inline(Vec::new());
+            entry.metadata.holes = Vec::new();
+            return Ok(Item::Entry(entry));
+        }
+        let stored = Arc::clone(self.stored);
+        let (content, metadata, changed) =
+            (entry.content.clone(), entry.metadata.clone(), entry.changed_while_read);
+        let open = move || {
+            let content = StoredContent::new(stored, content, (metadata, changed))?;
+            Ok(Box::new(content) as Box<dyn ReadContent>)
+        };
+        Ok(Item::File(entry, Box::new(open)))
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Item>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.found.is_empty() && !self.ended {
+            if let Err(error) = self.fill() {
+                self.ended = true;
+                return Some(Err(error));
+            }
+        }
+        self.found.pop_front().map(|entry| self.item(entry))
+    }
+}
+
+/// What stands for entries of which not even the names are known: the first of them.
+fn nameless(first: &[u8], error: &Error) -> Entry {
+    Entry {
+        path: first.to_vec(),
+        metadata: Metadata::of(EntryKind::File),
+        content: Content::Inline(Vec::new()),
+        changed_while_read: false,
+        error: Some(unknown(error)),
+    }
+}
+
+/// The content of a file as it is stored, chunk by chunk, each checked against its id.
+struct StoredContent {
+    stored: Arc<Stored>,
+    /// Nodes of lists that are to be read, the next one last.
+    lists: Vec<BlobId>,
+    chunks: VecDeque<ChunkRef>,
+    /// The chunk in hand, and how much of it was given.
+    plain: (Vec<u8>, usize),
+    /// The frame that was opened last, with its plaintext.
+    frame: Option<((u32, u32), Vec<u8>)>,
+    decompressor: Decompressor,
+    holes: Vec<Hole>,
+    changed: bool,
+    /// Bytes that are still to come.
+    left: u64,
+}
+
+impl StoredContent {
+    fn new(stored: Arc<Stored>, content: Content, (metadata, changed): (Metadata, bool)) -> Result<Self> {
+        let left = metadata.content_bytes();
+        let (lists, chunks) = match content {
+            Content::Inline(chunks) => (Vec::new(), chunks.into()),
+            Content::List { node, .. } => (vec![node], VecDeque::new()),
+        };
+        let (plain, decompressor) = ((Vec::new(), 0), Decompressor::new()?);
+        Ok(Self {
+            stored,
+            lists,
+            chunks,
+            plain,
+            frame: None,
+            decompressor,
+            holes: metadata.holes,
+            changed,
+            left,
+        })
+    }
+
+    /// The next chunk comes to hand; false at the end.
+    fn advance(&mut self) -> Result<bool> {
+        while self.chunks.is_empty() {
+            let Some(list) = self.lists.pop() else { break };
+            match self.stored.nodes()?.node(&list)? {
+                Node::Chunks(chunks) => self.chunks = chunks.into(),
+                Node::Lists(_, children) => self.lists.extend(children.iter().rev().map(|child| child.id)),
+                Node::Leaf(_) | Node::Branch(..) => {
+                    return Err(Error::damaged("a list of chunks", "it is none"));
+                }
+            }
+        }
+        let Some(chunk) = self.chunks.pop_front() else {
+            return if self.left == 0 {
+                Ok(false)
+            } else {
+                Err(Error::damaged("a file", "its chunks are too few"))
+            };
+        };
+        self.left = (self.left.checked_sub(u64::from(chunk.length)))
+            .ok_or_else(|| Error::damaged("a file", "its chunks are too many"))?;
+        self.plain = (self.chunk(&chunk)?, 0);
+        Ok(true)
+    }
+
+    /// From the first copy that is good.
+    fn chunk(&mut self, chunk: &ChunkRef) -> Result<Vec<u8>> {
+        let stored = Arc::clone(&self.stored);
+        let mut failed = Error::damaged(format!("chunk {}", chunk.id), "no pack that is there holds it");
+        for at in stored.view.index.copies(&chunk.id, stored.reader) {
+            match self.copy_at(chunk, at) {
+                Err(error) if error.is_damage() => failed = error,
+                other => return other,
+            }
+        }
+        Err(failed)
+    }
+
+    fn copy_at(&mut self, chunk: &ChunkRef, at: crate::repository::index::Location) -> Result<Vec<u8>> {
+        let Stored { repository, view, keys, domain, reader: _ } = &*self.stored;
+        let wrong = |why: &str| Error::damaged(format!("chunk {}", chunk.id), why);
+        let found = view.index.found(at).ok_or_else(|| wrong("the index is damaged"))?;
+        if found.section.kind != PackKind::Data {
+            return Err(wrong("the index says that it is a node"));
+        }
+        if self.frame.as_ref().is_none_or(|(frame, _)| *frame != at.frame()) {
+            let start = u64::from(found.frame.offset);
+            let range = start..start + u64::from(found.frame.length);
+            let sealed = repository.store.read_range(&repository.pack_name(domain, &found.pack), range)?;
+            let opened = (&found.frame, &found.section);
+            let plain = repository.open_frame(domain, opened, &sealed, &mut self.decompressor)?;
+            self.frame = Some((at.frame(), plain));
+        }
+        let plain = self.frame.as_ref().map(|(_, plain)| plain);
+        let range = blob_range(&found.frame, found.blob);
+        let bytes = plain.zip(range).and_then(|(plain, range)| plain.get(range));
+        match bytes {
+            Some(bytes) if keys.id.id(bytes) == chunk.id && bytes.len() == chunk.length as usize => {
+                Ok(bytes.to_vec())
+            }
+            _ => Err(wrong("its content is not what its id names")),
+        }
+    }
+}
+
+impl Read for StoredContent {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.plain.1 == self.plain.0.len() {
+            if !self.advance().map_err(io::Error::other)? {
+                return Ok(0);
+            }
+        }
+        let (plain, at) = &mut self.plain;
+        let rest = plain.get(*at..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        *at += count;
+        Ok(count)
+    }
+}
+
+impl ReadContent for StoredContent {
+    fn holes(&self) -> &[Hole] {
+        &self.holes
+    }
+
+    /// As it was when it was backed up.
+    fn has_changed(&self) -> Result<bool> {
+        Ok(self.changed)
+    }
+}
