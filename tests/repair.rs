@@ -66,7 +66,8 @@ impl Scene {
         let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
         let init = InitOptions { kdf, ..InitOptions::default() };
         Repository::create(&store_of(Arc::new(objects.clone())), &root, "right", init, &SystemClock).unwrap();
-        let files = [1, 2].map(|n: u64| Files::from([(format!("srv/{n}"), noise(n, 90_000 * n as usize))]));
+        let files =
+            [(1, 90_000), (2, 180_000)].map(|(n, size)| Files::from([(format!("srv/{n}"), noise(n, size))]));
         let scene = Self { objects, root, files };
         scene.files.iter().for_each(|files| _ = lab::back_up(&scene.owner(), files).unwrap());
         scene
@@ -587,8 +588,8 @@ fn paths(hurt: &Hurt) -> Vec<String> {
 fn of_three_packs(scene: &Scene, by: &Repository) -> (Files, Vec<Name>) {
     let before: BTreeSet<Name> = scene.names("/packs/d/").into_iter().collect();
     let (mut all, mut packs) = (Files::new(), Vec::new());
-    for number in [1, 2, 3] {
-        all.insert(format!("srv/{number}"), noise(number, 90_000 * number as usize));
+    for (number, size) in [(1, 90_000), (2, 180_000), (3, 270_000)] {
+        all.insert(format!("srv/{number}"), noise(10 + number, size));
         lab::back_up(by, &all).unwrap();
         let new = scene
             .names("/packs/d/")

@@ -1,7 +1,7 @@
 //! Sets objects aside by their names: out of every view, not deleted. What is fine is refused, since nothing takes an
 //! object back.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use super::{Mode, check_role, publish};
 use crate::{
@@ -69,10 +69,10 @@ pub fn set_aside(repository: &Repository, options: &AsideOptions) -> Result<Vec<
     for text in &options.names {
         repository.store.progress().check()?;
         let (name, domain) = known(repository, text)?;
-        if !aside.contains_key(&domain) {
-            aside.insert(domain, repository.records(&domain)?.quarantined);
-        }
-        let before = aside.get_mut(&domain).unwrap_or_else(|| unreachable!("it was just put there"));
+        let before = match aside.entry(domain) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(repository.records(&domain)?.quarantined),
+        };
         let verdict = if before.contains(text) {
             let (object, why) = (text.clone(), "it is set aside already".to_owned());
             Verdict { object, why, effect: "", already: true }
@@ -93,14 +93,14 @@ pub fn set_aside(repository: &Repository, options: &AsideOptions) -> Result<Vec<
     Ok(wanted.into_values().flatten().collect())
 }
 
-fn refused(what: String, remedy: impl Into<String>) -> Error {
+fn refused(what: &str, remedy: impl Into<String>) -> Error {
     Error::new(ErrorKind::Usage, format!("{what}, so nothing was set aside")).with_remedy(remedy)
 }
 
 /// The name of an object that can be set aside at all, and its domain.
 fn known(repository: &Repository, text: &str) -> Result<(Name, DomainId)> {
     let name = Name::parse(text).ok_or_else(|| {
-        refused(format!("`{text}` is no name of an object"), "Give it as `lifeboat check` shows it")
+        refused(&format!("`{text}` is no name of an object"), "Give it as `lifeboat check` shows it")
     })?;
     let domain = match name.parsed() {
         Parsed::Pack { domain, .. }
@@ -110,12 +110,12 @@ fn known(repository: &Repository, text: &str) -> Result<(Name, DomainId)> {
         | Parsed::Record { domain, .. } => domain,
         Parsed::Config | Parsed::Slot(_) | Parsed::Registry { .. } | Parsed::Evidence { .. } => {
             let remedy = "Only objects below `d/` are. For `config` and keys there is `lifeboat key recover`";
-            return Err(refused(format!("{name} cannot be set aside"), remedy));
+            return Err(refused(&format!("{name} cannot be set aside"), remedy));
         }
     };
     if !repository.registry().domains.iter().any(|known| known.id == domain) {
         return Err(refused(
-            format!("there is no domain {domain}"),
+            &format!("there is no domain {domain}"),
             "Give the name as `lifeboat check` shows it",
         ));
     }
@@ -130,7 +130,7 @@ fn judge(repository: &Repository, (name, domain): (&Name, &DomainId), force: For
             "nothing is wrong with it".to_owned()
         }
         (State::Fine, _) => {
-            return Err(refused(format!("nothing is wrong with {name}"), about_fine(&parsed)));
+            return Err(refused(&format!("nothing is wrong with {name}"), about_fine(&parsed)));
         }
         (State::Gone, Force::Yes) if matches!(parsed, Parsed::Snapshot { .. }) => {
             "it is not there".to_owned()
@@ -141,7 +141,7 @@ fn judge(repository: &Repository, (name, domain): (&Name, &DomainId), force: For
             } else {
                 "What is not there hinders nobody"
             };
-            return Err(refused(format!("{name} is not there"), remedy));
+            return Err(refused(&format!("{name} is not there"), remedy));
         }
     };
     Ok(Verdict { object: name.as_str().to_owned(), why, effect: effect(&parsed), already: false })
