@@ -577,7 +577,7 @@ fn only_a_maintainer_or_an_owner_repairs() {
 
 fn hurt(repository: Repository, mode: Mode) -> Result<Vec<Hurt>> {
     let options = SnapshotOptions { mode, program: "test".to_owned(), workers: 1 };
-    repair::snapshots(&Arc::new(repository), &options).map(|(hurt, _)| hurt)
+    repair::snapshots(&Arc::new(repository), &options).map(|done| done.hurt)
 }
 
 fn paths(hurt: &Hurt) -> Vec<String> {
@@ -749,6 +749,30 @@ fn a_repair_of_snapshots_that_is_stopped_is_finished_by_the_next_one() {
             );
         }
     }
+}
+
+#[test]
+fn snapshots_that_cannot_be_read_or_are_of_another_domain_are_told_and_left_alone() {
+    let scene = Scene::new();
+    let (label, unlock) = ("web".to_owned(), By::AccessKey);
+    let options = AddOptions { role: Role::Backup, label, domain: None, shared: false, unlock };
+    let access = key::add(&scene.owner(), &options).unwrap().access_key.unwrap();
+    let client = lab::open_with(&scene.store(), &Credential::AccessKey(access.text()), None).unwrap();
+    lab::back_up(&client, &scene.files[0]).unwrap();
+    let elsewhere = client.own_domain().unwrap().to_string();
+    scene
+        .names("/packs/")
+        .iter()
+        .filter(|name| name.as_str().contains(&elsewhere))
+        .for_each(|name| scene.store().delete(name).unwrap());
+    let own = scene.names(&format!("{}/snapshots/", scene.domain())).remove(0);
+    scene.flip(&own);
+    let before = scene.names("");
+    let options = SnapshotOptions { mode: Mode::Write, program: "test".to_owned(), workers: 1 };
+    let done = repair::snapshots(&Arc::new(scene.owner()), &options).unwrap();
+    assert_eq!((done.hurt.len(), done.snapshots, done.elsewhere), (0, 1, 1));
+    assert!(done.damaged.iter().any(|error| error.to_string().contains(own.as_str())), "{done:?}");
+    assert_eq!(scene.names(""), before);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 pub use self::{
     aside::{AsideOptions, Force, Verdict, set_aside},
     index::{IndexDone, OfDomain, index},
-    snapshots::{Copy, Hurt, Lost, SnapshotOptions, snapshots},
+    snapshots::{Copy, Hurt, Lost, SnapshotOptions, SnapshotsDone, snapshots},
 };
 pub use super::forget::Mode;
 use crate::{

@@ -76,6 +76,19 @@ pub enum Copy {
     Nothing,
 }
 
+/// What came of looking at all snapshots.
+#[derive(Debug, Default)]
+pub struct SnapshotsDone {
+    /// Those that have lost something.
+    pub hurt: Vec<Hurt>,
+    /// How many were looked at.
+    pub snapshots: u64,
+    /// How many are in domains that this key does not back up to: nobody looked at them.
+    pub elsewhere: u64,
+    /// What cannot be read or is suspect.
+    pub damaged: Vec<Error>,
+}
+
 /// How snapshots are repaired.
 #[derive(Clone, Debug)]
 pub struct SnapshotOptions {
@@ -87,23 +100,24 @@ pub struct SnapshotOptions {
     pub workers: usize,
 }
 
-/// Copies every snapshot of the own domain that has lost something and has no copy yet. Gives all that have lost
-/// something, and how many snapshots there are.
+/// Copies every snapshot of the own domain that has lost something and has no copy yet.
 ///
 /// # Errors
 /// `Forbidden` for all but an owner, who alone reads what others wrote and writes snapshots; storage trouble;
 /// `Temporary` when a copy could not be committed.
-pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Result<(Vec<Hurt>, u64)> {
+pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Result<SnapshotsDone> {
     if repository.role() != Role::Owner {
         return Err(repository.forbidden("repair snapshots", "owner"));
     }
     repository.store.progress().enter(Phase::Checking);
     let domain = repository.own_domain()?;
-    let (known, _) = repository.snapshots()?;
-    let known: Vec<KnownSnapshot> = known.into_iter().filter(|known| known.name.domain == domain).collect();
+    let (known, damaged) = repository.snapshots()?;
+    let (known, elsewhere): (Vec<KnownSnapshot>, Vec<KnownSnapshot>) =
+        known.into_iter().partition(|known| known.name.domain == domain);
     let copies = copies(repository, &known);
     let view = Arc::new(repository.view_to_read(&domain)?);
-    let (mut hurt, count) = (Vec::new(), known.len() as u64);
+    let (snapshots, elsewhere) = (known.len() as u64, elsewhere.len() as u64);
+    let mut done = SnapshotsDone { snapshots, elsewhere, damaged, ..SnapshotsDone::default() };
     for snapshot in known {
         let stored = Stored::new(repository, &view, &snapshot)?;
         let Losses { lost, named, nothing } = losses(&stored, &snapshot)?;
@@ -116,9 +130,9 @@ pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Res
             None if options.mode == Mode::DryRun => Copy::Planned,
             None => Copy::Made(copy(repository, (stored, &snapshot), options)?),
         };
-        hurt.push(Hurt { snapshot, lost, named, copy });
+        done.hurt.push(Hurt { snapshot, lost, named, copy });
     }
-    Ok((hurt, count))
+    Ok(done)
 }
 
 fn tag(snapshot: &KnownSnapshot) -> String {

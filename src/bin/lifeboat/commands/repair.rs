@@ -9,7 +9,7 @@ use lifeboat::{
         prune::Packs,
         repair::{
             self, AsideOptions, Copy, Fault, Force, Hurt, IndexDone, Lost, Mode, OfDomain, SnapshotOptions,
-            Verdict,
+            SnapshotsDone, Verdict,
         },
     },
     report::{json, size, text, time},
@@ -89,9 +89,9 @@ pub(crate) fn run(arguments: &Repair, context: &Context<'_>) -> Result<()> {
         What::Snapshots(apply) => {
             let program = format!("lifeboat {}", env!("CARGO_PKG_VERSION"));
             let options = SnapshotOptions { mode: apply.mode(), program, workers: workers() };
-            let (hurt, all) = repair::snapshots(&Arc::new(context.open_without_cache()?), &options)?;
+            let done = repair::snapshots(&Arc::new(context.open_without_cache()?), &options)?;
             context.end_display();
-            tell_snapshots((&hurt, all), apply.mode(), context)
+            tell_snapshots(&done, apply.mode(), context)
         }
         What::Quarantine(Quarantine { objects, reason, force, apply }) => {
             let force = if *force { Force::Yes } else { Force::No };
@@ -201,15 +201,16 @@ fn tell_index(domains: &[OfDomain], mode: Mode, context: &Context<'_>) -> Result
         ))
 }
 
-fn tell_snapshots((hurt, all): (&[Hurt], u64), mode: Mode, context: &Context<'_>) -> Result<()> {
+fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Result<()> {
     let output = context.output;
+    let SnapshotsDone { hurt, snapshots: all, elsewhere, damaged } = done;
     let counted = |is: fn(&Copy) -> bool| hurt.iter().filter(|hurt| is(&hurt.copy)).count() as u64;
     let (made, planned) =
         (counted(|copy| matches!(copy, Copy::Made(_))), counted(|copy| *copy == Copy::Planned));
     let snapshots = |count| text::count(count, "snapshot", "snapshots");
-    let has = format!("{} of {}", hurt.len(), snapshots(all));
+    let has = format!("{} of {}", hurt.len(), snapshots(*all));
     output.say(&match (hurt.is_empty(), made, planned) {
-        (true, ..) => format!("nothing to repair: nothing that {} need is missing", snapshots(all)),
+        (true, ..) => format!("nothing to repair: nothing that {} need is missing", snapshots(*all)),
         (_, 0, 0) => {
             format!("{has} lack something, and were copied before or cannot be: `lifeboat forget` ends them")
         }
@@ -218,31 +219,13 @@ fn tell_snapshots((hurt, all): (&[Hurt], u64), mode: Mode, context: &Context<'_>
             "{has} lack something. {made} were copied without it; end the old ones with `lifeboat forget`"
         ),
     });
-    for Hurt { snapshot, lost, named, copy } in hurt {
-        let becomes = match copy {
-            Copy::Planned => "would be copied without what is lost".to_owned(),
-            Copy::Made(id) => format!("copied without what is lost: {:.8}", id.to_string()),
-            Copy::Before(id) => format!("was copied before: {:.8}", id.to_string()),
-            Copy::Nothing => "nothing of it can be read".to_owned(),
-        };
-        let id = short(snapshot);
-        let host = text::shown(snapshot.record.host.as_bytes());
-        let time = time::show(snapshot.record.time, &context.zone);
-        output.say(&format!("{id} of {host}, {time}: {}; {becomes}", text::count(*lost, "loss", "losses")));
-        let copy_id = match copy {
-            Copy::Made(id) | Copy::Before(id) => Some(id.to_string()),
-            Copy::Planned | Copy::Nothing => None,
-        };
-        for Lost { path, why } in named {
-            output.say(&format!("  {}: {}", text::path(path), text::shown(why.as_bytes())));
-            let fields = json!({ "snapshot": snapshot.name.id.to_string(), "why": why });
-            output.message(&json::with_path(json::message("lost", fields), &json::absolute(path)));
-        }
-        if *lost > named.len() as u64 {
-            output.say(&format!("  and {} more: the copy names each", lost - named.len() as u64));
-        }
-        let fields = json!({ "snapshot": snapshot.name.id.to_string(), "lost": lost, "copy": copy_id });
-        output.message(&json::message("repair", fields));
+    hurt.iter().for_each(|hurt| tell_hurt(hurt, context));
+    damaged.iter().for_each(|error| output.trouble(error));
+    if *elsewhere > 0 {
+        let note =
+            format!("{} of other domains: use an owner's key that backs up to them", snapshots(*elsewhere));
+        output.note(&format!("note: nobody looked at {note}"));
+        output.message(&json::message("note", json!({ "message": format!("nobody looked at {note}") })));
     }
     let fields = json!({
         "dry_run": mode == Mode::DryRun,
@@ -250,15 +233,49 @@ fn tell_snapshots((hurt, all): (&[Hurt], u64), mode: Mode, context: &Context<'_>
         "hurt": hurt.len(),
         "copied": made,
         "to_copy": planned,
+        "elsewhere": elsewhere,
+        "damaged": damaged.len(),
         "lost": hurt.iter().map(|hurt| hurt.lost).sum::<u64>(),
     });
     output.message(&json::message("summary", fields));
+    if !damaged.is_empty() {
+        return Err(Error::new(ErrorKind::Damaged, "some snapshots cannot be read or are suspect")
+            .with_remedy("`lifeboat repair quarantine NAME` sets aside what nobody can read"));
+    }
     if hurt.iter().all(|hurt| matches!(hurt.copy, Copy::Before(_))) {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Incomplete, format!("{has} lack something")).with_remedy(
         "Back up again what is still at its source. A snapshot that is not needed any more ends with `lifeboat forget`",
     ))
+}
+
+fn tell_hurt(Hurt { snapshot, lost, named, copy }: &Hurt, context: &Context<'_>) {
+    let output = context.output;
+    let becomes = match copy {
+        Copy::Planned => "would be copied without what is lost".to_owned(),
+        Copy::Made(id) => format!("copied without what is lost: {:.8}", id.to_string()),
+        Copy::Before(id) => format!("was copied before: {:.8}", id.to_string()),
+        Copy::Nothing => "nothing of it can be read".to_owned(),
+    };
+    let id = short(snapshot);
+    let host = text::shown(snapshot.record.host.as_bytes());
+    let time = time::show(snapshot.record.time, &context.zone);
+    output.say(&format!("{id} of {host}, {time}: {}; {becomes}", text::count(*lost, "loss", "losses")));
+    let copy_id = match copy {
+        Copy::Made(id) | Copy::Before(id) => Some(id.to_string()),
+        Copy::Planned | Copy::Nothing => None,
+    };
+    for Lost { path, why } in named {
+        output.say(&format!("  {}: {}", text::path(path), text::shown(why.as_bytes())));
+        let fields = json!({ "snapshot": snapshot.name.id.to_string(), "why": why });
+        output.message(&json::with_path(json::message("lost", fields), &json::absolute(path)));
+    }
+    if *lost > named.len() as u64 {
+        output.say(&format!("  and {} more: the copy names each", lost - named.len() as u64));
+    }
+    let fields = json!({ "snapshot": snapshot.name.id.to_string(), "lost": lost, "copy": copy_id });
+    output.message(&json::message("repair", fields));
 }
 
 /// What is wrong names the object already, most of the time.
