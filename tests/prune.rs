@@ -511,7 +511,7 @@ fn a_pack_that_cannot_be_read_is_not_repacked_and_the_others_are() {
     let (yard, kept) = wasteful();
     let is_pack = |call: &Call| call.kind == Kind::Get && call.name.contains("/packs/d");
     // In its first frame.
-    let flips = || Fate::Changes(|bytes| bytes.iter_mut().skip(1_000).take(1).for_each(|byte| *byte ^= 1));
+    let flips = || Fate::Changes(|bytes| bytes.iter_mut().skip(2_000).take(1).for_each(|byte| *byte ^= 1));
     let over = yard.watched();
     over.intercept(move |call: &Call| if is_pack(call) { flips() } else { Fate::Works });
     let done = yard.prune_over(&over).unwrap();
