@@ -25,6 +25,7 @@ use lifeboat::{
     },
     id::{DomainId, IdentityId, ObjectId, PackId},
     ops::{
+        backup::{self, BackupOptions},
         key::{self, AddOptions, By, LastGood, RevokeOptions},
         prune::{self, PruneOptions},
         repair::{self, AsideOptions, Copy, Force, Hurt, IndexDone, Mode, SnapshotOptions, Verdict},
@@ -648,15 +649,22 @@ fn a_snapshot_that_has_lost_files_is_copied_without_them_and_each_is_named() {
     let again = hurt(scene.owner(), Mode::Write).unwrap();
     assert!(again.len() == 2 && again.iter().all(|hurt| matches!(hurt.copy, Copy::Before(_))), "{again:?}");
     assert_eq!(scene.names(""), before);
-    // A tag of a client's own says nothing.
-    let options = lab::backup_options();
-    let tags = vec![format!("repaired-{:.16}", known[0].name.id.to_string())];
-    let options = lifeboat::ops::backup::BackupOptions { tags, ..options };
-    lifeboat::ops::backup::run(&client, &mut lab::Tree(&scene.files[0]), &options).unwrap();
-    let own = scene.names("/packs/d/").into_iter().find(|name| !packs.contains(name)).unwrap();
-    scene.store().delete(&own).unwrap();
-    let more = hurt(scene.owner(), Mode::DryRun).unwrap();
-    assert!(more.iter().any(|hurt| hurt.copy == Copy::Planned), "{more:?}");
+}
+
+#[test]
+fn a_client_cannot_keep_a_copy_from_being_made_by_a_tag_of_its_own() {
+    let scene = Scene::new();
+    let client = scene.add_key(Role::Backup, "web");
+    let first = scene.owner().snapshots().unwrap().0.remove(0).name.id;
+    let packs = scene.names("/packs/d/");
+    let tags = vec![format!("repaired-{:.16}", first.to_string())];
+    let options = BackupOptions { tags, ..lab::backup_options() };
+    let other = Files::from([("srv/other".to_owned(), noise(99, 5_000))]);
+    backup::run(&client, &mut lab::Tree(&other), &options).unwrap();
+    packs.iter().for_each(|pack| scene.store().delete(pack).unwrap());
+    let hurt = hurt(scene.owner(), Mode::DryRun).unwrap();
+    let first = hurt.iter().find(|hurt| hurt.snapshot.name.id == first).unwrap();
+    assert_eq!((first.copy, paths(first)), (Copy::Planned, vec!["srv/1".to_owned()]));
 }
 
 #[test]
