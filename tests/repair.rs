@@ -681,7 +681,8 @@ fn of_a_manifest_that_is_lost_in_part_the_rest_is_copied() {
     let [whole, part] = <[Hurt; 2]>::try_from(done).unwrap();
     assert_eq!((whole.copy, whole.named[0].path.len()), (Copy::Nothing, 0));
     let Copy::Made(id) = part.copy else { unreachable!("{part:?}") };
-    assert!(part.lost > 3 && part.named[0].why.contains("a part of the manifest is lost"), "{part:?}");
+    // How many nodes that is depends on a random key.
+    assert!(part.lost > 0 && part.named[0].why.contains("a part of the manifest is lost"), "{part:?}");
     let (known, _) = scene.owner().snapshots().unwrap();
     let copy = known.iter().find(|known| known.name.id == id).unwrap();
     assert_eq!(copy.record.unreadable, part.lost);
