@@ -28,14 +28,17 @@ use super::{
     attributes::{self, has_flags},
     capture, holes,
     names::Ownership,
-    restore::{DIRECTORY, Folder, NAME_BYTES_MAX, NewFile, Target, check, component, open_beneath, split},
+    restore::{DIRECTORY, Folder, NAME_BYTES_MAX, NewFile, Target, check, component, open_beneath},
     shown, system_error,
     walk::Listing,
 };
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::entry::{EntryKind, Hole, Metadata},
+    format::{
+        entry::{EntryKind, Hole, Metadata},
+        path::{join, split},
+    },
 };
 
 const UNFINISHED_SUFFIX: &[u8] = b".lifeboat-partial";
@@ -367,17 +370,13 @@ impl<'a> Look<'a> {
         };
         // What is left of one that was to be closed to others still is.
         let may = found.kind == EntryKind::File && found.may_become(metadata, ownership);
-        let at = if own { path.to_vec() } else { beside(folder, unfinished.to_bytes()) };
+        let at = if own { path.to_vec() } else { join(folder, unfinished.to_bytes()) };
         let opened = if may { self.open(&at, &found, OFlags::RDWR)? } else { None };
         let may =
             |fd: &OwnedFd| attributes::may_become(fd.as_fd(), found.mode, metadata) && claim(fd.as_fd());
         let Some(fd) = opened.filter(may) else { return Ok(None) };
         Ok(Some(Rewritable { fd, name, place: (dir, unfinished), own, found }))
     }
-}
-
-pub(super) fn beside(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
 /// A file that is there, to read from.

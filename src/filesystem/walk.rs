@@ -27,7 +27,10 @@ use super::{
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::entry::{EntryKind, Metadata},
+    format::{
+        entry::{EntryKind, Metadata},
+        path::join,
+    },
     limits::PATH_BYTES_MAX,
 };
 
@@ -142,10 +145,6 @@ impl Wanted {
             found.push(path);
         }
     }
-}
-
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
 /// The names in a folder, in one piece of memory: a folder may hold millions.

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod forgotten;
 pub mod node;
 pub mod pack;
+pub mod path;
 pub mod quarantine;
 pub mod registry;
 pub mod report;

@@ -10,6 +10,7 @@ use crate::{
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind},
         node::compare_paths,
+        path::is_in,
     },
     progress::Phase,
     repository::{
@@ -129,11 +130,6 @@ struct Comparison<'a, 'e> {
     each: &'e mut dyn FnMut(Change<'_>) -> Result<()>,
 }
 
-fn is_below(path: &[u8], folder: &[u8]) -> bool {
-    let rest = path.strip_prefix(folder);
-    rest.is_some_and(|rest| folder.is_empty() || matches!(rest.first(), None | Some(b'/')))
-}
-
 impl Comparison<'_, '_> {
     fn step(&mut self) -> Result<bool> {
         match self.next() {
@@ -177,7 +173,7 @@ impl Comparison<'_, '_> {
 
     fn next(&mut self) -> Step {
         let subpath = &self.options.subpath;
-        let ended = |path: &[u8]| !is_below(path, subpath) && compare_paths(path, subpath).is_gt();
+        let ended = |path: &[u8]| !is_in(path, subpath) && compare_paths(path, subpath).is_gt();
         match (self.one.cursor.peek(), self.other.cursor.peek()) {
             (Ahead::End, Ahead::End) => Step::End,
             (Ahead::Node(one, above), Ahead::Node(other, other_above)) => {
@@ -229,7 +225,7 @@ impl Comparison<'_, '_> {
 
     fn is_meant(&self, entry: &Entry) -> bool {
         // A node may begin before what is asked for.
-        is_below(&entry.path, &self.options.subpath) && self.options.selection.selects_entry(entry)
+        is_in(&entry.path, &self.options.subpath) && self.options.selection.selects_entry(entry)
     }
 
     fn only(&mut self, entry: Option<Entry>, removed: bool) -> Result<()> {

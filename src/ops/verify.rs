@@ -24,7 +24,10 @@ use crate::{
         select::Selection,
         unmet::{Ended, Unmet},
     },
-    format::entry::{ChunkRef, Entry, EntryKind, FREEZING_FLAGS, Hole, Metadata, flag_names},
+    format::{
+        entry::{ChunkRef, Entry, EntryKind, FREEZING_FLAGS, Hole, Metadata, flag_names},
+        path::{is_below, join},
+    },
     limits,
     progress::{Phase, Progress},
     repository::{
@@ -431,8 +434,7 @@ impl Beside<'_> {
 
     fn tell(&self, comparison: &mut Comparison<'_>, ended: &Ended) {
         for name in ended.names() {
-            let folder = &ended.folder;
-            let path = if folder.is_empty() { name.to_vec() } else { [folder, &b"/"[..], name].concat() };
+            let path = join(&ended.folder, name);
             let below = path.get(comparison.strip..).unwrap_or_default();
             let difference = match comparison.tree.found(below) {
                 // It went meanwhile.
@@ -695,10 +697,6 @@ impl Reading<'_> {
 
 fn unreadable(error: io::Error) -> Error {
     Error::new(ErrorKind::Failed, error.to_string()).with_source(error)
-}
-
-fn is_below(path: &[u8], folder: &[u8]) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 /// How the metadata of two entries of one kind differ. What a restore cannot set (ctime, birth, inode, device

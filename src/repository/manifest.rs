@@ -11,6 +11,7 @@ use crate::{
     format::{
         entry::{ChunkRef, Content, Entry, Metadata},
         node::{Child, INLINE_CHUNKS_MAX, ListChild, Node, compare_paths},
+        path::is_in,
     },
     id::BlobId,
     limits,
@@ -565,18 +566,14 @@ pub fn for_each_entry(
     path: &[u8],
     each: &mut dyn FnMut(std::result::Result<Entry, Gap>) -> Result<()>,
 ) -> Result<()> {
-    let at_or_below = |found: &[u8]| {
-        let rest = found.strip_prefix(path);
-        rest.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.first() == Some(&b'/'))
-    };
     let mut cursor = ManifestCursor::from(source, root, path);
     loop {
         match cursor.next_entry() {
-            Ok(Some(entry)) if at_or_below(&entry.path) => each(Ok(entry))?,
+            Ok(Some(entry)) if is_in(&entry.path, path) => each(Ok(entry))?,
             Ok(_) => return Ok(()),
             Err(error) if error.is_damage() => {
                 let first = cursor.tried.clone();
-                if !at_or_below(&first) && compare_paths(&first, path).is_gt() {
+                if !is_in(&first, path) && compare_paths(&first, path).is_gt() {
                     return Ok(());
                 }
                 each(Err(Gap { first, error }))?;

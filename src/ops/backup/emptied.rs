@@ -3,8 +3,11 @@
 
 use super::OBSERVED_NAMED_MAX;
 use crate::{
-    format::entry::{Entry, EntryKind},
-    format::node::compare_paths,
+    format::{
+        entry::{Entry, EntryKind},
+        node::compare_paths,
+        path::is_in,
+    },
     id::BlobId,
     repository::manifest::{ManifestCursor, NodeSource},
 };
@@ -33,11 +36,6 @@ fn is_something(entry: &Entry) -> bool {
     let empty_file = entry.metadata.kind == EntryKind::File && entry.metadata.size == 0;
     // What cannot be read may be anything, and is told already.
     entry.error.is_some() || entry.metadata.kind != EntryKind::Directory && !empty_file
-}
-
-fn is_in(path: &[u8], source: &[u8]) -> bool {
-    let rest = path.strip_prefix(source);
-    rest.is_some_and(|rest| source.is_empty() || rest.is_empty() || rest.first() == Some(&b'/'))
 }
 
 impl Holdings {

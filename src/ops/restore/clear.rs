@@ -10,7 +10,10 @@ use crate::{
         old::is_unfinished,
         unmet::{Ended, Unmet},
     },
-    format::entry::{Entry, EntryKind},
+    format::{
+        entry::{Entry, EntryKind},
+        path::{join, split},
+    },
 };
 
 /// What may be in a folder beside what the snapshot has of it.
@@ -88,11 +91,7 @@ impl<'a> Clearing<'a> {
         // A file that is half rewritten may be all that there is of it.
         for name in ended.names().filter(|name| !is_unfinished(name)) {
             job.repository.store.progress().check()?;
-            let path = if ended.folder.is_empty() {
-                name.to_vec()
-            } else {
-                [&ended.folder, &b"/"[..], name].concat()
-            };
+            let path = join(&ended.folder, name);
             let mut gone = Vec::new();
             let done = remover.remove(&path, &mut |path| gone.push(path.to_vec()));
             job.removed(&gone);
@@ -107,8 +106,7 @@ impl<'a> Clearing<'a> {
     fn has_failed(&mut self, folder: &[u8]) -> bool {
         let done = self.job.done();
         for (path, _) in done.failed.iter().skip(self.known) {
-            let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &path[..at]);
-            self.failed_in.insert(parent.to_vec());
+            self.failed_in.insert(split(path).0.to_vec());
         }
         self.known = done.failed.len();
         done.failures > done.failed.len() as u64 || self.failed_in.contains(folder)

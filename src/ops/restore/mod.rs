@@ -28,7 +28,10 @@ use crate::{
         restore::{Target, Zeros},
         select::Selection,
     },
-    format::entry::{Entry, EntryKind},
+    format::{
+        entry::{Entry, EntryKind},
+        path::is_below,
+    },
     id::BlobId,
     progress::Phase,
     repository::{
@@ -416,8 +419,4 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
     })?;
     planner.flush()?;
     Ok(planner.tally)
-}
-
-fn is_below(path: &[u8], folder: &[u8]) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
 }

@@ -7,7 +7,7 @@ use super::{
     Pass, SameTree,
     clear::Clearing,
     existing::{Existing, Fate},
-    is_below, lost,
+    lost,
     plan::Window,
     planner::Planner,
     work::{Job, Worker},
@@ -15,7 +15,10 @@ use super::{
 use crate::{
     error::Result,
     filesystem::metadata::{Note, is_frozen},
-    format::entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
+    format::{
+        entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
+        path::is_below,
+    },
     repository::manifest::Gap,
     store::Downloads,
 };

@@ -23,6 +23,7 @@ use crate::{
     },
     format::{
         entry::{Entry, EntryKind},
+        path::split,
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId},
@@ -333,10 +334,7 @@ impl<'a> Worker<'a> {
 
     fn new_file(&mut self, entry: &Entry, make: MakeFile) -> Result<NewFile> {
         let path = self.job.below(&entry.path);
-        let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&path[..at], &path[at + 1..]),
-            None => (&[][..], path),
-        };
+        let (folder, name) = split(path);
         let target = self.job.target;
         let dir = match &self.folder {
             Some((known, dir)) if known == folder => Arc::clone(dir),
