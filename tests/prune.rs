@@ -20,12 +20,7 @@ use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
     crypto::RootSecret,
     error::{Error, ErrorKind, Result},
-    format::{
-        envelope::{self, EnvelopeHeader, RecordKind, Sealer},
-        role::Role,
-        slot::KdfParameters,
-        tombstones::Tombstones,
-    },
+    format::{envelope::RecordKind, role::Role, slot::KdfParameters, tombstones::Tombstones},
     id::ObjectId,
     ops::{
         forget::{self, ForgetOptions, MassRemoval, Which},
@@ -39,6 +34,7 @@ use object_store::local::LocalFileSystem;
 
 mod support {
     pub(crate) mod faults;
+    pub(crate) mod forger;
     pub(crate) mod intercepted;
     #[expect(dead_code, reason = "others use more of it")]
     pub(crate) mod lab;
@@ -46,6 +42,7 @@ mod support {
 }
 use support::{
     faults::{Fault, at, nth},
+    forger,
     intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
     lab::{self, Files, noise},
     world::World,
@@ -595,17 +592,7 @@ fn forged_tombstones(repository: &Repository) -> Name {
     let view = repository.view(&domain).unwrap();
     let packs = view.index.packs().map(|pack| pack.id).collect();
     let plain = Tombstones { time: Timestamp::from_seconds(1), packs }.encode();
-    let header = EnvelopeHeader {
-        kind: RecordKind::Tombstones,
-        repository: repository.config.repository_id,
-        domain,
-        author: repository.identity(),
-        sequence: 0,
-        epoch: 0,
-    };
-    let key = repository.index_key(&domain).unwrap();
-    let sealed =
-        envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), repository.signer(), &plain).unwrap();
+    let sealed = forger::seal(repository, domain, RecordKind::Tombstones, &plain);
     let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
     let name = Name::record(&domain, Folder::Tombstones, &id);
     repository.store.create(&name, Bytes::from(sealed)).unwrap();

@@ -231,6 +231,12 @@ impl Directory {
         self.frames.iter().all(inside) && self.sections.iter().all(|section| section.kind == kind)
     }
 
+    /// How many blobs its frames hold.
+    #[must_use]
+    pub fn blobs(&self) -> usize {
+        self.frames.iter().map(|frame| frame.blobs.len()).sum()
+    }
+
     fn frames_length(&self) -> usize {
         self.frames.iter().map(|frame| frame.length as usize).sum()
     }

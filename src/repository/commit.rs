@@ -44,6 +44,9 @@ pub fn validate(view: &View, reached: &HashSet<PackId>) -> Validation {
     if missing.is_empty() { Validation::Complete } else { Validation::Missing(missing) }
 }
 
+/// An index object is written at the latest when so many blobs wait for one: what is remembered of them
+/// takes about 150 bytes each.
+pub const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
 /// How often whoever waits for another run looks again.
 const GLANCE: Duration = Duration::from_millis(100);
 

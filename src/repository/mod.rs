@@ -281,6 +281,15 @@ impl Repository {
         })
     }
 
+    /// Whether this key may do what only a maintainer or an owner does.
+    ///
+    /// # Errors
+    /// `Forbidden` for every other role; `what` says what it was needed for.
+    pub fn check_maintains(&self, what: &str) -> Result<()> {
+        let may = matches!(self.role(), Role::Maintain | Role::Owner);
+        if may { Ok(()) } else { Err(self.forbidden(what, "maintain")) }
+    }
+
     /// The error for what this role may not do.
     #[must_use]
     pub fn forbidden(&self, what: &str, least: &str) -> Error {

@@ -27,6 +27,7 @@ use crate::{
     repository::{
         Repository,
         cache::NodeFileWriter,
+        commit::UNINDEXED_BLOBS_MAX,
         index::Index,
         journal::Journal,
         manifest::{ContentBuilder, NodeSink, NodeSource, for_each_chunk, for_each_list_node},
@@ -39,9 +40,6 @@ use crate::{
 pub const FRAME_BYTES_TARGET: usize = limits::MIB;
 /// An index object is written at least this often while packs are.
 const INDEX_INTERVAL: Duration = Duration::from_secs(600);
-/// An index object is written at the latest when so many blobs wait for one: what is remembered of them
-/// takes about 150 bytes each.
-const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
 /// A file that changes while it is read is read again at most so often.
 const REREADS_MAX: u32 = 3;
 /// Packs that wait to be uploaded hold at most this many bytes, or are two.
@@ -255,8 +253,7 @@ impl<'a> Ingest<'a> {
                     journal.add(&self.keys.index, &self.domain, &listed);
                 }
                 uploads.create(Name::pack(&self.domain, listed.kind, &listed.id), pieces)?;
-                unindexed.blobs +=
-                    listed.directory.frames.iter().map(|frame| frame.blobs.len()).sum::<usize>();
+                unindexed.blobs += listed.directory.blobs();
                 unindexed.packs.push(listed);
             }
         }

@@ -10,7 +10,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::{
     DomainDone,
     domain::{Pruning, Seen},
-    rescue::UNINDEXED_BLOBS_MAX,
 };
 use crate::{
     clock::Timestamp,
@@ -18,7 +17,7 @@ use crate::{
     format::pack::{IndexedPack, encode_index},
     id::{IdentityId, ObjectId, PackId},
     limits,
-    repository::{runs::RunName, view::ListedIndex},
+    repository::{commit::UNINDEXED_BLOBS_MAX, runs::RunName, view::ListedIndex},
     sabotage::{Sabotage, suffers},
     store::Name,
 };
@@ -77,10 +76,6 @@ fn listing(pack: &IndexedPack) -> Listing {
     (pack.id, *blake3::hash(&encode_index(std::slice::from_ref(pack))).as_bytes())
 }
 
-fn blobs(pack: &IndexedPack) -> usize {
-    pack.directory.frames.iter().map(|frame| frame.blobs.len()).sum()
-}
-
 /// An index object.
 struct Object<'a> {
     listed: &'a ListedIndex,
@@ -119,7 +114,7 @@ impl<'a> Compaction<'a> {
                 listed,
                 live: packs.iter().filter(|pack| !is_gone(pack)).map(listing).collect(),
                 lists_gone: packs.iter().any(|pack| is_gone(&pack)),
-                blobs: packs.iter().map(blobs).sum(),
+                blobs: packs.iter().map(|pack| pack.directory.blobs()).sum(),
                 is_old: now.seconds_since(listed.stored) > pruning.grace.as_secs(),
             });
         }
@@ -178,7 +173,7 @@ impl<'a> Compaction<'a> {
                 if !left.remove(&listing(&pack)) {
                     continue;
                 }
-                let more = blobs(&pack);
+                let more = pack.directory.blobs();
                 if waiting + more > UNINDEXED_BLOBS_MAX.max(more) || batch.len() >= limits::INDEX_PACKS_MAX {
                     written.push(repository.publish_index(&self.pruning.id, &batch)?);
                     (batch, waiting) = (Vec::new(), 0);

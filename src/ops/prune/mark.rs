@@ -8,10 +8,11 @@ use std::{
 use super::{
     DomainDone,
     domain::{Pruning, Seen},
+    lost_pack,
 };
 use crate::{
     clock::Timestamp,
-    error::{Error, ErrorKind, Result},
+    error::{ErrorKind, Result},
     format::tombstones::{PACKS_MAX, Tombstones},
     id::{IdentityId, PackId},
     limits,
@@ -53,11 +54,10 @@ fn unreached(
     done: &mut DomainDone,
 ) -> Result<BTreeMap<PackId, u64>> {
     let index = &seen.view.index;
-    let lost = || Error::damaged("the local cache", "it lost a pack");
     // The same pack may be listed more than once, not always in the same way.
     let mut alive: HashSet<PackId> = HashSet::new();
     for pack in index.packs() {
-        if seen.reached.any(index.frames_of(&pack).ok_or_else(lost)?) {
+        if seen.reached.any(index.frames_of(&pack).ok_or_else(lost_pack)?) {
             alive.insert(pack.id);
         }
     }
@@ -105,7 +105,7 @@ impl<'a> Busy<'a> {
             return Ok(false);
         }
         let directory = self.seen.view.index.directory(pack);
-        let directory = directory.ok_or_else(|| Error::damaged("the local cache", "it lost a pack"))?;
+        let directory = directory.ok_or_else(lost_pack)?;
         let mut authors = directory.sections.iter().map(|section| section.author);
         let since = |ended: &Option<Timestamp>| ended.is_none_or(|ended| stored > ended);
         Ok(authors.any(|author| self.running.get(&author).is_some_and(since)))

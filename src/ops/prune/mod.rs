@@ -10,7 +10,7 @@ pub use super::forget::Mode;
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::{registry::Use, role::Role},
+    format::registry::Use,
     id::DomainId,
     progress::Phase,
     repository::Repository,
@@ -84,7 +84,8 @@ impl Packs {
         self.bytes += bytes;
     }
 
-    pub(super) const fn join(&mut self, other: Self) {
+    /// And these.
+    pub const fn join(&mut self, other: Self) {
         self.packs += other.packs;
         self.bytes += other.bytes;
     }
@@ -165,9 +166,7 @@ pub struct Pruned {
 /// # Errors
 /// `Forbidden` for a role that may not; `Usage` for a grace below the repository's; storage trouble; `Interrupted`.
 pub fn run(repository: &Repository, options: &PruneOptions) -> Result<Pruned> {
-    if !matches!(repository.role(), Role::Maintain | Role::Owner) {
-        return Err(repository.forbidden("prune", "maintain"));
-    }
+    repository.check_maintains("prune")?;
     let least = Duration::from_secs(repository.config.minimum_grace_seconds);
     let grace = options.grace.unwrap_or(least);
     if grace < least {
@@ -189,6 +188,10 @@ pub fn run(repository: &Repository, options: &PruneOptions) -> Result<Pruned> {
         pruned.domains.push(OfDomain { id: domain.id, name: domain.name.clone(), outcome });
     }
     Ok(pruned)
+}
+
+fn lost_pack() -> Error {
+    Error::damaged("the local cache", "it lost a pack")
 }
 
 /// Whether it is about what is in one domain.

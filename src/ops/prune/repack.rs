@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{
     DomainDone, Packs, Unused,
     domain::{Pruning, Seen},
+    lost_pack,
     mark::Busy,
     rescue::Publisher,
 };
 use crate::{
     clock::Timestamp,
-    error::{Error, Result},
+    error::Result,
     format::pack::{Directory, Frame, PackKind, target_length},
     id::PackId,
     limits,
@@ -97,7 +98,7 @@ fn candidates(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> Result<
             frames.map(|(frame, _)| u64::from(frame.length)).sum()
         };
         // What nobody needs at all is marked without this.
-        let frames = seen.view.index.frames_of(pack).ok_or_else(lost)?;
+        let frames = seen.view.index.frames_of(pack).ok_or_else(lost_pack)?;
         if seen.reached.any(frames) {
             candidates.push(Candidate {
                 pack: *pack,
@@ -165,7 +166,7 @@ const SMALL_BYTES: u64 = limits::PACK_BYTES_TARGET as u64 / 2;
 /// With one frame of an attested section all of them move.
 fn moving(seen: &Seen, pack: &KnownPack, directory: &Directory) -> Result<Vec<bool>> {
     let index = &seen.view.index;
-    let numbers = index.frames_of(pack).ok_or_else(lost)?;
+    let numbers = index.frames_of(pack).ok_or_else(lost_pack)?;
     let mut whole = BTreeSet::new();
     let mut moving = Vec::with_capacity(directory.frames.len());
     for (number, frame) in numbers.zip(&directory.frames) {
@@ -192,7 +193,7 @@ fn is_attested(seen: &Seen, pack: &KnownPack, frame: &Frame) -> bool {
 /// at the same time keeps the same one. Whether it is really there is looked at before anything is deleted.
 fn stands_before(seen: &Seen, pack: &KnownPack, (directory, frame): (&Directory, &Frame)) -> Result<bool> {
     let index = &seen.view.index;
-    let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost)?;
+    let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)?;
     let Some(blob) = frame.blobs.first() else { return Ok(false) };
     let is_before = |at| {
         index.pack_at(at).is_some_and(|other| other.standing == Standing::Live && other.id < pack.id)
@@ -202,11 +203,7 @@ fn stands_before(seen: &Seen, pack: &KnownPack, (directory, frame): (&Directory,
 }
 
 fn directory(seen: &Seen, pack: &KnownPack) -> Result<Directory> {
-    seen.view.index.directory(pack).ok_or_else(lost)
-}
-
-fn lost() -> Error {
-    Error::damaged("the local cache", "it lost a pack")
+    seen.view.index.directory(pack).ok_or_else(lost_pack)
 }
 
 /// Moves frames of one kind.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::{
     Packs,
     domain::{Pruning, Seen},
+    lost_pack,
     sweep::{Judged, Needed},
 };
 use crate::{
@@ -15,12 +16,9 @@ use crate::{
     },
     id::{PackId, SectionId},
     limits,
-    repository::{pack_mover::PackMover, pack_writer::FinishedPack},
+    repository::{commit::UNINDEXED_BLOBS_MAX, pack_mover::PackMover, pack_writer::FinishedPack},
     store::Name,
 };
-
-/// Blobs that wait for an index object at most.
-pub(super) const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
 
 /// The packs of which something is needed.
 pub(super) fn count(judged: &Judged) -> Packs {
@@ -66,7 +64,7 @@ impl Rescue<'_> {
         repository.store.progress().check()?;
         let name = repository.pack_name(domain, &needed.pack);
         let directory = seen.view.index.directory(&needed.pack);
-        let directory = directory.ok_or_else(|| Error::damaged("the local cache", "it lost a pack"))?;
+        let directory = directory.ok_or_else(lost_pack)?;
         let mut bytes = None;
         for section in &needed.sections {
             let header = directory.sections.get(usize::from(*section));
@@ -110,7 +108,7 @@ impl<'a> Publisher<'a> {
         let Pruning { repository, id: domain, .. } = self.pruning;
         repository.store.create_parts(&Name::pack(domain, listed.kind, &listed.id), pieces)?;
         self.written.add(u64::from(listed.size));
-        self.blobs += listed.directory.frames.iter().map(|frame| frame.blobs.len()).sum::<usize>();
+        self.blobs += listed.directory.blobs();
         self.unindexed.push(listed);
         if self.blobs >= UNINDEXED_BLOBS_MAX { self.publish() } else { Ok(()) }
     }

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 
-use super::domain::{Pruning, Seen};
+use super::{
+    domain::{Pruning, Seen},
+    lost_pack,
+};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     format::pack::{Blob, Frame, PackKind, SectionHeader},
     id::{DomainId, PackId},
     limits,
@@ -74,18 +77,17 @@ impl Pruning<'_> {
     /// The sections with a frame that snapshots may use and that nothing else stands for.
     fn needed(&self, seen: &Seen, pack: &KnownPack, survivors: &mut Survivors<'_>) -> Result<BTreeSet<u16>> {
         let index = &seen.view.index;
-        let lost = || Error::damaged("the local cache", "it lost a pack");
-        let frames = index.frames_of(pack).ok_or_else(lost)?;
+        let frames = index.frames_of(pack).ok_or_else(lost_pack)?;
         let mut sections = BTreeSet::new();
         if !seen.reached.any(frames.clone()) {
             return Ok(sections);
         }
-        let directory = index.directory(pack).ok_or_else(lost)?;
+        let directory = index.directory(pack).ok_or_else(lost_pack)?;
         for (number, frame) in frames.zip(&directory.frames) {
             if !seen.reached.frame(number) || sections.contains(&frame.section) {
                 continue;
             }
-            let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost)?;
+            let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)?;
             if !survivors.stand_for(&pack.id, frame, section)? {
                 sections.insert(frame.section);
             }

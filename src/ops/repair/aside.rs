@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
-use super::{Mode, check_role, publish};
+use super::{Mode, publish};
 use crate::{
     error::{Error, ErrorKind, Result},
     id::DomainId,
@@ -61,7 +61,7 @@ enum State {
 /// `Usage` when one is no object of a domain, is not there, or is fine; `Forbidden` for a role that may not; storage
 /// trouble.
 pub fn set_aside(repository: &Repository, options: &AsideOptions) -> Result<Vec<Verdict>> {
-    check_role(repository, "set objects aside")?;
+    repository.check_maintains("set objects aside")?;
     repository.store.progress().enter(Phase::Checking);
     repository.look_for_registry()?;
     let mut aside: BTreeMap<DomainId, HashSet<String>> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Lists again the packs that no index object lists, from their own directories, and sets aside index objects that
 //! count for nothing.
 
-use super::{Fault, Mode, check_role, publish};
+use super::{Fault, Mode, publish};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::pack::IndexedPack,
@@ -9,14 +9,12 @@ use crate::{
     limits,
     ops::prune::Packs,
     progress::Phase,
-    repository::{Repository, directories::StoredIndex, view::ListedPack},
+    repository::{Repository, commit::UNINDEXED_BLOBS_MAX, directories::StoredIndex, view::ListedPack},
     store::Name,
 };
 
 /// Directories that are read at a time: each may take 20 MiB.
 const DIRECTORIES_AT_ONCE: usize = 4;
-/// Blobs that wait for an index object at most.
-const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
 /// What the record says of the index objects that are set aside.
 const REASON: &str =
     "repair index: they could not be read or did not count; the packs that are there are listed again";
@@ -56,7 +54,7 @@ pub struct OfDomain {
 /// # Errors
 /// `Forbidden` for a role that may not; storage trouble; `Interrupted`.
 pub fn index(repository: &Repository, mode: Mode) -> Result<Vec<OfDomain>> {
-    check_role(repository, "repair the index")?;
+    repository.check_maintains("repair the index")?;
     repository.store.progress().enter(Phase::Checking);
     let registry = repository.look_for_registry()?;
     let repair = |id: &DomainId| one_domain(repository, id, mode);
@@ -119,7 +117,7 @@ struct Lister<'a> {
 
 impl Lister<'_> {
     fn add(&mut self, pack: IndexedPack) -> Result<()> {
-        let more: usize = pack.directory.frames.iter().map(|frame| frame.blobs.len()).sum();
+        let more = pack.directory.blobs();
         if self.blobs + more > UNINDEXED_BLOBS_MAX || self.waiting.len() >= limits::INDEX_PACKS_MAX {
             self.publish()?;
         }

@@ -10,10 +10,7 @@ pub use self::{
 pub use super::forget::Mode;
 use crate::{
     error::Result,
-    format::{
-        quarantine::{OBJECTS_MAX, Quarantine},
-        role::Role,
-    },
+    format::quarantine::{OBJECTS_MAX, Quarantine},
     id::DomainId,
     limits,
     repository::Repository,
@@ -30,13 +27,6 @@ pub struct Fault {
     pub object: String,
     /// Why it cannot be used.
     pub why: String,
-}
-
-fn check_role(repository: &Repository, what: &str) -> Result<()> {
-    if matches!(repository.role(), Role::Maintain | Role::Owner) {
-        return Ok(());
-    }
-    Err(repository.forbidden(what, "maintain"))
 }
 
 /// Writes that objects are set aside.

@@ -195,10 +195,7 @@ fn summary(pruned: &Pruned, (mode, refused): (Mode, usize)) -> Value {
     let all = || pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
     let sum = |of: fn(&DomainDone) -> Packs| {
         let mut sum = Packs::default();
-        for one in all().map(of) {
-            sum.packs += one.packs;
-            sum.bytes += one.bytes;
-        }
+        all().map(of).for_each(|one| sum.join(one));
         packs(sum)
     };
     json::message(
