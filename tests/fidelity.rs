@@ -253,7 +253,20 @@ fn what_an_ordinary_user_cannot_set_is_one_line_each_and_every_content_is_exact(
     let (code, messages, copy) = restore_as_ordinary(world, "mine", &["--no-ownership", "--include", "mine"]);
     assert_eq!(code, Some(0), "{messages:?}");
     let mine = |root: &Path| look(&root.join("mine"));
-    assert_eq!(differences(&mine(&world.path("corpus")), &mine(&copy)), Vec::<String>::new());
+    let exact = || assert_eq!(differences(&mine(&world.path("corpus")), &mine(&copy)), Vec::<String>::new());
+    exact();
+    // Again, into folders that they may not write to, and over what they may only read.
+    let spoil: [&dyn Fn(); 3] =
+        [&|| {}, &|| fs::remove_file(copy.join("mine/read-only/below/file")).unwrap(), &|| {
+            fs::write(copy.join("mine/no-list/file"), "another").unwrap()
+        }];
+    for spoil in spoil {
+        spoil();
+        let (code, messages, _) =
+            restore_as_ordinary(world, "mine", &["--no-ownership", "--include", "mine"]);
+        assert_eq!(code, Some(0), "{messages:?}");
+        exact();
+    }
 }
 
 #[test]

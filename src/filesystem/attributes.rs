@@ -109,6 +109,11 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// Whether it has the attribute with this value.
+    pub(super) fn has(&self, name: &[u8], value: &[u8]) -> bool {
+        self.value(name).is_ok_and(|there| there == value)
+    }
+
     /// The names of all attributes, each ended by a NUL.
     pub(super) fn names(&self) -> Result<Vec<u8>> {
         match whole(&mut |buffer| self.list(buffer)) {
@@ -247,7 +252,8 @@ pub(super) fn may_become(fd: BorrowedFd<'_>, mode: u32, then: &Metadata) -> bool
     let same_acl = match Way::Open(fd).value(name) {
         _ if mode & MASK == 0 => true,
         Ok(value) => Some(&value) == wanted,
-        Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => true,
+        // The rights of the group are then in the ACL that it is to have.
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => wanted.is_none(),
         Err(_) => false,
     };
     let stored = ioctl_getflags(fd).map_or(then.flags, |flags| flags.bits());

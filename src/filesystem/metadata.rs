@@ -97,10 +97,16 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
         notes.push(Note::Unset(format!("the backup could not read of it: {lacks}")));
     }
     let way = handle.way();
-    remove_others(&way, metadata, &mut notes);
+    remove_others(handle, metadata, &mut notes);
     let set = |wanted: &dyn Fn(&[u8]) -> bool, notes: &mut Notes| {
         for (name, value) in metadata.xattrs.iter().filter(|(name, _)| wanted(name)) {
-            note(notes, &format!("the attribute {}", shown(name)), way.set(name, value));
+            let set = || way.set(name, value);
+            // The mode is set before these, and must not be again.
+            let late = is_acl(name) || is_capability(name);
+            let done = if late { set() } else { with_right_to_write(handle, metadata.kind, &set) };
+            // What it has already need not be set by somebody who may not.
+            let done = if done.is_err() && way.has(name, value) { Ok(()) } else { done };
+            note(notes, &format!("the attribute {}", shown(name)), done);
         }
     };
     // Whoever is not root may set these only as long as they may write to it.
@@ -148,13 +154,32 @@ fn set_flags(fd: BorrowedFd<'_>, wanted: u32, of: u32, notes: &mut Notes) {
     }
 }
 
+/// Does what the owner may do only as long as its mode lets them write to it: a file that was there may be read-only.
+/// The mode is set afterwards in any case.
+fn with_right_to_write(
+    handle: &Handle<'_>,
+    kind: EntryKind,
+    act: &dyn Fn() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let rights = match kind {
+        EntryKind::Symlink => return act(),
+        EntryKind::Directory => Mode::RWXU,
+        _ => Mode::RUSR | Mode::WUSR,
+    };
+    match act() {
+        Err(errno @ Errno::ACCESS) => handle.set_mode(rights).map_err(|_unset| errno).and_then(|()| act()),
+        other => other,
+    }
+}
+
 /// Removes what it has and had not: ACLs that the folder has given to it, attributes of what was there before.
-fn remove_others(way: &Way<'_>, metadata: &Metadata, notes: &mut Notes) {
+fn remove_others(handle: &Handle<'_>, metadata: &Metadata, notes: &mut Notes) {
+    let way = handle.way();
     // Where attributes cannot be listed none can be set either, and that is noted.
     let names = way.names().unwrap_or_default();
     for name in names.split(|byte| *byte == 0).filter(|name| is_given(name)) {
         if !metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
-            match way.remove(name) {
+            match with_right_to_write(handle, metadata.kind, &|| way.remove(name)) {
                 Ok(()) | Err(Errno::NODATA) => {}
                 Err(errno) => {
                     let what =
@@ -206,7 +231,14 @@ fn set_mode(handle: &Handle<'_>, metadata: &Metadata, owner: &Owner, notes: &mut
         mode &= !lost;
         notes.push(Note::Unset("setuid or setgid was left out, since the owner is another".into()));
     }
-    let done = handle.set_mode(Mode::from_raw_mode(mode));
+    let mut done = handle.set_mode(Mode::from_raw_mode(mode));
+    // The system takes setgid away without a word from who is not in the group.
+    if done.is_ok() && mode & 0o6000 != 0 {
+        done = capture::status(handle.fd(), c"").and_then(|status| {
+            let kept = u32::from(status.stx_mode) & 0o6000 == mode & 0o6000;
+            if kept { Ok(()) } else { Err(Errno::PERM) }
+        });
+    }
     note(notes, &format!("mode {mode:o}"), done);
 }
 

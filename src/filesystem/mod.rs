@@ -11,6 +11,7 @@ pub mod metadata;
 pub mod mounts;
 pub mod names;
 pub mod old;
+pub mod partial;
 pub mod read;
 pub mod remove;
 pub mod restore;
@@ -44,9 +45,12 @@ fn system_error(what: &str, object: impl fmt::Display, errno: Errno) -> Error {
     };
     let error = Error::new(kind, format!("cannot {what} {object}: {}", reason(errno))).with_source(errno);
     match errno {
-        Errno::NOSPC | Errno::DQUOT => error.with_remedy("free some space there, or choose another place"),
-        Errno::ACCESS | Errno::PERM => error.with_remedy("run as a user who may do that"),
-        Errno::MFILE | Errno::NFILE => error.with_remedy("raise the limit of open files (ulimit -n)"),
+        Errno::NOSPC | Errno::DQUOT => error.with_remedy("Free some space there, or choose another place"),
+        Errno::ACCESS | Errno::PERM => error.with_remedy("Run as a user who may do that"),
+        Errno::ROFS => {
+            error.with_remedy("The file system is mounted read-only: remount it, or name another place")
+        }
+        Errno::MFILE | Errno::NFILE => error.with_remedy("Raise the limit of open files (ulimit -n)"),
         _ => error,
     }
 }

@@ -1,15 +1,11 @@
 //! What is in a target already: looked at and opened by directory handles, following nothing, and never changed
 //! through a name that may also stand for a file elsewhere.
-//!
-//! Files that are not finished have two kinds of names. `.lifeboat-RANDOM.partial` is a file of moments: a run
-//! that was killed leaves a few, and the next one removes them. `.NAME.lifeboat-partial` is a large file: the
-//! next run goes on with it. A restore holds a shared lock on its target, and one on each large file.
 
 use std::{
     ffi::{CStr, CString},
     fs::File,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
     },
     sync::Arc,
@@ -17,8 +13,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FlockOperation, Mode, OFlags, RawDir, Statx, StatxAttributes, flock, fsync, openat,
-        renameat, unlinkat,
+        AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, Statx, StatxAttributes, chmodat, fsync, openat,
+        renameat, renameat_with,
     },
     io::Errno,
     process::{getegid, geteuid},
@@ -28,7 +24,8 @@ use super::{
     attributes::{self, has_flags},
     capture, holes,
     names::Ownership,
-    restore::{DIRECTORY, Folder, NAME_BYTES_MAX, NewFile, Target, check, component, open_beneath, split},
+    partial::{claim, unfinished_name},
+    restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath, split},
     shown, system_error,
     walk::Listing,
 };
@@ -38,12 +35,22 @@ use crate::{
     format::entry::{EntryKind, Hole, Metadata},
 };
 
-const UNFINISHED_SUFFIX: &[u8] = b".lifeboat-partial";
 /// Bytes of the buffer that looks whether a folder is empty.
 const LOOK_BYTES: usize = 1024;
 
+/// The unit in which the system counts what is allocated.
+const BLOCK_BYTES: u64 = 512;
+/// What the owner of a folder needs to change what is in it.
+const OWNER_RIGHTS: u32 = 0o700;
+
 /// Device and inode.
 pub(super) type FileId = ((u32, u32), u64);
+
+/// Whether another file system begins at a folder. Before Linux 5.8 nobody could tell: then each may be one.
+fn is_mount(status: &Statx) -> bool {
+    let told = status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    !told || status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+}
 
 /// Whether nothing is in a folder.
 pub(super) fn is_empty(dir: BorrowedFd<'_>) -> rustix::io::Result<bool> {
@@ -60,37 +67,6 @@ pub(super) fn is_empty(dir: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     Ok(true)
 }
 
-/// Says to other restores that one works in this folder. Where that cannot be said nobody removes leftovers.
-pub(super) fn take_part(dir: BorrowedFd<'_>) -> bool {
-    flock(dir, FlockOperation::NonBlockingLockShared).is_ok()
-}
-
-/// Says to other restores that this one writes the file; whether none does.
-pub(super) fn claim(file: BorrowedFd<'_>) -> bool {
-    flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
-}
-
-/// The name of a large file that is not finished.
-pub(super) fn unfinished_name(name: &CStr) -> Result<CString> {
-    let bytes = name.to_bytes();
-    let hash = blake3::hash(bytes).to_hex();
-    let fits = 1 + bytes.len() + UNFINISHED_SUFFIX.len() <= NAME_BYTES_MAX;
-    let middle = if fits { bytes } else { hash.as_bytes() };
-    component(&[b".", middle, UNFINISHED_SUFFIX].concat())
-}
-
-/// Whether a file of moments has such a name.
-fn is_leftover(name: &[u8]) -> bool {
-    let digits = name.strip_prefix(b".lifeboat-").and_then(|rest| rest.strip_suffix(b".partial"));
-    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
-}
-
-/// Whether a large file that is not finished has such a name.
-#[must_use]
-pub fn is_unfinished(name: &[u8]) -> bool {
-    name.first() == Some(&b'.') && name.ends_with(UNFINISHED_SUFFIX)
-}
-
 /// What has a name in the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -104,8 +80,11 @@ pub struct Found {
     owner: (u32, u32),
     links: u32,
     /// It is immutable or append-only.
-    frozen: bool,
+    pub(super) frozen: bool,
+    /// Bytes that its file system has given to it.
+    pub allocated: u64,
     pub(super) file: FileId,
+    /// Another file system begins here, or the system cannot tell.
     pub(super) mount: bool,
 }
 
@@ -121,8 +100,16 @@ impl Found {
             links: status.stx_nlink,
             frozen: status.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
             file: ((status.stx_dev_major, status.stx_dev_minor), status.stx_ino),
-            mount: status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            allocated: status.stx_blocks.saturating_mul(BLOCK_BYTES),
+            mount: is_mount(status),
         })
+    }
+
+    /// Whether it is a folder of ours in which we may not change anything. Root may.
+    fn is_closed_to_us(&self) -> bool {
+        let us = geteuid();
+        let closed = self.mode & OWNER_RIGHTS != OWNER_RIGHTS;
+        self.kind == EntryKind::Directory && closed && !us.is_root() && self.owner.0 == us.as_raw()
     }
 
     /// Whether it is the same file as another one.
@@ -157,9 +144,13 @@ impl Found {
     /// It has the name no more.
     pub(super) fn open_again(&self, target: &Target, path: &[u8]) -> Result<File> {
         let mut look = Look::new(target);
-        match look.open(path, self, OFlags::RDONLY)? {
-            Some(fd) => Ok(File::from(fd)),
-            None => Err(Error::new(ErrorKind::Failed, format!("{} was replaced meanwhile", shown(path)))),
+        match look.try_open(path, self, OFlags::RDONLY)? {
+            Ok(Some(fd)) => Ok(File::from(fd)),
+            Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                Err(Error::new(ErrorKind::Failed, format!("{} was replaced meanwhile", shown(path)))
+                    .with_remedy("Let nothing else write to the target, and restore again"))
+            }
+            Err(errno) => Err(system_error("open", shown(path), errno)),
         }
     }
 }
@@ -201,47 +192,20 @@ impl Target {
         names_of(dir.as_fd()).map(Some).map_err(cannot)
     }
 
-    /// Lets the target itself be changed, if it is immutable or append-only.
+    /// Lets the target itself be changed, if it is immutable or append-only, or its owner may not write to it.
     pub fn thaw(&self) {
         attributes::thaw(self.root.as_fd());
-    }
-
-    /// Removes the files of moments that runs left in the folder at `path` which are no more. Where another
-    /// restore works, or nobody can tell, they stay.
-    ///
-    /// # Errors
-    /// The folder cannot be read, or they cannot be removed.
-    pub fn sweep(&self, path: &[u8]) -> Result<u64> {
-        let Some(dir) = self.existing_directory(path)? else { return Ok(0) };
-        let cannot = |errno| system_error("list the folder", shown(path), errno);
-        let mut listing = Listing::read(dir.as_fd()).map_err(cannot)?;
-        listing.retain(is_leftover);
-        if listing.get(0).is_none() {
-            return Ok(0);
+        if let Some(found) = capture::status(self.root.as_fd(), c"").ok().as_ref().and_then(Found::of)
+            && found.is_closed_to_us()
+        {
+            open_up(self.root.as_fd(), found.mode);
         }
-        // The shared lock is lost by trying.
-        let alone = flock(&self.root, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if !alone {
-            take_part(self.root.as_fd());
-            return Ok(0);
-        }
-        let mut swept = 0;
-        let mut names = (0..).map_while(|at| listing.get(at));
-        let done = names.try_for_each(|name| {
-            swept += 1;
-            match unlinkat(&dir, &component(name)?, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
-                Err(errno) => Err(system_error("remove", shown(name), errno)),
-            }
-        });
-        take_part(self.root.as_fd());
-        done.map(|()| swept)
     }
 }
 
 /// The names in an open folder, and whether another file system begins there.
 pub(super) fn names_of(dir: BorrowedFd<'_>) -> rustix::io::Result<super::unmet::Names> {
-    let mount = capture::status(dir, c"")?.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    let mount = is_mount(&capture::status(dir, c"")?);
     Ok(super::unmet::Names { listing: Listing::read(dir)?, mount })
 }
 
@@ -286,21 +250,34 @@ impl<'a> Look<'a> {
 
     /// Opens what was found; `None` if it is another file by now, or may not be opened so.
     fn open(&mut self, path: &[u8], found: &Found, flags: OFlags) -> Result<Option<OwnedFd>> {
+        Ok(self.try_open(path, found, flags)?.unwrap_or_default())
+    }
+
+    /// As [`Self::open`], and why it may not be opened.
+    fn try_open(
+        &mut self,
+        path: &[u8],
+        found: &Found,
+        flags: OFlags,
+    ) -> Result<rustix::io::Result<Option<OwnedFd>>> {
         let (folder, name) = split(path);
         let name = component(name)?;
-        let Some(dir) = self.folder(folder)? else { return Ok(None) };
-        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let Some(dir) = self.folder(folder)? else { return Ok(Ok(None)) };
+        // The system refuses these for a handle that only names something: nothing is opened then.
+        let waits =
+            if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK | OFlags::NOCTTY };
+        let flags = flags | waits | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match open_beneath(dir.as_fd(), &name, flags) {
             Ok(fd) => fd,
             Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
                 return Err(system_error("open", shown(path), errno));
             }
-            Err(_) => return Ok(None),
+            Err(errno) => return Ok(Err(errno)),
         };
         let status =
             capture::status(fd.as_fd(), c"").map_err(|errno| system_error("look at", shown(path), errno))?;
         let same = Found::of(&status).is_some_and(|now| now.is(found) && now.links <= found.links);
-        Ok(same.then_some(fd))
+        Ok(Ok(same.then_some(fd)))
     }
 
     /// Lets what was found be changed and replaced, if it is immutable or append-only.
@@ -315,6 +292,41 @@ impl<'a> Look<'a> {
             attributes::thaw(fd.as_fd());
         }
         Ok(())
+    }
+
+    /// Lets us change what is in a folder of ours that was found, if its mode does not: whoever restores sets that
+    /// again. Where it cannot be done the change itself fails, and says so.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn open_up(&mut self, path: &[u8], found: &Found) -> Result<()> {
+        if found.is_closed_to_us()
+            && let Some(fd) = self.open(path, found, OFlags::PATH | OFlags::DIRECTORY)?
+        {
+            open_up(fd.as_fd(), found.mode);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is in a folder that was found.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_empty(&mut self, path: &[u8]) -> Result<bool> {
+        let Some(dir) = self.folder(path)? else { return Ok(true) };
+        is_empty(dir.as_fd()).map_err(|errno| system_error("list the folder", shown(path), errno))
+    }
+
+    /// The name of what an earlier run has left of the file at `path`, if there is something.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn left_over(&mut self, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        let (folder, name) = split(path);
+        let unfinished = unfinished_name(&component(name)?)?;
+        let Some(dir) = self.folder(folder)? else { return Ok(None) };
+        let found = self.named(&dir, &unfinished)?;
+        Ok(found.map(|_| unfinished.into_bytes()))
     }
 
     /// Whether the file has this metadata; but for what freezes it.
@@ -373,6 +385,15 @@ impl<'a> Look<'a> {
             |fd: &OwnedFd| attributes::may_become(fd.as_fd(), found.mode, metadata) && claim(fd.as_fd());
         let Some(fd) = opened.filter(may) else { return Ok(None) };
         Ok(Some(Rewritable { fd, name, place: (dir, unfinished), own, found }))
+    }
+}
+
+/// Gives the owner of a folder the right to change what is in it.
+fn open_up(dir: BorrowedFd<'_>, mode: u32) {
+    // By the one way that works with a handle which only names it.
+    let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    match chmodat(CWD, path, Mode::from_raw_mode(mode | OWNER_RIGHTS), AtFlags::empty()) {
+        Ok(()) | Err(_) => {}
     }
 }
 
@@ -447,7 +468,15 @@ impl Rewritable {
         let Self { fd, name, place: (dir, unfinished), own, found } = self;
         target.meet(&dir)?;
         if own {
-            let renamed = renameat(&dir, &name, &dir, &unfinished).and_then(|()| fsync(&dir));
+            // Nothing that came there meanwhile is replaced.
+            let renamed = match renameat_with(&dir, &name, &dir, &unfinished, RenameFlags::NOREPLACE) {
+                // NFS and others cannot promise that.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    renameat(&dir, &name, &dir, &unfinished)
+                }
+                other => other,
+            };
+            let renamed = renamed.and_then(|()| fsync(&dir));
             renamed.map_err(|errno| system_error("rewrite", shown(name.to_bytes()), errno))?;
         }
         let file = target.begun(fd, name, metadata.size, (dir, unfinished));
@@ -514,31 +543,5 @@ mod tests {
         file.finish(&metadata, &ownership).unwrap();
         assert_eq!((at("f").as_deref(), at(".f.lifeboat-partial")), (Some("1x3"), None));
         assert_eq!(inode(), before);
-    }
-
-    #[test]
-    fn only_files_of_moments_are_swept_and_only_when_nobody_else_restores() {
-        let (folder, target) = target();
-        let dead = folder.path().join(".lifeboat-0123456789abcdef.partial");
-        put(&dead, "");
-        put(folder.path().join(".lifeboat-mine.partial"), "");
-        let other = Target::open(folder.path()).unwrap();
-        assert_eq!(target.sweep(b"").unwrap(), 0);
-        drop(other);
-        assert_eq!(target.sweep(b"").unwrap(), 1);
-        assert!(!dead.try_exists().unwrap());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-        let other = Target::open(folder.path()).unwrap();
-        put(&dead, "");
-        assert_eq!((target.sweep(b"").unwrap(), other.sweep(b"").unwrap()), (0, 0), "both still take part");
-    }
-
-    #[test]
-    fn the_name_of_an_unfinished_file_is_its_own_or_short_enough() {
-        let name = |length| unfinished_name(&CString::new(vec![b'x'; length]).unwrap()).unwrap();
-        assert_eq!(unfinished_name(c"vm.img").unwrap().as_c_str(), c".vm.img.lifeboat-partial");
-        assert_eq!(name(237).to_bytes().len(), 255);
-        assert!(name(238).to_bytes().len() < 100 && name(238) != name(239));
-        assert!(!is_leftover(name(16).to_bytes()));
     }
 }

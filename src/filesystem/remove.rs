@@ -11,12 +11,16 @@ use rustix::{
 use super::{
     capture,
     old::{FileId, Found, Look, beside, names_of},
+    partial::is_unfinished,
     restore::{Folder, Target, component, split},
     select::Selection,
     shown, system_error,
     unmet::Names,
 };
-use crate::{error::Result, format::entry::EntryKind};
+use crate::{
+    error::{Error, Result},
+    format::entry::EntryKind,
+};
 
 /// Folders that nobody lists or removes, however they are reached: the repository's, the cache.
 #[derive(Debug, Default)]
@@ -131,11 +135,13 @@ impl Remover<'_> {
         let is_folder = found.kind == EntryKind::Directory;
         let selected = self.selection.selects(path, is_folder);
         if !is_folder {
-            if selected {
-                self.unlink(path, look, AtFlags::empty())?;
-                told(path);
+            // A file that is half rewritten may be all that there is of it.
+            if !selected || is_unfinished(split(path).1) {
+                return Ok(Step::Stays);
             }
-            return Ok(if selected { Step::Gone } else { Step::Stays });
+            self.unlink(path, look, AtFlags::empty())?;
+            told(path);
+            return Ok(Step::Gone);
         }
         if found.mount || self.never.has(&found) || !self.selection.reaches_into(path) {
             return Ok(Step::Stays);
@@ -151,9 +157,25 @@ impl Remover<'_> {
         let name = component(name)?;
         let dir = look.folder(folder)?;
         match (self.removal, dir) {
-            (Removal::Remove, Some(dir)) => unlink_in(&dir, &name, flags, path),
+            (Removal::Remove, Some(dir)) => {
+                unlink_in(&dir, &name, flags, path).map_err(|error| self.meant_to_stay(path, look, error))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Says so if it could not be removed since somebody meant it to stay.
+    fn meant_to_stay(&self, path: &[u8], look: &mut Look<'_>, error: Error) -> Error {
+        let below = self.below(path);
+        let mut frozen = |below: &[u8]| {
+            !below.is_empty() && look.at(below).ok().flatten().is_some_and(|found| found.frozen)
+        };
+        if !frozen(below) && !frozen(split(below).0) {
+            return error;
+        }
+        error.with_remedy(
+            "It, or its folder, is immutable or append-only: somebody meant it to stay (chattr -i -a)",
+        )
     }
 }
 

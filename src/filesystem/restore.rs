@@ -29,11 +29,12 @@ use rustix::{
 
 use super::{
     attributes, capture,
-    durable::random_suffix,
     holes::{self, Layout},
     metadata::{Handle, Note, Notes, freeze, set_metadata, set_owner_and_mode},
     names::Ownership,
-    old, shown, system_error,
+    old,
+    partial::{self, Pending},
+    shown, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
 };
@@ -112,11 +113,6 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn partial_name() -> Result<CString> {
-    let name = format!(".lifeboat-{}.partial", random_suffix()?);
-    CString::new(name).map_err(|nul| Error::new(ErrorKind::Failed, "no temporary name").with_source(nul))
-}
-
 /// Opens a folder below `dir` without following anything.
 pub(super) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     openat2(dir, path, flags, Mode::empty(), RESOLVE)
@@ -128,9 +124,12 @@ impl Target {
     /// # Errors
     /// It cannot be made or opened.
     pub fn create_or_open(path: &Path) -> Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-            Error::new(ErrorKind::Failed, format!("cannot make the folder {}", path.display()))
-                .with_source(error)
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            // What stands there is no folder, or what it would be in.
+            let errno = if errno == Errno::EXIST { Errno::NOTDIR } else { errno };
+            cannot_open(system_error("make the folder", path.display(), errno), errno)
         })?;
         Self::open(path)
     }
@@ -141,10 +140,10 @@ impl Target {
     /// `NotFound` if it is not there; it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let cannot = |errno| system_error("open the folder", path.display(), errno);
+        let cannot = |errno| cannot_open(system_error("open the folder", path.display(), errno), errno);
         let root = openat(CWD, path, flags, Mode::empty()).map_err(cannot)?;
         let was_empty = old::is_empty(root.as_fd()).map_err(cannot)?;
-        old::take_part(root.as_fd());
+        partial::take_part(root.as_fd());
         let (file_systems, trail) = (Mutex::default(), Mutex::default());
         let (root, zeros) = (Arc::new(root), Zeros::default());
         let target = Self { root, was_empty, zeros, file_systems, trail };
@@ -270,10 +269,9 @@ impl Target {
     /// # Errors
     /// The name is not a proper one, or the file cannot be made.
     pub fn new_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
-        let (name, temporary) = (component(name)?, partial_name()?);
+        let (name, pending) = (component(name)?, Pending::new(Arc::clone(dir))?);
         let failed = |errno| system_error("make the file", shown(name.to_bytes()), errno);
-        let fd = create(dir.as_fd(), &temporary).map_err(failed)?;
-        let pending = Pending { dir: Arc::clone(dir), temporary, placed: false };
+        let fd = partial::create(dir.as_fd(), &pending.temporary).map_err(failed)?;
         Ok(self.writing(fd, name, size, pending))
     }
 
@@ -284,13 +282,12 @@ impl Target {
     /// As [`Self::new_file`].
     pub fn new_large_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
         let own = component(name)?;
-        let temporary = old::unfinished_name(&own)?;
-        match create(dir.as_fd(), &temporary) {
+        let temporary = partial::unfinished_name(&own)?;
+        match partial::create(dir.as_fd(), &temporary) {
             Ok(fd) => {
-                old::claim(fd.as_fd());
-                // It is not to be removed, so it counts as placed.
-                let pending = Pending { dir: Arc::clone(dir), temporary, placed: true };
-                Ok(self.writing(fd, own, size, pending))
+                partial::claim(fd.as_fd());
+                let pending = Pending::lasting(Arc::clone(dir), temporary);
+                Ok(NewFile { lasts: true, ..self.writing(fd, own, size, pending) })
             }
             Err(Errno::EXIST) => self.new_file(dir, name, size),
             Err(errno) => Err(system_error("make the file", shown(name), errno)),
@@ -299,7 +296,20 @@ impl Target {
 
     fn writing(&self, fd: OwnedFd, name: CString, size: u64, pending: Pending) -> NewFile {
         let (written, layout) = (AtomicU64::new(0), Layout::default());
-        NewFile { fd, name, size, content: size, layout, written, pending, zeros: self.zeros, begun: false }
+        let place_as = name.clone();
+        NewFile {
+            fd,
+            name,
+            place_as,
+            size,
+            content: size,
+            layout,
+            written,
+            pending,
+            zeros: self.zeros,
+            begun: false,
+            lasts: false,
+        }
     }
 
     /// Goes on with a file that has bytes already, under the name of one that is not finished.
@@ -310,8 +320,8 @@ impl Target {
         size: u64,
         (dir, temporary): (Folder, CString),
     ) -> NewFile {
-        let pending = Pending { dir, temporary, placed: true };
-        NewFile { begun: true, ..self.writing(fd, name, size, pending) }
+        let pending = Pending::lasting(dir, temporary);
+        NewFile { begun: true, lasts: true, ..self.writing(fd, name, size, pending) }
     }
 
     /// Sets the metadata of a file whose content stays as it is.
@@ -337,7 +347,7 @@ impl Target {
     /// It cannot be made, or a folder that is not empty has its name.
     pub fn symlink(&self, path: &[u8], metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
         let (dir, name) = self.place(path)?;
-        let mut pending = Pending { dir, temporary: partial_name()?, placed: false };
+        let mut pending = Pending::new(dir)?;
         symlinkat(metadata.link_target.as_slice(), &pending.dir, &pending.temporary)
             .map_err(|errno| system_error("make the link", shown(path), errno))?;
         let fd = pending.handle().map_err(|errno| system_error("look at", shown(path), errno))?;
@@ -355,7 +365,7 @@ impl Target {
         let from_name = component(from_name)?;
         let from = self.directory(from_folder)?;
         let (dir, name) = self.place(path)?;
-        let mut pending = Pending { dir, temporary: partial_name()?, placed: false };
+        let mut pending = Pending::new(dir)?;
         linkat(&from, &from_name, &pending.dir, &pending.temporary, AtFlags::empty())
             .map_err(|errno| system_error("link to", shown(existing), errno))?;
         pending.place(&name)?;
@@ -384,7 +394,7 @@ impl Target {
         let device = makedev(number(metadata.device_number >> 32), number(metadata.device_number));
         let failed = |errno| system_error("make the special file", shown(path), errno);
         let (dir, name) = self.place(path)?;
-        let mut pending = Pending { dir, temporary: partial_name()?, placed: false };
+        let mut pending = Pending::new(dir)?;
         mknodat(&pending.dir, &pending.temporary, kind, Mode::RUSR | Mode::WUSR, device).map_err(failed)?;
         let fd = pending.handle().map_err(failed)?;
         let notes = set_metadata(&Handle::Named(fd.as_fd()), metadata, ownership);
@@ -434,6 +444,41 @@ impl Target {
         Ok(set_owner_and_mode(&Handle::Open(dir.as_fd()), metadata, ownership))
     }
 
+    /// A name for what is to take the place of a folder: [`Self::exchange`].
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn name_beside() -> Result<Vec<u8>> {
+        Ok(partial::partial_name()?.into_bytes())
+    }
+
+    /// Gives what was restored under the name `beside` the name of `path`, and the folder that has that name the
+    /// name `beside`. Both are on the disk when it returns, so that the folder may go.
+    ///
+    /// # Errors
+    /// They cannot be renamed: a file system is mounted there, or the folder is immutable.
+    pub fn exchange(&self, path: &[u8], beside: &[u8]) -> Result<()> {
+        let (dir, name) = self.place(path)?;
+        let beside = component(beside)?;
+        let on_disk = || syncfs(&dir);
+        let exchanged = on_disk().and_then(|()| {
+            match renameat_with(&dir, &beside, &dir, &name, RenameFlags::EXCHANGE) {
+                // NFS and others cannot do that in one step.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    let aside = [beside.to_bytes(), b"-"].concat();
+                    let aside = CString::new(aside).map_err(|_nul: std::ffi::NulError| Errno::INVAL)?;
+                    renameat(&dir, &name, &dir, &aside)?;
+                    renameat(&dir, &beside, &dir, &name)?;
+                    renameat(&dir, &aside, &dir, &beside)
+                }
+                other => other,
+            }
+        });
+        exchanged
+            .and_then(|()| on_disk())
+            .map_err(|errno| system_error("put a file in the place of the folder", shown(path), errno))
+    }
+
     /// Waits until everything is on the disk, on each file system that was written to.
     ///
     /// # Errors
@@ -455,11 +500,6 @@ fn freeze_alone(fd: BorrowedFd<'_>, metadata: &Metadata, notes: &mut Notes) {
     }
 }
 
-fn create(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
-}
-
 /// Opens the folder `name` in `dir`, made if it is not there.
 fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     match open_beneath(dir, name, DIRECTORY) {
@@ -471,91 +511,27 @@ fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     }
 }
 
-fn not_a_folder(path: &[u8], errno: Errno) -> Error {
-    let error = system_error("open the folder", shown(path), errno);
+/// What can be done about a target that cannot be opened or made.
+fn cannot_open(error: Error, errno: Errno) -> Error {
     match errno {
-        Errno::LOOP | Errno::NOTDIR => error.with_remedy(
-            "a link or a file stands where the snapshot has a folder: move it away, or restore into another target",
-        ),
+        Errno::NOTDIR | Errno::LOOP => {
+            error.with_remedy("A file or a link to nothing stands there: name a folder, or a new name")
+        }
+        Errno::ACCESS | Errno::PERM => {
+            error.with_remedy("Restore as a user who may write there, or into another target")
+        }
+        Errno::NOENT => error.with_remedy("Check the path: nothing has this name"),
         _ => error,
     }
 }
 
-/// Something under a temporary name; removed unless it gets its own.
-#[derive(Debug)]
-struct Pending {
-    dir: Arc<OwnedFd>,
-    temporary: CString,
-    placed: bool,
-}
-
-impl Pending {
-    /// A handle that only names it: opening a device could do something to it.
-    fn handle(&self) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(&self.dir, &self.temporary, flags, Mode::empty())
-    }
-
-    /// Gives it its name; replaces anything but a folder that is not empty.
-    fn place(&mut self, name: &CStr) -> Result<()> {
-        let rename = || renameat(&self.dir, &self.temporary, &self.dir, name);
-        let renamed = match rename() {
-            // An empty folder may go.
-            Err(Errno::ISDIR) => unlinkat(&self.dir, name, AtFlags::REMOVEDIR).and_then(|()| rename()),
-            other => other,
-        };
-        match renamed {
-            Ok(()) => {
-                self.placed = true;
-                Ok(())
-            }
-            Err(errno @ (Errno::NOTEMPTY | Errno::EXIST)) => {
-                let message = format!("{} is a folder that is not empty", shown(name.to_bytes()));
-                let error = Error::new(ErrorKind::Failed, message).with_source(errno);
-                Err(error.with_remedy("move it away, or restore into another target"))
-            }
-            Err(errno) => Err(system_error("name", shown(name.to_bytes()), errno)),
-        }
-    }
-
-    /// Gives it a name that nothing has; `false` if something has it.
-    fn place_new(&mut self, name: &CStr) -> Result<bool> {
-        match renameat_with(&self.dir, &self.temporary, &self.dir, name, RenameFlags::NOREPLACE) {
-            Ok(()) => {
-                self.placed = true;
-                Ok(true)
-            }
-            Err(Errno::EXIST) => Ok(false),
-            // NFS and others cannot do that in one step.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.place_reserved(name),
-            Err(errno) => Err(system_error("name", shown(name.to_bytes()), errno)),
-        }
-    }
-
-    /// As [`Self::place_new`], where a file system cannot rename without replacing: an empty file is made
-    /// under the name first, which fails if something is there, and then replaced.
-    fn place_reserved(&mut self, name: &CStr) -> Result<bool> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(_reserved) => {}
-            Err(Errno::EXIST) => return Ok(false),
-            Err(errno) => return Err(system_error("make the file", shown(name.to_bytes()), errno)),
-        }
-        renameat(&self.dir, &self.temporary, &self.dir, name)
-            .map_err(|errno| system_error("name", shown(name.to_bytes()), errno))?;
-        self.placed = true;
-        Ok(true)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if !self.placed {
-            // Best effort: it has a name that says what it is.
-            match unlinkat(&self.dir, &self.temporary, AtFlags::empty()) {
-                Ok(()) | Err(_) => {}
-            }
-        }
+fn not_a_folder(path: &[u8], errno: Errno) -> Error {
+    let error = system_error("open the folder", shown(path), errno);
+    match errno {
+        Errno::LOOP | Errno::NOTDIR => error.with_remedy(
+            "A link or a file stands where the snapshot has a folder: move it away, or restore into another target",
+        ),
+        _ => error,
     }
 }
 
@@ -564,6 +540,8 @@ impl Drop for Pending {
 pub struct NewFile {
     fd: OwnedFd,
     name: CString,
+    /// The name that it gets when it is whole.
+    place_as: CString,
     size: u64,
     /// Bytes that are in no hole.
     content: u64,
@@ -574,9 +552,19 @@ pub struct NewFile {
     zeros: Zeros,
     /// It had bytes before: what is not written is not zeros, and it may be too long.
     begun: bool,
+    /// Its name until then is one that others may know.
+    lasts: bool,
 }
 
 impl NewFile {
+    /// It gets another name in its folder when it is whole: [`Target::exchange`] gives it its own.
+    ///
+    /// # Errors
+    /// It is not a proper name.
+    pub fn placed_as(self, name: &[u8]) -> Result<Self> {
+        Ok(Self { place_as: component(name)?, ..self })
+    }
+
     /// With the holes of `metadata`, and with those flags that say how what is written later is stored.
     #[must_use]
     pub fn shaped(mut self, metadata: &Metadata) -> Self {
@@ -672,7 +660,10 @@ impl NewFile {
         self.extend()?;
         self.settle()?;
         let mut notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
-        self.pending.place(&self.name)?;
+        if self.lasts {
+            self.pending.check(self.fd.as_fd())?;
+        }
+        self.pending.place(&self.place_as)?;
         freeze_alone(self.fd.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
@@ -735,11 +726,9 @@ impl NewFile {
 
     /// The list of what is damaged, under a temporary name.
     fn list_damage(&self, bad: &[Range<u64>]) -> Result<Pending> {
-        let temporary = partial_name()?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&self.pending.dir, &temporary, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| system_error("make the file", shown(temporary.to_bytes()), errno))?;
-        let pending = Pending { dir: Arc::clone(&self.pending.dir), temporary, placed: false };
+        let pending = Pending::new(Arc::clone(&self.pending.dir))?;
+        let fd = partial::create(pending.dir.as_fd(), &pending.temporary)
+            .map_err(|errno| system_error("make the file", shown(pending.temporary.to_bytes()), errno))?;
         let name = self.name.to_bytes();
         File::from(fd).write_all(damage_text(name, bad).as_bytes()).map_err(|error| {
             Error::new(ErrorKind::Failed, format!("cannot list the damage of {}", shown(name)))

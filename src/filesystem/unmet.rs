@@ -60,24 +60,34 @@ fn below<'p>(path: &'p [u8], folder: &[u8]) -> Option<&'p [u8]> {
 impl Unmet {
     /// The next folder ends that the entry at `path` is not in, the innermost first.
     pub fn ends_before(&mut self, path: &[u8]) -> Option<Ended> {
-        if !self.open.is_empty() && below(path, &self.path).is_some() {
-            return None;
+        while !self.open.is_empty() && below(path, &self.path).is_none() {
+            if let Some(ended) = self.close() {
+                return Some(ended);
+            }
         }
-        self.end()
+        None
     }
 
     /// The innermost folder ends: no more entries come.
     pub fn end(&mut self) -> Option<Ended> {
-        while let Some(Open { names, extra, next, met, doubted, .. }) = self.open.pop() {
-            let above = self.open.last().map_or(0, |open| open.length);
-            // A backup that keeps to one file system has an empty folder where another one is mounted.
-            let ended = (!doubted && (met || !names.mount)).then(|| (self.path.clone(), names, extra, next));
-            self.path.truncate(above);
-            if let Some((folder, names, extra, next)) = ended {
-                return Some(Ended { folder, names, extra, next });
+        while !self.open.is_empty() {
+            if let Some(ended) = self.close() {
+                return Some(ended);
             }
         }
         None
+    }
+
+    /// Closes the innermost folder, and that one only: more entries may come of the one around it. `None` if nobody
+    /// knows what should be in it.
+    fn close(&mut self) -> Option<Ended> {
+        let Open { names, extra, next, met, doubted, .. } = self.open.pop()?;
+        let above = self.open.last().map_or(0, |open| open.length);
+        let folder = self.path.clone();
+        self.path.truncate(above);
+        // A backup that keeps to one file system has an empty folder where another one is mounted.
+        let known = !doubted && (met || !names.mount);
+        known.then_some(Ended { folder, names, extra, next })
     }
 
     /// The entry at `path` is met.
@@ -169,6 +179,9 @@ mod tests {
         let folders: [(&str, &[&str], bool); 3] =
             [("a", &["b", "c"], false), ("a/b", &["x"], false), ("d", &["x"], false)];
         assert_eq!(run(&folders, &["a", "a/b", "!", "d"]), [("d".into(), vec!["x".into()])]);
+        let around: [(&str, &[&str], bool); 2] = [("a", &["b", "c", "d"], false), ("a/b", &["x", "y"], true)];
+        assert_eq!(run(&around, &["a", "a/b", "a/c", "e"]), [("a".into(), vec!["d".into()])], "c was met");
+        assert_eq!(run(&around, &["a", "a/b"]), [("a".into(), vec!["c".into(), "d".into()])]);
         let mounted: [(&str, &[&str], bool); 1] = [("a", &["b", "c"], true)];
         assert_eq!(run(&mounted, &["a"]), []);
         assert_eq!(run(&mounted, &["a", "a/b"]), [("a".into(), vec!["c".into()])]);

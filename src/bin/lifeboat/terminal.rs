@@ -150,12 +150,15 @@ impl Output {
     }
 
     /// What is wrong with one entry.
-    pub(crate) fn problem(&self, entry: &[u8], kind: ErrorKind, what: &str) {
+    pub(crate) fn problem(&self, entry: &[u8], kind: ErrorKind, what: &str, remedy: Option<&str>) {
         match self.form {
-            Form::Text => self
-                .aside(Level::Problem, &format!("{}: {}", text::path(entry), text::shown(what.as_bytes()))),
+            Form::Text => {
+                let what = remedy.map_or_else(|| what.to_owned(), |remedy| format!("{what}. {remedy}"));
+                let what = text::shown(what.as_bytes());
+                self.aside(Level::Problem, &format!("{}: {what}", text::path(entry)));
+            }
             Form::Json => {
-                let fields = json!({ "code": kind.exit_code(), "message": what });
+                let fields = json!({ "code": kind.exit_code(), "message": what, "remedy": remedy });
                 self.message(&json::with_path(json::message("error", fields), &json::absolute(entry)));
             }
         }

@@ -7,7 +7,8 @@ use super::work::Job;
 use crate::{
     error::Result,
     filesystem::{
-        old::is_unfinished,
+        metadata::Note,
+        partial::is_unfinished,
         unmet::{Ended, Unmet},
     },
     format::entry::{Entry, EntryKind},
@@ -85,14 +86,18 @@ impl<'a> Clearing<'a> {
             return Ok(());
         }
         let (job, remover) = (self.job, self.job.remover());
-        // A file that is half rewritten may be all that there is of it.
-        for name in ended.names().filter(|name| !is_unfinished(name)) {
+        for name in ended.names() {
             job.repository.store.progress().check()?;
             let path = if ended.folder.is_empty() {
                 name.to_vec()
             } else {
                 [&ended.folder, &b"/"[..], name].concat()
             };
+            if is_unfinished(name) {
+                let told = "it was left by a restore that was interrupted, and stays: remove it when its file is whole";
+                job.note(&path, vec![Note::Told(told.into())]);
+                continue;
+            }
             let mut gone = Vec::new();
             let done = remover.remove(&path, &mut |path| gone.push(path.to_vec()));
             job.removed(&gone);

@@ -7,7 +7,9 @@ use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
         holes::Layout,
+        metadata::Note,
         old::{Found, Look, OldFile, Rewritable},
+        partial::in_the_way,
         remove::{Removal, Remover},
     },
     format::entry::{ChunkRef, Entry, EntryKind, Hole, Metadata},
@@ -77,25 +79,17 @@ pub(super) struct Existing<'a> {
     job: &'a Job<'a>,
     look: Look<'a>,
     above: Above,
-    /// Makes room where a folder has the name of a file, or the other way round.
-    remover: Option<Remover<'a>>,
 }
 
 impl<'a> Existing<'a> {
     /// `None` where nothing was before: then nothing is looked at.
     pub(super) fn new(job: &'a Job<'a>) -> Option<Self> {
-        let remover = job.clears().then(|| job.remover());
-        (!job.target.was_empty()).then(|| Self {
-            job,
-            look: Look::new(job.target),
-            above: Above::default(),
-            remover,
-        })
+        (!job.target.was_empty()).then(|| Self { job, look: Look::new(job.target), above: Above::default() })
     }
 
     /// Comes past a folder that is not meant itself.
     pub(super) fn passes(&mut self, entry: &Entry) {
-        if self.job.may_thaw(entry) {
+        if self.job.may_open_up(entry) {
             self.above.enter(&entry.path);
         }
     }
@@ -103,11 +97,13 @@ impl<'a> Existing<'a> {
     /// Lets the folders that an entry is in be changed.
     fn reach(&mut self, path: &[u8]) -> Result<()> {
         for folder in self.above.take(path) {
+            let thaws = !self.job.snapshot.leads_only(&folder);
             match self.job.below(&folder) {
-                b"" => self.job.target.thaw(),
+                b"" if thaws => self.job.target.thaw(),
+                b"" => {}
                 below => {
                     if let Some(found) = self.look.at(below)? {
-                        self.look.thaw(below, &found)?;
+                        self.let_change(below, &found, thaws)?;
                     }
                 }
             }
@@ -115,27 +111,49 @@ impl<'a> Existing<'a> {
         Ok(())
     }
 
+    /// Lets what is in a folder be changed.
+    fn let_change(&mut self, below: &[u8], found: &Found, thaws: bool) -> Result<()> {
+        if thaws {
+            self.look.thaw(below, found)?;
+        }
+        self.look.open_up(below, found)
+    }
+
     pub(super) fn fate(&mut self, entry: &Entry) -> Result<Fate> {
+        if self.job.is_blocked(&entry.path) {
+            return Ok(Fate::Leave);
+        }
+        let is_folder = entry.metadata.kind == EntryKind::Directory;
+        let fate = self.fate_of(entry, is_folder);
+        if is_folder && matches!(fate, Ok(Fate::Leave) | Err(_)) {
+            self.job.block(&entry.path);
+        }
+        fate
+    }
+
+    fn fate_of(&mut self, entry: &Entry, is_folder: bool) -> Result<Fate> {
         let (then, overwrite, below) =
             (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
         self.reach(&entry.path)?;
         let Some(found) = self.look.at(below)? else { return Ok(Fate::New) };
-        let (is_folder, was_folder) = (then.kind == EntryKind::Directory, found.kind == EntryKind::Directory);
+        let was_folder = found.kind == EntryKind::Directory;
         if is_folder && was_folder {
-            if self.job.may_thaw(entry) {
-                self.look.thaw(below, &found)?;
+            if self.job.may_open_up(entry) {
+                self.let_change(below, &found, self.job.may_thaw(entry))?;
             }
             return Ok(Fate::New);
         }
         if overwrite == Overwrite::Never || overwrite == Overwrite::IfNewer && then.mtime <= found.mtime {
             return Ok(Fate::Leave);
         }
+        if was_folder {
+            return self.instead_of_a_folder(entry, below).map(|()| Fate::New);
+        }
         if self.job.removal == Removal::Remove {
             self.look.thaw(below, &found)?;
         }
-        if is_folder != was_folder {
-            self.make_room(&entry.path)?;
-            return Ok(Fate::New);
+        if is_folder {
+            return self.remove(&entry.path).map(|()| Fate::New);
         }
         if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
             return Ok(Fate::New);
@@ -146,13 +164,47 @@ impl<'a> Existing<'a> {
         Ok(if looks_same { Fate::Keep(found) } else { Fate::Compare(found) })
     }
 
-    /// Removes what has the name. If something of it stays, whoever needs the name says so.
-    fn make_room(&self, path: &[u8]) -> Result<()> {
-        let Some(remover) = &self.remover else { return Ok(()) };
+    /// A folder stands where something else is to be. One that is empty is replaced as a file is; another one goes only
+    /// with `--delete`, and when what replaces it is whole.
+    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8]) -> Result<()> {
+        // Nothing is made in the place of a socket.
+        if entry.metadata.kind == EntryKind::Socket || self.look.is_empty(below)? {
+            return Ok(());
+        }
+        let path = String::from_utf8_lossy(below);
+        if !self.job.clears() {
+            return Err(in_the_way(path));
+        }
         let mut gone = Vec::new();
-        remover.remove(path, &mut |path| gone.push(path.to_vec()))?;
-        self.job.removed(&gone);
+        let look = Remover { removal: Removal::Tell, ..self.job.remover() };
+        if !look.remove(&entry.path, &mut |path| gone.push(path.to_vec()))? {
+            let message =
+                format!("{path} is a folder, no folder in the snapshot, and something in it is not to go");
+            return Err(Error::new(ErrorKind::Failed, message)
+                .with_remedy("Move it away (it holds what is excluded, mounted, or unfinished)"));
+        }
+        match self.job.removal {
+            Removal::Tell => self.job.removed(&gone),
+            Removal::Remove => self.job.make_room(&entry.path)?,
+        }
         Ok(())
+    }
+
+    /// Removes a file or a link that stands where a folder is to be.
+    fn remove(&self, path: &[u8]) -> Result<()> {
+        let mut gone = Vec::new();
+        let removed = self.job.remover().remove(path, &mut |path| gone.push(path.to_vec()))?;
+        if self.job.clears() {
+            self.job.removed(&gone);
+        }
+        if removed {
+            return Ok(());
+        }
+        let what = format!(
+            "{} is a file that is not to go, and a folder in the snapshot",
+            String::from_utf8_lossy(path)
+        );
+        Err(Error::new(ErrorKind::Failed, what).with_remedy("Move it away, or restore into another target"))
     }
 
     /// Whether a further name of the file at `first` is one already.
@@ -201,13 +253,21 @@ impl<'a> Existing<'a> {
         Ok(Same { bytes, same, holes })
     }
 
-    /// What a large file can be made of.
-    pub(super) fn basis(&mut self, entry: &Entry, found: Option<&Found>) -> Result<Basis> {
+    /// What a large file can be made of; of what an earlier run has left only if it `lasts`.
+    pub(super) fn basis(&mut self, entry: &Entry, found: Option<&Found>, lasts: bool) -> Result<Basis> {
         let path = self.job.below(&entry.path);
         let wanted = (&entry.metadata, &self.job.options.ownership);
-        if let Some(rewritable) = self.look.rewritable(path, found, wanted)? {
+        let rewritable = if lasts { self.look.rewritable(path, found, wanted)? } else { None };
+        if let Some(rewritable) = rewritable {
             let basis = Basis::new(Some(rewritable.reader()?), &entry.metadata.holes);
             return Ok(Basis { rewritable: Some(rewritable), in_place: true, ..basis });
+        }
+        if lasts && let Some(left) = self.look.left_over(path)? {
+            let told = format!(
+                "{} beside it, which another restore has left or is at, is not used: remove it if none is running",
+                String::from_utf8_lossy(&left)
+            );
+            self.job.note(&entry.path, vec![Note::Told(told)]);
         }
         let reader = match found {
             Some(found) => self.look.file(path, found)?,

@@ -124,6 +124,8 @@ fn with_view(
         first_byte: OnceLock::new(),
         done: Mutex::default(),
         broken: Mutex::default(),
+        blocked: Mutex::default(),
+        rooms: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     let mut forecast = Forecast { space_free: target.free_bytes()?, ..Forecast::default() };
@@ -150,9 +152,9 @@ fn with_view(
         })?;
         clearing.finish()?;
     }
-    let Tally { files, bytes, files_unchanged, bytes_unchanged, growth } = tally;
+    let Tally { files, bytes, files_unchanged, bytes_unchanged, .. } = tally;
     let restored = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
     let packs = packs.len() as u64;
-    let space_needed = growth;
+    let space_needed = tally.room(options.workers);
     Ok(Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, space_needed, restored, ..forecast })
 }

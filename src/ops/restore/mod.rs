@@ -236,6 +236,8 @@ fn with_view(
         first_byte: OnceLock::new(),
         done: Mutex::default(),
         broken: Mutex::default(),
+        blocked: Mutex::default(),
+        rooms: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     first_pass(&pass, &job)?;
@@ -416,6 +418,19 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
     })?;
     planner.flush()?;
     Ok(planner.tally)
+}
+
+/// Whether the manifest has an entry at `path`, or may have one where a part of it is lost.
+fn may_hold(nodes: &dyn NodeSource, root: BlobId, path: &[u8]) -> bool {
+    match ManifestCursor::from(nodes, root, path).next_entry() {
+        Ok(found) => found.is_some_and(|entry| entry.path == path),
+        Err(_) => true,
+    }
+}
+
+/// The path of a name in a folder.
+fn beside(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
 fn is_below(path: &[u8], folder: &[u8]) -> bool {

@@ -55,12 +55,14 @@ pub(super) struct Large {
     given_up: AtomicBool,
     /// What could not be restored of it.
     pub(super) bad: Mutex<BadRanges>,
+    /// Until it is whole it has the name by which the next restore finds it.
+    pub(super) lasts: bool,
 }
 
 impl Large {
-    pub(super) fn new(entry: Entry) -> Arc<Self> {
+    pub(super) fn new(entry: Entry, lasts: bool) -> Arc<Self> {
         let (file, bad) = (Mutex::new(None), Mutex::default());
-        Arc::new(Self { entry, file, parts: AtomicU64::new(1), given_up: AtomicBool::new(false), bad })
+        Arc::new(Self { entry, file, parts: AtomicU64::new(1), given_up: AtomicBool::new(false), bad, lasts })
     }
 
     pub(super) fn give_up(&self) {

@@ -3,7 +3,9 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
+    beside,
     existing::{Basis, Existing, Fate, Same},
+    may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
 };
@@ -11,11 +13,15 @@ use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
         old::{Found, Rewritable},
+        partial,
         remove::Removal,
     },
     format::entry::{ChunkRef, Content, Entry, EntryKind},
     repository::manifest::{NodeSource, for_each_chunk},
 };
+
+/// What most file systems give to a file at once, in bytes.
+const BLOCK_BYTES: u64 = 4096;
 
 /// What a restore has to do, as its planner sees it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +33,33 @@ pub(super) struct Tally {
     pub(super) files_unchanged: u64,
     pub(super) bytes_unchanged: u64,
     /// Bytes that files grow by.
-    pub(super) growth: u64,
+    growth: u64,
+    /// Bytes of the largest file that is made beside an older one.
+    beside: u64,
+}
+
+impl Tally {
+    /// Bytes that the target needs: until a new file is whole the one that it replaces stays, and each worker may be at
+    /// another one.
+    pub(super) fn room(&self, workers: usize) -> u64 {
+        let workers = u64::try_from(workers).unwrap_or(u64::MAX).max(1);
+        self.growth.saturating_add(self.beside.saturating_mul(workers))
+    }
+
+    fn count(&mut self, size: u64, unchanged: u64) {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        self.bytes_unchanged = self.bytes_unchanged.saturating_add(unchanged);
+    }
+
+    /// A file of so many bytes that are in no hole is written over what has so many already, or beside that.
+    fn grow(&mut self, content: u64, allocated: u64, in_place: bool) {
+        let blocks = content.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES);
+        self.growth = self.growth.saturating_add(blocks.saturating_sub(allocated));
+        if !in_place {
+            self.beside = self.beside.max(blocks.min(allocated));
+        }
+    }
 }
 
 pub(super) struct Planner<'a, 'b> {
@@ -97,23 +129,9 @@ impl<'a, 'b> Planner<'a, 'b> {
     /// A file that is there already, and whole.
     fn keep(&mut self, entry: Entry, found: Found) -> Result<()> {
         self.tally.files_unchanged += 1;
-        self.count(&entry, Some(&found), entry.metadata.size);
+        self.tally.count(entry.metadata.size, entry.metadata.size);
         self.window.add_task(Task::Keep(Box::new(entry), found));
         self.flush_if_full()
-    }
-
-    fn count(&mut self, entry: &Entry, old: Option<&Found>, unchanged: u64) {
-        if entry.metadata.kind != EntryKind::File {
-            return;
-        }
-        let (size, tally) = (entry.metadata.size, &mut self.tally);
-        let growth = entry.metadata.content_bytes().saturating_sub(old.map_or(0, |old| old.size));
-        tally.files += 1;
-        for (sum, bytes) in
-            [(&mut tally.bytes, size), (&mut tally.bytes_unchanged, unchanged), (&mut tally.growth, growth)]
-        {
-            *sum = sum.saturating_add(bytes);
-        }
     }
 
     fn small(&mut self, entry: Entry, chunks: &[ChunkRef], old: Option<Found>) -> Result<()> {
@@ -138,7 +156,10 @@ impl<'a, 'b> Planner<'a, 'b> {
         if unchanged > 0 {
             self.job.done().bytes_unchanged += unchanged;
         }
-        self.count(&entry, old.as_ref(), unchanged);
+        if entry.metadata.kind == EntryKind::File {
+            self.tally.count(entry.metadata.size, unchanged);
+            self.tally.grow(entry.metadata.content_bytes(), old.map_or(0, |old| old.allocated), false);
+        }
         self.window.add_task(Task::Whole(Box::new(entry)));
         let mut offset = 0;
         for (number, chunk) in chunks.iter().enumerate() {
@@ -158,9 +179,14 @@ impl<'a, 'b> Planner<'a, 'b> {
         nodes: &dyn NodeSource,
         old: Option<Found>,
     ) -> Result<()> {
+        // A snapshot may hold the name of the file that is not finished: then that is a file as any other.
+        let lasts = match unfinished_path(&entry.path) {
+            Ok(unfinished) => !may_hold(nodes, self.job.snapshot.root, &unfinished),
+            Err(error) => return self.job.entry_failed(&entry, error),
+        };
         let basis = match &mut self.existing {
             None => Ok(Basis::default()),
-            Some(existing) => existing.basis(&entry, old.as_ref()),
+            Some(existing) => existing.basis(&entry, old.as_ref(), lasts),
         };
         let mut basis = match basis {
             Ok(basis) => basis,
@@ -173,8 +199,12 @@ impl<'a, 'b> Planner<'a, 'b> {
             self.job.repository.store.progress().add(0, size);
             return self.keep(entry, found);
         }
-        let mut at =
-            InLarge { large: Large::new(entry), basis, content: content_bytes, offset: 0, open: false };
+        let (allocated, in_place) = match &basis.rewritable {
+            Some(rewritable) => (rewritable.found().allocated, true),
+            None => (old.map_or(0, |old| old.allocated), false),
+        };
+        let large = Large::new(entry, lasts);
+        let mut at = InLarge { large, basis, content: content_bytes, offset: 0, open: false };
         let mut unchanged = 0;
         let listed = for_each_chunk(content, nodes, &mut |chunk| self.chunk(&mut at, chunk, &mut unchanged));
         let InLarge { large, mut basis, offset, .. } = at;
@@ -200,7 +230,8 @@ impl<'a, 'b> Planner<'a, 'b> {
         if unchanged > 0 {
             self.job.done().bytes_unchanged += unchanged;
         }
-        self.count(&large.entry, old.as_ref(), unchanged);
+        self.tally.count(size, unchanged);
+        self.tally.grow(content_bytes, allocated, in_place);
         self.window.add_task(Task::End(large));
         self.flush_if_full()
     }
@@ -281,4 +312,13 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.window.add_open_file();
         Ok(())
     }
+}
+
+/// The path of a large file until it is whole.
+fn unfinished_path(path: &[u8]) -> Result<Vec<u8>> {
+    let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&[][..], path),
+    };
+    Ok(beside(folder, &partial::unfinished(name)?))
 }

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use super::{
-    Pass, SameTree,
+    Pass, SameTree, beside,
     clear::Clearing,
     existing::{Existing, Fate},
-    is_below, lost,
+    is_below, lost, may_hold,
     plan::Window,
     planner::Planner,
     work::{Job, Worker},
@@ -98,6 +98,9 @@ struct OpenFolder {
     used: bool,
 }
 
+/// What a folder is given its metadata with.
+type End<'a> = (&'a Job<'a>, &'a SameTree<'a>);
+
 /// The folders that the second pass is in, each in the one before it.
 #[derive(Default)]
 struct Inside {
@@ -113,16 +116,16 @@ impl Inside {
     }
 
     /// Goes out of those that `path` is not in, and gives them their metadata.
-    fn leave_for(&mut self, path: &[u8], job: &Job<'_>) -> Result<()> {
+    fn leave_for(&mut self, path: &[u8], end: End<'_>) -> Result<()> {
         while !self.folders.is_empty() && !is_below(path, &self.path) {
-            self.leave(job)?;
+            self.leave(end)?;
         }
         Ok(())
     }
 
-    fn leave_all(&mut self, job: &Job<'_>) -> Result<()> {
+    fn leave_all(&mut self, end: End<'_>) -> Result<()> {
         while !self.folders.is_empty() {
-            self.leave(job)?;
+            self.leave(end)?;
         }
         Ok(())
     }
@@ -135,12 +138,12 @@ impl Inside {
     }
 
     /// Gives the innermost folder its metadata, if it is meant.
-    fn leave(&mut self, job: &Job<'_>) -> Result<()> {
+    fn leave(&mut self, end: End<'_>) -> Result<()> {
         let Some(OpenFolder { metadata, length, used }) = self.folders.pop() else { return Ok(()) };
         self.path.truncate(length);
         if used {
             self.use_it();
-            set_metadata(&self.path, &metadata, job)?;
+            set_metadata(&self.path, &metadata, end)?;
         }
         self.path.truncate(self.folders.last().map_or(0, |folder| folder.length));
         Ok(())
@@ -161,6 +164,7 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
     };
     let mut clearing = Clearing::new(job)?;
     let mut inside = Inside::default();
+    let end = (job, pass.nodes);
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
         let entry = match entry {
@@ -172,7 +176,7 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         };
         // Before the folders that end here get their times.
         clearing.iter_mut().try_for_each(|clearing| clearing.entry(&entry))?;
-        inside.leave_for(&entry.path, job)?;
+        inside.leave_for(&entry.path, end)?;
         let used = pass.selects(&entry) && entry.error.is_none();
         if entry.metadata.kind == EntryKind::Directory {
             if !used {
@@ -188,17 +192,18 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         linker.entry(entry)
     })?;
     clearing.iter_mut().try_for_each(Clearing::finish)?;
-    inside.leave_all(job)?;
-    sweep(job, b"")?;
+    inside.leave_all(end)?;
+    sweep(job, pass.nodes, b"")?;
     linker.finish()
 }
 
-/// Removes what runs that were killed have left in a folder.
-fn sweep(job: &Job<'_>, folder: &[u8]) -> Result<()> {
+/// Removes what runs that were killed have left in a folder, unless the snapshot has such a name.
+fn sweep(job: &Job<'_>, nodes: &SameTree<'_>, folder: &[u8]) -> Result<()> {
     if job.target.was_empty() {
         return Ok(());
     }
-    match job.target.sweep(job.below(folder)) {
+    let known = |name: &[u8]| may_hold(nodes, job.snapshot.root, &beside(folder, name));
+    match job.target.sweep(job.below(folder), &known) {
         Ok(_) => Ok(()),
         Err(error) => job.failed(folder, error),
     }
@@ -289,7 +294,7 @@ impl Linker<'_> {
             None => {}
             Some(first) if job.is_broken(&first) => {}
             Some(first) if self.stays(&first, &entry)? => return Ok(()),
-            Some(first) => match job.target.hard_link(job.below(&first), job.below(&entry.path)) {
+            Some(first) => match job.link(&first, &entry) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_of_the_whole_system() => return Err(error),
                 Err(error) => why = Some(Note::Unset(format!("it is a file of its own: {error}"))),
@@ -315,9 +320,12 @@ impl Linker<'_> {
 }
 
 /// Gives a folder its metadata, when nothing in it changes any more.
-fn set_metadata(path: &[u8], metadata: &Metadata, job: &Job<'_>) -> Result<()> {
+fn set_metadata(path: &[u8], metadata: &Metadata, (job, nodes): End<'_>) -> Result<()> {
+    if job.is_blocked(path) {
+        return Ok(());
+    }
     let (below, ownership) = (job.below(path), &job.options.ownership);
-    sweep(job, path)?;
+    sweep(job, nodes, path)?;
     // The target itself belongs to whoever restores, unless a folder was asked for by its path.
     let done = if job.snapshot.leads_only(path) {
         // Nor was what only leads to a source asked for: that it is somebody else's makes no restore incomplete.

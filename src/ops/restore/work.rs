@@ -1,7 +1,7 @@
 //! What a worker does with a window: opens its frames, checks every chunk, writes the files.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -9,6 +9,7 @@ use std::{
 use super::{
     Extra, RestoreOptions, Restored,
     bad::BadRanges,
+    beside,
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
-        metadata::Notes,
+        metadata::{Notes, is_frozen},
         old::Found,
         remove::{Never, Removal, Remover},
         restore::{Folder, NewFile, Target},
@@ -53,13 +54,16 @@ pub(super) struct Job<'a> {
     pub(super) done: Mutex<Restored>,
     /// Names of files with several names that could not be restored whole: nothing is linked to them.
     pub(super) broken: Mutex<HashSet<Vec<u8>>>,
+    /// Folders in whose place something else stands that stays: nothing is restored into them.
+    pub(super) blocked: Mutex<HashSet<Vec<u8>>>,
+    /// Entries that take the place of a folder which is not empty, and the names beside it that they are restored
+    /// under first.
+    pub(super) rooms: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
 /// Frames that a worker keeps open while it looks for copies that are good.
 const TRIED_FRAMES: usize = 4;
 
-/// Begins a file of a size in a folder.
-type MakeFile = fn(&Target, &Folder, &[u8], u64) -> Result<NewFile>;
 /// A frame that was tried, and its plaintext if that is good.
 type Tried = (Arc<SharedFrame>, Option<Opened>);
 /// The plaintext of a frame.
@@ -116,6 +120,72 @@ impl Job<'_> {
         self.done().left += 1;
     }
 
+    /// Something stands in the place of a folder, and stays.
+    pub(super) fn block(&self, folder: &[u8]) {
+        lock(&self.blocked).insert(folder.to_vec());
+    }
+
+    /// Whether something stands in the place of the folder, or of one that it is in.
+    pub(super) fn is_blocked(&self, path: &[u8]) -> bool {
+        let blocked = lock(&self.blocked);
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        !blocked.is_empty() && ends.chain([path.len()]).any(|end| blocked.contains(&path[..end]))
+    }
+
+    /// The entry is to take the place of a folder that is not empty: once it is whole.
+    pub(super) fn make_room(&self, path: &[u8]) -> Result<()> {
+        lock(&self.rooms).insert(path.to_vec(), Target::name_beside()?);
+        Ok(())
+    }
+
+    /// The path below the target that an entry is restored at, and the name there if it is not its own.
+    fn place(&self, path: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+        let below = self.below(path);
+        let name = if self.clears() { lock(&self.rooms).get(path).cloned() } else { None };
+        (name.as_deref().map_or_else(|| below.to_vec(), |name| beside(parent(below), name)), name)
+    }
+
+    /// An entry is whole: if a folder has its place the two change places, and the folder goes.
+    fn take_place(&self, path: &[u8]) -> Result<()> {
+        if !self.clears() {
+            return Ok(());
+        }
+        let Some(name) = lock(&self.rooms).remove(path) else { return Ok(()) };
+        self.target.exchange(self.below(path), &name)?;
+        let aside = beside(parent(path), &name);
+        let mut gone = Vec::new();
+        let removed = self.remover().remove(&aside, &mut |there| {
+            gone.push([path, there.get(aside.len()..).unwrap_or_default()].concat());
+        });
+        self.removed(&gone);
+        if removed? {
+            return Ok(());
+        }
+        let message = format!("the folder that had its place is now {}", String::from_utf8_lossy(&name));
+        Err(Error::new(ErrorKind::Incomplete, message)
+            .with_remedy("Something in it stays: look at it, and move it away"))
+    }
+
+    /// Gives the file at `first` the name of `entry` too.
+    pub(super) fn link(&self, first: &[u8], entry: &Entry) -> Result<()> {
+        let (place, _) = self.place(&entry.path);
+        self.target.hard_link(self.below(first), &place)?;
+        self.take_place(&entry.path)
+    }
+
+    /// Notes how the restore of an entry ended.
+    fn end(&self, entry: &Entry, restored: Result<Notes>) -> Result<()> {
+        let placed = restored.and_then(|notes| self.take_place(&entry.path).map(|()| notes));
+        match placed {
+            Ok(notes) => self.note(&entry.path, notes),
+            Err(error) => {
+                lock(&self.rooms).remove(&entry.path);
+                self.entry_failed(entry, error)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn removed(&self, paths: &[Vec<u8>]) {
         self.done().remove(paths);
     }
@@ -134,12 +204,16 @@ impl Job<'_> {
         Remover { target, strip: *strip, selection: &options.selection, never, removal: *removal }
     }
 
-    /// Whether a folder that is immutable or append-only may be changed: the restore sets that again at its end.
-    pub(super) fn may_thaw(&self, entry: &Entry) -> bool {
+    /// Whether the mode of a folder may be changed so that its owner can restore into it: the restore sets it at its end.
+    pub(super) fn may_open_up(&self, entry: &Entry) -> bool {
         self.removal == Removal::Remove
             && entry.metadata.kind == EntryKind::Directory
             && entry.error.is_none()
-            && !self.snapshot.leads_only(&entry.path)
+    }
+
+    /// As [`Self::may_open_up`], of a folder that is immutable or append-only.
+    pub(super) fn may_thaw(&self, entry: &Entry) -> bool {
+        self.may_open_up(entry) && !self.snapshot.leads_only(&entry.path)
     }
 
     /// The target is this folder.
@@ -269,20 +343,14 @@ impl<'a> Worker<'a> {
         match task {
             Task::Whole(entry) => {
                 let restored = self.whole(&entry, part);
-                match restored {
-                    Ok(notes) => self.job.note(&entry.path, notes),
-                    Err(error) => self.job.entry_failed(&entry, error)?,
-                }
+                self.job.end(&entry, restored)?;
             }
             Task::Part(large, offset) => {
                 self.part(&large, offset, part)?;
                 self.end(&large)?;
             }
             Task::End(large) => self.end(&large)?,
-            Task::Keep(entry, found) => match self.kept(&entry, &found) {
-                Ok(notes) => self.job.note(&entry.path, notes),
-                Err(error) => self.job.entry_failed(&entry, error)?,
-            },
+            Task::Keep(entry, found) => self.job.end(&entry, self.kept(&entry, &found))?,
         }
         Ok(())
     }
@@ -295,6 +363,9 @@ impl<'a> Worker<'a> {
         // One that has other names is only kept if nothing is to be set.
         let notes = if found.may_become(metadata, ownership) {
             target.keep_file(found, path, metadata, ownership)?
+        } else if is_frozen(metadata) && metadata.links < 2 {
+            // It was thawed when the restore came to it.
+            target.freeze(path, metadata)?
         } else {
             Notes::new()
         };
@@ -307,16 +378,16 @@ impl<'a> Worker<'a> {
 
     fn whole(&mut self, entry: &Entry, part: &Part) -> Result<Notes> {
         let Job { target, options: RestoreOptions { ownership, .. }, repository, .. } = self.job;
-        let (path, metadata) = (self.job.below(&entry.path), &entry.metadata);
+        let metadata = &entry.metadata;
         repository.store.progress().at(&entry.path);
         match metadata.kind {
-            EntryKind::Directory => target.directory(path).map(|_| Notes::new()),
-            EntryKind::Symlink => target.symlink(path, metadata, ownership),
+            EntryKind::Directory => target.directory(self.job.below(&entry.path)).map(|_| Notes::new()),
+            EntryKind::Symlink => target.symlink(&self.job.place(&entry.path).0, metadata, ownership),
             EntryKind::Fifo | EntryKind::CharacterDevice | EntryKind::BlockDevice | EntryKind::Socket => {
-                target.special(path, metadata, ownership)
+                target.special(&self.job.place(&entry.path).0, metadata, ownership)
             }
             EntryKind::File => {
-                let file = self.new_file(entry, Target::new_file)?;
+                let file = self.new_file(entry, false)?;
                 self.job.bytes_come();
                 file.write_at(0, &part.bytes)?;
                 let mut bad = BadRanges::default();
@@ -331,12 +402,14 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn new_file(&mut self, entry: &Entry, make: MakeFile) -> Result<NewFile> {
+    /// Begins a file; if it `lasts`, one that the next restore goes on with.
+    fn new_file(&mut self, entry: &Entry, lasts: bool) -> Result<NewFile> {
         let path = self.job.below(&entry.path);
         let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (&[][..], path),
         };
+        let (_, place_as) = self.job.place(&entry.path);
         let target = self.job.target;
         let dir = match &self.folder {
             Some((known, dir)) if known == folder => Arc::clone(dir),
@@ -346,7 +419,12 @@ impl<'a> Worker<'a> {
                 dir
             }
         };
-        Ok(make(target, &dir, name, entry.metadata.size)?.shaped(&entry.metadata))
+        let make = if lasts { Target::new_large_file } else { Target::new_file };
+        let file = make(target, &dir, name, entry.metadata.size)?.shaped(&entry.metadata);
+        match place_as {
+            Some(name) => file.placed_as(&name),
+            None => Ok(file),
+        }
     }
 
     /// Gives a file its name, or the name of a damaged one.
@@ -371,7 +449,7 @@ impl<'a> Worker<'a> {
             Some(Ok(file)) => Arc::clone(file),
             // It could not be made; who finishes it says so.
             Some(Err(_)) => return Ok(()),
-            None => match self.new_file(&large.entry, Target::new_large_file) {
+            None => match self.new_file(&large.entry, large.lasts) {
                 Ok(file) => {
                     let file = Arc::new(file);
                     *slot = Some(Ok(Arc::clone(&file)));
@@ -398,18 +476,14 @@ impl<'a> Worker<'a> {
         if !large.part_is_done() {
             return Ok(());
         }
-        let path = &large.entry.path;
         let file = match lock(&large.file).take() {
-            Some(Ok(file)) => Arc::try_unwrap(file).map_err(|_shared| busy(path)),
+            Some(Ok(file)) => Arc::try_unwrap(file).map_err(|_shared| busy(&large.entry.path)),
             Some(Err(error)) => Err(error),
-            None => self.new_file(&large.entry, Target::new_large_file),
+            None => self.new_file(&large.entry, large.lasts),
         };
         let bad = std::mem::take(&mut *lock(&large.bad));
-        match file.and_then(|file| self.finish(&large.entry, file, bad)) {
-            Ok(notes) => self.job.note(path, notes),
-            Err(error) => self.job.entry_failed(&large.entry, error)?,
-        }
-        Ok(())
+        let restored = file.and_then(|file| self.finish(&large.entry, file, bad));
+        self.job.end(&large.entry, restored)
     }
 }
 
@@ -420,6 +494,10 @@ pub(super) fn give_up(large: &Large, error: Error) -> Result<Error> {
     }
     large.give_up();
     Ok(error)
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
 }
 
 fn busy(path: &[u8]) -> Error {
@@ -452,7 +530,7 @@ mod tests {
         let content = Content::Inline(Vec::new());
         let entry =
             Entry { path: b"large".to_vec(), metadata, content, changed_while_read: false, error: None };
-        let large = Large::new(entry);
+        let large = Large::new(entry, true);
         let error = |errno: Errno| Error::new(ErrorKind::Failed, "write").with_source(errno);
         assert!(give_up(&large, error(Errno::NOSPC)).is_err() && !large.is_given_up());
         assert!(give_up(&large, error(Errno::FBIG)).is_ok() && large.is_given_up());

@@ -470,7 +470,7 @@ fn report(
     let output = context.output;
     let Done { snapshot, record, observed, warnings } = done;
     for (path, reason) in &record.unreadable_named {
-        output.problem(path, ErrorKind::Incomplete, reason);
+        output.problem(path, ErrorKind::Incomplete, reason, None);
     }
     for warning in warnings {
         output.warn(warning);

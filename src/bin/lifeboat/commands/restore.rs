@@ -191,7 +191,7 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
         what_was_there(*files_unchanged, done, "removed"),
     ));
     output.message(&summary(done, (id, arguments), None));
-    end(done, "not restored as before")
+    end(done, "not restored as in the snapshot")
 }
 
 /// The end of a restore, or of a look at what one would do.
@@ -252,7 +252,7 @@ fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Re
         return Err(Error::new(ErrorKind::Damaged, format!("{count} lost: not every file would be whole"))
             .with_remedy("`lifeboat check` names the files"));
     }
-    end(done, "not going to be restored as before")?;
+    end(done, "not going to be restored as in the snapshot")?;
     if !forecast.fits() {
         return Err(Error::new(
             ErrorKind::Failed,
@@ -284,7 +284,7 @@ fn tell_removed(context: &Context<'_>, removed: &[Vec<u8>], to_people: bool) {
 
 fn tell_failed(context: &Context<'_>, done: &Restored) {
     for (path, error) in &done.failed {
-        context.output.problem(path, error.kind(), &error.to_string());
+        context.output.problem(path, error.kind(), &error.to_string(), error.remedy());
     }
 }
 

@@ -83,7 +83,12 @@ impl Sources {
         }
         for path in &self.missing {
             let path = path.as_os_str().as_bytes();
-            output.problem(path.strip_prefix(b"/").unwrap_or(path), ErrorKind::Incomplete, "it is not there");
+            output.problem(
+                path.strip_prefix(b"/").unwrap_or(path),
+                ErrorKind::Incomplete,
+                "it is not there",
+                None,
+            );
         }
         let what = if self.missing.len() == 1 { "the source is missing" } else { "all sources are missing" };
         Err(Error::new(ErrorKind::Incomplete, format!("{what}: no snapshot was written"))
