@@ -9,7 +9,7 @@ use super::{
     sweep::{Judged, Needed},
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     format::{
         attestation::digest,
         pack::{IndexedPack, PackKind, target_length},
@@ -140,7 +140,7 @@ pub(super) fn resurrect(pruning: &Pruning<'_>, seen: &Seen, judged: &Judged) -> 
         pruning.repository.store.delete(name)?;
     }
     if alive.is_empty() {
-        return Err(Error::new(ErrorKind::Failed, "nothing is to be resurrected"));
+        return Err(Error::new(crate::error::ErrorKind::Failed, "nothing is to be resurrected"));
     }
     Ok(())
 }
