@@ -569,6 +569,13 @@ impl NewFile {
     #[must_use]
     pub fn shaped(mut self, metadata: &Metadata) -> Self {
         (self.content, self.layout) = (metadata.content_bytes(), Layout::new(&metadata.holes));
+        if !self.begun && (!metadata.holes.is_empty() || self.zeros == Zeros::Holes) {
+            // XFS gives more than is written to a file that grows, and holes would begin late. What fails here fails
+            // again at the end, and is told.
+            match ftruncate(&self.fd, self.size) {
+                Ok(()) | Err(_) => {}
+            }
+        }
         let wanted = metadata.flags & STORING_FLAGS;
         if wanted != 0 {
             // They are set again at the end: what cannot be set is noted then.
