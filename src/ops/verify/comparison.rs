@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs::File, os::fd::AsFd};
 
 use super::{
     super::restore::{Group, link_group},
-    Difference, NAMED_MAX, Owners, Verified, Witness,
+    Difference, Owners, Verified, Witness,
     content::Reading,
     difference::metadata_differences,
 };
@@ -53,9 +53,7 @@ impl Comparison<'_> {
     pub(super) fn differs(&mut self, path: &[u8], difference: Difference) {
         self.progress.trouble();
         self.verified.differing += 1;
-        if self.verified.differences.len() < NAMED_MAX {
-            self.verified.differences.push((path.to_vec(), difference));
-        }
+        self.verified.name(path, difference);
     }
 
     /// Compares one entry and counts it.
@@ -73,11 +71,7 @@ impl Comparison<'_> {
             verified.differing += 1;
             verified.missing += u64::from(differences.first() == Some(&Difference::Missing));
         }
-        for difference in differences {
-            if verified.differences.len() < NAMED_MAX {
-                verified.differences.push((entry.path.clone(), difference));
-            }
-        }
+        differences.into_iter().for_each(|difference| verified.name(&entry.path, difference));
         Ok(())
     }
 

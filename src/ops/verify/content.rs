@@ -5,7 +5,7 @@ use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, slice};
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
-    filesystem::holes::{self, Layout},
+    filesystem::holes::{Layout, Look, Piece},
     format::entry::{ChunkRef, Hole},
     progress::Progress,
 };
@@ -48,6 +48,9 @@ impl Witness for Nobody {
 /// So many zeros of a hole go to a witness before the request to stop is looked at.
 const ZEROS: u64 = 64 << 20;
 
+/// Of one file so many ranges are told; beyond, it is enough that it differs.
+const RANGES_MAX: usize = 64;
+
 /// A file that is being compared.
 pub(super) struct Reading<'a> {
     pub(super) file: &'a File,
@@ -64,8 +67,10 @@ pub(super) struct Reading<'a> {
 
 impl Reading<'_> {
     fn add(&mut self, range: Range<u64>) {
+        let is_full = self.bad.len() >= RANGES_MAX;
         match self.bad.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
+            _ if is_full => {}
             _ => self.bad.push(range),
         }
     }
@@ -100,9 +105,15 @@ impl Reading<'_> {
     pub(super) fn pass_holes(&mut self, until: u64, progress: &Progress) -> Result<Option<Error>> {
         while let Some(hole) = self.holes.as_slice().first().copied().filter(|hole| hole.offset < until) {
             self.holes.next();
-            match holes::filled(self.file, hole) {
-                Ok(filled) => filled.into_iter().for_each(|range| self.add(range)),
-                Err(error) => return Ok(Some(unreadable(error))),
+            let mut look = Look::new(self.file, hole);
+            loop {
+                progress.check()?;
+                match look.piece() {
+                    Ok(Some(Piece { range, is_zeros: false })) => self.add(range),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => return Ok(Some(unreadable(error))),
+                }
             }
             let mut left = hole.length;
             while left > 0 {

@@ -19,7 +19,7 @@ pub enum Difference {
     Kind(EntryKind),
     /// It has so many bytes now.
     Size(u64),
-    /// These bytes of it differ; where nobody knows which, none.
+    /// These bytes of it differ, of very many the first; where nobody knows which, none.
     Content(Vec<Range<u64>>),
     /// The link points there now.
     LinkTarget(Vec<u8>),
@@ -60,6 +60,26 @@ impl Difference {
             Self::Flags(_) => "flags",
             Self::Modified => "mtime",
             Self::Unreadable(_) => "unreadable",
+        }
+    }
+}
+
+impl Difference {
+    /// Bytes that it takes beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Content(ranges) => size_of_val(ranges.as_slice()),
+            Self::LinkTarget(bytes) | Self::NotLinked(bytes) => bytes.len(),
+            Self::Attributes(names) => names.iter().map(|name| name.len() + size_of_val(name)).sum(),
+            Self::Owner(text) | Self::Unreadable(text) => text.len(),
+            Self::Missing
+            | Self::Extra(_)
+            | Self::Kind(_)
+            | Self::Size(_)
+            | Self::Mode(_)
+            | Self::Device(_)
+            | Self::Flags(_)
+            | Self::Modified => 0,
         }
     }
 }
@@ -125,7 +145,7 @@ pub(in crate::ops) fn metadata_differences(
     leads_only: bool,
 ) -> Vec<Difference> {
     let Metadata { kind, mode, uid, gid, user, group, mtime, size, link_target, .. } = then;
-    let Metadata { device_number, xattrs, flags, .. } = then;
+    let Metadata { device_number, xattrs: _, flags, .. } = then;
     // Where a file has holes does not matter: its bytes are compared.
     let Metadata { ctime: _, btime: _, inode: _, device_key: _, links: _, holes: _, lacks, .. } = then;
     let mut differences = Vec::new();
@@ -139,26 +159,29 @@ pub(in crate::ops) fn metadata_differences(
     };
     let same_numbers = *uid == now.uid && *gid == now.gid;
     let same_owner = match owners {
-        Owners::Ignore => true,
+        Owners::Ignore | Owners::NotRoot => true,
         Owners::Numbers => same_numbers,
         Owners::Compare => {
             by_name(user, &now.user, *uid, now.uid) && by_name(group, &now.group, *gid, now.gid)
         }
     };
     // As a restore does: a program that runs as its owner does not run as another one.
-    let bits = if owners == Owners::Ignore && !same_numbers { 0o1777 } else { 0o7777 };
+    let bits = if owners.are_ignored() && !same_numbers { 0o1777 } else { 0o7777 };
     unless(*size == now.size, &|| Difference::Size(now.size));
     unless(*link_target == now.link_target, &|| Difference::LinkTarget(now.link_target.clone()));
     unless(*device_number == now.device_number, &|| Difference::Device(now.device_number));
     unless(*kind == EntryKind::Symlink || mode & bits == now.mode & bits, &|| Difference::Mode(now.mode));
     unless(same_owner, &|| Difference::Owner(format!("{}:{}", now.uid, now.gid)));
-    let others = other_attributes(xattrs, &now.xattrs, owners);
-    // What the backup did not have is not compared.
-    let known = !leads_only && lacks.is_none() && now.lacks.is_none();
+    // What the backup did not have is not compared; what cannot be read now is not the same.
+    let meant = !leads_only && lacks.is_none();
+    let unread = now.lacks.as_ref().filter(|_| meant);
+    let known = meant && unread.is_none();
+    let others = other_attributes(then, now, owners);
     unless(!known || others.is_empty(), &|| Difference::Attributes(others.clone()));
-    let bits = if owners == Owners::Ignore { !ROOTS_FLAGS } else { u32::MAX };
+    let bits = if owners == Owners::NotRoot { !ROOTS_FLAGS } else { u32::MAX };
     unless(!known || flags & bits == now.flags & bits, &|| Difference::Flags(now.flags));
     unless(leads_only || *mtime == now.mtime, &|| Difference::Modified);
+    differences.extend(unread.cloned().map(Difference::Unreadable));
     differences
 }
 
@@ -166,15 +189,18 @@ pub(in crate::ops) fn metadata_differences(
 const ROOTS_FLAGS: u32 = FREEZING_FLAGS | 0x4000;
 
 /// The names of attributes that are not the same. One that the system has given itself does not matter.
-fn other_attributes(then: &[(Vec<u8>, Vec<u8>)], now: &[(Vec<u8>, Vec<u8>)], owners: Owners) -> Vec<Vec<u8>> {
-    // As a restore by whoever is not root leaves them out.
+fn other_attributes(then: &Metadata, now: &Metadata, owners: Owners) -> Vec<Vec<u8>> {
+    let has = |of: &Metadata, name: &[u8]| of.xattrs.iter().any(|(known, _)| known == name);
     let meant = |name: &[u8]| {
-        owners != Owners::Ignore || !name.starts_with(b"security.") && !name.starts_with(b"trusted.")
+        // As a restore by whoever is not root leaves them out.
+        let roots = name.starts_with(b"security.") || name.starts_with(b"trusted.");
+        // A program does not get its rights when it belongs to somebody else.
+        let left_out =
+            owners.are_ignored() && attributes::is_capability(name) && then.uid != now.uid && !has(now, name);
+        !left_out && !(roots && owners == Owners::NotRoot)
     };
-    let missing = then.iter().filter(|attribute| !now.contains(attribute));
-    let added = now
-        .iter()
-        .filter(|(name, _)| attributes::is_given(name) && !then.iter().any(|(known, _)| known == name));
+    let missing = then.xattrs.iter().filter(|attribute| !now.xattrs.contains(attribute));
+    let added = now.xattrs.iter().filter(|(name, _)| attributes::is_given(name) && !has(then, name));
     let names = missing.chain(added).map(|(name, _)| name).filter(|name| meant(name));
     names.cloned().collect()
 }
@@ -253,7 +279,30 @@ mod tests {
             now.flags = 0x40;
             now.xattrs.push((b"security.capability".to_vec(), Vec::new()));
         };
-        assert_eq!(found(&not_by_root, Owners::Ignore, false), []);
+        assert_eq!(found(&not_by_root, Owners::NotRoot, false), []);
+        let capability = attributes(&["security.capability"]);
+        assert_eq!(found(&not_by_root, Owners::Ignore, false), [capability.clone(), Difference::Flags(0x40)]);
+        // Of somebody else's program a restore leaves its capabilities out, and gives it none.
+        let mut program = then.clone();
+        program.xattrs = vec![(b"security.capability".to_vec(), b"1".to_vec())];
+        for (uid, value, owners, told) in [
+            (1, None, Owners::Ignore, true),
+            (9, None, Owners::Ignore, false),
+            (9, Some(b"2"), Owners::Ignore, true),
+            (9, None, Owners::Numbers, true),
+            (1, None, Owners::NotRoot, false),
+        ] {
+            let mut now = Metadata { uid, ..program.clone() };
+            now.xattrs =
+                value.map(|value| (b"security.capability".to_vec(), value.to_vec())).into_iter().collect();
+            let differences = metadata_differences(&program, &now, owners, false);
+            assert_eq!(differences.contains(&capability), told, "{uid} {value:?} {owners:?}");
+        }
+        let unread: Change = |now| (now.lacks, now.xattrs) = (Some("user.a (denied)".to_owned()), Vec::new());
+        let unreadable = Difference::Unreadable("user.a (denied)".to_owned());
+        assert_eq!(found(&unread, Owners::Compare, false), [unreadable]);
+        let lacking = Metadata { lacks: Some("user.a".to_owned()), ..then.clone() };
+        assert_eq!(metadata_differences(&lacking, &then, Owners::Compare, false), []);
         let sparse: Change = |now| now.holes = vec![Hole { offset: 0, length: 7 }];
         assert_eq!(found(&sparse, Owners::Compare, false), []);
         let later: Change = |now| now.mtime.seconds = 9;

@@ -31,6 +31,8 @@ mod difference;
 
 /// Differences are named one by one up to so many, and counted beyond.
 const NAMED_MAX: usize = 10_000;
+/// The same by the bytes of their paths and of what they say: a path may have 64 KiB, and so may the names of attributes.
+const NAMED_BYTES_MAX: usize = 16 << 20;
 
 /// What to compare.
 #[derive(Debug)]
@@ -76,8 +78,19 @@ pub enum Owners {
     Compare,
     /// The same number, whatever its name.
     Numbers,
-    /// They are left out.
+    /// They are left out, with what a restore leaves out where a file belongs to somebody else: setuid, setgid and
+    /// capabilities.
     Ignore,
+    /// As [`Self::Ignore`], and what only root can set is left out too: labels, capabilities and some flags.
+    NotRoot,
+}
+
+impl Owners {
+    /// Whether it does not matter who owns what.
+    #[must_use]
+    pub const fn are_ignored(self) -> bool {
+        matches!(self, Self::Ignore | Self::NotRoot)
+    }
 }
 
 /// What was compared, and how it differs.
@@ -95,10 +108,57 @@ pub struct Verified {
     pub extra: u64,
     /// The first of them, with each difference.
     pub differences: Vec<(Vec<u8>, Difference)>,
+    /// Differences that are not among these, since there are too many.
+    pub unnamed: u64,
     /// Parts of the manifest that are lost, with the entries in them.
     pub lost: u64,
     /// Entries that the backup could not read, so that there is nothing to compare.
     pub not_backed_up: u64,
+    /// Entries of which the backup has not all attributes, so that these are not compared.
+    pub attributes_not_backed_up: u64,
+    /// The first of both sorts, and what is not in the backup.
+    pub unknown: Vec<(Vec<u8>, String)>,
+    /// Bytes of what is named.
+    named_bytes: usize,
+}
+
+impl Verified {
+    /// Whether something more may be named that has so many bytes.
+    fn has_room(&mut self, names: usize, bytes: usize) -> bool {
+        let sum = self.named_bytes.saturating_add(bytes);
+        let fits = names < NAMED_MAX && sum <= NAMED_BYTES_MAX;
+        if fits {
+            self.named_bytes = sum;
+        }
+        fits
+    }
+
+    /// Names a difference, or counts it.
+    fn name(&mut self, path: &[u8], difference: Difference) {
+        if self.has_room(self.differences.len(), path.len().saturating_add(difference.bytes())) {
+            self.differences.push((path.to_vec(), difference));
+        } else {
+            self.unnamed += 1;
+        }
+    }
+
+    /// What the backup has not of an entry cannot be compared.
+    fn not_compared(&mut self, Entry { path, metadata, error, .. }: &Entry) {
+        let what = match (error, &metadata.lacks) {
+            (Some(why), _) => {
+                self.not_backed_up += 1;
+                format!("it is not compared, since the backup could not read it: {why}")
+            }
+            (None, Some(lacks)) => {
+                self.attributes_not_backed_up += 1;
+                format!("its attributes are not compared, since the backup has not all of them: {lacks}")
+            }
+            (None, None) => return,
+        };
+        if self.has_room(self.unknown.len(), path.len().saturating_add(what.len())) {
+            self.unknown.push((path.clone(), what));
+        }
+    }
 }
 
 /// Compares a snapshot with the tree below `target`, by the rule of restore; without one, with the files
@@ -199,10 +259,8 @@ impl Walk<'_> {
         }
         let verified = &mut self.comparison.verified;
         verified.lost += 1;
-        if verified.differences.len() < NAMED_MAX {
-            let why = format!("this entry and some that follow it are lost in the repository: {error}");
-            verified.differences.push((first, Difference::Unreadable(why)));
-        }
+        let why = format!("this entry and some that follow it are lost in the repository: {error}");
+        verified.name(&first, Difference::Unreadable(why));
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -216,24 +274,24 @@ impl Walk<'_> {
             inside.truncate(folders.last().map_or(0, |folder| folder.length));
         }
         let selected = options.selection.selects_entry(&entry);
-        if selected && (entry.error.is_some() || entry.metadata.lacks.is_some()) {
-            comparison.verified.not_backed_up += 1;
+        if selected {
+            comparison.verified.not_compared(&entry);
         }
         let meant = selected && entry.error.is_none();
         if meant {
-            for folder in folders.iter_mut().filter(|folder| !folder.compared) {
-                folder.compared = true;
-                folder.entry.path = inside[..folder.length].to_vec();
-                comparison.entry(&folder.entry)?;
-                folder.entry.path = Vec::new();
+            for folder in folders.iter_mut() {
+                if let Some(mut entry) = folder.entry.take() {
+                    entry.path = inside[..folder.length].to_vec();
+                    comparison.entry(&entry)?;
+                }
             }
             comparison.entry(&entry)?;
         }
         if entry.metadata.kind == EntryKind::Directory {
-            let compared = meant || entry.error.is_some();
+            let waits = !meant && entry.error.is_none();
             inside.clone_from(&entry.path);
             let (length, entry) = (entry.path.len(), Entry { path: Vec::new(), ..entry });
-            folders.push(OpenFolder { entry, length, compared });
+            folders.push(OpenFolder { entry: waits.then_some(entry), length });
         }
         Ok(())
     }
@@ -250,12 +308,10 @@ impl Walk<'_> {
 
 /// A folder that the comparison is in.
 struct OpenFolder {
-    /// Without its path.
-    entry: Entry,
+    /// Without its path, as long as it may be compared for the sake of what is in it.
+    entry: Option<Entry>,
     /// Bytes of its path.
     length: usize,
-    /// It was compared, or never will be.
-    compared: bool,
 }
 
 fn is_below(path: &[u8], folder: &[u8]) -> bool {
