@@ -2,7 +2,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test may stop at the first surprise, and its files need not be durable"
+    clippy::print_stdout,
+    reason = "a test may stop at the first surprise, its files need not be durable, and what is skipped is said"
 )]
 
 use std::{

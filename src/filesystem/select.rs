@@ -35,6 +35,15 @@ struct Asked {
     found: AtomicBool,
 }
 
+/// Patterns that were to choose something and did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmatched {
+    /// Each as the user wrote it.
+    pub patterns: Vec<String>,
+    /// How many patterns there are that choose, these among them.
+    pub of: usize,
+}
+
 fn compile(patterns: &[String]) -> Result<Gitignore> {
     let mut builder = GitignoreBuilder::new("/");
     builder.allow_unclosed_class(false);
@@ -118,12 +127,12 @@ impl Selection {
         true
     }
 
-    /// The patterns of `includes` that have matched nothing of what was asked about so far, unless an exclude took it out.
-    pub fn unmatched(&self) -> impl Iterator<Item = &str> {
-        self.asked
-            .iter()
-            .filter(|asked| !asked.found.load(Ordering::Relaxed))
-            .map(|asked| asked.text.as_str())
+    /// The patterns of `includes` that have matched nothing of what was asked about so far, or only what an exclude takes
+    /// out.
+    #[must_use]
+    pub fn unmatched(&self) -> Unmatched {
+        let nothing = self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed));
+        Unmatched { patterns: nothing.map(|asked| asked.text.clone()).collect(), of: self.asked.len() }
     }
 }
 
@@ -156,15 +165,19 @@ mod tests {
         let selection =
             Selection::new(&strings(&["*.txt", "a.txt", "/srv/b", "none", "!c"]), &strings(&["b"]));
         let selection = selection.unwrap();
-        assert_eq!(selection.unmatched().count(), 4, "nothing was asked yet");
+        assert_eq!(
+            (selection.unmatched().patterns.len(), selection.unmatched().of),
+            (4, 4),
+            "nothing was asked yet"
+        );
         for path in ["srv/a.txt", "srv/b", "srv/other"] {
             let _meant = selection.selects(path.as_bytes(), false);
         }
         // Of two that match the same each has found it; what is left out again is not found.
-        assert_eq!(selection.unmatched().collect::<Vec<_>>(), ["/srv/b", "none"]);
+        assert_eq!(selection.unmatched().patterns, ["/srv/b", "none"]);
         for nothing in ["", "# none", "!none"] {
             assert_eq!(Selection::new(&strings(&[nothing]), &[]).unwrap_err().kind(), ErrorKind::Usage);
         }
-        assert_eq!(Selection::default().unmatched().count(), 0);
+        assert_eq!(Selection::default().unmatched().of, 0);
     }
 }

@@ -130,3 +130,30 @@ impl Reading<'_> {
 fn unreadable(error: io::Error) -> Error {
     Error::new(ErrorKind::Failed, error.to_string()).with_source(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_that_is_full_is_not_looked_through_when_the_program_is_to_stop() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[1; 1 << 20], 0).unwrap();
+        let holes = [Hole { offset: 0, length: 1 << 20 }];
+        let key = ChunkIdKey::from_bytes([7; 32]);
+        let progress = Progress::default();
+        let mut reading = Reading {
+            file: &file,
+            layout: Layout::new(&holes),
+            holes: holes.iter(),
+            content: 0,
+            bad: Vec::new(),
+            key: &key,
+            buffer: &mut Vec::new(),
+            witness: &mut Nobody,
+        };
+        progress.stop();
+        let error = reading.pass_holes(u64::MAX, &progress).unwrap_err();
+        assert_eq!((error.kind(), reading.bad), (ErrorKind::Interrupted, Vec::new()));
+    }
+}

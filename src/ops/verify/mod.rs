@@ -317,3 +317,21 @@ struct OpenFolder {
 fn is_below(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_has_a_limit_by_its_number_and_by_its_bytes() {
+        let mut verified = Verified::default();
+        let path = vec![b'p'; 64 << 10];
+        (0..1000).for_each(|_| verified.name(&path, Difference::Attributes(vec![vec![b'a'; 64 << 10]])));
+        let named = verified.differences.len();
+        assert!((100..=128).contains(&named), "{named}");
+        assert_eq!(verified.unnamed, 1000 - named as u64);
+        let mut verified = Verified::default();
+        (0..NAMED_MAX + 5).for_each(|_| verified.name(b"p", Difference::Missing));
+        assert_eq!((verified.differences.len(), verified.unnamed), (NAMED_MAX, 5));
+    }
+}
