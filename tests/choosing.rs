@@ -2,8 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "a test may stop at the first surprise, its files need not be durable, and what is skipped is said"
+    reason = "a test may stop at the first surprise, and its files need not be durable"
 )]
 
 use std::{

@@ -210,9 +210,11 @@ mod tests {
     use super::*;
     use crate::{clock::Timestamp, format::entry::Hole};
 
-    #[test]
-    fn every_kind_of_metadata_that_a_restore_sets_is_compared() {
-        let then = Metadata {
+    type Change = fn(&mut Metadata);
+
+    /// A file with something of everything.
+    fn then() -> Metadata {
+        Metadata {
             kind: EntryKind::File,
             mode: 0o4755,
             uid: 1,
@@ -232,16 +234,22 @@ mod tests {
             flags: 0x50,
             holes: Vec::new(),
             lacks: None,
-        };
-        let found = |change: &dyn Fn(&mut Metadata), owners, leads_only| {
-            let mut now = then.clone();
-            change(&mut now);
-            metadata_differences(&then, &now, owners, leads_only)
-        };
-        type Change = fn(&mut Metadata);
-        let attributes = |names: &[&str]| {
-            Difference::Attributes(names.iter().map(|name| name.as_bytes().to_vec()).collect())
-        };
+        }
+    }
+
+    /// How it differs after a change.
+    fn found(change: Change, owners: Owners, leads_only: bool) -> Vec<Difference> {
+        let (then, mut now) = (then(), then());
+        change(&mut now);
+        metadata_differences(&then, &now, owners, leads_only)
+    }
+
+    fn attributes(names: &[&str]) -> Difference {
+        Difference::Attributes(names.iter().map(|name| name.as_bytes().to_vec()).collect())
+    }
+
+    #[test]
+    fn every_kind_of_metadata_that_a_restore_sets_is_compared() {
         let changes: [(Change, Difference); 12] = [
             (|now| now.mode = 0o755, Difference::Mode(0o755)),
             (|now| (now.uid, now.user) = (9, "v".to_owned()), Difference::Owner("9:2".to_owned())),
@@ -260,30 +268,38 @@ mod tests {
             (|now| now.flags = 0x40, Difference::Flags(0x40)),
         ];
         for (change, difference) in changes {
-            assert_eq!(found(&change, Owners::Compare, false), [difference]);
+            assert_eq!(found(change, Owners::Compare, false), [difference]);
         }
         let same: Change = |now| (now.inode, now.device_key, now.links) = (50, 60, 2);
-        assert_eq!(found(&same, Owners::Compare, false), []);
+        assert_eq!(found(same, Owners::Compare, false), []);
         // The number of a name may be another one on another machine.
         let other_number: Change = |now| now.uid = 9;
-        assert_eq!(found(&other_number, Owners::Compare, false), []);
-        assert_eq!(found(&other_number, Owners::Numbers, false), [Difference::Owner("9:2".to_owned())]);
+        assert_eq!(found(other_number, Owners::Compare, false), []);
+        assert_eq!(found(other_number, Owners::Numbers, false), [Difference::Owner("9:2".to_owned())]);
         let other_name: Change = |now| now.user = "other".to_owned();
-        assert_eq!(found(&other_name, Owners::Numbers, false), []);
+        assert_eq!(found(other_name, Owners::Numbers, false), []);
         // Without owners a setuid program loses that bit.
         let not_root: Change = |now| (now.uid, now.mode) = (9, 0o755);
-        assert_eq!(found(&not_root, Owners::Ignore, false), []);
+        assert_eq!(found(not_root, Owners::Ignore, false), []);
         let by_the_system: Change = |now| now.xattrs.push((b"security.selinux".to_vec(), b"x".to_vec()));
-        assert_eq!(found(&by_the_system, Owners::Compare, false), []);
+        assert_eq!(found(by_the_system, Owners::Compare, false), []);
+        let sparse: Change = |now| now.holes = vec![Hole { offset: 0, length: 7 }];
+        assert_eq!(found(sparse, Owners::Compare, false), []);
+        let later: Change = |now| now.mtime.seconds = 9;
+        assert_eq!(found(later, Owners::Compare, true), []);
+    }
+
+    #[test]
+    fn what_gives_a_program_rights_is_compared_without_owners_too() {
         let not_by_root: Change = |now| {
             now.flags = 0x40;
             now.xattrs.push((b"security.capability".to_vec(), Vec::new()));
         };
-        assert_eq!(found(&not_by_root, Owners::NotRoot, false), []);
+        assert_eq!(found(not_by_root, Owners::NotRoot, false), []);
         let capability = attributes(&["security.capability"]);
-        assert_eq!(found(&not_by_root, Owners::Ignore, false), [capability.clone(), Difference::Flags(0x40)]);
+        assert_eq!(found(not_by_root, Owners::Ignore, false), [capability.clone(), Difference::Flags(0x40)]);
         // Of somebody else's program a restore leaves its capabilities out, and gives it none.
-        let mut program = then.clone();
+        let mut program = then();
         program.xattrs = vec![(b"security.capability".to_vec(), b"1".to_vec())];
         for (uid, value, owners, told) in [
             (1, None, Owners::Ignore, true),
@@ -298,14 +314,14 @@ mod tests {
             let differences = metadata_differences(&program, &now, owners, false);
             assert_eq!(differences.contains(&capability), told, "{uid} {value:?} {owners:?}");
         }
+    }
+
+    #[test]
+    fn attributes_that_cannot_be_read_are_told_and_those_that_the_backup_has_not_are_left_out() {
         let unread: Change = |now| (now.lacks, now.xattrs) = (Some("user.a (denied)".to_owned()), Vec::new());
         let unreadable = Difference::Unreadable("user.a (denied)".to_owned());
-        assert_eq!(found(&unread, Owners::Compare, false), [unreadable]);
-        let lacking = Metadata { lacks: Some("user.a".to_owned()), ..then.clone() };
-        assert_eq!(metadata_differences(&lacking, &then, Owners::Compare, false), []);
-        let sparse: Change = |now| now.holes = vec![Hole { offset: 0, length: 7 }];
-        assert_eq!(found(&sparse, Owners::Compare, false), []);
-        let later: Change = |now| now.mtime.seconds = 9;
-        assert_eq!(found(&later, Owners::Compare, true), []);
+        assert_eq!(found(unread, Owners::Compare, false), [unreadable]);
+        let lacking = Metadata { lacks: Some("user.a".to_owned()), ..then() };
+        assert_eq!(metadata_differences(&lacking, &then(), Owners::Compare, false), []);
     }
 }
