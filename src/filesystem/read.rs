@@ -312,7 +312,7 @@ mod tests {
     fn a_file_with_a_lease_is_waited_for_and_what_took_its_place_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
-        fs::write(&path, "leased").unwrap();
+        File::create(&path).unwrap().write_all(b"leased").unwrap();
         let dir = File::open(folder.path()).unwrap();
         let mut text = String::new();
         File::from(open_leased(dir.as_fd(), c"f").unwrap()).read_to_string(&mut text).unwrap();

@@ -197,7 +197,7 @@ fn other_attributes(then: &Metadata, now: &Metadata, owners: Owners) -> Vec<Vec<
         // A program does not get its rights when it belongs to somebody else.
         let left_out =
             owners.are_ignored() && attributes::is_capability(name) && then.uid != now.uid && !has(now, name);
-        !left_out && !(roots && owners == Owners::NotRoot)
+        !(left_out || roots && owners == Owners::NotRoot)
     };
     let missing = then.xattrs.iter().filter(|attribute| !now.xattrs.contains(attribute));
     let added = now.xattrs.iter().filter(|(name, _)| attributes::is_given(name) && !has(then, name));
