@@ -338,9 +338,12 @@ fn tell_notes(context: &Context<'_>, Restored { notes, notes_unnamed, .. }: &Res
     }
 }
 
+/// The path of an entry, and what is to be said of it.
+type Noted = (Vec<u8>, Note);
+
 /// What many entries lack in the same way is one line, with how many they are and the first of them.
-fn note_lines(notes: &[(Vec<u8>, Note)]) -> Vec<String> {
-    let mut lacks: Vec<(String, Vec<&(Vec<u8>, Note)>)> = Vec::new();
+fn note_lines(notes: &[Noted]) -> Vec<String> {
+    let mut lacks: Vec<(String, Vec<&Noted>)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for noted in notes {
         let (lack, _) = noted.1.lack();
@@ -358,7 +361,7 @@ fn note_lines(notes: &[(Vec<u8>, Note)]) -> Vec<String> {
     lines
 }
 
-fn note_line(lack: &str, all: &[&(Vec<u8>, Note)]) -> String {
+fn note_line(lack: &str, all: &[&Noted]) -> String {
     if let [(path, note)] = all {
         return format!("note: {}: {}", text::path(path), text::shown(note.to_string().as_bytes()));
     }
