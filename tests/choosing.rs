@@ -11,6 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use lifeboat::filesystem::select::Selection;
 use serde_json::{Value, json};
 use world::{World, objects, texts, tree};
 
@@ -228,6 +229,164 @@ fn a_wrong_pattern_is_told_with_its_line_before_anything_is_opened() {
     let said = world.fails(&["backup", "src", "--exclude-file", "patterns"], 2);
     assert!(said.contains("patterns:3") && said.contains("[a"), "{said}");
     assert!(world.fails(&["backup", "src", "--iexclude", "[a"], 2).contains("--iexclude"));
+}
+
+/// Which of `paths` git would ignore, each with one pattern alone; `None` where there is no git.
+fn as_git_says(world: &World, pattern: &str, paths: &[&str]) -> Option<Vec<String>> {
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(arguments).current_dir(world.path("git")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+        command.spawn().ok()
+    };
+    if !world.path("git/.git").exists() {
+        assert!(git(&["init", "--quiet"])?.wait().unwrap().success());
+    }
+    fs::write(world.path("git/.git/info/exclude"), format!("{pattern}\n")).unwrap();
+    let mut asked = git(&["check-ignore", "--no-index", "-z", "--stdin"])?;
+    std::io::Write::write_all(&mut asked.stdin.take().unwrap(), paths.join("\0").as_bytes()).unwrap();
+    let out = asked.wait_with_output().unwrap();
+    assert!(matches!(out.status.code(), Some(0 | 1)), "{pattern}");
+    Some(texts(&out).0.split_terminator('\0').map(str::to_owned).collect())
+}
+
+const PATTERNS: [&str; 58] = [
+    "a{b,c}d",
+    "{ab}",
+    "\\{ab\\}",
+    "*.{o,a}",
+    "[[:alpha:]]x",
+    "[[:digit:]]*",
+    "[![:alnum:]]x",
+    "[[:upper:]_]x",
+    "[[:space:]]x",
+    "[[:punct:]]x",
+    "[[:xdigit:]][[:blank:]]x",
+    "[[:lower:][:digit:]-]x",
+    "[[:cntrl:]]x",
+    "[[:graph:]]x",
+    "[[:print:]]x",
+    "[a-]x",
+    "[]-]x",
+    "[]]x",
+    "[!]]x",
+    "[^]a]x",
+    "[\\]]x",
+    "[a\\-c]x",
+    "[+-1]x",
+    "d[!a]x",
+    "d[+-9]x",
+    "d?x",
+    "d*x",
+    "d[^x]x",
+    "[[]x",
+    "[[:]x",
+    "[!-]x",
+    "[!^]x",
+    "[\\^]x",
+    "[\\!^]x",
+    "[-!^]x",
+    "**",
+    "**/x",
+    "d/**",
+    "d/**/x",
+    "d**x",
+    "/x",
+    "/d/x",
+    "d/x",
+    "x",
+    "d/",
+    "x/",
+    "*",
+    "/*",
+    "d/*",
+    "\\#x",
+    "\\!x",
+    "a\\ ",
+    "a ",
+    "[é]x",
+    "[!é]x",
+    "?x",
+    "!x",
+    "[[:alpha:]",
+];
+
+const PATHS: [&str; 44] = [
+    "abd",
+    "acd",
+    "a{b,c}d",
+    "{ab}",
+    "ab",
+    "f.o",
+    "f.a",
+    "f.{o,a}",
+    "ax",
+    "Ax",
+    "1x",
+    "_x",
+    " x",
+    "\tx",
+    "]x",
+    "-x",
+    "^x",
+    "!x",
+    "[x",
+    "p/:x",
+    "\\x",
+    ".x",
+    ",x",
+    "+x",
+    "a x",
+    "bx",
+    "x",
+    "d/x",
+    "d/e/x",
+    "d/y",
+    "d-x",
+    "dax",
+    "dx/y",
+    "d.x",
+    "deex",
+    "#x",
+    "a",
+    "a ",
+    "éx",
+    "\u{7f}x",
+    "{x",
+    "[[:alpha:]",
+    "e/d/x",
+    "e/d/y",
+];
+
+#[test]
+fn patterns_mean_what_they_mean_to_git() {
+    let world = World::new();
+    for path in PATHS {
+        let path = world.path("git").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for pattern in PATTERNS {
+        let Some(git) = as_git_says(&world, pattern, &PATHS) else {
+            println!("SKIP patterns as git reads them: there is no git");
+            return;
+        };
+        let selection = match Selection::new(&[], &[pattern.to_owned()]) {
+            Ok(selection) => selection,
+            // What to git is a pattern that never matches is told here.
+            Err(_) if git.is_empty() => continue,
+            Err(error) => panic!("{pattern}: {error}"),
+        };
+        let left_out = PATHS.iter().filter(|path| !selection.selects(path.as_bytes(), false));
+        let ours: Vec<&str> = left_out.copied().collect();
+        seen += git.len();
+        if ours != git {
+            wrong.push(format!("{pattern}: {ours:?} and not {git:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(seen > 200, "{seen}");
 }
 
 #[test]

@@ -7,14 +7,16 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{FileExt, PermissionsExt, symlink},
     path::Path,
 };
 
 use lifeboat::{
+    error::Result,
     filesystem::select::Selection,
-    format::entry::EntryKind,
+    format::entry::{Content, Entry, EntryKind, Metadata},
     ops::{
+        backup::{self, Item, Source},
         diff::{self, Change, DiffOptions, Diffed},
         verify::{self, Besides, Difference, Verified, VerifyOptions},
     },
@@ -24,7 +26,7 @@ use serde_json::Value;
 
 use self::{
     place::{Place, noise},
-    world::World,
+    world::{World, tree},
 };
 
 #[path = "support/place.rs"]
@@ -288,4 +290,175 @@ fn the_commands_say_it_in_the_same_words() {
     assert!(world.fails(&["diff", "latest"], 2).contains("SNAPSHOT"));
     world.fails(&["diff", "latest:/a", "latest:/b"], 2);
     assert!(Path::new(&at).try_exists().unwrap());
+    let missing = world.text("not-there");
+    let said = world.fails(&["verify", &from, "--target", &missing], 1);
+    assert!(said.contains(&format!("{missing}: No such file or directory. Name the folder")), "{said}");
+}
+
+#[test]
+fn contents_of_two_domains_are_not_taken_for_changed_and_that_they_are_not_compared_is_said() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    world.does(&["key", "add", "--role", "backup", "--label", "web", "--access-key-out", "web.key"]);
+    world.does(&["backup", "src", "--access-key-file", "web.key"]);
+    fs::write(world.path("src/one"), "longer now").unwrap();
+    world.does(&["backup", "src", "--access-key-file", "web.key"]);
+    let said = |one: &str, other: &str| world.ends(&mut world.command(&["diff", one, other]), 0);
+    let (out, err) = said("latest~2", "latest~1");
+    assert!(!out.contains("M "), "{out}");
+    assert_eq!(err.matches("the contents of files cannot be compared").count(), 1, "{err}");
+    let (out, _) = said("latest~2", "latest");
+    let changed: Vec<&str> = out.lines().filter(|line| line.starts_with("M ")).collect();
+    assert!(changed.len() == 1 && changed[0].contains("one: it has 10 bytes now"), "{out}");
+    assert!(!out.contains("content"), "{out}");
+    let both = world.messages(&["diff", "latest~2", "latest"]);
+    assert_eq!(both[0]["message_type"], "warning", "it comes first");
+    assert_eq!(summary(&both)["contents_compared"], false);
+    // In one domain they are.
+    let (out, err) = said("latest~1", "latest");
+    assert!(out.contains("these bytes differ") && !err.contains("cannot be compared"), "{out}{err}");
+    assert_eq!(summary(&world.messages(&["diff", "latest~1", "latest"]))["contents_compared"], true);
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_an_error_that_names_it() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    let restore = |more: &[&'static str], code| {
+        drop(fs::remove_dir_all(world.path("copy")));
+        world.fails(&[&["restore", &from, "--target", "copy"], more].concat(), code)
+    };
+    let only_wrong = ["--include", "/one"];
+    let said = restore(&only_wrong, 1);
+    assert!(
+        said.contains("nothing in the snapshot matches --include /one") && said.contains("lifeboat ls"),
+        "{said}"
+    );
+    assert!(tree(&world.path("copy")).is_empty());
+    restore(&["--include", "/one", "--dry-run"], 1);
+    world.fails(&[&["verify", &from, "--target", "src"], &only_wrong[..]].concat(), 1);
+    // The others are restored, and what is missing is not passed over.
+    let said = restore(&["--include", "two", "-i", "none", "-i", "nothing", "--verify"], 3);
+    assert!(
+        said.contains("--include none") && said.contains("2 patterns of --include matched nothing"),
+        "{said}"
+    );
+    assert!(world.path("copy/deep/two").is_file());
+    let verify = ["verify", &from, "--target", "src", "--include", "two", "--include"];
+    world.fails(&[&verify[..], &["none"]].concat(), 3);
+    world.does(&[&verify[..], &["!none"]].concat());
+    // What is left out again is not chosen, and two patterns may match the same.
+    restore(&["--include", "one", "--exclude", "one"], 1);
+    restore(&["--include", "one", "--include", "on?", "--include", "/**/src/one"], 0);
+    assert!(restore(&["--include", "#none"], 2).contains("chooses nothing"));
+    // What is there besides is found as well.
+    fs::write(world.path("src/new"), "").unwrap();
+    let said = world.fails(&["verify", &from, "--target", "src", "--include", "new"], 6);
+    assert!(!said.contains("matches"), "{said}");
+}
+
+/// A link whose owner has another name than its number has here.
+struct Elsewhere(Metadata);
+
+impl Source for Elsewhere {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        let (path, content) = (b"link".to_vec(), Content::Inline(Vec::new()));
+        let entry = Entry { path, metadata: self.0.clone(), content, changed_while_read: false, error: None };
+        Ok(Box::new(std::iter::once(Ok(Item::Entry(entry)))))
+    }
+}
+
+#[test]
+fn owners_are_compared_by_name_or_by_number_or_not_at_all() {
+    let place = Place::new(1);
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = |number: &str| users.lines().find(|line| line.split(':').nth(2) == Some(number));
+    let other = users.lines().find(|line| line.split(':').nth(2).is_some_and(|id| id != user.to_string()));
+    let (Some(other), true) = (other, named(&user.to_string()).is_some()) else {
+        println!("SKIP owners by name: there are no two users with names");
+        return;
+    };
+    let name = other.split(':').next().unwrap().to_owned();
+    let link_target = b"x".to_vec();
+    let metadata =
+        Metadata { uid: user, gid: group, user: name, link_target, ..Metadata::of(EntryKind::Symlink) };
+    backup::run(&place.open(), &mut Elsewhere(metadata), &place.options()).unwrap();
+    let world = World::new();
+    let ends = |arguments: &[&str], code| {
+        let mut command = world.command(arguments);
+        command.env("LIFEBOAT_REPOSITORY", place.at("repository")).env("LIFEBOAT_PASSWORD", "right");
+        let (out, err) = world.ends(&mut command, code);
+        out + &err
+    };
+    // The same number has another name here, so a comparison by name would find a difference.
+    ends(&["restore", "latest", "--target", "copy", "--numeric-ids", "--verify"], 0);
+    let said = ends(&["verify", "latest", "--target", "copy"], 6);
+    assert!(said.contains(&format!("link: it belongs to {user}:{group} now")), "{said}");
+    ends(&["verify", "latest", "--target", "copy", "--numeric-ids"], 0);
+    ends(&["verify", "latest", "--target", "copy", "--ignore-owners"], 0);
+    let live = ["diff", "latest", "--live", "--target", "copy"];
+    assert!(ends(&live, 0).contains("it belongs to"));
+    assert!(!ends(&[&live[..], &["--numeric-ids"]].concat(), 0).contains("it belongs to"));
+    ends(&["verify", "latest", "--numeric-ids", "--ignore-owners"], 2);
+    ends(&["diff", "latest", "latest", "--numeric-ids"], 2);
+}
+
+#[test]
+fn without_owners_and_without_what_is_besides_the_rest_is_still_compared() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    world.does(&["restore", &from, "--target", "copy", "--no-ownership", "--verify"]);
+    let verify = |more: &[&'static str], code| {
+        let arguments = [&["verify", &from, "--target", "copy"], more].concat();
+        let (out, err) = world.ends(&mut world.command(&arguments), code);
+        out + &err
+    };
+    let folder = fs::File::open(world.path("copy")).unwrap();
+    let modified = folder.metadata().unwrap().modified().unwrap();
+    fs::write(world.path("copy/new"), "").unwrap();
+    folder.set_modified(modified).unwrap();
+    assert!(verify(&[], 6).contains("copy/new") || verify(&[], 6).contains("does not have this file"));
+    verify(&["--ignore-extra"], 0);
+    let one = world.path("copy/one");
+    // What gives a program rights matters, whoever owns it.
+    let capability = [&[1, 0, 0, 2][..], &[0, 4, 0, 0], &[0; 12]].concat();
+    let set =
+        rustix::fs::lsetxattr(&one, "security.capability", &capability, rustix::fs::XattrFlags::empty());
+    if rustix::process::geteuid().is_root() && set.is_ok() {
+        let said = verify(&["--ignore-extra", "--ignore-owners"], 6);
+        assert!(said.contains("one: these attributes differ: security.capability"), "{said}");
+        rustix::fs::lremovexattr(&one, "security.capability").unwrap();
+    } else {
+        println!("SKIP capabilities and owners: nobody can set them here");
+        return;
+    }
+    std::os::unix::fs::chown(&one, Some(12345), None).unwrap();
+    assert!(verify(&["--ignore-extra"], 6).contains("it belongs to 12345:"));
+    verify(&["--ignore-extra", "--ignore-owners"], 0);
+    fs::write(&one, "other").unwrap();
+    assert!(verify(&["--ignore-extra", "--ignore-owners"], 6).contains("one: these bytes differ"));
+}
+
+#[test]
+fn of_a_file_that_differs_everywhere_the_first_ranges_are_told() {
+    const BLOCK: u64 = 128 << 10;
+    let place = Place::new(1);
+    let sparse = place.source().join("sparse");
+    let file = fs::File::create(&sparse).unwrap();
+    file.set_len(200 * BLOCK).unwrap();
+    place.back_up(&place.options());
+    for block in 0..200 {
+        // Every second half of a block.
+        file.write_all_at(&[1; 64 << 10], block * BLOCK).unwrap();
+    }
+    let done = verify(&place, &VerifyOptions::default());
+    let ranges = told(&place, &done).into_iter().find_map(|(path, difference)| match difference {
+        Difference::Content(ranges) if path == "/sparse" => Some(ranges),
+        _ => None,
+    });
+    let ranges = ranges.unwrap();
+    assert_eq!((ranges.len(), ranges[0].start, ranges[63].start), (64, 0, 63 * BLOCK));
 }

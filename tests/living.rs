@@ -22,7 +22,7 @@ use std::{
 use lifeboat::{
     error::{ErrorKind, Result},
     filesystem::walk::{FilterOptions, Why},
-    format::entry::{Content, Entry},
+    format::entry::{Content, Entry, Hole, Metadata},
     ops::{
         backup::{
             self, Again, BackupOptions, Done, Item, ReadContent, Reuse, Source,
@@ -79,6 +79,14 @@ impl Read for MeddledContent {
 }
 
 impl ReadContent for MeddledContent {
+    fn describe(&self, metadata: &mut Metadata) {
+        self.inner.describe(metadata);
+    }
+
+    fn holes(&self) -> &[Hole] {
+        self.inner.holes()
+    }
+
     fn has_changed(&self) -> Result<bool> {
         self.inner.has_changed()
     }
@@ -332,6 +340,18 @@ impl Read for BrokenContent {
 }
 
 impl ReadContent for BrokenContent {
+    fn describe(&self, metadata: &mut Metadata) {
+        self.0.describe(metadata);
+    }
+
+    fn holes(&self) -> &[Hole] {
+        self.0.holes()
+    }
+
+    fn again(&mut self) -> Result<Again> {
+        self.0.again()
+    }
+
     fn has_changed(&self) -> Result<bool> {
         self.0.has_changed()
     }

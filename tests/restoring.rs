@@ -270,6 +270,39 @@ fn each_policy_overwrites_what_it_says() {
 }
 
 #[test]
+fn the_policy_is_what_the_command_says() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    let one = world.path("copy/one");
+    let then = fs::metadata(world.path("src/one")).unwrap().modified().unwrap();
+    let hour = Duration::from_secs(3600);
+    for (policy, content, modified, replaced) in [
+        (None, "other", then, true),
+        (Some("always"), "other", then, true),
+        (Some("always"), "longer", then + hour, true),
+        (Some("if-changed"), "other", then, false),
+        (Some("if-changed"), "other", then + hour, true),
+        (Some("if-changed"), "longer", then, true),
+        (Some("if-newer"), "longer", then + hour, false),
+        (Some("if-newer"), "other", then - hour, true),
+        (Some("never"), "longer", then - hour, false),
+    ] {
+        drop(fs::remove_dir_all(world.path("copy")));
+        fs::create_dir(world.path("copy")).unwrap();
+        fs::write(&one, content).unwrap();
+        fs::File::options().write(true).open(&one).unwrap().set_modified(modified).unwrap();
+        let policy = policy.map(|policy| ["--overwrite", policy]);
+        let more = policy.as_ref().map_or(&[][..], |policy| &policy[..]);
+        let said = world.does(&[&["restore", &from, "--target", "copy"], more].concat());
+        let expected = if replaced { "first" } else { content };
+        assert_eq!(fs::read_to_string(&one).unwrap(), expected, "{policy:?} {content}: {said}");
+        assert_eq!(fs::read_to_string(world.path("copy/deep/two")).unwrap(), "second", "it was missing");
+    }
+    world.fails(&["restore", &from, "--target", "copy", "--overwrite", "sometimes"], 2);
+}
+
+#[test]
 fn further_names_are_never_linked_to_a_file_that_was_left_alone() {
     let place = Place::new(1);
     place.put("a", b"ours");

@@ -44,8 +44,13 @@ impl Existing {
     /// There is no such folder.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, path, flags, Mode::empty())
-            .map_err(|errno| system_error("open the folder", path.display(), errno))?;
+        let root = openat(CWD, path, flags, Mode::empty()).map_err(|errno| {
+            let error = system_error("open the folder", path.display(), errno);
+            match errno {
+                Errno::NOENT | Errno::NOTDIR => error.with_remedy("Name the folder that the files are in"),
+                _ => error,
+            }
+        })?;
         Ok(Self { root, around: Surroundings::default(), folder: None, trail: Trail::default() })
     }
 

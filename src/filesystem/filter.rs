@@ -14,7 +14,7 @@ use ignore::{
 };
 use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, statx};
 
-use super::{capture::Captured, open_quietly};
+use super::{capture::Captured, open_quietly, pattern};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::entry::{EntryKind, Metadata},
@@ -43,7 +43,7 @@ impl Pattern {
     /// Whether it can leave something out: it is no comment, no empty line, and takes nothing back.
     #[must_use]
     pub fn leaves_out(&self) -> bool {
-        !self.text.trim_end().is_empty() && !self.text.starts_with(['#', '!'])
+        pattern::chooses(&self.text)
     }
 }
 
@@ -111,21 +111,21 @@ impl Filter {
     pub fn new(options: FilterOptions) -> Result<Self> {
         let mut builder = GitignoreBuilder::new("/");
         builder.allow_unclosed_class(false);
-        let invalid = |Pattern { text, origin }: &Pattern, error: ignore::Error| {
-            let what = format!("the exclude pattern {text:?} ({origin}) is not valid: {error}");
-            Error::new(ErrorKind::Usage, what)
-                .with_remedy("write \\ before a character that is meant literally")
+        let invalid = |Pattern { text, origin }: &Pattern, why: &str| {
+            let what = format!("the exclude pattern {text:?} ({origin}) is not valid: {why}");
+            Error::new(ErrorKind::Usage, what).with_remedy(pattern::REMEDY)
         };
         let all = Pattern { text: String::new(), origin: "all of them".to_owned() };
         for (place, pattern) in options.patterns().enumerate() {
             if place == options.excludes.len() {
-                builder.case_insensitive(true).map_err(|error| invalid(pattern, error))?;
+                let done = builder.case_insensitive(true);
+                done.map_err(|error| invalid(pattern, &pattern::plain(&error)))?;
             }
             // A match gives it back: so the rule is known that left something out.
             let place = PathBuf::from(place.to_string());
-            builder.add_line(Some(place), &pattern.text).map_err(|error| invalid(pattern, error))?;
+            pattern::add(&mut builder, Some(place), &pattern.text).map_err(|why| invalid(pattern, &why))?;
         }
-        let patterns = builder.build().map_err(|error| invalid(&all, error))?;
+        let patterns = builder.build().map_err(|error| invalid(&all, &pattern::plain(&error)))?;
         // By identity too, so that no bind mount or link in the path hides them.
         let identity = |path: &PathBuf| {
             let status = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS).ok()?;

@@ -136,35 +136,69 @@ impl Layout {
     }
 }
 
-/// The parts of a hole that are not zeros any more. What is still a hole is not read.
-///
-/// # Errors
-/// What the system says.
-pub fn filled(file: &File, hole: Hole) -> io::Result<Vec<Range<u64>>> {
-    let (mut found, mut at): (Vec<Range<u64>>, u64) = (Vec::new(), hole.offset);
-    let end = hole.offset.saturating_add(hole.length);
-    let mut buffer = vec![0; PIECE_BYTES];
-    while at < end {
-        match seek(file, SeekFrom::Data(at)) {
+/// Looks through a hole, piece by piece, for what is there now. What is still a hole is not read.
+#[derive(Debug)]
+pub struct Look<'a> {
+    file: &'a File,
+    left: Range<u64>,
+    buffer: Vec<u8>,
+}
+
+/// A part of what was a hole, and holds data now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it is in the file.
+    pub range: Range<u64>,
+    /// It reads as the hole did.
+    pub is_zeros: bool,
+}
+
+impl<'a> Look<'a> {
+    /// At the beginning of a hole.
+    #[must_use]
+    pub fn new(file: &'a File, hole: Hole) -> Self {
+        let left = hole.offset..hole.offset.saturating_add(hole.length);
+        Self { file, left, buffer: vec![0; PIECE_BYTES] }
+    }
+
+    /// The next piece, of at most 64 KiB; `None` at the end of the hole, or of the file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn piece(&mut self) -> io::Result<Option<Piece>> {
+        let Range { start: mut at, end } = self.left;
+        if at >= end {
+            return Ok(None);
+        }
+        match seek(self.file, SeekFrom::Data(at)) {
             Ok(data) if data < end => at = at.max(data),
-            Ok(_) | Err(Errno::NXIO) => break,
+            Ok(_) | Err(Errno::NXIO) => return Ok(None),
             // It cannot tell: everything is read.
             Err(_) => {}
         }
         let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
-        let read = file.read_at(buffer.get_mut(..length).unwrap_or_default(), at)?;
-        let piece = buffer.get(..read).unwrap_or_default();
-        let after = at + u64::try_from(read).unwrap_or_default();
-        if read == 0 {
-            break;
+        let read = self.file.read_at(self.buffer.get_mut(..length).unwrap_or_default(), at)?;
+        let piece = self.buffer.get(..read).unwrap_or_default();
+        let range = at..at + u64::try_from(read).unwrap_or_default();
+        self.left.start = range.end;
+        let is_zeros = piece.iter().all(|byte| *byte == 0);
+        Ok((read > 0).then_some(Piece { range, is_zeros }))
+    }
+}
+
+/// The parts of a hole that are not zeros any more.
+///
+/// # Errors
+/// What the system says.
+pub fn filled(file: &File, hole: Hole) -> io::Result<Vec<Range<u64>>> {
+    let mut found: Vec<Range<u64>> = Vec::new();
+    let mut look = Look::new(file, hole);
+    while let Some(Piece { range, is_zeros }) = look.piece()? {
+        match found.last_mut() {
+            _ if is_zeros => {}
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => found.push(range),
         }
-        if piece.iter().any(|byte| *byte != 0) {
-            match found.last_mut() {
-                Some(last) if last.end == at => last.end = after,
-                _ => found.push(at..after),
-            }
-        }
-        at = after;
     }
     Ok(found)
 }

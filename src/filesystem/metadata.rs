@@ -28,14 +28,42 @@ use crate::format::entry::{EntryKind, FREEZING_FLAGS, Metadata, settable_flags};
 pub enum Note {
     /// Something of it is not as it was.
     Unset(String),
+    /// One thing of it is not as it was, out of many that may lack in the same way.
+    Lack {
+        /// What sort of thing.
+        sort: &'static str,
+        /// Which of that sort.
+        which: String,
+        /// What is the matter with it.
+        why: String,
+    },
     /// Good to know.
     Told(String),
 }
 
+impl Note {
+    /// Whether something of the entry is not as it was.
+    #[must_use]
+    pub const fn is_unset(&self) -> bool {
+        !matches!(self, Self::Told(_))
+    }
+
+    /// What many entries have in common that lack the same, and what it is of this one.
+    #[must_use]
+    pub fn lack(&self) -> (String, Option<&str>) {
+        match self {
+            Self::Unset(text) | Self::Told(text) => (text.clone(), None),
+            Self::Lack { sort, which, why } => (format!("{sort} {why}"), Some(which)),
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Unset(text) | Self::Told(text)) = self;
-        f.write_str(text)
+        match self {
+            Self::Unset(text) | Self::Told(text) => f.write_str(text),
+            Self::Lack { sort, which, why } => write!(f, "{sort} {which} {why}"),
+        }
     }
 }
 
@@ -94,7 +122,8 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
     let mut notes = Notes::new();
     let owner = set_owner(handle, metadata, ownership, &mut notes);
     if let Some(lacks) = &metadata.lacks {
-        notes.push(Note::Unset(format!("the backup could not read of it: {lacks}")));
+        let why = "is missing".to_owned();
+        notes.push(Note::Lack { sort: "what could not be backed up", which: format!("({lacks})"), why });
     }
     let way = handle.way();
     remove_others(handle, metadata, &mut notes);
@@ -106,7 +135,7 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
             let done = if late { set() } else { with_right_to_write(handle, metadata.kind, &set) };
             // What it has already need not be set by somebody who may not.
             let done = if done.is_err() && way.has(name, value) { Ok(()) } else { done };
-            note(notes, &format!("the attribute {}", shown(name)), done);
+            note(notes, ("the attribute", &shown(name)), done);
         }
     };
     // Whoever is not root may set these only as long as they may write to it.
@@ -120,7 +149,9 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
     } else if metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
         notes.push(Note::Unset("its capabilities were left out, since the owner is another".into()));
     }
-    note(&mut notes, "time", handle.set_times(&times(metadata)));
+    if let Err(errno) = handle.set_times(&times(metadata)) {
+        notes.push(Note::Unset(format!("time could not be set: {}", reason(errno))));
+    }
     if has_flags(metadata.kind) {
         set_flags(handle.fd(), metadata.flags, settable_flags() & !FREEZING_FLAGS, &mut notes);
     }
@@ -150,7 +181,7 @@ pub fn is_frozen(metadata: &Metadata) -> bool {
 
 fn set_flags(fd: BorrowedFd<'_>, wanted: u32, of: u32, notes: &mut Notes) {
     for (name, errno) in attributes::set_flags(fd, wanted, of) {
-        note(notes, &format!("the flag {name}"), Err(errno));
+        note(notes, ("the flag", name), Err(errno));
     }
 }
 
@@ -182,9 +213,8 @@ fn remove_others(handle: &Handle<'_>, metadata: &Metadata, notes: &mut Notes) {
             match with_right_to_write(handle, metadata.kind, &|| way.remove(name)) {
                 Ok(()) | Err(Errno::NODATA) => {}
                 Err(errno) => {
-                    let what =
-                        format!("the attribute {} could not be removed: {}", shown(name), reason(errno));
-                    notes.push(Note::Unset(what));
+                    let why = format!("could not be removed: {}", reason(errno));
+                    notes.push(Note::Lack { sort: "the attribute", which: shown(name), why });
                 }
             }
         }
@@ -210,7 +240,7 @@ fn set_owner(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership, no
             // Whoever is not root may still give it to a group of theirs.
             done = handle.set_owner(user(uid), None);
         }
-        note(notes, &format!("owner {uid}:{gid}"), done);
+        note(notes, ("owner", &format!("{uid}:{gid}")), done);
     }
     let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
     match if changed.is_some() { capture::status(handle.fd(), c"") } else { before } {
@@ -239,12 +269,13 @@ fn set_mode(handle: &Handle<'_>, metadata: &Metadata, owner: &Owner, notes: &mut
             if kept { Ok(()) } else { Err(Errno::PERM) }
         });
     }
-    note(notes, &format!("mode {mode:o}"), done);
+    note(notes, ("mode", &format!("{mode:o}")), done);
 }
 
-pub(super) fn note(notes: &mut Notes, what: &str, done: rustix::io::Result<()>) {
+fn note(notes: &mut Notes, (sort, which): (&'static str, &str), done: rustix::io::Result<()>) {
     if let Err(errno) = done {
-        notes.push(Note::Unset(format!("{what} could not be set: {}", reason(errno))));
+        let why = format!("could not be set: {}", reason(errno));
+        notes.push(Note::Lack { sort, which: which.to_owned(), why });
     }
 }
 

@@ -12,6 +12,7 @@ pub mod mounts;
 pub mod names;
 pub mod old;
 pub mod partial;
+mod pattern;
 pub mod read;
 pub mod remove;
 pub mod restore;

@@ -4,12 +4,12 @@ use std::{
     ffi::{CStr, CString},
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
 use rustix::{
-    fs::{Mode, OFlags, openat},
+    fs::{CWD, Mode, OFlags, openat},
     io::Errno,
 };
 
@@ -82,11 +82,7 @@ fn open_with_size(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<(File
         Error::new(ErrorKind::Differences, what)
     };
     let opened = match open_quietly(dir, name, OFlags::NONBLOCK | OFlags::NOCTTY) {
-        // Someone holds a lease on the file (Samba, NFS): only an open that waits makes them let go.
-        Err(Errno::AGAIN) => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-            openat(dir, name, flags, Mode::empty())
-        }
+        Err(Errno::AGAIN) => open_leased(dir, name),
         other => other,
     };
     let file = File::from(opened.map_err(|errno| match errno {
@@ -101,6 +97,21 @@ fn open_with_size(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<(File
     let taken = now.stx_blocks.saturating_mul(BLOCK_BYTES);
     let space = if taken < now.stx_size { Space::Less } else { Space::Full };
     Ok((file, now.stx_size, space))
+}
+
+/// Opens a regular file on which someone holds a lease (Samba, NFS): only an open that waits makes them let go. What is
+/// waited for is the inode that was looked at, not the name: a pipe that took its place would never let go.
+fn open_leased(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    let looked_at = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let status = capture::status(looked_at.as_fd(), c"")?;
+    if capture::kind(&status) != Some(EntryKind::File) {
+        // As for a link: something else took its place.
+        return Err(Errno::LOOP);
+    }
+    let path = format!("/proc/self/fd/{}", looked_at.as_raw_fd());
+    let opened = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty());
+    // It cannot have vanished; without /proc nobody can wait for it.
+    opened.map_err(|errno| if errno == Errno::NOENT { Errno::AGAIN } else { errno })
 }
 
 /// Whether the file has changed since it was seen: its size, its mtime or its ctime.
@@ -295,6 +306,24 @@ mod tests {
         fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(&dir, c"f", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         assert!(open_file(dir.as_fd(), c"f", &seen).is_err());
+    }
+
+    #[test]
+    fn a_file_with_a_lease_is_waited_for_and_what_took_its_place_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        File::create(&path).unwrap().write_all(b"leased").unwrap();
+        let dir = File::open(folder.path()).unwrap();
+        let mut text = String::new();
+        File::from(open_leased(dir.as_fd(), c"f").unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "leased");
+        fs::rename(&path, folder.path().join("g")).unwrap();
+        std::os::unix::fs::symlink("g", &path).unwrap();
+        assert_eq!(open_leased(dir.as_fd(), c"f").unwrap_err(), Errno::LOOP);
+        fs::remove_file(&path).unwrap();
+        // Nobody writes into it: an open that waits would wait for ever.
+        rustix::fs::mknodat(&dir, c"f", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert_eq!(open_leased(dir.as_fd(), c"f").unwrap_err(), Errno::LOOP);
     }
 
     #[test]

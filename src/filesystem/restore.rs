@@ -728,7 +728,7 @@ impl NewFile {
             }
         }
         let message = format!("too many damaged copies of {} are there already", shown(self.name.to_bytes()));
-        Err(Error::new(ErrorKind::Failed, message).with_remedy("remove the files named .damaged"))
+        Err(Error::new(ErrorKind::Failed, message).with_remedy("Remove the files named .damaged"))
     }
 
     /// The list of what is damaged, under a temporary name.

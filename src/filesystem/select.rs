@@ -1,11 +1,16 @@
 //! What of a snapshot is meant: patterns in gitignore syntax, with `/` as their folder, and perhaps only a
 //! sample of what they choose.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use super::sample::Sample;
+use super::{pattern, sample::Sample};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::entry::{Entry, EntryKind},
@@ -17,25 +22,49 @@ pub struct Selection {
     includes: Option<Gitignore>,
     excludes: Gitignore,
     sample: Option<Sample>,
+    /// Each pattern that is to choose something.
+    asked: Vec<Asked>,
+}
+
+/// A pattern that is to choose something, by itself.
+#[derive(Debug)]
+struct Asked {
+    text: String,
+    alone: Gitignore,
+    /// It has chosen something.
+    found: AtomicBool,
+}
+
+/// Patterns that were to choose something and did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmatched {
+    /// Each as the user wrote it.
+    pub patterns: Vec<String>,
+    /// How many patterns there are that choose, these among them.
+    pub of: usize,
 }
 
 fn compile(patterns: &[String]) -> Result<Gitignore> {
     let mut builder = GitignoreBuilder::new("/");
     builder.allow_unclosed_class(false);
-    let invalid = |pattern: &str, error: ignore::Error| {
-        Error::new(ErrorKind::Usage, format!("the pattern {pattern:?} is not valid: {error}"))
-            .with_remedy("Write \\ before a character that is meant literally")
+    let invalid = |pattern: &str, why: &str| {
+        Error::new(ErrorKind::Usage, format!("the pattern {pattern:?} is not valid: {why}"))
+            .with_remedy(pattern::REMEDY)
     };
-    for pattern in patterns {
-        builder.add_line(None, pattern).map_err(|error| invalid(pattern, error))?;
+    for text in patterns {
+        pattern::add(&mut builder, None, text).map_err(|why| invalid(text, &why))?;
     }
-    builder.build().map_err(|error| invalid("", error))
+    builder.build().map_err(|error| invalid("", &pattern::plain(&error)))
+}
+
+fn matches(patterns: &Gitignore, path: &Path, is_directory: bool) -> bool {
+    !patterns.is_empty() && patterns.matched_path_or_any_parents(path, is_directory).is_ignore()
 }
 
 impl Default for Selection {
     /// Everything.
     fn default() -> Self {
-        Self { includes: None, excludes: Gitignore::empty(), sample: None }
+        Self { includes: None, excludes: Gitignore::empty(), sample: None, asked: Vec::new() }
     }
 }
 
@@ -43,10 +72,19 @@ impl Selection {
     /// Everything but `excludes`; with `includes`, only what one of them matches and what is below that.
     ///
     /// # Errors
-    /// `Usage` if a pattern is not valid.
+    /// `Usage` if a pattern is not valid, or if no pattern of `includes` can match anything.
     pub fn new(includes: &[String], excludes: &[String]) -> Result<Self> {
+        let mut asked = Vec::new();
+        for text in includes.iter().filter(|text| pattern::chooses(text)) {
+            let alone = compile(std::slice::from_ref(text))?;
+            asked.push(Asked { text: text.clone(), alone, found: AtomicBool::new(false) });
+        }
+        if let Some(first) = includes.first().filter(|_| asked.is_empty()) {
+            let what = format!("the pattern {first:?} chooses nothing: it is empty, or begins with # or !");
+            return Err(Error::new(ErrorKind::Usage, what).with_remedy(pattern::REMEDY));
+        }
         let included = if includes.is_empty() { None } else { Some(compile(includes)?) };
-        Ok(Self { includes: included, excludes: compile(excludes)?, sample: None })
+        Ok(Self { includes: included, excludes: compile(excludes)?, sample: None, asked })
     }
 
     /// Only this sample of it. Folders are in none: they come with what is in them.
@@ -75,14 +113,26 @@ impl Selection {
             && self.selects(&entry.path, is_directory)
     }
 
-    /// Whether the entry at `path` (no leading slash) is meant.
+    /// Whether the entry at `path` (no leading slash) is meant. If it is, the patterns have found something that match it.
     #[must_use]
     pub fn selects(&self, path: &[u8], is_directory: bool) -> bool {
         let path = Path::new(OsStr::from_bytes(path));
-        let matches = |patterns: &Gitignore| {
-            !patterns.is_empty() && patterns.matched_path_or_any_parents(path, is_directory).is_ignore()
-        };
-        self.includes.as_ref().is_none_or(matches) && !matches(&self.excludes)
+        let of = |patterns: &Gitignore| matches(patterns, path, is_directory);
+        if !self.includes.as_ref().is_none_or(of) || of(&self.excludes) {
+            return false;
+        }
+        for asked in self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed)) {
+            asked.found.fetch_or(of(&asked.alone), Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// The patterns of `includes` that have matched nothing of what was asked about so far, or only what an exclude takes
+    /// out.
+    #[must_use]
+    pub fn unmatched(&self) -> Unmatched {
+        let nothing = self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed));
+        Unmatched { patterns: nothing.map(|asked| asked.text.clone()).collect(), of: self.asked.len() }
     }
 }
 
@@ -107,5 +157,27 @@ mod tests {
         assert!(chosen(&[], &["*.log", "!keep.log"], "srv/keep.log"));
         let error = Selection::new(&strings(&["a["]), &[]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn a_pattern_that_finds_nothing_is_known() {
+        let strings = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let selection =
+            Selection::new(&strings(&["*.txt", "a.txt", "/srv/b", "none", "!c"]), &strings(&["b"]));
+        let selection = selection.unwrap();
+        assert_eq!(
+            (selection.unmatched().patterns.len(), selection.unmatched().of),
+            (4, 4),
+            "nothing was asked yet"
+        );
+        for path in ["srv/a.txt", "srv/b", "srv/other"] {
+            let _meant = selection.selects(path.as_bytes(), false);
+        }
+        // Of two that match the same each has found it; what is left out again is not found.
+        assert_eq!(selection.unmatched().patterns, ["/srv/b", "none"]);
+        for nothing in ["", "# none", "!none"] {
+            assert_eq!(Selection::new(&strings(&[nothing]), &[]).unwrap_err().kind(), ErrorKind::Usage);
+        }
+        assert_eq!(Selection::default().unmatched().of, 0);
     }
 }

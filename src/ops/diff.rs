@@ -40,6 +40,21 @@ pub enum Change<'a> {
     Changed(&'a Entry, Vec<Difference>),
 }
 
+/// Whether the contents of files can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// They are.
+    Compared,
+    /// Nobody can tell: a key of the domain makes the ids of chunks, and says where they are cut.
+    Unknown,
+}
+
+/// Whether the contents of files in two snapshots can be compared without reading them.
+#[must_use]
+pub fn contents(one: &KnownSnapshot, other: &KnownSnapshot) -> Contents {
+    if one.name.domain == other.name.domain { Contents::Compared } else { Contents::Unknown }
+}
+
 /// What was compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Diffed {
@@ -82,8 +97,12 @@ pub fn run(
     let progress = repository.store.progress();
     progress.enter(Phase::Checking);
     let view = repository.view_to_read(&one.name.domain)?;
-    let same = one.name.domain == other.name.domain;
-    let second = if same { None } else { Some(repository.view_to_read(&other.name.domain)?) };
+    let contents = contents(one, other);
+    let second = if contents == Contents::Compared {
+        None
+    } else {
+        Some(repository.view_to_read(&other.name.domain)?)
+    };
     let mut nodes = NodeReader::new(repository, one.name.domain, &view.index)?;
     nodes.serve(one.name.identity);
     let second = second.as_ref().unwrap_or(&view);
@@ -92,8 +111,7 @@ pub fn run(
     let mut comparison = Comparison {
         one: Side::new(&nodes, one, options),
         other: Side::new(&other_nodes, other, options),
-        // Ids of nodes are made with a key of the domain.
-        shares: same,
+        contents,
         options,
         done: Diffed::default(),
         each,
@@ -123,7 +141,7 @@ enum Step {
 struct Comparison<'a, 'e> {
     one: Side<'a>,
     other: Side<'a>,
-    shares: bool,
+    contents: Contents,
     options: &'a DiffOptions,
     done: Diffed,
     each: &'e mut dyn FnMut(Change<'_>) -> Result<()>,
@@ -187,7 +205,10 @@ impl Comparison<'_, '_> {
                 match compare_paths(&one.first, &other.first) {
                     Ordering::Less => Step::Read(true, false),
                     Ordering::Greater => Step::Read(false, true),
-                    Ordering::Equal if self.shares && one.id == other.id => Step::Skip,
+                    // A key of the domain makes these too.
+                    Ordering::Equal if self.contents == Contents::Compared && one.id == other.id => {
+                        Step::Skip
+                    }
                     Ordering::Equal => match above.cmp(&other_above) {
                         Ordering::Greater => Step::Read(true, false),
                         Ordering::Less => Step::Read(false, true),
@@ -249,7 +270,7 @@ impl Comparison<'_, '_> {
         if !self.is_meant(one) {
             return Ok(());
         }
-        let differences = differences(one, other);
+        let differences = differences(one, other, self.contents);
         if differences.is_empty() {
             return Ok(());
         }
@@ -259,14 +280,15 @@ impl Comparison<'_, '_> {
     }
 }
 
-/// How an entry differs from what it was, in the words of `verify`.
-fn differences(then: &Entry, now: &Entry) -> Vec<Difference> {
+/// How an entry differs from what it was, in the words of `verify`; its content as far as the ids of chunks tell.
+fn differences(then: &Entry, now: &Entry, contents: Contents) -> Vec<Difference> {
     if then.metadata.kind != now.metadata.kind {
         return vec![Difference::Kind(now.metadata.kind)];
     }
     let mut differences = metadata_differences(&then.metadata, &now.metadata, Owners::Compare, false);
     let same_holes = then.metadata.holes == now.metadata.holes;
-    if then.metadata.kind == EntryKind::File && !(same_holes && then.content == now.content) {
+    let compared = then.metadata.kind == EntryKind::File && contents == Contents::Compared;
+    if compared && !(same_holes && then.content == now.content) {
         // Between other holes the same content is elsewhere, and zeros may be a hole now.
         let ranges = if same_holes { ranges(&then.content, &now.content) } else { Vec::new() };
         let layout = Layout::new(&now.metadata.holes);

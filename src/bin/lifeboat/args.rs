@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
+use lifeboat::ops::verify::Owners;
 
 use crate::commands::Command;
 
@@ -183,12 +184,33 @@ impl FilterArguments {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "What of it (patterns of gitignore, with / as their folder)")]
 pub(crate) struct SelectionArguments {
-    /// Only what matches, and what is below that
+    /// Only what matches, and what is below that; it is an error for restore and verify if nothing does
     #[arg(short, long, value_name = "PATTERN")]
     pub(crate) include: Vec<String>,
     /// Leave out what matches
     #[arg(short, long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
+}
+
+/// Whose the files must be.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct OwnerArguments {
+    /// Compare the numbers of owners, not their names
+    #[arg(long, conflicts_with = "ignore_owners")]
+    numeric_ids: bool,
+    /// Do not compare owners, nor setuid, setgid and capabilities that went with them
+    #[arg(long)]
+    ignore_owners: bool,
+}
+
+impl OwnerArguments {
+    pub(crate) const fn owners(self) -> Owners {
+        match self {
+            Self { numeric_ids: true, .. } => Owners::Numbers,
+            Self { ignore_owners: true, .. } => Owners::Ignore,
+            Self { .. } => Owners::Compare,
+        }
+    }
 }
 
 /// `a,b` is two tags.

@@ -147,7 +147,7 @@ impl Drilling<'_, '_> {
         let target = self.scratch.path().join(folder);
         let selection = self.selection(client, report)?;
         let policy = match options.owners {
-            Owners::Ignore => OwnershipPolicy::Keep,
+            Owners::Ignore | Owners::NotRoot => OwnershipPolicy::Keep,
             Owners::Compare | Owners::Numbers => OwnershipPolicy::Numeric,
         };
         let begun = repository.clock.elapsed();

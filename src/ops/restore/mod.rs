@@ -130,7 +130,9 @@ pub struct Restored {
     /// Parts of the manifest that are lost, each with nobody knows how many entries.
     pub gaps: u64,
     /// What is to be said of single entries: metadata that could not be set, and what is only good to know.
-    pub notes: Vec<(Vec<u8>, String)>,
+    pub notes: Vec<(Vec<u8>, Note)>,
+    /// Notes that are not among these, since there are too many.
+    pub notes_unnamed: u64,
     /// How often something could not be set, named or not.
     pub unset: u64,
     /// When what happened.
@@ -164,9 +166,11 @@ impl Restored {
 
     fn note(&mut self, path: &[u8], notes: Notes) {
         for note in notes {
-            self.unset += u64::from(matches!(note, Note::Unset(_)));
+            self.unset += u64::from(note.is_unset());
             if self.notes.len() < NAMED_MAX {
-                self.notes.push((path.to_vec(), note.to_string()));
+                self.notes.push((path.to_vec(), note));
+            } else {
+                self.notes_unnamed += 1;
             }
         }
     }

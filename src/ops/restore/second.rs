@@ -23,13 +23,13 @@ use crate::{
 /// Names a group of hard links.
 pub(in crate::ops) type Group = [u8; 32];
 
-/// Which group of hard links an entry belongs to, if to any. Members have the same content too: an inode
+/// Which group of hard links an entry belongs to, if to any: sockets to none, since no restore makes them. Members have the same content too: an inode
 /// number that was used again during a long backup is another file.
 pub(in crate::ops) fn link_group(entry: &Entry) -> Option<Group> {
     let Entry { path: _, metadata, content, changed_while_read: _, error: _ } = entry;
     let Metadata { kind, links, inode, device_key, size, mtime, link_target, device_number, .. } = metadata;
     let Metadata { holes, .. } = metadata;
-    if *links < 2 || *kind == EntryKind::Directory {
+    if *links < 2 || matches!(kind, EntryKind::Directory | EntryKind::Socket) {
         return None;
     }
     let mut hasher = blake3::Hasher::new();

@@ -7,7 +7,7 @@ use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::select::Selection,
     ops::{
-        diff::{self, Change, DiffOptions, Diffed},
+        diff::{self, Change, Contents, DiffOptions, Diffed},
         select::Place,
         verify::{self, Besides, Difference, Owners, Verified, VerifyOptions},
     },
@@ -18,14 +18,15 @@ use serde_json::{Value, json};
 
 use super::snapshots::short;
 use crate::{
-    args::{FilterArguments, SelectionArguments},
+    args::{FilterArguments, OwnerArguments, SelectionArguments},
     context::Context,
 };
 
 const AFTER: &str = "\
 A line begins with + for what is new, - for what is gone and M for what is otherwise, with how. Two snapshots are compared
-by their manifests: nothing but what differs of them is read. --live reads the files, as verify does, and --target says
-where they are. The exit code is 0 whether something changed or not.
+by their manifests: nothing but what differs of them is read. The contents of two domains cannot be compared; a warning says
+so. --live reads the files, as verify does, and --target says where they are. The exit code is 0 whether something changed
+or not.
 
 Examples:
   lifeboat diff latest~1 latest
@@ -48,9 +49,8 @@ pub(crate) struct Diff {
     /// Where these are; as in restore
     #[arg(short, long, value_name = "FOLDER", requires = "live")]
     target: Option<PathBuf>,
-    /// Do not compare owners
-    #[arg(long, requires = "live")]
-    ignore_owners: bool,
+    #[command(flatten)]
+    owners: OwnerArguments,
     #[command(flatten)]
     what: SelectionArguments,
     #[command(flatten)]
@@ -66,6 +66,10 @@ pub(crate) fn run(arguments: &Diff, context: &Context<'_>) -> Result<()> {
         return Err(Error::new(ErrorKind::Usage, "the same path of both snapshots is compared")
             .with_remedy("Write it behind the first one only: SNAP:/etc SNAP"));
     }
+    if other.is_some() && arguments.owners.owners() != Owners::Compare {
+        return Err(Error::new(ErrorKind::Usage, "--numeric-ids and --ignore-owners are for --live")
+            .with_remedy("Leave them out: of two snapshots the names of owners are compared"));
+    }
     let repository = context.open()?;
     let (snapshot, mut end) = context.find(&repository, (&place.reference, &filter))?;
     match other {
@@ -79,7 +83,7 @@ pub(crate) fn run(arguments: &Diff, context: &Context<'_>) -> Result<()> {
             let options = VerifyOptions {
                 subpath: place.path,
                 selection,
-                owners: if arguments.ignore_owners { Owners::Ignore } else { Owners::Compare },
+                owners: arguments.owners.owners(),
                 besides: Besides::Tell,
                 never: context.never()?,
             };
@@ -119,6 +123,13 @@ fn snapshots(
 ) -> Result<()> {
     context.end_display();
     let output = context.output;
+    let contents = diff::contents(one, other);
+    if contents == Contents::Unknown {
+        output.warn(
+            "the contents of files cannot be compared, since the snapshots are of two domains, whose keys name the same \
+             content otherwise; sizes, times and everything else are compared",
+        );
+    }
     let done = diff::run(repository, (one, other), options, &mut |change| {
         match change {
             Change::Added(entry) => tell(context, ADDED, &entry.path, &[]),
@@ -154,15 +165,18 @@ fn snapshots(
         "changed": changed.0,
         "changed_bytes": changed.1,
         "not_backed_up": Value::Null,
+        "attributes_not_backed_up": Value::Null,
         "lost": lost,
         "nodes_read": nodes_read,
+        "contents_compared": contents == Contents::Compared,
     });
     output.message(&json::message("summary", numbers));
     damaged(lost)
 }
 
 fn live(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
-    let Verified { differences, differing, missing, extra, lost, not_backed_up, .. } = done;
+    let Verified { differences, unnamed, differing, missing, extra, lost, .. } = done;
+    let Verified { not_backed_up, attributes_not_backed_up, unknown, .. } = done;
     let mut rest = differences.as_slice();
     while let Some((path, _)) = rest.first() {
         let count = rest.iter().take_while(|(other, _)| other == path).count();
@@ -178,6 +192,10 @@ fn live(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
     }
     let changed = differing.saturating_sub(missing + extra);
     let output = context.output;
+    if *unnamed > 0 {
+        output.say(&format!("and {} more", text::count(*unnamed, "difference", "differences")));
+    }
+    super::verify::tell_unknown(context, unknown);
     output.note(&format!(
         "since {id}: {extra} added, {missing} removed, {}",
         text::count(changed, "entry changed", "entries changed")
@@ -192,8 +210,10 @@ fn live(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
         "changed": changed,
         "changed_bytes": Value::Null,
         "not_backed_up": not_backed_up,
+        "attributes_not_backed_up": attributes_not_backed_up,
         "lost": lost,
         "nodes_read": Value::Null,
+        "contents_compared": true,
     });
     output.message(&json::message("summary", numbers));
     damaged(*lost)

@@ -179,7 +179,7 @@ fn options(arguments: &Run) -> Result<DrillOptions> {
             None => Where::Within(environment::temporary_folder()),
         },
         afterwards: if arguments.keep { Afterwards::Keep } else { Afterwards::Remove },
-        owners: if root { Owners::Numbers } else { Owners::Ignore },
+        owners: if root { Owners::Numbers } else { Owners::NotRoot },
         rpo: duration(&arguments.rpo)?,
         rto: duration(&arguments.rto)?,
         checks: arguments.checks.clone(),

@@ -5,7 +5,7 @@ use std::{os::unix::ffi::OsStrExt, path::Path};
 use clap::Subcommand;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    report::text,
+    report::{exit, text},
 };
 
 use crate::{context::Context, profile::Settings};
@@ -139,6 +139,14 @@ fn refuse_as_target(target: &Path, repository: Option<&Path>) -> Result<()> {
         return Err(Error::new(ErrorKind::Usage, what).with_remedy("Name a target outside of it"));
     }
     Ok(())
+}
+
+/// The error of which the exit code must be seen, if there is one.
+fn worse(one: Result<()>, other: Result<()>) -> Result<()> {
+    match (one, other) {
+        (Err(one), Err(other)) if exit::worst([one.kind(), other.kind()]) == Some(other.kind()) => Err(other),
+        (one, other) => one.and(other),
+    }
 }
 
 /// Threads that work.

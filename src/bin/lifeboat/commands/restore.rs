@@ -1,11 +1,12 @@
 //! `restore`: from a snapshot to files.
 
-use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{collections::HashMap, ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        metadata::Note,
         names::{Ownership, OwnershipPolicy},
         restore::Zeros,
         select::Selection,
@@ -20,7 +21,7 @@ use lifeboat::{
 };
 use serde_json::{Value, json};
 
-use super::{refuse_as_target, snapshots::short, verify, workers};
+use super::{refuse_as_target, snapshots::short, verify, workers, worse};
 use crate::{
     args::{FilterArguments, SelectionArguments},
     context::Context,
@@ -49,7 +50,7 @@ Examples:
   lifeboat restore latest --host web1 --target / ";
 
 /// Of each sort of note so many entries are named.
-const NOTES_NAMED: u64 = 3;
+const NOTES_NAMED: usize = 3;
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
@@ -144,21 +145,19 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     if arguments.how.dry_run {
         let forecast = restore::forecast(&repository, snapshot, &arguments.target, &options)?;
         context.end_display();
-        foretell(context, &forecast, &short(snapshot), arguments)?;
+        let told = foretell(context, &forecast, &short(snapshot), arguments);
+        worse(told, verify::all_found(context, &options.selection.unmatched()))?;
         return end;
     }
     let done = restore::run(&repository, snapshot, &arguments.target, &options)?;
+    let unmatched = options.selection.unmatched();
     let compared = arguments.verify.then(|| compare(arguments, &repository, snapshot, options));
     let compared = compared.transpose()?;
     context.end_display();
     let restored = report(context, &done, &short(snapshot), arguments);
-    if let Some(compared) = compared {
-        let verified = verify::report(context, &compared, &short(snapshot));
-        // What could not be restored differs of course: that it could not is the thing to say.
-        restored.and(verified)?;
-    } else {
-        restored?;
-    }
+    let verified = compared.map_or(Ok(()), |compared| verify::report(context, &compared, &short(snapshot)));
+    // What could not be restored differs of course: that it could not is the thing to say.
+    worse(restored.and(verified), verify::all_found(context, &unmatched))?;
     end
 }
 
@@ -170,17 +169,24 @@ fn compare(
     options: RestoreOptions,
 ) -> Result<Verified> {
     let RestoreOptions { subpath, selection, never, extra, .. } = options;
-    let owners = if arguments.no_ownership { Owners::Ignore } else { Owners::Compare };
+    let owners = match (arguments.numeric_ids, arguments.no_ownership) {
+        (true, _) => Owners::Numbers,
+        (_, true) => Owners::Ignore,
+        _ => Owners::Compare,
+    };
     // What was there before does not matter unless it was to go.
     let besides = if extra == Extra::Remove { Besides::Tell } else { Besides::Ignore };
     let options = VerifyOptions { subpath, selection, owners, besides, never };
-    lifeboat::ops::verify::run(repository, snapshot, Some(&arguments.target), &options)
+    let mut compared = lifeboat::ops::verify::run(repository, snapshot, Some(&arguments.target), &options)?;
+    // What the backup has not was told by the restore.
+    compared.unknown = Vec::new();
+    Ok(compared)
 }
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, files_unchanged, notes, removed, .. } = done;
-    tell_notes(context, notes);
+    let Restored { files, bytes, files_unchanged, removed, .. } = done;
+    tell_notes(context, done);
     tell_removed(context, removed, output.is_verbose());
     tell_failed(context, done);
     let target = arguments.target.display();
@@ -316,37 +322,57 @@ fn end(done: &Restored, what: &str) -> Result<()> {
     }
 }
 
-fn tell_notes(context: &Context<'_>, notes: &[(Vec<u8>, String)]) {
+fn tell_notes(context: &Context<'_>, Restored { notes, notes_unnamed, .. }: &Restored) {
     let output = context.output;
     if output.is_json() {
         for (path, note) in notes {
-            let message = json::message("note", json!({ "message": note }));
+            let message = json::message("note", json!({ "message": note.to_string() }));
             output.message(&json::with_path(message, &json::absolute(path)));
         }
         return;
     }
     note_lines(notes).iter().for_each(|line| output.aside(Level::Info, line));
+    if *notes_unnamed > 0 {
+        let more = text::count(*notes_unnamed, "note", "notes");
+        output.aside(Level::Info, &format!("note: {more} more are not shown"));
+    }
 }
 
-/// What is true of thousands of entries is told of the first few, so that it hides nothing else.
-fn note_lines(notes: &[(Vec<u8>, String)]) -> Vec<String> {
-    let (mut lines, mut told) = (Vec::new(), BTreeMap::<&str, u64>::new());
-    for (path, note) in notes {
-        let count = told.entry(note).or_default();
-        *count += 1;
-        if *count <= NOTES_NAMED {
-            lines.push(format!("note: {}: {}", text::path(path), text::shown(note.as_bytes())));
+/// The path of an entry, and what is to be said of it.
+type Noted = (Vec<u8>, Note);
+
+/// What many entries lack in the same way is one line, with how many they are and the first of them.
+fn note_lines(notes: &[Noted]) -> Vec<String> {
+    let mut lacks: Vec<(String, Vec<&Noted>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for noted in notes {
+        let (lack, _) = noted.1.lack();
+        let place = *places.entry(lack.clone()).or_insert(lacks.len());
+        match lacks.get_mut(place) {
+            Some((_, all)) => all.push(noted),
+            None => lacks.push((lack, vec![noted])),
         }
     }
-    for (note, count) in told.iter().filter(|(_, count)| **count > NOTES_NAMED) {
-        let more = text::count(count - NOTES_NAMED, "entry", "entries");
-        lines.push(format!("note: {more} more: {}", text::shown(note.as_bytes())));
-    }
-    if told.keys().any(|note| note.starts_with("owner ")) {
+    let mut lines: Vec<String> = lacks.iter().map(|(lack, all)| note_line(lack, all)).collect();
+    if lacks.iter().any(|(lack, _)| lack.starts_with("owner ")) {
         let hint = "note: only root can give files away; --no-ownership leaves them to you, without a note";
         lines.push(hint.to_owned());
     }
     lines
+}
+
+fn note_line(lack: &str, all: &[&Noted]) -> String {
+    if let [(path, note)] = all {
+        return format!("note: {}: {}", text::path(path), text::shown(note.to_string().as_bytes()));
+    }
+    let named = all.iter().take(NOTES_NAMED).map(|(path, note)| {
+        let which = note.lack().1.map(|which| format!(" ({})", text::shown(which.as_bytes())));
+        text::path(path) + &which.unwrap_or_default()
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = all.len().saturating_sub(NOTES_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("note: {}, {} times: {named}{more}", text::shown(lack.as_bytes()), all.len())
 }
 
 #[cfg(test)]
@@ -354,15 +380,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_noted_of_thousands_is_told_of_three() {
-        let note = |n: u32, what: &str| (format!("f{n}").into_bytes(), what.to_owned());
-        let mut notes: Vec<_> = (0..1000).map(|n| note(n, "owner 0:0 could not be set: no")).collect();
-        notes.push(note(7, "mode 644 could not be set: no"));
-        let lines = note_lines(&notes);
-        assert_eq!(lines.len(), 6, "{lines:?}");
-        assert!(lines[3].contains("f7: mode"), "{lines:?}");
-        assert!(lines[4].contains("997 entries more: owner 0:0"), "{lines:?}");
-        assert!(lines[5].contains("--no-ownership"), "{lines:?}");
-        assert!(note_lines(&[note(1, "x")]).len() == 1);
+    fn what_thousands_lack_is_one_line() {
+        let lack = |n: u32, (sort, which): (&'static str, String), why: &str| {
+            (format!("f{n}").into_bytes(), Note::Lack { sort, which, why: why.to_owned() })
+        };
+        let mut notes: Vec<_> = (0..1430)
+            .map(|n| lack(n, ("the attribute", format!("user.{n}")), "could not be set: Not supported"))
+            .collect();
+        notes.push(lack(7, ("mode", "644".to_owned()), "could not be set: no"));
+        notes.extend((0..2).map(|n| lack(n, ("owner", format!("{n}:0")), "could not be set: no")));
+        notes.extend((0..4).map(|n| (format!("s{n}").into_bytes(), Note::Told("a socket".to_owned()))));
+        assert_eq!(
+            note_lines(&notes),
+            [
+                "note: the attribute could not be set: Not supported, 1430 times: /f0 (user.0), /f1 (user.1), \
+                 /f2 (user.2) and 1427 more",
+                "note: /f7: mode 644 could not be set: no",
+                "note: owner could not be set: no, 2 times: /f0 (0:0), /f1 (1:0)",
+                "note: a socket, 4 times: /s0, /s1, /s2 and 1 more",
+                "note: only root can give files away; --no-ownership leaves them to you, without a note",
+            ]
+        );
     }
 }

@@ -5,30 +5,32 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    filesystem::select::Selection,
+    filesystem::select::{Selection, Unmatched},
     ops::{
         select::Place,
-        verify::{self, Besides, Owners, Verified, VerifyOptions},
+        verify::{self, Besides, Verified, VerifyOptions},
     },
     report::{exit, json, size, text},
 };
 use serde_json::json;
 
-use super::snapshots::short;
+use super::{snapshots::short, worse};
 use crate::{
-    args::{FilterArguments, SelectionArguments},
+    args::{FilterArguments, OwnerArguments, SelectionArguments},
     context::Context,
+    terminal::Level,
 };
 
 const AFTER: &str = "\
 Every file is read and compared with the hashes in the snapshot; no stored data is downloaded. Paths and --target follow
 the rule of restore: without --target the files are compared where they were backed up. What is in a folder of the
 snapshot, and not in the snapshot, is a difference too; --exclude what the backup left out. Exit code 6 says that there
-are differences.
+are differences, 3 that the backup could not read something, or that an --include finds nothing.
 
 Examples:
   lifeboat verify latest
   lifeboat verify latest --target /tmp/restored
+  lifeboat verify latest --target /mnt/other-machine --numeric-ids
   lifeboat verify latest:/srv/data --target /tmp/data --ignore-owners";
 
 /// Arguments of `verify`.
@@ -41,9 +43,8 @@ pub(crate) struct Verify {
     /// Where the files are; as in restore
     #[arg(short, long, value_name = "FOLDER")]
     target: Option<PathBuf>,
-    /// Do not compare owners
-    #[arg(long)]
-    ignore_owners: bool,
+    #[command(flatten)]
+    owners: OwnerArguments,
     /// Do not tell what is there besides
     #[arg(long)]
     ignore_extra: bool,
@@ -58,7 +59,7 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
     let options = VerifyOptions {
         subpath: place.path,
         selection: Selection::new(&arguments.what.include, &arguments.what.exclude)?,
-        owners: if arguments.ignore_owners { Owners::Ignore } else { Owners::Compare },
+        owners: arguments.owners.owners(),
         besides: if arguments.ignore_extra { Besides::Ignore } else { Besides::Tell },
         never: context.never()?,
     };
@@ -67,13 +68,36 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
     let snapshot = &snapshot;
     let done = verify::run(&repository, snapshot, arguments.target.as_deref(), &options)?;
     context.end_display();
-    report(context, &done, &short(snapshot))?;
+    let told = report(context, &done, &short(snapshot));
+    worse(told, all_found(context, &options.selection.unmatched()))?;
     end
+}
+
+/// Patterns of --include that match nothing are an error: of several each is named, and the rest was done.
+pub(super) fn all_found(context: &Context<'_>, unmatched: &Unmatched) -> Result<()> {
+    let missing = |text: &str| format!("nothing in the snapshot matches --include {text}");
+    let remedy = "`lifeboat ls` shows what there is; a pattern with a slash begins at / (**/ before it: anywhere), and what \
+                  --exclude takes out does not count";
+    let Unmatched { patterns, of } = unmatched;
+    match patterns.as_slice() {
+        [] => Ok(()),
+        [one] if *of == 1 => Err(Error::new(ErrorKind::Failed, missing(one)).with_remedy(remedy)),
+        _ => {
+            // As for a source that is missing: the others were there.
+            let kind = if patterns.len() < *of { ErrorKind::Incomplete } else { ErrorKind::Failed };
+            for text in patterns {
+                context.output.trouble(&Error::new(kind, missing(text)));
+            }
+            let count = text::count(patterns.len() as u64, "pattern", "patterns");
+            Err(Error::new(kind, format!("{count} of --include matched nothing")).with_remedy(remedy))
+        }
+    }
 }
 
 pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
     let output = context.output;
-    let Verified { files, bytes, differing, missing, extra, differences, lost, not_backed_up } = done;
+    let Verified { files, bytes, differing, missing, extra, differences, unnamed, lost, .. } = done;
+    let Verified { not_backed_up, attributes_not_backed_up, unknown, .. } = done;
     for (path, difference) in differences {
         let what = difference.to_string();
         if output.is_json() {
@@ -84,6 +108,10 @@ pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result
             output.say(&format!("{}: {}", text::path(path), text::shown(what.as_bytes())));
         }
     }
+    if *unnamed > 0 {
+        output.say(&format!("and {} more", text::count(*unnamed, "difference", "differences")));
+    }
+    tell_unknown(context, unknown);
     output.note(&format!(
         "{} as in snapshot {id}, {} compared",
         text::count(*files, "file is", "files are"),
@@ -100,23 +128,57 @@ pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result
             "extra": extra,
             "lost": lost,
             "not_backed_up": not_backed_up,
+            "attributes_not_backed_up": attributes_not_backed_up,
         }),
     ));
     let kinds = [
         (*lost > 0).then_some(ErrorKind::Damaged),
         (*differing > 0).then_some(ErrorKind::Differences),
-        (*not_backed_up > 0).then_some(ErrorKind::Incomplete),
+        (*not_backed_up + *attributes_not_backed_up > 0).then_some(ErrorKind::Incomplete),
     ];
     let Some(kind) = exit::worst(kinds.into_iter().flatten()) else { return Ok(()) };
-    let mut what = text::count(*differing, "entry differs", "entries differ");
-    if *lost > 0 {
-        let parts = text::count(*lost, "part", "parts");
-        what += &format!("; {parts} of the snapshot's manifest cannot be read");
+    Err(Error::new(kind, sums(done)).with_remedy(remedy(done)))
+}
+
+/// What the backup has not of some entries, so that nothing was compared with it.
+pub(super) fn tell_unknown(context: &Context<'_>, unknown: &[(Vec<u8>, String)]) {
+    for (path, what) in unknown {
+        if context.output.is_json() {
+            let message = json::message("note", json!({ "message": what }));
+            context.output.message(&json::with_path(message, &json::absolute(path)));
+        } else {
+            let line = format!("note: {}: {}", text::path(path), text::shown(what.as_bytes()));
+            context.output.aside(Level::Info, &line);
+        }
     }
-    if *not_backed_up > 0 {
-        let missing = text::count(*not_backed_up, "entry has", "entries have");
-        what += &format!("; {missing} no content in the snapshot, since the backup could not read it");
+}
+
+fn sums(done: &Verified) -> String {
+    let Verified { differing, lost, not_backed_up, attributes_not_backed_up, .. } = done;
+    let entries = |count: u64| text::count(count, "entry", "entries");
+    let parts = [
+        (*differing, text::count(*differing, "entry differs", "entries differ")),
+        (*lost, format!("{} of the snapshot's manifest cannot be read", text::count(*lost, "part", "parts"))),
+        (*not_backed_up, format!("the backup could not read {}", entries(*not_backed_up))),
+        (
+            *attributes_not_backed_up,
+            format!("of {} the backup has not all attributes", entries(*attributes_not_backed_up)),
+        ),
+    ];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(_, what)| what);
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+fn remedy(done: &Verified) -> &'static str {
+    match done {
+        Verified { differing: 1.., extra: 0, .. } => {
+            "The lines above name what differs; `lifeboat restore` brings it back"
+        }
+        Verified { differing: 1.., .. } => {
+            "The lines above name what differs; `lifeboat restore` brings back what the snapshot has, and --delete \
+             removes what it has not"
+        }
+        Verified { lost: 1.., .. } => "`lifeboat check` says what is damaged",
+        _ => "What is named above cannot be compared: back it up again as a user who may read it",
     }
-    Err(Error::new(kind, what)
-        .with_remedy("The lines above name what differs; `lifeboat restore` brings it back"))
 }

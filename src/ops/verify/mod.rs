@@ -1,0 +1,337 @@
+//! `verify`: whether everything that a snapshot holds is on this machine as it was, chunk by chunk, without
+//! reading any stored data, and nothing else beside it. Folders are compared too if they or something in them is
+//! meant.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+pub(super) use self::difference::metadata_differences;
+use self::{beside::Beside, comparison::Comparison, content::Nobody};
+pub use self::{content::Witness, difference::Difference};
+use crate::{
+    error::Result,
+    filesystem::{existing::Existing, remove::Never, select::Selection, unmet::Unmet},
+    format::entry::{Entry, EntryKind},
+    limits,
+    progress::Phase,
+    repository::{
+        Repository,
+        manifest::{Gap, for_each_entry},
+        reader::NodeReader,
+        snapshots::KnownSnapshot,
+    },
+};
+
+mod beside;
+mod comparison;
+mod content;
+mod difference;
+
+/// Differences are named one by one up to so many, and counted beyond.
+const NAMED_MAX: usize = 10_000;
+/// The same by the bytes of their paths and of what they say: a path may have 64 KiB, and so may the names of attributes.
+const NAMED_BYTES_MAX: usize = 16 << 20;
+
+/// What to compare.
+#[derive(Debug)]
+pub struct VerifyOptions {
+    /// Only what is at and below this path (no leading slash); empty for everything.
+    pub subpath: Vec<u8>,
+    /// What of it.
+    pub selection: Selection,
+    /// Whether owners must be the same too.
+    pub owners: Owners,
+    /// Whether what is there besides is a difference.
+    pub besides: Besides,
+    /// Folders that no backup holds: the repository's, the cache.
+    pub never: Vec<PathBuf>,
+}
+
+impl Default for VerifyOptions {
+    /// Everything, with owners, and with what is there besides.
+    fn default() -> Self {
+        Self {
+            subpath: Vec::new(),
+            selection: Selection::default(),
+            owners: Owners::Compare,
+            besides: Besides::Tell,
+            never: Vec::new(),
+        }
+    }
+}
+
+/// Whether what is in the folders of a snapshot, and not in the snapshot, is a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Besides {
+    /// It is.
+    Tell,
+    /// It does not matter.
+    Ignore,
+}
+
+/// Whether owners must be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// The same name; the same number where there is none.
+    Compare,
+    /// The same number, whatever its name.
+    Numbers,
+    /// They are left out, with what a restore leaves out where a file belongs to somebody else: setuid, setgid and
+    /// capabilities.
+    Ignore,
+    /// As [`Self::Ignore`], and what only root can set is left out too: labels, capabilities and some flags.
+    NotRoot,
+}
+
+impl Owners {
+    /// Whether it does not matter who owns what.
+    #[must_use]
+    pub const fn are_ignored(self) -> bool {
+        matches!(self, Self::Ignore | Self::NotRoot)
+    }
+}
+
+/// What was compared, and how it differs.
+#[derive(Clone, Debug, Default)]
+pub struct Verified {
+    /// Files that are exactly as the snapshot has them.
+    pub files: u64,
+    /// Bytes that were read and compared.
+    pub bytes: u64,
+    /// Entries that differ.
+    pub differing: u64,
+    /// Of these what is missing.
+    pub missing: u64,
+    /// Of these what the snapshot does not have.
+    pub extra: u64,
+    /// The first of them, with each difference.
+    pub differences: Vec<(Vec<u8>, Difference)>,
+    /// Differences that are not among these, since there are too many.
+    pub unnamed: u64,
+    /// Parts of the manifest that are lost, with the entries in them.
+    pub lost: u64,
+    /// Entries that the backup could not read, so that there is nothing to compare.
+    pub not_backed_up: u64,
+    /// Entries of which the backup has not all attributes, so that these are not compared.
+    pub attributes_not_backed_up: u64,
+    /// The first of both sorts, and what is not in the backup.
+    pub unknown: Vec<(Vec<u8>, String)>,
+    /// Bytes of what is named.
+    named_bytes: usize,
+}
+
+impl Verified {
+    /// Whether something more may be named that has so many bytes.
+    fn has_room(&mut self, names: usize, bytes: usize) -> bool {
+        let sum = self.named_bytes.saturating_add(bytes);
+        let fits = names < NAMED_MAX && sum <= NAMED_BYTES_MAX;
+        if fits {
+            self.named_bytes = sum;
+        }
+        fits
+    }
+
+    /// Names a difference, or counts it.
+    fn name(&mut self, path: &[u8], difference: Difference) {
+        if self.has_room(self.differences.len(), path.len().saturating_add(difference.bytes())) {
+            self.differences.push((path.to_vec(), difference));
+        } else {
+            self.unnamed += 1;
+        }
+    }
+
+    /// What the backup has not of an entry cannot be compared.
+    fn not_compared(&mut self, Entry { path, metadata, error, .. }: &Entry) {
+        let what = match (error, &metadata.lacks) {
+            (Some(why), _) => {
+                self.not_backed_up += 1;
+                format!("it is not compared, since the backup could not read it: {why}")
+            }
+            (None, Some(lacks)) => {
+                self.attributes_not_backed_up += 1;
+                format!("its attributes are not compared, since the backup has not all of them: {lacks}")
+            }
+            (None, None) => return,
+        };
+        if self.has_room(self.unknown.len(), path.len().saturating_add(what.len())) {
+            self.unknown.push((path.clone(), what));
+        }
+    }
+}
+
+/// Compares a snapshot with the tree below `target`, by the rule of restore; without one, with the files
+/// that were backed up, where they were.
+///
+/// # Errors
+/// The target is not there; `Forbidden` for a role that cannot check contents.
+pub fn run(
+    repository: &Repository,
+    snapshot: &KnownSnapshot,
+    target: Option<&Path>,
+    options: &VerifyOptions,
+) -> Result<Verified> {
+    run_before(repository, snapshot, target, options, &mut Nobody)
+}
+
+/// As [`run`], and gives a witness what is read.
+///
+/// # Errors
+/// As [`run`]; what the witness says.
+pub fn run_before(
+    repository: &Repository,
+    snapshot: &KnownSnapshot,
+    target: Option<&Path>,
+    options: &VerifyOptions,
+    witness: &mut dyn Witness,
+) -> Result<Verified> {
+    let domain = snapshot.name.domain;
+    let progress = repository.store.progress();
+    progress.enter(Phase::Checking);
+    let key = repository.chunk_keys(&domain)?.id;
+    let view = repository.view_to_read(&domain)?;
+    let nodes = NodeReader::new(repository, domain, &view.index)?;
+    let below = super::restore::strip_of(&nodes, snapshot, &options.subpath)?;
+    let (target, strip) = target.map_or((Path::new("/"), 0), |target| (target, below));
+    progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
+    let comparison = Comparison {
+        snapshot,
+        progress,
+        owners: options.owners,
+        strip,
+        tree: Existing::open(target)?,
+        key,
+        nodes: &nodes,
+        buffer: vec![0; limits::CHUNK_BYTES_MAX],
+        witness,
+        links: HashMap::new(),
+        verified: Verified::default(),
+    };
+    // Of a sample most of a folder is not meant.
+    let tells = options.besides == Besides::Tell && !options.selection.is_sample();
+    let beside = Beside { options, never: Never::new(&options.never), unmet: Unmet::default() };
+    let mut walk = Walk {
+        options,
+        comparison,
+        beside: tells.then_some(beside),
+        folders: Vec::new(),
+        inside: Vec::new(),
+    };
+    walk.begin();
+    for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
+        progress.check()?;
+        match entry {
+            Ok(entry) => walk.entry(entry),
+            Err(gap) => {
+                walk.gap(gap);
+                Ok(())
+            }
+        }
+    })?;
+    Ok(walk.end())
+}
+
+/// Goes over the entries of the snapshot.
+struct Walk<'a> {
+    options: &'a VerifyOptions,
+    comparison: Comparison<'a>,
+    beside: Option<Beside<'a>>,
+    folders: Vec<OpenFolder>,
+    /// The path of the innermost folder: those of the others are the beginnings of it.
+    inside: Vec<u8>,
+}
+
+impl Walk<'_> {
+    fn begin(&mut self) {
+        let sources = &self.comparison.snapshot.record.sources;
+        let everything = self.options.subpath.is_empty() && sources.iter().any(|source| source == b"/");
+        if let Some(beside) = self.beside.as_mut().filter(|_| everything) {
+            beside.enter(&mut self.comparison, b"");
+        }
+    }
+
+    /// What is lost in the repository cannot be compared; the rest is.
+    fn gap(&mut self, Gap { first, error }: Gap) {
+        self.comparison.progress.trouble();
+        if let Some(beside) = &mut self.beside {
+            beside.unmet.doubt();
+        }
+        let verified = &mut self.comparison.verified;
+        verified.lost += 1;
+        let why = format!("this entry and some that follow it are lost in the repository: {error}");
+        verified.name(&first, Difference::Unreadable(why));
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let Self { options, comparison, beside, folders, inside } = self;
+        comparison.progress.at(&entry.path);
+        if let Some(beside) = beside {
+            beside.entry(comparison, &entry);
+        }
+        while !folders.is_empty() && !is_below(&entry.path, inside) {
+            folders.pop();
+            inside.truncate(folders.last().map_or(0, |folder| folder.length));
+        }
+        let selected = options.selection.selects_entry(&entry);
+        if selected {
+            comparison.verified.not_compared(&entry);
+        }
+        let meant = selected && entry.error.is_none();
+        if meant {
+            for folder in folders.iter_mut() {
+                if let Some(mut entry) = folder.entry.take() {
+                    entry.path = inside[..folder.length].to_vec();
+                    comparison.entry(&entry)?;
+                }
+            }
+            comparison.entry(&entry)?;
+        }
+        if entry.metadata.kind == EntryKind::Directory {
+            let waits = !meant && entry.error.is_none();
+            inside.clone_from(&entry.path);
+            let (length, entry) = (entry.path.len(), Entry { path: Vec::new(), ..entry });
+            folders.push(OpenFolder { entry: waits.then_some(entry), length });
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Verified {
+        if let Some(mut beside) = self.beside {
+            while let Some(ended) = beside.unmet.end() {
+                beside.tell(&mut self.comparison, &ended);
+            }
+        }
+        self.comparison.verified
+    }
+}
+
+/// A folder that the comparison is in.
+struct OpenFolder {
+    /// Without its path, as long as it may be compared for the sake of what is in it.
+    entry: Option<Entry>,
+    /// Bytes of its path.
+    length: usize,
+}
+
+fn is_below(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_has_a_limit_by_its_number_and_by_its_bytes() {
+        let mut verified = Verified::default();
+        let path = vec![b'p'; 64 << 10];
+        (0..1000).for_each(|_| verified.name(&path, Difference::Attributes(vec![vec![b'a'; 64 << 10]])));
+        let named = verified.differences.len();
+        assert!((100..=128).contains(&named), "{named}");
+        assert_eq!(verified.unnamed, 1000 - named as u64);
+        let mut verified = Verified::default();
+        (0..NAMED_MAX + 5).for_each(|_| verified.name(b"p", Difference::Missing));
+        assert_eq!((verified.differences.len(), verified.unnamed), (NAMED_MAX, 5));
+    }
+}
