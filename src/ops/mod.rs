@@ -10,6 +10,7 @@ pub mod init;
 pub mod key;
 pub mod list;
 pub mod prune;
+pub mod recover;
 pub mod repair;
 pub mod restore;
 pub mod select;

@@ -171,13 +171,15 @@ pub enum NextChunk {
     End,
 }
 
-/// What a copy takes over from the snapshot that it is made of.
+/// What is known of the backup that a snapshot is made of again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyOf {
-    /// What it is a copy of.
-    pub origin: Origin,
+    /// Its snapshot in another repository, if it is a copy of one.
+    pub origin: Option<Origin>,
     /// When that backup began: what changed since is not in it.
     pub begun: Timestamp,
+    /// What does it.
+    pub command: &'static str,
 }
 
 /// Whether a file can be read once more.
@@ -228,7 +230,7 @@ pub trait Source {
         Ok(())
     }
 
-    /// The snapshot that this is, if it is one: then the record names it, and the backup before has no say.
+    /// The backup that this is made of again, if it is: then no backup before has a say, and none builds on it.
     fn copy_of(&self) -> Option<CopyOf> {
         None
     }
@@ -431,7 +433,7 @@ struct Backup<'a> {
     domain: DomainId,
     keys: IngestKeys,
     time: Timestamp,
-    /// What it is a copy of, if it is one.
+    /// The backup that it is made of again, if it is.
     copy_of: Option<CopyOf>,
     parent: Option<Parent>,
     /// What is suspect in the chain of this identity.
@@ -449,7 +451,7 @@ struct Next {
 
 impl Backup<'_> {
     fn run_record(&self, failure: Option<(u8, String)>) -> Result<Run> {
-        let command = if self.copy_of.is_some() { "copy" } else { "backup" };
+        let command = self.copy_of.map_or("backup", |copy| copy.command);
         run_record(self.repository, self.options, (command, failure))
     }
 
@@ -697,7 +699,7 @@ impl Backup<'_> {
             program,
             parameters: self.parameters(),
             nonce: random::bytes()?,
-            origin: self.copy_of.map(|copy| copy.origin),
+            origin: self.copy_of.and_then(|copy| copy.origin),
         })
     }
 

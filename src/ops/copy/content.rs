@@ -214,7 +214,7 @@ impl ReadContent for StoredContent {
 
     fn cut(&mut self) -> Option<&mut dyn CutContent> {
         match self.shared.cuts {
-            Cuts::Stay => Some(self),
+            Cuts::Stay | Cuts::Same => Some(self),
             Cuts::Anew => None,
         }
     }

@@ -18,8 +18,8 @@ use crate::{
         role::Role,
         snapshot::{Origin, Snapshot, Statistics},
     },
-    id::{DomainId, ObjectId},
-    ops::backup::{self, BackupOptions, CopyOf, Reuse, Unchanged},
+    id::{BlobId, DomainId, IdentityId, ObjectId},
+    ops::backup::{self, BackupOptions, CopyOf, Done, Reuse, Unchanged},
     progress::Phase,
     repository::{
         Repository,
@@ -208,16 +208,10 @@ fn one(
         workers: options.workers,
     };
     let origin = origin_of(from, snapshot);
-    let copy_of = CopyOf { origin, begun: record.begun };
-    let done = backup::run(to, &mut Copying { shared: Arc::clone(&shared), copy_of }, &backup);
-    let losses = shared.losses();
-    let done = match done {
-        Err(error) if error.kind() == ErrorKind::Damaged && losses.count > 0 => {
-            return Ok(Outcome::Damaged(losses));
-        }
-        // The first thing that went wrong with the source, with its remedy.
-        Err(error) => return Err(shared.take_failure().unwrap_or(error)),
+    let copy_of = CopyOf { origin: Some(origin), begun: record.begun, command: "copy" };
+    let done = match commit(to, &shared, (copy_of, &backup))? {
         Ok(done) => done,
+        Err(losses) => return Ok(Outcome::Damaged(losses)),
     };
     let (id, _) = done.snapshot.ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))?;
     let (bytes_read, reads) = shared.ahead.asked();
@@ -225,6 +219,37 @@ fn one(
         Made { id, statistics: done.record.statistics, bytes_read, reads, bytes_reused: shared.reused() };
     copies.remember(origin, id)?;
     Ok(Outcome::Made(made))
+}
+
+/// Backs up what a snapshot or a manifest holds; or says what of it is lost.
+fn commit(
+    to: &Repository,
+    shared: &Arc<Shared>,
+    (copy_of, backup): (CopyOf, &BackupOptions),
+) -> Result<std::result::Result<Done, Losses>> {
+    let done = backup::run(to, &mut Copying { shared: Arc::clone(shared), copy_of }, backup);
+    let losses = shared.losses();
+    match done {
+        Err(error) if error.kind() == ErrorKind::Damaged && losses.count > 0 => Ok(Err(losses)),
+        // The first thing that went wrong with the source, with its remedy.
+        Err(error) => Err(shared.take_failure().unwrap_or(error)),
+        Ok(done) => Ok(Ok(done)),
+    }
+}
+
+/// Makes a snapshot of a manifest of the own domain, of which `reader` wrote the root; or says what of it is lost. Of
+/// what can be borrowed nothing is read.
+///
+/// # Errors
+/// As [`backup::run`].
+pub(super) fn of_manifest(
+    repository: &Arc<Repository>,
+    (root, reader): (BlobId, IdentityId),
+    (copy_of, backup): (CopyOf, &BackupOptions),
+) -> Result<std::result::Result<Done, Losses>> {
+    let place = Place::new(repository, (repository.own_domain()?, reader), root)?;
+    let shared = Shared::new(place, &Arc::default(), (Cuts::Same, None))?;
+    commit(repository, &shared, (copy_of, backup))
 }
 
 impl Copies<'_> {

@@ -72,11 +72,17 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(repository: &Arc<Repository>, snapshot: &KnownSnapshot) -> Result<Self> {
-        let domain = snapshot.name.domain;
+    pub(super) fn new(
+        repository: &Arc<Repository>,
+        (domain, reader): (DomainId, IdentityId),
+        root: BlobId,
+    ) -> Result<Self> {
         let view = repository.view_to_read(&domain)?;
-        let (reader, root) = (snapshot.name.identity, snapshot.record.root);
         Ok(Self { repository: Arc::clone(repository), view, domain, reader, root })
+    }
+
+    pub(super) fn of(repository: &Arc<Repository>, snapshot: &KnownSnapshot) -> Result<Self> {
+        Self::new(repository, (snapshot.name.domain, snapshot.name.identity), snapshot.record.root)
     }
 
     fn nodes(&self) -> Result<NodeReader<'_>> {
@@ -99,10 +105,12 @@ pub(super) struct Base {
     pub(super) copy: Place,
 }
 
-/// Whether the target cuts files as the source does.
+/// How the target cuts files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cuts {
     Stay,
+    /// Source and target are one: chunks keep their names too.
+    Same,
     /// The chunks of the target have other sizes: files are cut anew.
     Anew,
 }
@@ -189,7 +197,11 @@ impl Shared {
 
     /// Plans to read a chunk.
     pub(super) fn plan(&self, window: &mut Window, chunk: ChunkRef) -> Piece {
-        let known = (self.cuts == Cuts::Stay).then(|| self.names.get(&chunk)).flatten();
+        let known = match self.cuts {
+            Cuts::Stay => self.names.get(&chunk),
+            Cuts::Same => Some(chunk),
+            Cuts::Anew => None,
+        };
         let planned = match known {
             Some(_) => None,
             None => window.add(chunk, (&self.place.view.index, self.place.reader)),

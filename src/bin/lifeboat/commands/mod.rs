@@ -22,6 +22,7 @@ mod init;
 mod key;
 mod ls;
 mod prune;
+mod recover;
 mod repair;
 mod restore;
 mod snapshots;
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Prune(prune::Prune),
     /// List again what the index has lost, and set aside what nobody can read
     Repair(repair::Repair),
+    /// Find manifests that no snapshot names, and make snapshots of them
+    Recover(recover::Recover),
     /// Copy snapshots from another repository
     Copy(Box<copy::Copy>),
     /// Account for every byte of the storage, by client or by folder
@@ -105,6 +108,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Forget(arguments) => forget::run(arguments, context),
         Command::Prune(arguments) => prune::run(arguments, context),
         Command::Repair(arguments) => repair::run(arguments, context),
+        Command::Recover(arguments) => recover::run(arguments, context),
         Command::Copy(arguments) => copy::run(arguments, context),
         Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
