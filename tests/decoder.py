@@ -242,7 +242,7 @@ class Repository:
             for name, digest, envelope in self.records(domain, "snapshots", SNAPSHOT, ("backup", "owner"), aside):
                 if digest not in ended:
                     record = cbor(envelope.open(private=lambda epoch: self.secrets.private("metadata", epoch)))
-                    need({2, *range(4, 18)} <= set(record), f"{name}: a field is missing")
+                    need({2, *range(4, 18)} <= set(record) and len(record.get(18, "--")) == 2, f"{name}: a field is missing")
                     found.append((domain, digest, record))
             for name, _, envelope in self.records(domain, "index", INDEX, ("backup", "maintain", "owner"), aside):
                 self.load_index(domain, name, envelope, Reader(envelope.open(key)))

@@ -5,7 +5,7 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use crate::{
     clock::Timestamp,
     error::{Error, Result},
-    id::{BlobId, ObjectId},
+    id::{BlobId, ObjectId, RepositoryId},
     limits,
 };
 
@@ -67,6 +67,17 @@ pub struct Snapshot {
     pub parameters: Parameters,
     /// Random, so that no two records are equal.
     pub nonce: [u8; 16],
+    /// What it is a copy of, if it is one.
+    pub origin: Option<Origin>,
+}
+
+/// Names a snapshot among those of all repositories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The repository that it was backed up to.
+    pub repository: RepositoryId,
+    /// Its id there.
+    pub snapshot: ObjectId,
 }
 
 /// What `init` and `key add` decided for ever.
@@ -80,7 +91,7 @@ pub struct Parameters {
     pub chunk_sizes: [u32; 3],
 }
 
-/// Fields that every snapshot has: all but the previous one and the one that it replaces.
+/// Fields that every snapshot has: all but the previous one, the one that it replaces and its origin.
 const REQUIRED: [u64; 14] = [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 type Encoded = std::result::Result<(), encode::Error<std::convert::Infallible>>;
@@ -89,7 +100,7 @@ type Decoded<T> = std::result::Result<T, decode::Error>;
 impl Snapshot {
     /// The plaintext of the record. Keys: 1 previous, 2 registry, 3 replaces, 4 time, 5 host, 6 user,
     /// 7 tags, 8 sources, 9 root, 10 statistics, 11 unreadable, 12 the first of them, 13 program, 14 nonce,
-    /// 15 begun, 16 parameters, 17 levels. They ascend.
+    /// 15 begun, 16 parameters, 17 levels, 18 origin. They ascend.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -102,7 +113,8 @@ impl Snapshot {
     fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         let Self { previous, registry, replaces, time, host, user, tags, sources, root, statistics, .. } =
             self;
-        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, levels, .. } = self;
+        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, levels, origin, .. } =
+            self;
         let Parameters { commit_window_seconds, minimum_grace_seconds, chunk_sizes } = parameters;
         let Statistics { entries, files, bytes, files_unchanged, bytes_new, bytes_stored } = statistics;
         e.begin_map()?;
@@ -138,6 +150,9 @@ impl Snapshot {
             e.u32(*size)?;
         }
         e.u8(17)?.u8(*levels)?;
+        if let Some(Origin { repository, snapshot }) = origin {
+            e.u8(18)?.array(2)?.bytes(repository.as_bytes())?.bytes(snapshot.as_bytes())?;
+        }
         e.end()?;
         Ok(())
     }
@@ -192,6 +207,7 @@ impl Snapshot {
             program: String::new(),
             parameters: Parameters::default(),
             nonce: [0; 16],
+            origin: None,
         }
     }
 
@@ -245,6 +261,13 @@ impl Snapshot {
                     if snapshot.levels > limits::TREE_LEVELS_MAX {
                         return Err(decode::Error::message("a manifest has too many levels"));
                     }
+                }
+                18 => {
+                    if d.array()? != Some(2) {
+                        return Err(decode::Error::message("an origin has two ids"));
+                    }
+                    let repository = RepositoryId::new(read_array(d)?);
+                    snapshot.origin = Some(Origin { repository, snapshot: read_id(d)? });
                 }
                 _ => d.skip()?,
             }
@@ -337,6 +360,9 @@ mod tests {
     fn a_record_survives_and_unknown_keys_are_skipped() {
         let record = minimal();
         assert_eq!(Snapshot::decode(&record.encode()).unwrap(), record);
+        let origin = Origin { repository: RepositoryId::new([3; 32]), snapshot: ObjectId::new([4; 32]) };
+        let copied = Snapshot { origin: Some(origin), ..minimal() };
+        assert_eq!(Snapshot::decode(&copied.encode()).unwrap(), copied);
         let mut longer = record.encode();
         longer.pop();
         longer.extend_from_slice(&[0x18, 99, 0x82, 1, 2, 0xff]);
@@ -385,6 +411,7 @@ mod tests {
                 chunk_sizes: [1, 2, 3],
             },
             nonce: [9; 16],
+            origin: None,
         }
     }
 }

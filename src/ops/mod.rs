@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+pub mod copy;
 pub mod diff;
 pub mod drill;
 pub mod forget;
@@ -9,6 +10,7 @@ pub mod init;
 pub mod key;
 pub mod list;
 pub mod prune;
+pub mod recover;
 pub mod repair;
 pub mod restore;
 pub mod select;

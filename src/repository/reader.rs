@@ -95,6 +95,8 @@ pub struct NodeReader<'a> {
     key: NodeKey,
     /// Whose copies are tried first.
     reader: Option<IdentityId>,
+    /// Bytes that are read ahead of a node.
+    ahead: u64,
     kept: Mutex<(VecDeque<KeptRange>, Decompressor)>,
 }
 
@@ -109,12 +111,25 @@ impl<'a> NodeReader<'a> {
     /// `Forbidden` for a role that cannot check manifests; no memory for a decompressor.
     pub fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Result<Self> {
         let kept = Mutex::new((VecDeque::new(), Decompressor::new()?));
-        Ok(Self { repository, domain, index, key: repository.node_key(&domain)?, reader: None, kept })
+        Ok(Self {
+            repository,
+            domain,
+            index,
+            key: repository.node_key(&domain)?,
+            reader: None,
+            ahead: READ_AHEAD_BYTES,
+            kept,
+        })
     }
 
     /// From now on it reads for snapshots of `reader`.
     pub const fn serve(&mut self, reader: IdentityId) {
         self.reader = Some(reader);
+    }
+
+    /// From now on it reads no more than it is asked for.
+    pub const fn read_nothing_ahead(&mut self) {
+        self.ahead = 0;
     }
 
     fn read_at(&self, id: &BlobId, at: Location) -> Result<Vec<u8>> {
@@ -129,7 +144,7 @@ impl<'a> NodeReader<'a> {
             range.pack == pack.id && range.start <= start && end <= range.start + range.bytes.len() as u64
         };
         if !ranges.iter().any(covers) {
-            let stop = (start + READ_AHEAD_BYTES).max(end).min(u64::from(pack.size));
+            let stop = (start + self.ahead).max(end).min(u64::from(pack.size));
             let name = self.repository.pack_name(&self.domain, &pack);
             let bytes = self.repository.store.read_range(&name, start..stop)?;
             if ranges.len() >= RANGES_KEPT {

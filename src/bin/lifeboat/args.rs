@@ -99,7 +99,7 @@ pub(crate) struct Unlock {
 }
 
 /// How to reach it.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Storage and network")]
 pub(crate) struct Network {
     /// Read the keys of the bucket from a file like ~/.aws/credentials (section default, or AWS_PROFILE);
@@ -137,6 +137,67 @@ pub(crate) struct Cache {
     /// Keep no cache and use none
     #[arg(long, global = true)]
     pub(crate) no_cache: bool,
+}
+
+/// Another repository that a command reads from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Source (a FILE may be cred:NAME, a credential of systemd)")]
+pub(crate) struct FromArguments {
+    /// The repository to read from, as with -r [env: LIFEBOAT_FROM_REPOSITORY]
+    #[arg(long, value_name = "ADDRESS")]
+    from_repository: Option<String>,
+    /// Read its address from the first line of a file [env: LIFEBOAT_FROM_REPOSITORY_FILE]
+    #[arg(long, value_name = "FILE")]
+    from_repository_file: Option<PathBuf>,
+    /// Read its passphrase from the first line of a file [env: LIFEBOAT_FROM_PASSWORD_FILE; or the passphrase
+    /// itself in LIFEBOAT_FROM_PASSWORD]
+    #[arg(long, value_name = "FILE")]
+    from_password_file: Option<PathBuf>,
+    /// Run a command of the shell and read its passphrase from the first line [env: LIFEBOAT_FROM_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND")]
+    from_password_command: Option<String>,
+    /// Unlock it with the access key in a file [env: LIFEBOAT_FROM_ACCESS_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    from_access_key_file: Option<PathBuf>,
+    /// Unlock it with its 24 recovery words; asks for them
+    #[arg(long)]
+    from_recovery_words: bool,
+    /// Unlock it with its 24 recovery words in a file
+    #[arg(long, value_name = "FILE")]
+    from_recovery_words_file: Option<PathBuf>,
+    /// Try the passphrase on this key slot of it only
+    #[arg(long, value_name = "SLOT")]
+    from_slot: Option<String>,
+    /// Read the keys of its bucket from a file like ~/.aws/credentials; else the AWS_* variables count for both
+    #[arg(long, value_name = "FILE")]
+    from_s3_credentials: Option<PathBuf>,
+    /// Set an option of its storage, such as region=eu-central-1; never a secret
+    #[arg(long = "from-option", value_name = "KEY=VALUE")]
+    from_options: Vec<String>,
+}
+
+impl FromArguments {
+    /// Where it is, what unlocks it and how to reach it: limits and patience are those of the other one.
+    pub(crate) fn parts(&self, network: &Network) -> (Place, Unlock, Network) {
+        let place = Place {
+            repository: self.from_repository.clone(),
+            repository_file: self.from_repository_file.clone(),
+        };
+        let unlock = Unlock {
+            password_file: self.from_password_file.clone(),
+            password_command: self.from_password_command.clone(),
+            access_key_file: self.from_access_key_file.clone(),
+            recovery_words: self.from_recovery_words,
+            recovery_words_file: self.from_recovery_words_file.clone(),
+            slot: self.from_slot.clone(),
+        };
+        let network = Network {
+            s3_credentials: self.from_s3_credentials.clone(),
+            options: self.from_options.clone(),
+            ..network.clone()
+        };
+        (place, unlock, network)
+    }
 }
 
 /// What is shown.

@@ -18,7 +18,7 @@ use lifeboat::{
 };
 
 use crate::{
-    args::{Common, Network},
+    args::{Common, Network, Place, Unlock},
     credentials::Credentials,
     display::Display,
     environment,
@@ -34,6 +34,62 @@ const CONNECTIONS: usize = 8;
 const RETRY_FOR: &str = "15m";
 /// The largest file of settings that is read, in bytes.
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
+/// Which of the repositories of a command is meant: most have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The one of `-r`.
+    Main,
+    /// The one that is only read.
+    From,
+}
+
+impl Which {
+    /// The variable that says something about it.
+    pub(crate) fn variable(self, name: &str) -> String {
+        let from = if self == Self::From { "FROM_" } else { "" };
+        format!("LIFEBOAT_{from}{name}")
+    }
+
+    pub(crate) const fn prompt(self) -> &'static str {
+        match self {
+            Self::Main => "Passphrase: ",
+            Self::From => "Passphrase of the source: ",
+        }
+    }
+
+    /// What says the passphrase where nobody can be asked.
+    pub(crate) const fn instead(self) -> &'static str {
+        match self {
+            Self::Main => "--password-file FILE, --password-command or LIFEBOAT_PASSWORD",
+            Self::From => {
+                "--from-password-file FILE, --from-password-command or LIFEBOAT_FROM_PASSWORD for the source"
+            }
+        }
+    }
+
+    const fn not_named(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Main => (
+                "no repository was named",
+                "Use -r FOLDER or -r s3://BUCKET/PREFIX, set LIFEBOAT_REPOSITORY, or write a profile",
+            ),
+            Self::From => (
+                "no repository was named to read from",
+                "Use --from-repository FOLDER or s3://BUCKET/PREFIX, or set LIFEBOAT_FROM_REPOSITORY",
+            ),
+        }
+    }
+}
+
+/// A repository as the user gave it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Given<'a> {
+    pub(crate) which: Which,
+    pub(crate) place: &'a Place,
+    pub(crate) unlock: &'a Unlock,
+    pub(crate) network: &'a Network,
+}
 
 /// What every command needs.
 #[derive(Debug)]
@@ -68,7 +124,17 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn credentials(&self) -> Credentials<'_> {
-        Credentials { unlock: &self.common.unlock, output: self.output, signals: &self.signals }
+        self.credentials_of(&self.main())
+    }
+
+    fn credentials_of<'b>(&'b self, given: &Given<'b>) -> Credentials<'b> {
+        let Given { which, unlock, .. } = *given;
+        Credentials { unlock, which, output: self.output, signals: &self.signals }
+    }
+
+    fn main(&self) -> Given<'_> {
+        let Common { place, unlock, network, .. } = self.common;
+        Given { which: Which::Main, place, unlock, network }
     }
 
     /// The address of the repository, as the user gave it.
@@ -76,7 +142,10 @@ impl<'a> Context<'a> {
     /// # Errors
     /// `Usage` when there is none.
     pub(crate) fn address(&self) -> Result<String> {
-        let place = &self.common.place;
+        Self::address_of(&self.main())
+    }
+
+    fn address_of(Given { which, place, .. }: &Given<'_>) -> Result<String> {
         if place.repository.is_some() && place.repository_file.is_some() {
             return Err(Error::new(ErrorKind::Usage, "both --repository and --repository-file are given")
                 .with_remedy("Keep one of them"));
@@ -87,19 +156,22 @@ impl<'a> Context<'a> {
         if let Some(path) = &place.repository_file {
             return first_line(path);
         }
-        if let Some(address) = environment::text("LIFEBOAT_REPOSITORY")? {
+        if let Some(address) = environment::text(&which.variable("REPOSITORY"))? {
             return Ok(address);
         }
-        if let Some(path) = environment::os("LIFEBOAT_REPOSITORY_FILE") {
+        if let Some(path) = environment::os(&which.variable("REPOSITORY_FILE")) {
             return first_line(Path::new(&path));
         }
-        Err(Error::new(ErrorKind::Usage, "no repository was named").with_remedy(
-            "Use -r FOLDER or -r s3://BUCKET/PREFIX, set LIFEBOAT_REPOSITORY, or write a profile",
-        ))
+        let (what, remedy) = which.not_named();
+        Err(Error::new(ErrorKind::Usage, what).with_remedy(remedy))
     }
 
     pub(crate) fn location(&self) -> Result<Location> {
-        let address = self.address()?;
+        Self::location_of(&self.main())
+    }
+
+    fn location_of(given: &Given<'_>) -> Result<Location> {
+        let address = Self::address_of(given)?;
         let authority = address.split("://").nth(1).and_then(|rest| rest.split('/').next());
         if authority.is_some_and(|authority| authority.contains('@')) {
             // The address itself must not be repeated: it may hold a password.
@@ -113,8 +185,11 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn store(&self, location: &Location) -> Result<Store> {
-        let Network { limit_upload, limit_download, connections, retry_for, options, .. } =
-            &self.common.network;
+        self.store_by(location, &self.common.network)
+    }
+
+    fn store_by(&self, location: &Location, network: &Network) -> Result<Store> {
+        let Network { limit_upload, limit_download, connections, retry_for, options, .. } = network;
         if location.folder().is_some() && !options.is_empty() {
             return Err(Error::new(ErrorKind::Usage, "a folder has no options: -o is for a bucket")
                 .with_remedy("Leave out -o, or give the address of the bucket"));
@@ -125,7 +200,7 @@ impl<'a> Context<'a> {
             upload_limit: limit(limit_upload)?,
             download_limit: limit(limit_download)?,
             retry_for: time::parse_duration(retry_for.as_deref().unwrap_or(RETRY_FOR))?,
-            s3: self.s3_settings()?,
+            s3: Self::s3_settings(network)?,
             clock: Arc::new(SystemClock),
             progress: Arc::clone(&self.progress),
         };
@@ -137,7 +212,10 @@ impl<'a> Context<'a> {
 
     /// The `AWS_*` variables that count: no keys beside a file with keys, and nothing that `-o` says.
     pub(crate) fn aws_variables(&self) -> Vec<(String, String)> {
-        let Network { s3_credentials, options, .. } = &self.common.network;
+        Self::aws_variables_for(&self.common.network)
+    }
+
+    fn aws_variables_for(Network { s3_credentials, options, .. }: &Network) -> Vec<(String, String)> {
         let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN"];
         let of_option = |option: &String| environment::storage_setting(option.split('=').next()?);
         let said: Vec<_> = options.iter().filter_map(of_option).collect();
@@ -149,9 +227,10 @@ impl<'a> Context<'a> {
         variables
     }
 
-    fn s3_settings(&self) -> Result<S3Settings> {
-        let Network { s3_credentials, cacert, options, .. } = &self.common.network;
-        let mut settings = S3Settings { environment: self.aws_variables(), ..S3Settings::default() };
+    fn s3_settings(network: &Network) -> Result<S3Settings> {
+        let Network { s3_credentials, cacert, options, .. } = network;
+        let environment = Self::aws_variables_for(network);
+        let mut settings = S3Settings { environment, ..S3Settings::default() };
         if let Some(path) = s3_credentials {
             let profile = environment::text("AWS_PROFILE")?;
             let path = environment::file(path)?;
@@ -210,11 +289,23 @@ impl<'a> Context<'a> {
         self.open_with(&self.location()?, None)
     }
 
+    /// Unlocks another repository than that of `-r`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn open_given(&self, given: &Given<'_>) -> Result<Repository> {
+        self.open_as(given, &Self::location_of(given)?, self.cache_folder().as_deref())
+    }
+
     fn open_with(&self, location: &Location, cache: Option<&Path>) -> Result<Repository> {
-        let store = self.store(location)?;
+        self.open_as(&self.main(), location, cache)
+    }
+
+    fn open_as(&self, given: &Given<'_>, location: &Location, cache: Option<&Path>) -> Result<Repository> {
+        let store = self.store_by(location, given.network)?;
         // Before anybody is asked for a passphrase.
         let config = Repository::read_config(&store)?;
-        let credential = self.credentials().credential()?;
+        let credential = self.credentials_of(given).credential()?;
         Repository::unlock_and_open(store, config, &credential, cache, Arc::new(SystemClock))
     }
 

@@ -15,7 +15,7 @@ use lifeboat::{
 };
 use zeroize::Zeroizing;
 
-use crate::{args::Unlock, environment, signals::Signals, terminal::Output};
+use crate::{args::Unlock, context::Which, environment, signals::Signals, terminal::Output};
 
 /// No secret is longer than this, in bytes.
 const SECRET_BYTES_MAX: usize = 64 << 10;
@@ -39,6 +39,8 @@ fn cannot(what: impl Into<String>) -> Error {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Credentials<'a> {
     pub(crate) unlock: &'a Unlock,
+    /// Of which repository.
+    pub(crate) which: Which,
     pub(crate) output: &'a Output,
     pub(crate) signals: &'a Signals,
 }
@@ -55,7 +57,7 @@ impl Credentials<'_> {
             Some(Secret::WordsFile(path)) => Credential::Words(self.whole("recovery words", &path)?),
             Some(Secret::AskForWords) => Credential::Words(self.ask_for_words()?),
             Some(secret) => Credential::Passphrase(self.passphrase_from(&secret)?, slot),
-            None => Credential::Passphrase(self.ask("Passphrase: ")?, slot),
+            None => Credential::Passphrase(self.ask(self.which.prompt())?, slot),
         })
     }
 
@@ -123,17 +125,18 @@ impl Credentials<'_> {
             }
             return Ok(Some(secret));
         }
-        let path = |name| environment::os(name).map(std::path::PathBuf::from);
-        if let Some(path) = path("LIFEBOAT_ACCESS_KEY_FILE") {
+        let variable = |name| self.which.variable(name);
+        let path = |name| environment::os(&variable(name)).map(std::path::PathBuf::from);
+        if let Some(path) = path("ACCESS_KEY_FILE") {
             return Ok(Some(Secret::AccessKeyFile(path)));
         }
-        if let Some(path) = path("LIFEBOAT_PASSWORD_FILE") {
+        if let Some(path) = path("PASSWORD_FILE") {
             return Ok(Some(Secret::PasswordFile(path)));
         }
-        if let Some(command) = environment::text("LIFEBOAT_PASSWORD_COMMAND")? {
+        if let Some(command) = environment::text(&variable("PASSWORD_COMMAND"))? {
             return Ok(Some(Secret::PasswordCommand(command)));
         }
-        Ok(environment::os(environment::PASSWORD).map(|_| Secret::Password))
+        Ok(environment::os(&variable("PASSWORD")).map(|_| Secret::Password))
     }
 
     fn passphrase_from(&self, secret: &Secret) -> Result<Zeroizing<String>> {
@@ -147,8 +150,9 @@ impl Credentials<'_> {
                 first_line(&text, "the output of the password command")
             }
             _ => {
-                let text = environment::text(environment::PASSWORD)?.unwrap_or_default();
-                first_line(&Zeroizing::new(text), environment::PASSWORD)
+                let name = self.which.variable("PASSWORD");
+                let text = environment::text(&name)?.unwrap_or_default();
+                first_line(&Zeroizing::new(text), &name)
             }
         }
     }
@@ -178,8 +182,7 @@ impl Credentials<'_> {
     }
 
     fn ask(&self, prompt: &str) -> Result<Zeroizing<String>> {
-        let answer =
-            self.question(prompt, "--password-file FILE, --password-command or LIFEBOAT_PASSWORD")?;
+        let answer = self.question(prompt, self.which.instead())?;
         if answer.is_empty() {
             return Err(cannot("no passphrase was typed").with_remedy("Run the command again and type it"));
         }
@@ -257,13 +260,8 @@ fn first_line(text: &str, what: &str) -> Result<Zeroizing<String>> {
 fn run(command: &str) -> Result<Zeroizing<String>> {
     let failed = |error| cannot("could not run the password command").with_source(error);
     let mut shell = Command::new("/bin/sh");
-    let mut child = shell
-        .env_remove(environment::PASSWORD)
-        .arg("-c")
-        .arg(command)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
+    environment::PASSWORDS.iter().for_each(|name| _ = shell.env_remove(name));
+    let mut child = shell.arg("-c").arg(command).stdout(Stdio::piped()).spawn().map_err(failed)?;
     let text = match child.stdout.take() {
         Some(out) => read_secret(out, "the output of the password command"),
         None => Err(cannot("the password command has no output")),

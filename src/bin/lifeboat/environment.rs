@@ -9,9 +9,8 @@ use std::{
 use lifeboat::error::{Error, ErrorKind, Result};
 use object_store::aws::AmazonS3ConfigKey;
 
-/// The one variable that holds a secret of the repository itself and not the way to one: no command that is run
-/// sees it.
-pub(crate) const PASSWORD: &str = "LIFEBOAT_PASSWORD";
+/// The variables that hold a secret of a repository itself and not the way to one: no command that is run sees them.
+pub(crate) const PASSWORDS: [&str; 2] = ["LIFEBOAT_PASSWORD", "LIFEBOAT_FROM_PASSWORD"];
 
 /// A variable that is set and not empty.
 pub(crate) fn os(name: &str) -> Option<OsString> {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Again, OpenFile, ReadContent};
+use super::{Again, CutContent, NextChunk, OpenFile, ReadContent};
 use crate::{
     chunk::Chunker,
     compress::{Compression, Compressor},
@@ -216,6 +216,11 @@ impl<'a> Ingest<'a> {
     /// nobody else of this run has it in hand.
     fn is_new(&self, id: &BlobId, kind: PackKind) -> bool {
         !self.is_present(id, kind) && lock(&self.claimed).insert(*id)
+    }
+
+    /// Whether a chunk can be counted on: it is stored, or somebody of this run has it in hand.
+    fn counts_on(&self, id: &BlobId) -> bool {
+        self.is_present(id, PackKind::Data) || lock(&self.claimed).contains(id)
     }
 
     /// Whether everything that a content from a parent refers to can be counted on. The list nodes among it
@@ -519,7 +524,10 @@ impl<'a, 'b> Worker<'a, 'b> {
         loop {
             readings += 1;
             source.describe(&mut entry.metadata);
-            let (content, bytes) = self.content(source, buffer, frames)?;
+            let (content, bytes) = match source.cut() {
+                Some(cut) => self.cut_content(cut, frames)?,
+                None => self.content(source, buffer, frames)?,
+            };
             let holes = source.holes().to_vec();
             let size = holes.iter().fold(bytes, |sum, hole| sum.saturating_add(hole.length));
             self.ingest.progress().add(0, size - bytes);
@@ -562,6 +570,26 @@ impl<'a, 'b> Worker<'a, 'b> {
             total += length as u64;
             progress.add(0, length as u64);
             window.start += length;
+            content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
+        }
+        let nodes = &mut Nodes(self.ingest, &mut self.compressor);
+        Ok((content.finish(&self.ingest.keys.node, nodes)?, total))
+    }
+
+    /// As [`Self::content`], for what was cut before.
+    fn cut_content(&mut self, source: &mut dyn CutContent, frames: &Frames<'_>) -> Result<(Content, u64)> {
+        let (mut content, mut total) = (ContentBuilder::default(), 0_u64);
+        let progress = self.ingest.progress();
+        loop {
+            progress.check()?;
+            let chunk = match source.advance()? {
+                NextChunk::End => break,
+                NextChunk::Known(chunk) if self.ingest.counts_on(&chunk.id) => chunk,
+                NextChunk::Known(_) | NextChunk::Unknown => self.chunk(source.plain()?, frames)?,
+            };
+            source.stored(chunk);
+            total += u64::from(chunk.length);
+            progress.add(0, u64::from(chunk.length));
             content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
         }
         let nodes = &mut Nodes(self.ingest, &mut self.compressor);

@@ -20,10 +20,10 @@ use crate::{
     compress::Compression,
     error::{Error, ErrorKind, Result},
     format::{
-        entry::{Entry, EntryKind, Hole, Metadata},
+        entry::{ChunkRef, Entry, EntryKind, Hole, Metadata},
         pack::target_length,
         registry::Domain,
-        snapshot::{Parameters, Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
+        snapshot::{Origin, Parameters, Run, Snapshot, Statistics, UNREADABLE_NAMED_MAX},
     },
     id::{BlobId, DomainId, IdentityId, ObjectId, PackId},
     limits,
@@ -128,6 +128,11 @@ pub trait ReadContent: Read {
     /// Nobody can tell.
     fn has_changed(&self) -> Result<bool>;
 
+    /// Its chunks, if they are to stay as they were cut before.
+    fn cut(&mut self) -> Option<&mut dyn CutContent> {
+        None
+    }
+
     /// Begins anew, with what is there now, after it has changed.
     ///
     /// # Errors
@@ -135,6 +140,46 @@ pub trait ReadContent: Read {
     fn again(&mut self) -> Result<Again> {
         Ok(Again::Never)
     }
+}
+
+/// A content that was cut before, and keeps its cuts.
+pub trait CutContent {
+    /// Comes to the next chunk.
+    ///
+    /// # Errors
+    /// Nobody knows which it is.
+    fn advance(&mut self) -> Result<NextChunk>;
+
+    /// The bytes of this chunk.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn plain(&mut self) -> Result<&[u8]>;
+
+    /// Hears what this chunk is called where it is stored now.
+    fn stored(&mut self, as_chunk: ChunkRef);
+}
+
+/// What comes next in a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextChunk {
+    /// A chunk that was stored under this name before: its bytes are not needed if that can be counted on.
+    Known(ChunkRef),
+    /// A chunk of which only the bytes tell.
+    Unknown,
+    /// Nothing.
+    End,
+}
+
+/// What is known of the backup that a snapshot is made of again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyOf {
+    /// Its snapshot in another repository, if it is a copy of one.
+    pub origin: Option<Origin>,
+    /// When that backup began: what changed since is not in it.
+    pub begun: Timestamp,
+    /// What does it.
+    pub command: &'static str,
 }
 
 /// Whether a file can be read once more.
@@ -183,6 +228,11 @@ pub trait Source {
     /// What was read cannot be trusted, so that there must be no snapshot of it.
     fn finish(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// The backup that this is made of again, if it is: then no backup before has a say, and none builds on it.
+    fn copy_of(&self) -> Option<CopyOf> {
+        None
     }
 
     /// How many names were gone before anybody could look at them, in the last pass.
@@ -304,7 +354,9 @@ pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOpt
     let keys = IngestKeys::of(repository, &domain)?;
     let time = repository.clock.now();
     let (forged, damage) = (Vec::new(), None);
-    let mut backup = Backup { repository, options, domain, keys, time, parent: None, forged, damage };
+    let copy_of = source.copy_of();
+    let mut backup =
+        Backup { repository, options, domain, keys, time, copy_of, parent: None, forged, damage };
     if options.mode == Mode::DryRun {
         return backup.dry_run(source);
     }
@@ -316,7 +368,9 @@ pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOpt
         // The first error is the one to tell; a store that takes no record has been told of already.
         drop(told);
     });
-    repository.cache.remember(past(repository, options, ended.as_ref()));
+    if copy_of.is_none() {
+        repository.cache.remember(past(repository, options, ended.as_ref()));
+    }
     ended
 }
 
@@ -342,7 +396,7 @@ pub fn could_not_begin(repository: &Repository, options: &BackupOptions, error: 
     repository.cache.remember(past(repository, options, Err(error)));
     let domain = repository.own_domain()?;
     let failure = (error.kind().exit_code(), error.to_string());
-    let run = run_record(repository, options, Some(failure))?;
+    let run = run_record(repository, options, ("backup", Some(failure)))?;
     repository.publish_failed_run(&domain, &run, FAILURE_PATIENCE)
 }
 
@@ -362,12 +416,12 @@ pub fn sources_fit(bytes: usize) -> Result<()> {
 fn run_record(
     repository: &Repository,
     options: &BackupOptions,
-    failure: Option<(u8, String)>,
+    (command, failure): (&str, Option<(u8, String)>),
 ) -> Result<Run> {
     Ok(Run {
         time: repository.clock.now(),
         host: options.host.clone(),
-        command: "backup".to_owned(),
+        command: command.to_owned(),
         failure,
         nonce: random::bytes()?,
     })
@@ -379,6 +433,8 @@ struct Backup<'a> {
     domain: DomainId,
     keys: IngestKeys,
     time: Timestamp,
+    /// The backup that it is made of again, if it is.
+    copy_of: Option<CopyOf>,
     parent: Option<Parent>,
     /// What is suspect in the chain of this identity.
     forged: Vec<String>,
@@ -395,7 +451,8 @@ struct Next {
 
 impl Backup<'_> {
     fn run_record(&self, failure: Option<(u8, String)>) -> Result<Run> {
-        run_record(self.repository, self.options, failure)
+        let command = self.copy_of.map_or("backup", |copy| copy.command);
+        run_record(self.repository, self.options, (command, failure))
     }
 
     /// Writes that the run goes on: an object that tells the storage's time.
@@ -412,6 +469,9 @@ impl Backup<'_> {
     }
 
     fn find_parent(&mut self, view: &View) {
+        if self.copy_of.is_some() {
+            return;
+        }
         let options = self.options;
         let same = |record: &Snapshot| record.host == options.host && record.sources == options.sources;
         let group = options.group(self.repository.identity());
@@ -524,6 +584,9 @@ impl Backup<'_> {
 
     /// Makes this backup the parent of the next one.
     fn remember(&self, snapshot: ObjectId, pass: Pass, unchanged: bool) {
+        if self.copy_of.is_some() {
+            return;
+        }
         let kept = self.parent.as_ref().and_then(|parent| parent.cached.as_ref());
         let kept = kept.filter(|_| unchanged).map(|(record, _)| record.nodes);
         let nodes = pass.nodes.filter(|_| kept.is_none());
@@ -553,7 +616,11 @@ impl Backup<'_> {
         if uploads.is_some() {
             let nonce = u64::from_le_bytes(random::bytes()?);
             ingest.keep_journal(repository.cache.begin_journal(domain, nonce));
-            ingest.keep_nodes(repository.cache.begin_parent(&options.group(repository.identity()), nonce));
+            // The next backup builds on the last one that this machine has made itself.
+            if self.copy_of.is_none() {
+                let group = options.group(repository.identity());
+                ingest.keep_nodes(repository.cache.begin_parent(&group, nonce));
+            }
         }
         let mut manifest = Manifest {
             builder: ManifestBuilder::new(&keys.node),
@@ -619,7 +686,7 @@ impl Backup<'_> {
             // Only the one before it can be replaced: another machine with this key may have written since.
             replaces: replaces.filter(|replaced| previous == Some(*replaced)),
             time: time.unwrap_or(self.time),
-            begun: self.time,
+            begun: self.copy_of.map_or(self.time, |copy| copy.begun),
             host,
             user,
             tags,
@@ -632,6 +699,7 @@ impl Backup<'_> {
             program,
             parameters: self.parameters(),
             nonce: random::bytes()?,
+            origin: self.copy_of.and_then(|copy| copy.origin),
         })
     }
 

@@ -4,17 +4,17 @@ use std::ops::Range;
 
 /// Bits, all of them off at first.
 #[derive(Debug, Default)]
-pub(super) struct Bits(Vec<u64>);
+pub(in crate::ops) struct Bits(Vec<u64>);
 
 const WORD: usize = 64;
 
 impl Bits {
-    pub(super) fn new(count: usize) -> Self {
+    pub(in crate::ops) fn new(count: usize) -> Self {
         Self(vec![0; count.div_ceil(WORD)])
     }
 
     /// Turns one on, and says whether it was off.
-    pub(super) fn set(&mut self, number: usize) -> bool {
+    pub(in crate::ops) fn set(&mut self, number: usize) -> bool {
         let Some(word) = self.0.get_mut(number / WORD) else { return false };
         let bit = 1 << (number % WORD);
         let was_off = *word & bit == 0;
@@ -22,7 +22,7 @@ impl Bits {
         was_off
     }
 
-    pub(super) fn get(&self, number: usize) -> bool {
+    pub(in crate::ops) fn get(&self, number: usize) -> bool {
         self.0.get(number / WORD).is_some_and(|word| *word & 1 << (number % WORD) != 0)
     }
 

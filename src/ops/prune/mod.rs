@@ -16,7 +16,7 @@ use crate::{
     repository::Repository,
 };
 
-mod bits;
+pub(super) mod bits;
 mod compact;
 mod domain;
 mod mark;

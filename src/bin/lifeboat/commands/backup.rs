@@ -399,7 +399,7 @@ fn never(repository: &Repository, context: &Context<'_>) -> Vec<PathBuf> {
     folders
 }
 
-fn compression_of(name: Option<&str>) -> Result<Compression> {
+pub(super) fn compression_of(name: Option<&str>) -> Result<Compression> {
     match name {
         Some("off") => Ok(Compression::Off),
         Some("fast") => Ok(Compression::Fast),
@@ -446,7 +446,11 @@ fn stream(arguments: &StreamArguments, words: &[PathBuf], context: &Context<'_>)
     let progress = Arc::clone(&context.progress);
     if arguments.stdin_from_command {
         let command = words.iter().map(|word| word.clone().into_os_string()).collect();
-        return Stream::of_command(file, (command, vec![environment::PASSWORD.into()]), progress);
+        return Stream::of_command(
+            file,
+            (command, environment::PASSWORDS.map(Into::into).to_vec()),
+            progress,
+        );
     }
     if !words.is_empty() {
         return Err(

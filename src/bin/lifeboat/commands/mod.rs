@@ -13,6 +13,7 @@ use crate::{context::Context, profile::Settings};
 mod backup;
 mod check;
 mod config;
+mod copy;
 mod diff;
 mod drill;
 mod forget;
@@ -21,6 +22,7 @@ mod init;
 mod key;
 mod ls;
 mod prune;
+mod recover;
 mod repair;
 mod restore;
 mod snapshots;
@@ -58,6 +60,10 @@ pub(crate) enum Command {
     Prune(prune::Prune),
     /// List again what the index has lost, and set aside what nobody can read
     Repair(repair::Repair),
+    /// Find manifests that no snapshot names, and make snapshots of them
+    Recover(recover::Recover),
+    /// Copy snapshots from another repository
+    Copy(Box<copy::Copy>),
     /// Account for every byte of the storage, by client or by folder
     Usage(usage::Usage),
     /// Identities, what unlocks them, and the recovery words
@@ -102,6 +108,8 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Forget(arguments) => forget::run(arguments, context),
         Command::Prune(arguments) => prune::run(arguments, context),
         Command::Repair(arguments) => repair::run(arguments, context),
+        Command::Recover(arguments) => recover::run(arguments, context),
+        Command::Copy(arguments) => copy::run(arguments, context),
         Command::Usage(arguments) => usage::run(arguments, context),
         Command::Key(arguments) => key::run(arguments, context),
         Command::Config(arguments) => config::run(arguments, context),

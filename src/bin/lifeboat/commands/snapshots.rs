@@ -109,6 +109,10 @@ fn message(snapshot: &KnownSnapshot) -> Value {
             "bytes_stored": statistics.bytes_stored,
             "unreadable": record.unreadable,
             "program": record.program,
+            "origin": record.origin.map(|origin| json!({
+                "repository": origin.repository.to_string(),
+                "snapshot": origin.snapshot.to_string(),
+            })),
         }),
     )
 }

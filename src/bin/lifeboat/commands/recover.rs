@@ -1,0 +1,167 @@
+//! `recover`: manifests that no snapshot names become snapshots again.
+
+use std::sync::Arc;
+
+use clap::Args;
+use lifeboat::{
+    error::{Error, ErrorKind, Result},
+    ops::recover::{self, Losses, Lost, Manifest, Mode, Outcome, RecoverOptions, Recovered},
+    report::{json, size, text, time},
+};
+use serde_json::json;
+
+use super::workers;
+use crate::{args::split_tags, context::Context};
+
+const AFTER: &str = "\
+When snapshots are lost, what they held is still there until a prune: this looks through all manifests of the domain that
+this owner backs up to, and finds those that no snapshot names. Nothing is written without --apply, and nothing is ever
+deleted. Known are the paths, the time when the storage got the manifest, and the key that wrote it. Host, user and tags
+stood in the snapshot alone: without --host the label of the key stands for the host. Snapshots that were forgotten are found
+too until a prune has freed them, and so is what a running backup has not finished. If index objects are lost, run
+`lifeboat repair index --apply` first. Needs a key with the role owner.
+
+Examples:
+  lifeboat recover
+  lifeboat recover --apply
+  lifeboat recover 3f2a9c01 --host web1 --apply";
+
+/// Digits of the id of a root that are shown.
+const ID_DIGITS_SHOWN: usize = 12;
+
+/// Arguments of `recover`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Recover {
+    /// The first digits of the ids of manifests [default: all that no snapshot names]
+    #[arg(value_name = "MANIFEST")]
+    roots: Vec<String>,
+    /// The host of these snapshots [default: the label of the key that wrote the manifest]
+    #[arg(short = 'H', long, value_name = "HOST")]
+    host: Option<String>,
+    /// Add a tag, or several: TAG,TAG; each has the tag recovered
+    #[arg(long = "tag", value_name = "TAG[,TAG]")]
+    tags: Vec<String>,
+    /// Do it; else only show what would be done
+    #[arg(long)]
+    apply: bool,
+    /// Only show what would be done, as without --apply
+    #[arg(short = 'n', long, conflicts_with = "apply")]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
+    let mode = if arguments.apply { Mode::Write } else { Mode::DryRun };
+    let options = RecoverOptions {
+        roots: arguments.roots.clone(),
+        host: arguments.host.clone(),
+        tags: arguments.tags.iter().flat_map(|list| split_tags(list)).collect(),
+        mode,
+        program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
+        workers: workers(),
+    };
+    let done = recover::run(&Arc::new(context.open_without_cache()?), &options)?;
+    context.end_display();
+    tell(&done, mode, context)
+}
+
+fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
+    let output = context.output;
+    let Recovered { found, nodes, fragments, more, unreadable, doubts } = done;
+    let manifests = |count: u64| text::count(count, "manifest", "manifests");
+    let count = |is: fn(&Outcome) -> bool| found.iter().filter(|(_, outcome)| is(outcome)).count() as u64;
+    let made = count(|outcome| matches!(outcome, Outcome::Made(_)));
+    let damaged = count(|outcome| matches!(outcome, Outcome::Damaged(_)));
+    output.say(&match (found.is_empty(), mode) {
+        (true, _) => format!("nothing to recover: every whole manifest of {nodes} nodes has its snapshot"),
+        (false, Mode::DryRun) => format!(
+            "{} without a snapshot. Nothing was written: --apply makes snapshots of them",
+            manifests(found.len() as u64)
+        ),
+        (false, Mode::Write) => {
+            format!("{made} of {} without a snapshot became snapshots", manifests(found.len() as u64))
+        }
+    });
+    found.iter().for_each(|(manifest, outcome)| tell_one(manifest, outcome, context));
+    if *more > 0 {
+        output.say(&format!("and {more} more: run it again when these have their snapshots"));
+    }
+    if *fragments > 0 {
+        let of = text::count(*fragments, "part of a manifest", "parts of manifests");
+        output.note(&format!(
+            "note: {of} with no beginning: backups that were interrupted leave them, and a prune takes them"
+        ));
+    }
+    doubts.iter().for_each(|doubt| output.warn(&doubt.to_string()));
+    unreadable.iter().for_each(|error| output.trouble(error));
+    let fields = json!({
+        "dry_run": mode == Mode::DryRun,
+        "found": found.len(),
+        "recovered": made,
+        "damaged": damaged,
+        "more": more,
+        "fragments": fragments,
+        "nodes": nodes,
+        "snapshots_in_doubt": doubts.len(),
+        "unreadable": unreadable.len(),
+    });
+    output.message(&json::message("summary", fields));
+    if damaged == 0 && unreadable.is_empty() {
+        return Ok(());
+    }
+    let what = if damaged > 0 {
+        format!("{} cannot be read whole, so that no snapshot was made of them", manifests(damaged))
+    } else {
+        "some nodes cannot be read: manifests may be missing here".to_owned()
+    };
+    Err(Error::new(ErrorKind::Damaged, what)
+        .with_remedy("`lifeboat check --read-data` tells what is damaged"))
+}
+
+fn tell_one(manifest: &Manifest, outcome: &Outcome, context: &Context<'_>) {
+    let output = context.output;
+    let Manifest { root, author, label, stored, entries, bytes, sources } = manifest;
+    let id = root.to_string();
+    let short = id.get(..ID_DIGITS_SHOWN).unwrap_or(&id);
+    let becomes = match outcome {
+        Outcome::Planned => String::new(),
+        Outcome::Made(id) => format!("; it is snapshot {:.8}", id.to_string()),
+        Outcome::Damaged(Losses { count, .. }) => {
+            format!("; not recovered: {}", text::count(*count, "loss", "losses"))
+        }
+    };
+    let by = label.as_ref().map_or_else(|| author.to_string(), |label| text::shown(label.as_bytes()));
+    let paths: Vec<String> = sources.iter().map(|source| text::shown(source)).collect();
+    output.say(&format!(
+        "{short} by {by}, stored {}: {}, {}, {}{becomes}",
+        time::show(*stored, &context.zone),
+        text::count(*entries, "entry", "entries"),
+        size::show(*bytes),
+        paths.join(" ")
+    ));
+    if let Outcome::Damaged(Losses { named, .. }) = outcome {
+        for Lost { path, why } in named {
+            output.say(&format!("  {}: {}", text::path(path), text::shown(why.as_bytes())));
+            let fields = json!({ "manifest": id, "why": why });
+            output.message(&json::with_path(json::message("lost", fields), &json::absolute(path)));
+        }
+    }
+    let (action, snapshot) = match outcome {
+        Outcome::Planned => ("would_recover", None),
+        Outcome::Made(id) => ("recovered", Some(id.to_string())),
+        Outcome::Damaged(_) => ("damaged", None),
+    };
+    let sources: Vec<_> = sources.iter().map(|source| json::with_path(json!({}), source)).collect();
+    let fields = json!({
+        "manifest": id,
+        "action": action,
+        "snapshot": snapshot,
+        "identity": author.to_string(),
+        "label": label,
+        "stored": time::rfc3339(*stored),
+        "entries": entries,
+        "bytes": bytes,
+        "sources": sources,
+    });
+    output.message(&json::message("manifest", fields));
+}

@@ -1,0 +1,422 @@
+//! `recover`: manifests that no snapshot names become snapshots again, when the objects of the snapshots are lost. Nothing
+//! is deleted or overwritten. Each is a backup whose source is the manifest, so nothing comes about that is not whole.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::{copy, prune::bits::Bits};
+pub use super::{
+    copy::{Losses, Lost},
+    forget::Mode,
+};
+use crate::{
+    clock::Timestamp,
+    compress::{Compression, Decompressor},
+    crypto::NodeKey,
+    error::{Error, ErrorKind, Result},
+    format::{
+        entry::{Content, Entry, EntryKind},
+        node::Node,
+        pack::PackKind,
+        role::Role,
+    },
+    id::{BlobId, DomainId, IdentityId, ObjectId},
+    limits,
+    ops::backup::{self, BackupOptions, CopyOf, Reuse, Unchanged},
+    progress::Phase,
+    repository::{
+        Repository,
+        index::{Index, KnownPack, Standing},
+        manifest::{ManifestCursor, NodeSource},
+        reader::{NodeReader, blob_range},
+    },
+    store::on_each,
+};
+
+/// Manifests that are looked at closely, and shown.
+const MANIFESTS_MAX: usize = 1000;
+/// Of a manifest with several folders at its top so many are taken for its sources.
+const SOURCES_MAX: usize = 64;
+/// A source is looked for so many folders deep.
+const SOURCE_DEPTH_MAX: usize = 64;
+/// A snapshot that was made of a manifest has this tag.
+pub const TAG: &str = "recovered";
+
+/// How manifests become snapshots.
+#[derive(Clone, Debug)]
+pub struct RecoverOptions {
+    /// The first digits of the ids of those that are meant; without any all are.
+    pub roots: Vec<String>,
+    /// The host of the snapshots, which no manifest tells; else the label of the key that wrote it.
+    pub host: Option<String>,
+    /// Tags beside [`TAG`].
+    pub tags: Vec<String>,
+    /// Whether anything is written.
+    pub mode: Mode,
+    /// Name and version of the program.
+    pub program: String,
+    /// Threads that read, compress and seal.
+    pub workers: usize,
+}
+
+/// A manifest that no snapshot names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Its root node.
+    pub root: BlobId,
+    /// The key that wrote the root.
+    pub author: IdentityId,
+    /// Its label, if the registry knows it.
+    pub label: Option<String>,
+    /// When the storage got the pack of the root.
+    pub stored: Timestamp,
+    /// Entries, and bytes of files, as the root says.
+    pub entries: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+    /// What was backed up, as far as it can be told from the paths.
+    pub sources: Vec<Vec<u8>>,
+}
+
+/// What becomes of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A snapshot of it would be made.
+    Planned,
+    /// This one was.
+    Made(ObjectId),
+    /// Not all of it can be read, so there is none.
+    Damaged(Losses),
+}
+
+/// What came of looking at all nodes of a domain.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Manifests that no snapshot names, and what becomes of each, the oldest first.
+    pub found: Vec<(Manifest, Outcome)>,
+    /// Nodes that were read.
+    pub nodes: u64,
+    /// Nodes that nothing refers to and that begin in the middle of a tree: an interrupted backup left them, or what was
+    /// above them is lost.
+    pub fragments: u64,
+    /// Manifests beyond those that are shown.
+    pub more: u64,
+    /// Packs and nodes that cannot be read.
+    pub unreadable: Vec<Error>,
+    /// What is missing or cannot be read among the snapshots.
+    pub doubts: Vec<Error>,
+}
+
+/// Looks for manifests in the domain that this key backs up to, and makes snapshots of those that are meant.
+///
+/// # Errors
+/// `Forbidden` for all but an owner, who alone reads what others wrote and writes snapshots; `Failed` when a root that is
+/// meant is not among those found; storage trouble.
+pub fn run(repository: &Arc<Repository>, options: &RecoverOptions) -> Result<Recovered> {
+    if repository.role() != Role::Owner {
+        return Err(repository.forbidden("recover snapshots", "owner"));
+    }
+    repository.store.progress().enter(Phase::Checking);
+    let domain = repository.own_domain()?;
+    let roots = repository.roots(&domain)?;
+    let named = roots.known.iter().map(|known| known.record.root).collect();
+    let index = repository.view_to_read(&domain)?.index;
+    let search = Search::new(repository, domain, &index)?;
+    // What of the snapshots is missing or cannot be read is what brings somebody here.
+    let mut done = Recovered { doubts: roots.doubts, ..Recovered::default() };
+    search.read_all(options.workers, &mut done)?;
+    let mut found = search.unnamed(&named, &mut done)?;
+    found.retain(|manifest| is_meant(&options.roots, manifest));
+    if let Some(root) = options.roots.iter().find(|root| !found.iter().any(|one| is(root, one))) {
+        let what = format!("no manifest without a snapshot has the id `{root}`");
+        return Err(
+            Error::new(ErrorKind::Failed, what).with_remedy("`lifeboat recover` lists those that there are")
+        );
+    }
+    for manifest in found {
+        let outcome = match options.mode {
+            Mode::DryRun => Outcome::Planned,
+            Mode::Write => make(repository, &manifest, options)?,
+        };
+        done.found.push((manifest, outcome));
+    }
+    Ok(done)
+}
+
+fn is(root: &str, manifest: &Manifest) -> bool {
+    manifest.root.to_string().starts_with(&root.to_ascii_lowercase())
+}
+
+fn is_meant(roots: &[String], manifest: &Manifest) -> bool {
+    roots.is_empty() || roots.iter().any(|root| is(root, manifest))
+}
+
+/// Makes a snapshot of a manifest.
+fn make(repository: &Arc<Repository>, manifest: &Manifest, options: &RecoverOptions) -> Result<Outcome> {
+    let label = || manifest.label.clone().unwrap_or_else(|| manifest.author.to_string());
+    let backup = BackupOptions {
+        host: options.host.clone().unwrap_or_else(label),
+        user: String::new(),
+        tags: options.tags.iter().cloned().chain([TAG.to_owned()]).collect(),
+        sources: manifest.sources.clone(),
+        time: Some(manifest.stored),
+        compression: Compression::Auto,
+        reuse: Reuse { unchanged: false, ..Reuse::default() },
+        unchanged: Unchanged::Keep,
+        mode: backup::Mode::Store,
+        program: options.program.clone(),
+        workers: options.workers,
+    };
+    // Nobody knows when it began, so the next backup takes nothing in it for unchanged.
+    let copy_of = CopyOf { origin: None, begun: Timestamp::from_seconds(0), command: "recover" };
+    match copy::of_manifest(repository, (manifest.root, manifest.author), (copy_of, &backup))? {
+        Err(losses) => Ok(Outcome::Damaged(losses)),
+        Ok(done) => {
+            let made = done.snapshot.map(|(id, _)| Outcome::Made(id));
+            made.ok_or_else(|| Error::new(ErrorKind::Failed, "no snapshot was written"))
+        }
+    }
+}
+
+/// What is found out about nodes, by the number of the blob.
+struct Marks {
+    /// Another node refers to it.
+    referred: Bits,
+    /// It is a part of a tree of entries, and begins at its top.
+    top: Bits,
+    /// It is a part of a tree of entries that begins elsewhere.
+    inner: Bits,
+    nodes: u64,
+    unreadable: Vec<Error>,
+}
+
+/// The search through all nodes of a domain.
+struct Search<'a> {
+    repository: &'a Repository,
+    domain: DomainId,
+    index: &'a Index,
+    key: NodeKey,
+    packs: Vec<KnownPack>,
+    marks: Mutex<Marks>,
+}
+
+impl<'a> Search<'a> {
+    fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Result<Self> {
+        let mut seen = HashSet::new();
+        // What is marked to be deleted is not brought back: it may go at any moment.
+        let lives = |pack: &KnownPack| pack.kind == PackKind::Metadata && pack.standing == Standing::Live;
+        let packs = index.packs().filter(lives).filter(|pack| seen.insert(pack.id)).collect();
+        let bits = || Bits::new(index.blobs());
+        let marks = Marks { referred: bits(), top: bits(), inner: bits(), nodes: 0, unreadable: Vec::new() };
+        Ok(Self {
+            repository,
+            domain,
+            index,
+            key: repository.node_key(&domain)?,
+            packs,
+            marks: Mutex::new(marks),
+        })
+    }
+
+    /// Reads every node and marks it and what it refers to.
+    fn read_all(&self, workers: usize, done: &mut Recovered) -> Result<()> {
+        let progress = self.repository.store.progress();
+        progress.expect(0, self.packs.iter().map(|pack| u64::from(pack.size)).sum());
+        on_each(&self.packs, workers, |pack| {
+            progress.check()?;
+            match self.pack(pack) {
+                Err(error) if error.is_damage() => {
+                    let name = self.repository.pack_name(&self.domain, pack);
+                    self.lock().unreadable.push(error.context(name));
+                }
+                other => other?,
+            }
+            progress.add(0, u64::from(pack.size));
+            Ok(())
+        })?;
+        let mut marks = self.lock();
+        done.nodes = marks.nodes;
+        done.unreadable = std::mem::take(&mut marks.unreadable);
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pack(&self, pack: &KnownPack) -> Result<()> {
+        let name = self.repository.pack_name(&self.domain, pack);
+        let bytes = self.repository.store.read(&name, limits::PACK_BYTES_MAX)?;
+        let directory = self.index.directory(pack);
+        let directory = directory.ok_or_else(|| Error::damaged("a pack", "the index lost it"))?;
+        let mut decompressor = Decompressor::new()?;
+        for frame in &directory.frames {
+            let start = frame.offset as usize;
+            let sealed = bytes.get(start..start.saturating_add(frame.length as usize));
+            let sealed = sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))?;
+            let section = directory.sections.get(usize::from(frame.section));
+            let section = section.ok_or_else(|| Error::damaged("a frame", "it has no section"))?;
+            let opened =
+                self.repository.open_frame(&self.domain, (frame, section), sealed, &mut decompressor);
+            let plain = match opened {
+                Err(error) if error.is_damage() => {
+                    self.lock().unreadable.push(error.context(&name));
+                    continue;
+                }
+                plain => plain?,
+            };
+            for (number, blob) in (0_u32..).zip(&frame.blobs) {
+                let bytes = blob_range(frame, number).and_then(|range| plain.get(range)).unwrap_or_default();
+                // What is not what its id names is nobody's node.
+                if self.key.id(bytes) == blob.id
+                    && let Ok(node) = Node::decode(bytes)
+                {
+                    self.node(&blob.id, &node);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&self, id: &BlobId, node: &Node) {
+        let mut marks = self.lock();
+        marks.nodes += 1;
+        let mut refers = |to: &BlobId| self.each_number(to, &mut |number| _ = marks.referred.set(number));
+        let first = match node {
+            Node::Leaf(entries) => {
+                for entry in entries {
+                    if let Content::List { node, .. } = &entry.content {
+                        refers(node);
+                    }
+                }
+                entries.first().map(|entry| &entry.path)
+            }
+            Node::Branch(_, children) => {
+                children.iter().for_each(|child| refers(&child.id));
+                children.first().map(|child| &child.first)
+            }
+            Node::Lists(_, children) => {
+                children.iter().for_each(|child| refers(&child.id));
+                None
+            }
+            Node::Chunks(_) => None,
+        };
+        // The folders above the sources are entries too: a whole manifest begins with a name that has no folder.
+        let Some(first) = first else { return };
+        let Marks { top, inner, .. } = &mut *marks;
+        let bits = if first.contains(&b'/') { inner } else { top };
+        self.each_number(id, &mut |number| _ = bits.set(number));
+    }
+
+    fn each_number(&self, id: &BlobId, each: &mut dyn FnMut(usize)) {
+        self.index.locations(id).into_iter().for_each(|at| each(self.index.blob_number(at)));
+    }
+
+    /// The manifests that neither a node nor a snapshot names, the oldest first.
+    fn unnamed(&self, named: &HashSet<BlobId>, done: &mut Recovered) -> Result<Vec<Manifest>> {
+        let nodes = NodeReader::new(self.repository, self.domain, self.index)?;
+        let mut found: HashMap<BlobId, Manifest> = HashMap::new();
+        let marks = self.lock();
+        for pack in &self.packs {
+            let Some(first) = self.index.first_blob(pack) else { continue };
+            let Some(directory) = self.index.directory(pack) else { continue };
+            let mut stored = None;
+            let blobs =
+                directory.frames.iter().flat_map(|frame| frame.blobs.iter().map(move |blob| (frame, blob)));
+            for (number, (frame, blob)) in (first..).zip(blobs) {
+                if marks.referred.get(number) || named.contains(&blob.id) || found.contains_key(&blob.id) {
+                    continue;
+                }
+                if marks.inner.get(number) {
+                    done.fragments += 1;
+                }
+                if !marks.top.get(number) {
+                    continue;
+                }
+                if found.len() >= MANIFESTS_MAX {
+                    done.more += 1;
+                    continue;
+                }
+                let time = match stored {
+                    Some(time) => time,
+                    None => *stored.insert(self.stored(pack)?),
+                };
+                let section = directory.sections.get(usize::from(frame.section));
+                let Some(author) = section.map(|section| section.author) else { continue };
+                found.insert(blob.id, self.manifest(&nodes, blob.id, (author, time))?);
+            }
+        }
+        let mut found: Vec<Manifest> = found.into_values().collect();
+        found.sort_by_key(|manifest| (manifest.stored, manifest.root));
+        Ok(found)
+    }
+
+    fn stored(&self, pack: &KnownPack) -> Result<Timestamp> {
+        let name = self.repository.pack_name(&self.domain, pack);
+        Ok(self.repository.store.head(&name)?.map(|listed| listed.modified).unwrap_or_default())
+    }
+
+    fn manifest(
+        &self,
+        nodes: &dyn NodeSource,
+        root: BlobId,
+        (author, stored): (IdentityId, Timestamp),
+    ) -> Result<Manifest> {
+        let sums = |items: &mut dyn Iterator<Item = (u64, u64)>| {
+            items.fold((0_u64, 0_u64), |(a, b), (c, d)| (a.saturating_add(c), b.saturating_add(d)))
+        };
+        let (entries, bytes) = match nodes.node(&root)? {
+            Node::Leaf(entries) => sums(&mut entries.iter().map(|entry| (1, entry.metadata.size))),
+            Node::Branch(_, children) => sums(&mut children.iter().map(|child| (child.entries, child.bytes))),
+            Node::Chunks(_) | Node::Lists(..) => (0, 0),
+        };
+        let registry = self.repository.registry();
+        let label = registry.certificate(&author).map(|known| known.label.clone());
+        // Of what is damaged it says nothing; whoever makes a snapshot of it is told.
+        let sources = match sources(nodes, root) {
+            Err(error) if error.is_damage() => Vec::new(),
+            sources => sources?,
+        };
+        Ok(Manifest { root, author, label, stored, entries, bytes, sources })
+    }
+}
+
+/// What was backed up: the first folder from above that holds more than one thing, else what is at the top.
+fn sources(nodes: &dyn NodeSource, root: BlobId) -> Result<Vec<Vec<u8>>> {
+    let absolute = |path: &[u8]| [b"/", path].concat();
+    let mut folder: Option<Vec<u8>> = None;
+    for _ in 0..SOURCE_DEPTH_MAX {
+        let most = if folder.is_none() { SOURCES_MAX } else { 2 };
+        let inside = children(nodes, root, (folder.as_deref(), most))?;
+        match (&inside[..], &folder) {
+            ([only], _) if only.metadata.kind == EntryKind::Directory => folder = Some(only.path.clone()),
+            (_, Some(_)) => break,
+            (several, None) => return Ok(several.iter().map(|entry| absolute(&entry.path)).collect()),
+        }
+    }
+    Ok(folder.iter().map(|folder| absolute(folder)).collect())
+}
+
+/// The first entries directly in a folder, or at the top.
+fn children(
+    nodes: &dyn NodeSource,
+    root: BlobId,
+    (folder, most): (Option<&[u8]>, usize),
+) -> Result<Vec<Entry>> {
+    let mut found: Vec<Entry> = Vec::new();
+    // What is in a folder comes right behind it: a slash is before every other byte, and 1 is the next one.
+    let mut from = folder.map_or_else(Vec::new, |folder| [folder, b"/"].concat());
+    while found.len() < most {
+        let Some(entry) = ManifestCursor::from(nodes, root, &from).next_entry()? else { break };
+        if folder
+            .is_some_and(|folder| !entry.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with(b"/")))
+        {
+            break;
+        }
+        from = [&entry.path[..], &[1]].concat();
+        found.push(entry);
+    }
+    Ok(found)
+}

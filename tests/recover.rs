@@ -1,0 +1,359 @@
+//! `recover`: what no snapshot names becomes a snapshot again, whole or not at all, and nothing else is touched.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Cursor,
+    sync::Arc,
+};
+
+use lifeboat::{
+    clock::SystemClock,
+    crypto::RootSecret,
+    error::{ErrorKind, Result},
+    format::{
+        entry::{Content, Entry, EntryKind, Metadata},
+        node::{Child, Node, compare_paths},
+        role::Role,
+        slot::KdfParameters,
+    },
+    id::{BlobId, ObjectId},
+    ops::{
+        backup::{self, Item, Source},
+        key::{self, AddOptions, By},
+        recover::{self, Manifest, Mode, Outcome, RecoverOptions, Recovered},
+    },
+    repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
+    store::{Name, Prefix, Store},
+};
+use object_store::memory::InMemory;
+
+mod support {
+    pub(crate) mod faults;
+    pub(crate) mod forger;
+    pub(crate) mod intercepted;
+    pub(crate) mod lab;
+    pub(crate) mod world;
+}
+use support::{
+    faults::{Fault, at},
+    forger,
+    intercepted::Intercepted,
+    lab::{self, Files, noise},
+    world::{World, objects, tree},
+};
+
+struct Scene {
+    objects: InMemory,
+    root: RootSecret,
+}
+
+fn store_of(objects: Arc<dyn object_store::ObjectStore>) -> Store {
+    Store::from_object_store(objects, "", lab::options(Arc::new(SystemClock), Arc::default(), 0)).unwrap()
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (objects, root) = (InMemory::new(), RootSecret::generate().unwrap());
+        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let init = InitOptions { kdf, ..InitOptions::default() };
+        Repository::create(&store_of(Arc::new(objects.clone())), &root, "right", init, &SystemClock).unwrap();
+        Self { objects, root }
+    }
+
+    fn fork(&self) -> Self {
+        Self { objects: self.objects.fork(), root: RootSecret::from_words(&self.root.words()).unwrap() }
+    }
+
+    fn store(&self) -> Store {
+        store_of(Arc::new(self.objects.clone()))
+    }
+
+    fn owner(&self) -> Arc<Repository> {
+        Arc::new(lab::open(&self.store(), &self.root).unwrap())
+    }
+
+    fn add_key(&self, role: Role, label: &str) -> Arc<Repository> {
+        let domain = (role == Role::Backup).then(|| "main".to_owned());
+        let (label, unlock) = (label.to_owned(), By::AccessKey);
+        let options = AddOptions { role, label, domain, shared: false, unlock };
+        let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
+        Arc::new(lab::open_with(&self.store(), &Credential::AccessKey(access.text()), None).unwrap())
+    }
+
+    fn known(&self) -> Vec<KnownSnapshot> {
+        self.owner().snapshots().unwrap().0
+    }
+
+    fn names(&self, part: &str) -> Vec<Name> {
+        let listed = self.store().list(&Prefix::all()).unwrap().into_iter();
+        listed
+            .filter(|listed| listed.name.contains(part))
+            .map(|listed| Name::parse(&listed.name).unwrap())
+            .collect()
+    }
+
+    fn lose(&self, known: &KnownSnapshot) {
+        self.store().delete(&known.name.name).unwrap();
+    }
+}
+
+fn options(mode: Mode) -> RecoverOptions {
+    let (roots, tags) = (Vec::new(), Vec::new());
+    RecoverOptions { roots, host: None, tags, mode, program: "test".to_owned(), workers: 2 }
+}
+
+fn run(repository: &Arc<Repository>, mode: Mode) -> Result<Recovered> {
+    recover::run(repository, &options(mode))
+}
+
+fn files(generation: u64) -> Files {
+    let mut files: Files =
+        (0..300).map(|n| (format!("srv/data/{n:03}"), format!("{n}").into_bytes())).collect();
+    files.insert("srv/data/noise".to_owned(), noise(generation, 50_000));
+    files
+}
+
+fn entry(path: &str, kind: EntryKind, size: usize) -> Entry {
+    let metadata = Metadata { mode: 0o755, size: size as u64, ..Metadata::of(kind) };
+    let content = Content::Inline(Vec::new());
+    Entry { path: path.into(), metadata, content, changed_while_read: false, error: None }
+}
+
+/// Files with the folders that they are in.
+struct Folders<'a>(&'a Files);
+
+impl Source for Folders<'_> {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        let mut items: BTreeMap<&str, Option<&Vec<u8>>> = BTreeMap::new();
+        for (path, bytes) in self.0 {
+            items.extend(path.match_indices('/').map(|(at, _)| (&path[..at], None)));
+            items.insert(path, Some(bytes));
+        }
+        let mut items: Vec<_> = items.into_iter().collect();
+        items.sort_by(|(a, _), (b, _)| compare_paths(a.as_bytes(), b.as_bytes()));
+        Ok(Box::new(items.into_iter().map(|(path, bytes)| {
+            Ok(match bytes.cloned() {
+                None => Item::Entry(entry(path, EntryKind::Directory, 0)),
+                Some(bytes) => Item::File(
+                    entry(path, EntryKind::File, bytes.len()),
+                    Box::new(move || Ok(Box::new(Cursor::new(bytes)))),
+                ),
+            })
+        })))
+    }
+}
+
+/// A backup, and its snapshot.
+fn back_up(scene: &Scene, by: &Repository, files: &Files) -> KnownSnapshot {
+    let done = backup::run(by, &mut Folders(files), &lab::backup_options()).unwrap();
+    let id = done.snapshot.unwrap().0;
+    scene.known().into_iter().find(|known| known.name.id == id).unwrap()
+}
+
+fn roots(found: &Recovered) -> BTreeSet<BlobId> {
+    found.found.iter().map(|(manifest, _)| manifest.root).collect()
+}
+
+fn made(outcome: &Outcome) -> ObjectId {
+    match outcome {
+        Outcome::Made(id) => *id,
+        other => unreachable!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_manifest_whose_snapshot_is_lost_becomes_a_snapshot_again() {
+    let scene = Scene::new();
+    let known: Vec<_> = (1..=4).map(|n| back_up(&scene, &scene.owner(), &files(n))).collect();
+    // Whole: neither those that have their snapshots, nor what they are made of.
+    assert_eq!(roots(&run(&scene.owner(), Mode::DryRun).unwrap()), BTreeSet::new());
+    [&known[1], &known[3]].into_iter().for_each(|known| scene.lose(known));
+    let (before, data) = (scene.names(""), scene.names("/packs/"));
+    let planned = run(&scene.owner(), Mode::DryRun).unwrap();
+    assert_eq!(scene.names(""), before, "nothing is written");
+    let lost: BTreeSet<BlobId> = [known[1].record.root, known[3].record.root].into();
+    assert_eq!((roots(&planned), planned.fragments, planned.more), (lost, 0, 0));
+    for (Manifest { label, entries, bytes, sources, author, .. }, outcome) in &planned.found {
+        let statistics = known[1].record.statistics;
+        assert_eq!((*entries, *bytes), (statistics.entries, statistics.bytes));
+        assert_eq!((sources, outcome), (&vec![b"/srv/data".to_vec()], &Outcome::Planned));
+        assert_eq!((*author, label.as_deref()), (scene.owner().identity(), Some("owner")));
+    }
+    let done = run(&scene.owner(), Mode::Write).unwrap();
+    assert_eq!(roots(&done), roots(&planned));
+    assert_eq!(scene.names("/packs/"), data, "all of it is borrowed");
+    for (manifest, outcome) in &done.found {
+        let id = made(outcome);
+        let all = scene.known();
+        let again = all.iter().find(|known| known.name.id == id).unwrap();
+        let old = known.iter().find(|known| known.record.root == manifest.root).unwrap();
+        assert_eq!((again.record.root, again.record.levels), (old.record.root, old.record.levels));
+        assert_eq!(
+            (&again.record.host[..], &again.record.tags[..]),
+            ("owner", &["recovered".to_owned()][..])
+        );
+        assert_eq!(again.record.time, manifest.stored);
+        let number = usize::try_from(old.name.sequence).unwrap();
+        let (restored, outcome) = lab::restore(&scene.owner(), again).unwrap();
+        assert_eq!((outcome.failures, restored), (0, files(number as u64)));
+    }
+    // It is not done twice.
+    let before = scene.names("");
+    assert_eq!(run(&scene.owner(), Mode::Write).unwrap().found, []);
+    assert_eq!(scene.names(""), before);
+}
+
+#[test]
+fn what_a_client_wrote_is_read_and_stored_by_the_owner_with_a_host_and_tags_that_are_given() {
+    let scene = Scene::new();
+    let client = scene.add_key(Role::Backup, "web1");
+    let lost = back_up(&scene, &client, &files(1));
+    scene.lose(&lost);
+    let id = lost.record.root.to_string();
+    let mut options = options(Mode::Write);
+    (options.host, options.tags) = (Some("web".to_owned()), vec!["again".to_owned()]);
+    options.roots = vec!["00000000".to_owned()];
+    let error = recover::run(&scene.owner(), &options).unwrap_err();
+    assert!(error.to_string().contains("no manifest without a snapshot"), "{error}");
+    options.roots = vec![id[..10].to_uppercase()];
+    let done = recover::run(&scene.owner(), &options).unwrap();
+    let [(manifest, outcome)] = &done.found[..] else { unreachable!("{done:?}") };
+    assert_eq!(manifest.label.as_deref(), Some("web1"));
+    let (id, known) = (made(outcome), scene.known());
+    let again = known.iter().find(|known| known.name.id == id).unwrap();
+    assert_eq!(
+        (&again.record.host[..], &again.record.tags[..]),
+        ("web", &["again".to_owned(), "recovered".to_owned()][..])
+    );
+    assert_eq!(again.name.identity, scene.owner().identity());
+    assert_eq!(lab::restore(&scene.owner(), again).unwrap().0, files(1));
+    // What nobody vouches for is in packs of the owner now: the client's are no longer needed.
+    assert_eq!(scene.names("/packs/d/").len(), 2);
+    // The next backup does not take the files for unchanged: nobody knows when the manifest was begun.
+    assert_eq!(again.record.begun.seconds, 0);
+}
+
+#[test]
+fn of_a_manifest_that_is_hurt_no_snapshot_is_made_and_each_loss_is_named() {
+    let scene = Scene::new();
+    let lost = back_up(&scene, &scene.owner(), &files(1));
+    back_up(&scene, &scene.owner(), &files(2));
+    scene.lose(&lost);
+    let before = scene.names("/snapshots/");
+    // The pack of the first backup has what both need; the second one is not asked for here.
+    let packs = scene.names("/packs/d/");
+    packs.iter().for_each(|pack| scene.store().delete(pack).unwrap());
+    let done = run(&scene.owner(), Mode::Write).unwrap();
+    let [(_, Outcome::Damaged(losses))] = &done.found[..] else { unreachable!("{done:?}") };
+    assert_eq!((losses.count, losses.named.len()), (301, 301));
+    assert!(losses.named[0].why.contains("is not there"), "{:?}", losses.named[0]);
+    assert_eq!(scene.names("/snapshots/"), before);
+    // Nodes that cannot be read are told.
+    let nodes = scene.names("/packs/m/").remove(0);
+    let mut bytes = scene.store().read(&nodes, 1 << 28).unwrap().to_vec();
+    bytes[1_400] ^= 1;
+    scene.store().delete(&nodes).unwrap();
+    scene.store().create(&nodes, bytes.into()).unwrap();
+    let done = run(&scene.owner(), Mode::DryRun).unwrap();
+    assert!(done.unreadable[0].to_string().contains(nodes.as_str()), "{done:?}");
+}
+
+#[test]
+fn parts_without_a_beginning_are_counted_and_what_lies_ends() {
+    let scene = Scene::new();
+    back_up(&scene, &scene.owner(), &files(1));
+    let owner = scene.owner();
+    let mut manifest = forger::Manifest::new(&owner);
+    let leaf = |path: &str| Node::Leaf(vec![entry(path, EntryKind::Directory, 0)]);
+    let inner = manifest.node(&leaf("srv/data/zzz"));
+    let top = manifest.node(&leaf("etc"));
+    let child = |first: &str, id| Child { first: first.into(), id, entries: u64::MAX, bytes: u64::MAX };
+    let liar =
+        Node::Branch(1, vec![child("etc", top), child("srv", inner), child("zzz", BlobId::new([7; 32]))]);
+    let liar = manifest.node(&liar);
+    manifest.node(&leaf("srv/data/lonely"));
+    manifest.node(&Node::Leaf(Vec::new()));
+    let root = scene.known()[0].record.root;
+    // The snapshot names what there was.
+    manifest.snapshot(root, |_| {});
+    let found = run(&scene.owner(), Mode::DryRun).unwrap();
+    assert_eq!((roots(&found), found.fragments), ([liar].into(), 1));
+    assert_eq!((found.found[0].0.entries, found.found[0].0.bytes), (u64::MAX, u64::MAX));
+    let done = run(&scene.owner(), Mode::Write).unwrap();
+    assert!(matches!(done.found[0].1, Outcome::Damaged(_)), "{done:?}");
+}
+
+#[test]
+fn a_recovery_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
+    let scene = Scene::new();
+    let few = Files::from([("srv/data/a".to_owned(), noise(1, 2_000)), ("srv/data/b".to_owned(), vec![7])]);
+    let lost = back_up(&scene, &scene.owner(), &few);
+    back_up(&scene, &scene.owner(), &Files::from([("srv/data/c".to_owned(), vec![8])]));
+    scene.lose(&lost);
+    let over = |scene: &Scene, watched: &Arc<Intercepted>| {
+        let opened = lab::open(&store_of(Arc::<Intercepted>::clone(watched)), &scene.root).map(Arc::new);
+        opened.and_then(|repository| {
+            recover::run(&repository, &RecoverOptions { workers: 1, ..options(Mode::Write) })
+        })
+    };
+    let calls = {
+        let scene = scene.fork();
+        let watched = Intercepted::watching(Arc::new(scene.objects.clone()));
+        assert_eq!(over(&scene, &watched).unwrap().found.len(), 1);
+        watched.calls().len()
+    };
+    for number in (0..calls).step_by(2) {
+        for fault in [Fault::StopsBefore, Fault::StopsAfter] {
+            let scene = scene.fork();
+            let watched = Intercepted::watching(Arc::new(scene.objects.clone()));
+            watched.intercept(at(number, fault));
+            drop(over(&scene, &watched));
+            run(&scene.owner(), Mode::Write).unwrap();
+            let known = scene.known();
+            let again: Vec<_> = known.iter().filter(|known| known.record.root == lost.record.root).collect();
+            assert_eq!(again.len(), 1, "{number} {fault:?}");
+            assert_eq!(lab::restore(&scene.owner(), again[0]).unwrap().0, few);
+        }
+    }
+}
+
+#[test]
+fn only_an_owner_recovers() {
+    let scene = Scene::new();
+    back_up(&scene, &scene.owner(), &files(1));
+    for role in [Role::Backup, Role::Audit, Role::Maintain, Role::Restore] {
+        let key = scene.add_key(role, role.name());
+        assert_eq!(run(&key, Mode::DryRun).unwrap_err().kind(), ErrorKind::Forbidden, "{role:?}");
+    }
+}
+
+#[test]
+fn the_program_shows_what_is_lost_and_brings_it_back() {
+    let world = World::with_repository();
+    world.does(&["backup", "src", "--tag", "old"]);
+    assert!(world.does(&["recover"]).starts_with("nothing to recover"));
+    let snapshots = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+    let snapshot = snapshots.filter(|path| path.to_str().unwrap().contains("/snapshots/")).next().unwrap();
+    fs::remove_file(snapshot).unwrap();
+    let fresh = ["--cache-dir", "fresh"];
+    let with = |more: &[&str]| world.does(&[&["recover"], &fresh[..], more].concat());
+    let before = tree(&world.path("repo"));
+    let out = with(&[]);
+    assert!(out.contains("--apply") && out.contains("by owner") && out.contains(&world.text("src")), "{out}");
+    assert_eq!(tree(&world.path("repo")), before);
+    let messages = objects(&with(&["--json", "--apply", "--host", "web"]));
+    let (found, summary) = (&messages[messages.len() - 2], &messages[messages.len() - 1]);
+    assert_eq!((&found["action"], &summary["recovered"]), (&"recovered".into(), &1.into()));
+    assert_eq!(found["sources"][0]["path"].as_str(), Some(&world.text("src")[..]));
+    world.does(&["restore", "latest", "--target", "out", "--host", "web", "--cache-dir", "fresh"]);
+    let restored = world.path("out").join(world.text("src").trim_start_matches('/'));
+    assert_eq!(fs::read(restored.join("deep/two")).unwrap(), b"second");
+    world.does(&["check", "--read-data", "--cache-dir", "fresh"]);
+    assert!(with(&[]).starts_with("nothing to recover"));
+}
