@@ -1,5 +1,6 @@
 //! One module for each capability.
 
+pub mod annotate;
 pub mod backup;
 pub mod check;
 pub mod diff;

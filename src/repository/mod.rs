@@ -35,6 +35,7 @@ use crate::{
     store::{Name, Store},
 };
 
+pub mod annotations;
 pub mod cache;
 pub mod commit;
 mod content;

@@ -160,7 +160,7 @@ fn copy(
     options: &SnapshotOptions,
 ) -> Result<ObjectId> {
     let record = &snapshot.record;
-    let old = record.tags.iter().filter(|tag| !tag.starts_with(TAG)).cloned();
+    let old = snapshot.tags.iter().filter(|tag| !tag.starts_with(TAG)).cloned();
     let backup = BackupOptions {
         host: record.host.clone(),
         user: record.user.clone(),

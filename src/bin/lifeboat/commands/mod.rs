@@ -17,6 +17,7 @@ mod diff;
 mod drill;
 mod forget;
 mod generate;
+mod hold;
 mod init;
 mod key;
 mod ls;
@@ -26,6 +27,7 @@ mod restore;
 mod snapshots;
 mod sources;
 mod status;
+mod tag;
 mod usage;
 mod verify;
 
@@ -52,6 +54,10 @@ pub(crate) enum Command {
     Drill(drill::Drill),
     /// Say who backed up when, and who is overdue
     Status(status::Status),
+    /// Change the tags of snapshots
+    Tag(tag::Tag),
+    /// Keep snapshots from being forgotten, whatever a rule says
+    Hold(hold::HoldCommand),
     /// End snapshots that no rule keeps
     Forget(Box<forget::Forget>),
     /// Free what no snapshot needs any more
@@ -99,6 +105,8 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Check(arguments) => check::run(arguments, context),
         Command::Drill(arguments) => drill::run(arguments, context),
         Command::Status(arguments) => status::run(arguments, context),
+        Command::Tag(arguments) => tag::run(arguments, context),
+        Command::Hold(arguments) => hold::run(arguments, context),
         Command::Forget(arguments) => forget::run(arguments, context),
         Command::Prune(arguments) => prune::run(arguments, context),
         Command::Repair(arguments) => repair::run(arguments, context),
