@@ -14,6 +14,7 @@ use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::sample::{Draw, SampleSize},
     format::{
+        annotation::Annotation,
         attestation::{self, Attestation},
         certificate::ExportedCertificate,
         config::Config,
@@ -226,7 +227,10 @@ fn plain(bytes: &[u8], kind: RecordKind) -> Result<Vec<u8>> {
     Registry::decode(&registry)?.verify_author(&envelope, &domain)?;
     let (index, private) = (root.index_root().domain(&DOMAIN), root.metadata_seed(1).open_key());
     let keys = |epoch| (epoch == 1).then_some(&private);
-    let to_a_key = matches!(kind, RecordKind::Snapshot | RecordKind::Run | RecordKind::Evidence);
+    let to_a_key = matches!(
+        kind,
+        RecordKind::Snapshot | RecordKind::Run | RecordKind::Annotation | RecordKind::Evidence
+    );
     let opener = if to_a_key { Opener::Private(&keys) } else { Opener::Symmetric(index.as_bytes()) };
     Ok(envelope.open(&opener)?.to_vec())
 }
@@ -314,6 +318,7 @@ fn open(vector: &Value) -> Result<(Vec<u8>, Vec<u8>, String)> {
         "snapshot" => record!(Snapshot, Snapshot),
         "run" => record!(Run, Run),
         "attestation" => record!(Attestation, Attestation),
+        "annotation" => record!(Annotation, Annotation),
         "forgotten" => record!(Forgotten, Forgotten),
         "tombstones" => record!(Tombstones, Tombstones),
         "quarantine" => record!(Quarantine, Quarantine),

@@ -75,7 +75,7 @@ pub struct Lifted {
 impl Chosen {
     /// # Errors
     /// There is no such snapshot, a reference means several, or nothing says which are meant.
-    fn find(&self, snapshots: &[KnownSnapshot]) -> Result<Vec<KnownSnapshot>> {
+    pub fn find(&self, snapshots: &[KnownSnapshot]) -> Result<Vec<KnownSnapshot>> {
         let usage = |what: &str, remedy: &str| Err(Error::new(ErrorKind::Usage, what).with_remedy(remedy));
         if self.references.is_empty() {
             if self.filter.is_empty() {

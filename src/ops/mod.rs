@@ -12,6 +12,7 @@ pub mod list;
 pub mod prune;
 pub mod repair;
 pub mod restore;
+pub mod rewrite;
 pub mod select;
 pub mod status;
 pub mod usage;

@@ -9,7 +9,7 @@ use std::{
 use super::{Repository, records::Found, snapshots::KnownSnapshot};
 use crate::{
     clock::Timestamp,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         annotation::{Annotation, Says, TagChange},
         role::Role,
@@ -162,6 +162,8 @@ impl Repository {
                     let why = format!("a key with the role {} may not say this", role.name());
                     all.ignored.push(Error::damaged(&name, why));
                 }
+                // It is fine, as far as this key can tell.
+                Err(error) if error.kind() == ErrorKind::Forbidden => all.doubts.push(error),
                 Err(error) => all.doubts.push(error.with_remedy(set_aside(&name))),
             }
         }

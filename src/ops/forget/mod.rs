@@ -196,7 +196,7 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
     keep_floor(&mut done.groups, &listed, options.floor.max(1));
     keep_held(&mut done.groups, &replaced);
     if options.mode == Mode::Write && matches!(options.which, Which::Named(_)) {
-        refuse_held(&done.groups)?;
+        refuse_held(done.groups.iter().flat_map(|(_, verdicts)| verdicts).map(|verdict| &verdict.snapshot))?;
     }
     if options.mass_removal == MassRemoval::Refuse {
         refuse_mass_removal(&done.groups, &options.which, &listed)?;
@@ -345,8 +345,8 @@ fn keep_held(groups: &mut [(Group, Vec<Verdict>)], replaced: &[KnownSnapshot]) {
 }
 
 /// Whoever names a snapshot that is held is told why it stays.
-fn refuse_held(groups: &[(Group, Vec<Verdict>)]) -> Result<()> {
-    let mut held = groups.iter().flat_map(|(_, verdicts)| verdicts).map(|verdict| &verdict.snapshot);
+pub(super) fn refuse_held<'a>(named: impl IntoIterator<Item = &'a KnownSnapshot>) -> Result<()> {
+    let mut held = named.into_iter();
     let Some((known, hold)) = held.find_map(|known| Some((known, known.holds.first()?))) else {
         return Ok(());
     };

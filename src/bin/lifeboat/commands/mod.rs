@@ -24,6 +24,7 @@ mod ls;
 mod prune;
 mod repair;
 mod restore;
+mod rewrite;
 mod snapshots;
 mod sources;
 mod status;
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Tag(tag::Tag),
     /// Keep snapshots from being forgotten, whatever a rule says
     Hold(hold::HoldCommand),
+    /// Copy snapshots without a path that was backed up by mistake
+    Rewrite(rewrite::Rewrite),
     /// End snapshots that no rule keeps
     Forget(Box<forget::Forget>),
     /// Free what no snapshot needs any more
@@ -107,6 +110,7 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Status(arguments) => status::run(arguments, context),
         Command::Tag(arguments) => tag::run(arguments, context),
         Command::Hold(arguments) => hold::run(arguments, context),
+        Command::Rewrite(arguments) => rewrite::run(arguments, context),
         Command::Forget(arguments) => forget::run(arguments, context),
         Command::Prune(arguments) => prune::run(arguments, context),
         Command::Repair(arguments) => repair::run(arguments, context),
