@@ -445,11 +445,20 @@ fn a_signature_counts_on_what_the_role_may_write_and_on_nothing_else() {
         // A backup key is certified for its own domain, and evidence belongs to none.
         ("backup", &["index", "snapshot"]),
         ("audit", &["evidence"]),
-        ("maintain", &["index", "forgotten", "tombstones", "quarantine", "evidence"]),
-        ("restore", &["attestation", "evidence"]),
+        ("maintain", &["index", "annotation", "forgotten", "tombstones", "quarantine", "evidence"]),
+        ("restore", &["attestation", "annotation", "evidence"]),
         (
             "owner again",
-            &["index", "snapshot", "attestation", "forgotten", "tombstones", "quarantine", "evidence"],
+            &[
+                "index",
+                "snapshot",
+                "attestation",
+                "annotation",
+                "forgotten",
+                "tombstones",
+                "quarantine",
+                "evidence",
+            ],
         ),
         ("a stranger", &[]),
     ];

@@ -317,7 +317,7 @@ fn what_is_of_another_kind_is_refused() {
             splice(&scene, &name, bytes, &format!("{other:?} as {kind:?}"));
         }
     }
-    assert_eq!(cells, 13 * 12);
+    assert_eq!(cells, 14 * 13);
 }
 
 #[test]
