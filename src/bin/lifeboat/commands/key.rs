@@ -389,6 +389,7 @@ fn rotate(arguments: &Rotate, context: &Context<'_>) -> Result<()> {
         done.role.name(),
         done.added.slot
     ));
+    output.note("the storage credentials of the old one still work: change them at the storage too");
     if done.added.access_key.is_none() {
         warn_of_many_passphrases(&repository, context)?;
     }

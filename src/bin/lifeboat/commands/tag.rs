@@ -101,9 +101,10 @@ fn report(done: &Tagged, mode: Mode, context: &Context<'_>) {
         output.message(&message(known, tags));
     }
     let changed = text::count(done.changed.len() as u64, "snapshot", "snapshots");
-    let unchanged = if done.unchanged == 0 { String::new() } else { format!(", {} stay", done.unchanged) };
-    let would = if is_dry { "would have" } else { "have" };
-    output.note(&format!("{changed} {would} other tags now{unchanged}"));
+    let unchanged =
+        if done.unchanged == 0 { String::new() } else { format!("; {} have them already", done.unchanged) };
+    let would = if is_dry { "would change" } else { "changed" };
+    output.note(&format!("the tags of {changed} {would}{unchanged}"));
     let fields = json!({
         "dry_run": is_dry,
         "changed": done.changed.len(),
