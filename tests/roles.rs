@@ -1,6 +1,6 @@
 //! What the secrets of each role open, tried without any rule of ours in between: every key in a slot and every key
 //! that derives from those, on every object of a repository. And whose signature counts on what.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
