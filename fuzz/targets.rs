@@ -19,6 +19,7 @@ use lifeboat::{
     error::{Error, Result},
     filesystem::{mounts::Mounts, sample::SampleSize},
     format::{
+        annotation::Annotation,
         attestation::Attestation,
         certificate::ExportedCertificate,
         config::Config,
@@ -201,6 +202,7 @@ fn snapshot(bytes: &[u8]) -> bool {
 fn records(bytes: &[u8]) -> bool {
     let accepted = [
         comes_back(bytes, Run::decode, Run::encode),
+        comes_back(bytes, Annotation::decode, Annotation::encode),
         comes_back(bytes, Attestation::decode, Attestation::encode),
         comes_back(bytes, Forgotten::decode, Forgotten::encode),
         comes_back(bytes, Tombstones::decode, Tombstones::encode),

@@ -66,6 +66,8 @@ pub const fn times_are_possible(commit_window_seconds: u64, minimum_grace_second
         && minimum_grace_seconds / GRACE_WINDOWS_MIN >= commit_window_seconds
 }
 
+/// Longest tag that is added to a snapshot later, in bytes.
+pub const TAG_BYTES_MAX: usize = 256;
 /// Longest reason in a record, in bytes.
 pub const REASON_BYTES_MAX: usize = 1024;
 /// Longest signed report, in bytes: its record must fit in the store.

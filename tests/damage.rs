@@ -39,8 +39,8 @@ use support::fields::fields;
 use support::lab::{self, Files, check_all, noise, open, open_with};
 
 use Kind::{
-    Attestation, Config, DataPack, Evidence, ForgottenRecord, Head, Index, MetadataPack, OldRegistry,
-    QuarantineRecord, Registry, Run, Slot, Snapshot, Tombstones,
+    Annotation, Attestation, Config, DataPack, Evidence, ForgottenRecord, Head, Index, MetadataPack,
+    OldRegistry, QuarantineRecord, Registry, Run, Slot, Snapshot, Tombstones,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +56,7 @@ enum Kind {
     Head,
     Run,
     Attestation,
+    Annotation,
     ForgottenRecord,
     QuarantineRecord,
     Tombstones,
@@ -104,7 +105,7 @@ struct Promise {
     deleted: (Told, Loses, Next),
 }
 
-const PROMISES: [Promise; 15] = [
+const PROMISES: [Promise; 16] = [
     Promise {
         kind: Config,
         altered: (Stops, Loses::Nothing, Next::Works),
@@ -165,6 +166,12 @@ const PROMISES: [Promise; 15] = [
         kind: Attestation,
         altered: (Named, Loses::Nothing, Next::Works),
         deleted: (Unnoticed("what it vouched for is verified again"), Loses::Nothing, Next::Works),
+    },
+    Promise {
+        kind: Annotation,
+        // It may be a hold: nothing ends until it can be read.
+        altered: (Named, Loses::Nothing, Next::Works),
+        deleted: (Unnoticed("whoever may delete it may delete the snapshots"), Loses::Nothing, Next::Works),
     },
     Promise {
         kind: ForgottenRecord,
@@ -271,6 +278,9 @@ fn write_records(owner: &Repository, domain: &DomainId, (ended, junk): (ObjectId
     let nothing = ObjectId::new([round; 32]);
     let snapshots = if round == 1 { vec![ended] } else { vec![nothing] };
     owner.publish_forgotten(domain, &Forgotten { time: TIME, snapshots, reason: String::new() }).unwrap();
+    let says = format::annotation::Says::Hold(format!("case {round}"));
+    let annotation = format::annotation::Annotation { time: TIME, snapshots: vec![nothing], says };
+    owner.publish_annotation(domain, &annotation).unwrap();
     let objects = if round == 1 { vec![junk] } else { vec![Name::tombstones(domain, &nothing).to_string()] };
     owner.publish_quarantine(domain, &Quarantine { time: TIME, objects, reason: String::new() }).unwrap();
     let packs = vec![PackId::new([round; PackId::LEN])];
@@ -384,6 +394,7 @@ impl Scene {
             (Head, [one_of(&written[3], is_snapshot), one_of(&written[2], is_snapshot)]),
             (Run, of_backups(is_run, 2)),
             (Attestation, [attestation(0), attestation(1)]),
+            (Annotation, record(Folder::Annotations)),
             (ForgottenRecord, record(Folder::Forgotten)),
             (QuarantineRecord, record(Folder::Quarantine)),
             (Tombstones, record(Folder::Tombstones)),
@@ -647,7 +658,7 @@ fn what_the_cache_still_knows_does_not_hide_what_the_storage_has_lost() {
     let words = Credential::Words(scene.root.words());
     let warm = open_with(&scene.store(), &words, Some(cache.path())).unwrap();
     assert_eq!(check_all(&warm).unwrap().problems, []);
-    for kind in [Index, Snapshot, Head, ForgottenRecord, QuarantineRecord, Tombstones] {
+    for kind in [Index, Snapshot, Head, Annotation, ForgottenRecord, QuarantineRecord, Tombstones] {
         let store = scene.store();
         scene.damage(&store, kind, &Change::Append);
         let warm = open_with(&store, &words, Some(cache.path())).unwrap();

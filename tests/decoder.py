@@ -15,7 +15,7 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-KIB, MIB, REGISTRY, INDEX, SNAPSHOT, FORGOTTEN, QUARANTINE = 1 << 10, 1 << 20, 1, 3, 4, 8, 10
+KIB, MIB, REGISTRY, INDEX, SNAPSHOT, ANNOTATION, FORGOTTEN, QUARANTINE = 1 << 10, 1 << 20, 1, 3, 4, 7, 8, 10
 NAME = re.compile(r"([0-9]{10,}-)?[0-9a-f]{64}")
 
 def need(holds, why):
@@ -37,7 +37,6 @@ def public(private):
 class Reader:  # takes fields off the front of bytes; every length meets its limit first
     def __init__(self, data):
         self.data, self.at = data, 0
-
     def raw(self, length):
         need(self.at + length <= len(self.data), "it ends too early")
         self.at += length
@@ -63,19 +62,16 @@ def refuse_critical(value):
         need(all(isinstance(key, int) and key >= 0 for key in value), "it has a critical field that is unknown")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         refuse_critical(item)
-
 def cbor(data):
     stream = io.BytesIO(data)
     value = cbor2.load(stream)
     need(stream.tell() == len(data) and isinstance(value, dict), "it is not one map")
     refuse_critical(value)
     return value
-
 def frame_key(secret, context, commitment):
     ours = D("frame key commitment", secret + context)
     need(hmac.compare_digest(ours, commitment), "it was sealed with another key")
     return D("frame key", secret + context)
-
 def decrypt(key, counter, aad, sealed):
     return AESGCM(key).decrypt(struct.pack("<4xQ", counter), sealed, aad)
 
@@ -85,7 +81,6 @@ class PrivateKey:  # X-Wing in HPKE, export only
         expanded = hashlib.shake_256(hashlib.shake_256(labelled).digest(32)).digest(96)
         self.lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
         self.curve = x25519.X25519PrivateKey.from_private_bytes(expanded[64:])
-
     def secret(self, encapsulation, info):
         sent = encapsulation[1088:]
         shared = self.lattice.decapsulate(encapsulation[:1088])
@@ -138,7 +133,6 @@ class Envelope:
         signed, signature = place + data[: fields.at], fields.raw(64)
         fields.end()
         ed25519.Ed25519PublicKey.from_public_bytes(self.public).verify(signature, signed)
-
     def open(self, key=None, private=None):
         need((self.encapsulation is None) == (key is not None), "it is not sealed in the way of its kind")
         secret = key or private(self.epoch).secret(self.encapsulation, self.context)
@@ -231,6 +225,16 @@ class Repository:
             need(good, f"{name}: its author was revoked")
             yield name, digest, envelope
 
+    def metadata(self, epoch):
+        return self.secrets.private("metadata", epoch)
+    def held(self, domain, aside):
+        """The snapshots that a legal hold names. One ends when an owner says so, by its id."""
+        lifted, holds = set(), []
+        for _, digest, envelope in self.records(domain, "annotations", ANNOTATION, ("maintain", "restore", "owner"), aside):
+            said, role = cbor(envelope.open(private=self.metadata)), self.certificates[envelope.author][2]
+            holds += [(digest, snapshot) for snapshot in said[1] if 5 in said and 6 not in said]
+            lifted |= {(hold, snapshot) for hold in said.get(6, []) for snapshot in said[1] if role == "owner"}
+        return {snapshot for hold, snapshot in holds if (hold, snapshot) not in lifted}
     def snapshots(self):
         """All that have not ended, oldest first: domain, id, record. Reads the indexes of their domains too."""
         found = []
@@ -239,16 +243,16 @@ class Repository:
             listed = lambda *where: {item for *_, record in self.records(domain, *where, ("maintain", "owner"))
                                      for item in cbor(record.open(key))[1]}
             aside, ended = listed("quarantine", QUARANTINE), listed("forgotten", FORGOTTEN)
+            ended -= self.held(domain, aside)
             for name, digest, envelope in self.records(domain, "snapshots", SNAPSHOT, ("backup", "owner"), aside):
                 if digest not in ended:
-                    record = cbor(envelope.open(private=lambda epoch: self.secrets.private("metadata", epoch)))
+                    record = cbor(envelope.open(private=self.metadata))
                     need({2, *range(4, 18)} <= set(record) and len(record.get(18, "--")) == 2, f"{name}: a field is missing")
                     found.append((domain, digest, record))
             for name, _, envelope in self.records(domain, "index", INDEX, ("backup", "maintain", "owner"), aside):
                 self.load_index(domain, name, envelope, Reader(envelope.open(key)))
         replaced = {record[3] for _, _, record in found if 3 in record and record[3] == record.get(1)}
         return sorted((each for each in found if each[1] not in replaced), key=lambda each: each[2][4])
-
     def load_index(self, domain, name, envelope, fields):
         own_only = self.certificates[envelope.author][2] == "backup"
         for _ in range(fields.num(64 * KIB)):
@@ -265,7 +269,6 @@ class Repository:
                     self.places.setdefault((domain, kind, blob), []).append((pack, frame, at, length))
                     at += length
         fields.end()
-
     @lru_cache(4096)
     def section_key(self, domain, header):
         _, kind, author, epoch, salt, encapsulation, commitment = struct.unpack("<BB16s4s32s1120s32s", header)
@@ -273,7 +276,6 @@ class Repository:
         private = self.secrets.private("data" if kind == 1 else "metadata", int.from_bytes(epoch, "little"))
         context = place + (b"d" if kind == 1 else b"m") + author + epoch + salt
         return frame_key(private.secret(encapsulation, place), context, commitment)
-
     @lru_cache(64)
     def frame(self, domain, pack, frame):
         (header, counter, offset, length, codec, digest, blobs), name = frame, pack.hex()
@@ -296,14 +298,12 @@ class Repository:
             except Exception as reason:
                 error = ValueError(f"{blob.hex()}: {reason!r}")
         raise error
-
     def below(self, domain, blob, leaf, above=17):
         """The items of all leaves (type 1) or chunk nodes (type 3) below a node."""
         kind, level, items = node(self.blob(domain, 2, self.secrets.domain_key("node", domain), blob))
         need(kind in (leaf, leaf + 1) and level < above, "a tree refers to a node of another kind")
         for item in items:
             yield from [item] if kind == leaf else self.below(domain, item[1], leaf, level)
-
     def content(self, domain, entry):
         flat, key = entry.get(17, []), self.secrets.domain_key("chunk", domain)
         chunks = list(zip(flat[::2], flat[1::2]))

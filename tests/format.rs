@@ -16,7 +16,7 @@ use lifeboat::{
     crypto::{RootSecret, seal},
     error::{ErrorKind, Result},
     format::{
-        attestation,
+        annotation, attestation,
         entry::Entry,
         forgotten,
         forgotten::Forgotten,
@@ -102,6 +102,9 @@ fn the_page_states_every_limit_as_it_is() {
         ("REVOKED_RECORDS_MAX", limits::REVOKED_RECORDS_MAX),
         ("SECTIONS_MAX", attestation::SECTIONS_MAX),
         ("SNAPSHOTS_MAX", forgotten::SNAPSHOTS_MAX),
+        ("TAGS_MAX", annotation::TAGS_MAX),
+        ("TAG_BYTES_MAX", limits::TAG_BYTES_MAX),
+        ("HOLDS_MAX", annotation::HOLDS_MAX),
         ("PACKS_MAX", tombstones::PACKS_MAX),
         ("OBJECTS_MAX", quarantine::OBJECTS_MAX),
         ("NAME_BYTES_MAX", quarantine::NAME_BYTES_MAX),

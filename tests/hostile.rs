@@ -23,7 +23,6 @@ use lifeboat::{
 mod support {
     pub(crate) mod fence;
     pub(crate) mod forger;
-    #[expect(dead_code, reason = "restores here have a fence around them")]
     pub(crate) mod lab;
 }
 use support::{

@@ -25,7 +25,6 @@ use lifeboat::{
 
 mod support {
     pub(crate) mod forger;
-    #[expect(dead_code, reason = "the program does the rest here")]
     pub(crate) mod lab;
     pub(crate) mod world;
 }

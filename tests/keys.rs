@@ -377,6 +377,81 @@ fn what_a_restore_key_has_learned_opens_what_is_stored_after_it_was_revoked() {
 }
 
 #[test]
+fn a_new_epoch_closes_what_is_stored_later_to_a_stolen_key_and_a_renewed_one_reads_everything() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let technician = add(&owner, Role::Restore, "technician", None);
+    let host = add(&owner, Role::Maintain, "host", None);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let config = Repository::read_config(&store).unwrap();
+    let stolen = Repository::unlock(&store, &config, &credential(&technician)).unwrap();
+    Source::new("before ").backup(&open(&store, &machine).unwrap()).unwrap();
+    let rotated = key::rotate(&owner).unwrap();
+    assert_eq!(rotated.epoch, 2);
+    let behind: Vec<&str> = rotated.behind.iter().map(|known| known.label.as_str()).collect();
+    assert_eq!(behind, ["technician", "host"]);
+    // A client needs nothing new: it seals to what the registry names.
+    let (later, _) = Source::new("later ").backup(&open(&store, &machine).unwrap()).unwrap();
+    let owner = owner_again(&store, &owner);
+    assert_eq!(owner.data_public().unwrap().0, 2);
+    assert!(
+        stolen.open_data(1).is_some() && stolen.open_data(2).is_none() && stolen.open_metadata(2).is_none()
+    );
+    // Who was not renewed sees what there was, is told why not more, and deletes nothing.
+    for behind in [&technician, &host] {
+        let (known, damaged) = open(&store, behind).unwrap().snapshots().unwrap();
+        assert_eq!((known.len(), damaged.len()), (1, 1), "{damaged:?}");
+        assert!(damaged[0].to_string().contains("key epoch 2"), "{damaged:?}");
+        assert!(damaged[0].remedy().unwrap().contains("key rotate"), "{damaged:?}");
+    }
+    let roots = open(&store, &host).unwrap().roots(&machine.domain.unwrap()).unwrap();
+    assert_eq!(roots.doubts.len(), 1);
+    let renewed = key::renew(&owner, "technician", LastGood::Head, By::AccessKey).unwrap();
+    assert_eq!((renewed.role, renewed.revoked.identity), (Role::Restore, technician.identity));
+    assert_eq!(open(&store, &technician).unwrap_err().kind(), ErrorKind::CannotUnlock);
+    let again = open(&store, &renewed.added).unwrap();
+    let (known, damaged) = again.snapshots().unwrap();
+    assert!(known.len() == 2 && damaged.is_empty(), "{damaged:?}");
+    assert!(known.iter().any(|known| known.name.id == later));
+    let main = machine.domain.unwrap();
+    assert!(allowed(read_data(&again, &main)));
+    // The next epoch is the next number, and a key that was renewed before is behind again.
+    let rotated = key::rotate(&owner).unwrap();
+    assert_eq!((rotated.epoch, rotated.behind.len()), (3, 2));
+}
+
+#[test]
+fn a_key_in_the_place_of_a_stolen_one_goes_on_where_that_was() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let source = Source::new("x ");
+    (0..2).for_each(|_| _ = source.backup(&open(&store, &machine).unwrap()).unwrap());
+    let renewed = key::renew(&owner, "machine", LastGood::Sequence(1), By::AccessKey).unwrap();
+    assert_eq!((renewed.role, renewed.added.domain), (Role::Backup, machine.domain));
+    assert_eq!(renewed.revoked.last_sequence, 1);
+    assert_eq!(open(&store, &machine).unwrap_err().kind(), ErrorKind::CannotUnlock);
+    let (id, sequence) = source.backup(&open(&store, &renewed.added).unwrap()).unwrap();
+    assert_eq!(sequence, 1, "a chain of its own");
+    let (known, _) = owner_again(&store, &owner).snapshots().unwrap();
+    assert!(known.len() == 2 && known.iter().any(|known| known.name.id == id));
+    let labels: Vec<_> =
+        key::list(&owner).unwrap().into_iter().map(|known| (known.label, known.revoked.is_some())).collect();
+    assert_eq!(labels[1..], [("machine".to_owned(), true), ("machine".to_owned(), false)]);
+    // The words cannot be rotated, nor by anybody but an owner.
+    assert_eq!(
+        key::renew(&owner, "owner", LastGood::Head, By::AccessKey).unwrap_err().kind(),
+        ErrorKind::Usage
+    );
+    let it = open(&store, &renewed.added).unwrap();
+    assert_eq!(key::rotate(&it).unwrap_err().kind(), ErrorKind::Forbidden);
+    assert_eq!(
+        key::renew(&it, "machine", LastGood::Head, By::AccessKey).unwrap_err().kind(),
+        ErrorKind::Forbidden
+    );
+}
+
+#[test]
 fn an_owner_can_say_that_the_last_snapshots_were_the_thiefs_and_bad_objects_do_not_stop_him() {
     let store = memory();
     let (_, owner) = created(&store);

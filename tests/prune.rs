@@ -20,12 +20,16 @@ use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
     crypto::RootSecret,
     error::{Error, ErrorKind, Result},
-    format::{envelope::RecordKind, role::Role, slot::KdfParameters, tombstones::Tombstones},
+    format::{
+        envelope::RecordKind, forgotten::Forgotten, role::Role, slot::KdfParameters, tombstones::Tombstones,
+    },
     id::ObjectId,
     ops::{
+        annotate::{self, Chosen},
         forget::{self, ForgetOptions, MassRemoval, Which},
         key::{self, AddOptions, By},
         prune::{self, DomainDone, Mode, PruneOptions, Pruned, Unused},
+        select::{Filter, Reference},
     },
     repository::{InitOptions, Repository, unlock::Credential},
     store::{Folder, Location, Name, Store},
@@ -36,7 +40,6 @@ mod support {
     pub(crate) mod faults;
     pub(crate) mod forger;
     pub(crate) mod intercepted;
-    #[expect(dead_code, reason = "others use more of it")]
     pub(crate) mod lab;
     pub(crate) mod world;
 }
@@ -316,6 +319,32 @@ fn what_no_snapshot_needs_is_gone_after_two_runs_and_the_grace() {
     assert!(yard.having("/runs/").len() <= 2, "{:?}", yard.having("/runs/"));
     yard.holds(&kept);
     yard.back_up(kept[0]);
+}
+
+#[test]
+fn the_data_of_a_snapshot_that_is_held_stays_though_a_record_has_ended_it() {
+    let yard = Yard::new();
+    let (first, second) = (files(&[1]), files(&[2]));
+    let id = yard.back_up(&first);
+    yard.back_up(&second);
+    let which = Chosen { references: vec![Reference::Id(id.to_string())], filter: Filter::default() };
+    annotate::place(&yard.owner(), &which, "a case", annotate::Mode::Write).unwrap();
+    // As of a `forget` that began before.
+    let forgotten = Forgotten { time: Timestamp::default(), snapshots: vec![id], reason: String::new() };
+    yard.owner().publish_forgotten(&yard.owner().own_domain().unwrap(), &forgotten).unwrap();
+    for _ in 0..3 {
+        yard.wait(4 * DAY);
+        let done = yard.prune();
+        assert_eq!((done.marked.packs, done.finished), (0, 0), "{done:?}");
+    }
+    yard.holds(&[&first, &second]);
+    annotate::lift(&yard.owner(), &which, (&[], "over"), annotate::Mode::Write).unwrap();
+    let done = yard.prune();
+    assert_eq!(done.finished, 1);
+    assert!(done.marked.packs > 0, "{done:?}");
+    yard.wait(4 * DAY);
+    assert_eq!(yard.prune().deleted.packs, done.marked.packs);
+    yard.holds(&[&second]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
+    clippy::string_slice,
     reason = "a test may stop at the first surprise, and its files need not be durable"
 )]
 
@@ -338,8 +339,8 @@ fn the_program_shows_what_is_lost_and_brings_it_back() {
     let world = World::with_repository();
     world.does(&["backup", "src", "--tag", "old"]);
     assert!(world.does(&["recover"]).starts_with("nothing to recover"));
-    let snapshots = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
-    let snapshot = snapshots.filter(|path| path.to_str().unwrap().contains("/snapshots/")).next().unwrap();
+    let mut snapshots = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+    let snapshot = snapshots.find(|path| path.to_str().unwrap().contains("/snapshots/")).unwrap();
     fs::remove_file(snapshot).unwrap();
     let fresh = ["--cache-dir", "fresh"];
     let with = |more: &[&str]| world.does(&[&["recover"], &fresh[..], more].concat());

@@ -1,6 +1,6 @@
 //! What the secrets of each role open, tried without any rule of ours in between: every key in a slot and every key
 //! that derives from those, on every object of a repository. And whose signature counts on what.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +14,7 @@ use lifeboat::{
         ChunkIdKey, ChunkRoot, FrameKey, HpkeSeed, IndexRoot, NodeRoot, OpenKey, RootSecret, SigningKey,
     },
     format::{
+        annotation::{Annotation, Says},
         attestation::{Attestation, AttestedSection, digests},
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
         evidence::{Evidence, Head},
@@ -107,6 +108,9 @@ impl Scene {
             .unwrap();
         let objects = vec!["nothing".to_owned()];
         owner.publish_quarantine(domain, &Quarantine { time: TIME, objects, reason }).unwrap();
+        let says = Says::Hold("a case".to_owned());
+        let annotation = Annotation { time: TIME, snapshots: vec![nothing], says };
+        owner.publish_annotation(domain, &annotation).unwrap();
         let packs = vec![PackId::new([9; 32])];
         owner.publish_tombstones(domain, &Tombstones { time: TIME, packs }).unwrap();
         owner.publish_attestation(domain, &Attestation { time: TIME, sections: Vec::new() }).unwrap();
@@ -246,7 +250,10 @@ impl Keys {
                         Folder::Forgotten => RecordKind::Forgotten,
                         Folder::Tombstones => RecordKind::Tombstones,
                         Folder::Quarantine => RecordKind::Quarantine,
-                        Folder::Annotations => panic!("there are none"),
+                        Folder::Annotations => {
+                            record(&format!("{whose} annotation"), RecordKind::Annotation);
+                            continue;
+                        }
                     };
                     record(&format!("{whose} records"), kind);
                 }
@@ -286,7 +293,9 @@ impl Keys {
 
 const OFFICE: [&str; 3] = ["office index", "office directory", "office records"];
 const MAIN: [&str; 3] = ["main index", "main directory", "main records"];
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 9] = [
+    "office annotation",
+    "main annotation",
     "office snapshot",
     "office manifest",
     "office run",
@@ -322,7 +331,7 @@ fn the_secrets_of_a_role_open_what_the_design_says_and_nothing_else() {
             }
         };
         let opened = Keys::of(&held, &domains).open_all(&scene);
-        assert_eq!(opened.len(), 19, "{opened:?}");
+        assert_eq!(opened.len(), 21, "{opened:?}");
         let expected: BTreeSet<&str> = expected.iter().copied().flatten().copied().collect();
         for (what, how) in &opened {
             assert_eq!(
@@ -355,7 +364,7 @@ fn forged(scene: &Scene, signer: &SigningKey) -> Vec<(&'static str, (Name, Bytes
     let (domain, zero) = (scene.office(), DomainId::new([0; 8]));
     let (index, metadata) = (root.index_root().domain(&domain), root.metadata_seed(1).public_key());
     let put = |kind, sequence, plain: &[u8], name: &dyn Fn(&ObjectId) -> Name| {
-        let to_a_key = matches!(kind, RecordKind::Snapshot | RecordKind::Evidence);
+        let to_a_key = matches!(kind, RecordKind::Snapshot | RecordKind::Annotation | RecordKind::Evidence);
         let sealer = if to_a_key { Sealer::Public(&metadata) } else { Sealer::Symmetric(index.as_bytes()) };
         let registry_key = root.registry_key();
         let sealer =
@@ -382,6 +391,8 @@ fn forged(scene: &Scene, signer: &SigningKey) -> Vec<(&'static str, (Name, Bytes
     let attestation = Attestation { time, sections: Vec::new() }.encode();
     let forgotten =
         Forgotten { time, snapshots: vec![ObjectId::new([8; 32])], reason: reason.clone() }.encode();
+    let says = Says::Hold(reason.clone());
+    let annotation = Annotation { time, snapshots: vec![ObjectId::new([8; 32])], says }.encode();
     let tombstones = Tombstones { time, packs: vec![PackId::new([8; 32])] }.encode();
     let quarantine = Quarantine { time, objects: vec!["another".to_owned()], reason }.encode();
     let report = report(root, signer);
@@ -403,6 +414,7 @@ fn forged(scene: &Scene, signer: &SigningKey) -> Vec<(&'static str, (Name, Bytes
             put(RecordKind::Snapshot, at, &snapshot.encode(), &|id| Name::snapshot(&domain, &me, at, id)),
         ),
         ("attestation", put(RecordKind::Attestation, 0, &attestation, &record(Folder::Attestations))),
+        ("annotation", put(RecordKind::Annotation, 0, &annotation, &record(Folder::Annotations))),
         ("forgotten", put(RecordKind::Forgotten, 0, &forgotten, &record(Folder::Forgotten))),
         ("tombstones", put(RecordKind::Tombstones, 0, &tombstones, &record(Folder::Tombstones))),
         ("quarantine", put(RecordKind::Quarantine, 0, &quarantine, &record(Folder::Quarantine))),
@@ -433,11 +445,20 @@ fn a_signature_counts_on_what_the_role_may_write_and_on_nothing_else() {
         // A backup key is certified for its own domain, and evidence belongs to none.
         ("backup", &["index", "snapshot"]),
         ("audit", &["evidence"]),
-        ("maintain", &["index", "forgotten", "tombstones", "quarantine", "evidence"]),
-        ("restore", &["attestation", "evidence"]),
+        ("maintain", &["index", "annotation", "forgotten", "tombstones", "quarantine", "evidence"]),
+        ("restore", &["attestation", "annotation", "evidence"]),
         (
             "owner again",
-            &["index", "snapshot", "attestation", "forgotten", "tombstones", "quarantine", "evidence"],
+            &[
+                "index",
+                "snapshot",
+                "attestation",
+                "annotation",
+                "forgotten",
+                "tombstones",
+                "quarantine",
+                "evidence",
+            ],
         ),
         ("a stranger", &[]),
     ];

@@ -15,6 +15,7 @@ use lifeboat::{
     compress::{Compression, Compressor, Decompressor},
     crypto::{NodeKey, RootSecret},
     format::{
+        annotation::{Annotation, Says},
         attestation::{Attestation, AttestedSection},
         drill::{ClientReport, DrillReport},
         entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
@@ -48,7 +49,6 @@ use object_store::memory::InMemory;
 mod targets;
 
 mod support {
-    #[expect(dead_code, reason = "nothing is restored here")]
     pub(crate) mod lab;
 }
 use support::lab::{self, Files};
@@ -187,6 +187,8 @@ impl Seeds {
         let payload = serde_json::to_string(&drill).unwrap();
         let report = SignedReport::sign(payload.clone(), &signer).unwrap();
         let evidence = Evidence { time, previous: Some(id), payload, signature: *report.signature() };
+        let says = Says::Lift(vec![id], reason.clone());
+        self.add("records", "annotation", Annotation { time, snapshots: vec![id; 2], says }.encode());
         self.add("records", "attestation", attestation.encode());
         self.add("records", "forgotten", Forgotten { time, snapshots, reason: reason.clone() }.encode());
         self.add("records", "quarantine", Quarantine { time, objects, reason }.encode());

@@ -18,7 +18,6 @@ use std::{
 };
 
 mod support {
-    #[expect(dead_code, reason = "others use more of it")]
     pub(crate) mod lab;
     pub(crate) mod simulator;
 }

@@ -10,8 +10,15 @@ use lifeboat::{
     clock::{SystemClock, Timestamp},
     crypto::RootSecret,
     format::{
-        attestation::Attestation, evidence::Head, forgotten::Forgotten, pack::PackKind,
-        quarantine::Quarantine, report::SignedReport, role::Role, slot::KdfParameters,
+        annotation::{Annotation, Says},
+        attestation::Attestation,
+        evidence::Head,
+        forgotten::Forgotten,
+        pack::PackKind,
+        quarantine::Quarantine,
+        report::SignedReport,
+        role::Role,
+        slot::KdfParameters,
         tombstones::Tombstones,
     },
     id::{DomainId, IdentityId, ObjectId, PackId},
@@ -37,17 +44,18 @@ enum Kind {
     Snapshot,
     Run,
     Attestation,
+    Annotation,
     Forgotten,
     Tombstones,
     Quarantine,
     Evidence,
 }
 use Kind::{
-    Attestation as Attested, Config, DataPack, Evidence, Forgotten as Ended, Index, MetadataPack,
-    Quarantine as SetAside, Registry, Run, Slot, Snapshot, Tombstones as Dying,
+    Annotation as Said, Attestation as Attested, Config, DataPack, Evidence, Forgotten as Ended, Index,
+    MetadataPack, Quarantine as SetAside, Registry, Run, Slot, Snapshot, Tombstones as Dying,
 };
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Config,
     Slot,
     Registry,
@@ -57,14 +65,15 @@ const KINDS: [Kind; 13] = [
     Snapshot,
     Run,
     Attested,
+    Said,
     Ended,
     Dying,
     SetAside,
     Evidence,
 ];
 
-fn kind_of(name: &Name) -> Option<Kind> {
-    Some(match name.parsed() {
+fn kind_of(name: &Name) -> Kind {
+    match name.parsed() {
         Parsed::Config => Config,
         Parsed::Slot(_) => Slot,
         Parsed::Registry { .. } => Registry,
@@ -74,12 +83,12 @@ fn kind_of(name: &Name) -> Option<Kind> {
         Parsed::Snapshot { .. } => Snapshot,
         Parsed::Run { .. } => Run,
         Parsed::Record { folder: Folder::Attestations, .. } => Attested,
+        Parsed::Record { folder: Folder::Annotations, .. } => Said,
         Parsed::Record { folder: Folder::Forgotten, .. } => Ended,
         Parsed::Record { folder: Folder::Tombstones, .. } => Dying,
         Parsed::Record { folder: Folder::Quarantine, .. } => SetAside,
         Parsed::Evidence { .. } => Evidence,
-        _ => return None,
-    })
+    }
 }
 
 /// The domain and the identity in a name, where it has them.
@@ -172,7 +181,7 @@ impl Scene {
     fn names(&self, kind: Kind) -> Vec<Name> {
         let listed = store_of(self.objects.clone()).list(&Prefix::all()).unwrap();
         let names = listed.iter().map(|listed| Name::parse(&listed.name).unwrap());
-        names.filter(|name| kind_of(name) == Some(kind)).collect()
+        names.filter(|name| kind_of(name) == kind).collect()
     }
 
     fn read(&self, name: &Name) -> Bytes {
@@ -184,6 +193,8 @@ fn write_records(owner: &Repository, domain: &DomainId, round: u64) {
     let byte = u8::try_from(round).unwrap();
     let (time, reason) = (Timestamp::from_seconds(1_700_000_000), String::new());
     let snapshots = vec![ObjectId::new([byte; 32])];
+    let says = Says::Hold(format!("case {round}"));
+    owner.publish_annotation(domain, &Annotation { time, snapshots: snapshots.clone(), says }).unwrap();
     owner.publish_forgotten(domain, &Forgotten { time, snapshots, reason: reason.clone() }).unwrap();
     let objects = vec![format!("nothing {round}")];
     owner.publish_quarantine(domain, &Quarantine { time, objects, reason }).unwrap();
@@ -306,7 +317,7 @@ fn what_is_of_another_kind_is_refused() {
             splice(&scene, &name, bytes, &format!("{other:?} as {kind:?}"));
         }
     }
-    assert_eq!(cells, 13 * 12);
+    assert_eq!(cells, 14 * 13);
 }
 
 #[test]

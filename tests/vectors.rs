@@ -14,6 +14,7 @@ use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::sample::{Draw, SampleSize},
     format::{
+        annotation::Annotation,
         attestation::{self, Attestation},
         certificate::ExportedCertificate,
         config::Config,
@@ -226,7 +227,10 @@ fn plain(bytes: &[u8], kind: RecordKind) -> Result<Vec<u8>> {
     Registry::decode(&registry)?.verify_author(&envelope, &domain)?;
     let (index, private) = (root.index_root().domain(&DOMAIN), root.metadata_seed(1).open_key());
     let keys = |epoch| (epoch == 1).then_some(&private);
-    let to_a_key = matches!(kind, RecordKind::Snapshot | RecordKind::Run | RecordKind::Evidence);
+    let to_a_key = matches!(
+        kind,
+        RecordKind::Snapshot | RecordKind::Run | RecordKind::Annotation | RecordKind::Evidence
+    );
     let opener = if to_a_key { Opener::Private(&keys) } else { Opener::Symmetric(index.as_bytes()) };
     Ok(envelope.open(&opener)?.to_vec())
 }
@@ -314,6 +318,7 @@ fn open(vector: &Value) -> Result<(Vec<u8>, Vec<u8>, String)> {
         "snapshot" => record!(Snapshot, Snapshot),
         "run" => record!(Run, Run),
         "attestation" => record!(Attestation, Attestation),
+        "annotation" => record!(Annotation, Annotation),
         "forgotten" => record!(Forgotten, Forgotten),
         "tombstones" => record!(Tombstones, Tombstones),
         "quarantine" => record!(Quarantine, Quarantine),
@@ -382,7 +387,7 @@ fn every_object_opens_to_what_it_says_and_is_written_again_as_it_was() {
         opened += 1;
         kinds.insert(kind.to_owned());
     }
-    assert_eq!((opened, kinds.len()), (25, 15), "{kinds:?}");
+    assert_eq!((opened, kinds.len()), (28, 16), "{kinds:?}");
 }
 
 #[test]

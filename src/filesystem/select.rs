@@ -136,6 +136,36 @@ impl Selection {
     }
 }
 
+/// A selection along a manifest, in its order: what is in a folder that is not meant is not meant either, whatever a later
+/// pattern says of it. So no entry comes without the folder that it is in.
+#[derive(Debug)]
+pub struct Sieve<'a> {
+    selection: &'a Selection,
+    /// The last folder that was not meant.
+    gone: Vec<u8>,
+}
+
+impl<'a> Sieve<'a> {
+    /// At the beginning.
+    #[must_use]
+    pub const fn new(selection: &'a Selection) -> Self {
+        Self { selection, gone: Vec::new() }
+    }
+
+    /// Whether the next entry is meant.
+    pub fn takes(&mut self, entry: &Entry) -> bool {
+        let below = entry.path.strip_prefix(&self.gone[..]);
+        if !self.gone.is_empty() && below.is_some_and(|rest| rest.starts_with(b"/")) {
+            return false;
+        }
+        let takes = self.selection.selects_entry(entry);
+        if !takes && entry.metadata.kind == EntryKind::Directory {
+            self.gone.clone_from(&entry.path);
+        }
+        takes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! Bytes to types and back: pure, bounded, no I/O.
 
+pub mod annotation;
 pub mod attestation;
 pub mod certificate;
 pub mod config;

@@ -1,5 +1,6 @@
 //! One module for each capability.
 
+pub mod annotate;
 pub mod backup;
 pub mod check;
 pub mod copy;
@@ -13,6 +14,7 @@ pub mod prune;
 pub mod recover;
 pub mod repair;
 pub mod restore;
+pub mod rewrite;
 pub mod select;
 pub mod status;
 pub mod usage;

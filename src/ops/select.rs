@@ -26,7 +26,7 @@ impl Filter {
     #[must_use]
     pub fn matches(&self, snapshot: &KnownSnapshot) -> bool {
         let record = &snapshot.record;
-        let has_all = |tags: &Vec<String>| tags.iter().all(|tag| record.tags.contains(tag));
+        let has_all = |tags: &Vec<String>| tags.iter().all(|tag| snapshot.tags.contains(tag));
         (self.hosts.is_empty() || self.hosts.contains(&record.host))
             && (self.paths.is_empty() || self.paths.iter().any(|path| record.sources.contains(path)))
             && (self.tags.is_empty() || self.tags.iter().any(has_all))
@@ -168,10 +168,11 @@ mod tests {
         let mut record = Snapshot::empty();
         host.clone_into(&mut record.host);
         record.sources.push(source.as_bytes().to_vec());
-        record.tags = tags.iter().map(|&tag| tag.to_owned()).collect();
         KnownSnapshot {
             name: SnapshotName { name, domain, identity, sequence: 1, id, stored: record.time },
             record,
+            tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            holds: Vec::new(),
         }
     }
 

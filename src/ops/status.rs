@@ -237,7 +237,7 @@ impl<'a> Found<'a> {
         let exists = chain.into_iter().filter(|name| !self.ended.contains(&name.id));
         for name in exists.take(if certificate.shared { usize::MAX } else { LOOK_BACK }) {
             self.repository.store.progress().check()?;
-            let KnownSnapshot { name, record } = match self.repository.read_snapshot(&name) {
+            let KnownSnapshot { name, record, .. } = match self.repository.read_snapshot(&name) {
                 Ok(known) => known,
                 // It was forgotten since the LIST.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,

@@ -35,6 +35,7 @@ use crate::{
     store::{Name, Store},
 };
 
+pub mod annotations;
 pub mod cache;
 pub mod commit;
 mod content;
@@ -337,7 +338,15 @@ impl Repository {
     /// which there are: another one is no reason to call for a better key.
     fn no_key(&self, epoch: u32, what: &str, least: &str) -> Error {
         if self.registry().epochs.iter().any(|known| known.number == epoch) {
-            return self.forbidden(what, least);
+            let error = self.forbidden(what, least);
+            let behind = self.reads_metadata() && matches!(least, "audit") || self.reads_data();
+            if !behind {
+                return error;
+            }
+            let text = format!("this key does not hold the key epoch {epoch}, which is newer");
+            return Error::new(ErrorKind::Forbidden, text).with_remedy(
+                "If it began while this ran, run it again; else an owner renews the key: `lifeboat key rotate NAME`",
+            );
         }
         Error::damaged("a sealed object", format!("it names the key epoch {epoch}, which does not exist"))
     }

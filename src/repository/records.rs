@@ -11,6 +11,7 @@ use super::{Repository, index::Index};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
+        annotation::Annotation,
         attestation::Attestation,
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
         forgotten::Forgotten,
@@ -37,8 +38,8 @@ pub struct Records {
 
 /// A record as it was found.
 pub(super) enum Found {
-    /// It counts: its plaintext.
-    Counts(Zeroizing<Vec<u8>>),
+    /// It counts: its plaintext, and who signed it.
+    Counts(Zeroizing<Vec<u8>>, (IdentityId, Role)),
     /// It is intact, but whoever wrote it may not.
     Ignored(Error),
     /// It is well signed by somebody whom the newest registry does not know.
@@ -101,6 +102,16 @@ impl Repository {
         if matches!(folder, Folder::Forgotten | Folder::Tombstones) {
             self.registry().check_features(Use::Prune)?;
         }
+        let sealed = self.seal_record(domain, folder, plain)?;
+        let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
+        let name = Name::record(domain, folder, &id);
+        self.store.create(&name, Bytes::from(sealed))?;
+        Ok(name)
+    }
+
+    /// What every client may know is sealed with the index key. Tags and reasons of holds are for those who read
+    /// snapshots.
+    fn seal_record(&self, domain: &DomainId, folder: Folder, plain: &[u8]) -> Result<Vec<u8>> {
         let header = EnvelopeHeader {
             kind: kind_of(folder),
             repository: self.config.repository_id,
@@ -109,12 +120,24 @@ impl Repository {
             sequence: 0,
             epoch: 0,
         };
+        if folder == Folder::Annotations {
+            let (epoch, public) = self.metadata_public()?;
+            let header = EnvelopeHeader { epoch, ..header };
+            return envelope::seal(&header, &Sealer::Public(public), self.signer(), plain);
+        }
         let key = self.index_key(domain)?;
-        let sealed = envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), self.signer(), plain)?;
-        let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
-        let name = Name::record(domain, folder, &id);
-        self.store.create(&name, Bytes::from(sealed))?;
-        Ok(name)
+        envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), self.signer(), plain)
+    }
+
+    /// Writes something about snapshots: see [`Repository::annotations`].
+    ///
+    /// # Errors
+    /// `Forbidden` for a role that may not say this; more than one annotation may say; storage trouble.
+    pub fn publish_annotation(&self, domain: &DomainId, annotation: &Annotation) -> Result<Name> {
+        self.check_right_to_say(&annotation.says)?;
+        let plain = annotation.encode();
+        Annotation::decode(&plain)?;
+        self.publish_record(domain, Folder::Annotations, &plain)
     }
 
     /// Writes that sections were verified by decrypting them.
@@ -217,17 +240,22 @@ impl Repository {
             return Ok(Found::Unknown(Error::damaged(name, why)));
         }
         let signed = parsed.and_then(|envelope| Ok((self.verify_record(&envelope, domain, id)?, envelope)));
-        let envelope = match signed {
-            Ok((role, envelope)) if may_write(role, folder) => envelope,
+        let (role, envelope) = match signed {
+            Ok((role, envelope)) if may_write(role, folder) => (role, envelope),
             Ok((role, _)) => {
                 let why = format!("a key with the role {} may not write it", role.name());
                 return Ok(Found::Ignored(Error::damaged(name, why)));
             }
             Err(error) => return Ok(Found::Ignored(error.context(name))),
         };
-        let key = self.index_key(domain)?;
-        Ok(match envelope.open(&Opener::Symmetric(key.as_bytes())) {
-            Ok(plain) => Found::Counts(plain),
+        let opened = if folder == Folder::Annotations {
+            self.metadata_key(envelope.epoch())
+                .and_then(|_| envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok())))
+        } else {
+            envelope.open(&Opener::Symmetric(self.index_key(domain)?.as_bytes()))
+        };
+        Ok(match opened {
+            Ok(plain) => Found::Counts(plain, (envelope.author(), role)),
             Err(error) => Found::Damaged(error.context(name)),
         })
     }
@@ -243,7 +271,9 @@ impl Repository {
         (name, id): (&Name, &ObjectId),
     ) -> Result<Option<Error>> {
         let plain = match self.read_record(domain, folder, (name, id))? {
-            Found::Counts(plain) => plain,
+            Found::Counts(plain, _) => plain,
+            // It may be fine: who has the key of its epoch can tell.
+            Found::Damaged(error) if error.kind() == ErrorKind::Forbidden => return Err(error),
             Found::Ignored(error) | Found::Unknown(error) | Found::Damaged(error) => return Ok(Some(error)),
         };
         let decoded = match folder {
@@ -251,8 +281,7 @@ impl Repository {
             Folder::Forgotten => Forgotten::decode(&plain).map(drop),
             Folder::Tombstones => Tombstones::decode(&plain).map(drop),
             Folder::Quarantine => Quarantine::decode(&plain).map(drop),
-            // Reserved: nobody knows what stands in them.
-            Folder::Annotations => Ok(()),
+            Folder::Annotations => Annotation::decode(&plain).map(drop),
         };
         Ok(decoded.err().map(|error| error.context(name)))
     }
@@ -286,7 +315,7 @@ impl Repository {
         let mut all = Vec::new();
         for (name, _, record) in self.read_records(domain, folder)? {
             match record {
-                Found::Counts(plain) => match decode(&plain) {
+                Found::Counts(plain, _) => match decode(&plain) {
                     Ok(record) => all.push(record),
                     Err(error) => ignored.push(error.context(&name)),
                 },

@@ -1,8 +1,16 @@
 //! Snapshots as they are found in the store: names first, records when they can be read.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use super::{Repository, memory::Memory, records::Records};
+use super::{
+    Repository,
+    annotations::{Annotations, Hold},
+    memory::Memory,
+    records::Records,
+};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
@@ -50,6 +58,10 @@ pub struct KnownSnapshot {
     pub name: SnapshotName,
     /// What it says.
     pub record: Snapshot,
+    /// Its tags: those of the record, as they were changed since.
+    pub tags: Vec<String>,
+    /// Why it must not end, if it must not.
+    pub holds: Vec<Arc<Hold>>,
 }
 
 /// What is wrong with a snapshot or a chain, and in which domain.
@@ -111,6 +123,7 @@ struct ListedDomain {
     id: DomainId,
     /// Snapshots that were forgotten or set aside.
     ended: HashSet<ObjectId>,
+    annotations: Annotations,
     roots: Roots,
 }
 
@@ -208,7 +221,7 @@ impl Repository {
         self.check_bytes(registry, name, &self.read_addressed(&name.name, &name.id)?)
     }
 
-    /// Reads one snapshot.
+    /// Reads one snapshot, without what was said of it later.
     ///
     /// # Errors
     /// `Damaged` when its bytes, signature or place are wrong, `Forbidden` without the metadata key.
@@ -221,7 +234,8 @@ impl Repository {
         let record = self.metadata_key(envelope.epoch()).and_then(|_| {
             Snapshot::decode(&envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?)
         });
-        Ok(KnownSnapshot { name: name.clone(), record: record.map_err(|error| error.context(&name.name))? })
+        let record = record.map_err(|error| error.context(&name.name))?;
+        Ok(KnownSnapshot { name: name.clone(), tags: record.tags.clone(), record, holds: Vec::new() })
     }
 
     /// The snapshots of all domains, oldest first, without those that another one replaces; and what is wrong.
@@ -298,11 +312,14 @@ impl Repository {
     fn list_domain(&self, domain: &DomainId) -> Result<ListedDomain> {
         let names = self.snapshot_names(domain, None)?;
         // After the LIST: what was deleted since then was forgotten before.
-        let Records { forgotten, quarantined, ignored } = self.records(domain)?;
-        let roots = Roots { names, notes: ignored, ended: forgotten.len(), ..Roots::default() };
+        let Records { forgotten, quarantined, mut ignored } = self.records(domain)?;
+        let mut annotations = self.annotations(domain, &quarantined)?;
+        ignored.append(&mut annotations.ignored);
+        let doubts = std::mem::take(&mut annotations.doubts);
+        let roots = Roots { names, notes: ignored, doubts, ended: forgotten.len(), ..Roots::default() };
         let mut ended = ids_of_snapshots(&quarantined);
-        ended.extend(forgotten);
-        Ok(ListedDomain { id: *domain, ended, roots })
+        ended.extend(forgotten.into_iter().filter(|id| !annotations.is_held(id)));
+        Ok(ListedDomain { id: *domain, ended, annotations, roots })
     }
 
     /// Reads the snapshots of each domain, several at a time.
@@ -330,11 +347,14 @@ impl Repository {
 
     /// Which snapshots of a domain count, by what was read of it.
     fn judge(&self, domain: &mut ListedDomain, read: Readings) -> Result<()> {
-        let ListedDomain { id: domain, ended, roots } = domain;
+        let ListedDomain { id: domain, ended, annotations, roots } = domain;
         let registry = self.registry();
         for (name, snapshot) in read {
             match snapshot {
-                Ok(snapshot) => roots.known.push(snapshot),
+                Ok(mut snapshot) => {
+                    annotations.annotate(&mut snapshot);
+                    roots.known.push(snapshot);
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     ended.extend(self.records(domain)?.forgotten);
                     if !ended.contains(&name.id) {
@@ -368,7 +388,7 @@ impl Repository {
         let registry = self.registry();
         let places: HashMap<ObjectId, (IdentityId, u64)> =
             names.iter().map(|name| (name.id, (name.identity, name.sequence))).collect();
-        for KnownSnapshot { name, record } in known {
+        for KnownSnapshot { name, record, .. } in known {
             let before = name.sequence.saturating_sub(1);
             let mut remedy = None;
             let why = match &record.previous {
@@ -428,7 +448,7 @@ impl Repository {
 
 /// Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
 fn replaced_among(known: &[KnownSnapshot]) -> HashSet<ObjectId> {
-    let replaces = |KnownSnapshot { name, record }: &KnownSnapshot| {
+    let replaces = |KnownSnapshot { name, record, .. }: &KnownSnapshot| {
         let id = record.replaces.filter(|id| record.previous == Some(*id))?;
         Some((name.domain, name.identity, name.sequence.checked_sub(1)?, id))
     };
@@ -463,7 +483,7 @@ pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timest
     let mut in_order: Vec<&KnownSnapshot> = snapshots.iter().collect();
     in_order.sort_by_key(|known| (known.name.identity, &known.record.host, known.name.sequence));
     let (mut times, mut before) = (HashMap::new(), None);
-    for KnownSnapshot { name, record } in in_order {
+    for KnownSnapshot { name, record, .. } in in_order {
         let who = (name.identity, &record.host);
         let floor = before.filter(|(last, _)| *last == who).map(|(_, time)| time);
         let time = floor.map_or(record.time, |floor| record.time.max(floor)).min(name.stored);

@@ -282,7 +282,7 @@ impl Repository {
                 record = self.read_record(domain, Folder::Tombstones, (&name, &id))?;
             }
             let plain = match record {
-                Found::Counts(plain) => plain,
+                Found::Counts(plain, _) => plain,
                 Found::Ignored(error) => {
                     damaged.push(error);
                     continue;

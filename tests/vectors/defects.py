@@ -69,6 +69,11 @@ def make_record_defects():
     of("snapshot", "levels", "17 levels", "not a valid map", open_map({**SNAPSHOT, 17: 17}))
     of("snapshot", "statistics", "Five numbers", "not a valid map", open_map({**SNAPSHOT, 10: [1, 2, 3, 4, 5]}))
     of("forgotten", "reason", "A reason of 1 KiB and a byte", "is damaged", record({**RECORDS["forgotten"][3], 2: "x" * 1025}))
+    of("annotation", "two", "A hold that adds a tag too", "more than one thing", record({0: TIME, 1: [LOW], 3: ["a"], 5: "case 17"}))
+    of("annotation", "lift", "It lifts a hold and gives no reason", "more than one thing", record({key: value for key, value in LIFT.items() if key != 5}))
+    of("annotation", "tag", "A tag of 257 bytes", "larger than any may be", record({0: TIME, 1: [LOW], 3: ["x" * 257]}))
+    of("annotation", "time", "The year 10000", "larger than any may be", record({**HOLD, 0: [253402300800, 0]}))
+    of("annotation", "critical", "A critical field", "not a valid map", record({-1: 0, **HOLD}))
     of("quarantine", "name", "A name of 257 bytes", "is damaged", record({**RECORDS["quarantine"][3], 1: ["x" * 257]}))
     of("evidence", "report", "A report that its author did not sign", "signature is wrong", record({**RECORDS["evidence"][3], 3: report_signature(AUDIT)}))
     first, second = REGISTRY[5][:2]

@@ -40,6 +40,8 @@ NODES = {
 SNAPSHOT = {1: H(LOW), 2: 7, 3: H(LOW), 4: TIME, 5: "host", 6: "user", 7: ["tag", "naïve"], 8: [b"/srv", b"/\xff"], 9: LOW,
             10: [1, 2, 3, 4, 5, 6], 11: 8, 12: [[b"srv/x", "reason"]], 13: "lifeboat 0.1.0", 14: fixed("nonce", 16), 15: PAST,
             16: [600, 259200, 65536, 262144, 1048576], 17: 3}
+HOLD = {0: TIME, 1: [LOW], 5: "case 17"}
+LIFT = {0: TIME, 1: [LOW], 5: "closed", 6: [H(LOW)]}
 REPORT = '{"kind":"drill","summary":"all is well"}'
 
 
@@ -81,6 +83,8 @@ RECORDS = {
     "run": (BACKUP, None, 0, {0: TIME, 1: "host", 2: "backup", 3: [75, "no answer"], 4: fixed("nonce", 16)},
             ['host: "host", command: "backup", failure: Some((75, "no answer"))']),
     "attestation": (RESTORE, INDEX_KEY, 0, ATTESTATION, [H(HEADER).hex()]),
+    "annotation": (MAINTAIN, None, 0, {0: TIME, 1: [LOW, H(LOW)], 2: ["a"], 3: ["b", "naïve"], 4: ["c"]},
+                   [LOW.hex(), 'set: Some(["a"]), add: ["b", "naïve"], remove: ["c"]']),
     "forgotten": (MAINTAIN, INDEX_KEY, 0, {0: TIME, 1: [LOW, H(LOW)], 2: "keep 7"}, [LOW.hex(), 'reason: "keep 7"']),
     "tombstones": (MAINTAIN, INDEX_KEY, 0, {0: TIME, 1: [LOW, H(LOW)]}, [LOW.hex()]),
     "quarantine": (MAINTAIN, INDEX_KEY, 0, {0: TIME, 1: ["config", "registry/x"], 2: "forged"}, ['objects: ["config", "registry/x"]', 'reason: "forged"']),
@@ -230,6 +234,8 @@ def make_objects():
     obj("config", "The config", "config", config(), [REPOSITORY.hex(), "commit_window_seconds: 600", "minimum_grace_seconds: 259200"])
     for kind, (_, key, *_, says) in RECORDS.items():
         obj(kind, f"A record of the kind {kind}", kind, sealed_record(kind), says)
+    obj("annotation-hold", "An annotation that is a legal hold", "annotation", sealed_record("annotation", record(HOLD)), ['Hold("case 17")'])
+    obj("annotation-lift", "An annotation that lifts one", "annotation", sealed_record("annotation", record(LIFT), signer=OWNER), ["Lift([", H(LOW).hex(), '"closed")'])
     for kind, (data, says) in NODES.items():
         obj(f"node-{kind}", f"A manifest node: {kind}", "node", data, says)
     frames = frames_of(SEAL)

@@ -12,7 +12,7 @@ randomness is inside the library: `encapsulations.json` keeps them. Needs the pa
 from defects import *
 
 # --- Reading them with the decoder.
-READ = {1: REGISTRY_KEY, **{code: INDEX_KEY for code in (2, 3, 6, 8, 9, 10)}, **{code: None for code in (4, 5, 11)}}
+READ = {1: REGISTRY_KEY, **{code: INDEX_KEY for code in (2, 3, 6, 8, 9, 10)}, **{code: None for code in (4, 5, 7, 11)}}
 CERTIFICATES = {signer.identity: (signer.public, role, of) for signer, role, of in CERTIFIED}
 # What decoder.py does not look at: it is for one who wants files back, and has the words or a whole restore key.
 NOT_OF_THE_DECODER = {
@@ -63,6 +63,10 @@ def decode_record(kind, value):
         need(all(H(entry[1])[:16] == entry[0] for entry in value[5]), "an identity is not that of its key")
     if kind == "snapshot":
         need({2, *range(4, 18)} <= set(value) and value[17] <= 16 and len(value[10]) == 6, "a field is missing")
+    if kind == "annotation":
+        tags, holds = {2, 3, 4} & set(value), {5, 6} & set(value)
+        need(not (tags and holds) and holds != {6} and value[0][0] <= 253402300799, "it says more than one thing, or too late")
+        need(all(len(tag.encode()) <= 256 for key in tags for tag in value[key]), "a tag is too long")
     if kind == "tombstones":
         need(len(value[0]) == 2 and all(len(id) == 32 for id in value[1]), "a field is wrong")
 

@@ -13,7 +13,7 @@ import decoder
 from decoder import H, KIB, MIB, need, public
 
 HERE = Path(__file__).resolve().parent
-KINDS = dict(registry=1, directory=2, index=3, snapshot=4, run=5, attestation=6, forgotten=8, tombstones=9, quarantine=10, evidence=11)
+KINDS = dict(registry=1, directory=2, index=3, snapshot=4, run=5, attestation=6, annotation=7, forgotten=8, tombstones=9, quarantine=10, evidence=11)
 used, made = set(), {}
 
 

@@ -231,6 +231,21 @@ pub(crate) struct FilterArguments {
 }
 
 impl FilterArguments {
+    /// A filter that names nothing would mean everything.
+    pub(crate) fn refuse_empty(&self) -> lifeboat::error::Result<()> {
+        let Self { hosts, paths, tags } = self;
+        let flag = if hosts.iter().any(String::is_empty) {
+            "--host"
+        } else if paths.iter().any(|path| path.as_os_str().is_empty()) {
+            "--path"
+        } else if tags.iter().any(|list| split_tags(list).is_empty()) {
+            "--tag"
+        } else {
+            return Ok(());
+        };
+        Err(names_nothing(flag))
+    }
+
     pub(crate) fn filter(&self) -> lifeboat::ops::select::Filter {
         use std::os::unix::ffi::OsStrExt;
         // Without the slash that the completion of a shell puts behind a folder.
@@ -277,4 +292,12 @@ impl OwnerArguments {
 /// `a,b` is two tags.
 pub(crate) fn split_tags(list: &str) -> Vec<String> {
     list.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+}
+
+/// What to say of a flag that names nothing.
+pub(crate) fn names_nothing(flag: &str) -> lifeboat::error::Error {
+    use lifeboat::error::{Error, ErrorKind};
+    Error::new(ErrorKind::Usage, format!("{flag} names nothing, so nothing was done")).with_remedy(format!(
+        "Leave {flag} out, or say what it is; an empty variable of a script may be the cause"
+    ))
 }

@@ -197,7 +197,7 @@ fn one(
     let backup = BackupOptions {
         host: record.host.clone(),
         user: record.user.clone(),
-        tags: record.tags.clone(),
+        tags: snapshot.tags.clone(),
         sources: record.sources.clone(),
         time: Some(record.time),
         compression: options.compression,

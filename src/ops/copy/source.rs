@@ -115,6 +115,9 @@ pub(super) enum Cuts {
     Anew,
 }
 
+/// The place of a frame, and its plaintext.
+type Tried = ((u32, u32), Arc<Vec<u8>>);
+
 /// What all that read the snapshot share.
 pub(super) struct Shared {
     pub(super) place: Place,
@@ -128,7 +131,7 @@ pub(super) struct Shared {
     failed: Mutex<Option<Error>>,
     decompressors: Mutex<Vec<Decompressor>>,
     /// Frames that were opened out of their turn.
-    tried: Mutex<VecDeque<((u32, u32), Arc<Vec<u8>>)>>,
+    tried: Mutex<VecDeque<Tried>>,
     reused: AtomicU64,
 }
 

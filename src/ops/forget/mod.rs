@@ -17,6 +17,7 @@ use crate::{
     progress::Phase,
     repository::{
         Repository,
+        records::Records,
         snapshots::{KnownSnapshot, SnapshotName, Snapshots, times_that_count},
     },
 };
@@ -81,7 +82,7 @@ impl Group {
     fn of(known: &KnownSnapshot, by: GroupBy) -> Self {
         let record = &known.record;
         let sorted = || {
-            let mut tags = record.tags.clone();
+            let mut tags = known.tags.clone();
             tags.sort_unstable();
             tags
         };
@@ -179,7 +180,8 @@ impl ForgetDone {
 ///
 /// # Errors
 /// `Usage` when there is no rule, or a filter, a tag or an id matches nothing; `Failed` when more than half of a group
-/// would end and that was not allowed; `Forbidden` for a role that may not; storage trouble.
+/// would end and that was not allowed, or a snapshot that was named is held; `Damaged` when an annotation cannot be
+/// read that may be a hold; `Forbidden` for a role that may not; storage trouble.
 pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDone> {
     repository.store.progress().enter(Phase::Opening);
     let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
@@ -192,9 +194,14 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
     };
     done.groups = group_verdicts(judged, &times);
     keep_floor(&mut done.groups, &listed, options.floor.max(1));
+    keep_held(&mut done.groups, &replaced);
+    if options.mode == Mode::Write && matches!(options.which, Which::Named(_)) {
+        refuse_held(done.groups.iter().flat_map(|(_, verdicts)| verdicts).map(|verdict| &verdict.snapshot))?;
+    }
     if options.mass_removal == MassRemoval::Refuse {
         refuse_mass_removal(&done.groups, &options.which, &listed)?;
     }
+    check_holds(repository, &done.groups)?;
     if options.mode == Mode::Write {
         done.finished = write(repository, options, &done.groups, &replaced)?;
     }
@@ -252,7 +259,7 @@ fn by_rules<'a>(
         );
     }
     // A tag that nobody has is mistyped, and what it was to keep would go.
-    let is_known = |tag: &String| listed.iter().any(|known| known.record.tags.contains(tag));
+    let is_known = |tag: &String| listed.iter().any(|known| known.tags.contains(tag));
     if let Some(tag) = rules.tags.iter().flatten().find(|tag| !is_known(tag)) {
         return usage(
             format!("no snapshot has the tag `{tag}` of --keep-tag"),
@@ -268,7 +275,7 @@ fn by_rules<'a>(
         sort_newest_first(&mut members, times);
         let candidates: Vec<_> = members
             .iter()
-            .map(|known| Candidate { time: time_of(known, times), tags: &known.record.tags })
+            .map(|known| Candidate { time: time_of(known, times), tags: &known.tags })
             .collect();
         let reasons = rules.apply(&candidates, zone)?;
         judged.extend(members.into_iter().zip(reasons).map(|(known, why)| (known, group.clone(), why)));
@@ -301,7 +308,7 @@ fn group_verdicts(
 fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], floor: usize) {
     let mut newest: HashMap<(IdentityId, &str), Vec<(u64, ObjectId)>> = HashMap::new();
     let mut heads: HashMap<(DomainId, IdentityId), (u64, ObjectId)> = HashMap::new();
-    for KnownSnapshot { name, record } in listed {
+    for KnownSnapshot { name, record, .. } in listed {
         newest.entry((name.identity, record.host.as_str())).or_default().push((name.sequence, name.id));
         let head = heads.entry((name.domain, name.identity)).or_insert((name.sequence, name.id));
         *head = (*head).max((name.sequence, name.id));
@@ -320,6 +327,53 @@ fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], fl
             verdict.stays.push("floor".to_owned());
         }
     }
+}
+
+/// What a legal hold names stays, and what replaces such a snapshot too: without it the other one, which may have gaps,
+/// would count as whole.
+fn keep_held(groups: &mut [(Group, Vec<Verdict>)], replaced: &[KnownSnapshot]) {
+    let hidden: HashMap<ObjectId, &KnownSnapshot> =
+        replaced.iter().map(|known| (known.name.id, known)).collect();
+    for verdict in groups.iter_mut().flat_map(|(_, verdicts)| verdicts) {
+        let Verdict { snapshot, stays, .. } = verdict;
+        stays.extend(snapshot.holds.iter().map(|hold| format!("held: {}", hold.reason)));
+        let behind = snapshot.record.replaces.and_then(|id| hidden.get(&id));
+        if let Some(hold) = behind.and_then(|known| known.holds.first()) {
+            stays.push(format!("replaces one that is held: {}", hold.reason));
+        }
+    }
+}
+
+/// Whoever names a snapshot that is held is told why it stays.
+pub(super) fn refuse_held<'a>(named: impl IntoIterator<Item = &'a KnownSnapshot>) -> Result<()> {
+    let mut held = named.into_iter();
+    let Some((known, hold)) = held.find_map(|known| Some((known, known.holds.first()?))) else {
+        return Ok(());
+    };
+    let (id, reason, time) = (known.name.id.to_string(), &hold.reason, hold.time.rfc3339());
+    let what =
+        format!("the snapshot {id} is under a legal hold since {time} ({reason}), and nothing was forgotten");
+    Err(Error::new(ErrorKind::Failed, what)
+        .with_remedy(format!("If that is over, an owner says so: `lifeboat hold lift {id:.8} --reason ..`")))
+}
+
+/// Where something goes, everything that may be a legal hold can be read, and none was placed meanwhile.
+fn check_holds(repository: &Repository, groups: &[(Group, Vec<Verdict>)]) -> Result<()> {
+    let mut going: BTreeMap<DomainId, Vec<ObjectId>> = BTreeMap::new();
+    for verdict in groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes()) {
+        going.entry(verdict.snapshot.name.domain).or_default().push(verdict.snapshot.name.id);
+    }
+    for (domain, ids) in going {
+        let quarantined = repository.records(&domain)?.quarantined;
+        let mut annotations = repository.annotations(&domain, &quarantined)?;
+        annotations.check()?;
+        if let Some(id) = ids.iter().find(|id| annotations.is_held(id)) {
+            let what =
+                format!("a legal hold was just placed on the snapshot {id}, and nothing was forgotten");
+            return Err(Error::new(ErrorKind::Failed, what).with_remedy("Run it again: that one stays"));
+        }
+    }
+    Ok(())
 }
 
 fn refuse_mass_removal(
@@ -363,8 +417,8 @@ fn write(
     let replacing = groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes());
     let hidden: HashSet<ObjectId> =
         replacing.filter_map(|verdict| verdict.snapshot.record.replaces).collect();
-    for known in replaced.iter().filter(|known| hidden.contains(&known.name.id) && gone.insert(known.name.id))
-    {
+    let goes = |known: &&KnownSnapshot| hidden.contains(&known.name.id) && known.holds.is_empty();
+    for known in replaced.iter().filter(goes).filter(|known| gone.insert(known.name.id)) {
         going.entry(known.name.domain).or_default().push(&known.name);
     }
     let time = repository.clock.now();
@@ -406,15 +460,23 @@ fn reason(options: &ForgetOptions) -> String {
     text
 }
 
-/// Deletes what valid records say has ended. Gives how many of them this run did not end itself.
+/// Deletes what valid records say has ended, but for what is held: a hold that was placed before its record was
+/// written counts. Gives how many of them this run did not end itself.
 pub(super) fn delete_ended(
     repository: &Repository,
     domain: &DomainId,
     gone: &HashSet<ObjectId>,
 ) -> Result<u64> {
     let names = repository.snapshot_names(domain, None)?;
-    let forgotten = repository.records(domain)?.forgotten;
-    let ended: Vec<&SnapshotName> = names.iter().filter(|name| forgotten.contains(&name.id)).collect();
+    let Records { forgotten, quarantined, .. } = repository.records(domain)?;
+    let mut ended: Vec<&SnapshotName> = names.iter().filter(|name| forgotten.contains(&name.id)).collect();
+    if ended.is_empty() {
+        return Ok(0);
+    }
+    // After the records: see `Repository::annotations`.
+    let mut annotations = repository.annotations(domain, &quarantined)?;
+    annotations.check()?;
+    ended.retain(|name| !annotations.is_held(&name.id));
     // On a local folder nobody commits while something is deleted.
     let _fence = repository.store.fence_exclusive()?;
     let mut finished = 0;

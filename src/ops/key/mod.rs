@@ -21,6 +21,7 @@ mod policy;
 mod rebuild;
 mod recover;
 mod revoke;
+mod rotate;
 mod share;
 mod words;
 
@@ -32,6 +33,7 @@ pub use self::{
     policy::{PolicyOptions, policy},
     recover::{Lost, Part, RecoverOptions, Recovered, recover},
     revoke::{LastGood, RevokeOptions, Revoked, revoke},
+    rotate::{Renewed, Rotated, renew, rotate},
     share::share,
     words::{verify_words, words},
 };

@@ -48,7 +48,9 @@ pub fn policy(options: &PolicyOptions<'_>) -> String {
     let put = match role {
         Role::Backup => [format!("{own}/packs/*")].into_iter().chain(below).collect(),
         Role::Audit => vec!["evidence/*".to_owned()],
-        Role::Restore => vec!["d/*/attestations/*".to_owned(), "evidence/*".to_owned()],
+        Role::Restore => {
+            ["d/*/attestations/*", "d/*/annotations/*", "evidence/*"].map(str::to_owned).to_vec()
+        }
         Role::Maintain => vec!["d/*".to_owned()],
         Role::Owner => vec!["*".to_owned()],
     };

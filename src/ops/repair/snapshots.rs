@@ -13,6 +13,7 @@ use crate::{
     compress::{Compression, Decompressor},
     crypto::ChunkKeys,
     error::{Error, ErrorKind, Result},
+    filesystem::select::{Selection, Sieve},
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind, Hole, Metadata},
         node::{Node, compare_paths},
@@ -160,7 +161,7 @@ fn copy(
     options: &SnapshotOptions,
 ) -> Result<ObjectId> {
     let record = &snapshot.record;
-    let old = record.tags.iter().filter(|tag| !tag.starts_with(TAG)).cloned();
+    let old = snapshot.tags.iter().filter(|tag| !tag.starts_with(TAG)).cloned();
     let backup = BackupOptions {
         host: record.host.clone(),
         user: record.user.clone(),
@@ -174,7 +175,8 @@ fn copy(
         program: options.program.clone(),
         workers: options.workers,
     };
-    let done = backup::run(repository, &mut Survivors { stored, root: record.root }, &backup)?;
+    let done =
+        backup::run(repository, &mut Survivors { stored, root: record.root, selection: None }, &backup)?;
     done.snapshot.map(|(id, _)| id).ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))
 }
 
@@ -214,7 +216,7 @@ fn unknown(error: &Error) -> String {
 }
 
 /// What a domain holds for the snapshots of one identity.
-struct Stored {
+pub(in crate::ops) struct Stored {
     repository: Arc<Repository>,
     view: Arc<View>,
     keys: ChunkKeys,
@@ -224,7 +226,11 @@ struct Stored {
 }
 
 impl Stored {
-    fn new(repository: &Arc<Repository>, view: &Arc<View>, snapshot: &KnownSnapshot) -> Result<Arc<Self>> {
+    pub(in crate::ops) fn new(
+        repository: &Arc<Repository>,
+        view: &Arc<View>,
+        snapshot: &KnownSnapshot,
+    ) -> Result<Arc<Self>> {
         let domain = snapshot.name.domain;
         Ok(Arc::new(Self {
             repository: Arc::clone(repository),
@@ -235,7 +241,7 @@ impl Stored {
         }))
     }
 
-    fn nodes(&self) -> Result<NodeReader<'_>> {
+    pub(in crate::ops) fn nodes(&self) -> Result<NodeReader<'_>> {
         let mut nodes = NodeReader::new(&self.repository, self.domain, &self.view.index)?;
         nodes.serve(self.reader);
         Ok(nodes)
@@ -273,16 +279,19 @@ impl Stored {
 }
 
 /// What can be read of a snapshot.
-struct Survivors {
-    stored: Arc<Stored>,
-    root: BlobId,
+pub(in crate::ops) struct Survivors {
+    pub(in crate::ops) stored: Arc<Stored>,
+    pub(in crate::ops) root: BlobId,
+    /// Only this of it.
+    pub(in crate::ops) selection: Option<Arc<Selection>>,
 }
 
 impl Source for Survivors {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
-        let Self { stored, root } = self;
+        let Self { stored, root, selection } = self;
         let (nodes, found) = (stored.nodes()?, VecDeque::new());
-        Ok(Box::new(Entries { stored, nodes, root: *root, last: Vec::new(), found, ended: false }))
+        let sieve = selection.as_deref().map(Sieve::new);
+        Ok(Box::new(Entries { stored, nodes, root: *root, sieve, last: Vec::new(), found, ended: false }))
     }
 }
 
@@ -291,6 +300,7 @@ struct Entries<'a> {
     stored: &'a Arc<Stored>,
     nodes: NodeReader<'a>,
     root: BlobId,
+    sieve: Option<Sieve<'a>>,
     last: Vec<u8>,
     found: VecDeque<Entry>,
     ended: bool,
@@ -314,7 +324,9 @@ impl Entries<'_> {
             };
             if compare_paths(&entry.path, &self.last).is_gt() {
                 self.last.clone_from(&entry.path);
-                self.found.push_back(entry);
+                if self.sieve.as_mut().is_none_or(|sieve| sieve.takes(&entry)) {
+                    self.found.push_back(entry);
+                }
             }
         }
         Ok(())

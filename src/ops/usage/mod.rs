@@ -191,7 +191,7 @@ fn reach(
 ) -> Result<Reached> {
     let (mut reachers, mut roots) = (Vec::new(), Vec::new());
     let mut numbers = HashMap::new();
-    for KnownSnapshot { name, record } in snapshots {
+    for KnownSnapshot { name, record, .. } in snapshots {
         let registry = repository.registry();
         let Some(certificate) = registry.certificate(&name.identity) else { continue };
         let client = RowName::client(certificate, &record.host);

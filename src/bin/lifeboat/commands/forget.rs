@@ -15,9 +15,12 @@ use lifeboat::{
 };
 use serde_json::json;
 
-use super::{prune, snapshots::short};
+use super::{
+    prune,
+    snapshots::{self, short},
+};
 use crate::{
-    args::{FilterArguments, split_tags},
+    args::{FilterArguments, names_nothing, split_tags},
     context::Context,
 };
 
@@ -147,29 +150,12 @@ impl Keep {
     }
 }
 
-/// A filter that names nothing would mean everything.
-fn refuse_empty(arguments: &Forget) -> Result<()> {
-    let FilterArguments { hosts, paths, tags } = &arguments.filter;
-    let empty_tags = |lists: &[String]| lists.iter().any(|list| split_tags(list).is_empty());
-    let flag = if hosts.iter().any(String::is_empty) {
-        "--host"
-    } else if paths.iter().any(|path| path.as_os_str().is_empty()) {
-        "--path"
-    } else if empty_tags(tags) {
-        "--tag"
-    } else if empty_tags(&arguments.keep.keep_tag) {
-        "--keep-tag"
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(ErrorKind::Usage, format!("{flag} names nothing, so nothing was forgotten")).with_remedy(
-        format!("Leave {flag} out, or say what it is; an empty variable of a script may be the cause"),
-    ))
-}
-
 pub(crate) fn run(arguments: &Forget, context: &Context<'_>) -> Result<()> {
     let rules = arguments.keep.rules()?;
-    refuse_empty(arguments)?;
+    arguments.filter.refuse_empty()?;
+    if arguments.keep.keep_tag.iter().any(|list| split_tags(list).is_empty()) {
+        return Err(names_nothing("--keep-tag"));
+    }
     let filter = arguments.filter.filter();
     let by = arguments.care.group_by.as_deref().map(str::parse::<GroupBy>).transpose()?;
     let which = if arguments.ids.is_empty() {
@@ -265,7 +251,7 @@ fn table(verdicts: &[Verdict], context: &Context<'_>) -> Table {
             what.to_owned(),
             short(&verdict.snapshot),
             time::show(verdict.time, &context.zone),
-            text::shown(verdict.snapshot.record.tags.join(",").as_bytes()),
+            text::shown(verdict.snapshot.tags.join(",").as_bytes()),
             if verdict.goes() { "no rule keeps it".to_owned() } else { verdict.stays.join(", ") },
         ]);
     }
@@ -279,10 +265,11 @@ fn message(verdict: &Verdict) -> serde_json::Value {
         json!({
             "id": verdict.snapshot.name.id.to_string(),
             "host": record.host,
-            "tags": record.tags,
+            "tags": verdict.snapshot.tags,
             "time": time::rfc3339(verdict.time),
             "kept": !verdict.goes(),
             "reasons": verdict.stays,
+            "holds": snapshots::holds(&verdict.snapshot),
         }),
     )
 }

@@ -57,6 +57,9 @@ enum KeyCommand {
     Add(Add),
     /// Revoke an identity, and remove what unlocks it
     Revoke(Revoke),
+    /// Begin a new key epoch, so that what a stolen key has learned does not open what is stored from now on; or
+    /// put a new key in the place of NAME
+    Rotate(Rotate),
     /// Certify that several machines use a key, or several backups at once
     Share(Share),
     /// Change the passphrase of the identity that unlocks the repository (or of --slot); add one if it has none
@@ -124,6 +127,36 @@ struct Revoke {
     last_good: Option<u64>,
 }
 
+const AFTER_ROTATE: &str = "\
+Without NAME it begins a new epoch: backups seal to it from their next run on. The keys with the roles audit, maintain and
+restore do not hold it; each has to be renewed with `key rotate NAME` to read what is stored from then on. With NAME
+that key is revoked, and a new one takes its role, label and domain.
+
+What it cannot do: what was stored before stays readable to whoever has read the old keys and can read the bucket, also where
+new snapshots use it again; names of chunks and the index are not sealed by epochs; and the root is never rotated: if the
+recovery words or an owner's key are out, only a new repository helps. A new backup key stores again what it cannot
+borrow: what nobody has verified with `check --read-data`. Change the credentials of the storage too.
+
+When a restore, audit or maintain key was stolen:
+  lifeboat key revoke drills
+  lifeboat key rotate
+  lifeboat key rotate prune-host --access-key-out prune-host.key
+When a machine was stolen:
+  lifeboat key rotate web1 --access-key-out web1.key";
+
+/// Arguments of `key rotate`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_ROTATE)]
+struct Rotate {
+    /// The key that a new one is to replace: its label, or the first 8 digits of its identity
+    who: Option<String>,
+    /// The number of the last snapshot of the old key that counts; later ones may be a thief's [default: all count]
+    #[arg(long, value_name = "SEQUENCE", requires = "who")]
+    last_good: Option<u64>,
+    #[command(flatten)]
+    new: New,
+}
+
 /// Arguments of `key share`.
 #[derive(Debug, Args)]
 struct Share {
@@ -178,6 +211,7 @@ pub(crate) fn run(arguments: &Key, context: &Context<'_>) -> Result<()> {
         KeyCommand::List => list(context),
         KeyCommand::Add(arguments) => add(arguments, context),
         KeyCommand::Revoke(arguments) => revoke(arguments, context),
+        KeyCommand::Rotate(arguments) => rotate(arguments, context),
         KeyCommand::Share(arguments) => share(arguments, context),
         KeyCommand::Passphrase(arguments) => passphrase(arguments, context),
         KeyCommand::Words(arguments) => words(arguments, context),
@@ -311,6 +345,71 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
             "slot": added.slot,
             "domain": added.domain.map(|domain| domain.to_string()),
             "access_key_file": arguments.new.access_key_out.as_ref().map(|path| path.to_string_lossy()),
+            "policy": policy,
+        }),
+    ));
+    Ok(())
+}
+
+fn rotate(arguments: &Rotate, context: &Context<'_>) -> Result<()> {
+    let location = context.location()?;
+    let repository = context.open_at(&location)?;
+    let output = context.output;
+    let New { access_key_out, new_password_file } = &arguments.new;
+    let Some(who) = &arguments.who else {
+        if access_key_out.is_some() || new_password_file.is_some() {
+            return Err(Error::new(ErrorKind::Usage, "nothing says which key is to be renewed")
+                .with_remedy("Name it: `lifeboat key rotate NAME`; without a name a new epoch begins"));
+        }
+        let done = key::rotate(&repository)?;
+        context.end_display();
+        output.note(&format!("key epoch {} begins: backups seal to it from their next run on", done.epoch));
+        for known in &done.behind {
+            let (label, role) = (text::shown(known.label.as_bytes()), known.role.name());
+            output.note(&format!(
+                "  the {role} key `{label}` does not hold it: renew it with `lifeboat key rotate`"
+            ));
+        }
+        let behind: Vec<Value> = done
+            .behind
+            .iter()
+            .map(|known| json!({ "identity": known.identity.to_string(), "label": known.label, "role": known.role.name() }))
+            .collect();
+        output.message(&json::message("summary", json!({ "epoch": done.epoch, "behind": behind })));
+        return Ok(());
+    };
+    let (unlock, file) = arguments.new.unlock(context)?;
+    let last_good = arguments.last_good.map_or(LastGood::Head, LastGood::Sequence);
+    let renewed = key::renew(&repository, who, last_good, unlock);
+    let done = keep(renewed, |done| done.added.access_key.as_ref(), file)?;
+    context.end_display();
+    let policy = policy(&location, done.role, &done.added)?;
+    output.note(&format!(
+        "`{who}` has a new {} key, slot {}; the old one is revoked",
+        done.role.name(),
+        done.added.slot
+    ));
+    output.note("the storage credentials of the old one still work: change them at the storage too");
+    if done.added.access_key.is_none() {
+        warn_of_many_passphrases(&repository, context)?;
+    }
+    if let Some(path) = access_key_out {
+        output.note(&format!("its access key is in {}: use it with --access-key-file", path.display()));
+    }
+    if let Some(policy) = &policy {
+        output.note("the storage policy that goes with it:");
+        output.say(&format!("{policy:#}"));
+    }
+    output.message(&json::message(
+        "summary",
+        json!({
+            "identity": done.added.identity.to_string(),
+            "revoked": done.revoked.identity.to_string(),
+            "last_good": done.revoked.last_sequence,
+            "role": done.role.name(),
+            "slot": done.added.slot,
+            "domain": done.added.domain.map(|domain| domain.to_string()),
+            "access_key_file": access_key_out.as_ref().map(|path| path.to_string_lossy()),
             "policy": policy,
         }),
     ));

@@ -18,6 +18,7 @@ mod diff;
 mod drill;
 mod forget;
 mod generate;
+mod hold;
 mod init;
 mod key;
 mod ls;
@@ -25,9 +26,11 @@ mod prune;
 mod recover;
 mod repair;
 mod restore;
+mod rewrite;
 mod snapshots;
 mod sources;
 mod status;
+mod tag;
 mod usage;
 mod verify;
 
@@ -54,6 +57,12 @@ pub(crate) enum Command {
     Drill(drill::Drill),
     /// Say who backed up when, and who is overdue
     Status(status::Status),
+    /// Change the tags of snapshots
+    Tag(tag::Tag),
+    /// Keep snapshots from being forgotten, whatever a rule says
+    Hold(hold::HoldCommand),
+    /// Copy snapshots without a path that was backed up by mistake
+    Rewrite(rewrite::Rewrite),
     /// End snapshots that no rule keeps
     Forget(Box<forget::Forget>),
     /// Free what no snapshot needs any more
@@ -105,6 +114,9 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Check(arguments) => check::run(arguments, context),
         Command::Drill(arguments) => drill::run(arguments, context),
         Command::Status(arguments) => status::run(arguments, context),
+        Command::Tag(arguments) => tag::run(arguments, context),
+        Command::Hold(arguments) => hold::run(arguments, context),
+        Command::Rewrite(arguments) => rewrite::run(arguments, context),
         Command::Forget(arguments) => forget::run(arguments, context),
         Command::Prune(arguments) => prune::run(arguments, context),
         Command::Repair(arguments) => repair::run(arguments, context),

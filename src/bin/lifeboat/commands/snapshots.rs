@@ -72,17 +72,27 @@ fn table(snapshots: &[KnownSnapshot], context: &Context<'_>) -> Table {
         let record = &snapshot.record;
         let sources: Vec<String> = record.sources.iter().map(|source| text::shown(source)).collect();
         let incomplete = if record.unreadable > 0 { " (incomplete)" } else { "" };
+        let held = if snapshot.holds.is_empty() { "" } else { " (held)" };
         table.row(vec![
             short(snapshot),
             time::show(record.time, &context.zone),
             text::shown(record.host.as_bytes()),
             record.statistics.files.to_string(),
             size::show(record.statistics.bytes),
-            text::shown(record.tags.join(",").as_bytes()),
-            format!("{}{incomplete}", sources.join(" ")),
+            text::shown(snapshot.tags.join(",").as_bytes()),
+            format!("{}{incomplete}{held}", sources.join(" ")),
         ]);
     }
     table
+}
+
+/// Why it must not end.
+pub(super) fn holds(snapshot: &KnownSnapshot) -> Vec<Value> {
+    let held = snapshot.holds.iter();
+    held.map(
+        |hold| json!({ "id": hold.id.to_string(), "since": time::rfc3339(hold.time), "reason": hold.reason }),
+    )
+    .collect()
 }
 
 fn message(snapshot: &KnownSnapshot) -> Value {
@@ -100,7 +110,7 @@ fn message(snapshot: &KnownSnapshot) -> Value {
             "time": time::rfc3339(record.time),
             "host": record.host,
             "user": record.user,
-            "tags": record.tags,
+            "tags": snapshot.tags,
             "sources": sources,
             "entries": statistics.entries,
             "files": statistics.files,
@@ -108,6 +118,7 @@ fn message(snapshot: &KnownSnapshot) -> Value {
             "bytes_new": statistics.bytes_new,
             "bytes_stored": statistics.bytes_stored,
             "unreadable": record.unreadable,
+            "holds": holds(snapshot),
             "program": record.program,
             "origin": record.origin.map(|origin| json!({
                 "repository": origin.repository.to_string(),

@@ -1,0 +1,105 @@
+//! `rewrite`: snapshots again, without what was backed up by mistake.
+
+use std::sync::Arc;
+
+use clap::Args;
+use lifeboat::{
+    error::Result,
+    filesystem::select::Selection,
+    ops::rewrite::{self, Mode, Old, RewriteOptions, Rewritten},
+    report::{json, size, text},
+};
+use serde_json::json;
+
+use super::{snapshots::short, tag, workers};
+use crate::context::Context;
+
+const AFTER: &str = "\
+Each snapshot in which something matches is copied without it; nothing else changes: the copy has the time, the host and the
+tags of the old one, and the tag `rewritten-ID`. The old snapshot stays, unless --forget is given. What was left out can still
+be restored from the old one until that was forgotten and `prune` has freed its data, from every other snapshot that
+has it, and from versions that a lock of the storage keeps. It takes an owner's key, for the domain that it backs up to.
+
+Examples:
+  lifeboat rewrite latest --exclude /home/ann/secret.txt --dry-run
+  lifeboat rewrite 4f2a91c0 --exclude '*.iso' --forget";
+
+/// Arguments of `rewrite`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Rewrite {
+    #[command(flatten)]
+    which: tag::Which,
+    /// Leave out what matches: a pattern of gitignore, with / as its folder
+    #[arg(short, long, required = true, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Forget the old snapshots when all copies are there
+    #[arg(long)]
+    forget: bool,
+    /// Only show what would be left out; with -v each path
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
+    let options = RewriteOptions {
+        selection: Arc::new(Selection::new(&[], &arguments.exclude)?),
+        old: if arguments.forget { Old::Forget } else { Old::Keep },
+        mode: if arguments.dry_run { Mode::DryRun } else { Mode::Write },
+        zone: context.zone.clone(),
+        program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
+        workers: workers(),
+    };
+    let which = arguments.which.chosen()?;
+    let repository = Arc::new(context.open()?);
+    let every = repository.every_snapshot()?;
+    let damaged: Vec<_> = every.damaged.into_iter().map(|(_, error)| error).collect();
+    let done = rewrite::run(&repository, &which.find(&every.listed)?, &options)?;
+    context.end_display();
+    report(&done, &options, context);
+    tag::end(&damaged, context)
+}
+
+fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
+    let (output, is_dry) = (context.output, options.mode == Mode::DryRun);
+    for one in done {
+        let Rewritten { snapshot, left_out, copy, forgotten } = one;
+        let what =
+            format!("{} ({})", text::count(left_out.entries, "entry", "entries"), size::show(left_out.bytes));
+        output.say(&match copy {
+            Some(id) if *forgotten => {
+                format!("{}: {:.8} without {what}, and forgotten", short(snapshot), id.to_string())
+            }
+            Some(id) => format!("{}: {:.8} without {what}", short(snapshot), id.to_string()),
+            None if left_out.entries == 0 => format!("{}: nothing matches", short(snapshot)),
+            None => format!("{}: would be copied without {what}", short(snapshot)),
+        });
+        if output.is_verbose() {
+            left_out.named.iter().for_each(|path| output.say(&format!("  {}", text::path(path))));
+        }
+        if options.old == Old::Forget && copy.is_some() && !forgotten {
+            output.warn(&format!("{} stays: the newest of its key is never forgotten", short(snapshot)));
+        }
+        let fields = json!({
+            "id": snapshot.name.id.to_string(),
+            "short_id": short(snapshot),
+            "copy": copy.map(|id| id.to_string()),
+            "entries": left_out.entries,
+            "bytes": left_out.bytes,
+            "paths": left_out.named.iter().map(|path| json::with_path(json!({}), path)).collect::<Vec<_>>(),
+            "forgotten": forgotten,
+        });
+        output.message(&json::message("rewritten", fields));
+    }
+    let count = |is: fn(&&Rewritten) -> bool| done.iter().filter(is).count() as u64;
+    let (copies, forgotten) = (count(|one| one.copy.is_some()), count(|one| one.forgotten));
+    if copies > 0 {
+        output.note(match forgotten == copies {
+            true => "The data of what was left out stay until `lifeboat prune`, and as long as another snapshot has them",
+            false => "The old snapshots still have what was left out: `lifeboat forget ID` ends one",
+        });
+    }
+    let fields =
+        json!({ "dry_run": is_dry, "snapshots": done.len(), "copies": copies, "forgotten": forgotten });
+    output.message(&json::message("summary", fields));
+}

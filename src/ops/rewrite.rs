@@ -1,0 +1,236 @@
+//! `rewrite`: a copy of a snapshot without some paths, for what was backed up by mistake. It is a backup whose source is the
+//! old snapshot, so it comes about by the one commit that there is. The old one stays until it is forgotten.
+
+use std::sync::Arc;
+
+use super::{
+    backup::{self, BackupOptions, Reuse, Unchanged},
+    forget::{self, ForgetOptions, MassRemoval, Which},
+    repair::{Stored, Survivors},
+};
+use crate::{
+    compress::Compression,
+    error::{Error, ErrorKind, Result},
+    filesystem::select::{Selection, Sieve},
+    format::{entry::EntryKind, role::Role},
+    id::ObjectId,
+    limits,
+    progress::Phase,
+    repository::{
+        Repository,
+        manifest::for_each_entry,
+        snapshots::{KnownSnapshot, Snapshots},
+        view::View,
+    },
+};
+
+/// A copy has this tag, followed by the beginning of the id of the snapshot that it was made of.
+const TAG: &str = "rewritten-";
+/// Digits of that id.
+const TAG_DIGITS: usize = 16;
+/// So many paths that are left out are named.
+const NAMED_MAX: usize = 1000;
+
+/// Whether anything is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Copies are made.
+    Write,
+    /// Only tell.
+    DryRun,
+}
+
+/// What becomes of the old snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// They stay.
+    Keep,
+    /// They end, when all copies are there.
+    Forget,
+}
+
+/// How snapshots are rewritten.
+#[derive(Debug)]
+pub struct RewriteOptions {
+    /// What stays.
+    pub selection: Arc<Selection>,
+    /// What becomes of the old ones.
+    pub old: Old,
+    /// Whether anything is written.
+    pub mode: Mode,
+    /// The time zone of `forget`.
+    pub zone: jiff::tz::TimeZone,
+    /// Name and version of the program.
+    pub program: String,
+    /// Threads that read, compress and seal.
+    pub workers: usize,
+}
+
+/// What was left out of one snapshot.
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of files among them.
+    pub bytes: u64,
+    /// The first of them: paths without the leading slash.
+    pub named: Vec<Vec<u8>>,
+}
+
+/// A snapshot and what became of it.
+#[derive(Debug)]
+pub struct Rewritten {
+    /// Which.
+    pub snapshot: KnownSnapshot,
+    /// What of it is left out.
+    pub left_out: LeftOut,
+    /// The copy without that, if one was made.
+    pub copy: Option<ObjectId>,
+    /// Whether it has ended.
+    pub forgotten: bool,
+}
+
+/// Copies snapshots without what the selection leaves out. One of which nothing is left out gets no copy.
+///
+/// # Errors
+/// `Forbidden` for all but an owner, who alone reads what others wrote and writes snapshots, and for snapshots of a domain that
+/// it does not back up to; `Usage` when nothing is left out of any, or everything of one; `Failed` when one that
+/// is to end is held; `Damaged` when a part of a manifest cannot be read, or a copy has lost something; storage trouble;
+/// `Temporary` when a copy could not be committed.
+pub fn run(
+    repository: &Arc<Repository>,
+    chosen: &[KnownSnapshot],
+    options: &RewriteOptions,
+) -> Result<Vec<Rewritten>> {
+    if repository.role() != Role::Owner {
+        return Err(repository.forbidden("rewrite snapshots", "owner"));
+    }
+    repository.store.progress().enter(Phase::Checking);
+    let domain = repository.own_domain()?;
+    if let Some(other) = chosen.iter().find(|known| known.name.domain != domain) {
+        let what = format!("the snapshot {} is of a domain that this key does not back up to", other.name.id);
+        return Err(Error::new(ErrorKind::Forbidden, what).with_remedy(
+            "Use an owner's key of that domain: `lifeboat key add --role owner --domain NAME`",
+        ));
+    }
+    if options.old == Old::Forget {
+        forget::refuse_held(chosen)?;
+    }
+    let view = Arc::new(repository.view_to_read(&domain)?);
+    let mut all = Vec::new();
+    for snapshot in chosen {
+        let left_out = left_out(repository, (snapshot, &view), &options.selection)?;
+        all.push(Rewritten { snapshot: snapshot.clone(), left_out, copy: None, forgotten: false });
+    }
+    if all.iter().all(|one| one.left_out.entries == 0) {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "nothing in these snapshots matches, so there is nothing to rewrite",
+        )
+        .with_remedy("`lifeboat ls SNAPSHOT` lists what they hold; patterns have / as their folder"));
+    }
+    if options.mode == Mode::DryRun {
+        return Ok(all);
+    }
+    for one in all.iter_mut().filter(|one| one.left_out.entries > 0) {
+        one.copy = Some(copy(repository, (&one.snapshot, &view), options)?);
+    }
+    if options.old == Old::Forget {
+        end(repository, &mut all, options)?;
+    }
+    Ok(all)
+}
+
+fn left_out(
+    repository: &Arc<Repository>,
+    (snapshot, view): (&KnownSnapshot, &Arc<View>),
+    selection: &Selection,
+) -> Result<LeftOut> {
+    let stored = Stored::new(repository, view, snapshot)?;
+    let (mut left_out, mut stays) = (LeftOut::default(), 0_u64);
+    let (nodes, mut sieve) = (stored.nodes()?, Sieve::new(selection));
+    for_each_entry(&nodes, snapshot.record.root, &[], &mut |entry| {
+        repository.store.progress().check()?;
+        let entry = entry.map_err(|gap| gap.error)?;
+        if sieve.takes(&entry) {
+            stays += 1;
+            return Ok(());
+        }
+        left_out.entries += 1;
+        if entry.metadata.kind == EntryKind::File {
+            left_out.bytes = left_out.bytes.saturating_add(entry.metadata.size);
+        }
+        if left_out.named.len() < NAMED_MAX && entry.path.len() <= limits::PATH_BYTES_MAX {
+            left_out.named.push(entry.path);
+        }
+        Ok(())
+    })?;
+    if stays == 0 && left_out.entries > 0 {
+        let what = format!("of the snapshot {} nothing would stay", snapshot.name.id);
+        return Err(
+            Error::new(ErrorKind::Usage, what).with_remedy("If it is not wanted, `lifeboat forget` ends it")
+        );
+    }
+    Ok(left_out)
+}
+
+fn copy(
+    repository: &Arc<Repository>,
+    (snapshot, view): (&KnownSnapshot, &Arc<View>),
+    options: &RewriteOptions,
+) -> Result<ObjectId> {
+    let record = &snapshot.record;
+    let id = snapshot.name.id.to_string();
+    let origin = format!("{TAG}{}", id.get(..TAG_DIGITS).unwrap_or(&id));
+    let backup = BackupOptions {
+        host: record.host.clone(),
+        user: record.user.clone(),
+        tags: snapshot.tags.iter().cloned().chain([origin]).collect(),
+        sources: record.sources.clone(),
+        time: Some(record.time),
+        compression: Compression::Auto,
+        reuse: Reuse { unchanged: false, ..Reuse::default() },
+        unchanged: Unchanged::Keep,
+        mode: backup::Mode::Store,
+        program: options.program.clone(),
+        workers: options.workers,
+    };
+    let stored = Stored::new(repository, view, snapshot)?;
+    let mut source = Survivors { stored, root: record.root, selection: Some(Arc::clone(&options.selection)) };
+    let done = backup::run(repository, &mut source, &backup)?;
+    done.snapshot.map(|(id, _)| id).ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))
+}
+
+/// Ends the old ones, if nothing is lost with them.
+fn end(repository: &Repository, all: &mut [Rewritten], options: &RewriteOptions) -> Result<()> {
+    let Snapshots { listed, .. } = repository.every_snapshot()?;
+    for one in all.iter().filter(|one| one.copy.is_some()) {
+        let copy = listed.iter().find(|known| Some(known.name.id) == one.copy);
+        let is_whole = copy.is_some_and(|copy| copy.record.unreadable <= one.snapshot.record.unreadable);
+        if !is_whole {
+            let what = format!(
+                "the copy of {} has lost something, so no old snapshot was forgotten",
+                one.snapshot.name.id
+            );
+            return Err(Error::new(ErrorKind::Damaged, what).with_remedy(
+                "`lifeboat check` tells what is damaged; compare the two with `lifeboat diff`",
+            ));
+        }
+    }
+    let old = all.iter().filter(|one| one.copy.is_some()).map(|one| one.snapshot.name.id.to_string());
+    let options = ForgetOptions {
+        which: Which::Named(old.collect()),
+        floor: 1,
+        // Each has its copy.
+        mass_removal: MassRemoval::Allow,
+        zone: options.zone.clone(),
+        mode: forget::Mode::Write,
+    };
+    let done = forget::run(repository, &options)?;
+    for verdict in done.groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes()) {
+        for one in all.iter_mut().filter(|one| one.snapshot.name.id == verdict.snapshot.name.id) {
+            one.forgotten = true;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! `rewrite` as users run it: snapshots again, without what was backed up by mistake.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::fs;
+
+use serde_json::Value;
+
+#[path = "support/world.rs"]
+mod world;
+use world::World;
+
+/// Three snapshots; a secret is in the first two.
+fn with_a_secret() -> World {
+    let world = World::with_repository();
+    fs::create_dir_all(world.path("src/deep/private")).unwrap();
+    fs::write(world.path("src/deep/private/secret"), "a secret").unwrap();
+    fs::write(world.path("src/deep/private/keep"), "kept nowhere").unwrap();
+    fs::set_permissions(world.path("src/one"), std::os::unix::fs::PermissionsExt::from_mode(0o604)).unwrap();
+    fs::hard_link(world.path("src/one"), world.path("src/another")).unwrap();
+    for (day, tag) in [("01", "a"), ("02", "b")] {
+        fs::write(world.path("src/changes"), tag).unwrap();
+        let time = format!("2026-01-{day} 12:00");
+        world.does(&["backup", "--host", "web", "--time", &time, "--tag", tag, &world.text("src")]);
+    }
+    fs::remove_dir_all(world.path("src/deep/private")).unwrap();
+    world.does(&["backup", "--host", "web", "--tag", "c", &world.text("src")]);
+    world
+}
+
+fn listed(world: &World) -> Vec<Value> {
+    let mut messages = world.messages(&["snapshots"]);
+    messages.retain(|message| message["message_type"] == "snapshot");
+    messages
+}
+
+fn id(snapshot: &Value) -> &str {
+    snapshot["id"].as_str().unwrap()
+}
+
+fn paths(world: &World, snapshot: &str) -> Vec<String> {
+    world.does(&["ls", snapshot]).lines().map(str::to_owned).collect()
+}
+
+const PATTERN: &str = "private";
+
+#[test]
+fn a_copy_lacks_what_is_left_out_and_nothing_else() {
+    let world = with_a_secret();
+    let before = listed(&world);
+    let repository = world::tree(&world.path("repo"));
+    let planned = world.messages(&["rewrite", id(&before[0]), "--exclude", PATTERN, "--dry-run"]);
+    assert_eq!(
+        (&planned[0]["entries"], &planned[0]["bytes"], &planned[0]["copy"]),
+        (&3.into(), &20.into(), &Value::Null)
+    );
+    assert_eq!(world::tree(&world.path("repo")), repository, "a dry run writes nothing");
+    let done = world.messages(&["rewrite", id(&before[0]), "--exclude", PATTERN]);
+    assert_eq!(done[0]["paths"], planned[0]["paths"]);
+    let after = listed(&world);
+    assert_eq!(after.len(), 4, "the old one is there");
+    let copy = after.iter().find(|snapshot| snapshot["id"] == done[0]["copy"]).unwrap();
+    for same in ["time", "host", "user", "sources"] {
+        assert_eq!(copy[same], before[0][same], "{same}");
+    }
+    let origin = format!("rewritten-{:.16}", id(&before[0]));
+    assert_eq!(copy["tags"], serde_json::json!(["a", origin]));
+    let (old, new) = (paths(&world, id(&before[0])), paths(&world, id(copy)));
+    let without: Vec<_> = old.iter().filter(|path| !path.contains(PATTERN)).cloned().collect();
+    assert_eq!((new, old.len()), (without, usize::try_from(copy["entries"].as_u64().unwrap()).unwrap() + 3));
+    // What differs is what was left out; contents, modes and links are as they were.
+    let changes = world.messages(&["diff", id(&before[0]), id(copy)]);
+    let changes: Vec<&Value> = changes.iter().filter(|message| message["message_type"] == "change").collect();
+    assert!(changes.iter().all(|change| change["path"].as_str().unwrap().contains(PATTERN)), "{changes:?}");
+    world.does(&["restore", id(copy), "--target", &world.text("out"), "--verify"]);
+    world.does(&["check", "--read-data"]);
+}
+
+#[test]
+fn the_old_ones_end_only_if_that_is_said_and_then_the_secret_goes() {
+    let world = with_a_secret();
+    let before = listed(&world);
+    let olds = [id(&before[0]), id(&before[1])];
+    world.does(&["hold", "place", olds[1], "--reason", "case 17"]);
+    let said = world.fails(&["rewrite", olds[0], olds[1], "--exclude", PATTERN, "--forget"], 1);
+    assert!(said.contains("case 17"), "{said}");
+    assert_eq!(listed(&world), {
+        let mut held = before.clone();
+        held[1] = listed(&world)[1].clone();
+        held
+    });
+    world.does(&["hold", "lift", olds[1], "--reason", "over"]);
+    let done = world.messages(&["rewrite", olds[0], olds[1], "--exclude", PATTERN, "--forget"]);
+    assert_eq!(done.last().unwrap()["forgotten"], 2);
+    let after = listed(&world);
+    assert_eq!(after.len(), 3);
+    for snapshot in &after {
+        assert!(!paths(&world, id(snapshot)).iter().any(|path| path.contains(PATTERN)));
+    }
+    world.does(&["check", "--read-data"]);
+    // The next backup follows.
+    world.does(&["backup", "--host", "web", &world.text("src")]);
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_or_everything_and_a_key_that_may_not_are_refused() {
+    let world = with_a_secret();
+    let before = listed(&world);
+    for (arguments, code) in [
+        (&["rewrite", "latest", "--exclude", PATTERN][..], 2),
+        (&["rewrite", "latest"], 2),
+        (&["rewrite", "--exclude", PATTERN], 2),
+        (&["rewrite", "latest", "--exclude", "*"], 2),
+        (&["rewrite", "latest", "--exclude", "a["], 2),
+    ] {
+        world.fails(arguments, code);
+    }
+    let key = world.text("key");
+    world.does(&["key", "add", "--role", "restore", "--label", "helper", "--access-key-out", &key]);
+    let mut command =
+        world.bare(&["rewrite", id(&before[0]), "--exclude", PATTERN, "--access-key-file", &key]);
+    command.env("LIFEBOAT_REPOSITORY", world.path("repo"));
+    world.ends(&mut command, 13);
+    assert_eq!(listed(&world), before);
+    // What a pattern takes back from a folder that goes does not stay without its folder.
+    let arguments = ["rewrite", id(&before[0]), "--exclude", PATTERN, "--exclude", "!keep"];
+    let done = world.messages(&arguments);
+    assert_eq!(done[0]["entries"], 3);
+    world.does(&["restore", done[0]["copy"].as_str().unwrap(), "--target", &world.text("out"), "--verify"]);
+}
