@@ -1,0 +1,531 @@
+//! The ledger: from the signed records of checks, which packs were read, when and by whom, and which are due.
+//! Promise: what counts as read was read since the storage got it, by the word of an identity whose role can read
+//! it so. No clock of a client makes a pack younger than the record that says so.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::ControlFlow,
+    time::Duration,
+};
+
+use super::{Checked, NAMED_MAX};
+use crate::{
+    clock::Timestamp,
+    error::{Error, Result},
+    format::{
+        ledger::{CHECK, CheckReport, Reading, SHELVES, Shelves},
+        role::Role,
+    },
+    id::{DomainId, IdentityId, PackId},
+    repository::{Repository, evidence::KnownEvidence},
+    store::Name,
+};
+
+/// Damaged packs that records name, at most, before further records are left out.
+const DAMAGED_MAX: usize = 1 << 16;
+/// So many of the newest records tell how often somebody checks.
+const HABIT_RECORDS: usize = 16;
+/// What is assumed when they do not tell.
+const HABIT: Duration = Duration::from_hours(24);
+/// Two checks in a row are no habit.
+const HABIT_MIN: Duration = Duration::from_hours(1);
+/// Nor is one that was forgotten for a season.
+const HABIT_MAX: Duration = Duration::from_hours(24 * 31);
+
+/// How old what was read may become, and how much a run may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// No byte is to stay unread for longer.
+    pub max_age: Duration,
+    /// Bytes that a run reads at most (but at least one shelf); none is all that is due.
+    pub budget: Option<u64>,
+}
+
+/// Who read something, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Whose record it is.
+    pub identity: IdentityId,
+    /// The name of the identity for people.
+    pub label: String,
+    /// When the reading began, as far as the storage bears it out: whole seconds.
+    pub time: Timestamp,
+}
+
+/// The last reading of a shelf: seconds since 1970, and the number of the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    time: i64,
+    record: u32,
+}
+
+/// The last reading of every shelf of a domain. Each key holds until the next one.
+#[derive(Debug, Default)]
+struct Column(BTreeMap<u16, Option<Seen>>);
+
+impl Column {
+    fn at(&self, shelf: u16) -> Option<Seen> {
+        self.0.range(..=shelf).next_back().and_then(|(_, seen)| *seen)
+    }
+
+    fn enter(&mut self, (first, last): (u16, u16), seen: Seen) {
+        for start in [first, last + 1] {
+            if start < SHELVES {
+                let before = self.at(start);
+                self.0.entry(start).or_insert(before);
+            }
+        }
+        for (_, known) in self.0.range_mut(first..=last) {
+            if known.is_none_or(|known| known.time < seen.time) {
+                *known = Some(seen);
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.contains_key(&0) && self.0.values().all(Option::is_some)
+    }
+
+    /// What was read in one go: shelves that lie together and were last read by one record.
+    fn spans(&self) -> Vec<(Shelves, Seen)> {
+        let records: HashSet<u32> = self.0.values().flatten().map(|seen| seen.record).collect();
+        let mut spans: Vec<(Shelves, Seen)> = records
+            .into_iter()
+            .filter_map(|record| {
+                let of = |seen: &Seen| seen.record == record;
+                let shelves = Shelves::which(|shelf| self.at(shelf.number()).is_some_and(|seen| of(&seen)));
+                Some((shelves, *self.0.values().flatten().find(|seen| of(seen))?))
+            })
+            .collect();
+        spans.sort_unstable_by_key(|(_, seen)| (seen.time, seen.record));
+        spans
+    }
+}
+
+/// The columns of a domain.
+#[derive(Debug, Default)]
+struct Columns {
+    hashed: Column,
+    decrypted: Column,
+}
+
+impl Columns {
+    const fn column(&self, reading: Reading) -> &Column {
+        match reading {
+            Reading::Hashed => &self.hashed,
+            Reading::Decrypted => &self.decrypted,
+        }
+    }
+}
+
+/// A pack in the storage, in 24 bytes: there may be a million.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// The beginning of its id.
+    head: u64,
+    size: u32,
+    /// When the storage got it, in seconds since 1970.
+    stored: i64,
+}
+
+fn head_of(pack: &PackId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *pack.as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+impl Row {
+    const fn shelf(self) -> u16 {
+        (self.head >> 52) as u16
+    }
+}
+
+/// What the records of checks say of the packs that are there.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    domains: Vec<(DomainId, String, Vec<Row>, Columns)>,
+    readers: Vec<Reader>,
+    /// By record.
+    damaged: HashMap<(u32, u64), PackId>,
+    /// What ages count to: this machine's clock, or the newest stamp of the storage if that is later.
+    now: i64,
+    /// How often somebody checks.
+    habit: Duration,
+}
+
+/// A shelf in the queue.
+struct Queued {
+    since: i64,
+    place: (usize, u16),
+    bytes: u64,
+    damaged: bool,
+}
+
+impl Ledger {
+    /// Reads the records, newest first, until every shelf is accounted for in the column that counts.
+    pub(super) fn read(
+        repository: &Repository,
+        domains: &[DomainId],
+        (reading, checked): (Reading, &mut Checked),
+    ) -> Result<Self> {
+        let registry = repository.registry();
+        let mut ledger = Self {
+            domains: Vec::new(),
+            readers: Vec::new(),
+            damaged: HashMap::new(),
+            now: repository.clock.now().seconds,
+            habit: HABIT,
+        };
+        for domain in domains {
+            let name = registry.domain(domain).map(|known| known.name.clone()).unwrap_or_default();
+            let aside = repository.records(domain)?.quarantined;
+            let mut rows = Vec::new();
+            for (id, pack) in repository.listed_packs(domain)? {
+                ledger.now = ledger.now.max(pack.stored.seconds);
+                // One that is set aside is there for nobody.
+                if aside.is_empty() || !aside.contains(Name::pack(domain, pack.kind, &id).as_str()) {
+                    let size = u32::try_from(pack.size).unwrap_or(u32::MAX);
+                    rows.push(Row { head: head_of(&id), size, stored: pack.stored.seconds });
+                }
+            }
+            ledger.domains.push((*domain, name, rows, Columns::default()));
+        }
+        let mut refused = Vec::new();
+        let problems = repository.for_newest_evidence(&mut |known, (stored, role)| {
+            ledger.now = ledger.now.max(stored.seconds);
+            if known.head.kind == CHECK
+                && let Err(error) = ledger.enter(&known, stored, role)
+            {
+                refused.push(error.context(&known.name));
+            }
+            let full = |(_, _, rows, columns): &(_, _, Vec<Row>, Columns)| {
+                rows.is_empty() || columns.column(reading).is_full()
+            };
+            let enough = ledger.readers.len() >= HABIT_RECORDS && ledger.domains.iter().all(full);
+            Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        for error in problems.into_iter().chain(refused) {
+            checked.note(format!("a record does not count: {error}"));
+        }
+        ledger.habit = ledger.habit();
+        Ok(ledger)
+    }
+
+    /// Takes in a record. What it says is older than it claims if the storage got it sooner after its beginning.
+    fn enter(&mut self, known: &KnownEvidence, stored: Timestamp, role: Role) -> Result<()> {
+        let damaged = |why: &str| Error::damaged("the report", why);
+        let report = CheckReport::decode(known.report.payload())?;
+        if report.reading == Reading::Decrypted && !matches!(role, Role::Restore | Role::Owner) {
+            return Err(damaged(&format!("a key with the role {} cannot have decrypted that", role.name())));
+        }
+        let begun = Timestamp::from_rfc3339(&report.begun).ok_or_else(|| damaged("it has no time"))?.seconds;
+        let took = i64::try_from(report.seconds).unwrap_or(i64::MAX);
+        let time = begun.min(stored.seconds.saturating_sub(took));
+        let mut read = Vec::new();
+        for domain in &report.domains {
+            let packs: Option<Vec<PackId>> =
+                domain.damaged.iter().map(|text| PackId::from_hex(text)).collect();
+            let packs = packs.ok_or_else(|| damaged("it names packs that are none"))?;
+            let id = DomainId::from_hex(&domain.domain).ok_or_else(|| damaged("it names no domain"))?;
+            read.push((id, Shelves::parse(&domain.shelves)?, packs));
+        }
+        let named: usize = read.iter().map(|(_, _, packs)| packs.len()).sum();
+        if self.damaged.len().saturating_add(named) > DAMAGED_MAX {
+            return Err(damaged("too many packs are damaged to remember those that it names"));
+        }
+        let label = known.head.label.clone();
+        self.take(
+            Reader { identity: known.identity, label, time: Timestamp::from_seconds(time) },
+            report.reading,
+            &read,
+        );
+        Ok(())
+    }
+
+    /// Takes in what was read.
+    pub(super) fn take(
+        &mut self,
+        reader: Reader,
+        reading: Reading,
+        read: &[(DomainId, Shelves, Vec<PackId>)],
+    ) {
+        let record = u32::try_from(self.readers.len()).unwrap_or(u32::MAX);
+        let seen = Seen { time: reader.time.seconds, record };
+        self.readers.push(reader);
+        for (id, shelves, damaged) in read {
+            self.damaged.extend(damaged.iter().map(|pack| ((record, head_of(pack)), *pack)));
+            let Some((.., columns)) = self.domains.iter_mut().find(|(known, ..)| known == id) else {
+                continue;
+            };
+            for range in shelves.ranges() {
+                columns.hashed.enter(*range, seen);
+                if reading == Reading::Decrypted {
+                    columns.decrypted.enter(*range, seen);
+                }
+            }
+        }
+    }
+
+    /// The time between two checks, on average over the last ones.
+    fn habit(&self) -> Duration {
+        let mut times: Vec<i64> = self.readers.iter().map(|reader| reader.time.seconds).collect();
+        times.sort_unstable_by_key(|time| std::cmp::Reverse(*time));
+        times.truncate(HABIT_RECORDS);
+        let (Some(first), 2..) = (times.last(), times.len()) else { return HABIT };
+        let span = u64::try_from(self.now.saturating_sub(*first)).unwrap_or(0);
+        Duration::from_secs(span / times.len() as u64).clamp(HABIT_MIN, HABIT_MAX)
+    }
+
+    /// What ages count to.
+    pub(super) const fn now(&self) -> i64 {
+        self.now
+    }
+
+    /// Since when nobody read a pack, and whether somebody found it good then.
+    fn since(&self, (columns, row): (&Columns, Row), reading: Reading) -> (i64, bool) {
+        let seen = columns.column(reading).at(row.shelf()).filter(|seen| seen.time >= row.stored);
+        match seen {
+            None => (row.stored, false),
+            Some(seen) => (seen.time, !self.damaged.contains_key(&(seen.record, row.head))),
+        }
+    }
+
+    /// Every shelf that holds something, the one that was not read for longest first.
+    fn queue(&self, reading: Reading) -> Vec<Queued> {
+        let mut queue = Vec::new();
+        for (number, (_, _, rows, columns)) in self.domains.iter().enumerate() {
+            let mut shelves: BTreeMap<u16, Queued> = BTreeMap::new();
+            for row in rows {
+                let (since, good) = self.since((columns, *row), reading);
+                let place = (number, row.shelf());
+                let empty = Queued { since, place, bytes: 0, damaged: false };
+                let shelf = shelves.entry(row.shelf()).or_insert(empty);
+                shelf.since = shelf.since.min(since);
+                shelf.bytes += u64::from(row.size);
+                // A pack that came after the last reading is no damage.
+                shelf.damaged |= !good && since > row.stored;
+            }
+            queue.extend(shelves.into_values());
+        }
+        queue.sort_unstable_by_key(|shelf| (shelf.since, shelf.place));
+        queue
+    }
+
+    fn age(&self, since: i64) -> Duration {
+        Duration::from_secs(u64::try_from(self.now.saturating_sub(since)).unwrap_or(0))
+    }
+
+    /// How many from the front of the queue must be read now: if each run reads its budget and the next one comes
+    /// when it usually does, one of them would grow older than it may.
+    fn due(&self, queue: &[Queued], policy: Policy) -> usize {
+        let (mut bytes, mut due) = (0_u64, 0);
+        for (number, shelf) in queue.iter().enumerate() {
+            bytes = bytes.saturating_add(shelf.bytes);
+            let turns = policy.budget.map_or(1, |budget| bytes.div_ceil(budget.max(1))).max(1);
+            let turns = u32::try_from(turns).unwrap_or(u32::MAX);
+            if self.age(shelf.since).saturating_add(self.habit.saturating_mul(turns)) > policy.max_age {
+                due = number + 1;
+            }
+        }
+        due
+    }
+
+    /// The shelves to read now, by domain: those that are due, oldest first, then those of which something is known
+    /// to be damaged, as far as the budget goes.
+    pub(super) fn plan(&self, policy: Policy, reading: Reading) -> HashMap<DomainId, HashSet<u16>> {
+        let queue = self.queue(reading);
+        let due = self.due(&queue, policy);
+        let damaged = queue.iter().skip(due).filter(|shelf| shelf.damaged);
+        let (mut plan, mut bytes) = (HashMap::<DomainId, HashSet<u16>>::new(), 0_u64);
+        for Queued { place: (domain, shelf), bytes: size, .. } in queue.iter().take(due).chain(damaged) {
+            let more = bytes.saturating_add(*size);
+            if policy.budget.is_some_and(|budget| more > budget) && !plan.is_empty() {
+                break;
+            }
+            bytes = more;
+            if let Some((id, ..)) = self.domains.get(*domain) {
+                plan.entry(*id).or_default().insert(*shelf);
+            }
+        }
+        plan
+    }
+
+    /// The packs that were found damaged and not good since, with who said so: they are problems as long as they
+    /// are there. `plan` is what is read anyway.
+    pub(super) fn tell_damaged(
+        &self,
+        reading: Reading,
+        plan: &HashMap<DomainId, HashSet<u16>>,
+        checked: &mut Checked,
+    ) {
+        for (domain, _, rows, columns) in &self.domains {
+            for row in rows {
+                let Some(seen) =
+                    columns.column(reading).at(row.shelf()).filter(|seen| seen.time >= row.stored)
+                else {
+                    continue;
+                };
+                let Some(pack) = self.damaged.get(&(seen.record, row.head)) else { continue };
+                let read_now = plan.get(domain).is_some_and(|shelves| shelves.contains(&row.shelf()));
+                if let (false, Some(reader)) = (read_now, self.readers.get(seen.record as usize)) {
+                    let when = reader.time.rfc3339();
+                    let what =
+                        format!("{} found it damaged on {when}, and nobody has read it since", reader.label);
+                    checked.problem(format!("d/{domain}: pack {pack}"), what);
+                }
+            }
+        }
+    }
+
+    /// How much of everything was read within the time.
+    pub(super) fn coverage(&self, policy: Policy, reading: Reading) -> Coverage {
+        let queue = self.queue(reading);
+        let due = self.due(&queue, policy);
+        let within = |since: i64| self.age(since) <= policy.max_age;
+        let domains = self.domains.iter().map(|(id, name, rows, columns)| {
+            let mut covered = DomainCoverage::new(*id, name.clone());
+            for row in rows {
+                let size = u64::from(row.size);
+                covered.packs += 1;
+                covered.bytes += size;
+                for (reading, sum) in
+                    [(Reading::Hashed, &mut covered.hashed), (Reading::Decrypted, &mut covered.decrypted)]
+                {
+                    let (since, good) = self.since((columns, *row), reading);
+                    *sum += if good && within(since) { size } else { 0 };
+                }
+            }
+            if !rows.is_empty() {
+                for reading in [Reading::Hashed, Reading::Decrypted] {
+                    let spans = columns.column(reading).spans().into_iter().take(NAMED_MAX);
+                    covered.spans.extend(spans.filter_map(|(shelves, seen)| {
+                        let reader = self.readers.get(seen.record as usize)?.clone();
+                        Some(Span { shelves, reading, reader })
+                    }));
+                }
+            }
+            covered
+        });
+        let domains: Vec<DomainCoverage> = domains.collect();
+        let bytes: u64 = domains.iter().map(|domain| domain.bytes).sum();
+        let oldest = queue.first().and_then(|shelf| {
+            let (domain, number) = shelf.place;
+            let (id, name, _, columns) = self.domains.get(domain)?;
+            let seen = columns.column(reading).at(number).filter(|seen| seen.time == shelf.since);
+            let reader = seen.and_then(|seen| self.readers.get(seen.record as usize)).cloned();
+            let shelf_text = format!("{number:03x}");
+            Some(Oldest {
+                domain: *id,
+                name: name.clone(),
+                shelf: shelf_text,
+                age: self.age(shelf.since),
+                reader,
+            })
+        });
+        Coverage {
+            reading,
+            policy,
+            habit: self.habit,
+            bytes,
+            due: queue.iter().take(due).map(|shelf| shelf.bytes).sum(),
+            needs: needed(bytes, self.habit, policy.max_age),
+            oldest,
+            domains,
+        }
+    }
+}
+
+/// Bytes that each run must read so that all is read within the time.
+fn needed(bytes: u64, habit: Duration, max_age: Duration) -> u64 {
+    let runs = (max_age.as_secs() / habit.as_secs().max(1)).max(1);
+    bytes.div_ceil(runs)
+}
+
+/// How much was read, how long ago.
+#[derive(Clone, Debug)]
+pub struct Coverage {
+    /// The column that counts for this identity.
+    pub reading: Reading,
+    /// What was asked for.
+    pub policy: Policy,
+    /// How often somebody checks.
+    pub habit: Duration,
+    /// Bytes of all packs.
+    pub bytes: u64,
+    /// Bytes that are due and were not read.
+    pub due: u64,
+    /// Bytes that each run must read to keep to the time.
+    pub needs: u64,
+    /// What was not read for longest.
+    pub oldest: Option<Oldest>,
+    /// One for each.
+    pub domains: Vec<DomainCoverage>,
+}
+
+impl Coverage {
+    /// Bytes that were read so within the time, and are good.
+    #[must_use]
+    pub fn read(&self, reading: Reading) -> u64 {
+        let of = |domain: &DomainCoverage| match reading {
+            Reading::Hashed => domain.hashed,
+            Reading::Decrypted => domain.decrypted,
+        };
+        self.domains.iter().map(of).sum()
+    }
+
+    /// Whether something was not read for longer than it may be.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.oldest.as_ref().is_some_and(|oldest| oldest.age > self.policy.max_age)
+    }
+}
+
+/// The byte that was not read for longest.
+#[derive(Clone, Debug)]
+pub struct Oldest {
+    /// Its domain.
+    pub domain: DomainId,
+    /// The name of the domain.
+    pub name: String,
+    /// Its shelf.
+    pub shelf: String,
+    /// How long ago it was read, or written if nobody read it.
+    pub age: Duration,
+    /// Who read it then.
+    pub reader: Option<Reader>,
+}
+
+/// How much of a domain was read.
+#[derive(Clone, Debug)]
+pub struct DomainCoverage {
+    /// The domain.
+    pub domain: DomainId,
+    /// Its name.
+    pub name: String,
+    /// Packs that are there.
+    pub packs: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Bytes of which the hashes were seen within the time, all of them good.
+    pub hashed: u64,
+    /// Bytes that were decrypted within the time, all of them good.
+    pub decrypted: u64,
+    /// Who read what when.
+    pub spans: Vec<Span>,
+}
+
+impl DomainCoverage {
+    const fn new(domain: DomainId, name: String) -> Self {
+        Self { domain, name, packs: 0, bytes: 0, hashed: 0, decrypted: 0, spans: Vec::new() }
+    }
+}
+
+/// Shelves that were last read together.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// The shelves.
+    pub shelves: Shelves,
+    /// How.
+    pub reading: Reading,
+    /// By whom, and when.
+    pub reader: Reader,
+}
