@@ -31,6 +31,12 @@ fn shares(hashed: u64, decrypted: u64, whole: u64) -> String {
     both.join(", ")
 }
 
+/// `30 d`: what somebody asked for.
+#[must_use]
+pub fn span(duration: Duration) -> String {
+    age(duration).trim_end_matches(" 0 h").trim_end_matches(" 0 min").to_owned()
+}
+
 fn domain(name: &str) -> String {
     text::shown(name.as_bytes())
 }
@@ -40,8 +46,9 @@ fn domain(name: &str) -> String {
 pub fn lines(coverage: &Coverage, all: bool, zone: &TimeZone) -> Vec<String> {
     let Coverage { policy, bytes, domains, oldest, due, .. } = coverage;
     let sums = shares(coverage.read(Reading::Hashed), coverage.read(Reading::Decrypted), *bytes);
-    let mut lines = vec![format!("of {} in the last {}: {sums}", size::show(*bytes), age(policy.max_age))];
-    for covered in domains.iter().filter(|_| domains.len() > 1 || all) {
+    let mut lines = vec![format!("of {} in the last {}: {sums}", size::show(*bytes), span(policy.max_age))];
+    let several = domains.iter().filter(|domain| domain.bytes > 0).count() > 1;
+    for covered in domains.iter().filter(|domain| domain.bytes > 0 && (several || all)) {
         let DomainCoverage { name, bytes, hashed, decrypted, spans, .. } = covered;
         let of = size::show(*bytes);
         lines.push(format!("  {} ({of}): {}", domain(name), shares(*hashed, *decrypted, *bytes)));
@@ -78,9 +85,9 @@ pub fn warnings(coverage: &Coverage) -> Vec<String> {
             format!(
                 "a budget of {} does not do: with a check every {}, each must read {} so that everything is read within {}",
                 size::show(budget),
-                age(*habit),
+                span(*habit),
                 size::show(*needs),
-                age(policy.max_age)
+                span(policy.max_age)
             )
         })
         .into_iter()

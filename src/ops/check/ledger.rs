@@ -317,11 +317,12 @@ impl Ledger {
     /// How many from the front of the queue must be read now: if each run reads its budget and the next one comes
     /// when it usually does, one of them would grow older than it may.
     fn due(&self, queue: &[Queued], policy: Policy) -> usize {
-        let (mut bytes, mut due) = (0_u64, 0);
+        // The run that reads a shelf if this one reads none: as many shelves fit into each as into this one.
+        let (mut turns, mut bytes, mut due) = (1_u32, 0_u64, 0);
         for (number, shelf) in queue.iter().enumerate() {
-            bytes = bytes.saturating_add(shelf.bytes);
-            let turns = policy.budget.map_or(1, |budget| bytes.div_ceil(budget.max(1))).max(1);
-            let turns = u32::try_from(turns).unwrap_or(u32::MAX);
+            let more = bytes.saturating_add(shelf.bytes);
+            let fits = bytes == 0 || policy.budget.is_none_or(|budget| more <= budget);
+            (turns, bytes) = if fits { (turns, more) } else { (turns.saturating_add(1), shelf.bytes) };
             if self.age(shelf.since).saturating_add(self.habit.saturating_mul(turns)) > policy.max_age {
                 due = number + 1;
             }
@@ -528,4 +529,106 @@ pub struct Span {
     pub reading: Reading,
     /// By whom, and when.
     pub reader: Reader,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400;
+
+    fn pack(shelf: u16) -> PackId {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&(shelf << 4).to_be_bytes());
+        PackId::new(id)
+    }
+
+    fn ledger(shelves: u16, size: u32) -> Ledger {
+        let rows =
+            (0..shelves).map(|shelf| Row { head: head_of(&pack(shelf * 16)), size, stored: 0 }).collect();
+        let domain = (DomainId::new([1; 8]), "main".to_owned(), rows, Columns::default());
+        Ledger { domains: vec![domain], readers: Vec::new(), damaged: HashMap::new(), now: 0, habit: HABIT }
+    }
+
+    fn read(ledger: &mut Ledger, plan: &HashMap<DomainId, HashSet<u16>>) -> u64 {
+        let Some(shelves) = plan.get(&DomainId::new([1; 8])) else { return 0 };
+        let time = Timestamp::from_seconds(ledger.now);
+        let reader = Reader { identity: IdentityId::new([2; 16]), label: "us".to_owned(), time };
+        let all = Shelves::which(|shelf| shelves.contains(&shelf.number()));
+        ledger.take(reader, Reading::Decrypted, &[(DomainId::new([1; 8]), all, Vec::new())]);
+        ledger.habit = ledger.habit();
+        shelves.len() as u64
+    }
+
+    #[test]
+    fn runs_day_by_day_keep_everything_younger_than_the_limit_and_read_hardly_more_than_they_must() {
+        // All of it was written on one day, and would be due on one.
+        let mut ledger = ledger(200, 1000);
+        let policy = Policy { max_age: Duration::from_hours(30 * 24), budget: Some(200_000 / 28) };
+        let (mut total, mut idle) = (0, 0);
+        for day in 1..=240 {
+            ledger.now = day * DAY;
+            let plan = ledger.plan(policy, Reading::Decrypted);
+            let shelves = read(&mut ledger, &plan);
+            assert!(shelves * 1000 <= 200_000 / 28, "day {day}");
+            total += shelves;
+            idle += u64::from(shelves == 0);
+            let coverage = ledger.coverage(policy, Reading::Decrypted);
+            assert!(!coverage.is_overdue(), "day {day}: {:?}", coverage.oldest);
+        }
+        assert!((200 * 7..200 * 9).contains(&total), "{total} shelves in eight months");
+        assert!(idle > 0, "it does nothing when it need not");
+    }
+
+    #[test]
+    fn without_a_budget_everything_is_read_that_would_be_too_old_before_the_next_run() {
+        let mut ledger = ledger(10, 1000);
+        let policy = Policy { max_age: Duration::from_hours(30 * 24), budget: None };
+        for (day, due) in [(28, 0), (29, 0), (30, 10), (31, 10)] {
+            ledger.now = day * DAY;
+            let plan = ledger.plan(policy, Reading::Hashed);
+            assert_eq!(plan.values().map(HashSet::len).sum::<usize>(), due, "day {day}");
+        }
+    }
+
+    #[test]
+    fn the_younger_of_two_readings_counts_for_each_shelf() {
+        let seen = |time, record| Seen { time, record };
+        let mut column = Column::default();
+        for (range, seen) in [
+            ((0, SHELVES - 1), seen(5, 0)),
+            ((10, 20), seen(9, 1)),
+            ((15, 30), seen(7, 2)),
+            ((0, 0), seen(4, 3)),
+            ((SHELVES - 1, SHELVES - 1), seen(6, 4)),
+        ] {
+            column.enter(range, seen);
+        }
+        let records: Vec<u32> =
+            [0, 9, 10, 20, 21, 30, 31, SHELVES - 1].map(|shelf| column.at(shelf).unwrap().record).to_vec();
+        assert_eq!(records, [0, 0, 1, 1, 2, 2, 0, 4]);
+        assert!(column.is_full());
+        let texts: Vec<String> = column.spans().iter().map(|(shelves, _)| shelves.to_string()).collect();
+        assert_eq!(texts, ["000-009,01f-ffe", "fff", "015-01e", "00a-014"]);
+        let mut gap = Column::default();
+        gap.enter((1, SHELVES - 1), seen(1, 0));
+        assert!(!gap.is_full() && gap.at(0).is_none());
+    }
+
+    #[test]
+    fn the_habit_is_the_time_between_the_last_checks_within_reason() {
+        let mut ledger = ledger(1, 1);
+        assert_eq!(ledger.habit(), HABIT);
+        let all = HashMap::from([(DomainId::new([1; 8]), HashSet::from([0]))]);
+        for day in 1..=20 {
+            ledger.now = day * 7 * DAY;
+            read(&mut ledger, &all);
+        }
+        ledger.now += 7 * DAY;
+        assert_eq!(ledger.habit(), Duration::from_hours(7 * 24));
+        (0..30).for_each(|_| {
+            read(&mut ledger, &all);
+        });
+        assert_eq!(ledger.habit(), HABIT_MIN);
+    }
 }

@@ -88,7 +88,7 @@ fn in_time(coverage: &Coverage) -> Result<()> {
     if !coverage.is_overdue() {
         return Ok(());
     }
-    let max_age = ledger::age(coverage.policy.max_age);
+    let max_age = ledger::span(coverage.policy.max_age);
     Err(Error::new(ErrorKind::Overdue, format!("something was not read for more than {max_age}"))
         .with_remedy("Run it again, more often or with a larger --budget: each run reads what is oldest"))
 }
@@ -109,7 +109,8 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         output.note(&format!("note: {}", text::shown(note.as_bytes())));
         output.message(&json::message("note", json!({ "message": note })));
     }
-    if coverage.is_some() && *packs == 0 {
+    let idle = coverage.is_some() && *packs == 0;
+    if idle {
         output.note("nothing is due, so nothing was read");
     } else {
         output.note(&format!(
@@ -145,7 +146,9 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         }),
     ));
     if *problems_found == 0 {
-        output.note("no damage was found");
+        if !idle {
+            output.note("no damage was found");
+        }
         return coverage.as_ref().map_or(Ok(()), in_time);
     }
     let count = text::count(*problems_found, "problem was", "problems were");
