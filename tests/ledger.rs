@@ -22,6 +22,7 @@ use lifeboat::{
 use serde_json::Value;
 
 mod support {
+    #[expect(dead_code, reason = "others use more of it")]
     pub(crate) mod lab;
     pub(crate) mod world;
 }

@@ -1,5 +1,4 @@
 //! A small repository that is quick to make and to look at: files in memory, one thread, one connection.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{collections::BTreeMap, io::Cursor, path::Path, sync::Arc};
 

@@ -13,7 +13,7 @@ use crate::{
     clock::Timestamp,
     error::{Error, Result},
     format::{
-        ledger::{CHECK, CheckReport, Reading, SHELVES, Shelves},
+        ledger::{CHECK, CheckReport, Reading, SHELVES, Shelf, Shelves},
         role::Role,
     },
     id::{DomainId, IdentityId, PackId},
@@ -123,20 +123,15 @@ impl Columns {
 struct Row {
     /// The beginning of its id.
     head: u64,
-    size: u32,
     /// When the storage got it, in seconds since 1970.
     stored: i64,
+    size: u32,
+    shelf: u16,
 }
 
 fn head_of(pack: &PackId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *pack.as_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-impl Row {
-    const fn shelf(self) -> u16 {
-        (self.head >> 52) as u16
-    }
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// What the records of checks say of the packs that are there.
@@ -184,7 +179,8 @@ impl Ledger {
                 // One that is set aside is there for nobody.
                 if aside.is_empty() || !aside.contains(Name::pack(domain, pack.kind, &id).as_str()) {
                     let size = u32::try_from(pack.size).unwrap_or(u32::MAX);
-                    rows.push(Row { head: head_of(&id), size, stored: pack.stored.seconds });
+                    let shelf = Shelf::of(&id).number();
+                    rows.push(Row { head: head_of(&id), stored: pack.stored.seconds, size, shelf });
                 }
             }
             ledger.domains.push((*domain, name, rows, Columns::default()));
@@ -282,7 +278,7 @@ impl Ledger {
 
     /// Since when nobody read a pack, and whether somebody found it good then.
     fn since(&self, (columns, row): (&Columns, Row), reading: Reading) -> (i64, bool) {
-        let seen = columns.column(reading).at(row.shelf()).filter(|seen| seen.time >= row.stored);
+        let seen = columns.column(reading).at(row.shelf).filter(|seen| seen.time >= row.stored);
         match seen {
             None => (row.stored, false),
             Some(seen) => (seen.time, !self.damaged.contains_key(&(seen.record, row.head))),
@@ -296,9 +292,9 @@ impl Ledger {
             let mut shelves: BTreeMap<u16, Queued> = BTreeMap::new();
             for row in rows {
                 let (since, good) = self.since((columns, *row), reading);
-                let place = (number, row.shelf());
+                let place = (number, row.shelf);
                 let empty = Queued { since, place, bytes: 0, damaged: false };
-                let shelf = shelves.entry(row.shelf()).or_insert(empty);
+                let shelf = shelves.entry(row.shelf).or_insert(empty);
                 shelf.since = shelf.since.min(since);
                 shelf.bytes += u64::from(row.size);
                 // A pack that came after the last reading is no damage.
@@ -360,13 +356,12 @@ impl Ledger {
     ) {
         for (domain, _, rows, columns) in &self.domains {
             for row in rows {
-                let Some(seen) =
-                    columns.column(reading).at(row.shelf()).filter(|seen| seen.time >= row.stored)
+                let Some(seen) = columns.column(reading).at(row.shelf).filter(|seen| seen.time >= row.stored)
                 else {
                     continue;
                 };
                 let Some(pack) = self.damaged.get(&(seen.record, row.head)) else { continue };
-                let read_now = plan.get(domain).is_some_and(|shelves| shelves.contains(&row.shelf()));
+                let read_now = plan.get(domain).is_some_and(|shelves| shelves.contains(&row.shelf));
                 if let (false, Some(reader)) = (read_now, self.readers.get(seen.record as usize)) {
                     let when = reader.time.rfc3339();
                     let what =
@@ -539,13 +534,13 @@ mod tests {
 
     fn pack(shelf: u16) -> PackId {
         let mut id = [0; 32];
-        id[..2].copy_from_slice(&(shelf << 4).to_be_bytes());
+        [id[1], id[0]] = (shelf << 4).to_le_bytes();
         PackId::new(id)
     }
 
     fn ledger(shelves: u16, size: u32) -> Ledger {
-        let rows =
-            (0..shelves).map(|shelf| Row { head: head_of(&pack(shelf * 16)), size, stored: 0 }).collect();
+        let row = |shelf| Row { head: head_of(&pack(shelf)), stored: 0, size, shelf };
+        let rows = (0..shelves).map(|shelf| row(shelf * 16)).collect();
         let domain = (DomainId::new([1; 8]), "main".to_owned(), rows, Columns::default());
         Ledger { domains: vec![domain], readers: Vec::new(), damaged: HashMap::new(), now: 0, habit: HABIT }
     }
