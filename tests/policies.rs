@@ -11,6 +11,11 @@ use std::{
     process::{Command, Output},
 };
 
+use lifeboat::{
+    format::role::Role,
+    id::{DomainId, IdentityId},
+    ops::key::{self, PolicyOptions},
+};
 use object_store::{
     ObjectStore, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
@@ -22,6 +27,7 @@ use tokio::runtime::Runtime;
 mod support {
     pub(crate) mod guard;
     pub(crate) mod service;
+    #[expect(dead_code, reason = "others let everybody do everything")]
     pub(crate) mod tcp;
 }
 use support::{
@@ -179,6 +185,26 @@ fn each_role_does_its_work_with_the_policy_that_goes_with_it() {
     world.does("boss", &["key", "list"]);
     world.does("boss", &["check", "--read-data"]);
     world.back_up("web", "four");
+}
+
+#[test]
+fn the_templates_on_the_page_are_what_key_add_prints() {
+    let page = std::fs::read_to_string("docs/storage-policies.md").unwrap();
+    let blocks: Vec<&str> =
+        page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    for (role, block) in
+        [Role::Backup, Role::Audit, Role::Restore, Role::Maintain, Role::Owner].into_iter().zip(&blocks)
+    {
+        let domain = (role == Role::Backup).then(|| DomainId::new([0x0d; 8]));
+        let identity = IdentityId::new([0x1d; 16]);
+        let slot = format!("{identity}-0a0a0a0a");
+        let options =
+            PolicyOptions { role, domain, identity, slot: Some(&slot), bucket: "BUCKET", prefix: "PREFIX" };
+        let (printed, shown): (Value, Value) =
+            (serde_json::from_str(&key::policy(&options)).unwrap(), serde_json::from_str(block).unwrap());
+        assert_eq!(printed, shown, "{role:?}");
+    }
+    assert_eq!(blocks.len(), 5);
 }
 
 #[test]

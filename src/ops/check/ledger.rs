@@ -551,7 +551,6 @@ mod tests {
         let reader = Reader { identity: IdentityId::new([2; 16]), label: "us".to_owned(), time };
         let all = Shelves::which(|shelf| shelves.contains(&shelf.number()));
         ledger.take(reader, Reading::Decrypted, &[(DomainId::new([1; 8]), all, Vec::new())]);
-        ledger.habit = ledger.habit();
         shelves.len() as u64
     }
 
@@ -563,6 +562,7 @@ mod tests {
         let (mut total, mut idle) = (0, 0);
         for day in 1..=240 {
             ledger.now = day * DAY;
+            ledger.habit = ledger.habit();
             let plan = ledger.plan(policy, Reading::Decrypted);
             let shelves = read(&mut ledger, &plan);
             assert!(shelves * 1000 <= 200_000 / 28, "day {day}");
