@@ -31,6 +31,14 @@ impl Timestamp {
         at.map_or_else(|| format!("@{}", self.seconds), |at| at.to_string())
     }
 
+    /// Reads what [`Self::rfc3339`] writes; `None` for anything else.
+    #[must_use]
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let at: jiff::Timestamp = text.parse().ok()?;
+        // Before 1970 the fraction counts backwards, and no storage was there.
+        Some(Self { seconds: at.as_second(), nanoseconds: u32::try_from(at.subsec_nanosecond()).ok()? })
+    }
+
     /// Whole seconds from `earlier` until this; 0 when it was not earlier.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> u64 {

@@ -1,5 +1,9 @@
 //! A storage that goes away in the middle of a backup, and one that somebody has emptied.
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and an attacker uses no facade"
+)]
 
 use std::{
     path::Path,
@@ -16,7 +20,7 @@ use lifeboat::{
     repository::{InitOptions, Repository, unlock::Credential},
     store::{Name, Prefix, Store, StoreOptions},
 };
-use object_store::{ObjectStore, memory::InMemory};
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
 use rustix::io::Errno;
 
 mod support {
@@ -28,7 +32,7 @@ mod support {
 use support::{
     clock::FakeClock,
     faults::{Fault, Versions, disk, locked, nth},
-    intercepted::{Call, Fate, Intercepted, Interceptor},
+    intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
     lab::{self, Files, check_all, noise, open_with},
 };
 
@@ -89,11 +93,9 @@ fn a_store_that_is_gone_for_good_is_a_clean_error_and_the_next_run_sends_only_wh
     }
 }
 
-/// Deletes all there is, as somebody with the keys of the storage would.
 /// What the last frames of the workers fill cannot be sent: the workers have been told by then that there is nothing
 /// more to come.
 #[test]
-#[expect(clippy::disallowed_methods, reason = "nobody waits for a thread that may wait for ever")]
 fn a_backup_whose_last_packs_cannot_be_sent_ends() {
     // The first pack is known to be lost when one of the later ones becomes full with what the workers have left.
     const SIZES: [u64; 4] = [24, 28, 32, 36];
@@ -122,6 +124,7 @@ fn a_backup_whose_last_packs_cannot_be_sent_ends() {
     }
 }
 
+/// Deletes all there is, as somebody with the keys of the storage would.
 fn delete_everything(store: &Store) -> Result<()> {
     store.list(&Prefix::all())?.iter().try_for_each(|one| store.delete(&Name::parse(&one.name).unwrap()))
 }
@@ -162,4 +165,73 @@ fn what_was_deleted_is_still_in_the_versions_and_what_is_locked_is_not_deleted()
     assert_eq!(repository.snapshots().unwrap().0.len(), 2);
     clock.sleep(day);
     delete_everything(&held).unwrap();
+}
+
+/// Overwrites with something else what the storage policy of a client lets it write, and deletes what it can; gives how
+/// often the storage let it.
+fn attack(objects: &Arc<Intercepted>, store: &Store) -> (usize, usize) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (mut written, mut deleted) = (0, 0);
+    for listed in store.list(&Prefix::all()).unwrap() {
+        let path = object_store::path::Path::from(listed.name.as_str());
+        let own =
+            ["/packs/", "/index/", "/snapshots/", "/runs/"].iter().any(|part| listed.name.contains(part));
+        if own {
+            let put = objects.put(&path, "nothing of what was here".into());
+            written += usize::from(runtime.block_on(put).is_ok());
+        }
+        deleted += usize::from(runtime.block_on(objects.delete(&path)).is_ok());
+    }
+    (written, deleted)
+}
+
+#[test]
+fn an_attacker_with_all_rights_but_over_versions_and_locks_destroys_nothing() {
+    let root = RootSecret::generate().unwrap();
+    let words = Credential::Words(root.words());
+    let retention = Duration::from_hours(24 * 30);
+    let old = Files::from([("srv/file".to_owned(), noise(1, 100_000))]);
+    let new =
+        Files::from([("srv/file".to_owned(), noise(2, 100_000)), ("srv/other".to_owned(), noise(3, 10))]);
+    let whole = |store: &Store| {
+        let repository = open_with(store, &words, None).unwrap();
+        let (mut known, damaged) = repository.snapshots().unwrap();
+        known.sort_by_key(|known| known.name.sequence);
+        assert!(damaged.is_empty(), "{damaged:?}");
+        assert_eq!(lab::restore(&repository, &known[0]).unwrap().0, old);
+        assert_eq!(lab::restore(&repository, &known[1]).unwrap().0, new);
+        assert_eq!(check_all(&repository).unwrap().problems, []);
+    };
+    for is_locked in [true, false] {
+        let clock = Arc::<FakeClock>::default();
+        let options = lab::options(Arc::<FakeClock>::clone(&clock), Arc::default(), 0);
+        let over = |objects| Store::from_object_store(objects, "", options.clone()).unwrap();
+        let kept = InMemory::new();
+        let versions = Versions::of(kept.clone(), Arc::<FakeClock>::clone(&clock));
+        // A storage that refuses to replace what is locked, or one that keeps what was replaced.
+        let objects = if is_locked {
+            Intercepted::new(Arc::new(kept), locked(Arc::<FakeClock>::clone(&clock), retention))
+        } else {
+            Intercepted::new(Arc::new(kept), versions.clone())
+        };
+        let store = over(Arc::<Intercepted>::clone(&objects) as Arc<dyn ObjectStore>);
+        Repository::create(&store, &root, "right", InitOptions::default(), &*clock).unwrap();
+        for files in [&old, &new] {
+            lab::back_up(&open_with(&store, &words, None).unwrap(), files).unwrap();
+        }
+        // Nothing of this was refused: nothing was replaced or deleted.
+        assert_eq!(objects.count(Kind::Overwrite), 0);
+        let before = clock.elapsed();
+        clock.sleep(Duration::from_hours(1));
+        let (written, deleted) = attack(&objects, &store);
+        if is_locked {
+            assert_eq!((written, deleted), (0, 0));
+            whole(&store);
+            lab::back_up(&open_with(&store, &words, None).unwrap(), &new).unwrap();
+            continue;
+        }
+        assert!(written > 5 && deleted > written, "{written} {deleted}");
+        assert!(Repository::read_config(&store).is_err(), "now everything is gone");
+        whole(&over(Arc::new(versions.at(before))));
+    }
 }

@@ -9,6 +9,7 @@ pub mod entry;
 pub mod envelope;
 pub mod evidence;
 pub mod forgotten;
+pub mod ledger;
 pub mod node;
 pub mod pack;
 pub mod quarantine;

@@ -6,6 +6,7 @@ pub mod check;
 pub mod copy;
 pub mod diff;
 pub mod drill;
+mod evidence;
 pub mod forget;
 pub mod init;
 pub mod key;

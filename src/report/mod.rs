@@ -5,6 +5,7 @@ pub mod csv;
 pub mod drill;
 pub mod exit;
 pub mod json;
+pub mod ledger;
 pub mod left_out;
 pub mod progress;
 pub mod size;

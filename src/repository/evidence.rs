@@ -1,12 +1,13 @@
 //! Evidence in the store: one chain for each identity. Promise: a record counts only with the signature of
 //! an identity that may judge backups; what is missing, forked or forged is reported.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::ControlFlow};
 
 use bytes::Bytes;
 
 use super::{Repository, registry::NO_DOMAIN};
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
@@ -21,6 +22,12 @@ use crate::{
 
 /// Records at the end of a chain that are looked at to find one that counts.
 const HEADS_TRIED_MAX: usize = 16;
+
+/// So many of the newest records are looked at for what was checked: years of one a day. What stands further back
+/// counts as not there.
+const NEWEST_MAX: usize = 4096;
+/// So many bytes of them, whatever somebody else has put there.
+const NEWEST_BYTES_MAX: u64 = 256 << 20;
 
 /// Where the next record of a chain goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +175,55 @@ impl Repository {
         let name = Name::evidence(&self.identity(), place.sequence, &id);
         self.store.create(&name, Bytes::from(sealed))?;
         Ok(name)
+    }
+
+    /// Gives the records that count, the newest by the time of the storage first, each with that time and the role of
+    /// its author, until `each` has seen enough. What does not count is returned. Records that were written long
+    /// ago, and those of keys that may write none, are not looked at.
+    ///
+    /// # Errors
+    /// `Forbidden` without the metadata keys; storage trouble; what `each` says.
+    pub fn for_newest_evidence(
+        &self,
+        each: &mut dyn FnMut(KnownEvidence, (Timestamp, Role)) -> Result<ControlFlow<()>>,
+    ) -> Result<Vec<Error>> {
+        if !self.reads_metadata() {
+            return Err(self.forbidden("read evidence", "audit"));
+        }
+        let registry = self.registry();
+        let mut all = Vec::new();
+        for found in self.store.list(&Prefix::evidence())? {
+            let Some(Parsed::Evidence { identity, sequence, id }) =
+                Name::parse(&found.name).map(|name| name.parsed())
+            else {
+                continue;
+            };
+            let role = registry.certificate(&identity).map(|known| known.role);
+            if let Some(role) = role.filter(|role| *role != Role::Backup) {
+                all.push((found.modified, found.size, role, Listed { identity, sequence, id }));
+            }
+        }
+        all.sort_unstable_by(|(a, _, _, one), (b, _, _, other)| (b, other).cmp(&(a, one)));
+        let (mut problems, mut bytes) = (Vec::new(), 0_u64);
+        for (stored, size, role, listed) in all.iter().take(NEWEST_MAX) {
+            self.store.progress().check()?;
+            bytes = bytes.saturating_add(*size);
+            if bytes > NEWEST_BYTES_MAX {
+                break;
+            }
+            match self.read_evidence(listed) {
+                Ok((known, _)) => {
+                    if each(known, (*stored, *role))?.is_break() {
+                        break;
+                    }
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                    problems.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(problems)
     }
 
     /// Gives every record that counts, chain after chain, oldest first, and returns what is wrong with the

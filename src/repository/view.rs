@@ -124,6 +124,14 @@ fn set_aside(tombstones: &Name) -> String {
 }
 
 impl Repository {
+    /// The packs of a domain as LIST shows them, those that are set aside too.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn listed_packs(&self, domain: &DomainId) -> Result<Vec<(PackId, ListedPack)>> {
+        self.store.list_as(&Prefix::packs(domain), pack)
+    }
+
     /// Looks at a domain.
     ///
     /// # Errors

@@ -31,10 +31,24 @@ impl S3Access for OnlyBucket {
 
 /// The service, and the folder that goes when it goes.
 pub(crate) fn service() -> (S3Service, TempDir) {
+    service_for(&[KEY], |_| OnlyBucket)
+}
+
+/// One that knows these access keys, all with the same secret, and asks somebody else who may do what. The folder
+/// of the bucket is told.
+pub(crate) fn service_for<A: S3Access>(
+    keys: &[&str],
+    access: impl FnOnce(std::path::PathBuf) -> A,
+) -> (S3Service, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
+    let bucket = folder.path().join(BUCKET);
+    std::fs::create_dir(&bucket).unwrap();
     let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
-    builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
-    builder.set_access(OnlyBucket);
+    let mut known = SimpleAuth::new();
+    for key in keys {
+        known.register((*key).to_owned(), SECRET.into());
+    }
+    builder.set_auth(known);
+    builder.set_access(access(bucket));
     (builder.build(), folder)
 }

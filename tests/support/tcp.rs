@@ -6,6 +6,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
 };
+use s3s::service::S3Service;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
 
@@ -23,6 +24,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start() -> Self {
         let (service, folder) = service::service();
+        Self::serve(service, folder)
+    }
+
+    pub(crate) fn serve(service: S3Service, folder: TempDir) -> Self {
         let runtime = Runtime::new().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();

@@ -4,11 +4,23 @@
 
 use std::collections::{HashMap, HashSet};
 
-pub use self::subset::Subset;
-use self::{packs::PackCheck, structure::Structure};
+use self::{
+    ledger::Ledger,
+    packs::{Bad, Choice, Outcome, PackCheck},
+    record::{Recorder, shelves_read},
+    structure::Structure,
+};
+pub use self::{
+    ledger::{Coverage, DomainCoverage, Oldest, Policy, Reader, Span},
+    record::Witness,
+    subset::Subset,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::attestation::{Attestation, AttestedSection, SECTIONS_MAX},
+    format::{
+        attestation::{Attestation, AttestedSection, SECTIONS_MAX},
+        ledger::{Reading, Shelf},
+    },
     id::{BlobId, DomainId, PackId},
     progress::Phase,
     repository::{
@@ -20,8 +32,10 @@ use crate::{
     },
 };
 
+mod ledger;
 mod objects;
 mod packs;
+mod record;
 mod structure;
 pub mod subset;
 pub mod without_keys;
@@ -40,6 +54,9 @@ pub enum Depth {
     Structure,
     /// The same, and every byte of these packs.
     Data(Subset),
+    /// The same, and every byte of the packs that nobody has read for long; nothing at all if there are none. An
+    /// identity that cannot read data compares hashes.
+    Due(Policy),
 }
 
 /// Something that is not as it should be.
@@ -68,6 +85,10 @@ pub struct Checked {
     pub bytes_read: u64,
     /// Sections that were attested.
     pub attested: u64,
+    /// Whether what was read stands in a signed record.
+    pub recorded: bool,
+    /// How much of everything was read how long ago, if that was asked for.
+    pub coverage: Option<Coverage>,
     /// How many problems there are.
     pub problems_found: u64,
     /// The first of them.
@@ -127,6 +148,22 @@ pub struct CheckOptions {
 /// # Errors
 /// Storage trouble; `Forbidden` for a role that cannot look. Damage is in the result.
 pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
+    run_as(repository, options, None)
+}
+
+/// As [`run`], and what was read is signed as evidence, in the name of this machine.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_and_record(
+    repository: &Repository,
+    options: CheckOptions,
+    witness: Witness<'_>,
+) -> Result<Checked> {
+    run_as(repository, options, Some(witness))
+}
+
+fn run_as(repository: &Repository, options: CheckOptions, witness: Option<Witness<'_>>) -> Result<Checked> {
     let progress = repository.store.progress();
     progress.enter(Phase::Checking);
     if !repository.reads_metadata() {
@@ -135,30 +172,68 @@ pub fn run(repository: &Repository, options: CheckOptions) -> Result<Checked> {
     if matches!(options.depth, Depth::Data(_)) && !repository.reads_data() {
         return Err(repository.forbidden("check the content of packs", "restore"));
     }
+    let reading = if repository.reads_data() { Reading::Decrypted } else { Reading::Hashed };
     let mut checked = Checked::default();
     let mut domains: Vec<DomainId> = repository.registry().domains.iter().map(|domain| domain.id).collect();
     domains.sort_unstable();
+    let mut recorder = Recorder::new(repository, witness, reading);
+    let Depth::Due(policy) = options.depth else {
+        domains_of(repository, &domains, (options, &HashMap::new()), (&mut recorder, &mut checked))?;
+        return Ok(checked);
+    };
+    let mut ledger = Ledger::read(repository, &domains, (reading, &mut checked))?;
+    let plan = ledger.plan(policy, reading);
+    ledger.tell_damaged(reading, &plan, &mut checked);
+    if !plan.is_empty() {
+        let read = domains_of(repository, &domains, (options, &plan), (&mut recorder, &mut checked))?;
+        ledger.take(recorder.reader(ledger.now()), reading, &read);
+    }
+    checked.coverage = Some(ledger.coverage(policy, reading));
+    Ok(checked)
+}
+
+/// The shelves to read of each domain.
+type Plan = HashMap<DomainId, HashSet<u16>>;
+
+/// Checks every domain, and says what was read of each.
+fn domains_of(
+    repository: &Repository,
+    domains: &[DomainId],
+    (options, plan): (CheckOptions, &Plan),
+    (recorder, checked): (&mut Recorder<'_>, &mut Checked),
+) -> Result<Vec<record::Read>> {
     // What is read below may come from the cache, which says nothing about the storage.
-    objects::run(repository, &domains, (options.depth, &mut checked))?;
+    objects::run(repository, domains, (options.depth, checked))?;
     let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
     for (_, error) in damaged {
         checked.problem_unless_known("snapshots", &error);
     }
+    let mut all = Vec::new();
     for domain in domains {
-        let view = repository.view_to_read(&domain)?;
-        let own = |known: &&KnownSnapshot| known.name.domain == domain;
-        let damage = one_view(repository, &domain, &view, (options, &mut checked))?;
+        let view = repository.view_to_read(domain)?;
+        let own = |known: &&KnownSnapshot| known.name.domain == *domain;
+        let choice = match options.depth {
+            Depth::Structure => None,
+            Depth::Data(subset) => Some(Choice::Subset(subset)),
+            Depth::Due(_) => plan.get(domain).map(Choice::Shelves),
+        };
+        let before = (checked.packs_read, checked.bytes_read);
+        let (damage, read) = one_view(repository, (domain, &view), (choice, options.workers), checked)?;
+        let read_here = (checked.packs_read - before.0, checked.bytes_read - before.1);
+        recorder.domain(read.clone(), read_here, checked)?;
+        all.extend(read);
         let late: Vec<_> = replaced.iter().filter(own).collect();
         if !late.is_empty() {
-            late_ones(repository, &view, (late, &damage.0), &mut checked)?;
+            late_ones(repository, &view, (late, &damage.0), checked)?;
         }
-        let nodes = NodeReader::new(repository, domain, &view.index)?;
-        let mut structure = Structure::new(repository, (domain, &view.index), (nodes, damage), &mut checked);
+        let nodes = NodeReader::new(repository, *domain, &view.index)?;
+        let mut structure = Structure::new(repository, (*domain, &view.index), (nodes, damage), checked);
         for snapshot in listed.iter().filter(own) {
             structure.snapshot(snapshot)?;
         }
     }
-    Ok(checked)
+    recorder.write(checked)?;
+    Ok(all)
 }
 
 /// Snapshots that came too late and were replaced: what they lack is no damage, since the next one has it.
@@ -191,13 +266,13 @@ type BadBlobs = HashMap<BlobId, Vec<(PackId, Option<usize>)>>;
 /// Packs that are not there as the index says, with the problem that names each.
 type MissedPacks = HashMap<PackId, Option<usize>>;
 
-/// Index objects and packs.
+/// Index objects and packs: what is damaged, and what was read to the end if it was all good or is named.
 fn one_view(
     repository: &Repository,
-    domain: &DomainId,
-    view: &View,
-    (options, checked): (CheckOptions, &mut Checked),
-) -> Result<(BadBlobs, MissedPacks)> {
+    (domain, view): (&DomainId, &View),
+    (choice, workers): (Option<Choice<'_>>, usize),
+    checked: &mut Checked,
+) -> Result<((BadBlobs, MissedPacks), Option<record::Read>)> {
     for error in &view.damaged {
         checked.problem_unless_known(format!("index of domain {domain}"), error);
     }
@@ -209,6 +284,7 @@ fn one_view(
         ));
     }
     let (mut seen, mut missed) = (HashSet::new(), MissedPacks::new());
+    let mut damaged: HashSet<PackId> = HashSet::new();
     for pack in view.index.packs().filter(|pack| seen.insert(pack.id)) {
         checked.packs += 1;
         if pack.standing == Standing::Missing {
@@ -218,27 +294,43 @@ fn one_view(
                 Some(found) if !view.quarantined.contains(name.as_str()) => {
                     let what = format!("it has {} bytes, and the index says {}", found.size, pack.size);
                     missed.insert(pack.id, checked.problem(name.as_str(), what));
+                    damaged.insert(pack.id);
                 }
                 _ => checked.note(format!("{name} is in the index and not in the store")),
             }
         }
     }
-    let Depth::Data(subset) = options.depth else { return Ok((BadBlobs::new(), missed)) };
-    let outcome = PackCheck::new(repository, domain, &view.index)?.run(subset, options.workers)?;
+    let Some(choice) = choice else { return Ok(((BadBlobs::new(), missed), None)) };
+    let outcome = PackCheck::new(repository, (domain, view))?.run(choice, workers)?;
     checked.packs_read += outcome.packs;
     checked.bytes_read += outcome.bytes;
+    checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
+    // What is there and was not read keeps its shelf from counting as read.
+    let listed = view.index.packs().filter(|pack| pack.standing != Standing::Missing).map(|pack| pack.id);
+    let there = listed.chain(view.unindexed.iter().map(|(id, _)| *id));
+    let unread = there.filter(|id| !outcome.read.contains(id)).map(|id| Shelf::of(&id)).collect();
+    damaged.extend(outcome.damaged.iter().map(|bad| bad.pack));
+    let read = shelves_read(*domain, &unread, &damaged);
+    Ok(((name_damaged(repository, domain, outcome, checked), missed), read))
+}
+
+/// Makes a problem of everything that is damaged, and lets the next backup of this machine not count on it.
+fn name_damaged(
+    repository: &Repository,
+    domain: &DomainId,
+    outcome: Outcome,
+    checked: &mut Checked,
+) -> BadBlobs {
     let mut bad = BadBlobs::new();
-    // So that the next backup of this machine does not count on them.
     let mut distrusted = repository.cache.distrusted(domain);
     distrusted.retain(|pack| !outcome.read.contains(pack));
-    distrusted.extend(outcome.damaged.iter().map(|(pack, ..)| pack.id));
+    distrusted.extend(outcome.damaged.iter().map(|bad| bad.pack));
     repository.cache.distrust(domain, &distrusted);
-    for (pack, what, blobs) in outcome.damaged {
-        let number = checked.problem(repository.pack_name(domain, &pack).as_str(), what);
-        blobs.into_iter().for_each(|blob| bad.entry(blob).or_default().push((pack.id, number)));
+    for Bad { pack, name, what, blobs } in outcome.damaged {
+        let number = checked.problem(name.as_str(), what);
+        blobs.into_iter().for_each(|blob| bad.entry(blob).or_default().push((pack, number)));
     }
-    checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
-    Ok((bad, missed))
+    bad
 }
 
 impl Repository {

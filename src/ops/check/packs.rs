@@ -12,16 +12,46 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         attestation::{AttestedSection, digest},
+        ledger::Shelf,
         pack::{Directory, Frame, PackKind, SectionHeader},
     },
     id::{BlobId, DomainId, PackId},
     limits, random,
     repository::{
         Repository,
-        index::{Index, KnownPack, Standing},
+        index::{KnownPack, Standing},
+        view::View,
     },
-    store::on_each,
+    store::{Name, on_each},
 };
+
+/// Which packs to read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Choice<'a> {
+    /// Of those that an index lists.
+    Subset(Subset),
+    /// All on these shelves, those that no index lists too.
+    Shelves(&'a HashSet<u16>),
+}
+
+/// A pack to read.
+struct Wanted {
+    id: PackId,
+    size: u64,
+    name: Name,
+    /// How the index lists it.
+    listed: Option<KnownPack>,
+}
+
+/// Something that is wrong with a pack.
+#[derive(Debug)]
+pub(super) struct Bad {
+    pub(super) pack: PackId,
+    pub(super) name: Name,
+    pub(super) what: String,
+    /// What is damaged in it.
+    pub(super) blobs: Vec<BlobId>,
+}
 
 /// What reading packs found.
 #[derive(Debug, Default)]
@@ -30,8 +60,7 @@ pub(super) struct Outcome {
     pub(super) bytes: u64,
     /// Packs that were read.
     pub(super) read: HashSet<PackId>,
-    /// The pack, what is wrong, and the blobs that are damaged in it.
-    pub(super) damaged: Vec<(KnownPack, String, Vec<BlobId>)>,
+    pub(super) damaged: Vec<Bad>,
     /// Sections of which every frame is good.
     pub(super) attested: Vec<AttestedSection>,
 }
@@ -40,62 +69,95 @@ pub(super) struct Outcome {
 pub(super) struct PackCheck<'a> {
     repository: &'a Repository,
     domain: &'a DomainId,
-    index: &'a Index,
-    keys: (ChunkIdKey, NodeKey),
+    view: &'a View,
+    /// Without them only hashes are compared.
+    keys: Option<(ChunkIdKey, NodeKey)>,
 }
 
 impl<'a> PackCheck<'a> {
-    pub(super) fn new(repository: &'a Repository, domain: &'a DomainId, index: &'a Index) -> Result<Self> {
-        let chunks = repository.chunk_keys(domain)?.id;
-        let keys = (chunks, repository.node_key(domain)?);
-        Ok(Self { repository, domain, index, keys })
+    pub(super) fn new(repository: &'a Repository, (domain, view): (&'a DomainId, &'a View)) -> Result<Self> {
+        let keys = if repository.reads_data() {
+            Some((repository.chunk_keys(domain)?.id, repository.node_key(domain)?))
+        } else {
+            None
+        };
+        Ok(Self { repository, domain, view, keys })
     }
 
-    pub(super) fn run(&self, subset: Subset, workers: usize) -> Result<Outcome> {
+    /// The packs that are meant.
+    fn choose(&self, choice: Choice<'_>) -> Result<Vec<Wanted>> {
         let mut seen: HashSet<PackId> = HashSet::new();
         let there = |pack: &KnownPack| pack.standing != Standing::Missing;
-        let packs = self.index.packs().filter(there).filter(|pack| seen.insert(pack.id));
-        let packs = packs.map(|pack| (pack.id, u64::from(pack.size), pack)).collect();
-        let chosen = subset.choose(packs, &random::bytes()?);
+        let packs = self.view.index.packs().filter(there).filter(|pack| seen.insert(pack.id));
+        let wanted = |pack: KnownPack| {
+            let (size, name) = (u64::from(pack.size), self.repository.pack_name(self.domain, &pack));
+            Wanted { id: pack.id, size, name, listed: Some(pack) }
+        };
+        let shelves = match choice {
+            Choice::Subset(subset) => {
+                let packs = packs.map(|pack| (pack.id, u64::from(pack.size), pack)).collect();
+                return Ok(subset.choose(packs, &random::bytes()?).into_iter().map(wanted).collect());
+            }
+            Choice::Shelves(shelves) => shelves,
+        };
+        let meant = |id: &PackId| shelves.contains(&Shelf::of(id).number());
+        let mut chosen: Vec<Wanted> = packs.filter(|pack| meant(&pack.id)).map(wanted).collect();
+        let unindexed: HashSet<PackId> =
+            self.view.unindexed.iter().map(|(id, _)| *id).filter(|id| meant(id)).collect();
+        if !unindexed.is_empty() {
+            // The view does not say of what kind they are, which is a part of their names.
+            let listed = self.repository.listed_packs(self.domain)?.into_iter();
+            chosen.extend(listed.filter(|(id, _)| unindexed.contains(id)).map(|(id, pack)| {
+                let name = Name::pack(self.domain, pack.kind, &id);
+                Wanted { id, size: pack.size, name, listed: None }
+            }));
+        }
+        Ok(chosen)
+    }
+
+    pub(super) fn run(&self, choice: Choice<'_>, workers: usize) -> Result<Outcome> {
+        let chosen = self.choose(choice)?;
         let progress = self.repository.store.progress();
-        progress.expect(0, chosen.iter().map(|pack| u64::from(pack.size)).sum());
+        progress.expect(0, chosen.iter().map(|pack| pack.size).sum());
         let read = chosen.iter().map(|pack| pack.id).collect();
         let outcome = Mutex::new(Outcome { read, ..Outcome::default() });
         on_each(&chosen, workers, |pack| {
             progress.check()?;
             self.pack(pack, &mut Decompressor::new()?, &outcome)?;
-            progress.add(0, u64::from(pack.size));
+            progress.add(0, pack.size);
             Ok(())
         })?;
         Ok(outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn pack(
-        &self,
-        pack: &KnownPack,
-        decompressor: &mut Decompressor,
-        outcome: &Mutex<Outcome>,
-    ) -> Result<()> {
-        let name = self.repository.pack_name(self.domain, pack);
-        let listed = self.index.directory(pack).ok_or_else(|| Error::damaged(&name, "the index lost it"))?;
+    /// How the index lists a pack; one that no index lists speaks for itself.
+    fn listing(&self, pack: &Wanted) -> Result<Option<Directory>> {
+        let Some(listed) = &pack.listed else { return Ok(None) };
+        let directory = self.view.index.directory(listed);
+        directory.map(Some).ok_or_else(|| Error::damaged(&pack.name, "the index lost it"))
+    }
+
+    fn pack(&self, pack: &Wanted, decompressor: &mut Decompressor, outcome: &Mutex<Outcome>) -> Result<()> {
+        let name = &pack.name;
+        let listed = self.listing(pack)?;
         let lock = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = || listed.frames.iter().flat_map(|frame| &frame.blobs).map(|blob| blob.id).collect();
+        let blobs = || listed.iter().flat_map(|listed| &listed.frames).flat_map(|frame| &frame.blobs);
         let damaged = |what: String, blobs: Vec<BlobId>| {
             self.repository.store.progress().trouble();
-            lock().damaged.push((*pack, what, blobs));
+            lock().damaged.push(Bad { pack: pack.id, name: name.clone(), what, blobs });
         };
         // Of a pack that is damaged the bytes are needed all the same, to see what is left.
         let store = &self.repository.store;
-        let read = match store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes()) {
+        let read = match store.read_hashed(name, limits::PACK_BYTES_MAX, pack.id.as_bytes()) {
             Err(error) if error.kind() == ErrorKind::Damaged => {
-                store.read(&name, limits::PACK_BYTES_MAX).map(|bytes| (bytes, true))
+                store.read(name, limits::PACK_BYTES_MAX).map(|bytes| (bytes, true))
             }
             other => other.map(|bytes| (bytes, false)),
         };
         let (bytes, suspect) = match read {
             Ok(read) => read,
             Err(error) if error.is_damage() => {
-                damaged(error.to_string(), all());
+                damaged(error.to_string(), blobs().map(|blob| blob.id).collect());
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -105,43 +167,63 @@ impl<'a> PackCheck<'a> {
             whole = false;
             damaged("its bytes are not those that its name stands for".to_owned(), Vec::new());
         }
-        match self.repository.own_directory(self.domain, &bytes) {
-            Ok(directory) if directory == listed => {}
+        let directory = match self.repository.own_directory(self.domain, &bytes) {
+            Ok(directory) if listed.as_ref().is_none_or(|listed| *listed == directory) => Some(directory),
             Ok(_) => {
                 whole = false;
                 damaged("its directory is not what the index says".to_owned(), Vec::new());
+                listed
             }
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 whole = false;
                 damaged(error.to_string(), Vec::new());
+                listed
             }
             Err(error) => return Err(error),
-        }
-        for (number, frame) in listed.frames.iter().enumerate() {
-            if let Err(error) = self.frame(&bytes, frame, &listed, decompressor) {
-                if error.kind() != ErrorKind::Damaged {
-                    return Err(error);
-                }
-                whole = false;
-                damaged(format!("frame {number}: {error}"), frame.blobs.iter().map(|blob| blob.id).collect());
-            }
+        };
+        let Some(directory) = directory else { return Ok(()) };
+        for (number, frame, error) in self.bad_frames(&bytes, &directory, decompressor)? {
+            whole = false;
+            damaged(format!("frame {number}: {error}"), frame.blobs.iter().map(|blob| blob.id).collect());
         }
         let mut outcome = lock();
         outcome.packs += 1;
         outcome.bytes += bytes.len() as u64;
-        if whole {
-            for (number, section) in (0_u16..).zip(&listed.sections) {
-                outcome.attested.push(AttestedSection { id: section.id(), digest: digest(&listed, number) });
+        // What no index lists serves nobody.
+        if whole && self.keys.is_some() && pack.listed.is_some() {
+            for (number, section) in (0_u16..).zip(&directory.sections) {
+                outcome
+                    .attested
+                    .push(AttestedSection { id: section.id(), digest: digest(&directory, number) });
             }
         }
         Ok(())
     }
 
+    /// The frames that are not as the directory says, as far as there are keys to tell.
+    fn bad_frames<'d>(
+        &self,
+        bytes: &[u8],
+        directory: &'d Directory,
+        decompressor: &mut Decompressor,
+    ) -> Result<Vec<(usize, &'d Frame, Error)>> {
+        let Some(keys) = &self.keys else { return Ok(Vec::new()) };
+        let mut bad = Vec::new();
+        for (number, frame) in directory.frames.iter().enumerate() {
+            match self.frame(bytes, (frame, directory), keys, decompressor) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Damaged => bad.push((number, frame, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bad)
+    }
+
     fn frame(
         &self,
         bytes: &[u8],
-        frame: &Frame,
-        listed: &Directory,
+        (frame, listed): (&Frame, &Directory),
+        keys: &(ChunkIdKey, NodeKey),
         decompressor: &mut Decompressor,
     ) -> Result<()> {
         let start = frame.offset as usize;
@@ -158,8 +240,8 @@ impl<'a> PackCheck<'a> {
                 .split_at_checked(blob.length as usize)
                 .ok_or_else(|| Error::damaged("a frame", "it is shorter than what it holds"))?;
             let id = match section.kind {
-                PackKind::Data => self.keys.0.id(head),
-                PackKind::Metadata => self.keys.1.id(head),
+                PackKind::Data => keys.0.id(head),
+                PackKind::Metadata => keys.1.id(head),
             };
             if id != blob.id {
                 return Err(Error::damaged("a frame", "what it holds is not what its ids name"));

@@ -29,7 +29,11 @@ use crate::{
     store::Name,
 };
 
-use super::{select::Filter, verify::Owners};
+use super::{
+    evidence::{self, as_json},
+    select::Filter,
+    verify::Owners,
+};
 
 mod began;
 mod check;
@@ -258,27 +262,7 @@ fn shorten(report: &mut DrillReport) -> Result<()> {
 
 /// What every report of this identity says first.
 fn head(repository: &Repository, options: &DrillOptions, kind: &str, place: Option<ChainPlace>) -> Head {
-    let me = repository.identity();
-    let label = repository.registry().certificate(&me).map(|known| known.label.clone());
-    Head {
-        kind: kind.to_owned(),
-        format: 1,
-        time: repository.clock.now().rfc3339(),
-        verdict: None,
-        summary: String::new(),
-        repository_id: repository.config.repository_id.to_string(),
-        identity: me.to_string(),
-        label: label.unwrap_or_default(),
-        sequence: place.map(|place| place.sequence),
-        previous: place.and_then(|place| place.previous).map(|id| id.to_string()),
-        machine: short(&options.machine),
-        program: options.program.clone(),
-    }
-}
-
-fn as_json(report: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(report)
-        .map_err(|e| Error::new(ErrorKind::Failed, "could not write the report").with_source(e))
+    evidence::head(repository, (&options.machine, &options.program), kind, place)
 }
 
 /// What a drill comes to, in one line.

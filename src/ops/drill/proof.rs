@@ -8,6 +8,7 @@ use crate::{
         certificate::ExportedCertificate,
         drill::DrillReport,
         evidence::{DRILL, Head},
+        ledger::{CheckReport, Reading},
         report::SignedReport,
         role::Role,
     },
@@ -48,7 +49,12 @@ pub fn verify_report(report: &[u8], certificate: &[u8], files: Option<&mut dyn R
     }
     let may = match certificate.role {
         Role::Backup => false,
-        Role::Audit | Role::Maintain => head.kind != DRILL,
+        Role::Audit | Role::Maintain => {
+            let decrypted = || {
+                CheckReport::decode(report.payload()).is_ok_and(|check| check.reading == Reading::Decrypted)
+            };
+            head.kind != DRILL && !decrypted()
+        }
         Role::Restore | Role::Owner => true,
     };
     if !may {

@@ -25,7 +25,8 @@ pub struct PolicyOptions<'a> {
 }
 
 /// An S3 policy as JSON. For backup, Get and List end at its own domain; for all others they cover the
-/// repository. A restore identity gets Put for what it attests; without it records stay on its disk.
+/// repository. Everybody but a client may add to the evidence in their own name; a restore identity also what it
+/// attests. Without that its records stay on its disk.
 #[must_use]
 pub fn policy(options: &PolicyOptions<'_>) -> String {
     let PolicyOptions { role, domain, identity, slot, bucket, prefix } = *options;
@@ -38,6 +39,7 @@ pub fn policy(options: &PolicyOptions<'_>) -> String {
     let own_slot = slot.map_or_else(|| "keys/*".to_owned(), |slot| format!("keys/{slot}"));
     // In a domain that several share, nobody writes into another's chain.
     let below = ["index", "snapshots", "runs"].map(|folder| format!("{own}/{folder}/{identity}/*"));
+    let evidence = format!("evidence/{identity}/*");
     let (get, list) = match role {
         Role::Backup => (
             vec!["config".to_owned(), "registry/*".to_owned(), own_slot, format!("{own}/*")],
@@ -47,11 +49,9 @@ pub fn policy(options: &PolicyOptions<'_>) -> String {
     };
     let put = match role {
         Role::Backup => [format!("{own}/packs/*")].into_iter().chain(below).collect(),
-        Role::Audit => vec!["evidence/*".to_owned()],
-        Role::Restore => {
-            ["d/*/attestations/*", "d/*/annotations/*", "evidence/*"].map(str::to_owned).to_vec()
-        }
-        Role::Maintain => vec!["d/*".to_owned()],
+        Role::Audit => vec![evidence],
+        Role::Restore => vec!["d/*/attestations/*".to_owned(), "d/*/annotations/*".to_owned(), evidence],
+        Role::Maintain => vec!["d/*".to_owned(), evidence],
         Role::Owner => vec!["*".to_owned()],
     };
     let delete = match role {
@@ -119,7 +119,9 @@ mod tests {
             let deletes = !resources(&options(role), "s3:DeleteObject").is_empty();
             assert_eq!(deletes, matches!(role, Role::Maintain | Role::Owner), "{role:?}");
         }
-        assert_eq!(resources(&options(Role::Maintain), "s3:PutObject"), ["arn:aws:s3:::b/p/d/*"]);
+        let evidence = format!("arn:aws:s3:::b/p/evidence/{own}/*");
+        assert_eq!(resources(&options(Role::Maintain), "s3:PutObject"), ["arn:aws:s3:::b/p/d/*", &evidence]);
+        assert_eq!(resources(&options(Role::Audit), "s3:PutObject"), [evidence]);
         let whole = PolicyOptions { prefix: "", ..options(Role::Owner) };
         assert_eq!(resources(&whole, "s3:PutObject"), ["arn:aws:s3:::b/*"]);
     }

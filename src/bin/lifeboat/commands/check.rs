@@ -3,13 +3,13 @@
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    ops::check::{self, CheckOptions, Checked, Depth, Problem, Subset},
-    report::{json, size, text},
+    ops::check::{self, CheckOptions, Checked, Coverage, Depth, Policy, Problem, Subset, Witness},
+    report::{json, ledger, size, text, time},
 };
 use serde_json::json;
 
 use super::workers;
-use crate::context::Context;
+use crate::{context::Context, environment};
 
 const AFTER: &str = "\
 Without flags: the snapshots, manifests and index, and whether every pack is there with its size. With --read-data every
@@ -17,9 +17,15 @@ byte of the packs too; a part of them at a time with --read-data-subset: n/t (th
 --without-keys anybody can compare the objects with the hashes in their names, on the storage host for example. Exit
 code 5 says that there is damage.
 
+Each check of data leaves a signed record of what it read. With --max-age a check reads what, by these records, nobody
+has read for so long, the oldest first and not more than --budget: run it every day, and everything is read in time. It
+says how much was read within that time, and what was not read for longest. A key with the role audit or maintain
+compares hashes. When nothing is due, nothing is read. Exit code 7 says that something is older than it may be.
+
 Examples:
   lifeboat check
   lifeboat check --read-data-subset 2/7
+  lifeboat check --max-age 30d --budget 20G
   lifeboat check --without-keys --read-data-subset 10G";
 
 /// Arguments of `check`.
@@ -32,6 +38,12 @@ pub(crate) struct Check {
     /// Read a part of the data: 2/7, 5% or 10G
     #[arg(long, value_name = "PART")]
     read_data_subset: Option<String>,
+    /// Read what nobody has read for so long, such as 30d
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["read_data", "read_data_subset", "without_keys"])]
+    max_age: Option<String>,
+    /// Read so much at most, and the rest another time: 20G
+    #[arg(long, value_name = "SIZE", requires = "max_age")]
+    budget: Option<String>,
     /// Only compare objects with the hashes in their names; unlocks nothing
     #[arg(long)]
     without_keys: bool,
@@ -43,12 +55,27 @@ pub(crate) fn run(arguments: &Check, context: &Context<'_>) -> Result<()> {
         let store = context.store(&context.location()?)?;
         check::without_keys::run(&store, subset.unwrap_or(Subset::All), workers())?
     } else {
-        let subset = subset.or(arguments.read_data.then_some(Subset::All));
-        let depth = subset.map_or(Depth::Structure, Depth::Data);
-        check::run(&context.open()?, CheckOptions { depth, workers: workers() })?
+        let depth = match arguments.policy()? {
+            Some(policy) => Depth::Due(policy),
+            None => {
+                subset.or(arguments.read_data.then_some(Subset::All)).map_or(Depth::Structure, Depth::Data)
+            }
+        };
+        let (machine, program) = (environment::host(), format!("lifeboat {}", env!("CARGO_PKG_VERSION")));
+        let witness = Witness { machine: &machine, program: &program };
+        check::run_and_record(&context.open()?, CheckOptions { depth, workers: workers() }, witness)?
     };
     context.end_display();
     report(context, &checked)
+}
+
+impl Check {
+    /// How old what was read may become.
+    fn policy(&self) -> Result<Option<Policy>> {
+        let Some(max_age) = &self.max_age else { return Ok(None) };
+        let budget = self.budget.as_deref().map(size::parse).transpose()?;
+        Ok(Some(Policy { max_age: time::parse_duration(max_age)?, budget }))
+    }
 }
 
 /// `2/7` and `5%`, or a size.
@@ -56,10 +83,20 @@ fn subset(text: &str) -> Result<Subset> {
     if text.contains(['/', '%']) { Subset::parse(text) } else { size::parse(text).map(Subset::Bytes) }
 }
 
+/// Whether everything was read within the time.
+fn in_time(coverage: &Coverage) -> Result<()> {
+    if !coverage.is_overdue() {
+        return Ok(());
+    }
+    let max_age = ledger::span(coverage.policy.max_age);
+    Err(Error::new(ErrorKind::Overdue, format!("something was not read for more than {max_age}"))
+        .with_remedy("Run it again, more often or with a larger --budget: each run reads what is oldest"))
+}
+
 fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
     let output = context.output;
     let Checked { snapshots, nodes, packs, packs_read, bytes_read, attested, .. } = checked;
-    let Checked { problems_found, problems, notes, .. } = checked;
+    let Checked { problems_found, problems, notes, coverage, recorded, .. } = checked;
     for Problem { object, what, hurts } in problems {
         output.say(&format!("{}: {}", text::shown(object.as_bytes()), text::shown(what.as_bytes())));
         for hurt in hurts {
@@ -72,14 +109,28 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         output.note(&format!("note: {}", text::shown(note.as_bytes())));
         output.message(&json::message("note", json!({ "message": note })));
     }
-    output.note(&format!(
-        "checked {}, {}, {}; read {} of data in {}",
-        text::count(*snapshots, "snapshot", "snapshots"),
-        text::count(*nodes, "manifest node", "manifest nodes"),
-        text::count(*packs, "pack", "packs"),
-        size::show(*bytes_read),
-        text::count(*packs_read, "pack", "packs"),
-    ));
+    let idle = coverage.is_some() && *packs == 0;
+    if idle {
+        output.note("nothing is due, so nothing was read");
+    } else {
+        output.note(&format!(
+            "checked {}, {}, {}; read {} of data in {}",
+            text::count(*snapshots, "snapshot", "snapshots"),
+            text::count(*nodes, "manifest node", "manifest nodes"),
+            text::count(*packs, "pack", "packs"),
+            size::show(*bytes_read),
+            text::count(*packs_read, "pack", "packs"),
+        ));
+    }
+    if let Some(coverage) = coverage {
+        for line in ledger::lines(coverage, output.is_verbose(), &context.zone) {
+            output.say(&line);
+        }
+        for warning in ledger::warnings(coverage) {
+            output.warn(&warning);
+        }
+        ledger::messages(coverage).iter().for_each(|message| output.message(message));
+    }
     output.message(&json::message(
         "summary",
         json!({
@@ -89,12 +140,16 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
             "packs_read": packs_read,
             "bytes_read": bytes_read,
             "sections_attested": attested,
+            "recorded": recorded,
+            "coverage": coverage.as_ref().map(ledger::summary),
             "problems": problems_found,
         }),
     ));
     if *problems_found == 0 {
-        output.note("no damage was found");
-        return Ok(());
+        if !idle {
+            output.note("no damage was found");
+        }
+        return coverage.as_ref().map_or(Ok(()), in_time);
     }
     let count = text::count(*problems_found, "problem was", "problems were");
     let made_anew =

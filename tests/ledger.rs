@@ -1,0 +1,380 @@
+//! The ledger of checks: what is read when, what counts as read, and who may say so.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use lifeboat::{
+    format::{
+        ledger::{CheckReport, DomainRead, Reading},
+        report::SignedReport,
+    },
+    repository::{Repository, unlock::Credential},
+};
+use serde_json::Value;
+
+mod support {
+    pub(crate) mod lab;
+    pub(crate) mod world;
+}
+use support::{lab, world};
+
+const DAY: u64 = 86_400;
+
+/// A repository with some packs, and keys of several roles.
+struct World {
+    world: world::World,
+}
+
+impl World {
+    fn new(backups: usize) -> Self {
+        let this = Self { world: world::World::with_repository() };
+        for (role, label) in
+            [("restore", "tech"), ("restore", "other"), ("audit", "auditor"), ("backup", "web")]
+        {
+            let key = this.world.text(label);
+            this.world.does(&["key", "add", "--role", role, "--label", label, "--access-key-out", &key]);
+        }
+        (0..backups).for_each(|number| this.back_up(number));
+        this
+    }
+
+    fn command(&self, key: &str, arguments: &[&str]) -> Command {
+        let mut command = self.world.bare(arguments);
+        command.env("LIFEBOAT_REPOSITORY", self.world.path("repo"));
+        command.env("LIFEBOAT_ACCESS_KEY_FILE", self.world.path(key));
+        command
+    }
+
+    fn back_up(&self, number: usize) {
+        fs::write(self.world.path("src/one"), lab::noise(number as u64, 9_000)).unwrap();
+        self.world.ends(&mut self.command("web", &["backup", "src", "--quiet"]), 0);
+    }
+
+    /// A check with this key, and the end of what it says.
+    #[track_caller]
+    fn check(&self, key: &str, arguments: &[&str], code: i32) -> (Value, String) {
+        let mut command = self.command(key, &["check", "--json"]);
+        let out = self.world.ends(command.args(arguments), code).0;
+        let summary = world::objects(&out).into_iter().find(|one| one["message_type"] == "summary");
+        (summary.unwrap(), out)
+    }
+
+    fn objects(&self, part: &str) -> Vec<PathBuf> {
+        let all = world::tree(&self.world.path("repo")).into_iter().map(|(path, _)| path);
+        all.filter(|path| path.to_str().unwrap().contains(part)).collect()
+    }
+
+    /// Time goes by: everything in the storage is older.
+    fn later(&self, days: u64) {
+        for path in self.objects("/") {
+            set_age(&path, days, fs::metadata(&path).unwrap().modified().unwrap());
+        }
+    }
+
+    fn open(&self, key: &str) -> Repository {
+        let store = self.store();
+        let text = fs::read_to_string(self.world.path(key)).unwrap();
+        lab::open_with(&store, &Credential::AccessKey(text.trim().to_owned().into()), None).unwrap()
+    }
+
+    fn store(&self) -> lifeboat::store::Store {
+        let location = lifeboat::store::Location::parse(&self.world.text("repo")).unwrap();
+        let clock = std::sync::Arc::new(lifeboat::clock::SystemClock);
+        lifeboat::store::Store::open(&location, lab::options(clock, Default::default(), 0)).unwrap()
+    }
+
+    /// A report of this identity, which says what it likes.
+    fn forge(&self, key: &str, change: impl Fn(&mut CheckReport)) {
+        let repository = self.open(key);
+        let place = repository.next_evidence().unwrap();
+        let domain = repository.registry().domains.iter().find(|one| one.name == "web").unwrap().id;
+        let all =
+            DomainRead { domain: domain.to_string(), shelves: "000-fff".to_owned(), damaged: Vec::new() };
+        let mut report = CheckReport { domains: vec![all], ..CheckReport::default() };
+        report.head.kind = "check".to_owned();
+        report.head.format = 1;
+        report.head.sequence = Some(place.sequence);
+        report.head.previous = place.previous.map(|id| id.to_string());
+        report.begun = "2020-01-01T00:00:00Z".to_owned();
+        change(&mut report);
+        let payload = serde_json::to_string(&report).unwrap();
+        repository
+            .publish_evidence(place, &SignedReport::sign(payload, repository.signer()).unwrap())
+            .unwrap();
+    }
+}
+
+fn set_age(path: &PathBuf, days: u64, from: SystemTime) {
+    let then = from - Duration::from_secs(days * DAY);
+    fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+}
+
+const MONTH: [&str; 2] = ["--max-age", "30d"];
+
+fn decrypted(summary: &Value) -> u64 {
+    summary["coverage"]["decrypted_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn runs_with_a_budget_read_everything_once_the_oldest_first_and_then_nothing_is_due() {
+    let world = World::new(6);
+    let packs = world.objects("/packs/");
+    // Each pack is a day older than the one before.
+    for (number, path) in packs.iter().enumerate() {
+        set_age(path, 60 + number as u64, SystemTime::now());
+    }
+    let sizes: u64 = packs.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    let budget = (sizes / 4).to_string();
+    let (mut read, mut runs, mut before) = (0, 0, 1_000 * DAY);
+    loop {
+        let arguments = [&MONTH[..], &["--budget", &budget]].concat();
+        let out = world.world.ends(
+            &mut world.command("tech", &["check", "--json"]).args(&arguments),
+            if read + 3 >= packs.len() as u64 { 0 } else { 7 },
+        );
+        let summary =
+            world::objects(&out.0).into_iter().find(|one| one["message_type"] == "summary").unwrap();
+        assert!(summary["bytes_read"].as_u64().unwrap() <= sizes / 4, "{summary}");
+        read += summary["packs_read"].as_u64().unwrap();
+        runs += 1;
+        let coverage = &summary["coverage"];
+        assert_eq!(coverage["bytes"], sizes);
+        let oldest = coverage["oldest"]["age_seconds"].as_u64().unwrap();
+        assert!(oldest < before, "the oldest is read first: {coverage}");
+        before = oldest;
+        if coverage["due_bytes"] == 0 {
+            assert_eq!(decrypted(&summary), sizes);
+            break;
+        }
+        assert!(decrypted(&summary) < sizes && runs < 20, "{summary}");
+    }
+    assert_eq!(read, packs.len() as u64, "each once");
+    assert!(runs >= 4);
+    let records = world.objects("/evidence/").len();
+    assert_eq!(records, runs);
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    assert_eq!((&summary["packs_read"], &summary["snapshots"]), (&0.into(), &0.into()));
+    assert_eq!(world.objects("/evidence/").len(), records);
+    let text = world.world.ends(&mut world.command("tech", &["check", "--max-age", "30d"]), 0);
+    assert!(text.0.contains("nothing is due") && text.0.contains("(100.0%)"), "{text:?}");
+    // A month later all of it is due again.
+    world.later(31);
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    assert_eq!(summary["packs_read"], packs.len());
+}
+
+#[test]
+fn a_budget_that_cannot_keep_to_the_time_is_told() {
+    let world = World::new(3);
+    world.later(40);
+    let mut command = world.command("tech", &["check", "--max-age", "2d", "--budget", "1"]);
+    let (out, err) = world.world.ends(&mut command, 7);
+    assert!(err.contains("does not do") && out.contains("never read since it was written"), "{out}{err}");
+    // One shelf is read all the same.
+    assert_eq!(world.objects("/evidence/").len(), 1);
+}
+
+#[test]
+fn what_came_after_a_check_was_not_read_by_it_and_neither_was_what_was_written_again_or_copied() {
+    let world = World::new(2);
+    world.later(40);
+    let pack = world.objects("/packs/").remove(0);
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    let all = decrypted(&summary);
+    assert_eq!(summary["coverage"]["bytes"], all);
+    world.later(2);
+    world.back_up(7);
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    assert_eq!(summary["packs_read"], 0);
+    assert_eq!(decrypted(&summary), all, "what is new was not read");
+    assert!(summary["coverage"]["bytes"].as_u64().unwrap() > all);
+    // Somebody writes a pack again, with whatever bytes.
+    set_age(&pack, 0, SystemTime::now());
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    assert!(decrypted(&summary) < all);
+    // In a copy of the bucket every stamp is new, those of the records too, and nothing was read there.
+    for path in world.objects("/evidence/") {
+        set_age(&path, 0, SystemTime::now() + Duration::from_secs(5));
+    }
+    for path in world.objects("/packs/") {
+        set_age(&path, 0, SystemTime::now() + Duration::from_secs(3));
+    }
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    assert_eq!(decrypted(&summary), 0);
+}
+
+#[test]
+fn an_auditor_sees_hashes_and_cannot_say_that_anything_was_decrypted() {
+    let world = World::new(2);
+    world.later(40);
+    let (summary, _) = world.check("auditor", &MONTH, 0);
+    let coverage = &summary["coverage"];
+    assert_eq!((&coverage["reading"], &coverage["hashed_bytes"]), (&"hashed".into(), &coverage["bytes"]));
+    assert_eq!((decrypted(&summary), &summary["sections_attested"]), (0, &0.into()));
+    assert_eq!(summary["packs_read"], world.objects("/packs/").len());
+    world.forge("auditor", |report| report.reading = Reading::Decrypted);
+    let (summary, out) = world.check("tech", &MONTH, 0);
+    assert!(out.contains("does not count") && out.contains("role audit"), "{out}");
+    assert_eq!(summary["packs_read"], world.objects("/packs/").len(), "all of it was still to be read");
+    // For the auditor too the hashes were seen then.
+    world.later(20);
+    assert_eq!(world.check("auditor", &MONTH, 0).0["packs_read"], 0);
+}
+
+#[test]
+fn no_clock_makes_a_record_younger_than_the_storage_says_and_no_false_record_counts() {
+    let world = World::new(2);
+    world.later(40);
+    let packs = world.objects("/packs/").len();
+    // A record of forty days ago that claims to be of the far future, and one that claims to have been quick.
+    world.forge("tech", |report| {
+        report.reading = Reading::Decrypted;
+        report.begun = "2199-01-01T00:00:00Z".to_owned();
+    });
+    world.later(40);
+    let arguments = ["--max-age", "60d"];
+    assert_eq!(world.check("other", &arguments, 0).0["packs_read"], 0, "forty days are not sixty");
+    let (summary, _) = world.check("other", &MONTH, 0);
+    assert_eq!(summary["packs_read"], packs, "and are more than thirty");
+    // A reading that took long is as old as its beginning.
+    world.later(40);
+    world.forge("tech", |report| {
+        report.reading = Reading::Decrypted;
+        report.begun = "2199-01-01T00:00:00Z".to_owned();
+        report.seconds = 40 * DAY;
+    });
+    assert_eq!(world.check("other", &MONTH, 0).0["packs_read"], packs);
+    world.later(40);
+    for change in [
+        |report: &mut CheckReport| report.domains[0].shelves = "000-1000".to_owned(),
+        |report: &mut CheckReport| report.domains[0].shelves = "fff-000".to_owned(),
+        |report: &mut CheckReport| report.domains[0].damaged = vec!["..".to_owned()],
+        |report: &mut CheckReport| report.begun = "yesterday".to_owned(),
+        |report: &mut CheckReport| report.head.format = 2,
+    ] {
+        world.forge("tech", |report| {
+            report.reading = Reading::Decrypted;
+            report.begun = "2199-01-01T00:00:00Z".to_owned();
+            change(report);
+        });
+    }
+    // One with a good report whose bytes were changed afterwards.
+    world.forge("tech", |report| {
+        report.reading = Reading::Decrypted;
+        report.begun = "2199-01-01T00:00:00Z".to_owned();
+    });
+    let last = world
+        .objects("/evidence/")
+        .into_iter()
+        .max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+    let last = last.unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&last, bytes).unwrap();
+    let (summary, out) = world.check("other", &MONTH, 0);
+    assert_eq!(out.matches("does not count").count(), 6, "{out}");
+    assert_eq!(summary["packs_read"], packs);
+}
+
+#[test]
+fn two_machines_that_check_at_once_leave_two_records_that_both_count() {
+    let world = World::new(4);
+    world.later(40);
+    let packs = world.objects("/packs/");
+    let sizes: u64 = packs.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    let budget = (sizes * 2 / 3).to_string();
+    let arguments = ["check", "--max-age", "30d", "--budget", &budget];
+    let both: Vec<_> = ["tech", "other"]
+        .map(|key| world.command(key, &arguments).stdout(std::process::Stdio::null()).spawn().unwrap())
+        .into_iter()
+        .collect();
+    for mut one in both {
+        assert!(matches!(one.wait().unwrap().code(), Some(0 | 7)));
+    }
+    assert_eq!(world.objects("/evidence/").len(), 2);
+    world.check("tech", &MONTH, 0);
+    let (summary, out) = world.check("other", &MONTH, 0);
+    assert_eq!((summary["packs_read"].as_u64(), decrypted(&summary)), (Some(0), sizes));
+    assert!(out.contains("\"tech\"") && !out.contains("does not count"), "{out}");
+    world.world.does(&["drill", "history"]);
+}
+
+#[test]
+fn what_is_damaged_never_counts_as_read_and_is_told_until_it_is_whole_or_gone() {
+    let world = World::new(3);
+    world.later(40);
+    let pack = world.objects("/packs/d/").pop().unwrap();
+    let (whole, then) = (fs::read(&pack).unwrap(), fs::metadata(&pack).unwrap().modified().unwrap());
+    let put = |bytes: &[u8]| {
+        fs::write(&pack, bytes).unwrap();
+        set_age(&pack, 0, then);
+    };
+    let mut damaged = whole.clone();
+    damaged[3000] ^= 1;
+    put(&damaged);
+    let size = whole.len() as u64;
+    let (summary, _) = world.check("tech", &MONTH, 5);
+    assert_eq!(summary["coverage"]["bytes"].as_u64().unwrap() - decrypted(&summary), size);
+    // Nothing else is due, and it is read again.
+    let (summary, out) = world.check("tech", &MONTH, 5);
+    assert_eq!((summary["packs_read"].as_u64(), out.contains("hurts")), (Some(1), true));
+    // Who decrypts sees the hashes too, so an auditor has the same to read.
+    assert_eq!(world.check("auditor", &MONTH, 5).0["packs_read"], 1);
+    // Where the budget is used up by what is due, it is told from memory.
+    world.later(29);
+    let packs = world.objects("/packs/");
+    world.back_up(9);
+    world.later(2);
+    let mut command = world.command("tech", &["check", "--max-age", "30d", "--budget", "1"]);
+    let (out, err) = world.world.ends(&mut command, 5);
+    let name = pack.file_name().unwrap().to_str().unwrap();
+    assert!(out.contains(name), "{out}{err}");
+    // The whole one is put back.
+    put(&whole);
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    let old: u64 = packs.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert_eq!(decrypted(&summary), old, "what came two days ago has time");
+}
+
+#[test]
+fn a_check_of_everything_counts_and_one_of_a_part_counts_for_that_part() {
+    let world = World::new(3);
+    world.later(40);
+    let (summary, _) = world.check("tech", &["--read-data-subset", "1/2"], 0);
+    assert_eq!((&summary["recorded"], &summary["coverage"]), (&true.into(), &Value::Null));
+    let half = summary["packs_read"].as_u64().unwrap();
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    let rest = summary["packs_read"].as_u64().unwrap();
+    assert_eq!(half + rest, world.objects("/packs/").len() as u64);
+    world.later(40);
+    world.check("tech", &["--read-data"], 0);
+    assert_eq!(world.check("tech", &MONTH, 0).0["packs_read"], 0);
+    // The structure alone reads no pack, and says so nowhere.
+    let records = world.objects("/evidence/").len();
+    world.check("tech", &[], 0);
+    assert_eq!(world.objects("/evidence/").len(), records);
+}
+
+#[test]
+fn wrong_ways_to_ask_are_refused() {
+    let world = World::new(0);
+    for arguments in [
+        &["--max-age", "30d", "--read-data"][..],
+        &["--max-age", "30d", "--without-keys"],
+        &["--budget", "1G"],
+        &["--max-age", "soon"],
+        &["--max-age", "30d", "--budget", "much"],
+    ] {
+        world.world.ends(world.command("tech", &["check"]).args(arguments), 2);
+    }
+    world.world.ends(&mut world.command("web", &["check", "--max-age", "30d"]), 13);
+}

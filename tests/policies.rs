@@ -1,0 +1,248 @@
+//! The storage policy that `key add` prints, on a server that judges by it: each role does its work with it, and what
+//! it must not do is refused.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use lifeboat::{
+    format::role::Role,
+    id::{DomainId, IdentityId},
+    ops::key::{self, PolicyOptions},
+};
+use object_store::{
+    ObjectStore, ObjectStoreExt, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder},
+    path::Path,
+};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+mod support {
+    pub(crate) mod guard;
+    pub(crate) mod service;
+    #[expect(dead_code, reason = "others let everybody do everything")]
+    pub(crate) mod tcp;
+}
+use support::{
+    guard::Guard,
+    service::{self, BUCKET, KEY, SECRET},
+    tcp::Server,
+};
+
+/// Two clients with domains of their own, and one of each other role.
+const PEOPLE: [(&str, &str); 6] = [
+    ("web", "backup"),
+    ("mail", "backup"),
+    ("auditor", "audit"),
+    ("keeper", "maintain"),
+    ("tech", "restore"),
+    ("boss", "owner"),
+];
+const PREFIX: &str = "some/prefix";
+
+struct World {
+    folder: tempfile::TempDir,
+    guard: Guard,
+    server: Server,
+    runtime: Runtime,
+}
+
+impl World {
+    fn new() -> Self {
+        let keys: Vec<&str> = PEOPLE.iter().map(|(name, _)| *name).chain([KEY]).collect();
+        let mut guard = Guard::default();
+        let (service, bucket) = service::service_for(&keys, |folder| {
+            guard.folder = folder;
+            guard.clone()
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("src")).unwrap();
+        let server = Server::serve(service, bucket);
+        let world = Self { folder, guard, server, runtime: Runtime::new().unwrap() };
+        world.does(KEY, &["init"]);
+        for (name, role) in PEOPLE {
+            let key = world.path(name);
+            let add = [
+                "key",
+                "add",
+                "--role",
+                role,
+                "--label",
+                name,
+                "--access-key-out",
+                key.to_str().unwrap(),
+                "--json",
+            ];
+            let out = world.does(KEY, &add);
+            let summary: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+            world.guard.confine(name, summary["policy"].clone());
+        }
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, who: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.env_clear().current_dir(self.folder.path()).args(arguments).env("HOME", self.path("home"));
+        command.env("LIFEBOAT_REPOSITORY", format!("s3:http://{}/{BUCKET}/{PREFIX}", self.server.address));
+        command.env("AWS_ACCESS_KEY_ID", who).env("AWS_SECRET_ACCESS_KEY", SECRET);
+        command.env("LIFEBOAT_CACHE_DIR", self.path(&format!("cache-{who}")));
+        if who == KEY {
+            command.env("LIFEBOAT_PASSWORD", "right");
+        } else {
+            command.env("LIFEBOAT_ACCESS_KEY_FILE", self.path(who));
+        }
+        command.output().unwrap()
+    }
+
+    /// Its work goes well, and the storage denies it nothing.
+    #[track_caller]
+    fn does(&self, who: &str, arguments: &[&str]) -> String {
+        let output = self.run(who, arguments);
+        let out = String::from_utf8(output.stdout).unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        let denied = self.guard.denied();
+        assert!(output.status.success() && denied.is_empty(), "{who} {arguments:?}: {denied:?} {out}{err}");
+        out
+    }
+
+    fn back_up(&self, who: &str, what: &str) {
+        std::fs::write(self.path("src/file"), what).unwrap();
+        self.does(who, &["backup", "src"]);
+    }
+
+    fn client(&self, who: &str) -> AmazonS3 {
+        AmazonS3Builder::new()
+            .with_endpoint(format!("http://{}", self.server.address))
+            .with_allow_http(true)
+            .with_bucket_name(BUCKET)
+            .with_access_key_id(who)
+            .with_secret_access_key(SECRET)
+            .with_disable_bulk_delete(true)
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
+            .build()
+            .unwrap()
+    }
+
+    /// Every object below the prefix, without it.
+    fn objects(&self) -> Vec<String> {
+        use futures::TryStreamExt;
+        let client = self.client(KEY);
+        let all: Vec<_> = self.runtime.block_on(client.list(None).try_collect()).unwrap();
+        all.iter().map(|one| one.location.as_ref().strip_prefix("some/prefix/").unwrap().to_owned()).collect()
+    }
+
+    /// The name of the folder in which somebody's objects are.
+    fn domain(&self, who: &str) -> String {
+        let listed = self.does(KEY, &["key", "list", "--json"]);
+        let keys = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let key = keys.into_iter().find(|key| key["label"] == who).unwrap();
+        format!("d/{}/", key["domain"].as_str().unwrap())
+    }
+}
+
+/// What somebody can do to an object with the credentials of the storage: read, overwrite, delete.
+fn rights(world: &World, who: &str, name: &str) -> [bool; 3] {
+    let (client, path) = (world.client(who), Path::from(format!("{PREFIX}/{name}")));
+    let all = world.client(KEY);
+    world.runtime.block_on(async {
+        let kept = all.get(&path).await.unwrap().bytes().await.unwrap();
+        let read = client.get(&path).await.is_ok();
+        let put = client.put(&path, "something else".into()).await.is_ok();
+        let deleted = client.delete(&path).await.is_ok();
+        all.put(&path, kept.into()).await.unwrap();
+        [read, put, deleted]
+    })
+}
+
+#[test]
+fn each_role_does_its_work_with_the_policy_that_goes_with_it() {
+    let world = World::new();
+    world.back_up("web", "one");
+    world.back_up("mail", "two");
+    world.back_up("web", "three");
+    world.does("auditor", &["snapshots"]);
+    world.does("auditor", &["check", "--max-age", "0s"]);
+    world.does("auditor", &["usage", "--reconcile"]);
+    world.does("auditor", &["status"]);
+    world.does("tech", &["check", "--read-data"]);
+    world.does("tech", &["restore", "latest", "--target", "restored"]);
+    world.does("tech", &["drill", "run", "--host", "web", "--report", "report"]);
+    world.does("keeper", &["forget", "--keep-last", "1", "--group-by", "host", "--allow-mass-removal"]);
+    world.does("keeper", &["prune"]);
+    world.does("keeper", &["repair", "index", "--apply"]);
+    world.does("keeper", &["check", "--max-age", "0s"]);
+    world.does("boss", &["key", "list"]);
+    world.does("boss", &["check", "--read-data"]);
+    world.back_up("web", "four");
+}
+
+#[test]
+fn the_templates_on_the_page_are_what_key_add_prints() {
+    let page = std::fs::read_to_string("docs/storage-policies.md").unwrap();
+    let blocks: Vec<&str> =
+        page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    for (role, block) in
+        [Role::Backup, Role::Audit, Role::Restore, Role::Maintain, Role::Owner].into_iter().zip(&blocks)
+    {
+        let domain = (role == Role::Backup).then(|| DomainId::new([0x0d; 8]));
+        let identity = IdentityId::new([0x1d; 16]);
+        let slot = format!("{identity}-0a0a0a0a");
+        let options =
+            PolicyOptions { role, domain, identity, slot: Some(&slot), bucket: "BUCKET", prefix: "PREFIX" };
+        let (printed, shown): (Value, Value) =
+            (serde_json::from_str(&key::policy(&options)).unwrap(), serde_json::from_str(block).unwrap());
+        assert_eq!(printed, shown, "{role:?}");
+    }
+    assert_eq!(blocks.len(), 5);
+}
+
+#[test]
+fn what_a_role_must_not_do_is_refused_by_the_storage() {
+    let world = World::new();
+    world.back_up("web", "one");
+    world.back_up("mail", "two");
+    world.does("tech", &["check", "--read-data"]);
+    let (own, names) = (world.domain("web"), world.objects());
+    let slot = |who: &str| {
+        let text = std::fs::read_to_string(world.path(who)).unwrap();
+        format!("keys/{}", text.split(':').nth(1).unwrap())
+    };
+    let (web_slot, mut seen) = (slot("web"), 0);
+    for name in &names {
+        let below = |part: &str| name.starts_with(&format!("{own}{part}/"));
+        let client =
+            name == "config" || name.starts_with("registry/") || *name == web_slot || name.starts_with(&own);
+        let writes = ["packs", "index", "snapshots", "runs"].into_iter().any(below);
+        assert_eq!(rights(&world, "web", name), [client, writes, false], "web {name}");
+        // The one record of evidence is the technician's.
+        let (attests, evidence) = (name.contains("/attestations/"), name.starts_with("evidence/"));
+        assert_eq!(rights(&world, "auditor", name), [true, false, false], "auditor {name}");
+        assert_eq!(rights(&world, "tech", name), [true, attests || evidence, false], "tech {name}");
+        let domain = name.starts_with("d/");
+        assert_eq!(rights(&world, "keeper", name), [true, domain, domain], "keeper {name}");
+        assert_eq!(rights(&world, "boss", name), [true; 3], "boss {name}");
+        seen += u64::from(writes) + u64::from(attests) + u64::from(evidence);
+    }
+    assert!(seen > 5 && names.len() > 15, "{names:?}");
+    // Nor may a client see what another has.
+    world.guard.denied();
+    let mail = world.domain("mail");
+    let runtime = &world.runtime;
+    let sees = |who: &str, prefix: &str| {
+        let prefix = Path::from(format!("{PREFIX}/{prefix}"));
+        runtime.block_on(world.client(who).list_with_delimiter(Some(&prefix))).is_ok()
+    };
+    assert_eq!((sees("web", &own), sees("web", &mail), sees("web", "keys")), (true, false, false));
+    assert!(sees("tech", &mail) && sees("auditor", "keys"));
+}
