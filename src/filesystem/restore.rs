@@ -636,8 +636,12 @@ impl NewFile {
             }
             // Without holes only what is not zeros is written: there may be much of it.
             let file = File::from(self.fd.try_clone().map_err(failed)?);
-            let filled = holes::filled(&file, *hole).map_err(failed)?;
-            filled.into_iter().try_for_each(|range| self.leave_empty(range))?;
+            let mut look = holes::Look::new(&file, *hole);
+            while let Some(piece) = look.piece().map_err(failed)? {
+                if !piece.is_zeros {
+                    self.leave_empty(piece.range)?;
+                }
+            }
         }
         Ok(self)
     }
