@@ -52,6 +52,8 @@ struct World {
     guard: Guard,
     server: Server,
     runtime: Runtime,
+    /// Of the clients.
+    domains: Vec<(&'static str, String)>,
 }
 
 impl World {
@@ -65,7 +67,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("src")).unwrap();
         let server = Server::serve(service, bucket);
-        let world = Self { folder, guard, server, runtime: Runtime::new().unwrap() };
+        let (runtime, domains) = (Runtime::new().unwrap(), Vec::new());
+        let mut world = Self { folder, guard, server, runtime, domains };
         world.does(KEY, &["init"]);
         for (name, role) in PEOPLE {
             let key = world.path(name);
@@ -83,6 +86,7 @@ impl World {
             let out = world.does(KEY, &add);
             let summary: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
             world.guard.confine(name, summary["policy"].clone());
+            world.domains.extend(summary["domain"].as_str().map(|domain| (name, domain.to_owned())));
         }
         world
     }
@@ -142,12 +146,10 @@ impl World {
         all.iter().map(|one| one.location.as_ref().strip_prefix("some/prefix/").unwrap().to_owned()).collect()
     }
 
-    /// The name of the folder in which somebody's objects are.
+    /// The folder in which a client's objects are.
     fn domain(&self, who: &str) -> String {
-        let listed = self.does(KEY, &["key", "list", "--json"]);
-        let keys = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let key = keys.into_iter().find(|key| key["label"] == who).unwrap();
-        format!("d/{}/", key["domain"].as_str().unwrap())
+        let name = &self.domains.iter().find(|(label, _)| *label == who).unwrap().1;
+        format!("d/{name}/")
     }
 }
 

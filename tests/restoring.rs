@@ -417,19 +417,25 @@ fn delete_removes_what_the_snapshot_does_not_have_and_nothing_else() {
 fn delete_makes_room_where_a_folder_has_the_name_of_a_file_or_the_other_way_round() {
     let place = Place::new(2);
     furnish(&place);
+    fs::hard_link(place.source().join("large"), place.source().join("large-two")).unwrap();
     place.back_up(&place.options());
     let swap = || {
         let copy = place.copy("all");
         fs::create_dir_all(copy.join("alone/in/the/way")).unwrap();
+        // A further name of a file.
+        fs::create_dir_all(copy.join("large-two/in/the/way")).unwrap();
         fs::create_dir_all(place.at("outside/many")).unwrap();
         symlink(place.at("outside"), copy.join("many")).unwrap();
         fs::write(copy.join("sub"), "a file").unwrap();
     };
     swap();
     let told = |failed: &[(Vec<u8>, lifeboat::error::Error)]| {
-        let [(path, error)] = failed else { panic!("{failed:?}") };
-        assert!(path.ends_with(b"/alone"), "{failed:?}");
-        assert!(error.remedy().unwrap().contains("--delete"), "{error:?}");
+        let [(one, error), (two, further)] = failed else { panic!("{failed:?}") };
+        assert!(one.ends_with(b"/alone") && two.ends_with(b"/large-two"), "{failed:?}");
+        assert!(
+            [error, further].iter().all(|error| error.remedy().unwrap().contains("--delete")),
+            "{error:?}"
+        );
     };
     // Files and links are overwritten; what is in a folder is not.
     told(&forecast(&place, "all", &RestoreOptions::default()).restored.failed);
@@ -548,13 +554,15 @@ fn a_file_that_is_kept_is_frozen_again() {
     let still = frozen();
     fs::write(world.path("copy/extra"), "").unwrap();
     assert!(chattr("+i", &world.path("copy/extra")));
-    let mut delete = world.command(&[&restore[..], &["--delete"]].concat());
-    let (out, err) = world.ends(&mut delete, 3);
+    let arguments = [&restore[..], &["--delete", "--plan"]].concat();
+    let (_, planned) = world.ends(&mut world.command(&arguments), 3);
+    let (out, err) = world.ends(&mut world.command(&arguments[..arguments.len() - 1]), 3);
     for path in ["src/frozen", "copy/frozen", "copy/extra"] {
         chattr("-i", &world.path(path));
     }
     assert!(still);
-    assert!(out.contains("chattr") || err.contains("chattr"), "{out}{err}");
+    assert!(planned.contains("extra: ") && planned.contains("chattr"), "{planned}");
+    assert!(err.contains("extra: ") && err.contains("chattr"), "{out}{err}");
 }
 
 #[test]

@@ -112,6 +112,12 @@ impl Found {
         self.kind == EntryKind::Directory && closed && !us.is_root() && self.owner.0 == us.as_raw()
     }
 
+    /// Whether it is immutable or append-only.
+    #[must_use]
+    pub const fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
     /// Whether it is the same file as another one.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {

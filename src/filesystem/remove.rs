@@ -18,7 +18,7 @@ use super::{
     unmet::Names,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::entry::EntryKind,
 };
 
@@ -139,12 +139,18 @@ impl Remover<'_> {
             if !selected || is_unfinished(split(path).1) {
                 return Ok(Step::Stays);
             }
+            if found.frozen {
+                return Err(frozen(path));
+            }
             self.unlink(path, look, AtFlags::empty())?;
             told(path);
             return Ok(Step::Gone);
         }
         if found.mount || self.never.has(&found) || !self.selection.reaches_into(path) {
             return Ok(Step::Stays);
+        }
+        if found.frozen {
+            return Err(frozen(path));
         }
         let Some(dir) = look.folder(self.below(path))? else { return Ok(Step::Stays) };
         let cannot = |errno| system_error("list the folder", shown(path), errno);
@@ -157,26 +163,19 @@ impl Remover<'_> {
         let name = component(name)?;
         let dir = look.folder(folder)?;
         match (self.removal, dir) {
-            (Removal::Remove, Some(dir)) => {
-                unlink_in(&dir, &name, flags, path).map_err(|error| self.meant_to_stay(path, look, error))
-            }
+            (Removal::Remove, Some(dir)) => unlink_in(&dir, &name, flags, path),
             _ => Ok(()),
         }
     }
+}
 
-    /// Says so if it could not be removed since somebody meant it to stay.
-    fn meant_to_stay(&self, path: &[u8], look: &mut Look<'_>, error: Error) -> Error {
-        let below = self.below(path);
-        let mut frozen = |below: &[u8]| {
-            !below.is_empty() && look.at(below).ok().flatten().is_some_and(|found| found.frozen)
-        };
-        if !frozen(below) && !frozen(split(below).0) {
-            return error;
-        }
-        error.with_remedy(
-            "It, or its folder, is immutable or append-only: somebody meant it to stay (chattr -i -a)",
-        )
-    }
+/// Says that somebody meant it to stay.
+fn frozen(path: &[u8]) -> Error {
+    Error::new(
+        ErrorKind::Failed,
+        format!("{} is immutable or append-only, and not in the snapshot", shown(path)),
+    )
+    .with_remedy("It stays, since somebody meant it to: `chattr -i -a` lets it go")
 }
 
 fn unlink_in(dir: &Folder, name: &CStr, flags: AtFlags, path: &[u8]) -> Result<()> {

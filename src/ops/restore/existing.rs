@@ -153,7 +153,7 @@ impl<'a> Existing<'a> {
             self.look.thaw(below, &found)?;
         }
         if is_folder {
-            return self.remove(&entry.path).map(|()| Fate::New);
+            return self.remove(&entry.path, &found).map(|()| Fate::New);
         }
         if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
             return Ok(Fate::New);
@@ -191,7 +191,11 @@ impl<'a> Existing<'a> {
     }
 
     /// Removes a file or a link that stands where a folder is to be.
-    fn remove(&self, path: &[u8]) -> Result<()> {
+    fn remove(&self, path: &[u8], found: &Found) -> Result<()> {
+        if found.is_frozen() && self.job.removal == Removal::Tell {
+            // It would have been thawed.
+            return Ok(());
+        }
         let mut gone = Vec::new();
         let removed = self.job.remover().remove(path, &mut |path| gone.push(path.to_vec()))?;
         if self.job.clears() {
@@ -207,8 +211,24 @@ impl<'a> Existing<'a> {
         Err(Error::new(ErrorKind::Failed, what).with_remedy("Move it away, or restore into another target"))
     }
 
+    /// Whether what has the name of a further one of the file at `first` stays: the same file already, one that is not to
+    /// be replaced, or something that cannot be looked at.
+    pub(super) fn keeps(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
+        let fate = match self.is_linked(first, &entry.path) {
+            Ok(true) => return Ok(true),
+            Ok(false) => self.fate(entry),
+            Err(error) => Err(error),
+        };
+        match fate {
+            Ok(Fate::Leave) => self.job.left(entry),
+            Ok(_) => return Ok(false),
+            Err(error) => self.job.entry_failed(entry, error)?,
+        }
+        Ok(true)
+    }
+
     /// Whether a further name of the file at `first` is one already.
-    pub(super) fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
+    fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
         self.reach(path)?;
         let first = self.look.at(self.job.below(first))?;
         let there = self.look.at(self.job.below(path))?;

@@ -415,8 +415,9 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
             job.thaw_target(&entry);
             return Ok(());
         }
-        if links.first_name(&entry).is_some() {
-            return Ok(());
+        if let Some(first) = links.first_name(&entry) {
+            // The second pass links it; whoever only looks has no other.
+            return if job.removal == Removal::Tell { planner.further(&first, &entry) } else { Ok(()) };
         }
         planner.entry(entry, pass.nodes)
     })?;

@@ -126,6 +126,11 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
     }
 
+    /// Says what would become of a further name of the file at `first`.
+    pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<()> {
+        self.existing.as_mut().map_or(Ok(false), |existing| existing.keeps(first, entry)).map(drop)
+    }
+
     /// A file that is there already, and whole.
     fn keep(&mut self, entry: Entry, found: Found) -> Result<()> {
         self.tally.files_unchanged += 1;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::{
     Pass, SameTree, beside,
     clear::Clearing,
-    existing::{Existing, Fate},
+    existing::Existing,
     is_below, lost, may_hold,
     plan::Window,
     planner::Planner,
@@ -244,18 +244,7 @@ impl Linker<'_> {
     /// Whether what has the name of a further one stays: the same file already, one that is not to be replaced, or
     /// something that cannot be looked at.
     fn stays(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
-        let Some(existing) = &mut self.existing else { return Ok(false) };
-        let fate = match existing.is_linked(first, &entry.path) {
-            Ok(true) => return Ok(true),
-            Ok(false) => existing.fate(entry),
-            Err(error) => Err(error),
-        };
-        match fate {
-            Ok(Fate::Leave) => self.job.left(entry),
-            Ok(_) => return Ok(false),
-            Err(error) => self.job.entry_failed(entry, error)?,
-        }
-        Ok(true)
+        self.existing.as_mut().map_or(Ok(false), |existing| existing.keeps(first, entry))
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
