@@ -101,7 +101,11 @@ impl Found {
             frozen: status.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
             file: ((status.stx_dev_major, status.stx_dev_minor), status.stx_ino),
             allocated: status.stx_blocks.saturating_mul(BLOCK_BYTES),
-            mount: is_mount(status),
+            mount: if kind == EntryKind::Directory {
+                is_mount(status)
+            } else {
+                status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+            },
         })
     }
 
@@ -110,6 +114,12 @@ impl Found {
         let us = geteuid();
         let closed = self.mode & OWNER_RIGHTS != OWNER_RIGHTS;
         self.kind == EntryKind::Directory && closed && !us.is_root() && self.owner.0 == us.as_raw()
+    }
+
+    /// Whether something is mounted on it, or nobody can tell.
+    #[must_use]
+    pub const fn is_mount(&self) -> bool {
+        self.mount
     }
 
     /// Whether it is immutable or append-only.

@@ -136,7 +136,7 @@ impl Remover<'_> {
         let selected = self.selection.selects(path, is_folder);
         if !is_folder {
             // A file that is half rewritten may be all that there is of it.
-            if !selected || is_unfinished(split(path).1) {
+            if !selected || found.mount || is_unfinished(split(path).1) {
                 return Ok(Step::Stays);
             }
             if found.frozen {
@@ -151,6 +151,9 @@ impl Remover<'_> {
         }
         if found.frozen {
             return Err(frozen(path));
+        }
+        if self.removal == Removal::Remove {
+            look.open_up(self.below(path), &found)?;
         }
         let Some(dir) = look.folder(self.below(path))? else { return Ok(Step::Stays) };
         let cannot = |errno| system_error("list the folder", shown(path), errno);
@@ -181,6 +184,13 @@ fn frozen(path: &[u8]) -> Error {
 fn unlink_in(dir: &Folder, name: &CStr, flags: AtFlags, path: &[u8]) -> Result<()> {
     match unlinkat(dir, name, flags) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
+        // It is told of this one, and the rest goes on: a snapshot of btrfs may be read-only in a file system that is not.
+        Err(Errno::ROFS) => {
+            Err(Error::new(ErrorKind::Failed, format!("{} is on something that is read-only", shown(path)))
+                .with_remedy(
+                    "It stays: a subvolume or a mount; make it writable, or leave it out with --exclude",
+                ))
+        }
         Err(errno) => Err(system_error("remove", shown(path), errno)),
     }
 }

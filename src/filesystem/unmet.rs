@@ -10,6 +10,23 @@ pub struct Names {
     pub(super) mount: bool,
 }
 
+/// What begins at a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// A source, or the target: its file system is meant.
+    Source,
+    /// Nothing: it is a folder like others.
+    Nothing,
+}
+
+impl Begins {
+    /// At a folder that is one of these, or not.
+    #[must_use]
+    pub const fn at(is_source: bool) -> Self {
+        if is_source { Self::Source } else { Self::Nothing }
+    }
+}
+
 /// A folder of which more entries may come: what is from `next` may still be met.
 #[derive(Debug)]
 struct Open {
@@ -18,8 +35,9 @@ struct Open {
     names: Names,
     extra: Vec<usize>,
     next: usize,
-    met: bool,
     doubted: bool,
+    /// It is in another file system than the source, or the target, that it is in.
+    elsewhere: bool,
 }
 
 /// Compares what is in folders with entries that come in path order. What it holds grows with the largest folder
@@ -81,12 +99,12 @@ impl Unmet {
     /// Closes the innermost folder, and that one only: more entries may come of the one around it. `None` if nobody
     /// knows what should be in it.
     fn close(&mut self) -> Option<Ended> {
-        let Open { names, extra, next, met, doubted, .. } = self.open.pop()?;
+        let Open { names, extra, next, doubted, elsewhere, .. } = self.open.pop()?;
         let above = self.open.last().map_or(0, |open| open.length);
         let folder = self.path.clone();
         self.path.truncate(above);
-        // A backup that keeps to one file system has an empty folder where another one is mounted.
-        let known = !doubted && (met || !names.mount);
+        // A backup that keeps to one file system has there what is below the mount, if anything.
+        let known = !doubted && !elsewhere;
         known.then_some(Ended { folder, names, extra, next })
     }
 
@@ -98,7 +116,6 @@ impl Unmet {
         else {
             return;
         };
-        open.met = true;
         while let Some(there) = open.names.listing.get(open.next).filter(|there| *there <= name) {
             if there != name {
                 open.extra.push(open.next);
@@ -107,10 +124,13 @@ impl Unmet {
         }
     }
 
-    /// The entry of a folder was met, and what is in it comes next.
-    pub fn enter(&mut self, path: Vec<u8>, names: Names) {
+    /// The entry of a folder was met, and what is in it comes next. Nothing is known of other file systems that are
+    /// mounted below one that a source, or the target itself, begins at.
+    pub fn enter(&mut self, path: Vec<u8>, names: Names, begins: Begins) {
         let (length, extra) = (path.len(), Vec::new());
-        self.open.push(Open { length, names, extra, next: 0, met: false, doubted: false });
+        let above = self.open.last().is_some_and(|open| open.elsewhere);
+        let elsewhere = begins == Begins::Nothing && (above || names.mount);
+        self.open.push(Open { length, names, extra, next: 0, doubted: false, elsewhere });
         self.path = path;
     }
 
@@ -147,7 +167,8 @@ mod tests {
             }
             unmet.meet(entry.as_bytes());
             if let Some((path, list, mount)) = folders.iter().find(|(path, ..)| path == entry) {
-                unmet.enter(path.as_bytes().to_vec(), names(list, *mount));
+                let begins = Begins::at(path.ends_with("source"));
+                unmet.enter(path.as_bytes().to_vec(), names(list, *mount), begins);
             }
         }
         while let Some(ended) = unmet.end() {
@@ -184,6 +205,11 @@ mod tests {
         assert_eq!(run(&around, &["a", "a/b"]), [("a".into(), vec!["c".into(), "d".into()])]);
         let mounted: [(&str, &[&str], bool); 1] = [("a", &["b", "c"], true)];
         assert_eq!(run(&mounted, &["a"]), []);
-        assert_eq!(run(&mounted, &["a", "a/b"]), [("a".into(), vec!["c".into()])]);
+        assert_eq!(run(&mounted, &["a", "a/b"]), []);
+        // Nor below it; but for what is a source again.
+        let below: [(&str, &[&str], bool); 3] =
+            [("m", &["d", "source", "x"], true), ("m/d", &["y"], false), ("m/source", &["b", "z"], true)];
+        let entries = ["m", "m/d", "m/source", "m/source/b"];
+        assert_eq!(run(&below, &entries), [("m/source".into(), vec!["z".into()])]);
     }
 }

@@ -171,6 +171,23 @@ impl Snapshot {
         leads && !holds
     }
 
+    /// Whether `path` (no leading slash) is a source.
+    #[must_use]
+    pub fn is_source(&self, path: &[u8]) -> bool {
+        self.sources.iter().any(|source| source.strip_prefix(b"/").unwrap_or(source) == path)
+    }
+
+    /// Whether a source is below the folder at `path` (no leading slash): it may have been left out of another one.
+    #[must_use]
+    pub fn leads_to_a_source(&self, path: &[u8]) -> bool {
+        self.sources.iter().any(|source| {
+            let source = source.strip_prefix(b"/").unwrap_or(source);
+            !source.is_empty()
+                && (path.is_empty()
+                    || source.strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/')))
+        })
+    }
+
     /// # Errors
     /// `Damaged` when it is not a snapshot record.
     pub fn decode(bytes: &[u8]) -> Result<Self> {

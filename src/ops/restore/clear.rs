@@ -9,7 +9,7 @@ use crate::{
     filesystem::{
         metadata::Note,
         partial::is_unfinished,
-        unmet::{Ended, Unmet},
+        unmet::{Begins, Ended, Unmet},
     },
     format::entry::{Entry, EntryKind},
 };
@@ -41,7 +41,8 @@ impl<'a> Clearing<'a> {
             return Ok(None);
         }
         let mut clearing = Self { job, unmet: Unmet::default(), failed_in: HashSet::new(), known: 0 };
-        if job.options.subpath.is_empty() && job.snapshot.sources.iter().any(|source| source == b"/") {
+        let whole = job.snapshot.is_source(b"") && !job.snapshot.leads_to_a_source(b"");
+        if job.options.subpath.is_empty() && whole {
             clearing.enter(b"")?;
         }
         Ok(Some(clearing))
@@ -52,17 +53,19 @@ impl<'a> Clearing<'a> {
             self.clear(&ended)?;
         }
         self.unmet.meet(&entry.path);
-        // What the backup could not list, or only leads to a source, says nothing of what should be in it.
+        // What the backup could not list, or leads to a source, says nothing of what should be in it.
         let covered = entry.metadata.kind == EntryKind::Directory
             && entry.error.is_none()
-            && !self.job.snapshot.leads_only(&entry.path)
+            && !self.job.snapshot.leads_to_a_source(&entry.path)
             && self.job.options.selection.reaches_into(&entry.path);
         if covered { self.enter(&entry.path) } else { Ok(()) }
     }
 
     fn enter(&mut self, path: &[u8]) -> Result<()> {
-        match self.job.target.names(self.job.below(path)) {
-            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names),
+        let below = self.job.below(path);
+        let begins = Begins::at(below.is_empty() || self.job.snapshot.is_source(path));
+        match self.job.target.names(below) {
+            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names, begins),
             Ok(None) => {}
             Err(error) => self.job.failed(path, error)?,
         }

@@ -143,6 +143,11 @@ impl<'a> Existing<'a> {
             }
             return Ok(Fate::New);
         }
+        if found.is_mount() && !was_folder {
+            let message = format!("something is mounted on the file {}", String::from_utf8_lossy(below));
+            return Err(Error::new(ErrorKind::Failed, message)
+                .with_remedy("Unmount it, or leave it out with --exclude"));
+        }
         if overwrite == Overwrite::Never || overwrite == Overwrite::IfNewer && then.mtime <= found.mtime {
             return Ok(Fate::Leave);
         }

@@ -158,12 +158,17 @@ impl Job<'_> {
             gone.push([path, there.get(aside.len()..).unwrap_or_default()].concat());
         });
         self.removed(&gone);
-        if removed? {
-            return Ok(());
+        let moved = format!(
+            "it is restored, and the folder that had its place is now {}, with what is left of it",
+            String::from_utf8_lossy(&name)
+        );
+        match removed {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(Error::new(ErrorKind::Incomplete, moved).with_remedy("Look at it, and move it away"))
+            }
+            Err(error) => Err(error.context(moved)),
         }
-        let message = format!("the folder that had its place is now {}", String::from_utf8_lossy(&name));
-        Err(Error::new(ErrorKind::Incomplete, message)
-            .with_remedy("Something in it stays: look at it, and move it away"))
     }
 
     /// Gives the file at `first` the name of `entry` too.

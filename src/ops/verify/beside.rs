@@ -4,7 +4,7 @@ use super::{Difference, VerifyOptions, comparison::Comparison};
 use crate::{
     filesystem::{
         remove::Never,
-        unmet::{Ended, Unmet},
+        unmet::{Begins, Ended, Unmet},
     },
     format::entry::{Entry, EntryKind},
 };
@@ -22,10 +22,10 @@ impl Beside<'_> {
             self.tell(comparison, &ended);
         }
         self.unmet.meet(&entry.path);
-        // What the backup could not list, or only leads to a source, says nothing of what should be in it.
+        // What the backup could not list, or leads to a source, says nothing of what should be in it.
         let covered = entry.metadata.kind == EntryKind::Directory
             && entry.error.is_none()
-            && !comparison.snapshot.record.leads_only(&entry.path)
+            && !comparison.snapshot.record.leads_to_a_source(&entry.path)
             && self.options.selection.reaches_into(&entry.path);
         if covered {
             self.enter(comparison, &entry.path);
@@ -34,8 +34,9 @@ impl Beside<'_> {
 
     pub(super) fn enter(&mut self, comparison: &mut Comparison<'_>, path: &[u8]) {
         let below = path.get(comparison.strip..).unwrap_or_default();
+        let begins = Begins::at(below.is_empty() || comparison.snapshot.record.is_source(path));
         match comparison.tree.names(below) {
-            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names),
+            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names, begins),
             Ok(None) => {}
             Err(error) => comparison.differs(path, Difference::Unreadable(error.to_string())),
         }

@@ -244,8 +244,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn begin(&mut self) {
-        let sources = &self.comparison.snapshot.record.sources;
-        let everything = self.options.subpath.is_empty() && sources.iter().any(|source| source == b"/");
+        let record = &self.comparison.snapshot.record;
+        let everything =
+            self.options.subpath.is_empty() && record.is_source(b"") && !record.leads_to_a_source(b"");
         if let Some(beside) = self.beside.as_mut().filter(|_| everything) {
             beside.enter(&mut self.comparison, b"");
         }

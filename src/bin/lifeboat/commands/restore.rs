@@ -40,7 +40,7 @@ changed where they are (meanwhile they are named .NAME.lifeboat-partial), smalle
 interrupted goes on when it is run again.
 
 --delete removes from the folders of the snapshot what is not in it, also what the backup left out: give the same
---exclude. It touches nothing above the sources, no other file system that is mounted there, and no folder of which
+--exclude. It touches nothing above a source, no other file system that is mounted there, and no folder of which
 something could not be restored. Look first with --dry-run.
 
 Examples:
