@@ -108,7 +108,7 @@ impl Chosen {
 /// Changes tags.
 ///
 /// # Errors
-/// `Usage` when no tag is named, one is too long, or one that is to go is nowhere; as [`say`].
+/// `Usage` when no tag is named, one is too long, or one that is to go is nowhere; as any record that is written.
 pub fn tag(repository: &Repository, which: &Chosen, change: &TagChange, mode: Mode) -> Result<Tagged> {
     check_tags(change)?;
     let (chosen, damaged) = choose(repository, which, &Says::Tags(change.clone()))?;
@@ -154,7 +154,7 @@ fn check_tags(change: &TagChange) -> Result<()> {
 /// Places a legal hold: `forget` and `prune` leave these snapshots alone until an owner lifts it.
 ///
 /// # Errors
-/// `Usage` without a reason; `Failed` when one was deleted at the same moment; as [`say`].
+/// `Usage` without a reason; `Failed` when one was deleted at the same moment; as any record that is written.
 pub fn place(repository: &Repository, which: &Chosen, reason: &str, mode: Mode) -> Result<Placed> {
     check_reason(reason)?;
     let says = Says::Hold(reason.to_owned());
@@ -186,7 +186,7 @@ pub fn place(repository: &Repository, which: &Chosen, reason: &str, mode: Mode) 
 /// Lifts legal holds: all of each snapshot, or those whose ids begin so. A snapshot that has several needs `only`.
 ///
 /// # Errors
-/// `Usage` without a reason, when a snapshot has no such hold, or has several and none is named; as [`say`].
+/// `Usage` without a reason, when a snapshot has no such hold, or has several and none is named; as any record that is written.
 pub fn lift(
     repository: &Repository,
     which: &Chosen,
