@@ -523,6 +523,12 @@ fn names_of_unfinished_files_in_a_snapshot_are_those_of_files_like_others() {
                 let file = fs::File::options().write(true).open(copy.join("large")).unwrap();
                 file.write_all_at(b"another", 5 << 20).unwrap();
             }
+            // By its path, where the target is the folder.
+            let subpath = place.source().to_str().unwrap().trim_start_matches('/').into();
+            let options = RestoreOptions { subpath, workers, ..deleting() };
+            let done = place.restore_with(copy.to_str().unwrap(), &options);
+            assert_eq!((done.failures, done.removals), (0, 0), "{:?}", done.failed);
+            same(&place.source(), &copy);
             fs::remove_file(copy.join("-first")).unwrap();
         }
     }

@@ -40,6 +40,10 @@ impl<'a> Clearing<'a> {
         if !job.clears() || job.target.was_empty() {
             return Ok(None);
         }
+        // An include that nothing in the snapshot matches is a mistake, and no order to remove what is in the target.
+        if !job.options.selection.unmatched().patterns.is_empty() {
+            return Ok(None);
+        }
         let mut clearing = Self { job, unmet: Unmet::default(), failed_in: HashSet::new(), known: 0 };
         let whole = job.snapshot.is_source(b"") && !job.snapshot.leads_to_a_source(b"");
         if job.options.subpath.is_empty() && whole {

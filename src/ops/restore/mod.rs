@@ -426,10 +426,14 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
 }
 
 /// Whether the manifest has an entry at `path`, or may have one where a part of it is lost.
-fn may_hold(nodes: &dyn NodeSource, root: BlobId, path: &[u8]) -> bool {
+///
+/// # Errors
+/// The storage fails.
+fn may_hold(nodes: &dyn NodeSource, root: BlobId, path: &[u8]) -> Result<bool> {
     match ManifestCursor::from(nodes, root, path).next_entry() {
-        Ok(found) => found.is_some_and(|entry| entry.path == path),
-        Err(_) => true,
+        Ok(found) => Ok(found.is_some_and(|entry| entry.path == path)),
+        Err(error) if error.is_damage() => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -186,7 +186,7 @@ impl<'a, 'b> Planner<'a, 'b> {
     ) -> Result<()> {
         // A snapshot may hold the name of the file that is not finished: then that is a file as any other.
         let lasts = match unfinished_path(&entry.path) {
-            Ok(unfinished) => !may_hold(nodes, self.job.snapshot.root, &unfinished),
+            Ok(unfinished) => !may_hold(nodes, self.job.snapshot.root, &unfinished)?,
             Err(error) => return self.job.entry_failed(&entry, error),
         };
         let basis = match &mut self.existing {
@@ -309,7 +309,9 @@ impl<'a, 'b> Planner<'a, 'b> {
         if self.job.removal == Removal::Tell {
             return Ok(());
         }
-        let begun = match rewritable.begin(self.job.target, &large.entry.metadata) {
+        let begun = rewritable.begin(self.job.target, &large.entry.metadata);
+        let begun = begun.and_then(|file| self.job.placed(file, &large.entry.path));
+        let begun = match begun {
             Ok(file) => Ok(Arc::new(file)),
             Err(error) => Err(give_up(large, error)?),
         };

@@ -193,7 +193,9 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
     })?;
     clearing.iter_mut().try_for_each(Clearing::finish)?;
     inside.leave_all(end)?;
-    sweep(job, pass.nodes, b"")?;
+    // What the snapshot has there is below the path that was asked for.
+    let root = job.options.subpath.get(..job.strip.saturating_sub(1)).unwrap_or(&job.options.subpath);
+    sweep(job, pass.nodes, root)?;
     linker.finish()
 }
 
@@ -202,7 +204,8 @@ fn sweep(job: &Job<'_>, nodes: &SameTree<'_>, folder: &[u8]) -> Result<()> {
     if job.target.was_empty() {
         return Ok(());
     }
-    let known = |name: &[u8]| may_hold(nodes, job.snapshot.root, &beside(folder, name));
+    // What cannot be asked stays.
+    let known = |name: &[u8]| may_hold(nodes, job.snapshot.root, &beside(folder, name)).unwrap_or(true);
     match job.target.sweep(job.below(folder), &known) {
         Ok(_) => Ok(()),
         Err(error) => job.failed(folder, error),

@@ -145,6 +145,14 @@ impl Job<'_> {
         (name.as_deref().map_or_else(|| below.to_vec(), |name| beside(parent(below), name)), name)
     }
 
+    /// A file that takes the place of a folder gets the name beside it first.
+    pub(super) fn placed(&self, file: NewFile, path: &[u8]) -> Result<NewFile> {
+        match self.place(path).1 {
+            Some(name) => file.placed_as(&name),
+            None => Ok(file),
+        }
+    }
+
     /// An entry is whole: if a folder has its place the two change places, and the folder goes.
     fn take_place(&self, path: &[u8]) -> Result<()> {
         if !self.clears() {
@@ -414,7 +422,6 @@ impl<'a> Worker<'a> {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (&[][..], path),
         };
-        let (_, place_as) = self.job.place(&entry.path);
         let target = self.job.target;
         let dir = match &self.folder {
             Some((known, dir)) if known == folder => Arc::clone(dir),
@@ -426,10 +433,7 @@ impl<'a> Worker<'a> {
         };
         let make = if lasts { Target::new_large_file } else { Target::new_file };
         let file = make(target, &dir, name, entry.metadata.size)?.shaped(&entry.metadata);
-        match place_as {
-            Some(name) => file.placed_as(&name),
-            None => Ok(file),
-        }
+        self.job.placed(file, &entry.path)
     }
 
     /// Gives a file its name, or the name of a damaged one.

@@ -152,10 +152,9 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     let done = restore::run(&repository, snapshot, &arguments.target, &options)?;
     let unmatched = options.selection.unmatched();
     let compared = arguments.verify.then(|| compare(arguments, &repository, snapshot, options));
-    let compared = compared.transpose()?;
     context.end_display();
     let restored = report(context, &done, &short(snapshot), arguments);
-    let verified = compared.map_or(Ok(()), |compared| verify::report(context, &compared, &short(snapshot)));
+    let verified = compared.map_or(Ok(()), |compared| verify::report(context, &compared?, &short(snapshot)));
     // What could not be restored differs of course: that it could not is the thing to say.
     worse(restored.and(verified), verify::all_found(context, &unmatched))?;
     end
