@@ -153,7 +153,7 @@ MUTANTS = [
     ("parts of a manifest that are lost, in verify", "src/ops/verify/mod.rs", "beside.unmet.doubt();", "",
      "compare entries_that_are_lost"),
     ("folders above a source, in --delete", "src/ops/restore/clear.rs",
-     "            && !self.job.snapshot.leads_to_a_source(&entry.path)\n", "", "restoring delete_removes"),
+     "        && !snapshot.leads_to_a_source(&entry.path)\n", "", "restoring delete_removes"),
     ("the repository, in --delete", "src/filesystem/remove.rs", "|| self.never.has(&found) ||", "||", "restoring the_repository"),
     ("all that there is of a file, in --delete", "src/ops/restore/clear.rs", "if is_unfinished(name) {",
      "if name.is_empty() {", "restoring delete_removes"),

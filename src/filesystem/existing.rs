@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::entry::{EntryKind, Metadata},
+    format::{
+        entry::{EntryKind, Metadata},
+        path::split,
+    },
 };
 
 /// A tree that is there.
@@ -66,10 +69,7 @@ impl Existing {
     }
 
     fn place<'p>(&mut self, path: &'p [u8]) -> Result<Option<&'p [u8]>> {
-        let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&path[..at], &path[at + 1..]),
-            None => (&[][..], path),
-        };
+        let (folder, name) = split(path);
         match self.enter(folder) {
             Ok(()) => Ok(Some(name)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),

@@ -25,14 +25,17 @@ use super::{
     capture, holes,
     names::Ownership,
     partial::{claim, unfinished_name},
-    restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath, split},
+    restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
     shown, system_error,
     walk::Listing,
 };
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::entry::{EntryKind, Hole, Metadata},
+    format::{
+        entry::{EntryKind, Hole, Metadata},
+        path::{join, split},
+    },
 };
 
 /// Bytes of the buffer that looks whether a folder is empty.
@@ -395,7 +398,7 @@ impl<'a> Look<'a> {
         };
         // What is left of one that was to be closed to others still is.
         let may = found.kind == EntryKind::File && found.may_become(metadata, ownership);
-        let at = if own { path.to_vec() } else { beside(folder, unfinished.to_bytes()) };
+        let at = if own { path.to_vec() } else { join(folder, unfinished.to_bytes()) };
         let opened = if may { self.open(&at, &found, OFlags::RDWR)? } else { None };
         let may =
             |fd: &OwnedFd| attributes::may_become(fd.as_fd(), found.mode, metadata) && claim(fd.as_fd());
@@ -411,10 +414,6 @@ fn open_up(dir: BorrowedFd<'_>, mode: u32) {
     match chmodat(CWD, path, Mode::from_raw_mode(mode | OWNER_RIGHTS), AtFlags::empty()) {
         Ok(()) | Err(_) => {}
     }
-}
-
-pub(super) fn beside(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
 /// A file that is there, to read from.

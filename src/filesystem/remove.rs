@@ -10,16 +10,19 @@ use rustix::{
 
 use super::{
     capture,
-    old::{FileId, Found, Look, beside, names_of},
+    old::{FileId, Found, Look, names_of},
     partial::is_unfinished,
-    restore::{Folder, Target, component, split},
+    restore::{Folder, Target, component},
     select::Selection,
     shown, system_error,
     unmet::Names,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::entry::EntryKind,
+    format::{
+        entry::EntryKind,
+        path::{join, split},
+    },
 };
 
 /// Folders that nobody lists or removes, however they are reached: the repository's, the cache.
@@ -113,7 +116,7 @@ impl Remover<'_> {
     fn next(&self, open: &mut Vec<Open>, look: &mut Look<'_>, told: &mut dyn FnMut(&[u8])) -> Result<Step> {
         let Some(folder) = open.last_mut() else { return Ok(Step::Gone) };
         if let Some(name) = folder.names.listing.get(folder.next) {
-            let path = beside(&folder.path, name);
+            let path = join(&folder.path, name);
             folder.next += 1;
             return self.step(&path, look, told);
         }

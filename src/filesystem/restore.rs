@@ -40,7 +40,10 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::entry::{EntryKind, Hole, Metadata},
+    format::{
+        entry::{EntryKind, Hole, Metadata},
+        path::split,
+    },
 };
 
 pub(super) const DIRECTORY: OFlags =
@@ -103,14 +106,6 @@ pub(super) fn component(name: &[u8]) -> Result<CString> {
 pub(super) fn check(path: &[u8]) -> Result<()> {
     let wrong = path.split(|byte| *byte == b'/').find(|name| !path.is_empty() && !is_proper(name));
     wrong.map_or(Ok(()), |name| Err(improper(name)))
-}
-
-/// The folder and the name in it.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (&[], path),
-    }
 }
 
 /// Opens a folder below `dir` without following anything.

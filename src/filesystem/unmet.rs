@@ -1,6 +1,7 @@
 //! What is in the folders of a tree that a list of entries in path order does not have.
 
 use super::walk::Listing;
+use crate::format::path::below;
 
 /// The names in a folder.
 #[derive(Debug)]
@@ -65,14 +66,6 @@ impl Ended {
         let rest = (self.next..).map_while(|at| self.names.listing.get(at));
         self.extra.iter().filter_map(|at| self.names.listing.get(*at)).chain(rest)
     }
-}
-
-/// The rest of a path below a folder; all of it below the folder without a name.
-fn below<'p>(path: &'p [u8], folder: &[u8]) -> Option<&'p [u8]> {
-    if folder.is_empty() {
-        return Some(path).filter(|path| !path.is_empty());
-    }
-    path.strip_prefix(folder)?.strip_prefix(b"/")
 }
 
 impl Unmet {

@@ -12,6 +12,7 @@ pub mod forgotten;
 pub mod ledger;
 pub mod node;
 pub mod pack;
+pub mod path;
 pub mod quarantine;
 pub mod registry;
 pub mod report;

@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
+use super::path::is_below;
 use crate::{
     clock::Timestamp,
     error::{Error, Result},
@@ -157,35 +158,28 @@ impl Snapshot {
         Ok(())
     }
 
+    /// The sources as the manifest has their paths.
+    fn roots(&self) -> impl Iterator<Item = &[u8]> {
+        self.sources.iter().map(|source| source.strip_prefix(b"/").unwrap_or(source))
+    }
+
     /// Whether the folder at `path` (no leading slash) only leads to sources: its owner and mode are those
     /// that it had, its times stand for nothing.
     #[must_use]
     pub fn leads_only(&self, path: &[u8]) -> bool {
-        let (mut leads, mut holds) = (false, false);
-        for source in &self.sources {
-            let source = source.strip_prefix(b"/").unwrap_or(source);
-            leads |= source.strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/'));
-            holds |= source.is_empty()
-                || path.strip_prefix(source).is_some_and(|rest| matches!(rest.first(), None | Some(&b'/')));
-        }
-        leads && !holds
+        self.leads_to_a_source(path) && !self.roots().any(|source| source == path || is_below(path, source))
     }
 
     /// Whether `path` (no leading slash) is a source.
     #[must_use]
     pub fn is_source(&self, path: &[u8]) -> bool {
-        self.sources.iter().any(|source| source.strip_prefix(b"/").unwrap_or(source) == path)
+        self.roots().any(|source| source == path)
     }
 
     /// Whether a source is below the folder at `path` (no leading slash): it may have been left out of another one.
     #[must_use]
     pub fn leads_to_a_source(&self, path: &[u8]) -> bool {
-        self.sources.iter().any(|source| {
-            let source = source.strip_prefix(b"/").unwrap_or(source);
-            !source.is_empty()
-                && (path.is_empty()
-                    || source.strip_prefix(path).is_some_and(|rest| rest.first() == Some(&b'/')))
-        })
+        self.roots().any(|source| is_below(source, path))
     }
 
     /// # Errors

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use super::{
-    backup::{self, BackupOptions, Reuse, Unchanged},
+    backup::BackupOptions,
     forget::{self, ForgetOptions, MassRemoval, Which},
-    repair::{Stored, Survivors},
+    repair::{Stored, Survivors, tag_of_origin},
 };
 use crate::{
-    compress::Compression,
     error::{Error, ErrorKind, Result},
     filesystem::select::{Selection, Sieve},
     format::{entry::EntryKind, role::Role},
@@ -26,8 +25,6 @@ use crate::{
 
 /// A copy has this tag, followed by the beginning of the id of the snapshot that it was made of.
 const TAG: &str = "rewritten-";
-/// Digits of that id.
-const TAG_DIGITS: usize = 16;
 /// So many paths that are left out are named.
 const NAMED_MAX: usize = 1000;
 
@@ -179,26 +176,11 @@ fn copy(
     (snapshot, view): (&KnownSnapshot, &Arc<View>),
     options: &RewriteOptions,
 ) -> Result<ObjectId> {
-    let record = &snapshot.record;
-    let id = snapshot.name.id.to_string();
-    let origin = format!("{TAG}{}", id.get(..TAG_DIGITS).unwrap_or(&id));
-    let backup = BackupOptions {
-        host: record.host.clone(),
-        user: record.user.clone(),
-        tags: snapshot.tags.iter().cloned().chain([origin]).collect(),
-        sources: record.sources.clone(),
-        time: Some(record.time),
-        compression: Compression::Auto,
-        reuse: Reuse { unchanged: false, ..Reuse::default() },
-        unchanged: Unchanged::Keep,
-        mode: backup::Mode::Store,
-        program: options.program.clone(),
-        workers: options.workers,
-    };
+    let tags = snapshot.tags.iter().cloned().chain([tag_of_origin(TAG, snapshot)]).collect();
+    let backup = BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers));
     let stored = Stored::new(repository, view, snapshot)?;
-    let mut source = Survivors { stored, root: record.root, selection: Some(Arc::clone(&options.selection)) };
-    let done = backup::run(repository, &mut source, &backup)?;
-    done.snapshot.map(|(id, _)| id).ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))
+    let selection = Some(Arc::clone(&options.selection));
+    Survivors { stored, root: snapshot.record.root, selection }.store(repository, &backup)
 }
 
 /// Ends the old ones, if nothing is lost with them.

@@ -35,7 +35,7 @@ use crate::{
         commit::{Validation, validate},
         history::Past,
         manifest::ManifestBuilder,
-        snapshots::ChainHead,
+        snapshots::{ChainHead, KnownSnapshot},
         view::View,
     },
     store::Uploads,
@@ -105,6 +105,28 @@ pub struct BackupOptions {
 }
 
 impl BackupOptions {
+    /// Those of a snapshot that is made of another one: what is known of it stays, and all of it is read again.
+    pub(in crate::ops) fn of_snapshot(
+        snapshot: &KnownSnapshot,
+        tags: Vec<String>,
+        (program, workers): (&str, usize),
+    ) -> Self {
+        let record = &snapshot.record;
+        Self {
+            host: record.host.clone(),
+            user: record.user.clone(),
+            tags,
+            sources: record.sources.clone(),
+            time: Some(record.time),
+            compression: Compression::Auto,
+            reuse: Reuse { unchanged: false, ..Reuse::default() },
+            unchanged: Unchanged::Keep,
+            mode: Mode::Store,
+            program: program.to_owned(),
+            workers,
+        }
+    }
+
     /// Names the backups that this one follows: those of the same identity, host and sources.
     fn group(&self, identity: IdentityId) -> String {
         let sources: Vec<String> = self.sources.iter().map(|source| crate::id::to_hex(source)).collect();

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     compress::Compression,
     error::{Error, ErrorKind, Result},
-    format::entry::Entry,
+    format::{entry::Entry, path::split},
     progress::Progress,
     repository::manifest::weight,
 };
@@ -130,9 +130,9 @@ fn walk(items: Walk<'_>, found: &Sender<Vec<Result<Item>>>) {
     let (mut folder, mut folders) = (Vec::new(), 0);
     for item in items {
         if let Ok(Item::File(entry, _)) = &item
-            && parent(&entry.path) != folder
+            && split(&entry.path).0 != folder
         {
-            folder = parent(&entry.path).to_vec();
+            folder = split(&entry.path).0.to_vec();
             folders += 1;
         }
         let failed = item.is_err();
@@ -226,7 +226,7 @@ impl Gathered<'_> {
     fn file(&mut self, entry: Entry, open: OpenFile) -> Result<()> {
         let size = entry.metadata.size;
         let last = self.batch.iter().rev().find(|(_, open)| open.is_some());
-        let mut elsewhere = last.is_none_or(|(last, _)| parent(&last.path) != parent(&entry.path));
+        let mut elsewhere = last.is_none_or(|(last, _)| split(&last.path).0 != split(&entry.path).0);
         if self.bytes.saturating_add(size) > BATCH_BYTES
             || self.batch.len() >= BATCH_ENTRIES_MAX
             || elsewhere && self.folders >= BATCH_FOLDERS_MAX
@@ -259,10 +259,6 @@ impl Gathered<'_> {
         self.tickets.send(Ticket::Pending(answer)).map_err(|_closed| stopped())?;
         self.jobs.send(Job::Files(std::mem::take(&mut self.batch), reply)).map_err(|_closed| stopped())
     }
-}
-
-fn parent(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
 }
 
 /// Takes the tickets in their order.

@@ -19,7 +19,7 @@ use crate::{
         snapshot::{Origin, Snapshot, Statistics},
     },
     id::{BlobId, DomainId, IdentityId, ObjectId},
-    ops::backup::{self, BackupOptions, CopyOf, Done, Reuse, Unchanged},
+    ops::backup::{self, BackupOptions, CopyOf, Done},
     progress::Phase,
     repository::{
         Repository,
@@ -194,19 +194,9 @@ fn one(
     };
     let shared = Shared::new(place, names, (cuts, base))?;
     let record = &snapshot.record;
-    let backup = BackupOptions {
-        host: record.host.clone(),
-        user: record.user.clone(),
-        tags: snapshot.tags.clone(),
-        sources: record.sources.clone(),
-        time: Some(record.time),
-        compression: options.compression,
-        reuse: Reuse { unchanged: false, ..Reuse::default() },
-        unchanged: Unchanged::Keep,
-        mode: backup::Mode::Store,
-        program: options.program.clone(),
-        workers: options.workers,
-    };
+    let again =
+        BackupOptions::of_snapshot(snapshot, snapshot.tags.clone(), (&options.program, options.workers));
+    let backup = BackupOptions { compression: options.compression, ..again };
     let origin = origin_of(from, snapshot);
     let copy_of = CopyOf { origin: Some(origin), begun: record.begun, command: "copy" };
     let done = match commit(to, &shared, (copy_of, &backup))? {

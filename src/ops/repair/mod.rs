@@ -2,7 +2,7 @@
 //! aside what nobody can read. It deletes and overwrites nothing, and what it has done it does not do again, so it may
 //! be stopped anywhere.
 
-pub(super) use self::snapshots::{Stored, Survivors};
+pub(super) use self::snapshots::{Stored, Survivors, tag_of_origin};
 pub use self::{
     aside::{AsideOptions, Force, Verdict, set_aside},
     index::{IndexDone, OfDomain, index},

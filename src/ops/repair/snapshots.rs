@@ -10,7 +10,7 @@ use std::{
 
 use super::Mode;
 use crate::{
-    compress::{Compression, Decompressor},
+    compress::Decompressor,
     crypto::ChunkKeys,
     error::{Error, ErrorKind, Result},
     filesystem::select::{Selection, Sieve},
@@ -21,7 +21,7 @@ use crate::{
         role::Role,
     },
     id::{BlobId, DomainId, IdentityId, ObjectId},
-    ops::backup::{self, BackupOptions, Item, ReadContent, Reuse, Source, Unchanged},
+    ops::backup::{self, BackupOptions, Item, ReadContent, Source},
     progress::Phase,
     repository::{
         Repository,
@@ -41,6 +41,12 @@ const ENTRIES_AT_ONCE: usize = 256;
 const TAG: &str = "repaired-";
 /// Digits of that id.
 const TAG_DIGITS: usize = 16;
+
+/// A tag that says of which snapshot a copy was made.
+pub(in crate::ops) fn tag_of_origin(prefix: &str, snapshot: &KnownSnapshot) -> String {
+    let id = snapshot.name.id.to_string();
+    format!("{prefix}{}", id.get(..TAG_DIGITS).unwrap_or(&id))
+}
 
 /// A file that is lost, or the first of several of which not even the names are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,8 +143,7 @@ pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Res
 }
 
 fn tag(snapshot: &KnownSnapshot) -> String {
-    let id = snapshot.name.id.to_string();
-    format!("{TAG}{}", id.get(..TAG_DIGITS).unwrap_or(&id))
+    tag_of_origin(TAG, snapshot)
 }
 
 /// The copies that there are, by the tags that say of what. A client cannot make one: it could keep others from it.
@@ -160,24 +165,10 @@ fn copy(
     (stored, snapshot): (Arc<Stored>, &KnownSnapshot),
     options: &SnapshotOptions,
 ) -> Result<ObjectId> {
-    let record = &snapshot.record;
     let old = snapshot.tags.iter().filter(|tag| !tag.starts_with(TAG)).cloned();
-    let backup = BackupOptions {
-        host: record.host.clone(),
-        user: record.user.clone(),
-        tags: old.chain([tag(snapshot)]).collect(),
-        sources: record.sources.clone(),
-        time: Some(record.time),
-        compression: Compression::Auto,
-        reuse: Reuse { unchanged: false, ..Reuse::default() },
-        unchanged: Unchanged::Keep,
-        mode: backup::Mode::Store,
-        program: options.program.clone(),
-        workers: options.workers,
-    };
-    let done =
-        backup::run(repository, &mut Survivors { stored, root: record.root, selection: None }, &backup)?;
-    done.snapshot.map(|(id, _)| id).ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))
+    let tags = old.chain([tag(snapshot)]).collect();
+    let backup = BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers));
+    Survivors { stored, root: snapshot.record.root, selection: None }.store(repository, &backup)
 }
 
 /// What a snapshot has lost.
@@ -284,6 +275,18 @@ pub(in crate::ops) struct Survivors {
     pub(in crate::ops) root: BlobId,
     /// Only this of it.
     pub(in crate::ops) selection: Option<Arc<Selection>>,
+}
+
+impl Survivors {
+    /// Makes a snapshot of them.
+    pub(in crate::ops) fn store(
+        mut self,
+        repository: &Arc<Repository>,
+        backup: &BackupOptions,
+    ) -> Result<ObjectId> {
+        let done = backup::run(repository, &mut self, backup)?;
+        done.snapshot.map(|(id, _)| id).ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))
+    }
 }
 
 impl Source for Survivors {

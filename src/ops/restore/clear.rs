@@ -9,9 +9,14 @@ use crate::{
     filesystem::{
         metadata::Note,
         partial::is_unfinished,
+        select::Selection,
         unmet::{Begins, Ended, Unmet},
     },
-    format::entry::{Entry, EntryKind},
+    format::{
+        entry::{Entry, EntryKind},
+        path::{join, split},
+        snapshot::Snapshot,
+    },
 };
 
 /// What may be in a folder beside what the snapshot has of it.
@@ -22,6 +27,25 @@ pub enum Extra {
     Keep,
     /// It is removed.
     Remove,
+}
+
+/// Whether a snapshot says all that should be in a folder. Not of one that the backup could not list, or that leads to
+/// a source; nor where nothing of it is selected.
+pub(in crate::ops) fn is_covered(entry: &Entry, snapshot: &Snapshot, selection: &Selection) -> bool {
+    entry.metadata.kind == EntryKind::Directory
+        && entry.error.is_none()
+        && !snapshot.leads_to_a_source(&entry.path)
+        && selection.reaches_into(&entry.path)
+}
+
+/// As [`is_covered`], of the root, which has no entry.
+pub(in crate::ops) fn is_root_covered(snapshot: &Snapshot, subpath: &[u8]) -> bool {
+    subpath.is_empty() && snapshot.is_source(b"") && !snapshot.leads_to_a_source(b"")
+}
+
+/// What begins at the folder at `path`, which is `below` the target.
+pub(in crate::ops) fn begins(snapshot: &Snapshot, path: &[u8], below: &[u8]) -> Begins {
+    Begins::at(below.is_empty() || snapshot.is_source(path))
 }
 
 /// Goes over the entries of the snapshot once more.
@@ -45,8 +69,7 @@ impl<'a> Clearing<'a> {
             return Ok(None);
         }
         let mut clearing = Self { job, unmet: Unmet::default(), failed_in: HashSet::new(), known: 0 };
-        let whole = job.snapshot.is_source(b"") && !job.snapshot.leads_to_a_source(b"");
-        if job.options.subpath.is_empty() && whole {
+        if is_root_covered(job.snapshot, &job.options.subpath) {
             clearing.enter(b"")?;
         }
         Ok(Some(clearing))
@@ -57,17 +80,13 @@ impl<'a> Clearing<'a> {
             self.clear(&ended)?;
         }
         self.unmet.meet(&entry.path);
-        // What the backup could not list, or leads to a source, says nothing of what should be in it.
-        let covered = entry.metadata.kind == EntryKind::Directory
-            && entry.error.is_none()
-            && !self.job.snapshot.leads_to_a_source(&entry.path)
-            && self.job.options.selection.reaches_into(&entry.path);
+        let covered = is_covered(entry, self.job.snapshot, &self.job.options.selection);
         if covered { self.enter(&entry.path) } else { Ok(()) }
     }
 
     fn enter(&mut self, path: &[u8]) -> Result<()> {
         let below = self.job.below(path);
-        let begins = Begins::at(below.is_empty() || self.job.snapshot.is_source(path));
+        let begins = begins(self.job.snapshot, path, below);
         match self.job.target.names(below) {
             Ok(Some(names)) => self.unmet.enter(path.to_vec(), names, begins),
             Ok(None) => {}
@@ -95,11 +114,7 @@ impl<'a> Clearing<'a> {
         let (job, remover) = (self.job, self.job.remover());
         for name in ended.names() {
             job.repository.store.progress().check()?;
-            let path = if ended.folder.is_empty() {
-                name.to_vec()
-            } else {
-                [&ended.folder, &b"/"[..], name].concat()
-            };
+            let path = join(&ended.folder, name);
             if is_unfinished(name) {
                 let told = "it was left by a restore that was interrupted, and stays: remove it when its file is whole";
                 job.note(&path, vec![Note::Told(told.into())]);
@@ -119,8 +134,7 @@ impl<'a> Clearing<'a> {
     fn has_failed(&mut self, folder: &[u8]) -> bool {
         let done = self.job.done();
         for (path, _) in done.failed.iter().skip(self.known) {
-            let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &path[..at]);
-            self.failed_in.insert(parent.to_vec());
+            self.failed_in.insert(split(path).0.to_vec());
         }
         self.known = done.failed.len();
         done.failures > done.failed.len() as u64 || self.failed_in.contains(folder)

@@ -1,7 +1,7 @@
 //! What a restore does where something is already: who may be overwritten, what of a file need not be
 //! read from the storage, and what may be changed where it is.
 
-use super::{is_below, work::Job};
+use super::work::Job;
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
@@ -12,7 +12,10 @@ use crate::{
         partial::in_the_way,
         remove::{Removal, Remover},
     },
-    format::entry::{ChunkRef, Entry, EntryKind, Hole, Metadata},
+    format::{
+        entry::{ChunkRef, Entry, EntryKind, Hole, Metadata},
+        path::is_below,
+    },
 };
 
 /// What may be overwritten. Folders are not: they take in what is restored, and get their metadata.

@@ -28,7 +28,10 @@ use crate::{
         restore::{Target, Zeros},
         select::Selection,
     },
-    format::entry::{Entry, EntryKind},
+    format::{
+        entry::{Entry, EntryKind},
+        path::is_below,
+    },
     id::BlobId,
     progress::Phase,
     repository::{
@@ -49,11 +52,14 @@ mod planner;
 mod second;
 mod work;
 
-pub(super) use self::second::{Group, link_group};
 pub use self::{
     clear::Extra,
     existing::Overwrite,
     forecast::{Forecast, forecast},
+};
+pub(super) use self::{
+    clear::{begins, is_covered, is_root_covered},
+    second::{Group, link_group},
 };
 
 /// How the error of an entry begins that the backup itself could not read.
@@ -435,13 +441,4 @@ fn may_hold(nodes: &dyn NodeSource, root: BlobId, path: &[u8]) -> Result<bool> {
         Err(error) if error.is_damage() => Ok(true),
         Err(error) => Err(error),
     }
-}
-
-/// The path of a name in a folder.
-fn beside(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
-}
-
-fn is_below(path: &[u8], folder: &[u8]) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
 }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    beside,
     existing::{Basis, Existing, Fate, Same},
     may_hold,
     plan::{Large, Recent, Task, Window},
@@ -16,7 +15,10 @@ use crate::{
         partial,
         remove::Removal,
     },
-    format::entry::{ChunkRef, Content, Entry, EntryKind},
+    format::{
+        entry::{ChunkRef, Content, Entry, EntryKind},
+        path::{join, split},
+    },
     repository::manifest::{NodeSource, for_each_chunk},
 };
 
@@ -323,9 +325,6 @@ impl<'a, 'b> Planner<'a, 'b> {
 
 /// The path of a large file until it is whole.
 fn unfinished_path(path: &[u8]) -> Result<Vec<u8>> {
-    let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (&[][..], path),
-    };
-    Ok(beside(folder, &partial::unfinished(name)?))
+    let (folder, name) = split(path);
+    Ok(join(folder, &partial::unfinished(name)?))
 }

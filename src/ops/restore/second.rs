@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use super::{
-    Pass, SameTree, beside,
+    Pass, SameTree,
     clear::Clearing,
     existing::Existing,
-    is_below, lost, may_hold,
+    lost, may_hold,
     plan::Window,
     planner::Planner,
     work::{Job, Worker},
@@ -15,7 +15,10 @@ use super::{
 use crate::{
     error::Result,
     filesystem::metadata::{Note, is_frozen},
-    format::entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
+    format::{
+        entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
+        path::{is_below, join},
+    },
     repository::manifest::Gap,
     store::Downloads,
 };
@@ -205,7 +208,7 @@ fn sweep(job: &Job<'_>, nodes: &SameTree<'_>, folder: &[u8]) -> Result<()> {
         return Ok(());
     }
     // What cannot be asked stays.
-    let known = |name: &[u8]| may_hold(nodes, job.snapshot.root, &beside(folder, name)).unwrap_or(true);
+    let known = |name: &[u8]| may_hold(nodes, job.snapshot.root, &join(folder, name)).unwrap_or(true);
     match job.target.sweep(job.below(folder), &known) {
         Ok(_) => Ok(()),
         Err(error) => job.failed(folder, error),

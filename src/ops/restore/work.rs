@@ -1,6 +1,7 @@
 //! What a worker does with a window: opens its frames, checks every chunk, writes the files.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -9,7 +10,6 @@ use std::{
 use super::{
     Extra, RestoreOptions, Restored,
     bad::BadRanges,
-    beside,
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     },
     format::{
         entry::{Entry, EntryKind},
+        path::{join, split},
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId},
@@ -138,16 +139,23 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The path below the target that an entry is restored at, and the name there if it is not its own.
-    fn place(&self, path: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+    /// The name that an entry has until a folder has made room for it.
+    fn room(&self, path: &[u8]) -> Option<Vec<u8>> {
+        if self.clears() { lock(&self.rooms).get(path).cloned() } else { None }
+    }
+
+    /// The path below the target that an entry is restored at.
+    fn place<'p>(&self, path: &'p [u8]) -> Cow<'p, [u8]> {
         let below = self.below(path);
-        let name = if self.clears() { lock(&self.rooms).get(path).cloned() } else { None };
-        (name.as_deref().map_or_else(|| below.to_vec(), |name| beside(parent(below), name)), name)
+        match self.room(path) {
+            Some(name) => join(split(below).0, &name).into(),
+            None => below.into(),
+        }
     }
 
     /// A file that takes the place of a folder gets the name beside it first.
     pub(super) fn placed(&self, file: NewFile, path: &[u8]) -> Result<NewFile> {
-        match self.place(path).1 {
+        match self.room(path) {
             Some(name) => file.placed_as(&name),
             None => Ok(file),
         }
@@ -160,7 +168,7 @@ impl Job<'_> {
         }
         let Some(name) = lock(&self.rooms).remove(path) else { return Ok(()) };
         self.target.exchange(self.below(path), &name)?;
-        let aside = beside(parent(path), &name);
+        let aside = join(split(path).0, &name);
         let mut gone = Vec::new();
         let removed = self.remover().remove(&aside, &mut |there| {
             gone.push([path, there.get(aside.len()..).unwrap_or_default()].concat());
@@ -181,8 +189,7 @@ impl Job<'_> {
 
     /// Gives the file at `first` the name of `entry` too.
     pub(super) fn link(&self, first: &[u8], entry: &Entry) -> Result<()> {
-        let (place, _) = self.place(&entry.path);
-        self.target.hard_link(self.below(first), &place)?;
+        self.target.hard_link(self.below(first), &self.place(&entry.path))?;
         self.take_place(&entry.path)
     }
 
@@ -395,9 +402,9 @@ impl<'a> Worker<'a> {
         repository.store.progress().at(&entry.path);
         match metadata.kind {
             EntryKind::Directory => target.directory(self.job.below(&entry.path)).map(|_| Notes::new()),
-            EntryKind::Symlink => target.symlink(&self.job.place(&entry.path).0, metadata, ownership),
+            EntryKind::Symlink => target.symlink(&self.job.place(&entry.path), metadata, ownership),
             EntryKind::Fifo | EntryKind::CharacterDevice | EntryKind::BlockDevice | EntryKind::Socket => {
-                target.special(&self.job.place(&entry.path).0, metadata, ownership)
+                target.special(&self.job.place(&entry.path), metadata, ownership)
             }
             EntryKind::File => {
                 let file = self.new_file(entry, false)?;
@@ -418,10 +425,7 @@ impl<'a> Worker<'a> {
     /// Begins a file; if it `lasts`, one that the next restore goes on with.
     fn new_file(&mut self, entry: &Entry, lasts: bool) -> Result<NewFile> {
         let path = self.job.below(&entry.path);
-        let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&path[..at], &path[at + 1..]),
-            None => (&[][..], path),
-        };
+        let (folder, name) = split(path);
         let target = self.job.target;
         let dir = match &self.folder {
             Some((known, dir)) if known == folder => Arc::clone(dir),
@@ -503,10 +507,6 @@ pub(super) fn give_up(large: &Large, error: Error) -> Result<Error> {
     }
     large.give_up();
     Ok(error)
-}
-
-fn parent(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|byte| *byte == b'/').map_or(&[], |at| &path[..at])
 }
 
 fn busy(path: &[u8]) -> Error {

@@ -1,12 +1,19 @@
 //! What is in the folders of a snapshot, and not in the snapshot.
 
-use super::{Difference, VerifyOptions, comparison::Comparison};
+use super::{
+    super::restore::{begins, is_covered},
+    Difference, VerifyOptions,
+    comparison::Comparison,
+};
 use crate::{
     filesystem::{
         remove::Never,
-        unmet::{Begins, Ended, Unmet},
+        unmet::{Ended, Unmet},
     },
-    format::entry::{Entry, EntryKind},
+    format::{
+        entry::{Entry, EntryKind},
+        path::join,
+    },
 };
 
 /// Finds what is in folders beside what the snapshot has of them.
@@ -22,19 +29,14 @@ impl Beside<'_> {
             self.tell(comparison, &ended);
         }
         self.unmet.meet(&entry.path);
-        // What the backup could not list, or leads to a source, says nothing of what should be in it.
-        let covered = entry.metadata.kind == EntryKind::Directory
-            && entry.error.is_none()
-            && !comparison.snapshot.record.leads_to_a_source(&entry.path)
-            && self.options.selection.reaches_into(&entry.path);
-        if covered {
+        if is_covered(entry, &comparison.snapshot.record, &self.options.selection) {
             self.enter(comparison, &entry.path);
         }
     }
 
     pub(super) fn enter(&mut self, comparison: &mut Comparison<'_>, path: &[u8]) {
         let below = path.get(comparison.strip..).unwrap_or_default();
-        let begins = Begins::at(below.is_empty() || comparison.snapshot.record.is_source(path));
+        let begins = begins(&comparison.snapshot.record, path, below);
         match comparison.tree.names(below) {
             Ok(Some(names)) => self.unmet.enter(path.to_vec(), names, begins),
             Ok(None) => {}
@@ -44,8 +46,7 @@ impl Beside<'_> {
 
     pub(super) fn tell(&self, comparison: &mut Comparison<'_>, ended: &Ended) {
         for name in ended.names() {
-            let folder = &ended.folder;
-            let path = if folder.is_empty() { name.to_vec() } else { [folder, &b"/"[..], name].concat() };
+            let path = join(&ended.folder, name);
             let below = path.get(comparison.strip..).unwrap_or_default();
             let difference = match comparison.tree.found(below) {
                 // It went meanwhile.

@@ -13,7 +13,10 @@ pub use self::{content::Witness, difference::Difference};
 use crate::{
     error::Result,
     filesystem::{existing::Existing, remove::Never, select::Selection, unmet::Unmet},
-    format::entry::{Entry, EntryKind},
+    format::{
+        entry::{Entry, EntryKind},
+        path::is_below,
+    },
     limits,
     progress::Phase,
     repository::{
@@ -245,9 +248,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn begin(&mut self) {
         let record = &self.comparison.snapshot.record;
-        let everything =
-            self.options.subpath.is_empty() && record.is_source(b"") && !record.leads_to_a_source(b"");
-        if let Some(beside) = self.beside.as_mut().filter(|_| everything) {
+        let covered = super::restore::is_root_covered(record, &self.options.subpath);
+        if let Some(beside) = self.beside.as_mut().filter(|_| covered) {
             beside.enter(&mut self.comparison, b"");
         }
     }
@@ -313,10 +315,6 @@ struct OpenFolder {
     entry: Option<Entry>,
     /// Bytes of its path.
     length: usize,
-}
-
-fn is_below(path: &[u8], folder: &[u8]) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
 #[cfg(test)]

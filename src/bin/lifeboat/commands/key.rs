@@ -326,16 +326,7 @@ fn add(arguments: &Add, context: &Context<'_>) -> Result<()> {
     let policy = policy(&location, role, &added)?;
     let output = context.output;
     output.note(&format!("added the {} key `{}`, slot {}", role.name(), arguments.label, added.slot));
-    if added.access_key.is_none() {
-        warn_of_many_passphrases(&repository, context)?;
-    }
-    if let Some(path) = &arguments.new.access_key_out {
-        output.note(&format!("its access key is in {}: use it with --access-key-file", path.display()));
-    }
-    if let Some(policy) = &policy {
-        output.note("the storage policy that goes with it:");
-        output.say(&format!("{policy:#}"));
-    }
+    tell_of_new((&repository, context), &added, (arguments.new.access_key_out.as_deref(), policy.as_ref()))?;
     output.message(&json::message(
         "summary",
         json!({
@@ -390,16 +381,7 @@ fn rotate(arguments: &Rotate, context: &Context<'_>) -> Result<()> {
         done.added.slot
     ));
     output.note("the storage credentials of the old one still work: change them at the storage too");
-    if done.added.access_key.is_none() {
-        warn_of_many_passphrases(&repository, context)?;
-    }
-    if let Some(path) = access_key_out {
-        output.note(&format!("its access key is in {}: use it with --access-key-file", path.display()));
-    }
-    if let Some(policy) = &policy {
-        output.note("the storage policy that goes with it:");
-        output.say(&format!("{policy:#}"));
-    }
+    tell_of_new((&repository, context), &done.added, (access_key_out.as_deref(), policy.as_ref()))?;
     output.message(&json::message(
         "summary",
         json!({
@@ -413,6 +395,26 @@ fn rotate(arguments: &Rotate, context: &Context<'_>) -> Result<()> {
             "policy": policy,
         }),
     ));
+    Ok(())
+}
+
+/// How a new key is used, and the policy that goes with it.
+fn tell_of_new(
+    (repository, context): (&Repository, &Context<'_>),
+    added: &Added,
+    (access_key_out, policy): (Option<&Path>, Option<&Value>),
+) -> Result<()> {
+    let output = context.output;
+    if added.access_key.is_none() {
+        warn_of_many_passphrases(repository, context)?;
+    }
+    if let Some(path) = access_key_out {
+        output.note(&format!("its access key is in {}: use it with --access-key-file", path.display()));
+    }
+    if let Some(policy) = policy {
+        output.note("the storage policy that goes with it:");
+        output.say(&format!("{policy:#}"));
+    }
     Ok(())
 }
 
