@@ -555,4 +555,9 @@ fn sums_that_are_not_true_are_reported_and_hide_nothing() {
     let mut cursor = ManifestCursor::accounting(&nodes, bad, Accounts::new());
     let (paths, errors) = drain(&mut cursor);
     assert_eq!((paths.len(), errors), (3, 1));
+    // The same node where it does not belong is no good because it was good where it does.
+    let twice = |first: &[u8]| Child { first: first.to_vec(), id: one, entries: 2, bytes: 10 };
+    let copied = nodes.put(Node::Branch(1, vec![twice(b"a"), twice(b"x")]));
+    let mut cursor = ManifestCursor::accounting(&nodes, copied, Accounts::new());
+    assert_eq!((drain(&mut cursor).1, cursor.nodes_read), (1, 3));
 }

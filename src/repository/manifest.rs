@@ -299,8 +299,14 @@ fn cuts(id: &BlobId, level: u8) -> bool {
     u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]])).is_multiple_of(LIST_ITEMS_AVERAGE)
 }
 
-/// Nodes that were read, each with the entries and bytes below it.
-pub type Accounts = HashMap<BlobId, (u64, u64)>;
+/// Nodes that were read, each under [`place`], with the entries and bytes below it.
+pub type Accounts = HashMap<[u8; 32], (u64, u64)>;
+
+/// A node at the path where its branch says that it begins. At another path it is read again: what was good
+/// there may not be good here.
+fn place(child: &Child) -> [u8; 32] {
+    *blake3::Hasher::new().update(child.id.as_bytes()).update(&child.first).finalize().as_bytes()
+}
 
 /// What a cursor comes to next.
 #[derive(Debug)]
@@ -493,7 +499,8 @@ impl<'a> ManifestCursor<'a> {
         self.reached.clone_from(&child.first);
         let is_root = child.first.is_empty();
         let promised = (child.entries, child.bytes);
-        if let Some(found) = self.accounts.as_ref().and_then(|known| known.get(&child.id)) {
+        let known = self.accounts.as_ref().and_then(|accounts| accounts.get(&place(child)));
+        if let Some(found) = known {
             return if is_root { Ok(()) } else { same_sums(promised, *found) };
         }
         self.nodes_read += 1;
@@ -528,7 +535,7 @@ impl<'a> ManifestCursor<'a> {
             Node::Chunks(_) | Node::Lists(..) => {}
         }
         let Some(accounts) = &mut self.accounts else { return Ok(()) };
-        accounts.insert(child.id, found);
+        accounts.insert(place(child), found);
         // What is below is given all the same.
         if is_root { Ok(()) } else { same_sums(promised, found) }
     }
