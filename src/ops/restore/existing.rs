@@ -35,14 +35,30 @@ pub enum Overwrite {
 /// What becomes of an entry.
 #[derive(Debug)]
 pub(super) enum Fate {
-    /// It is restored, whatever has its name.
-    New,
+    /// It is restored.
+    Restore(There),
     /// What has its name stays.
     Leave,
     /// The file that has its name has its content: its metadata is set.
     Keep(Found),
-    /// The file that has its name may have some of its content.
-    Compare(Found),
+}
+
+/// What is where an entry is restored, and gives way to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum There {
+    /// Nothing, or what a new name replaces: a link, an empty folder.
+    Nothing,
+    /// A file, which may have some of its content.
+    File(Found),
+    /// A folder that is not empty, which goes once the entry is whole.
+    Folder,
+}
+
+impl There {
+    /// The file that is there.
+    pub(super) const fn file(&self) -> Option<&Found> {
+        if let Self::File(found) = self { Some(found) } else { None }
+    }
 }
 
 /// The folders that a pass is in and that are not meant themselves. They get their metadata only if something in them
@@ -119,7 +135,7 @@ impl<'a> Existing<'a> {
         if thaws {
             self.look.thaw(below, found)?;
         }
-        self.look.open_up(below, found)
+        self.look.open_up(below, found).map(drop)
     }
 
     pub(super) fn fate(&mut self, entry: &Entry) -> Result<Fate> {
@@ -138,13 +154,14 @@ impl<'a> Existing<'a> {
         let (then, overwrite, below) =
             (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
         self.reach(&entry.path)?;
-        let Some(found) = self.look.at(below)? else { return Ok(Fate::New) };
+        let nothing = Fate::Restore(There::Nothing);
+        let Some(found) = self.look.at(below)? else { return Ok(nothing) };
         let was_folder = found.kind == EntryKind::Directory;
         if is_folder && was_folder {
             if self.job.may_open_up(entry) {
                 self.let_change(below, &found, self.job.may_thaw(entry))?;
             }
-            return Ok(Fate::New);
+            return Ok(nothing);
         }
         if found.is_mount() && !was_folder {
             let message = format!("something is mounted on the file {}", String::from_utf8_lossy(below));
@@ -155,47 +172,43 @@ impl<'a> Existing<'a> {
             return Ok(Fate::Leave);
         }
         if was_folder {
-            return self.instead_of_a_folder(entry, below).map(|()| Fate::New);
+            return self.instead_of_a_folder(entry, below).map(Fate::Restore);
         }
         if self.job.removal == Removal::Remove {
             self.look.thaw(below, &found)?;
         }
         if is_folder {
-            return self.remove(&entry.path, &found).map(|()| Fate::New);
+            return self.remove(&entry.path, &found).map(|()| nothing);
         }
         if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
-            return Ok(Fate::New);
+            return Ok(nothing);
         }
         let looks_same = overwrite == Overwrite::IfChanged
             && (then.size, then.mtime) == (found.size, found.mtime)
             && self.may_keep(&found, entry)?;
-        Ok(if looks_same { Fate::Keep(found) } else { Fate::Compare(found) })
+        Ok(if looks_same { Fate::Keep(found) } else { Fate::Restore(There::File(found)) })
     }
 
     /// A folder stands where something else is to be. One that is empty is replaced as a file is; another one goes only
     /// with `--delete`, and when what replaces it is whole.
-    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8]) -> Result<()> {
+    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8]) -> Result<There> {
         // Nothing is made in the place of a socket.
         if entry.metadata.kind == EntryKind::Socket || self.look.is_empty(below)? {
-            return Ok(());
+            return Ok(There::Nothing);
         }
         let path = String::from_utf8_lossy(below);
         if !self.job.clears() {
             return Err(in_the_way(path));
         }
-        let mut gone = Vec::new();
-        let look = Remover { removal: Removal::Tell, ..self.job.remover() };
-        if !look.remove(&entry.path, &mut |path| gone.push(path.to_vec()))? {
-            let message =
-                format!("{path} is a folder, no folder in the snapshot, and something in it is not to go");
-            return Err(Error::new(ErrorKind::Failed, message)
-                .with_remedy("Move it away (it holds what is excluded, mounted, or unfinished)"));
+        let looking = Remover { removal: Removal::Tell, ..self.job.remover() };
+        if !looking.remove(&entry.path, &mut |_| ())? {
+            return Err(is_kept(path));
         }
-        match self.job.removal {
-            Removal::Tell => self.job.removed(&gone),
-            Removal::Remove => self.job.make_room(&entry.path)?,
+        if self.job.removal == Removal::Tell {
+            // It is gone through once more rather than held in memory: it may be large.
+            self.job.remove(&entry.path)?;
         }
-        Ok(())
+        Ok(There::Folder)
     }
 
     /// Removes a file or a link that stands where a folder is to be.
@@ -204,12 +217,7 @@ impl<'a> Existing<'a> {
             // It would have been thawed.
             return Ok(());
         }
-        let mut gone = Vec::new();
-        let removed = self.job.remover().remove(path, &mut |path| gone.push(path.to_vec()))?;
-        if self.job.clears() {
-            self.job.removed(&gone);
-        }
-        if removed {
+        if self.job.remove(path)? {
             return Ok(());
         }
         let what = format!(
@@ -219,20 +227,21 @@ impl<'a> Existing<'a> {
         Err(Error::new(ErrorKind::Failed, what).with_remedy("Move it away, or restore into another target"))
     }
 
-    /// Whether what has the name of a further one of the file at `first` stays: the same file already, one that is not to
-    /// be replaced, or something that cannot be looked at.
-    pub(super) fn keeps(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
+    /// What gives way to a further name of the file at `first`; `None` where something stays: the same file already, one
+    /// that is not to be replaced, or something that cannot be looked at.
+    pub(super) fn gives_way(&mut self, first: &[u8], entry: &Entry) -> Result<Option<There>> {
         let fate = match self.is_linked(first, &entry.path) {
-            Ok(true) => return Ok(true),
+            Ok(true) => return Ok(None),
             Ok(false) => self.fate(entry),
             Err(error) => Err(error),
         };
         match fate {
+            Ok(Fate::Restore(there)) => return Ok(Some(there)),
+            Ok(Fate::Keep(found)) => return Ok(Some(There::File(found))),
             Ok(Fate::Leave) => self.job.left(entry),
-            Ok(_) => return Ok(false),
             Err(error) => self.job.entry_failed(entry, error)?,
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Whether a further name of the file at `first` is one already.
@@ -303,6 +312,13 @@ impl<'a> Existing<'a> {
         };
         Ok(Basis::new(reader, &entry.metadata.holes))
     }
+}
+
+/// The error of a folder in which something is not to go.
+pub(super) fn is_kept(path: impl std::fmt::Display) -> Error {
+    let message = format!("{path} is a folder, no folder in the snapshot, and something in it is not to go");
+    Error::new(ErrorKind::Failed, message)
+        .with_remedy("Move it away (it holds what is excluded, mounted, or unfinished)")
 }
 
 /// What a small file that is there has of the chunks that it is to have.

@@ -125,7 +125,6 @@ fn with_view(
         done: Mutex::default(),
         broken: Mutex::default(),
         blocked: Mutex::default(),
-        rooms: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     let mut forecast = Forecast { space_free: target.free_bytes()?, ..Forecast::default() };

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    existing::{Basis, Existing, Fate, Same},
+    existing::{Basis, Existing, Fate, Same, There},
     may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
@@ -105,10 +105,12 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     /// Plans what becomes of the next entry.
     pub(super) fn entry(&mut self, mut entry: Entry, nodes: &dyn NodeSource) -> Result<()> {
-        let fate = self.existing.as_mut().map_or(Ok(Fate::New), |existing| existing.fate(&entry));
-        let old = match fate {
-            Ok(Fate::New) => None,
-            Ok(Fate::Compare(found)) => Some(found),
+        let fate = self
+            .existing
+            .as_mut()
+            .map_or(Ok(Fate::Restore(There::Nothing)), |existing| existing.fate(&entry));
+        let there = match fate {
+            Ok(Fate::Restore(there)) => there,
             Ok(Fate::Keep(found)) => {
                 self.job.repository.store.progress().add(0, entry.metadata.size);
                 return self.keep(entry, found);
@@ -122,15 +124,15 @@ impl<'a, 'b> Planner<'a, 'b> {
         let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
         match content {
             Content::Inline(chunks) if Window::holds(entry.metadata.content_bytes(), &chunks) => {
-                self.small(entry, &chunks, old)
+                self.small(entry, &chunks, there)
             }
-            content => self.large(entry, &content, nodes, old),
+            content => self.large(entry, &content, nodes, there),
         }
     }
 
     /// Says what would become of a further name of the file at `first`.
     pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<()> {
-        self.existing.as_mut().map_or(Ok(false), |existing| existing.keeps(first, entry)).map(drop)
+        self.existing.as_mut().map_or(Ok(None), |existing| existing.gives_way(first, entry)).map(drop)
     }
 
     /// A file that is there already, and whole.
@@ -141,12 +143,13 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.flush_if_full()
     }
 
-    fn small(&mut self, entry: Entry, chunks: &[ChunkRef], old: Option<Found>) -> Result<()> {
+    fn small(&mut self, entry: Entry, chunks: &[ChunkRef], there: There) -> Result<()> {
+        let old = there.file();
         let mut same = Same::default();
         if let (Some(existing), Some(found)) = (&mut self.existing, old) {
-            let looked = existing.small(&entry, &found, chunks).and_then(|same| {
+            let looked = existing.small(&entry, found, chunks).and_then(|same| {
                 let keeps =
-                    same.is_whole(chunks, &entry.metadata, &found) && existing.may_keep(&found, &entry)?;
+                    same.is_whole(chunks, &entry.metadata, found) && existing.may_keep(found, &entry)?;
                 Ok((same, keeps))
             });
             let keeps;
@@ -156,7 +159,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             };
             if keeps {
                 self.job.repository.store.progress().add(0, entry.metadata.size);
-                return self.keep(entry, found);
+                return self.keep(entry, *found);
             }
         }
         let unchanged = same.bytes(chunks);
@@ -167,7 +170,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             self.tally.count(entry.metadata.size, unchanged);
             self.tally.grow(entry.metadata.content_bytes(), old.map_or(0, |old| old.allocated), false);
         }
-        self.window.add_task(Task::Whole(Box::new(entry)));
+        self.window.add_task(Task::Whole(Box::new(entry), there));
         let mut offset = 0;
         for (number, chunk) in chunks.iter().enumerate() {
             match same.chunk(number, offset, chunk.length) {
@@ -179,13 +182,8 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.flush_if_full()
     }
 
-    fn large(
-        &mut self,
-        entry: Entry,
-        content: &Content,
-        nodes: &dyn NodeSource,
-        old: Option<Found>,
-    ) -> Result<()> {
+    fn large(&mut self, entry: Entry, content: &Content, nodes: &dyn NodeSource, there: There) -> Result<()> {
+        let old = there.file();
         // A snapshot may hold the name of the file that is not finished: then that is a file as any other.
         let lasts = match unfinished_path(&entry.path) {
             Ok(unfinished) => !may_hold(nodes, self.job.snapshot.root, &unfinished)?,
@@ -193,7 +191,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         };
         let basis = match &mut self.existing {
             None => Ok(Basis::default()),
-            Some(existing) => existing.basis(&entry, old.as_ref(), lasts),
+            Some(existing) => existing.basis(&entry, old, lasts),
         };
         let mut basis = match basis {
             Ok(basis) => basis,
@@ -201,16 +199,16 @@ impl<'a, 'b> Planner<'a, 'b> {
         };
         let (size, content_bytes) = (entry.metadata.size, entry.metadata.content_bytes());
         if let Some(found) = old
-            && self.stays_as_it_is(&entry, content, (nodes, &mut basis), &found)?
+            && self.stays_as_it_is(&entry, content, (nodes, &mut basis), found)?
         {
             self.job.repository.store.progress().add(0, size);
-            return self.keep(entry, found);
+            return self.keep(entry, *found);
         }
         let (allocated, in_place) = match &basis.rewritable {
             Some(rewritable) => (rewritable.found().allocated, true),
             None => (old.map_or(0, |old| old.allocated), false),
         };
-        let large = Large::new(entry, lasts);
+        let large = Large::new(entry, there, lasts);
         let mut at = InLarge { large, basis, content: content_bytes, offset: 0, open: false };
         let mut unchanged = 0;
         let listed = for_each_chunk(content, nodes, &mut |chunk| self.chunk(&mut at, chunk, &mut unchanged));
@@ -311,9 +309,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         if self.job.removal == Removal::Tell {
             return Ok(());
         }
-        let begun = rewritable.begin(self.job.target, &large.entry.metadata);
-        let begun = begun.and_then(|file| self.job.placed(file, &large.entry.path));
-        let begun = match begun {
+        let begun = match rewritable.begin(self.job.target, &large.entry.metadata) {
             Ok(file) => Ok(Arc::new(file)),
             Err(error) => Err(give_up(large, error)?),
         };

@@ -6,14 +6,14 @@ use std::collections::HashMap;
 use super::{
     Pass, SameTree,
     clear::Clearing,
-    existing::Existing,
+    existing::{Existing, There},
     lost, may_hold,
     plan::Window,
     planner::Planner,
     work::{Job, Worker},
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     filesystem::metadata::{Note, is_frozen},
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
@@ -209,7 +209,7 @@ fn sweep(job: &Job<'_>, nodes: &SameTree<'_>, folder: &[u8]) -> Result<()> {
     }
     // What cannot be asked stays.
     let known = |name: &[u8]| may_hold(nodes, job.snapshot.root, &join(folder, name)).unwrap_or(true);
-    match job.target.sweep(job.below(folder), &known) {
+    match job.target.sweep(job.below(folder), &known, &*job.repository.clock) {
         Ok(_) => Ok(()),
         Err(error) => job.failed(folder, error),
     }
@@ -247,10 +247,13 @@ impl Linker<'_> {
         self.existing.iter_mut().for_each(|existing| existing.passes(entry));
     }
 
-    /// Whether what has the name of a further one stays: the same file already, one that is not to be replaced, or
-    /// something that cannot be looked at.
-    fn stays(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
-        self.existing.as_mut().map_or(Ok(false), |existing| existing.keeps(first, entry))
+    /// Gives the file at `first` a further name, if what has that does not stay.
+    fn further(&mut self, first: &[u8], entry: &Entry) -> Result<std::result::Result<(), Error>> {
+        let there = match &mut self.existing {
+            None => Some(There::Nothing),
+            Some(existing) => existing.gives_way(first, entry)?,
+        };
+        Ok(there.map_or(Ok(()), |there| self.job.link(first, entry, there)))
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -288,8 +291,7 @@ impl Linker<'_> {
             None if !self.sees_less => return Ok(()),
             None => {}
             Some(first) if job.is_broken(&first) => {}
-            Some(first) if self.stays(&first, &entry)? => return Ok(()),
-            Some(first) => match job.link(&first, &entry) {
+            Some(first) => match self.further(&first, &entry)? {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_of_the_whole_system() => return Err(error),
                 Err(error) => why = Some(Note::Unset(format!("it is a file of its own: {error}"))),
