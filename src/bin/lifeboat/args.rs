@@ -71,6 +71,10 @@ pub(crate) struct Place {
     /// Read the address from the first line of a file [env: LIFEBOAT_REPOSITORY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) repository_file: Option<PathBuf>,
+    /// Read a bucket with versioning as it was at this time, such as "2026-01-31 23:05" or 2026-01-31T22:05:00Z;
+    /// nothing can be written then
+    #[arg(long, global = true, value_name = "TIME")]
+    pub(crate) at: Option<String>,
 }
 
 /// What unlocks it. Files may be `cred:NAME`.
@@ -149,6 +153,9 @@ pub(crate) struct FromArguments {
     /// Read its address from the first line of a file [env: LIFEBOAT_FROM_REPOSITORY_FILE]
     #[arg(long, value_name = "FILE")]
     from_repository_file: Option<PathBuf>,
+    /// Read its bucket, if that has versioning, as it was at this time
+    #[arg(long, value_name = "TIME")]
+    from_at: Option<String>,
     /// Read its passphrase from the first line of a file [env: LIFEBOAT_FROM_PASSWORD_FILE; or the passphrase
     /// itself in LIFEBOAT_FROM_PASSWORD]
     #[arg(long, value_name = "FILE")]
@@ -182,6 +189,7 @@ impl FromArguments {
         let place = Place {
             repository: self.from_repository.clone(),
             repository_file: self.from_repository_file.clone(),
+            at: self.from_at.clone(),
         };
         let unlock = Unlock {
             password_file: self.from_password_file.clone(),
