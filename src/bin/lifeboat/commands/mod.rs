@@ -8,7 +8,7 @@ use lifeboat::{
     report::{exit, text},
 };
 
-use crate::{context::Context, profile::Settings};
+use crate::{args::FromArguments, context::Context, profile::Settings};
 
 mod backup;
 mod check;
@@ -124,7 +124,11 @@ impl Command {
     pub(crate) fn settle(&mut self, settings: &mut Settings) {
         match self {
             Self::Backup(arguments) => arguments.settle(settings),
-            Self::Config(arguments) => arguments.backup.settle(settings),
+            Self::Copy(arguments) => settings.settle_from(&mut arguments.from),
+            Self::Config(arguments) => {
+                arguments.backup.settle(settings);
+                settings.settle_from(&mut FromArguments::default());
+            }
             Self::Status(arguments) => arguments.settle(settings),
             _ => {}
         }
