@@ -118,7 +118,7 @@ fn what_an_attacker_deleted_and_overwrote_comes_back_byte_for_byte() {
     let second = attacked.tree("src");
     let at_second = attacked.moment();
     attacked.attack();
-    assert!(attacked.fails(&["snapshots"], 5).contains("config"));
+    assert!(!attacked.command(&["snapshots"]).output().unwrap().status.success());
 
     let snapshots =
         |at: &str| attacked.does(&["--at", at, "snapshots", "--json"]).matches("\"snapshot\"").count();
@@ -149,7 +149,7 @@ fn what_writes_refuses_to_go_to_the_past() {
         &["forget", "--keep-last", "1"],
         &["prune"],
         &["prune", "--dry-run"],
-        &["tag", "--add", "x", "latest"],
+        &["tag", "latest", "--add", "x"],
         &["hold", "list"],
         &["repair", "index"],
         &["recover"],
