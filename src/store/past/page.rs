@@ -9,6 +9,8 @@ use crate::clock::Timestamp;
 pub(super) const PAGE_BYTES_MAX: usize = 8 << 20;
 /// The longest key and the longest id of a version, in bytes: S3's own limit.
 const NAME_BYTES_MAX: usize = 1024;
+/// Entries of a page: S3 sends a thousand.
+const ENTRIES_MAX: usize = 10_000;
 /// Elements in elements; S3 needs four.
 const DEPTH_MAX: usize = 8;
 /// What S3 calls the list.
@@ -121,6 +123,9 @@ fn begin(
 ) -> Result<(), Fault> {
     let name = element.local_name();
     let name = std::str::from_utf8(name.as_ref()).map_err(broken)?;
+    if draft.entries.len() > ENTRIES_MAX {
+        return Err(broken("it has too many entries"));
+    }
     match open.len() {
         0 if name != ROOT => return Err(Fault::Other),
         1 if name == "Version" => draft.entries.push((Fields::default(), false)),
@@ -334,6 +339,8 @@ mod tests {
             "<IsTruncated>true</IsTruncated>".to_owned(),
             "<IsTruncated>perhaps</IsTruncated>".to_owned(),
             deep,
+            version("a", "1").repeat(ENTRIES_MAX + 1),
+            "<Version/>".repeat(PAGE_BYTES_MAX / 16),
         ] {
             assert!(matches!(page(&wrong), Err(Fault::Broken(_))), "{:.60}", wrong);
         }
