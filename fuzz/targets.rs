@@ -48,7 +48,7 @@ use lifeboat::{
         manifest::{Accounts, ManifestCursor, NodeSource, for_each_chunk},
         memory::Memory,
     },
-    store::{Location, Name},
+    store::{Location, Name, fuzz_versions},
 };
 
 #[path = "../src/bin/lifeboat/profile/schema.rs"]
@@ -57,7 +57,7 @@ mod profile_schema;
 /// Takes what the fuzzer made up, and says whether it was accepted.
 pub type Target = fn(&[u8]) -> bool;
 
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("arguments", arguments),
     ("cache", cache),
     ("chunker", chunker),
@@ -77,6 +77,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("segment", segment),
     ("slot", slot),
     ("snapshot", snapshot),
+    ("versions", fuzz_versions),
 ];
 
 /// Runs the target of that name.
@@ -301,7 +302,10 @@ fn manifest(mut bytes: &[u8]) -> bool {
     let (entries, faults) = walk(ManifestCursor::new(&nodes, root));
     // Sums that are wrong are told, and what is below is given all the same.
     let (accounted, more) = walk(ManifestCursor::accounting(&nodes, root, Accounts::new()));
-    assert!(accounted <= entries && more >= faults, "{accounted} of {entries} entries, {more} of {faults} faults");
+    assert!(
+        accounted <= entries && more >= faults,
+        "{accounted} of {entries} entries, {more} of {faults} faults"
+    );
     walk(ManifestCursor::from(&nodes, root, b"srv/a"));
     count > 0 && faults == 0
 }

@@ -76,3 +76,21 @@ impl Clock for SystemClock {
         std::thread::sleep(duration);
     }
 }
+
+/// A wall clock that stands still: what a repository of the past is judged by. Waiting takes its time.
+#[derive(Clone, Copy, Debug)]
+pub struct StoppedClock(pub Timestamp);
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration);
+    }
+}

@@ -11,37 +11,35 @@ use std::{fs, sync::Arc};
 use bytes::Bytes;
 use lifeboat::{
     clock::{SystemClock, Timestamp},
-    crypto::RootSecret,
     error::{ErrorKind, Result},
     format::{
         annotation::{Annotation, Says, TagChange},
         envelope::{self, EnvelopeHeader, RecordKind, Sealer},
         forgotten::Forgotten,
         role::Role,
-        slot::KdfParameters,
     },
     id::ObjectId,
     ops::{
         annotate::{self, Chosen},
         forget::{self, ForgetOptions, MassRemoval, Which},
-        key::{self, AddOptions, By},
         repair::{self, AsideOptions, Force},
         select::{Filter, Reference},
     },
-    repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
-    store::{Folder, Name, Prefix, Store},
+    repository::{Repository, snapshots::KnownSnapshot, unlock::Credential},
+    store::{Folder, Name, Prefix},
 };
-use object_store::{ObjectStore, memory::InMemory};
 use serde_json::Value;
 
 mod support {
     pub(crate) mod intercepted;
     pub(crate) mod lab;
+    pub(crate) mod ram;
     pub(crate) mod world;
 }
 use support::{
-    intercepted::{Call, Fate, Intercepted, Kind},
+    intercepted::{Call, Fate, Kind},
     lab::{self, Files},
+    ram::Ram,
     world::{World, objects},
 };
 
@@ -216,47 +214,37 @@ fn the_key_of_each_role_says_what_it_may_and_nothing_else() {
 
 /// A repository in memory.
 struct Scene {
-    objects: Arc<InMemory>,
-    root: RootSecret,
+    ram: Ram,
     /// The oldest first.
     ids: Vec<ObjectId>,
 }
 
+impl std::ops::Deref for Scene {
+    type Target = Ram;
+
+    fn deref(&self) -> &Ram {
+        &self.ram
+    }
+}
+
 impl Scene {
     fn new() -> Self {
-        let (objects, root) = (Arc::new(InMemory::new()), RootSecret::generate().unwrap());
-        let mut scene = Self { objects, root, ids: Vec::new() };
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
-        let init = InitOptions { kdf, ..InitOptions::default() };
-        Repository::create(&scene.store(), &scene.root, "right", init, &SystemClock).unwrap();
-        for content in ["one", "two", "three"] {
+        let ram = Ram::new();
+        let back_up = |content: &str| {
             let files = Files::from([("srv/file".to_owned(), content.as_bytes().to_vec())]);
-            scene.ids.push(lab::back_up(&scene.owner(), &files).unwrap().snapshot.unwrap().0);
-        }
-        scene
+            lab::back_up(&ram.owner(), &files).unwrap().snapshot.unwrap().0
+        };
+        let ids = ["one", "two", "three"].into_iter().map(back_up).collect();
+        Self { ram, ids }
     }
 
     /// The same, which goes its own way from here on.
     fn fork(&self) -> Self {
-        let objects = Arc::new(self.objects.fork());
-        let root = RootSecret::from_words(&self.root.words()).unwrap();
-        Self { objects, root, ids: self.ids.clone() }
+        Self { ram: self.ram.fork(), ids: self.ids.clone() }
     }
 
-    fn store(&self) -> Store {
-        store_over(Arc::<InMemory>::clone(&self.objects))
-    }
-
-    fn owner(&self) -> Repository {
-        lab::open(&self.store(), &self.root).unwrap()
-    }
-
-    fn key(&self, role: Role) -> Repository {
-        let domain = (role == Role::Backup).then(|| "main".to_owned());
-        let label = format!("a {}", role.name());
-        let options = AddOptions { role, label, domain, shared: false, unlock: By::AccessKey };
-        let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
-        lab::open_with(&self.store(), &Credential::AccessKey(access.text().to_string().into()), None).unwrap()
+    fn key(&self, role: Role) -> Arc<Repository> {
+        self.add_key(role, &format!("a {}", role.name()))
     }
 
     /// Whatever the role of the signer.
@@ -306,10 +294,6 @@ impl Scene {
         let names = owner.snapshot_names(&owner.own_domain().unwrap(), None).unwrap();
         names.iter().any(|name| name.id == snapshot)
     }
-}
-
-fn store_over(objects: Arc<dyn ObjectStore>) -> Store {
-    Store::from_object_store(objects, "", lab::options(Arc::new(SystemClock), Arc::default(), 0)).unwrap()
 }
 
 fn end(repository: &Repository, snapshot: ObjectId) -> Result<forget::ForgetDone> {
@@ -513,10 +497,8 @@ fn whenever_a_hold_comes_while_a_snapshot_is_forgotten_one_sees_the_other() {
         let first = scene.ids[0];
         let placed: Arc<std::sync::Mutex<Option<Result<annotate::Placed>>>> = Arc::default();
         let (inner, answer) = (Arc::clone(&scene), Arc::clone(&placed));
-        let objects: Arc<dyn ObjectStore> = Arc::<InMemory>::clone(&scene.objects);
-        let watched = Intercepted::watching(objects);
-        let repository =
-            lab::open(&store_over(Arc::<Intercepted>::clone(&watched) as _), &scene.root).unwrap();
+        let watched = scene.watched();
+        let repository = scene.over(&watched).unwrap();
         watched.intercept(move |call: &Call| {
             if call.number == number {
                 let (scene, answer) = (Arc::clone(&inner), Arc::clone(&answer));

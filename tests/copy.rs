@@ -10,34 +10,31 @@
 use std::{collections::BTreeSet, fs, sync::Arc};
 
 use lifeboat::{
-    clock::{SystemClock, Timestamp},
+    clock::Timestamp,
     compress::Compression,
-    crypto::RootSecret,
     error::{ErrorKind, Result},
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         node::Node,
         pack::PackKind,
         role::Role,
-        slot::KdfParameters,
         snapshot::{Origin, Snapshot},
     },
     id::ObjectId,
     ops::{
         backup::{self, BackupOptions, CopyOf, Source},
         copy::{self, Copied, CopyOptions, Made, Mode, Outcome},
-        key::{self, AddOptions, By},
     },
-    repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
-    store::{Name, Prefix, Store},
+    repository::{Repository, snapshots::KnownSnapshot},
+    store::Name,
 };
-use object_store::memory::InMemory;
 
 mod support {
     pub(crate) mod faults;
     pub(crate) mod forger;
     pub(crate) mod intercepted;
     pub(crate) mod lab;
+    pub(crate) mod ram;
     pub(crate) mod service;
     pub(crate) mod tcp;
     pub(crate) mod world;
@@ -45,32 +42,15 @@ mod support {
 use support::{
     faults::{Fault, at},
     forger::{self, Forged, Manifest},
-    intercepted::{Call, Fate, Intercepted, Kind, broken},
+    intercepted::{Call, Fate, Kind, broken},
     lab::{self, Files, noise},
+    ram::Ram,
     service::{BUCKET, KEY, SECRET},
     tcp::Server,
     world::{PASSPHRASE, World, objects, texts, tree},
 };
 
-/// A repository in memory.
-struct Side {
-    objects: InMemory,
-    root: RootSecret,
-}
-
-fn store_of(objects: Arc<dyn object_store::ObjectStore>) -> Store {
-    Store::from_object_store(objects, "", lab::options(Arc::new(SystemClock), Arc::default(), 0)).unwrap()
-}
-
-impl Side {
-    fn new() -> Self {
-        let (objects, root) = (InMemory::new(), RootSecret::generate().unwrap());
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
-        let init = InitOptions { kdf, ..InitOptions::default() };
-        Repository::create(&store_of(Arc::new(objects.clone())), &root, "right", init, &SystemClock).unwrap();
-        Self { objects, root }
-    }
-
+impl Ram {
     /// Cuts files into chunks of these sizes.
     fn cutting(sizes: [u32; 3]) -> Self {
         let side = Self::new();
@@ -84,60 +64,9 @@ impl Side {
         side
     }
 
-    fn fork(&self) -> Self {
-        Self { objects: self.objects.fork(), root: RootSecret::from_words(&self.root.words()).unwrap() }
-    }
-
-    fn store(&self) -> Store {
-        store_of(Arc::new(self.objects.clone()))
-    }
-
-    fn owner(&self) -> Arc<Repository> {
-        Arc::new(lab::open(&self.store(), &self.root).unwrap())
-    }
-
-    /// The owner over a store that is watched.
-    fn over(&self, watched: &Arc<Intercepted>) -> Result<Arc<Repository>> {
-        lab::open(&store_of(Arc::<Intercepted>::clone(watched)), &self.root).map(Arc::new)
-    }
-
-    fn watched(&self) -> Arc<Intercepted> {
-        Intercepted::watching(Arc::new(self.objects.clone()))
-    }
-
-    fn add_key(&self, role: Role, label: &str) -> Arc<Repository> {
-        let domain = (role == Role::Backup).then(|| "main".to_owned());
-        let (label, unlock) = (label.to_owned(), By::AccessKey);
-        let options = AddOptions { role, label, domain, shared: false, unlock };
-        let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
-        let credential = Credential::AccessKey(access.text());
-        Arc::new(lab::open_with(&self.store(), &credential, None).unwrap())
-    }
-
-    fn snapshots(&self) -> Vec<KnownSnapshot> {
-        let (known, damaged) = self.owner().snapshots().unwrap();
-        assert!(damaged.is_empty(), "{damaged:?}");
-        known
-    }
-
-    fn names(&self, part: &str) -> Vec<Name> {
-        let listed = self.store().list(&Prefix::all()).unwrap().into_iter();
-        listed
-            .filter(|listed| listed.name.contains(part))
-            .map(|listed| Name::parse(&listed.name).unwrap())
-            .collect()
-    }
-
     fn is_clean(&self) {
         let checked = lab::check_all(&self.owner()).unwrap();
         assert!(checked.problems.is_empty(), "{:?}", checked.problems);
-    }
-
-    fn flip(&self, name: &Name, at: usize) {
-        let mut bytes = self.store().read(name, 1 << 28).unwrap().to_vec();
-        bytes[at] ^= 1;
-        self.store().delete(name).unwrap();
-        self.store().create(name, bytes.into()).unwrap();
     }
 }
 
@@ -154,7 +83,7 @@ fn copy_by(from: &Arc<Repository>, to: &Arc<Repository>, chosen: &[KnownSnapshot
     Ok(all)
 }
 
-fn copy(from: &Side, to: &Side) -> Vec<Copied> {
+fn copy(from: &Ram, to: &Ram) -> Vec<Copied> {
     copy_by(&from.owner(), &to.owner(), &from.snapshots()).unwrap()
 }
 
@@ -170,13 +99,13 @@ fn before(copied: &Copied) -> Option<ObjectId> {
     if let Outcome::Before(id) = copied.outcome { Some(id) } else { None }
 }
 
-fn restored(side: &Side, known: &KnownSnapshot) -> Files {
+fn restored(side: &Ram, known: &KnownSnapshot) -> Files {
     let (files, restored) = lab::restore(&side.owner(), known).unwrap();
     assert_eq!(restored.failures, 0, "{:?}", restored.failed);
     files
 }
 
-fn back_up(side: &Side, files: &Files, host: &str, time: i64) -> KnownSnapshot {
+fn back_up(side: &Ram, files: &Files, host: &str, time: i64) -> KnownSnapshot {
     let options = BackupOptions {
         host: host.to_owned(),
         tags: vec![format!("of-{host}")],
@@ -205,7 +134,7 @@ fn large() -> Vec<u8> {
 
 #[test]
 fn a_copy_restores_as_its_source_and_says_what_it_is_a_copy_of() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     let (first, mut second) = (files(), files());
     second.insert("srv/new".to_owned(), noise(5, 700_000));
     second.remove("srv/small/07");
@@ -232,7 +161,7 @@ fn a_copy_restores_as_its_source_and_says_what_it_is_a_copy_of() {
 
 #[test]
 fn what_was_copied_before_is_passed_over_also_on_its_way_back() {
-    let (one, two, three) = (Side::new(), Side::new(), Side::new());
+    let (one, two, three) = (Ram::new(), Ram::new(), Ram::new());
     back_up(&one, &files(), "web", 1_000);
     let copies = copy(&one, &two);
     let id = made(&copies[0]).id;
@@ -248,7 +177,7 @@ fn what_was_copied_before_is_passed_over_also_on_its_way_back() {
 
 #[test]
 fn a_client_cannot_keep_anothers_snapshot_from_being_copied() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     let victim = back_up(&from, &files(), "web", 1_000);
     let client = from.add_key(Role::Backup, "client");
     let origin = Origin { repository: from.owner().config.repository_id, snapshot: victim.name.id };
@@ -278,7 +207,7 @@ fn a_client_cannot_keep_anothers_snapshot_from_being_copied() {
 
 #[test]
 fn of_the_next_snapshot_only_what_is_new_is_read_and_stored() {
-    let (from, to) = (Side::cutting(SMALL), Side::cutting(SMALL));
+    let (from, to) = (Ram::cutting(SMALL), Ram::cutting(SMALL));
     let mut files = files();
     files.insert("srv/large".to_owned(), large());
     back_up(&from, &files, "web", 1_000);
@@ -304,7 +233,7 @@ fn of_the_next_snapshot_only_what_is_new_is_read_and_stored() {
 
 #[test]
 fn with_other_sizes_of_chunks_files_are_cut_anew() {
-    let (from, to) = (Side::cutting(SMALL), Side::cutting([2 << 10, 8 << 10, 32 << 10]));
+    let (from, to) = (Ram::cutting(SMALL), Ram::cutting([2 << 10, 8 << 10, 32 << 10]));
     let mut files = files();
     files.insert("srv/large".to_owned(), large());
     back_up(&from, &files, "web", 1_000);
@@ -320,7 +249,7 @@ fn with_other_sizes_of_chunks_files_are_cut_anew() {
 
 #[test]
 fn damage_in_the_source_is_named_and_costs_its_snapshot_only() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     let mut files = Files::from([("srv/good".to_owned(), noise(1, 50_000))]);
     back_up(&from, &files, "web", 1_000);
     let old: BTreeSet<Name> = from.names("/packs/d/").into_iter().collect();
@@ -350,7 +279,7 @@ fn damage_in_the_source_is_named_and_costs_its_snapshot_only() {
 
 #[test]
 fn a_second_copy_of_a_chunk_stands_in_for_a_damaged_one() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     let files = Files::from([("srv/a".to_owned(), noise(1, 50_000))]);
     let client = from.add_key(Role::Backup, "client");
     lab::back_up(&client, &files).unwrap();
@@ -364,7 +293,7 @@ fn a_second_copy_of_a_chunk_stands_in_for_a_damaged_one() {
 
 #[test]
 fn a_copy_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     let files = Files::from([("srv/a".to_owned(), noise(1, 300_000)), ("srv/b".to_owned(), b"b".to_vec())]);
     back_up(&from, &files, "web", 1_000);
     let run = |from: &Arc<Repository>, to: &Arc<Repository>| copy_by(from, to, &from.snapshots()?.0);
@@ -375,7 +304,7 @@ fn a_copy_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
         (over_from.calls().len(), over_to.calls().len())
     };
     assert!(reads > 8 && writes > 12, "{reads} {writes}");
-    let finished = |to: &Side, what: &str| {
+    let finished = |to: &Ram, what: &str| {
         copy(&from, to);
         let copies = to.snapshots();
         assert_eq!(copies.len(), 1, "{what}");
@@ -402,7 +331,7 @@ fn a_copy_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
 
 #[test]
 fn what_an_interrupted_copy_has_stored_is_not_sent_again() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     let mut files = Files::from([("srv/a".to_owned(), noise(1, 2_000_000))]);
     back_up(&from, &files, "web", 1_000);
     files.insert("srv/b".to_owned(), noise(2, 3_000_000));
@@ -427,7 +356,7 @@ fn what_an_interrupted_copy_has_stored_is_not_sent_again() {
 
 #[test]
 fn a_chunk_that_the_target_has_lost_is_read_and_stored_again() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     let files = files();
     back_up(&from, &files, "web", 1_000);
     copy(&from, &to);
@@ -440,7 +369,7 @@ fn a_chunk_that_the_target_has_lost_is_read_and_stored_again() {
 
 #[test]
 fn large_files_come_by_their_lists_and_not_when_these_lie() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     back_up(&from, &Files::from([("srv/z".to_owned(), b"z".to_vec())]), "web", 1);
     let owner = from.owner();
     let mut manifest = Manifest::new(&owner);
@@ -486,7 +415,7 @@ fn large_files_come_by_their_lists_and_not_when_these_lie() {
 
 #[test]
 fn each_side_needs_its_role_and_there_must_be_two_of_them() {
-    let (from, to) = (Side::new(), Side::new());
+    let (from, to) = (Ram::new(), Ram::new());
     back_up(&from, &files(), "web", 1_000);
     let known = from.snapshots();
     let refused =

@@ -261,3 +261,32 @@ fn config_check_says_what_works_and_what_does_not() {
     fs::write(world.path("passphrase"), "wrong\n").unwrap();
     world.ends(&mut world.command(&["config", "check"]), 12);
 }
+
+#[test]
+fn a_profile_names_the_source_of_a_copy_and_flags_and_variables_beat_it() {
+    let world = World::new("");
+    world.does(&["init"]);
+    world.does(&["backup"]);
+    world.write(&format!(
+        "[profile.offsite]\nrepository = {target:?}\npassword-file = {file:?}\nfrom-repository = {source:?}\n\
+         from-password-file = {file:?}\n",
+        target = world.path("offsite"),
+        source = world.path("repo"),
+        file = world.path("passphrase"),
+    ));
+    world.does(&["--profile", "offsite", "init"]);
+    let copied = |out: &str| out.contains("1 snapshot copied");
+    assert!(copied(&world.does(&["--profile", "offsite", "copy"])));
+    let other = ["--profile", "offsite", "copy", "--from-repository", "none"];
+    assert!(world.fails(&other, 10).contains("none"));
+    let mut variable = world.command(&["--profile", "offsite", "copy"]);
+    assert!(world.ends(variable.env("LIFEBOAT_FROM_REPOSITORY", "nowhere"), 10).1.contains("nowhere"));
+    // A passphrase of the environment for the source beats that of the profile; one for the target does not.
+    let mut wrong = world.command(&["--profile", "offsite", "copy"]);
+    world.ends(wrong.env("LIFEBOAT_FROM_PASSWORD", "wrong"), 12);
+    let shown = world.does(&["--profile", "offsite", "config", "show"]);
+    assert!(shown.contains("from-repository") && shown.contains("from-password-file"), "{shown}");
+    let both = "from-repository = \"/a\"\nfrom-repository-file = \"/b\"\n";
+    world.write(&format!("[profile.offsite]\n{both}"));
+    assert!(world.fails(&["--profile", "offsite", "copy"], 2).contains("exclude each other"));
+}

@@ -14,31 +14,26 @@ use std::{
 };
 
 use lifeboat::{
-    clock::SystemClock,
-    crypto::RootSecret,
     error::{ErrorKind, Result},
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         node::{Child, Node, compare_paths},
         role::Role,
-        slot::KdfParameters,
     },
     id::{BlobId, ObjectId},
     ops::{
         backup::{self, Item, Source},
-        key::{self, AddOptions, By},
         recover::{self, Manifest, Mode, Outcome, RecoverOptions, Recovered},
     },
-    repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
-    store::{Name, Prefix, Store},
+    repository::{Repository, snapshots::KnownSnapshot},
 };
-use object_store::memory::InMemory;
 
 mod support {
     pub(crate) mod faults;
     pub(crate) mod forger;
     pub(crate) mod intercepted;
     pub(crate) mod lab;
+    pub(crate) mod ram;
     pub(crate) mod world;
 }
 use support::{
@@ -46,59 +41,11 @@ use support::{
     forger,
     intercepted::Intercepted,
     lab::{self, Files, noise},
+    ram::Ram,
     world::{World, objects, tree},
 };
 
-struct Scene {
-    objects: InMemory,
-    root: RootSecret,
-}
-
-fn store_of(objects: Arc<dyn object_store::ObjectStore>) -> Store {
-    Store::from_object_store(objects, "", lab::options(Arc::new(SystemClock), Arc::default(), 0)).unwrap()
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (objects, root) = (InMemory::new(), RootSecret::generate().unwrap());
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
-        let init = InitOptions { kdf, ..InitOptions::default() };
-        Repository::create(&store_of(Arc::new(objects.clone())), &root, "right", init, &SystemClock).unwrap();
-        Self { objects, root }
-    }
-
-    fn fork(&self) -> Self {
-        Self { objects: self.objects.fork(), root: RootSecret::from_words(&self.root.words()).unwrap() }
-    }
-
-    fn store(&self) -> Store {
-        store_of(Arc::new(self.objects.clone()))
-    }
-
-    fn owner(&self) -> Arc<Repository> {
-        Arc::new(lab::open(&self.store(), &self.root).unwrap())
-    }
-
-    fn add_key(&self, role: Role, label: &str) -> Arc<Repository> {
-        let domain = (role == Role::Backup).then(|| "main".to_owned());
-        let (label, unlock) = (label.to_owned(), By::AccessKey);
-        let options = AddOptions { role, label, domain, shared: false, unlock };
-        let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
-        Arc::new(lab::open_with(&self.store(), &Credential::AccessKey(access.text()), None).unwrap())
-    }
-
-    fn known(&self) -> Vec<KnownSnapshot> {
-        self.owner().snapshots().unwrap().0
-    }
-
-    fn names(&self, part: &str) -> Vec<Name> {
-        let listed = self.store().list(&Prefix::all()).unwrap().into_iter();
-        listed
-            .filter(|listed| listed.name.contains(part))
-            .map(|listed| Name::parse(&listed.name).unwrap())
-            .collect()
-    }
-
+impl Ram {
     fn lose(&self, known: &KnownSnapshot) {
         self.store().delete(&known.name.name).unwrap();
     }
@@ -151,10 +98,10 @@ impl Source for Folders<'_> {
 }
 
 /// A backup, and its snapshot.
-fn back_up(scene: &Scene, by: &Repository, files: &Files) -> KnownSnapshot {
+fn back_up(scene: &Ram, by: &Repository, files: &Files) -> KnownSnapshot {
     let done = backup::run(by, &mut Folders(files), &lab::backup_options()).unwrap();
     let id = done.snapshot.unwrap().0;
-    scene.known().into_iter().find(|known| known.name.id == id).unwrap()
+    scene.snapshots().into_iter().find(|known| known.name.id == id).unwrap()
 }
 
 fn roots(found: &Recovered) -> BTreeSet<BlobId> {
@@ -170,7 +117,7 @@ fn made(outcome: &Outcome) -> ObjectId {
 
 #[test]
 fn a_manifest_whose_snapshot_is_lost_becomes_a_snapshot_again() {
-    let scene = Scene::new();
+    let scene = Ram::new();
     let known: Vec<_> = (1..=4).map(|n| back_up(&scene, &scene.owner(), &files(n))).collect();
     // Whole: neither those that have their snapshots, nor what they are made of.
     assert_eq!(roots(&run(&scene.owner(), Mode::DryRun).unwrap()), BTreeSet::new());
@@ -191,7 +138,7 @@ fn a_manifest_whose_snapshot_is_lost_becomes_a_snapshot_again() {
     assert_eq!(scene.names("/packs/"), data, "all of it is borrowed");
     for (manifest, outcome) in &done.found {
         let id = made(outcome);
-        let all = scene.known();
+        let all = scene.snapshots();
         let again = all.iter().find(|known| known.name.id == id).unwrap();
         let old = known.iter().find(|known| known.record.root == manifest.root).unwrap();
         assert_eq!((again.record.root, again.record.levels), (old.record.root, old.record.levels));
@@ -212,7 +159,7 @@ fn a_manifest_whose_snapshot_is_lost_becomes_a_snapshot_again() {
 
 #[test]
 fn what_a_client_wrote_is_read_and_stored_by_the_owner_with_a_host_and_tags_that_are_given() {
-    let scene = Scene::new();
+    let scene = Ram::new();
     let client = scene.add_key(Role::Backup, "web1");
     let lost = back_up(&scene, &client, &files(1));
     scene.lose(&lost);
@@ -226,7 +173,7 @@ fn what_a_client_wrote_is_read_and_stored_by_the_owner_with_a_host_and_tags_that
     let done = recover::run(&scene.owner(), &options).unwrap();
     let [(manifest, outcome)] = &done.found[..] else { unreachable!("{done:?}") };
     assert_eq!(manifest.label.as_deref(), Some("web1"));
-    let (id, known) = (made(outcome), scene.known());
+    let (id, known) = (made(outcome), scene.snapshots());
     let again = known.iter().find(|known| known.name.id == id).unwrap();
     assert_eq!(
         (&again.record.host[..], &again.record.tags[..]),
@@ -242,7 +189,7 @@ fn what_a_client_wrote_is_read_and_stored_by_the_owner_with_a_host_and_tags_that
 
 #[test]
 fn of_a_manifest_that_is_hurt_no_snapshot_is_made_and_each_loss_is_named() {
-    let scene = Scene::new();
+    let scene = Ram::new();
     let lost = back_up(&scene, &scene.owner(), &files(1));
     back_up(&scene, &scene.owner(), &files(2));
     scene.lose(&lost);
@@ -267,7 +214,7 @@ fn of_a_manifest_that_is_hurt_no_snapshot_is_made_and_each_loss_is_named() {
 
 #[test]
 fn parts_without_a_beginning_are_counted_and_what_lies_ends() {
-    let scene = Scene::new();
+    let scene = Ram::new();
     back_up(&scene, &scene.owner(), &files(1));
     let owner = scene.owner();
     let mut manifest = forger::Manifest::new(&owner);
@@ -280,7 +227,7 @@ fn parts_without_a_beginning_are_counted_and_what_lies_ends() {
     let liar = manifest.node(&liar);
     manifest.node(&leaf("srv/data/lonely"));
     manifest.node(&Node::Leaf(Vec::new()));
-    let root = scene.known()[0].record.root;
+    let root = scene.snapshots()[0].record.root;
     // The snapshot names what there was.
     manifest.snapshot(root, |_| {});
     let found = run(&scene.owner(), Mode::DryRun).unwrap();
@@ -292,13 +239,13 @@ fn parts_without_a_beginning_are_counted_and_what_lies_ends() {
 
 #[test]
 fn a_recovery_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
-    let scene = Scene::new();
+    let scene = Ram::new();
     let few = Files::from([("srv/data/a".to_owned(), noise(1, 2_000)), ("srv/data/b".to_owned(), vec![7])]);
     let lost = back_up(&scene, &scene.owner(), &few);
     back_up(&scene, &scene.owner(), &Files::from([("srv/data/c".to_owned(), vec![8])]));
     scene.lose(&lost);
-    let over = |scene: &Scene, watched: &Arc<Intercepted>| {
-        let opened = lab::open(&store_of(Arc::<Intercepted>::clone(watched)), &scene.root).map(Arc::new);
+    let over = |scene: &Ram, watched: &Arc<Intercepted>| {
+        let opened = scene.over(watched);
         opened.and_then(|repository| {
             recover::run(&repository, &RecoverOptions { workers: 1, ..options(Mode::Write) })
         })
@@ -316,7 +263,7 @@ fn a_recovery_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
             watched.intercept(at(number, fault));
             drop(over(&scene, &watched));
             run(&scene.owner(), Mode::Write).unwrap();
-            let known = scene.known();
+            let known = scene.snapshots();
             let again: Vec<_> = known.iter().filter(|known| known.record.root == lost.record.root).collect();
             assert_eq!(again.len(), 1, "{number} {fault:?}");
             assert_eq!(lab::restore(&scene.owner(), again[0]).unwrap().0, few);
@@ -326,7 +273,7 @@ fn a_recovery_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
 
 #[test]
 fn only_an_owner_recovers() {
-    let scene = Scene::new();
+    let scene = Ram::new();
     back_up(&scene, &scene.owner(), &files(1));
     for role in [Role::Backup, Role::Audit, Role::Maintain, Role::Restore] {
         let key = scene.add_key(role, role.name());

@@ -10,8 +10,7 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, s
 
 use bytes::Bytes;
 use lifeboat::{
-    clock::{SystemClock, Timestamp},
-    crypto::RootSecret,
+    clock::Timestamp,
     error::{ErrorKind, Result},
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
@@ -19,7 +18,6 @@ use lifeboat::{
         node::Node,
         pack::{Directory, IndexedPack, PackKind, TRAILER_LEN, Trailer},
         role::Role,
-        slot::KdfParameters,
         tombstones::Tombstones,
         wire::Writer,
     },
@@ -30,16 +28,16 @@ use lifeboat::{
         prune::{self, PruneOptions},
         repair::{self, AsideOptions, Copy, Force, Hurt, IndexDone, Mode, SnapshotOptions, Verdict},
     },
-    repository::{InitOptions, Repository, unlock::Credential, view::ListedPack},
-    store::{Name, Parsed, Prefix, Store},
+    repository::{Repository, unlock::Credential, view::ListedPack},
+    store::{Name, Parsed},
 };
-use object_store::memory::InMemory;
 
 mod support {
     pub(crate) mod faults;
     pub(crate) mod forger;
     pub(crate) mod intercepted;
     pub(crate) mod lab;
+    pub(crate) mod ram;
     pub(crate) mod world;
 }
 use support::{
@@ -47,83 +45,45 @@ use support::{
     forger::{self, Forged, Manifest},
     intercepted::{Call, Fate, Intercepted, Interceptor},
     lab::{self, Files, noise},
+    ram::Ram,
     world::{World, objects, tree},
 };
 
 /// A repository with two snapshots.
 struct Scene {
-    objects: InMemory,
-    root: RootSecret,
+    ram: Ram,
     files: [Files; 2],
 }
 
-fn store_of(objects: Arc<dyn object_store::ObjectStore>) -> Store {
-    Store::from_object_store(objects, "", lab::options(Arc::new(SystemClock), Arc::default(), 0)).unwrap()
+impl std::ops::Deref for Scene {
+    type Target = Ram;
+
+    fn deref(&self) -> &Ram {
+        &self.ram
+    }
 }
 
 impl Scene {
     fn new() -> Self {
-        let (objects, root) = (InMemory::new(), RootSecret::generate().unwrap());
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
-        let init = InitOptions { kdf, ..InitOptions::default() };
-        Repository::create(&store_of(Arc::new(objects.clone())), &root, "right", init, &SystemClock).unwrap();
         let files =
             [(1, 90_000), (2, 180_000)].map(|(n, size)| Files::from([(format!("srv/{n}"), noise(n, size))]));
-        let scene = Self { objects, root, files };
+        let scene = Self { ram: Ram::new(), files };
         scene.files.iter().for_each(|files| _ = lab::back_up(&scene.owner(), files).unwrap());
         scene
     }
 
     /// The same objects, in another store.
     fn fork(&self) -> Self {
-        let root = RootSecret::from_words(&self.root.words()).unwrap();
-        Self { objects: self.objects.fork(), root, files: self.files.clone() }
-    }
-
-    fn store(&self) -> Store {
-        store_of(Arc::new(self.objects.clone()))
-    }
-
-    fn owner(&self) -> Repository {
-        lab::open(&self.store(), &self.root).unwrap()
+        Self { ram: self.ram.fork(), files: self.files.clone() }
     }
 
     fn domain(&self) -> DomainId {
         self.owner().own_domain().unwrap()
     }
 
-    fn add_key(&self, role: Role, label: &str) -> Repository {
-        let domain = (role == Role::Backup).then(|| "main".to_owned());
-        let (label, unlock) = (label.to_owned(), By::AccessKey);
-        let options = AddOptions { role, label, domain, shared: false, unlock };
-        let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
-        lab::open_with(&self.store(), &Credential::AccessKey(access.text()), None).unwrap()
-    }
-
-    /// Names with this in them.
-    fn names(&self, part: &str) -> Vec<Name> {
-        let listed = self.store().list(&Prefix::all()).unwrap().into_iter();
-        listed
-            .filter(|listed| listed.name.contains(part))
-            .map(|listed| Name::parse(&listed.name).unwrap())
-            .collect()
-    }
-
-    fn bytes(&self, name: &Name) -> Vec<u8> {
-        self.store().read(name, 1 << 28).unwrap().to_vec()
-    }
-
-    /// Puts other bytes under a name.
-    fn put(&self, name: &Name, bytes: Vec<u8>) {
-        self.store().delete(name).unwrap();
-        self.store().create(name, Bytes::from(bytes)).unwrap();
-    }
-
+    /// Turns a bit in the middle of an object.
     fn flip(&self, name: &Name) {
-        let mut bytes = self.bytes(name);
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        self.put(name, bytes);
+        self.ram.flip(name, self.bytes(name).len() / 2);
     }
 
     /// All objects with their bytes.
@@ -251,7 +211,7 @@ fn a_damaged_index_object_is_set_aside_when_its_packs_are_listed_again_and_a_pru
 fn a_repair_of_what_is_whole_writes_nothing() {
     let scene = Scene::new();
     let over = Intercepted::watching(Arc::new(scene.objects.clone()));
-    let repository = lab::open(&store_of(Arc::<Intercepted>::clone(&over)), &scene.root).unwrap();
+    let repository = scene.over(&over).unwrap();
     let done = repair_by(&repository, Mode::Write).unwrap();
     assert_eq!(summary(&done), (0, 0, vec![], vec![]));
     assert_eq!((done.objects, done.packs), (2, scene.names("/packs/").len() as u64));
@@ -267,7 +227,7 @@ fn a_repair_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
     scene.flip(&first);
     scene.store().delete(&second).unwrap();
     let run = |scene: &Scene, over: &Arc<Intercepted>| {
-        let repository = lab::open(&store_of(Arc::<Intercepted>::clone(over)), &scene.root)?;
+        let repository = scene.over(over)?;
         repair_by(&repository, Mode::Write)
     };
     let calls = {
@@ -302,7 +262,7 @@ fn an_index_object_that_did_not_arrive_sets_nothing_aside() {
         let first = scene.names("/index/").remove(0);
         scene.flip(&first);
         let over = Intercepted::watching(Arc::new(scene.objects.clone()));
-        let repository = lab::open(&store_of(Arc::<Intercepted>::clone(&over)), &scene.root).unwrap();
+        let repository = scene.over(&over).unwrap();
         over.intercept(move |call: &Call| {
             let is_index = call.kind.is_put() && call.name.contains("/index/");
             if is_index { fault.fate(call) } else { Fate::Works }
@@ -576,9 +536,9 @@ fn only_a_maintainer_or_an_owner_repairs() {
     }
 }
 
-fn hurt(repository: Repository, mode: Mode) -> Result<Vec<Hurt>> {
+fn hurt(repository: Arc<Repository>, mode: Mode) -> Result<Vec<Hurt>> {
     let options = SnapshotOptions { mode, program: "test".to_owned(), workers: 1 };
-    repair::snapshots(&Arc::new(repository), &options).map(|done| done.hurt)
+    repair::snapshots(&repository, &options).map(|done| done.hurt)
 }
 
 fn paths(hurt: &Hurt) -> Vec<String> {
@@ -735,9 +695,7 @@ fn a_repair_of_snapshots_that_is_stopped_is_finished_by_the_next_one() {
     let scene = Scene::new();
     let pack = scene.names("/packs/d/").remove(0);
     scene.store().delete(&pack).unwrap();
-    let run = |scene: &Scene, over: &Arc<Intercepted>| {
-        hurt(lab::open(&store_of(Arc::<Intercepted>::clone(over)), &scene.root)?, Mode::Write)
-    };
+    let run = |scene: &Scene, over: &Arc<Intercepted>| hurt(scene.over(over)?, Mode::Write);
     let calls = {
         let scene = scene.fork();
         let over = Intercepted::watching(Arc::new(scene.objects.clone()));
@@ -778,7 +736,7 @@ fn snapshots_that_cannot_be_read_or_are_of_another_domain_are_told_and_left_alon
     scene.flip(&own);
     let before = scene.names("");
     let options = SnapshotOptions { mode: Mode::Write, program: "test".to_owned(), workers: 1 };
-    let done = repair::snapshots(&Arc::new(scene.owner()), &options).unwrap();
+    let done = repair::snapshots(&scene.owner(), &options).unwrap();
     assert_eq!((done.hurt.len(), done.snapshots, done.elsewhere), (0, 1, 1));
     assert!(done.damaged.iter().any(|error| error.to_string().contains(own.as_str())), "{done:?}");
     assert_eq!(scene.names(""), before);

@@ -231,6 +231,20 @@ impl Seeds {
         self.add("node", "branch", branch.encode());
     }
 
+    /// What a bucket says of its versions.
+    fn versions(&mut self) {
+        let one = "<Key>p/a%20b</Key><VersionId>v1</VersionId><IsLatest>true</IsLatest>\
+                   <LastModified>2026-01-31T22:05:09.000Z</LastModified>";
+        let page = format!(
+            "<?xml version=\"1.0\"?><ListVersionsResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
+             <NextKeyMarker>p/b&amp;</NextKeyMarker><NextVersionIdMarker>v2</NextVersionIdMarker>\
+             <DeleteMarker>{one}</DeleteMarker><Version>{one}<Size>7</Size></Version></ListVersionsResult>"
+        );
+        self.add("versions", "page", page);
+        let status = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+        self.add("versions", "status", status);
+    }
+
     fn texts(&mut self, root: &RootSecret) {
         let (domain, identity, id) =
             (DomainId::new([1; 8]), IdentityId::new([1; 16]), ObjectId::new([1; 32]));
@@ -286,6 +300,7 @@ impl Seeds {
         let mut seeds = Self::default();
         seeds.add("report", "certificate", key::certificate(&repository, "machine").unwrap());
         seeds.objects(&store, &root);
+        seeds.versions();
         seeds.records(&root);
         seeds.nodes();
         seeds.cache();
@@ -356,8 +371,10 @@ fn every_seed_runs_through_its_target_and_each_target_is_a_program() {
 fn a_target_refuses_what_is_cut_short() {
     let Seeds(seeds) = Seeds::new();
     // Texts and tables may be cut anywhere; records and binary forms may not.
-    let strict =
-        ["config", "envelope", "frame", "index", "node", "records", "registry", "secrets", "snapshot"];
+    let strict = [
+        "config", "envelope", "frame", "index", "node", "records", "registry", "secrets", "snapshot",
+        "versions",
+    ];
     for (target, name, bytes) in seeds.iter().filter(|(target, ..)| strict.contains(target)) {
         for length in [0, 1, bytes.len() / 2, bytes.len() - 1] {
             let whole_text = *target == "config" && length == bytes.len() - 1;

@@ -213,7 +213,8 @@ impl Repository {
         }
         let cache = Cache::open(cache, &config.repository_id);
         let newest = registry::newest_of(registries, &store, (&config, &secrets), &cache)?;
-        let memory = Memory::open(cache.folder());
+        // What this machine has seen since is newer than the past, and no sign that anything was removed.
+        let memory = Memory::open(cache.folder().filter(|_| store.past().is_none()));
         check_newest(&newest, (&secrets, &config), &memory, &store)?;
         let registry = &newest.registry;
         let segments = Segments::new(cache.folder());

@@ -57,6 +57,9 @@ const RECOVER: &str =
 /// The error for a place without `config`.
 fn without_config(store: &Store) -> Error {
     let place = store.location_text();
+    if store.past().is_some() {
+        return without_config_then(store);
+    }
     match remains(store) {
         Err(error) if matches!(error.kind(), ErrorKind::Temporary | ErrorKind::Interrupted) => error,
         // Credentials that may not list keys cannot tell more.
@@ -77,6 +80,22 @@ fn without_config(store: &Store) -> Error {
             "An `init` was cut short there: when none runs any more, delete `keys` and `registry` there and \
              run `init` again. If it was complete once, `lifeboat key recover --rebuild-config` rebuilds `config`",
         ),
+    }
+}
+
+/// As [`without_config`], in the past, where nothing can be mended.
+fn without_config_then(store: &Store) -> Error {
+    let place = store.location_text();
+    match remains(store) {
+        Err(error) => error,
+        Ok(Remains::None) => Error::new(ErrorKind::NoRepository, format!("there is no repository at {place}"))
+            .with_remedy(
+                "Check the address, or name a later time: this one is before `init`, or the bucket kept no versions then",
+            ),
+        Ok(Remains::OfBackups | Remains::OfInit) => {
+            Error::damaged(format!("the repository at {place}"), "its `config` is not there")
+                .with_remedy("It was deleted before that time, or no version of it was kept: name an earlier time")
+        }
     }
 }
 

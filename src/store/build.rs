@@ -1,15 +1,23 @@
 //! From an address and settings to an `ObjectStore`.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use object_store::{
     ClientOptions, ObjectStore, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum},
+    aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, Checksum},
+    client::{HttpClient, HttpConnector, ReqwestConnector},
     local::LocalFileSystem,
 };
 
-use super::{local, location::Location};
-use crate::error::{Error, ErrorKind, Result};
+use super::{local, location::Location, past::Past};
+use crate::{
+    clock::Timestamp,
+    error::{Error, ErrorKind, Result},
+};
 
 /// What S3 needs beside the address: names and values as in the environment (`AWS_ACCESS_KEY_ID` ..)
 /// and as `object_store` knows them.
@@ -36,29 +44,44 @@ pub(super) struct Built {
     pub(super) prefix: String,
     /// What the user should know.
     pub(super) warnings: Vec<String>,
+    /// The bucket as it was, if that is what `objects` is.
+    pub(super) past: Option<Past>,
 }
 
-/// The store of a location.
+/// The store of a location, as it is or as it was.
 ///
 /// # Errors
 /// `NoRepository` for a folder that is not there, `Usage` for settings that do not fit, no credentials.
-pub(super) fn build(location: &Location, settings: &S3Settings) -> Result<Built> {
+pub(super) fn build(location: &Location, settings: &S3Settings, at: Option<Timestamp>) -> Result<Built> {
     match location {
+        Location::Folder(folder) if at.is_some() => {
+            let text = format!("{} is a folder, and a folder keeps no versions", folder.display());
+            Err(Error::new(ErrorKind::Usage, text).with_remedy(
+                "If its file system or its machine has a snapshot of that time, mount it elsewhere, and name the \
+                 folder there with -r and without --at",
+            ))
+        }
         Location::Folder(folder) => {
             local::check_folder(folder)?;
             let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| {
                 Error::new(ErrorKind::Failed, format!("could not open {}", folder.display())).with_source(e)
             })?;
             let objects = Arc::new(store.with_fsync(true));
-            Ok(Built { objects, prefix: String::new(), warnings: Vec::new() })
+            Ok(Built { objects, prefix: String::new(), warnings: Vec::new(), past: None })
         }
         Location::Bucket { endpoint, bucket, prefix } => {
             let given = Given::read(settings)?;
             given.check_credentials(bucket)?;
             let endpoint = endpoint.as_deref().or_else(|| given.endpoint());
             let warnings = endpoint.and_then(clear_text_warning).into_iter().collect();
-            let objects = Arc::new(s3(endpoint, bucket, &given, settings)?);
-            Ok(Built { objects, prefix: prefix.clone(), warnings })
+            let (store, client) = s3(endpoint, bucket, &given, settings)?;
+            let prefix = prefix.clone();
+            let Some(at) = at else {
+                return Ok(Built { objects: Arc::new(store), prefix, warnings, past: None });
+            };
+            given.check_signs()?;
+            let past = Past::new(store, client, at);
+            Ok(Built { objects: Arc::new(past.clone()), prefix, warnings, past: Some(past) })
         }
     }
 }
@@ -106,6 +129,15 @@ impl Given {
         self.value(AmazonS3ConfigKey::S3Endpoint).or_else(|| self.value(AmazonS3ConfigKey::Endpoint))
     }
 
+    /// Versions are listed for those who are allowed to, so the question is signed.
+    fn check_signs(&self) -> Result<()> {
+        if self.value(AmazonS3ConfigKey::SkipSignature) != Some("true") {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Usage, "a bucket as it was cannot be read without a signature")
+            .with_remedy("Leave out skip_signature, and give credentials that may list versions"))
+    }
+
     /// Without credentials `object_store` would ask the metadata address of a cloud for minutes.
     fn check_credentials(&self, bucket: &str) -> Result<()> {
         use AmazonS3ConfigKey as Key;
@@ -145,12 +177,26 @@ fn clear_text_warning(endpoint: &str) -> Option<String> {
     })
 }
 
+/// Makes the clients of `object_store`, and keeps the last one. That is the bucket's own: those for credentials are
+/// made before it.
+#[derive(Clone, Debug, Default)]
+struct Connector(Arc<Mutex<Option<HttpClient>>>);
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = ReqwestConnector::default().connect(options)?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
+        Ok(client)
+    }
+}
+
+/// A bucket, and the client that it uses itself.
 fn s3(
     endpoint: Option<&str>,
     bucket: &str,
     given: &Given,
     settings: &S3Settings,
-) -> Result<object_store::aws::AmazonS3> {
+) -> Result<(AmazonS3, HttpClient)> {
     let usage = |e: object_store::Error| {
         let text = format!("the settings of the bucket `{bucket}` do not fit: {e}");
         Error::new(ErrorKind::Usage, text).with_source(e)
@@ -167,8 +213,10 @@ fn s3(
         client = client.with_allow_http(true).with_no_system_certificates(true);
     }
     let no_retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+    let connector = Connector::default();
     let mut builder = AmazonS3Builder::new()
         .with_client_options(client.clone())
+        .with_http_connector(connector.clone())
         .with_checksum_algorithm(Checksum::SHA256)
         // One object is deleted at a time, and not every server answers to a list of them as S3 does.
         .with_disable_bulk_delete(true)
@@ -184,7 +232,10 @@ fn s3(
     // A bare machine may have no certificate authorities, and the client is not made then: those that
     // browsers trust are in this program for it. Where the machine has some, they alone count.
     let bare = || builder.clone().with_client_options(with_bundled_authorities(client).ok()?).build().ok();
-    builder.clone().build().or_else(|error| bare().ok_or(error)).map_err(usage)
+    let store = builder.clone().build().or_else(|error| bare().ok_or(error)).map_err(usage)?;
+    let client = connector.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let client = client.unwrap_or_else(|| unreachable!("a bucket was built, and its client before it"));
+    Ok((store, client))
 }
 
 fn with_bundled_authorities(client: ClientOptions) -> object_store::Result<ClientOptions> {
@@ -205,7 +256,7 @@ mod tests {
     fn built(address: &str, environment: &[(&str, &str)], options: &[(&str, &str)]) -> Result<Vec<String>> {
         let settings =
             S3Settings { environment: pairs(environment), options: pairs(options), ..S3Settings::default() };
-        build(&Location::parse(address).unwrap(), &settings).map(|built| built.warnings)
+        build(&Location::parse(address).unwrap(), &settings, None).map(|built| built.warnings)
     }
 
     const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
@@ -258,7 +309,7 @@ mod tests {
             [KEYS[0], KEYS[1], ("AWS_BUCKET", "other"), ("AWS_ENDPOINT_URL_S3", "http://other")];
         let settings = S3Settings { environment: pairs(&environment), ..S3Settings::default() };
         let given = Given::read(&settings).unwrap();
-        let store = s3(Some("http://127.0.0.1:1"), "mine", &given, &settings).unwrap();
+        let (store, _) = s3(Some("http://127.0.0.1:1"), "mine", &given, &settings).unwrap();
         let text = format!("{store:?}");
         assert!(text.contains("127.0.0.1:1/mine") && !text.contains("other/"), "{text}");
     }

@@ -240,6 +240,11 @@ fn explain(what: &str, error: &object_store::Error, place: &str) -> Error {
 /// What helps against an error that waiting does not mend.
 fn hint(all: &str) -> Option<&'static str> {
     let hints = [
+        (
+            super::past::LISTS_NO_VERSIONS,
+            "Only a bucket whose storage knows versioning can be read as it was. If there is a copy of that time, name \
+             it with -r",
+        ),
         ("BadScheme", "The address must begin with s3:https:// or s3:http://"),
         ("Received redirect", "The bucket is in another region: set AWS_REGION or -o region=REGION"),
         (

@@ -26,12 +26,14 @@ pub use self::{
     local::{Fence, Swept},
     location::Location,
     name::{Folder, Name, Parsed, Prefix},
+    past::fuzz_versions,
     uploads::Uploads,
 };
 use self::{
     failure::{Failure, may_pass},
     local::{Fencing, Sharing},
     pace::{GLANCE, Pace, rest},
+    past::{Past, Versioning},
     transfer::{STALL, collect, next, within},
 };
 use crate::{
@@ -50,6 +52,7 @@ mod local;
 mod location;
 mod name;
 mod pace;
+mod past;
 mod transfer;
 mod uploads;
 
@@ -115,6 +118,8 @@ struct Inner {
     refusal: OnceLock<(String, String)>,
     /// The server has said that it does not know `If-None-Match`.
     unconditional: AtomicBool,
+    /// The bucket as it was, if that is what `objects` is.
+    past: Option<Past>,
 }
 
 /// How long a call is tried.
@@ -138,8 +143,56 @@ impl Store {
     /// # Errors
     /// `NoRepository`, `Usage`, no credentials, or no runtime.
     pub fn open(location: &Location, options: StoreOptions) -> Result<Self> {
-        let built = build::build(location, &options.s3)?;
+        let built = build::build(location, &options.s3, None)?;
         Self::new(built, location.to_string(), location.folder(), options)
+    }
+
+    /// A versioned bucket as it was at a time of its own clock. Nothing can be written there.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `Usage` for a folder.
+    pub fn open_past(location: &Location, at: Timestamp, options: StoreOptions) -> Result<Self> {
+        let built = build::build(location, &options.s3, Some(at))?;
+        let store = Self::new(built, format!("{location} as of {}", at.rfc3339()), None, options)?;
+        store.refuse_writes(
+            "nothing is written to a bucket as it was".to_owned(),
+            "Run the command without --at".to_owned(),
+        );
+        Ok(store)
+    }
+
+    /// The time of which this store shows the bucket; `None` when that is now.
+    #[must_use]
+    pub fn past(&self) -> Option<Timestamp> {
+        self.0.past.as_ref().map(Past::at)
+    }
+
+    /// What to know about a bucket of which the past is shown: where no versions are kept, what was replaced or
+    /// deleted since is not there.
+    ///
+    /// # Errors
+    /// Storage trouble that may pass; `NoRepository` without the bucket.
+    pub fn doubt(&self) -> Result<Option<String>> {
+        let Some(past) = self.0.past.clone() else { return Ok(None) };
+        let kept = self.call(&"the versioning of the bucket", &move |_| {
+            let past = past.clone();
+            Box::pin(async move { past.versioning().await })
+        });
+        let loss = "what was replaced or deleted";
+        match kept.map_err(|failure| failure.into_error(self)) {
+            Ok(Versioning::On) => Ok(None),
+            Ok(Versioning::Suspended) => Ok(Some(format!(
+                "the bucket keeps versions no more (versioning is suspended): {loss} since then is not shown"
+            ))),
+            Ok(Versioning::Off) => Ok(Some(format!(
+                "the bucket keeps no versions: {loss} is lost, and only what is still there from that time is shown"
+            ))),
+            // Who may list versions need not be allowed to ask this.
+            Err(error) if error.kind() == ErrorKind::Failed => Ok(Some(format!(
+                "nobody can tell whether the bucket keeps versions ({error}): if not, {loss} since is not shown"
+            ))),
+            Err(error) => Err(error),
+        }
     }
 
     /// A store over any `ObjectStore`: the seam for tests.
@@ -151,7 +204,7 @@ impl Store {
         prefix: &str,
         options: StoreOptions,
     ) -> Result<Self> {
-        let built = build::Built { objects, prefix: prefix.to_owned(), warnings: Vec::new() };
+        let built = build::Built { objects, prefix: prefix.to_owned(), warnings: Vec::new(), past: None };
         Self::new(built, "a test store".to_owned(), None, options)
     }
 
@@ -162,7 +215,7 @@ impl Store {
         options: StoreOptions,
     ) -> Result<Self> {
         let runtime = Some(runtime()?);
-        let build::Built { objects, prefix, warnings } = built;
+        let build::Built { objects, prefix, warnings, past } = built;
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
         let root = Path::from(prefix);
         let unconditional = AtomicBool::new(false);
@@ -178,6 +231,7 @@ impl Store {
             received,
             refusal: OnceLock::new(),
             unconditional,
+            past,
         })))
     }
 
@@ -198,7 +252,7 @@ impl Store {
     /// # Errors
     /// No runtime.
     pub fn uninterrupted(&self) -> Result<Self> {
-        let Inner { objects, root, text, folder, options, .. } = &*self.0;
+        let Inner { objects, root, text, folder, options, past, .. } = &*self.0;
         let retry_for = options.retry_for.min(UNINTERRUPTED_MAX);
         let options = StoreOptions { progress: Arc::default(), retry_for, ..options.clone() };
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
@@ -214,6 +268,7 @@ impl Store {
             received,
             refusal: self.0.refusal.clone(),
             unconditional: AtomicBool::new(self.0.unconditional.load(Ordering::Relaxed)),
+            past: past.clone(),
         })))
     }
 
@@ -253,6 +308,11 @@ impl Store {
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.0.options.progress
+    }
+
+    /// How long a call may keep us waiting. One to the past is many, and watches each of them itself.
+    fn stall(&self) -> Duration {
+        if self.0.past.is_some() { Duration::MAX } else { STALL }
     }
 
     fn path(&self, name: &str) -> Path {
@@ -317,11 +377,11 @@ impl Store {
         max: usize,
         patience: Duration,
     ) -> std::result::Result<Option<Bytes>, Failure> {
-        let path = self.path(name.as_str());
+        let (path, stall) = (self.path(name.as_str()), self.stall());
         self.attempt(name, Until { patience, deadline: None }, &move |objects| {
             let path = path.clone();
             Box::pin(async move {
-                let got = within(STALL, objects.get(&path)).await?;
+                let got = within(stall, objects.get(&path)).await?;
                 let size = got.meta.size;
                 if size > max as u64 { Ok(None) } else { collect(got, size, STALL).await.map(Some) }
             })
@@ -362,7 +422,7 @@ impl Store {
     /// # Errors
     /// `NotFound`; `Damaged` when the object ends before the range does; storage trouble.
     pub fn read_range(&self, name: &Name, range: Range<u64>) -> Result<Bytes> {
-        let path = self.path(name.as_str());
+        let (path, stall) = (self.path(name.as_str()), self.stall());
         let length = range.end.saturating_sub(range.start);
         if length == 0 {
             return Ok(Bytes::new());
@@ -374,7 +434,7 @@ impl Store {
                 GetOptions { range: Some(GetRange::Bounded(wanted.clone())), ..GetOptions::default() };
             let path = path.clone();
             Box::pin(async move {
-                let got = within(STALL, objects.get_opts(&path, options)).await?;
+                let got = within(stall, objects.get_opts(&path, options)).await?;
                 let sent = got.range.end.saturating_sub(got.range.start);
                 if sent == length { collect(got, length, STALL).await.map(Some) } else { Ok(None) }
             })
@@ -420,7 +480,7 @@ impl Store {
         prefix: &Prefix,
         keep: fn(&Listed) -> Option<T>,
     ) -> Result<Vec<T>> {
-        let path = self.path(prefix.as_str());
+        let (path, stall) = (self.path(prefix.as_str()), self.stall());
         let what = format!("the list of `{}`", prefix.as_str());
         let root = self.0.root.clone();
         let listed = self.call(&what, &move |objects| {
@@ -428,7 +488,7 @@ impl Store {
             Box::pin(async move {
                 let mut all = Vec::new();
                 let mut pages = objects.list(Some(&path));
-                while let Some(meta) = next(&mut pages, STALL).await? {
+                while let Some(meta) = next(&mut pages, stall).await? {
                     let name = meta.location.prefix_match(&root).map(|parts| {
                         parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
                     });
@@ -442,10 +502,10 @@ impl Store {
     }
 
     fn find(&self, name: &Name) -> std::result::Result<Option<Listed>, Failure> {
-        let path = self.path(name.as_str());
+        let (path, stall) = (self.path(name.as_str()), self.stall());
         let result = self.call(name, &move |objects| {
             let path = path.clone();
-            Box::pin(async move { within(STALL, objects.head(&path)).await })
+            Box::pin(async move { within(stall, objects.head(&path)).await })
         });
         match result {
             Ok(meta) => Ok(Some(shown(name.to_string(), &meta))),

@@ -71,6 +71,10 @@ pub(crate) struct Place {
     /// Read the address from the first line of a file [env: LIFEBOAT_REPOSITORY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) repository_file: Option<PathBuf>,
+    /// Read a bucket with versioning as it was at this time, such as "2026-01-31 23:05" or 2026-01-31T22:05:00Z;
+    /// nothing can be written then
+    #[arg(long, global = true, value_name = "TIME")]
+    pub(crate) at: Option<String>,
 }
 
 /// What unlocks it. Files may be `cred:NAME`.
@@ -140,40 +144,43 @@ pub(crate) struct Cache {
 }
 
 /// Another repository that a command reads from.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Source (a FILE may be cred:NAME, a credential of systemd)")]
 pub(crate) struct FromArguments {
     /// The repository to read from, as with -r [env: LIFEBOAT_FROM_REPOSITORY]
     #[arg(long, value_name = "ADDRESS")]
-    from_repository: Option<String>,
+    pub(crate) from_repository: Option<String>,
     /// Read its address from the first line of a file [env: LIFEBOAT_FROM_REPOSITORY_FILE]
     #[arg(long, value_name = "FILE")]
-    from_repository_file: Option<PathBuf>,
+    pub(crate) from_repository_file: Option<PathBuf>,
+    /// Read its bucket, if that has versioning, as it was at this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from_at: Option<String>,
     /// Read its passphrase from the first line of a file [env: LIFEBOAT_FROM_PASSWORD_FILE; or the passphrase
     /// itself in LIFEBOAT_FROM_PASSWORD]
     #[arg(long, value_name = "FILE")]
-    from_password_file: Option<PathBuf>,
+    pub(crate) from_password_file: Option<PathBuf>,
     /// Run a command of the shell and read its passphrase from the first line [env: LIFEBOAT_FROM_PASSWORD_COMMAND]
     #[arg(long, value_name = "COMMAND")]
-    from_password_command: Option<String>,
+    pub(crate) from_password_command: Option<String>,
     /// Unlock it with the access key in a file [env: LIFEBOAT_FROM_ACCESS_KEY_FILE]
     #[arg(long, value_name = "FILE")]
-    from_access_key_file: Option<PathBuf>,
+    pub(crate) from_access_key_file: Option<PathBuf>,
     /// Unlock it with its 24 recovery words; asks for them
     #[arg(long)]
-    from_recovery_words: bool,
+    pub(crate) from_recovery_words: bool,
     /// Unlock it with its 24 recovery words in a file
     #[arg(long, value_name = "FILE")]
-    from_recovery_words_file: Option<PathBuf>,
+    pub(crate) from_recovery_words_file: Option<PathBuf>,
     /// Try the passphrase on this key slot of it only
     #[arg(long, value_name = "SLOT")]
-    from_slot: Option<String>,
+    pub(crate) from_slot: Option<String>,
     /// Read the keys of its bucket from a file like ~/.aws/credentials; else the AWS_* variables count for both
     #[arg(long, value_name = "FILE")]
-    from_s3_credentials: Option<PathBuf>,
+    pub(crate) from_s3_credentials: Option<PathBuf>,
     /// Set an option of its storage, such as region=eu-central-1; never a secret
     #[arg(long = "from-option", value_name = "KEY=VALUE")]
-    from_options: Vec<String>,
+    pub(crate) from_options: Vec<String>,
 }
 
 impl FromArguments {
@@ -182,6 +189,7 @@ impl FromArguments {
         let place = Place {
             repository: self.from_repository.clone(),
             repository_file: self.from_repository_file.clone(),
+            at: self.from_at.clone(),
         };
         let unlock = Unlock {
             password_file: self.from_password_file.clone(),

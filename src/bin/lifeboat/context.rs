@@ -7,7 +7,7 @@ use std::{
 
 use jiff::tz::TimeZone;
 use lifeboat::{
-    clock::SystemClock,
+    clock::{Clock, StoppedClock, SystemClock, Timestamp},
     error::{Error, ErrorKind, Result},
     id::DomainId,
     ops::select::{Filter, Reference},
@@ -185,10 +185,27 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn store(&self, location: &Location) -> Result<Store> {
-        self.store_by(location, &self.common.network)
+        self.store_by(location, &self.main())
     }
 
-    fn store_by(&self, location: &Location, network: &Network) -> Result<Store> {
+    /// The time that is looked at, if that is not now.
+    ///
+    /// # Errors
+    /// `Usage` for what is no time, or is still to come.
+    fn past_of(&self, place: &Place) -> Result<Option<Timestamp>> {
+        let Some(text) = &place.at else { return Ok(None) };
+        let at = time::parse(text, &self.zone)?;
+        if at > SystemClock.now() {
+            // Whoever mistypes the year must not take today's bucket for an old one.
+            let text = format!("{} is still to come", time::show(at, &self.zone));
+            return Err(Error::new(ErrorKind::Usage, text)
+                .with_remedy("Name a time before the damage was done, and check the clock of this machine"));
+        }
+        Ok(Some(at))
+    }
+
+    fn store_by(&self, location: &Location, given: &Given<'_>) -> Result<Store> {
+        let (network, at) = (given.network, self.past_of(given.place)?);
         let Network { limit_upload, limit_download, connections, retry_for, options, .. } = network;
         if location.folder().is_some() && !options.is_empty() {
             return Err(Error::new(ErrorKind::Usage, "a folder has no options: -o is for a bucket")
@@ -205,8 +222,14 @@ impl<'a> Context<'a> {
             progress: Arc::clone(&self.progress),
         };
         self.notifier.expect_silence_of(options.retry_for);
-        let store = Store::open(location, options)?;
+        let store = match at {
+            None => Store::open(location, options)?,
+            Some(at) => Store::open_past(location, at, options)?,
+        };
         store.warnings().iter().for_each(|warning| self.output.warn(warning));
+        if let Some(doubt) = store.doubt()? {
+            self.output.warn(&doubt);
+        }
         Ok(store)
     }
 
@@ -302,11 +325,12 @@ impl<'a> Context<'a> {
     }
 
     fn open_as(&self, given: &Given<'_>, location: &Location, cache: Option<&Path>) -> Result<Repository> {
-        let store = self.store_by(location, given.network)?;
+        let store = self.store_by(location, given)?;
+        let (cache, clock) = surroundings(&store, cache);
         // Before anybody is asked for a passphrase.
         let config = Repository::read_config(&store)?;
         let credential = self.credentials_of(given).credential()?;
-        Repository::unlock_and_open(store, config, &credential, cache, Arc::new(SystemClock))
+        Repository::unlock_and_open(store, config, &credential, cache.as_deref(), clock)
     }
 
     /// The snapshot that is meant, and how the command is to end because of damaged ones. Those that cannot be
@@ -355,6 +379,15 @@ impl<'a> Context<'a> {
         }
         let end = damaged.into_iter().next().map_or(Ok(()), |error| Err(unreadable(error)));
         Ok((snapshots, end))
+    }
+}
+
+/// The cache and the clock of a repository. The past has its own: its clock stands still, and its cache must not push
+/// out what the next backup needs.
+fn surroundings(store: &Store, cache: Option<&Path>) -> (Option<PathBuf>, Arc<dyn Clock>) {
+    match store.past() {
+        None => (cache.map(Path::to_owned), Arc::new(SystemClock)),
+        Some(at) => (cache.map(|folder| folder.join("past")), Arc::new(StoppedClock(at))),
     }
 }
 

@@ -65,19 +65,22 @@ pub fn policy(options: &PolicyOptions<'_>) -> String {
             statements.push(json!({"Effect": "Allow", "Action": action, "Resource": objects(names)}));
         }
     };
-    allow(&["s3:GetObject"], &get);
+    // An old version of a slot opens with the passphrase that it had: those are not for everybody.
+    let past = role == Role::Owner;
+    allow(if past { &["s3:GetObject", "s3:GetObjectVersion"] } else { &["s3:GetObject"] }, &get);
     allow(&["s3:PutObject"], &put);
     allow(&["s3:DeleteObject"], &delete);
-    let mut listing = json!({
-        "Effect": "Allow",
-        "Action": ["s3:ListBucket"],
-        "Resource": [format!("arn:aws:s3:::{bucket}")],
-    });
+    let this = [format!("arn:aws:s3:::{bucket}")];
+    let lists = if past { &["s3:ListBucket", "s3:ListBucketVersions"][..] } else { &["s3:ListBucket"] };
+    let mut listing = json!({"Effect": "Allow", "Action": lists, "Resource": this});
     let prefixes: Vec<String> = list.iter().map(|name| format!("{root}{name}")).collect();
     if prefixes != ["*"] {
         listing["Condition"] = json!({"StringLike": {"s3:prefix": prefixes}});
     }
     statements.push(listing);
+    if past {
+        statements.push(json!({"Effect": "Allow", "Action": ["s3:GetBucketVersioning"], "Resource": this}));
+    }
     let policy = json!({"Version": "2012-10-17", "Statement": statements});
     let text = serde_json::to_string_pretty(&policy);
     text.unwrap_or_else(|error| unreachable!("text is always JSON: {error}"))
@@ -118,6 +121,11 @@ mod tests {
         for role in Role::ALL {
             let deletes = !resources(&options(role), "s3:DeleteObject").is_empty();
             assert_eq!(deletes, matches!(role, Role::Maintain | Role::Owner), "{role:?}");
+        }
+        for role in Role::ALL {
+            for right in ["s3:GetObjectVersion", "s3:ListBucketVersions", "s3:GetBucketVersioning"] {
+                assert_eq!(policy(&options(role)).contains(right), role == Role::Owner, "{role:?} {right}");
+            }
         }
         let evidence = format!("arn:aws:s3:::b/p/evidence/{own}/*");
         assert_eq!(resources(&options(Role::Maintain), "s3:PutObject"), ["arn:aws:s3:::b/p/d/*", &evidence]);

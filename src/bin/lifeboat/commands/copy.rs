@@ -44,7 +44,7 @@ pub(crate) struct Copy {
     #[command(flatten)]
     filter: FilterArguments,
     #[command(flatten)]
-    from: FromArguments,
+    pub(super) from: FromArguments,
     /// How hard to compress: off, fast, auto or max [default: auto]
     #[arg(long, value_name = "HOW", help_heading = "Copying")]
     compression: Option<String>,

@@ -120,6 +120,13 @@ struct VerifyReport {
     files: Option<PathBuf>,
 }
 
+impl Drill {
+    /// Whether it writes nothing to the repository.
+    pub(crate) const fn only_reads(&self) -> bool {
+        !matches!(self.command, DrillCommand::Run(_))
+    }
+}
+
 pub(crate) fn run(arguments: &Drill, context: &Context<'_>) -> Result<()> {
     match &arguments.command {
         DrillCommand::Run(arguments) => drill(arguments, context),

@@ -72,6 +72,14 @@ enum KeyCommand {
     ExportCertificate(Export),
 }
 
+impl Key {
+    /// Whether it writes nothing to the repository.
+    pub(crate) const fn only_reads(&self) -> bool {
+        use KeyCommand as K;
+        matches!(self.command, K::List | K::Words(_) | K::ExportCertificate(_))
+    }
+}
+
 /// A role.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RoleArgument {

@@ -8,7 +8,7 @@ use lifeboat::{
     report::{exit, text},
 };
 
-use crate::{context::Context, profile::Settings};
+use crate::{args::FromArguments, context::Context, profile::Settings};
 
 mod backup;
 mod check;
@@ -91,11 +91,44 @@ impl Command {
         !matches!(self, Self::Completions(_) | Self::Man(_))
     }
 
+    /// Whether it writes nothing to the repository of `-r`, and so may look at the past.
+    const fn only_reads(&self) -> bool {
+        match self {
+            Self::Snapshots(_)
+            | Self::Ls(_)
+            | Self::Diff(_)
+            | Self::Restore(_)
+            | Self::Verify(_)
+            | Self::Check(_)
+            | Self::Status(_)
+            | Self::Usage(_)
+            | Self::Config(_)
+            | Self::Completions(_)
+            | Self::Man(_) => true,
+            Self::Drill(arguments) => arguments.only_reads(),
+            Self::Key(arguments) => arguments.only_reads(),
+            Self::Init(_)
+            | Self::Backup(_)
+            | Self::Tag(_)
+            | Self::Hold(_)
+            | Self::Rewrite(_)
+            | Self::Forget(_)
+            | Self::Prune(_)
+            | Self::Repair(_)
+            | Self::Recover(_)
+            | Self::Copy(_) => false,
+        }
+    }
+
     /// Fills in what only this command takes from a profile.
     pub(crate) fn settle(&mut self, settings: &mut Settings) {
         match self {
             Self::Backup(arguments) => arguments.settle(settings),
-            Self::Config(arguments) => arguments.backup.settle(settings),
+            Self::Copy(arguments) => settings.settle_from(&mut arguments.from),
+            Self::Config(arguments) => {
+                arguments.backup.settle(settings);
+                settings.settle_from(&mut FromArguments::default());
+            }
             Self::Status(arguments) => arguments.settle(settings),
             _ => {}
         }
@@ -103,6 +136,13 @@ impl Command {
 }
 
 pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
+    if context.common.place.at.is_some() && !command.only_reads() {
+        return Err(Error::new(ErrorKind::Usage, "--at reads a bucket as it was, and this command writes")
+            .with_remedy(
+                "Restore from it with `lifeboat --at TIME restore`, or copy its snapshots to another repository with \
+                 `lifeboat copy --from-at TIME`",
+            ));
+    }
     match command {
         Command::Init(arguments) => init::run(arguments, context),
         Command::Backup(arguments) => backup::run(arguments, context),

@@ -71,11 +71,23 @@ const KEYS: &[(&str, Kind)] = &[
     ("retry-for", Kind::Duration),
     ("cache-dir", Kind::Folder),
     ("max-age", Kind::Duration),
+    ("from-repository", Kind::Address),
+    ("from-repository-file", Kind::File),
+    ("from-access-key-file", Kind::File),
+    ("from-password-file", Kind::File),
+    ("from-password-command", Kind::Text),
+    ("from-slot", Kind::Text),
+    ("from-s3-credentials", Kind::File),
+    ("from-options", Kind::Pairs),
 ];
 
 /// Keys of which a profile has one at most, since they say the same thing in different ways.
-const ONE_OF: [&[&str]; 2] =
-    [&["repository", "repository-file"], &["access-key-file", "password-file", "password-command"]];
+const ONE_OF: [&[&str]; 4] = [
+    &["repository", "repository-file"],
+    &["access-key-file", "password-file", "password-command"],
+    &["from-repository", "from-repository-file"],
+    &["from-access-key-file", "from-password-file", "from-password-command"],
+];
 
 /// What a profile says under one key.
 #[derive(Clone, Debug, PartialEq, Eq)]

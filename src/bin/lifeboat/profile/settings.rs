@@ -4,7 +4,10 @@
 use std::{ffi::OsString, fmt, path::PathBuf};
 
 use super::schema::{Profile, Value};
-use crate::{args::Common, environment};
+use crate::{
+    args::{Common, FromArguments},
+    environment,
+};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +191,7 @@ impl Settings {
         ] {
             self.settle(&mut [way], variables, default);
         }
-        self.leave_to_the_environment(&mut network.options);
+        self.leave_to_the_environment("options", &mut network.options);
         let default = environment::cache_folder().map(|folder| folder.display().to_string());
         self.settle(
             &mut [
@@ -202,15 +205,67 @@ impl Settings {
     }
 
     /// An option of the profile gives way to a variable such as `AWS_REGION`; one of `-o` does not.
-    fn leave_to_the_environment(&mut self, options: &mut Vec<String>) {
-        let of_profile = |it: &&mut Setting| it.key == "options" && matches!(it.origin, Origin::Profile(..));
+    fn leave_to_the_environment(&mut self, key: &str, options: &mut Vec<String>) {
+        let of_profile = |it: &&mut Setting| it.key == key && matches!(it.origin, Origin::Profile(..));
         let Some(setting) = self.effective.iter_mut().find(of_profile) else { return };
         let variables: Vec<_> =
             environment::aws().iter().filter_map(|(name, _)| environment::storage_setting(name)).collect();
         let name = |option: &String| environment::storage_setting(option.split('=').next()?);
         options.retain(|option| name(option).is_none_or(|setting| !variables.contains(&setting)));
         setting.values.clone_from(options);
-        self.effective.retain(|it| it.key != "options" || !it.values.is_empty());
+        self.effective.retain(|it| it.key != key || !it.values.is_empty());
+    }
+
+    /// Decides what a command takes that reads from another repository.
+    pub(crate) fn settle_from(&mut self, from: &mut FromArguments) {
+        let FromArguments { from_repository: place, from_repository_file: file, .. } = from;
+        self.settle(
+            &mut [
+                Way("from-repository", "--from-repository", Slot::Text(place)),
+                Way("from-repository-file", "--from-repository-file", Slot::Path(file)),
+            ],
+            &["LIFEBOAT_FROM_REPOSITORY", "LIFEBOAT_FROM_REPOSITORY_FILE"],
+            None,
+        );
+        self.settle(
+            &mut [
+                Way(
+                    "from-access-key-file",
+                    "--from-access-key-file",
+                    Slot::Path(&mut from.from_access_key_file),
+                ),
+                Way("from-password-file", "--from-password-file", Slot::Path(&mut from.from_password_file)),
+                Way(
+                    "from-password-command",
+                    "--from-password-command",
+                    Slot::Text(&mut from.from_password_command),
+                ),
+                Way(
+                    "from-recovery-words",
+                    "--from-recovery-words",
+                    Slot::Switch(&mut from.from_recovery_words),
+                ),
+                Way(
+                    "from-recovery-words-file",
+                    "--from-recovery-words-file",
+                    Slot::Path(&mut from.from_recovery_words_file),
+                ),
+            ],
+            &[
+                "LIFEBOAT_FROM_ACCESS_KEY_FILE",
+                "LIFEBOAT_FROM_PASSWORD_FILE",
+                "LIFEBOAT_FROM_PASSWORD_COMMAND",
+                "LIFEBOAT_FROM_PASSWORD",
+            ],
+            None,
+        );
+        self.settle(&mut [Way("from-slot", "--from-slot", Slot::Text(&mut from.from_slot))], &[], None);
+        let credentials =
+            Way("from-s3-credentials", "--from-s3-credentials", Slot::Path(&mut from.from_s3_credentials));
+        self.settle(&mut [credentials], &["AWS_ACCESS_KEY_ID"], None);
+        let options = Way("from-options", "--from-option", Slot::Texts(&mut from.from_options));
+        self.settle(&mut [options], &[], None);
+        self.leave_to_the_environment("from-options", &mut from.from_options);
     }
 
     /// Only a profile says how often it must have run.
