@@ -46,6 +46,11 @@ use support::{
 };
 
 impl Ram {
+    /// Its snapshots, whatever is lost beside them.
+    fn known(&self) -> Vec<KnownSnapshot> {
+        self.owner().snapshots().unwrap().0
+    }
+
     fn lose(&self, known: &KnownSnapshot) {
         self.store().delete(&known.name.name).unwrap();
     }
@@ -101,7 +106,7 @@ impl Source for Folders<'_> {
 fn back_up(scene: &Ram, by: &Repository, files: &Files) -> KnownSnapshot {
     let done = backup::run(by, &mut Folders(files), &lab::backup_options()).unwrap();
     let id = done.snapshot.unwrap().0;
-    scene.snapshots().into_iter().find(|known| known.name.id == id).unwrap()
+    scene.known().into_iter().find(|known| known.name.id == id).unwrap()
 }
 
 fn roots(found: &Recovered) -> BTreeSet<BlobId> {
@@ -138,7 +143,7 @@ fn a_manifest_whose_snapshot_is_lost_becomes_a_snapshot_again() {
     assert_eq!(scene.names("/packs/"), data, "all of it is borrowed");
     for (manifest, outcome) in &done.found {
         let id = made(outcome);
-        let all = scene.snapshots();
+        let all = scene.known();
         let again = all.iter().find(|known| known.name.id == id).unwrap();
         let old = known.iter().find(|known| known.record.root == manifest.root).unwrap();
         assert_eq!((again.record.root, again.record.levels), (old.record.root, old.record.levels));
@@ -173,7 +178,7 @@ fn what_a_client_wrote_is_read_and_stored_by_the_owner_with_a_host_and_tags_that
     let done = recover::run(&scene.owner(), &options).unwrap();
     let [(manifest, outcome)] = &done.found[..] else { unreachable!("{done:?}") };
     assert_eq!(manifest.label.as_deref(), Some("web1"));
-    let (id, known) = (made(outcome), scene.snapshots());
+    let (id, known) = (made(outcome), scene.known());
     let again = known.iter().find(|known| known.name.id == id).unwrap();
     assert_eq!(
         (&again.record.host[..], &again.record.tags[..]),
@@ -227,7 +232,7 @@ fn parts_without_a_beginning_are_counted_and_what_lies_ends() {
     let liar = manifest.node(&liar);
     manifest.node(&leaf("srv/data/lonely"));
     manifest.node(&Node::Leaf(Vec::new()));
-    let root = scene.snapshots()[0].record.root;
+    let root = scene.known()[0].record.root;
     // The snapshot names what there was.
     manifest.snapshot(root, |_| {});
     let found = run(&scene.owner(), Mode::DryRun).unwrap();
@@ -263,7 +268,7 @@ fn a_recovery_that_is_stopped_at_any_call_is_finished_by_the_next_one() {
             watched.intercept(at(number, fault));
             drop(over(&scene, &watched));
             run(&scene.owner(), Mode::Write).unwrap();
-            let known = scene.snapshots();
+            let known = scene.known();
             let again: Vec<_> = known.iter().filter(|known| known.record.root == lost.record.root).collect();
             assert_eq!(again.len(), 1, "{number} {fault:?}");
             assert_eq!(lab::restore(&scene.owner(), again[0]).unwrap().0, few);

@@ -769,7 +769,9 @@ fn the_command_names_what_a_snapshot_has_lost_and_what_to_do() {
     assert!(out.starts_with("1 of 2 snapshots lack something. 1 would be copied"), "{out}");
     assert!(out.contains("src/deep/two: no pack") && err.contains("Back up again"), "{out}{err}");
     let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply", "--json"]), 3);
-    let messages = objects(&out);
+    let mut messages = objects(&out);
+    // On a machine that is busy it takes long enough to say how far it is.
+    messages.retain(|message| message["message_type"] != "status");
     let kinds: Vec<&str> = messages.iter().map(|message| message["message_type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["lost", "repair", "summary", "exit_error"]);
     assert_eq!((&messages[2]["copied"], &messages[2]["lost"]), (&1.into(), &1.into()));

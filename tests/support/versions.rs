@@ -134,7 +134,7 @@ impl S3 for Bucket {
             return Err(s3_error!(NoSuchBucket));
         }
         let body = s3s::Body::from(body.ok_or_else(|| s3_error!(IncompleteBody))?);
-        let bytes = BodyExt::collect(body).await.map_err(|_| s3_error!(IncompleteBody))?.to_bytes();
+        let bytes = BodyExt::collect(body).await.map_err(|_cut| s3_error!(IncompleteBody))?.to_bytes();
         if if_none_match.is_some() && self.find(&key, None).is_ok() {
             return Err(s3_error!(PreconditionFailed));
         }

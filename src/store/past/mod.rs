@@ -187,7 +187,7 @@ impl Inner {
         let url = self.bucket.signed_url_opts(Method::GET, &bucket, SIGNED_FOR, &options).await?;
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.uri_mut() =
-            url.as_str().parse().map_err(|_| unusable("its address is no URI".to_owned()))?;
+            url.as_str().parse().map_err(|_no_uri| unusable("its address is no URI".to_owned()))?;
         let failed = |error| Error::Generic { store: "S3", source: Box::new(error) };
         let answer = within(STALL, async { self.client.execute(request).await.map_err(failed) }).await?;
         let status = answer.status();

@@ -204,8 +204,7 @@ fn short(name: String) -> Result<String, Fault> {
 
 /// Undoes `encoding-type=url`, which has `+` for a space.
 fn decoded(text: &str) -> Result<String, Fault> {
-    let digit =
-        |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16)).map(|digit| digit as u8);
+    let digit = |byte: Option<u8>| u8::try_from(char::from(byte?).to_digit(16)?).ok();
     let (mut plain, mut bytes) = (Vec::with_capacity(text.len()), text.bytes());
     while let Some(byte) = bytes.next() {
         plain.push(match byte {

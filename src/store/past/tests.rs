@@ -1,17 +1,25 @@
 //! A storage that answers as it likes.
 #![expect(clippy::disallowed_methods, reason = "the test macro has a runtime of its own")]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::{
-    ClientOptions, ObjectStoreExt, RetryConfig,
+    ClientOptions, Error, ObjectStore, ObjectStoreExt, Result, RetryConfig,
     aws::AmazonS3Builder,
-    client::{HttpConnector, HttpError, HttpResponse, HttpService},
+    client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService},
+    path::Path,
 };
 
-use super::{super::failure::may_pass, *};
+use super::{
+    super::failure::may_pass, KNOWN_BYTES, KNOWN_BYTES_MAX, Known, PAGE_BYTES_MAX, Past, choice::Was,
+};
+use crate::clock::Timestamp;
 
 type Answer = dyn Fn(usize, &str) -> (u16, Bytes) + Send + Sync;
 
