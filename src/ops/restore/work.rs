@@ -1,6 +1,7 @@
 //! What a worker does with a window: opens its frames, checks every chunk, writes the files.
 
 use std::{
+    borrow::Cow,
     collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
