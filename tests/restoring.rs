@@ -305,6 +305,34 @@ fn the_policy_is_what_the_command_says() {
     world.fails(&["restore", &from, "--target", "copy", "--overwrite", "sometimes"], 2);
 }
 
+/// A restore that is killed leaves small files under their own names, with a mode that no other file has.
+#[test]
+fn what_a_killed_restore_has_begun_is_written_anew_under_every_policy() {
+    let place = Place::new(1);
+    for name in ["begun", "theirs", "linked"] {
+        place.put(name, b"whole");
+        set_time(&place.source().join(name), 1_000);
+    }
+    place.back_up(&place.options());
+    for overwrite in [Overwrite::Never, Overwrite::IfNewer, Overwrite::IfChanged, Overwrite::Always] {
+        let target = format!("{overwrite:?}");
+        let copy = place.copy(&target);
+        fs::create_dir_all(&copy).unwrap();
+        for (name, mode) in [("begun", 0o1600), ("theirs", 0o600), ("linked", 0o1600)] {
+            fs::write(copy.join(name), "who").unwrap();
+            fs::set_permissions(copy.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::hard_link(copy.join("linked"), place.at(&format!("beside {target}"))).unwrap();
+        let done = place.restore_with(&target, &RestoreOptions { overwrite, ..RestoreOptions::default() });
+        assert_eq!(done.failures, 0, "{:?}", done.failed);
+        let read = |name: &str| fs::read_to_string(copy.join(name)).unwrap();
+        let stays = matches!(overwrite, Overwrite::Never | Overwrite::IfNewer);
+        let others = if stays { "who" } else { "whole" };
+        assert_eq!([read("begun"), read("theirs"), read("linked")], ["whole", others, others], "{target}");
+        assert_eq!(fs::metadata(copy.join("begun")).unwrap().mode() & 0o7777, 0o644);
+    }
+}
+
 #[test]
 fn further_names_are_never_linked_to_a_file_that_was_left_alone() {
     let place = Place::new(1);

@@ -25,7 +25,7 @@ use super::{
     attributes::{self, has_flags},
     capture, holes,
     names::Ownership,
-    partial::{claim, has_only_name, meanwhile, rename_new, sync_names, unfinished_name},
+    partial::{claim, has_only_name, is_begun, meanwhile, rename_new, sync_names, unfinished_name},
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
     shown, system_error,
     walk::Listing,
@@ -130,6 +130,12 @@ impl Found {
     #[must_use]
     pub const fn is_frozen(&self) -> bool {
         self.frozen
+    }
+
+    /// Whether it is a file that a restore has begun and not ended.
+    #[must_use]
+    pub const fn is_begun(&self) -> bool {
+        is_begun(self.kind, self.mode, self.links)
     }
 
     /// Whether it is the same file as another one.

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, fsync, openat, renameat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, fstatfs, fsync, openat, renameat,
         renameat_with, statat, unlinkat,
     },
     io::Errno,
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Result},
+    format::entry::EntryKind,
 };
 
 const UNFINISHED_SUFFIX: &[u8] = b".lifeboat-partial";
@@ -84,6 +85,31 @@ pub fn in_the_way(name: impl std::fmt::Display) -> Error {
 /// The error of a target in which others change files at the same time.
 pub(super) fn meanwhile(what: String) -> Error {
     Error::new(ErrorKind::Failed, what).with_remedy("Let nothing else write to the target, and restore again")
+}
+
+/// The mode of a small file that has its own name and is not whole: the sticky bit means nothing for a file.
+const BEGUN: u32 = 0o1600;
+
+/// Whether a file that has one name is one that a restore has begun and not ended.
+pub(super) const fn is_begun(kind: EntryKind, mode: u32, links: u32) -> bool {
+    matches!(kind, EntryKind::File) && mode & 0o7777 == BEGUN && links == 1
+}
+
+/// File systems of Linux that are known to keep the bits of [`BEGUN`] for anybody: the `f_type` of statfs(2), for ext2
+/// to ext4, XFS, btrfs, F2FS, tmpfs, overlayfs, and ZFS and bcachefs. Others may not, or are not on this machine.
+const KEEP_MODES: [u32; 8] = [
+    0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xca45_1a4e,
+];
+
+/// Whether a file may be begun under its own name in this folder.
+pub(super) fn keeps_modes(dir: BorrowedFd<'_>) -> bool {
+    fstatfs(dir).is_ok_and(|status| u32::try_from(status.f_type).is_ok_and(|kind| KEEP_MODES.contains(&kind)))
+}
+
+/// Makes a file that was not there, with the mode of one that is begun.
+pub(super) fn begin(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::from_raw_mode(BEGUN))
 }
 
 /// Makes a file that was not there.
@@ -161,6 +187,11 @@ impl Pending {
         Ok(Self { dir, temporary: partial_name()?, placed: false })
     }
 
+    /// Something that has its own name from the beginning.
+    pub(super) const fn named(dir: Folder, name: CString) -> Self {
+        Self { dir, temporary: name, placed: false }
+    }
+
     /// Something that stays under its name, whatever ends the restore: the next one goes on with it.
     pub(super) const fn lasting(dir: Folder, temporary: CString) -> Self {
         Self { dir, temporary, placed: true }
@@ -187,6 +218,10 @@ impl Pending {
 
     /// Gives it its name; replaces anything but a folder that is not empty.
     pub(super) fn place(&mut self, name: &CStr) -> Result<()> {
+        if *self.temporary == *name {
+            self.placed = true;
+            return Ok(());
+        }
         let rename = || renameat(&self.dir, &self.temporary, &self.dir, name);
         let renamed = match rename() {
             // An empty folder may go.

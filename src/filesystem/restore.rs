@@ -63,6 +63,8 @@ pub struct Target {
     pub(super) root: Arc<OwnedFd>,
     /// Whether anything was in the folder when it was opened.
     was_empty: bool,
+    /// Small files have their own names from the beginning.
+    names_at_once: bool,
     /// What becomes of zeros.
     zeros: Zeros,
     /// A folder on each file system that was met, to be synced: other ones may be mounted in the target.
@@ -145,9 +147,12 @@ impl Target {
         let cannot = |errno| cannot_open(system_error("open the folder", path.display(), errno), errno);
         let root = openat(CWD, path, flags, Mode::empty()).map_err(cannot)?;
         let was_empty = old::is_empty(root.as_fd()).map_err(cannot)?;
+        // Nothing is mounted in a folder that is empty: it is one file system.
+        let names_at_once = was_empty && partial::keeps_modes(root.as_fd());
         let target = Self {
             root: Arc::new(root),
             was_empty,
+            names_at_once,
             zeros: Zeros::default(),
             file_systems: Mutex::default(),
             trail: Mutex::default(),
@@ -270,14 +275,26 @@ impl Target {
         Ok((capture::kind(&status) == Some(EntryKind::File)).then(|| File::from(fd)))
     }
 
-    /// Begins a file of `size` bytes named `name` in a folder from [`Self::directory`]. Until it is
-    /// finished it has a temporary name there; dropped, it is gone.
+    /// Begins a file of `size` bytes named `name` in a folder from [`Self::directory`]. Until it is finished it has a
+    /// temporary name there, or the mode of a file that is only begun; dropped, it is gone.
     ///
     /// # Errors
     /// The name is not a proper one, or the file cannot be made.
     pub fn new_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
-        let (name, pending) = (component(name)?, Pending::new(Arc::clone(dir))?);
+        let name = component(name)?;
         let failed = |errno| system_error("make the file", shown(name.to_bytes()), errno);
+        if self.names_at_once {
+            match partial::begin(dir.as_fd(), &name) {
+                Ok(fd) => {
+                    let pending = Pending::named(Arc::clone(dir), name.clone());
+                    return Ok(self.writing(fd, name, size, pending));
+                }
+                // The file system takes two names of the snapshot for one.
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        let pending = Pending::new(Arc::clone(dir))?;
         let fd = partial::create(dir.as_fd(), &pending.temporary).map_err(failed)?;
         Ok(self.writing(fd, name, size, pending))
     }
@@ -741,9 +758,9 @@ impl NewFile {
         if self.begun {
             // What was there before is no more what the snapshot has than zeros are, but looks like it.
             bad.iter().try_for_each(|range| self.leave_empty(range.start..range.end.min(self.size)))?;
-            fchmod(&self.fd, Mode::RUSR | Mode::WUSR)
-                .map_err(|errno| system_error("close to others", shown(self.name.to_bytes()), errno))?;
         }
+        fchmod(&self.fd, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| system_error("close to others", shown(self.name.to_bytes()), errno))?;
         self.check()?;
         for number in 1..=DAMAGED_TRIES {
             let suffix = if number == 1 { ".damaged".into() } else { format!(".damaged-{number}") };
@@ -882,6 +899,26 @@ mod tests {
         let (folder, target) = target();
         drop(target.new_file(&target.directory(b"").unwrap(), b"f", 3).unwrap());
         assert!(names(&folder.path().join("t/target")).is_empty());
+    }
+
+    #[test]
+    fn a_small_file_in_an_empty_target_has_its_name_and_a_mode_that_says_that_it_is_begun() {
+        let (folder, target) = target();
+        let path = folder.path().join("t/target");
+        assert!(target.names_at_once, "the folder of the tests is on a file system that keeps modes");
+        let file = target.new_file(&target.directory(b"").unwrap(), b"f", 3).unwrap();
+        file.write_at(0, b"abc").unwrap();
+        assert_eq!(names(&path), ["f"]);
+        let mode = || fs::metadata(path.join("f")).unwrap().mode() & 0o7777;
+        assert_eq!(mode(), 0o1600);
+        file.finish(&metadata(EntryKind::File), &keep()).unwrap().place().unwrap();
+        assert_eq!((mode(), fs::read(path.join("f")).unwrap()), (0o640, b"abc".to_vec()));
+        // Where something was, a name says whole.
+        let again = Target::open(&path).unwrap();
+        let file = again.new_file(&again.directory(b"").unwrap(), b"g", 3).unwrap();
+        assert!(!path.join("g").exists() && names(&path).len() == 2);
+        drop(file);
+        assert_eq!(names(&path), ["f"]);
     }
 
     #[test]

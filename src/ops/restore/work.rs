@@ -1,6 +1,7 @@
 //! What a worker does with a window: opens its frames, checks every chunk, writes the files.
 
 use std::{
+    borrow::Cow,
     collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -85,9 +86,36 @@ pub(super) struct Worker<'a> {
 }
 
 /// What a window has of a task: its bytes, and the ranges that are not good.
-struct Part {
+struct Part<'a> {
+    bytes: Cow<'a, [u8]>,
+    bad: BadRanges,
+}
+
+/// What is collected of a task whose bytes come in several pieces.
+struct Collected {
+    length: usize,
+    /// Of that length, once something of it has come.
     bytes: Vec<u8>,
     bad: BadRanges,
+}
+
+impl Collected {
+    const fn new(length: usize, bad: BadRanges) -> Self {
+        Self { length, bytes: Vec::new(), bad }
+    }
+
+    fn place(&mut self, offset: usize, bytes: &[u8]) {
+        self.bytes.resize(self.length, 0);
+        if let Some(to) = self.bytes.get_mut(offset..offset + bytes.len()) {
+            to.copy_from_slice(bytes);
+        }
+    }
+
+    /// What has not come is zeros.
+    fn into_part(mut self) -> Part<'static> {
+        self.bytes.resize(self.length, 0);
+        Part { bytes: self.bytes.into(), bad: self.bad }
+    }
 }
 
 impl Job<'_> {
@@ -233,13 +261,13 @@ impl<'a> Worker<'a> {
         Ok(Self { job, decompressor: Decompressor::new()?, folder: None, tried: VecDeque::new() })
     }
 
-    /// Restores everything of a window.
+    /// Restores everything of a window. What lies in one piece is written from the frame that holds it; the rest is
+    /// collected and written at the end.
     pub(super) fn window(&mut self, window: Window) -> Result<()> {
         let Window { tasks, lengths, frames, lost, local, .. } = window;
-        let mut parts: Vec<Part> = lengths
-            .iter()
-            .map(|length| Part { bytes: vec![0; *length], bad: BadRanges::default() })
-            .collect();
+        let mut tasks: Vec<Option<Task>> = tasks.into_iter().map(Some).collect();
+        let mut parts: Vec<Collected> =
+            lengths.into_iter().map(|length| Collected::new(length, BadRanges::default())).collect();
         for (task, offset, bytes) in local {
             place(&mut parts, (task, offset), &bytes);
         }
@@ -248,9 +276,17 @@ impl<'a> Worker<'a> {
             let opened = self.open(&needed.frame)?;
             for (range, piece) in needed.pieces {
                 let good = opened.as_ref().and_then(|plain| plain.get(range.clone()));
-                match good.filter(|bytes| self.job.key.id(bytes) == piece.chunk.id) {
-                    Some(bytes) => place(&mut parts, (piece.task, piece.offset), bytes),
-                    None => self.elsewhere(&mut parts, piece)?,
+                let Some(bytes) = good.filter(|bytes| self.job.key.id(bytes) == piece.chunk.id) else {
+                    self.elsewhere(&mut parts, piece)?;
+                    continue;
+                };
+                let is_all = parts.get(piece.task).is_some_and(|part| part.length == bytes.len());
+                match tasks.get_mut(piece.task).and_then(|task| task.take_if(|_| is_all)) {
+                    Some(task) => {
+                        let part = Part { bytes: bytes.into(), bad: BadRanges::default() };
+                        self.task(task, &part)?;
+                    }
+                    None => place(&mut parts, (piece.task, piece.offset), bytes),
                 }
             }
         }
@@ -258,7 +294,9 @@ impl<'a> Worker<'a> {
             self.elsewhere(&mut parts, piece)?;
         }
         for (task, part) in tasks.into_iter().zip(parts) {
-            self.task(task, &part)?;
+            if let Some(task) = task {
+                self.task(task, &part.into_part())?;
+            }
         }
         Ok(())
     }
@@ -279,7 +317,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Tries every copy of a chunk; what has none that is good is a gap.
-    fn elsewhere(&mut self, parts: &mut [Part], piece: Piece) -> Result<()> {
+    fn elsewhere(&mut self, parts: &mut [Collected], piece: Piece) -> Result<()> {
         let Job { index, key, reader, .. } = self.job;
         for at in index.copies(&piece.chunk.id, *reader) {
             let Some((frame, plain)) = self.copy(at)? else { continue };
@@ -323,7 +361,7 @@ impl<'a> Worker<'a> {
         Ok(copy)
     }
 
-    fn task(&mut self, task: Task, part: &Part) -> Result<()> {
+    fn task(&mut self, task: Task, part: &Part<'_>) -> Result<()> {
         match task {
             Task::Whole(entry, there) => {
                 let restored = self.whole(&entry, there, part);
@@ -360,7 +398,7 @@ impl<'a> Worker<'a> {
         Ok(notes)
     }
 
-    fn whole(&mut self, entry: &Entry, there: There, part: &Part) -> Result<Notes> {
+    fn whole(&mut self, entry: &Entry, there: There, part: &Part<'_>) -> Result<Notes> {
         let Job { target, options: RestoreOptions { ownership, .. }, repository, .. } = self.job;
         let (path, metadata) = (self.job.below(&entry.path), &entry.metadata);
         repository.store.progress().at(&entry.path);
@@ -422,7 +460,7 @@ impl<'a> Worker<'a> {
         Err(Error::new(ErrorKind::Damaged, format!("it is damaged: what is good of it is in {named}")))
     }
 
-    fn part(&mut self, large: &Arc<Large>, offset: u64, part: &Part) -> Result<()> {
+    fn part(&mut self, large: &Arc<Large>, offset: u64, part: &Part<'_>) -> Result<()> {
         let mut slot = lock(&large.file);
         let file = match &*slot {
             Some(Ok(file)) => Arc::clone(file),
@@ -479,11 +517,9 @@ fn busy(path: &[u8]) -> Error {
     Error::new(ErrorKind::Failed, format!("{} is still being written", String::from_utf8_lossy(path)))
 }
 
-fn place(parts: &mut [Part], (task, offset): (usize, usize), bytes: &[u8]) {
-    let part = parts.get_mut(task);
-    let end = offset + bytes.len();
-    if let Some(to) = part.and_then(|part| part.bytes.get_mut(offset..end)) {
-        to.copy_from_slice(bytes);
+fn place(parts: &mut [Collected], (task, offset): (usize, usize), bytes: &[u8]) {
+    if let Some(part) = parts.get_mut(task) {
+        part.place(offset, bytes);
     }
 }
 
