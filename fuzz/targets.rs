@@ -301,7 +301,10 @@ fn manifest(mut bytes: &[u8]) -> bool {
     let (entries, faults) = walk(ManifestCursor::new(&nodes, root));
     // Sums that are wrong are told, and what is below is given all the same.
     let (accounted, more) = walk(ManifestCursor::accounting(&nodes, root, Accounts::new()));
-    assert!(accounted <= entries && more >= faults, "{accounted} of {entries} entries, {more} of {faults} faults");
+    assert!(
+        accounted <= entries && more >= faults,
+        "{accounted} of {entries} entries, {more} of {faults} faults"
+    );
     walk(ManifestCursor::from(&nodes, root, b"srv/a"));
     count > 0 && faults == 0
 }

@@ -13,6 +13,7 @@ use rustix::{
         futimens, utimensat,
     },
     io::Errno,
+    process::{getegid, geteuid, getgroups},
 };
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
     names::Ownership,
     reason, shown,
 };
-use crate::format::entry::{EntryKind, FREEZING_FLAGS, Metadata, settable_flags};
+use crate::format::entry::{EntryKind, FREEZING_FLAGS, Metadata, flag_names, settable_flags};
 
 /// What is to be said of an entry that was restored, without its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,12 @@ pub enum Note {
 }
 
 impl Note {
+    /// Of a socket.
+    #[must_use]
+    pub fn socket() -> Self {
+        Self::Told("a socket is not restored: its program makes it anew".into())
+    }
+
     /// Whether something of the entry is not as it was.
     #[must_use]
     pub const fn is_unset(&self) -> bool {
@@ -117,14 +124,74 @@ impl Handle<'_> {
     }
 }
 
+/// What would be noted of something that is restored, as far as the user who restores tells: of what root restores, only
+/// what the backup has not. `there` owns what has its name, if that stays.
+#[must_use]
+pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, u32)>) -> Notes {
+    if metadata.kind == EntryKind::Socket {
+        return vec![Note::socket()];
+    }
+    let mut notes = lacks(metadata);
+    let us = geteuid();
+    if us.is_root() {
+        return notes;
+    }
+    let owner = ownership.resolve(metadata);
+    let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
+    let may_give = |gid: u32| {
+        let ours = getgroups().unwrap_or_default();
+        getegid().as_raw() == gid || ours.iter().any(|group| group.as_raw() == gid)
+    };
+    // A new file belongs to whoever restores.
+    let (user, group) = there.unwrap_or((us.as_raw(), getegid().as_raw()));
+    let may_set = user == us.as_raw();
+    let same = Owner { same_user: uid == user, same_group: gid == group || may_set && may_give(gid) };
+    let denied = || Err(Errno::PERM);
+    if owner.is_some() && !(same.same_user && same.same_group) {
+        note(&mut notes, ("owner", &format!("{uid}:{gid}")), denied());
+    }
+    if lost_bits(metadata, &same) & metadata.mode != 0 {
+        notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
+    }
+    for (name, _) in metadata.xattrs.iter().filter(|(name, _)| is_capability(name)) {
+        if same.same_user {
+            note(&mut notes, ("the attribute", &shown(name)), denied());
+        } else {
+            notes.push(Note::Unset(NO_CAPABILITIES.into()));
+        }
+    }
+    for name in flag_names(metadata.flags & FREEZING_FLAGS) {
+        note(&mut notes, ("the flag", name), denied());
+    }
+    notes
+}
+
+/// What the backup has not of it.
+fn lacks(metadata: &Metadata) -> Notes {
+    let lack = |lacks: &String| {
+        let why = "is missing".to_owned();
+        Note::Lack { sort: "what could not be backed up", which: format!("({lacks})"), why }
+    };
+    metadata.lacks.iter().map(lack).collect()
+}
+
+const NOT_OF_ITS_OWNER: &str = "setuid or setgid was left out, since the owner is another";
+const NO_CAPABILITIES: &str = "its capabilities were left out, since the owner is another";
+
+/// Whether a folder with that mode keeps the user who restores, and who owns it, from what is in it.
+#[must_use]
+pub fn closes(metadata: &Metadata) -> bool {
+    metadata.mode & SEARCH == 0 && !geteuid().is_root()
+}
+
+/// The right of an owner to reach what is in a folder.
+const SEARCH: u32 = 0o100;
+
 /// Sets everything but what [`freeze`] sets.
 pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
     let mut notes = Notes::new();
     let owner = set_owner(handle, metadata, ownership, &mut notes);
-    if let Some(lacks) = &metadata.lacks {
-        let why = "is missing".to_owned();
-        notes.push(Note::Lack { sort: "what could not be backed up", which: format!("({lacks})"), why });
-    }
+    notes.extend(lacks(metadata));
     let way = handle.way();
     remove_others(handle, metadata, &mut notes);
     let set = |wanted: &dyn Fn(&[u8]) -> bool, notes: &mut Notes| {
@@ -147,7 +214,7 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
     if owner.same_user {
         set(&is_capability, &mut notes);
     } else if metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
-        notes.push(Note::Unset("its capabilities were left out, since the owner is another".into()));
+        notes.push(Note::Unset(NO_CAPABILITIES.into()));
     }
     if let Err(errno) = handle.set_times(&times(metadata)) {
         notes.push(Note::Unset(format!("time could not be set: {}", reason(errno))));
@@ -252,14 +319,19 @@ fn set_owner(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership, no
     }
 }
 
+/// Bits that it loses if it belongs to another one: a program that runs as its owner must not run as somebody else.
+fn lost_bits(metadata: &Metadata, owner: &Owner) -> u32 {
+    let user = if owner.same_user { 0 } else { 0o4000 };
+    let group = if owner.same_group || metadata.kind == EntryKind::Directory { 0 } else { 0o2000 };
+    user | group
+}
+
 fn set_mode(handle: &Handle<'_>, metadata: &Metadata, owner: &Owner, notes: &mut Notes) {
     let mut mode = metadata.mode & 0o7777;
-    // A program that runs as its owner must not run as another one.
-    let lost = if owner.same_user { 0 } else { 0o4000 }
-        | if owner.same_group || metadata.kind == EntryKind::Directory { 0 } else { 0o2000 };
+    let lost = lost_bits(metadata, owner);
     if mode & lost != 0 {
         mode &= !lost;
-        notes.push(Note::Unset("setuid or setgid was left out, since the owner is another".into()));
+        notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
     }
     let mut done = handle.set_mode(Mode::from_raw_mode(mode));
     // The system takes setgid away without a word from who is not in the group.

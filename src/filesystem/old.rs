@@ -13,8 +13,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, Statx, StatxAttributes, chmodat, fsync, openat,
-        renameat, renameat_with,
+        Access, AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, Statx, StatxAttributes, accessat, chmodat,
+        fsync, openat, renameat, renameat_with,
     },
     io::Errno,
     process::{getegid, geteuid},
@@ -25,6 +25,7 @@ use super::{
     capture, holes,
     names::Ownership,
     partial::{claim, unfinished_name},
+    remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
     shown, system_error,
     walk::Listing,
@@ -45,6 +46,10 @@ const LOOK_BYTES: usize = 1024;
 const BLOCK_BYTES: u64 = 512;
 /// What the owner of a folder needs to change what is in it.
 const OWNER_RIGHTS: u32 = 0o700;
+/// What they need to look at what is in it.
+const SEEING_RIGHTS: u32 = 0o500;
+/// What the owner of a file needs to open it for its attributes.
+const FILE_RIGHTS: u32 = 0o600;
 
 /// Device and inode.
 pub(super) type FileId = ((u32, u32), u64);
@@ -113,10 +118,29 @@ impl Found {
     }
 
     /// Whether it is a folder of ours in which we may not change anything. Root may.
-    fn is_closed_to_us(&self) -> bool {
+    #[must_use]
+    pub fn is_closed_to_us(&self) -> bool {
         let us = geteuid();
         let closed = self.mode & OWNER_RIGHTS != OWNER_RIGHTS;
         self.kind == EntryKind::Directory && closed && !us.is_root() && self.owner.0 == us.as_raw()
+    }
+
+    /// Whether it is a folder as [`Self::is_closed_to_us`], and nobody can even see all that is in it.
+    #[must_use]
+    pub fn is_hidden_from_us(&self) -> bool {
+        self.is_closed_to_us() && self.mode & SEEING_RIGHTS != SEEING_RIGHTS
+    }
+
+    /// Bytes that its file system gets back when the name goes: none while it has another one.
+    #[must_use]
+    pub const fn freed(&self) -> u64 {
+        if self.links > 1 { 0 } else { self.allocated }
+    }
+
+    /// The numbers of its user and group.
+    #[must_use]
+    pub const fn owner(&self) -> (u32, u32) {
+        self.owner
     }
 
     /// Whether something is mounted on it, or nobody can tell.
@@ -163,7 +187,15 @@ impl Found {
     /// It has the name no more.
     pub(super) fn open_again(&self, target: &Target, path: &[u8]) -> Result<File> {
         let mut look = Look::new(target);
-        match look.try_open(path, self, OFlags::RDONLY)? {
+        let mut opened = look.try_open(path, self, OFlags::RDONLY)?;
+        if matches!(opened, Err(Errno::ACCESS))
+            && let Some(fd) = look.open(path, self, OFlags::PATH)?
+        {
+            // Its owner may not read it either; the mode is set after everything else.
+            give_rights(fd.as_fd(), self.mode | FILE_RIGHTS);
+            opened = look.try_open(path, self, OFlags::RDONLY)?;
+        }
+        match opened {
             Ok(Some(fd)) => Ok(File::from(fd)),
             Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
                 Err(Error::new(ErrorKind::Failed, format!("{} was replaced meanwhile", shown(path)))
@@ -217,7 +249,7 @@ impl Target {
         if let Some(found) = capture::status(self.root.as_fd(), c"").ok().as_ref().and_then(Found::of)
             && found.is_closed_to_us()
         {
-            open_up(self.root.as_fd(), found.mode);
+            give_rights(self.root.as_fd(), found.mode | OWNER_RIGHTS);
         }
     }
 }
@@ -322,7 +354,7 @@ impl<'a> Look<'a> {
         if found.is_closed_to_us()
             && let Some(fd) = self.open(path, found, OFlags::PATH | OFlags::DIRECTORY)?
         {
-            open_up(fd.as_fd(), found.mode);
+            give_rights(fd.as_fd(), found.mode | OWNER_RIGHTS);
         }
         Ok(())
     }
@@ -376,7 +408,8 @@ impl<'a> Look<'a> {
     }
 
     /// Opens a file to rewrite it: what an earlier run left of it, or `found` itself. `None` if there is neither,
-    /// or it has to be a new file.
+    /// or it has to be a new file. If it is only told what would be done it is opened to be read, and no other restore
+    /// is kept from it.
     ///
     /// # Errors
     /// The system does not tell.
@@ -384,7 +417,7 @@ impl<'a> Look<'a> {
         &mut self,
         path: &[u8],
         found: Option<&Found>,
-        (metadata, ownership): (&Metadata, &Ownership),
+        (metadata, ownership, removal): (&Metadata, &Ownership, Removal),
     ) -> Result<Option<Rewritable>> {
         let (folder, name) = split(path);
         let name = component(name)?;
@@ -399,19 +432,25 @@ impl<'a> Look<'a> {
         // What is left of one that was to be closed to others still is.
         let may = found.kind == EntryKind::File && found.may_become(metadata, ownership);
         let at = if own { path.to_vec() } else { join(folder, unfinished.to_bytes()) };
-        let opened = if may { self.open(&at, &found, OFlags::RDWR)? } else { None };
-        let may =
-            |fd: &OwnedFd| attributes::may_become(fd.as_fd(), found.mode, metadata) && claim(fd.as_fd());
+        let flags = if removal == Removal::Remove { OFlags::RDWR } else { OFlags::RDONLY };
+        let opened = if may { self.open(&at, &found, flags)? } else { None };
+        let last = if own { &name } else { &unfinished };
+        let is_ours = |fd: &OwnedFd| match removal {
+            Removal::Remove => claim(fd.as_fd()),
+            // What is frozen would be thawed.
+            Removal::Tell => found.frozen || accessat(&dir, last, Access::WRITE_OK, AtFlags::EACCESS).is_ok(),
+        };
+        let may = |fd: &OwnedFd| attributes::may_become(fd.as_fd(), found.mode, metadata) && is_ours(fd);
         let Some(fd) = opened.filter(may) else { return Ok(None) };
         Ok(Some(Rewritable { fd, name, place: (dir, unfinished), own, found }))
     }
 }
 
-/// Gives the owner of a folder the right to change what is in it.
-fn open_up(dir: BorrowedFd<'_>, mode: u32) {
+/// Sets the mode of what belongs to us, for as long as it is restored. Where that cannot be done what comes next fails.
+fn give_rights(handle: BorrowedFd<'_>, mode: u32) {
     // By the one way that works with a handle which only names it.
-    let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
-    match chmodat(CWD, path, Mode::from_raw_mode(mode | OWNER_RIGHTS), AtFlags::empty()) {
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    match chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty()) {
         Ok(()) | Err(_) => {}
     }
 }
@@ -545,7 +584,8 @@ mod tests {
         let before = inode();
         let at = |name: &str| fs::read_to_string(folder.path().join(name)).ok();
         let begin = |found: Option<&Found>, size| {
-            let old = Look::new(&target).rewritable(b"f", found, (&metadata, &ownership)).unwrap();
+            let how = (&metadata, &ownership, Removal::Remove);
+            let old = Look::new(&target).rewritable(b"f", found, how).unwrap();
             old.map(|old| old.begin(&target, &Metadata { size, ..metadata.clone() }).unwrap())
         };
         let found = Look::new(&target).at(b"f").unwrap();

@@ -57,6 +57,32 @@ pub enum Removal {
     Tell,
 }
 
+/// Is told what becomes of each name.
+pub trait Watch {
+    /// It went, or would go.
+    fn gone(&mut self, path: &[u8], found: &Found);
+
+    /// Something stays, and with it every folder that it is in.
+    fn stays(&mut self) {}
+
+    /// Something is not to go, since it is immutable or append-only.
+    ///
+    /// # Errors
+    /// That ends the removal. Without one it counts as gone.
+    fn frozen(&mut self, path: &[u8]) -> Result<()> {
+        Err(frozen(path))
+    }
+}
+
+/// Tells only what went.
+struct Told<'a>(&'a mut dyn FnMut(&[u8]));
+
+impl Watch for Told<'_> {
+    fn gone(&mut self, path: &[u8], _: &Found) {
+        (self.0)(path);
+    }
+}
+
 /// Removes from a target.
 #[derive(Debug)]
 pub struct Remover<'a> {
@@ -75,6 +101,7 @@ pub struct Remover<'a> {
 /// A folder that is being emptied.
 struct Open {
     path: Vec<u8>,
+    found: Found,
     names: Names,
     next: usize,
     /// Something in it stays, or it is not meant itself.
@@ -95,37 +122,53 @@ impl Remover<'_> {
     /// # Errors
     /// The system does not let it.
     pub fn remove(&self, path: &[u8], told: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        self.remove_watched(path, &mut Told(told))
+    }
+
+    /// As [`Self::remove`]; what is in a folder is told before the folder.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn remove_watched(&self, path: &[u8], watch: &mut dyn Watch) -> Result<bool> {
         let mut look = Look::new(self.target);
         let mut open: Vec<Open> = Vec::new();
-        let mut step = self.step(path, &mut look, told)?;
+        let mut step = self.step(path, &mut look, watch)?;
         loop {
             match step {
-                Step::Enter(folder) => open.push(folder),
-                Step::Stays => match open.last_mut() {
-                    Some(folder) => folder.stays = true,
-                    None => return Ok(false),
-                },
+                Step::Enter(folder) => {
+                    if folder.stays {
+                        watch.stays();
+                    }
+                    open.push(folder);
+                }
+                Step::Stays => {
+                    watch.stays();
+                    match open.last_mut() {
+                        Some(folder) => folder.stays = true,
+                        None => return Ok(false),
+                    }
+                }
                 Step::Gone if open.is_empty() => return Ok(true),
                 Step::Gone => {}
             }
-            step = self.next(&mut open, &mut look, told)?;
+            step = self.next(&mut open, &mut look, watch)?;
         }
     }
 
     /// The next name of the innermost folder; after the last one the folder itself.
-    fn next(&self, open: &mut Vec<Open>, look: &mut Look<'_>, told: &mut dyn FnMut(&[u8])) -> Result<Step> {
+    fn next(&self, open: &mut Vec<Open>, look: &mut Look<'_>, watch: &mut dyn Watch) -> Result<Step> {
         let Some(folder) = open.last_mut() else { return Ok(Step::Gone) };
         if let Some(name) = folder.names.listing.get(folder.next) {
             let path = join(&folder.path, name);
             folder.next += 1;
-            return self.step(&path, look, told);
+            return self.step(&path, look, watch);
         }
-        let Some(Open { path, stays, .. }) = open.pop() else { return Ok(Step::Gone) };
+        let Some(Open { path, found, stays, .. }) = open.pop() else { return Ok(Step::Gone) };
         if stays {
             return Ok(Step::Stays);
         }
         self.unlink(&path, look, AtFlags::REMOVEDIR)?;
-        told(&path);
+        watch.gone(&path, &found);
         Ok(Step::Gone)
     }
 
@@ -133,7 +176,7 @@ impl Remover<'_> {
         path.get(self.strip..).unwrap_or_default()
     }
 
-    fn step(&self, path: &[u8], look: &mut Look<'_>, told: &mut dyn FnMut(&[u8])) -> Result<Step> {
+    fn step(&self, path: &[u8], look: &mut Look<'_>, watch: &mut dyn Watch) -> Result<Step> {
         let Some(found) = look.at(self.below(path))? else { return Ok(Step::Gone) };
         let is_folder = found.kind == EntryKind::Directory;
         let selected = self.selection.selects(path, is_folder);
@@ -143,25 +186,31 @@ impl Remover<'_> {
                 return Ok(Step::Stays);
             }
             if found.frozen {
-                return Err(frozen(path));
+                watch.frozen(path)?;
             }
             self.unlink(path, look, AtFlags::empty())?;
-            told(path);
+            watch.gone(path, &found);
             return Ok(Step::Gone);
         }
         if found.mount || self.never.has(&found) || !self.selection.reaches_into(path) {
             return Ok(Step::Stays);
         }
         if found.frozen {
-            return Err(frozen(path));
+            watch.frozen(path)?;
         }
-        if self.removal == Removal::Remove {
-            look.open_up(self.below(path), &found)?;
+        match self.removal {
+            Removal::Remove => look.open_up(self.below(path), &found)?,
+            // It would be opened up first; what is in it nobody sees before.
+            Removal::Tell if found.is_hidden_from_us() => {
+                watch.gone(path, &found);
+                return Ok(Step::Gone);
+            }
+            Removal::Tell => {}
         }
         let Some(dir) = look.folder(self.below(path))? else { return Ok(Step::Stays) };
         let cannot = |errno| system_error("list the folder", shown(path), errno);
         let names = names_of(dir.as_fd()).map_err(cannot)?;
-        Ok(Step::Enter(Open { path: path.to_vec(), names, next: 0, stays: !selected }))
+        Ok(Step::Enter(Open { path: path.to_vec(), found, names, next: 0, stays: !selected }))
     }
 
     fn unlink(&self, path: &[u8], look: &mut Look<'_>, flags: AtFlags) -> Result<()> {
@@ -176,6 +225,7 @@ impl Remover<'_> {
 }
 
 /// Says that somebody meant it to stay.
+#[must_use]
 fn frozen(path: &[u8]) -> Error {
     Error::new(
         ErrorKind::Failed,

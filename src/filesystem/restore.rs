@@ -55,9 +55,6 @@ const STORING_FLAGS: u32 = 0x80_0404;
 /// Tries to find a free name for a damaged file.
 const DAMAGED_TRIES: u32 = 1000;
 
-/// Sockets are noted, and no error.
-const SOCKET: &str = "a socket is not restored: its program makes it anew";
-
 /// A handle of a folder in the target.
 pub type Folder = Arc<OwnedFd>;
 
@@ -134,11 +131,20 @@ impl Target {
     /// # Errors
     /// `NotFound` if it is not there; it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
+        let target = Self::open_to_look(path)?;
+        partial::take_part(target.root.as_fd());
+        Ok(target)
+    }
+
+    /// As [`Self::open`], to look at what is in it and to change nothing: other restores do not wait for this one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_look(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let cannot = |errno| cannot_open(system_error("open the folder", path.display(), errno), errno);
         let root = openat(CWD, path, flags, Mode::empty()).map_err(cannot)?;
         let was_empty = old::is_empty(root.as_fd()).map_err(cannot)?;
-        partial::take_part(root.as_fd());
         let (file_systems, trail) = (Mutex::default(), Mutex::default());
         let (root, zeros) = (Arc::new(root), Zeros::default());
         let target = Self { root, was_empty, zeros, file_systems, trail };
@@ -380,7 +386,7 @@ impl Target {
             EntryKind::Fifo => FileType::Fifo,
             EntryKind::CharacterDevice => FileType::CharacterDevice,
             EntryKind::BlockDevice => FileType::BlockDevice,
-            EntryKind::Socket => return Ok(vec![Note::Told(SOCKET.into())]),
+            EntryKind::Socket => return Ok(vec![Note::socket()]),
             EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {
                 return Err(Error::new(ErrorKind::Failed, format!("{} is no special file", shown(path))));
             }
@@ -631,8 +637,8 @@ impl NewFile {
             }
             // Without holes only what is not zeros is written: there may be much of it.
             let file = File::from(self.fd.try_clone().map_err(failed)?);
-            let mut look = holes::Look::new(&file, *hole);
-            while let Some(piece) = look.piece().map_err(failed)? {
+            let mut scan = holes::Scan::new(&file, *hole);
+            while let Some(piece) = scan.piece().map_err(failed)? {
                 if !piece.is_zeros {
                     self.leave_empty(piece.range)?;
                 }

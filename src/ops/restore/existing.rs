@@ -35,14 +35,31 @@ pub enum Overwrite {
 /// What becomes of an entry.
 #[derive(Debug)]
 pub(super) enum Fate {
-    /// It is restored, whatever has its name.
+    /// It is restored, and nothing has its name.
     New,
+    /// It is restored in the place of what has its name.
+    Replace,
     /// What has its name stays.
     Leave,
     /// The file that has its name has its content: its metadata is set.
     Keep(Found),
     /// The file that has its name may have some of its content.
     Compare(Found),
+    /// It is a folder, and there.
+    Enter(Found),
+}
+
+/// What becomes of what has the name of a further one of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Further {
+    /// It is that file already.
+    Linked,
+    /// It is not to be replaced, or cannot be looked at.
+    Left,
+    /// Nothing has the name.
+    New,
+    /// It is replaced.
+    Replace,
 }
 
 /// The folders that a pass is in and that are not meant themselves. They get their metadata only if something in them
@@ -92,7 +109,7 @@ impl<'a> Existing<'a> {
 
     /// Comes past a folder that is not meant itself.
     pub(super) fn passes(&mut self, entry: &Entry) {
-        if self.job.may_open_up(entry) {
+        if entry.metadata.kind == EntryKind::Directory && entry.error.is_none() {
             self.above.enter(&entry.path);
         }
     }
@@ -102,20 +119,27 @@ impl<'a> Existing<'a> {
         for folder in self.above.take(path) {
             let thaws = !self.job.snapshot.leads_only(&folder);
             match self.job.below(&folder) {
-                b"" if thaws => self.job.target.thaw(),
+                b"" if thaws && self.job.removal == Removal::Remove => self.job.target.thaw(),
                 b"" => {}
-                below => {
+                below if !self.job.is_hidden(&folder) => {
                     if let Some(found) = self.look.at(below)? {
-                        self.let_change(below, &found, thaws)?;
+                        self.let_change((&folder, below), &found, thaws)?;
                     }
                 }
+                _ => {}
             }
         }
         Ok(())
     }
 
     /// Lets what is in a folder be changed.
-    fn let_change(&mut self, below: &[u8], found: &Found, thaws: bool) -> Result<()> {
+    fn let_change(&mut self, (path, below): (&[u8], &[u8]), found: &Found, thaws: bool) -> Result<()> {
+        if self.job.removal == Removal::Tell {
+            if found.is_hidden_from_us() {
+                self.job.hide(path);
+            }
+            return Ok(());
+        }
         if thaws {
             self.look.thaw(below, found)?;
         }
@@ -138,13 +162,14 @@ impl<'a> Existing<'a> {
         let (then, overwrite, below) =
             (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
         self.reach(&entry.path)?;
+        if self.job.is_hidden(&entry.path) {
+            return Ok(Fate::New);
+        }
         let Some(found) = self.look.at(below)? else { return Ok(Fate::New) };
         let was_folder = found.kind == EntryKind::Directory;
         if is_folder && was_folder {
-            if self.job.may_open_up(entry) {
-                self.let_change(below, &found, self.job.may_thaw(entry))?;
-            }
-            return Ok(Fate::New);
+            self.let_change((&entry.path, below), &found, self.job.may_thaw(entry))?;
+            return Ok(Fate::Enter(found));
         }
         if found.is_mount() && !was_folder {
             let message = format!("something is mounted on the file {}", String::from_utf8_lossy(below));
@@ -155,7 +180,7 @@ impl<'a> Existing<'a> {
             return Ok(Fate::Leave);
         }
         if was_folder {
-            return self.instead_of_a_folder(entry, below).map(|()| Fate::New);
+            return self.instead_of_a_folder(entry, below, &found).map(|()| Fate::Replace);
         }
         if self.job.removal == Removal::Remove {
             self.look.thaw(below, &found)?;
@@ -164,7 +189,7 @@ impl<'a> Existing<'a> {
             return self.remove(&entry.path, &found).map(|()| Fate::New);
         }
         if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
-            return Ok(Fate::New);
+            return Ok(Fate::Replace);
         }
         let looks_same = overwrite == Overwrite::IfChanged
             && (then.size, then.mtime) == (found.size, found.mtime)
@@ -174,9 +199,23 @@ impl<'a> Existing<'a> {
 
     /// A folder stands where something else is to be. One that is empty is replaced as a file is; another one goes only
     /// with `--delete`, and when what replaces it is whole.
-    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8]) -> Result<()> {
+    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8], found: &Found) -> Result<()> {
         // Nothing is made in the place of a socket.
-        if entry.metadata.kind == EntryKind::Socket || self.look.is_empty(below)? {
+        if entry.metadata.kind == EntryKind::Socket {
+            return Ok(());
+        }
+        let removes = self.job.removal == Removal::Remove;
+        if removes && self.job.clears() {
+            self.look.open_up(below, found)?;
+        } else if found.is_hidden_from_us() {
+            // If something is in it the system does not let it go, and that is told then.
+            if !removes {
+                let told = "a folder that is closed to you has its place, and stays if something is in it";
+                self.job.note(&entry.path, vec![Note::Told(told.into())]);
+            }
+            return Ok(());
+        }
+        if self.look.is_empty(below)? {
             return Ok(());
         }
         let path = String::from_utf8_lossy(below);
@@ -219,25 +258,30 @@ impl<'a> Existing<'a> {
         Err(Error::new(ErrorKind::Failed, what).with_remedy("Move it away, or restore into another target"))
     }
 
-    /// Whether what has the name of a further one of the file at `first` stays: the same file already, one that is not to
-    /// be replaced, or something that cannot be looked at.
-    pub(super) fn keeps(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
+    /// What becomes of what has the name of a further one of the file at `first`.
+    pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<Further> {
         let fate = match self.is_linked(first, &entry.path) {
-            Ok(true) => return Ok(true),
+            Ok(true) => return Ok(Further::Linked),
             Ok(false) => self.fate(entry),
             Err(error) => Err(error),
         };
         match fate {
             Ok(Fate::Leave) => self.job.left(entry),
-            Ok(_) => return Ok(false),
+            Ok(Fate::New) => return Ok(Further::New),
+            Ok(Fate::Replace | Fate::Enter(_) | Fate::Keep(_) | Fate::Compare(_)) => {
+                return Ok(Further::Replace);
+            }
             Err(error) => self.job.entry_failed(entry, error)?,
         }
-        Ok(true)
+        Ok(Further::Left)
     }
 
     /// Whether a further name of the file at `first` is one already.
     fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
         self.reach(path)?;
+        if self.job.is_hidden(first) || self.job.is_hidden(path) {
+            return Ok(false);
+        }
         let first = self.look.at(self.job.below(first))?;
         let there = self.look.at(self.job.below(path))?;
         Ok(first.zip(there).is_some_and(|(first, there)| first.is(&there)))
@@ -284,7 +328,7 @@ impl<'a> Existing<'a> {
     /// What a large file can be made of; of what an earlier run has left only if it `lasts`.
     pub(super) fn basis(&mut self, entry: &Entry, found: Option<&Found>, lasts: bool) -> Result<Basis> {
         let path = self.job.below(&entry.path);
-        let wanted = (&entry.metadata, &self.job.options.ownership);
+        let wanted = (&entry.metadata, &self.job.options.ownership, self.job.removal);
         let rewritable = if lasts { self.look.rewritable(path, found, wanted)? } else { None };
         if let Some(rewritable) = rewritable {
             let basis = Basis::new(Some(rewritable.reader()?), &entry.metadata.holes);

@@ -41,11 +41,12 @@ pub struct Forecast {
     pub download_bytes: u64,
     /// Chunks that no index lists.
     pub chunks_lost: u64,
-    /// Bytes that files would grow by.
+    /// Bytes that the target needs at most for contents, new folders and names, in blocks of 4 KiB. What the file system
+    /// needs for itself is not in it: inodes, attributes, its journal.
     pub space_needed: u64,
     /// Bytes that are free where the target is.
     pub space_free: u64,
-    /// What stays, what would be removed, and what is known to be lost.
+    /// What stays, what would be removed, what is known to be lost, and what would be noted, as far as it is known before.
     pub restored: Restored,
 }
 
@@ -74,16 +75,16 @@ pub fn forecast(
 
 /// The target, or the folder that it would be made in; whether it is there.
 fn open(path: &Path) -> Result<(Target, bool)> {
-    match Target::open(path) {
+    match Target::open_to_look(path) {
         Ok(target) => return Ok((target, true)),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let above =
         path.ancestors().skip(1).map(|above| if above == Path::new("") { Path::new(".") } else { above });
-    let mut last = Target::open(Path::new("."));
+    let mut last = Target::open_to_look(Path::new("."));
     for above in above {
-        last = Target::open(above);
+        last = Target::open_to_look(above);
         if last.is_ok() {
             break;
         }
@@ -125,6 +126,7 @@ fn with_view(
         done: Mutex::default(),
         broken: Mutex::default(),
         blocked: Mutex::default(),
+        hidden: Mutex::default(),
         rooms: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };

@@ -17,14 +17,14 @@ use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
-        metadata::{Notes, is_frozen},
+        metadata::{Note, Notes, foretell, is_frozen},
         old::Found,
         remove::{Never, Removal, Remover},
         restore::{Folder, NewFile, Target},
     },
     format::{
         entry::{Entry, EntryKind},
-        path::{join, split},
+        path::{is_within, join, split},
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId},
@@ -57,6 +57,8 @@ pub(super) struct Job<'a> {
     pub(super) broken: Mutex<HashSet<Vec<u8>>>,
     /// Folders in whose place something else stands that stays: nothing is restored into them.
     pub(super) blocked: Mutex<HashSet<Vec<u8>>>,
+    /// Folders that the user may not look into.
+    pub(super) hidden: Mutex<HashSet<Vec<u8>>>,
     /// Entries that take the place of a folder which is not empty, and the names beside it that they are restored
     /// under first.
     pub(super) rooms: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
@@ -128,9 +130,30 @@ impl Job<'_> {
 
     /// Whether something stands in the place of the folder, or of one that it is in.
     pub(super) fn is_blocked(&self, path: &[u8]) -> bool {
-        let blocked = lock(&self.blocked);
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        !blocked.is_empty() && ends.chain([path.len()]).any(|end| blocked.contains(&path[..end]))
+        is_within(path, &lock(&self.blocked))
+    }
+
+    /// The user may not look into a folder of theirs. A restore opens it up; whoever only tells what it would do says so.
+    pub(super) fn hide(&self, folder: &[u8]) {
+        lock(&self.hidden).insert(folder.to_vec());
+        let told = "it is closed to you, so that nobody looks into it before: what the snapshot has of it counts as missing";
+        self.note(folder, vec![Note::Told(told.into())]);
+    }
+
+    /// Whether nobody looks there before it is restored.
+    pub(super) fn is_hidden(&self, path: &[u8]) -> bool {
+        is_within(path, &lock(&self.hidden))
+    }
+
+    /// Says what is known before of what a restore of the entry would note; what is there stays, if anything is given.
+    pub(super) fn foretell(&self, entry: &Entry, there: Option<&Found>) {
+        if self.removal == Removal::Remove {
+            return;
+        }
+        let notes = foretell(&entry.metadata, &self.options.ownership, there.map(Found::owner));
+        let told = |note: Note| Note::Told(note.to_string());
+        let leads_only = self.snapshot.leads_only(&entry.path);
+        self.note(&entry.path, if leads_only { notes.into_iter().map(told).collect() } else { notes });
     }
 
     /// The entry is to take the place of a folder that is not empty: once it is whole.
@@ -190,7 +213,23 @@ impl Job<'_> {
     /// Gives the file at `first` the name of `entry` too.
     pub(super) fn link(&self, first: &[u8], entry: &Entry) -> Result<()> {
         self.target.hard_link(self.below(first), &self.place(&entry.path))?;
+        self.count_name(entry, false);
         self.take_place(&entry.path)
+    }
+
+    /// A further name of a file counts as a file, as it does in a backup; it may have been there.
+    pub(super) fn count_name(&self, entry: &Entry, was_there: bool) {
+        if entry.metadata.kind != EntryKind::File {
+            return;
+        }
+        let size = entry.metadata.size;
+        self.repository.store.progress().add(1, size);
+        let mut done = self.done();
+        done.count(size);
+        if was_there {
+            done.files_unchanged += 1;
+            done.bytes_unchanged = done.bytes_unchanged.saturating_add(size);
+        }
     }
 
     /// Notes how the restore of an entry ended.
