@@ -153,8 +153,9 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, 
     if lost_bits(metadata, &same) & metadata.mode != 0 {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
     }
-    for (name, _) in metadata.xattrs.iter().filter(|(name, _)| is_capability(name)) {
-        if same.same_user {
+    let roots = |name: &[u8]| is_capability(name) || name.starts_with(b"trusted.");
+    for (name, _) in metadata.xattrs.iter().filter(|(name, _)| roots(name)) {
+        if same.same_user || !is_capability(name) {
             note(&mut notes, ("the attribute", &shown(name)), denied());
         } else {
             notes.push(Note::Unset(NO_CAPABILITIES.into()));

@@ -51,9 +51,10 @@ fn translated(text: &str) -> Result<String, String> {
         Some(pattern) => ("!", pattern),
         None => ("", wanted),
     };
-    // The crate takes every white space away from the end of a line, and git only spaces.
+    // The crate takes every white space away from the end of a line, and git only spaces. It knows classes of ASCII only.
+    let is_taken = |c: char| c.is_whitespace() && c != ' ';
     let literal = |c: char, out: &mut String| {
-        if c.is_whitespace() && c != ' ' { out.extend(['[', c, ']']) } else { out.push(c) }
+        if is_taken(c) && c.is_ascii() { out.extend(['[', c, ']']) } else { out.push(c) }
     };
     let (anchored, pattern) = match pattern.strip_prefix('/') {
         Some(pattern) => (true, pattern),
@@ -68,7 +69,7 @@ fn translated(text: &str) -> Result<String, String> {
     while let Some(c) = rest.next() {
         match c {
             '\\' => match rest.next() {
-                Some(c) if c.is_whitespace() && c != ' ' => literal(c, &mut out),
+                Some(c) if is_taken(c) => literal(c, &mut out),
                 next => {
                     out.push('\\');
                     out.extend(next);
@@ -82,6 +83,9 @@ fn translated(text: &str) -> Result<String, String> {
             }
             _ => literal(c, &mut out),
         }
+    }
+    if out.ends_with(is_taken) {
+        return Err("its last character is white space: ? stands for any".to_owned());
     }
     Ok(out)
 }
@@ -249,13 +253,17 @@ mod tests {
             ("a\\\\ ", "**/a\\\\"),
             ("a\t", "**/a[\t]"),
             ("a\\\t", "**/a[\t]"),
-            ("a\u{3000} ", "**/a[\u{3000}]"),
+            ("a\u{3000}b", "**/a\u{3000}b"),
         ] {
             assert_eq!(translated(pattern).as_deref(), Ok(expected), "{pattern}");
         }
-        for (pattern, why) in
-            [("[a", "no ]"), ("[[:word:]]", "no class [:word:]"), ("x[/]", "nothing"), ("[z-a]", "empty")]
-        {
+        for (pattern, why) in [
+            ("[a", "no ]"),
+            ("[[:word:]]", "no class [:word:]"),
+            ("x[/]", "nothing"),
+            ("[z-a]", "empty"),
+            ("a\u{3000} ", "white space"),
+        ] {
             assert!(translated(pattern).unwrap_err().contains(why), "{pattern}");
         }
     }

@@ -25,6 +25,7 @@ use rustix::{
         unlinkat,
     },
     io::{Errno, pwrite},
+    process::geteuid,
 };
 
 use super::{
@@ -375,6 +376,19 @@ impl Target {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(system_error("remove", shown(pending.temporary.to_bytes()), errno)),
         }
+    }
+
+    /// Whether the user may make it, as far as that is known before.
+    ///
+    /// # Errors
+    /// It is a device, and the user is not root.
+    pub fn may_make(path: &[u8], metadata: &Metadata) -> Result<()> {
+        let is_device = matches!(metadata.kind, EntryKind::CharacterDevice | EntryKind::BlockDevice);
+        // Everybody may make the one that stands for nothing.
+        if is_device && metadata.device_number != 0 && !geteuid().is_root() {
+            return Err(system_error("make the special file", shown(path), Errno::PERM));
+        }
+        Ok(())
     }
 
     /// Makes a named pipe or a device. A socket is only noted: no program listens there any more.
@@ -947,7 +961,7 @@ mod tests {
         let file = target.new_file(&target.directory(b"").unwrap(), b"f", 0).unwrap();
         let notes = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
         let status = fs::metadata(folder.path().join("t/target/f")).unwrap();
-        if rustix::process::geteuid().is_root() {
+        if geteuid().is_root() {
             assert_eq!((status.uid(), status.gid(), status.mode() & 0o7777), (4242, 4343, 0o4711));
             assert!(notes.is_empty(), "{notes:?}");
         } else {

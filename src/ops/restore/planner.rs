@@ -14,6 +14,7 @@ use crate::{
         old::{Found, Rewritable},
         partial,
         remove::Removal,
+        restore::Target,
     },
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind},
@@ -153,6 +154,11 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             Err(error) => return self.job.entry_failed(&entry, error),
         };
+        if self.job.removal == Removal::Tell
+            && let Err(error) = Target::may_make(self.job.below(&entry.path), &entry.metadata)
+        {
+            return self.job.entry_failed(&entry, error);
+        }
         let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
         match content {
             Content::Inline(chunks) if Window::holds(entry.metadata.content_bytes(), &chunks) => {
