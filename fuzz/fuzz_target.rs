@@ -1,17 +1,6 @@
-//! Fuzzes the target that `FUZZ_TARGET` names.
+//! Each target is a program of its own with this source; its name says which one it is.
 #![no_main]
 
-use std::sync::OnceLock;
-
-use lifeboat_fuzz::{TARGETS, Target};
-
-static CHOSEN: OnceLock<Target> = OnceLock::new();
-
-fn chosen() -> Target {
-    let name = std::env::var("FUZZ_TARGET").expect("FUZZ_TARGET names a target");
-    TARGETS.iter().find(|(known, _)| *known == name).expect("a target of that name").1
-}
-
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    CHOSEN.get_or_init(chosen)(bytes);
+    lifeboat_fuzz::run(env!("CARGO_BIN_NAME"), bytes);
 });

@@ -285,6 +285,45 @@ fn what_an_ordinary_user_cannot_set_is_one_line_each_and_every_content_is_exact(
         assert_eq!(code, Some(0), "{messages:?}");
         exact();
     }
+    closed_folders_are_opened_up_for_as_long_as_it_takes(world);
+}
+
+/// What an ordinary user may not look into though it is theirs: a folder that stays, and the target itself.
+fn closed_folders_are_opened_up_for_as_long_as_it_takes(world: &World) {
+    let source = format!("latest:{}", world.text("corpus/mine"));
+    let target = world.path("theirs/alone");
+    let restore = |more: &[&str]| {
+        let restore =
+            ["--no-cache", "restore", &source, "--target", target.to_str().unwrap(), "--no-ownership"];
+        world.ends(world.command(&[&restore[..], more].concat()).uid(ORDINARY).gid(ORDINARY), 0)
+    };
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let close = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+    let exact = || {
+        let lost = differences(&look(&world.path("corpus/mine")), &look(&target));
+        assert_eq!(lost, Vec::<String>::new());
+    };
+    restore(&[]);
+    exact();
+    close(&target);
+    restore(&[]);
+    exact();
+    // Nothing of it is meant, so nothing gives it another mode.
+    close(&target);
+    restore(&["--exclude", "*"]);
+    assert_eq!(mode(&target), 0);
+    // Of what is removed something stays, two folders deep.
+    let mut shell = Command::new("sh");
+    let make = "chmod u+rwx $0 && cd $0/setgid && mkdir -p extra/deep && touch extra/go extra/deep/keep \
+        && chmod 500 extra/deep && chmod 505 extra";
+    shell.args(["-c", make]).arg(&target).current_dir("/").uid(ORDINARY).gid(ORDINARY);
+    assert!(shell.status().unwrap().success());
+    restore(&["--delete", "--exclude", "keep"]);
+    let extra = target.join("setgid/extra");
+    assert!(extra.join("deep/keep").try_exists().unwrap() && !extra.join("go").try_exists().unwrap());
+    assert_eq!((mode(&extra) & 0o777, mode(&extra.join("deep")) & 0o777), (0o505, 0o500));
+    restore(&["--delete"]);
+    exact();
 }
 
 #[test]

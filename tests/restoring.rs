@@ -10,10 +10,12 @@ use std::{
     fs,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use lifeboat::{
+    clock::{Clock, SystemClock, Timestamp},
     error::ErrorKind,
     filesystem::{metadata::Note, restore::Zeros, select::Selection, walk::FilterOptions},
     format::entry::{EntryKind, Metadata},
@@ -195,6 +197,7 @@ fn what_a_run_has_left_that_was_killed_is_gone_on_with_and_swept() {
     let theirs = copy.join("sub/.lifeboat-fedcba9876543210.partial");
     fs::write(&theirs, "half").unwrap();
     let other = lifeboat::filesystem::restore::Target::open(&place.at("all")).unwrap();
+    assert!(other.take_part(&SystemClock));
     place.restore("all", "", &[]);
     assert!(theirs.try_exists().unwrap());
     drop(other);
@@ -483,6 +486,197 @@ fn a_folder_goes_only_when_what_replaces_it_is_whole() {
     let left = self::names(&copy).into_iter().filter(|path| path.to_str().unwrap().contains("lifeboat"));
     assert_eq!(left.collect::<Vec<_>>(), Vec::<PathBuf>::new());
     drop(socket);
+}
+
+/// Names that restores give to what they have in hand.
+fn left_behind(root: &Path) -> Vec<PathBuf> {
+    names(root).into_iter().filter(|path| path.to_str().unwrap().contains("lifeboat")).collect()
+}
+
+#[test]
+fn what_gives_way_to_a_file_is_chosen_by_its_own_path() {
+    let place = Place::new(2);
+    place.put("large", &noise(1, LARGE));
+    place.put("small", b"small");
+    symlink("/nowhere", place.source().join("link")).unwrap();
+    fs::hard_link(place.source().join("small"), place.source().join("too")).unwrap();
+    place.back_up(&place.options());
+    let names = ["large", "link", "small", "too"];
+    let strings = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let anchored: Vec<String> =
+        names.iter().map(|name| format!("{}/{name}", place.source().display())).collect();
+    for (includes, excludes) in
+        [(vec![], strings(&[".*"])), (anchored, vec![]), (strings(&names), strings(&[".l*"]))]
+    {
+        let copy = place.copy("all");
+        names.iter().for_each(|name| fs::create_dir_all(copy.join(name).join("in/it")).unwrap());
+        let selection = || Selection::new(&includes, &excludes).unwrap();
+        let options = || RestoreOptions { selection: selection(), workers: 2, ..deleting() };
+        let foretold = forecast(&place, "all", &options()).restored;
+        let done = place.restore_with("all", &options());
+        assert_eq!((done.failures, foretold.failures), (0, 0), "{:?}", done.failed);
+        assert_eq!((done.removals, foretold.removals), (12, 12), "{:?}", done.removed);
+        assert_eq!(left_behind(&copy), Vec::<PathBuf>::new());
+        same(&place.source(), &copy);
+        fs::remove_dir_all(place.at("all")).unwrap();
+    }
+}
+
+/// A clock at which somebody else writes into the target as soon as a file is being restored there.
+struct Busy {
+    folder: PathBuf,
+    file: PathBuf,
+}
+
+impl Clock for Busy {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        if !self.file.try_exists().unwrap() && !left_behind(&self.folder).is_empty() {
+            fs::create_dir_all(self.file.parent().unwrap()).unwrap();
+            fs::write(&self.file, "of somebody").unwrap();
+        }
+        SystemClock.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration);
+    }
+}
+
+#[test]
+fn what_comes_into_a_folder_and_is_excluded_stays_where_it_is_whenever_it_comes() {
+    for size in [5000, LARGE] {
+        let place = Place::new(1);
+        place.put("file", &noise(1, size));
+        place.back_up(&place.options());
+        let copy = place.copy("all");
+        let (kept, gone) = (copy.join("file/kept/mine"), copy.join("file/gone"));
+        fs::create_dir_all(&gone).unwrap();
+        let excludes = [format!("{}/file/kept", place.source().display())];
+        let options = || RestoreOptions { selection: Selection::new(&[], &excludes).unwrap(), ..deleting() };
+        let clock = Busy { folder: copy.clone(), file: kept.clone() };
+        let repository = place.open_at(Arc::new(clock));
+        let done =
+            restore::run(&repository, &place.newest(&repository), &place.at("all"), &options()).unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), b"of somebody");
+        assert!(!gone.try_exists().unwrap(), "it came when the folder was found fit to go");
+        let [(path, error)] = &done.failed[..] else { panic!("{:?}", done.failed) };
+        assert!(path.ends_with(b"/file") && error.to_string().contains("not to go"), "{error}");
+        // From now on it is known before.
+        let done = place.restore_with("all", &options());
+        assert_eq!((done.failures, done.removals), (1, 0), "{:?}", done.failed);
+        assert!(kept.try_exists().unwrap());
+        fs::remove_dir_all(copy.join("file/kept")).unwrap();
+        assert_eq!(place.restore_with("all", &options()).failures, 0);
+        same(&place.source(), &copy);
+    }
+}
+
+#[test]
+fn an_include_that_only_something_in_the_way_matches_has_found_nothing() {
+    let place = Place::new(1);
+    place.put("file", b"file");
+    place.put("other", b"other");
+    place.back_up(&place.options());
+    let copy = place.copy("all");
+    fs::create_dir_all(copy.join("file")).unwrap();
+    fs::write(copy.join("file/extra.typo"), "").unwrap();
+    fs::write(copy.join("beside.typo"), "").unwrap();
+    let includes = [format!("{}/file", place.source().display()), "*.typo".to_owned()];
+    let options = RestoreOptions { selection: Selection::new(&includes, &[]).unwrap(), ..deleting() };
+    place.restore_with("all", &options);
+    assert_eq!(options.selection.unmatched().patterns, ["*.typo"]);
+    assert!(copy.join("beside.typo").try_exists().unwrap());
+}
+
+#[test]
+fn an_immutable_file_takes_the_place_of_a_folder_and_is_frozen_then() {
+    let place = Place::new(1);
+    place.put("small", b"small");
+    place.put("large", &noise(1, LARGE));
+    let chattr = |flag: &str, path: &Path| {
+        std::process::Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
+    };
+    let names = ["small", "large"];
+    if !names.iter().all(|name| chattr("+i", &place.source().join(name))) {
+        println!("SKIP a frozen file: nothing can be made immutable here");
+        return;
+    }
+    place.back_up(&place.options());
+    let copy = place.copy("all");
+    names.iter().for_each(|name| fs::create_dir_all(copy.join(name).join("in it")).unwrap());
+    // As runs before this one have left it.
+    let leftover = copy.join(".lifeboat-0123456789abcdef.partial");
+    fs::write(&leftover, "").unwrap();
+    assert!(chattr("+i", &leftover));
+    let done = place.restore_with("all", &deleting());
+    // What is frozen cannot get another flag.
+    let frozen = names.map(|name| !chattr("+d", &copy.join(name)));
+    let left = left_behind(&copy);
+    let again = place.restore_with("all", &deleting());
+    for root in [place.source(), copy.clone()] {
+        names.iter().for_each(|name| assert!(chattr("-i", &root.join(name))));
+    }
+    chattr("-i", &leftover);
+    assert_eq!((done.failures, again.failures), (0, 0), "{:?} {:?}", done.failed, again.failed);
+    assert_eq!((frozen, left), ([true, true], Vec::new()));
+    same(&place.source(), &copy);
+}
+
+#[test]
+fn what_is_as_it_should_be_is_not_touched() {
+    let place = Place::new(2);
+    furnish(&place);
+    let program = place.source().join("sub/program");
+    fs::write(&program, "x").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o2755)).unwrap();
+    let set = |path: &Path, name: &str, value: &str| {
+        rustix::fs::setxattr(path, name, value.as_bytes(), rustix::fs::XattrFlags::empty()).is_ok()
+    };
+    let attributes = set(&program, "user.one", "1") && set(&place.source().join("large"), "user.two", "2");
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    // Those of links change, which are made anew, and of the folders that they are in.
+    let same_folder = ["many/3", "empty"].map(PathBuf::from);
+    let touched = || {
+        let names =
+            names(&copy).into_iter().filter(|name| copy.join(name).is_file() || same_folder.contains(name));
+        let of = |name: PathBuf| {
+            let status = fs::symlink_metadata(copy.join(&name)).unwrap();
+            (name, (status.ctime(), status.ctime_nsec()))
+        };
+        names.map(of).collect::<Vec<_>>()
+    };
+    let before = touched();
+    assert!(before.len() >= 65, "{before:?}");
+    let done = place.restore("all", "", &[]);
+    assert_eq!((done.failures, done.files, done.files_unchanged), (0, 64, 64));
+    assert_eq!(touched(), before);
+    // What differs is set, and nothing that depends on it is lost.
+    fs::set_permissions(copy.join("sub/program"), fs::Permissions::from_mode(0o600)).unwrap();
+    set(&copy.join("sub/program"), "user.one", "other");
+    set(&copy.join("sub/program"), "user.three", "3");
+    set_time(&copy.join("large"), 1);
+    fs::set_permissions(copy.join("many/3"), fs::Permissions::from_mode(0o700)).unwrap();
+    place.restore("all", "", &[]);
+    same(&place.source(), &copy);
+    let of = |root: &Path, name: &str| {
+        let status = fs::metadata(root.join(name)).unwrap();
+        let mut value = [0; 9];
+        let length = rustix::fs::getxattr(root.join(name), "user.one", &mut value).unwrap_or(0);
+        let listed = rustix::fs::listxattr(root.join(name), &mut [0_u8; 100]).unwrap_or(0);
+        (status.mode(), status.mtime(), status.mtime_nsec(), value, length, listed)
+    };
+    for name in ["sub/program", "large", "many/3"] {
+        assert_eq!(of(&place.source(), name), of(&copy, name), "{name}");
+    }
+    if !attributes {
+        println!("SKIP attributes: this file system has none");
+    }
 }
 
 #[test]

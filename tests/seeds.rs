@@ -333,12 +333,16 @@ fn write(seeds: &[(&str, String, Vec<u8>)]) {
 }
 
 #[test]
-fn every_seed_runs_through_its_target_and_each_target_has_seeds() {
+fn every_seed_runs_through_its_target_and_each_target_is_a_program() {
     let folders = fs::read_dir(folder().join("seeds")).unwrap();
     let folders: BTreeSet<String> =
         folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let known: BTreeSet<String> = targets::TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(folders, known);
+    let cargo: toml::Table = fs::read_to_string(folder().join("Cargo.toml")).unwrap().parse().unwrap();
+    let programs: BTreeSet<String> =
+        cargo["bin"].as_array().unwrap().iter().map(|bin| bin["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(programs, known);
     for (name, target) in targets::TARGETS {
         let seeds = fs::read_dir(folder().join("seeds").join(name)).unwrap();
         let accepted: Vec<bool> =

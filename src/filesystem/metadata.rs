@@ -22,7 +22,10 @@ use super::{
     names::Ownership,
     reason, shown,
 };
-use crate::format::entry::{EntryKind, FREEZING_FLAGS, Metadata, flag_names, settable_flags};
+use crate::{
+    clock::Timestamp,
+    format::entry::{EntryKind, FREEZING_FLAGS, Metadata, flag_names, settable_flags},
+};
 
 /// What is to be said of an entry that was restored, without its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,38 +191,27 @@ pub fn closes(metadata: &Metadata) -> bool {
 /// The right of an owner to reach what is in a folder.
 const SEARCH: u32 = 0o100;
 
-/// Sets everything but what [`freeze`] sets.
+/// Sets everything but what [`freeze`] sets. What is so already is left alone: each change is one of the inode's own
+/// time too, by which the next backup would take the file for another one.
 pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
-    let mut notes = Notes::new();
-    let owner = set_owner(handle, metadata, ownership, &mut notes);
-    notes.extend(lacks(metadata));
-    let way = handle.way();
-    remove_others(handle, metadata, &mut notes);
-    let set = |wanted: &dyn Fn(&[u8]) -> bool, notes: &mut Notes| {
-        for (name, value) in metadata.xattrs.iter().filter(|(name, _)| wanted(name)) {
-            let set = || way.set(name, value);
-            // The mode is set before these, and must not be again.
-            let late = is_acl(name) || is_capability(name);
-            let done = if late { set() } else { with_right_to_write(handle, metadata.kind, &set) };
-            // What it has already need not be set by somebody who may not.
-            let done = if done.is_err() && way.has(name, value) { Ok(()) } else { done };
-            note(notes, ("the attribute", &shown(name)), done);
-        }
-    };
+    let (mut setting, owner) = Setting::new(handle, metadata, ownership);
+    setting.notes.extend(lacks(metadata));
+    // Where attributes cannot be listed none can be set either, and that is noted.
+    let names = handle.way().names().unwrap_or_default();
+    setting.remove_others(&names);
     // Whoever is not root may set these only as long as they may write to it.
-    set(&|name| !is_acl(name) && !is_capability(name), &mut notes);
+    setting.set_attributes(&names, &|name| !is_acl(name) && !is_capability(name));
     if metadata.kind != EntryKind::Symlink {
-        set_mode(handle, metadata, &owner, &mut notes);
+        setting.set_mode(&owner);
     }
-    set(&is_acl, &mut notes);
+    setting.set_attributes(&names, &is_acl);
     if owner.same_user {
-        set(&is_capability, &mut notes);
+        setting.set_attributes(&names, &is_capability);
     } else if metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
-        notes.push(Note::Unset(NO_CAPABILITIES.into()));
+        setting.notes.push(Note::Unset(NO_CAPABILITIES.into()));
     }
-    if let Err(errno) = handle.set_times(&times(metadata)) {
-        notes.push(Note::Unset(format!("time could not be set: {}", reason(errno))));
-    }
+    setting.set_times();
+    let mut notes = setting.notes;
     if has_flags(metadata.kind) {
         set_flags(handle.fd(), metadata.flags, settable_flags() & !FREEZING_FLAGS, &mut notes);
     }
@@ -228,10 +220,9 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
 
 /// As [`set_metadata`], only owner and mode.
 pub(super) fn set_owner_and_mode(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
-    let mut notes = Notes::new();
-    let owner = set_owner(handle, metadata, ownership, &mut notes);
-    set_mode(handle, metadata, &owner, &mut notes);
-    notes
+    let (mut setting, owner) = Setting::new(handle, metadata, ownership);
+    setting.set_mode(&owner);
+    setting.notes
 }
 
 /// Makes it immutable or append-only, if it was: the very last thing that is done to it.
@@ -253,69 +244,134 @@ fn set_flags(fd: BorrowedFd<'_>, wanted: u32, of: u32, notes: &mut Notes) {
     }
 }
 
-/// Does what the owner may do only as long as its mode lets them write to it: a file that was there may be read-only.
-/// The mode is set afterwards in any case.
-fn with_right_to_write(
-    handle: &Handle<'_>,
-    kind: EntryKind,
-    act: &dyn Fn() -> rustix::io::Result<()>,
-) -> rustix::io::Result<()> {
-    let rights = match kind {
-        EntryKind::Symlink => return act(),
-        EntryKind::Directory => Mode::RWXU,
-        _ => Mode::RUSR | Mode::WUSR,
-    };
-    match act() {
-        Err(errno @ Errno::ACCESS) => handle.set_mode(rights).map_err(|_unset| errno).and_then(|()| act()),
-        other => other,
-    }
-}
-
-/// Removes what it has and had not: ACLs that the folder has given to it, attributes of what was there before.
-fn remove_others(handle: &Handle<'_>, metadata: &Metadata, notes: &mut Notes) {
-    let way = handle.way();
-    // Where attributes cannot be listed none can be set either, and that is noted.
-    let names = way.names().unwrap_or_default();
-    for name in names.split(|byte| *byte == 0).filter(|name| is_given(name)) {
-        if !metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
-            match with_right_to_write(handle, metadata.kind, &|| way.remove(name)) {
-                Ok(()) | Err(Errno::NODATA) => {}
-                Err(errno) => {
-                    let why = format!("could not be removed: {}", reason(errno));
-                    notes.push(Note::Lack { sort: "the attribute", which: shown(name), why });
-                }
-            }
-        }
-    }
-}
-
 /// Whether it belongs to the user and group that it should.
 struct Owner {
     same_user: bool,
     same_group: bool,
 }
 
-fn set_owner(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership, notes: &mut Notes) -> Owner {
-    let owner = ownership.resolve(metadata);
-    let before = capture::status(handle.fd(), c"");
-    let same = |(uid, gid): (u32, u32)| {
-        before.as_ref().is_ok_and(|status| status.stx_uid == uid && status.stx_gid == gid)
-    };
-    let changed = owner.filter(|owner| !same(*owner));
-    if let Some((uid, gid)) = changed {
-        let mut done = handle.set_owner(user(uid), group(gid));
-        if done.is_err() && handle.set_owner(None, group(gid)).is_ok() {
-            // Whoever is not root may still give it to a group of theirs.
-            done = handle.set_owner(user(uid), None);
+/// The metadata of one inode while it is set.
+struct Setting<'a> {
+    handle: &'a Handle<'a>,
+    metadata: &'a Metadata,
+    notes: Notes,
+    /// Its permission bits, as long as nothing may have changed them.
+    mode: Option<u32>,
+    /// When its content changed last.
+    mtime: Option<Timestamp>,
+}
+
+impl<'a> Setting<'a> {
+    /// Begins with the owner, on which the rest depends; whose it is then.
+    fn new(handle: &'a Handle<'a>, metadata: &'a Metadata, ownership: &Ownership) -> (Self, Owner) {
+        let mut notes = Notes::new();
+        let owner = ownership.resolve(metadata);
+        let before = capture::status(handle.fd(), c"");
+        let same = |(uid, gid): (u32, u32)| {
+            before.as_ref().is_ok_and(|status| status.stx_uid == uid && status.stx_gid == gid)
+        };
+        let changed = owner.filter(|owner| !same(*owner));
+        if let Some((uid, gid)) = changed {
+            let mut done = handle.set_owner(user(uid), group(gid));
+            if done.is_err() && handle.set_owner(None, group(gid)).is_ok() {
+                // Whoever is not root may still give it to a group of theirs.
+                done = handle.set_owner(user(uid), None);
+            }
+            note(&mut notes, ("owner", &format!("{uid}:{gid}")), done);
         }
-        note(notes, ("owner", &format!("{uid}:{gid}")), done);
+        let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
+        let now = if changed.is_some() { capture::status(handle.fd(), c"") } else { before };
+        let (owner, mode, mtime) = match now {
+            Ok(status) => (
+                Owner { same_user: status.stx_uid == uid, same_group: status.stx_gid == gid },
+                Some(u32::from(status.stx_mode) & 0o7777),
+                Some(capture::timestamp(&status.stx_mtime)),
+            ),
+            Err(errno) => {
+                notes.push(Note::Unset(format!("the owner could not be checked: {}", reason(errno))));
+                (Owner { same_user: false, same_group: false }, None, None)
+            }
+        };
+        (Self { handle, metadata, notes, mode, mtime }, owner)
     }
-    let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
-    match if changed.is_some() { capture::status(handle.fd(), c"") } else { before } {
-        Ok(status) => Owner { same_user: status.stx_uid == uid, same_group: status.stx_gid == gid },
-        Err(errno) => {
-            notes.push(Note::Unset(format!("the owner could not be checked: {}", reason(errno))));
-            Owner { same_user: false, same_group: false }
+
+    /// Does what the owner may do only as long as its mode lets them write to it: a file that was there may be
+    /// read-only. The mode is set afterwards in any case.
+    fn with_right_to_write(&mut self, act: &dyn Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+        let rights = match self.metadata.kind {
+            EntryKind::Symlink => return act(),
+            EntryKind::Directory => Mode::RWXU,
+            _ => Mode::RUSR | Mode::WUSR,
+        };
+        match act() {
+            Err(errno @ Errno::ACCESS) => {
+                self.mode = None;
+                self.handle.set_mode(rights).map_err(|_unset| errno).and_then(|()| act())
+            }
+            other => other,
+        }
+    }
+
+    /// Removes what it has and had not: ACLs that the folder has given to it, attributes of what was there before.
+    fn remove_others(&mut self, names: &[u8]) {
+        let way = self.handle.way();
+        for name in each(names).filter(|name| is_given(name)) {
+            if !self.metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
+                match self.with_right_to_write(&|| way.remove(name)) {
+                    Ok(()) | Err(Errno::NODATA) => {}
+                    Err(errno) => {
+                        let why = format!("could not be removed: {}", reason(errno));
+                        self.notes.push(Note::Lack { sort: "the attribute", which: shown(name), why });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sets those attributes that are `wanted`; `names` are those that it had before.
+    fn set_attributes(&mut self, names: &[u8], wanted: &dyn Fn(&[u8]) -> bool) {
+        let (way, metadata) = (self.handle.way(), self.metadata);
+        for (name, value) in metadata.xattrs.iter().filter(|(name, _)| wanted(name)) {
+            if each(names).any(|known| known == name) && way.has(name, value) {
+                continue;
+            }
+            let set = || way.set(name, value);
+            // The mode is set before these, and must not be again.
+            let late = is_acl(name) || is_capability(name);
+            let done = if late { set() } else { self.with_right_to_write(&set) };
+            // What it has already need not be set by somebody who may not.
+            let done = if done.is_err() && way.has(name, value) { Ok(()) } else { done };
+            note(&mut self.notes, ("the attribute", &shown(name)), done);
+        }
+    }
+
+    fn set_mode(&mut self, owner: &Owner) {
+        let mut mode = self.metadata.mode & 0o7777;
+        let lost = lost_bits(self.metadata, owner);
+        if mode & lost != 0 {
+            mode &= !lost;
+            self.notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
+        }
+        if self.mode == Some(mode) {
+            return;
+        }
+        let mut done = self.handle.set_mode(Mode::from_raw_mode(mode));
+        // The system takes setgid away without a word from who is not in the group.
+        if done.is_ok() && mode & 0o6000 != 0 {
+            done = capture::status(self.handle.fd(), c"").and_then(|status| {
+                let kept = u32::from(status.stx_mode) & 0o6000 == mode & 0o6000;
+                if kept { Ok(()) } else { Err(Errno::PERM) }
+            });
+        }
+        note(&mut self.notes, ("mode", &format!("{mode:o}")), done);
+    }
+
+    fn set_times(&mut self) {
+        if self.mtime == Some(self.metadata.mtime) {
+            return;
+        }
+        if let Err(errno) = self.handle.set_times(&times(self.metadata)) {
+            self.notes.push(Note::Unset(format!("time could not be set: {}", reason(errno))));
         }
     }
 }
@@ -327,22 +383,9 @@ fn lost_bits(metadata: &Metadata, owner: &Owner) -> u32 {
     user | group
 }
 
-fn set_mode(handle: &Handle<'_>, metadata: &Metadata, owner: &Owner, notes: &mut Notes) {
-    let mut mode = metadata.mode & 0o7777;
-    let lost = lost_bits(metadata, owner);
-    if mode & lost != 0 {
-        mode &= !lost;
-        notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
-    }
-    let mut done = handle.set_mode(Mode::from_raw_mode(mode));
-    // The system takes setgid away without a word from who is not in the group.
-    if done.is_ok() && mode & 0o6000 != 0 {
-        done = capture::status(handle.fd(), c"").and_then(|status| {
-            let kept = u32::from(status.stx_mode) & 0o6000 == mode & 0o6000;
-            if kept { Ok(()) } else { Err(Errno::PERM) }
-        });
-    }
-    note(notes, ("mode", &format!("{mode:o}")), done);
+/// The names in a list of attributes.
+fn each(names: &[u8]) -> impl Iterator<Item = &[u8]> {
+    names.split(|byte| *byte == 0).filter(|name| !name.is_empty())
 }
 
 fn note(notes: &mut Notes, (sort, which): (&'static str, &str), done: rustix::io::Result<()>) {

@@ -8,14 +8,15 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
     },
-    sync::Arc,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
-    fs::{
-        Access, AtFlags, CWD, Mode, OFlags, RawDir, RenameFlags, Statx, StatxAttributes, accessat, chmodat,
-        fsync, openat, renameat, renameat_with,
-    },
+    fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, Statx, StatxAttributes, accessat, chmodat, openat},
     io::Errno,
     process::{getegid, geteuid},
 };
@@ -24,7 +25,7 @@ use super::{
     attributes::{self, has_flags},
     capture, holes,
     names::Ownership,
-    partial::{claim, unfinished_name},
+    partial::{claim, has_only_name, meanwhile, rename_new, sync_names, unfinished_name},
     remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
     shown, system_error,
@@ -192,14 +193,14 @@ impl Found {
             && let Some(fd) = look.open(path, self, OFlags::PATH)?
         {
             // Its owner may not read it either; the mode is set after everything else.
-            give_rights(fd.as_fd(), self.mode | FILE_RIGHTS);
-            opened = look.try_open(path, self, OFlags::RDONLY)?;
+            if set_mode(fd.as_fd(), self.mode | FILE_RIGHTS).is_ok() {
+                opened = look.try_open(path, self, OFlags::RDONLY)?;
+            }
         }
         match opened {
             Ok(Some(fd)) => Ok(File::from(fd)),
             Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                Err(Error::new(ErrorKind::Failed, format!("{} was replaced meanwhile", shown(path)))
-                    .with_remedy("Let nothing else write to the target, and restore again"))
+                Err(meanwhile(format!("{} was replaced meanwhile", shown(path))))
             }
             Err(errno) => Err(system_error("open", shown(path), errno)),
         }
@@ -243,13 +244,55 @@ impl Target {
         names_of(dir.as_fd()).map(Some).map_err(cannot)
     }
 
-    /// Lets the target itself be changed, if it is immutable or append-only, or its owner may not write to it.
+    /// Lets the target itself be changed, if it is immutable or append-only, or its owner may not write to it. Its
+    /// mode is set when all is restored; if that does not come to pass it gets back the one that it had.
     pub fn thaw(&self) {
         attributes::thaw(self.root.as_fd());
         if let Some(found) = capture::status(self.root.as_fd(), c"").ok().as_ref().and_then(Found::of)
             && found.is_closed_to_us()
+            && open_up(self.root.as_fd(), found.mode)
         {
-            give_rights(self.root.as_fd(), found.mode | OWNER_RIGHTS);
+            self.opened_up.get_or_init(|| OpenedUp::of(Arc::clone(&self.root), found.mode));
+        }
+    }
+}
+
+/// A target that was opened up for a restore. When this is dropped it gets the mode back that it had.
+#[derive(Debug)]
+pub(super) struct OpenedUp {
+    dir: Folder,
+    mode: u32,
+    /// It gets another one.
+    stays_open: AtomicBool,
+}
+
+impl OpenedUp {
+    const fn of(dir: Folder, mode: u32) -> Self {
+        Self { dir, mode, stays_open: AtomicBool::new(false) }
+    }
+
+    /// Opens up a folder of ours that may not even be looked into, if it is that.
+    pub(super) fn new(path: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(CWD, path, flags, Mode::empty()).ok()?;
+        let found = Found::of(&capture::status(dir.as_fd(), c"").ok()?)?;
+        (found.is_closed_to_us() && open_up(dir.as_fd(), found.mode))
+            .then(|| Self::of(Arc::new(dir), found.mode))
+    }
+
+    /// The restore is about to set the mode that it is to have.
+    pub(super) fn leave_open(&self) {
+        self.stays_open.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OpenedUp {
+    fn drop(&mut self) {
+        if !self.stays_open.load(Ordering::Relaxed) {
+            // Best effort: the restore is at its end, or has an error of its own to tell.
+            match set_mode(self.dir.as_fd(), self.mode) {
+                Ok(()) | Err(_) => {}
+            }
         }
     }
 }
@@ -327,7 +370,9 @@ impl<'a> Look<'a> {
         };
         let status =
             capture::status(fd.as_fd(), c"").map_err(|errno| system_error("look at", shown(path), errno))?;
-        let same = Found::of(&status).is_some_and(|now| now.is(found) && now.links <= found.links);
+        // The links of a folder are the folders in it.
+        let no_further_name = |now: &Found| now.kind == EntryKind::Directory || now.links <= found.links;
+        let same = Found::of(&status).is_some_and(|now| now.is(found) && no_further_name(&now));
         Ok(Ok(same.then_some(fd)))
     }
 
@@ -345,18 +390,26 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// Lets us change what is in a folder of ours that was found, if its mode does not: whoever restores sets that
-    /// again. Where it cannot be done the change itself fails, and says so.
+    /// Lets us change what is in a folder of ours that was found, if its mode does not; whether that was needed, and
+    /// done: whoever asks for it sets the mode again. Where it cannot be done the change itself fails, and says so.
     ///
     /// # Errors
     /// No more files can be open.
-    pub fn open_up(&mut self, path: &[u8], found: &Found) -> Result<()> {
-        if found.is_closed_to_us()
-            && let Some(fd) = self.open(path, found, OFlags::PATH | OFlags::DIRECTORY)?
-        {
-            give_rights(fd.as_fd(), found.mode | OWNER_RIGHTS);
+    pub fn open_up(&mut self, path: &[u8], found: &Found) -> Result<bool> {
+        if !found.is_closed_to_us() {
+            return Ok(false);
         }
-        Ok(())
+        let opened = self.open(path, found, OFlags::PATH | OFlags::DIRECTORY)?;
+        Ok(opened.is_some_and(|fd| open_up(fd.as_fd(), found.mode)))
+    }
+
+    /// Gives a folder that was opened up the mode that it had.
+    ///
+    /// # Errors
+    /// It cannot be set.
+    pub fn close(&mut self, path: &[u8], found: &Found) -> Result<()> {
+        let Some(fd) = self.open(path, found, OFlags::PATH | OFlags::DIRECTORY)? else { return Ok(()) };
+        set_mode(fd.as_fd(), found.mode).map_err(|errno| system_error("close again", shown(path), errno))
     }
 
     /// Whether nothing is in a folder that was found.
@@ -446,13 +499,15 @@ impl<'a> Look<'a> {
     }
 }
 
-/// Sets the mode of what belongs to us, for as long as it is restored. Where that cannot be done what comes next fails.
-fn give_rights(handle: BorrowedFd<'_>, mode: u32) {
-    // By the one way that works with a handle which only names it.
-    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
-    match chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty()) {
-        Ok(()) | Err(_) => {}
-    }
+/// Gives the owner of a folder the right to change what is in it; whether that could be done.
+fn open_up(dir: BorrowedFd<'_>, mode: u32) -> bool {
+    set_mode(dir, mode | OWNER_RIGHTS).is_ok()
+}
+
+/// Sets the mode of a folder by the one way that works with a handle which only names it.
+pub(super) fn set_mode(dir: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
+    let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
 }
 
 /// A file that is there, to read from.
@@ -521,17 +576,27 @@ impl Rewritable {
     pub fn begin(self, target: &Target, metadata: &Metadata) -> Result<NewFile> {
         let Self { fd, name, place: (dir, unfinished), own, found } = self;
         target.meet(&dir)?;
+        let shown_name = || shown(name.to_bytes());
+        let is_at = |at: &CStr| {
+            has_only_name(dir.as_fd(), at, fd.as_fd())
+                .map_err(|errno| system_error("look at", shown_name(), errno))
+        };
+        let another = || meanwhile(format!("{} was replaced, or got another name, meanwhile", shown_name()));
+        if !is_at(if own { &name } else { &unfinished })? {
+            return Err(another());
+        }
         if own {
-            // Nothing that came there meanwhile is replaced.
-            let renamed = match renameat_with(&dir, &name, &dir, &unfinished, RenameFlags::NOREPLACE) {
-                // NFS and others cannot promise that.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    renameat(&dir, &name, &dir, &unfinished)
-                }
-                other => other,
+            let rename = |from: &CStr, to: &CStr| {
+                // Nothing that came there meanwhile is replaced.
+                rename_new(dir.as_fd(), from, to)
+                    .and_then(|()| sync_names(dir.as_fd()))
+                    .map_err(|errno| system_error("rewrite", shown_name(), errno))
             };
-            let renamed = renamed.and_then(|()| fsync(&dir));
-            renamed.map_err(|errno| system_error("rewrite", shown(name.to_bytes()), errno))?;
+            rename(&name, &unfinished)?;
+            if !is_at(&unfinished)? {
+                // It happened at this very moment: what has the name now is not ours to change.
+                return rename(&unfinished, &name).and(Err(another()));
+            }
         }
         let file = target.begun(fd, name, metadata.size, (dir, unfinished));
         file.shaped(metadata).emptied(&metadata.holes, found.size)
@@ -540,7 +605,7 @@ impl Rewritable {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
+    use std::{fs, io::Write, os::unix::fs::PermissionsExt};
 
     use super::*;
     use crate::filesystem::names::{OwnershipPolicy, tests::metadata};
@@ -595,8 +660,41 @@ mod tests {
         drop(file);
         assert_eq!((at("f"), at(".f.lifeboat-partial").as_deref()), (None, Some("1x345")));
         let file = begin(None, 3).unwrap();
-        file.finish(&metadata, &ownership).unwrap();
+        file.finish(&metadata, &ownership).unwrap().place().unwrap();
         assert_eq!((at("f").as_deref(), at(".f.lifeboat-partial")), (Some("1x3"), None));
         assert_eq!(inode(), before);
+    }
+    #[test]
+    fn a_file_that_got_another_name_or_was_replaced_meanwhile_is_not_rewritten() {
+        let (folder, target) = target();
+        let (metadata, ownership) = wanted();
+        let at = |name: &str| folder.path().join(name);
+        let begin = |meanwhile: &dyn Fn()| {
+            let found = Look::new(&target).at(b"f").unwrap();
+            let old =
+                Look::new(&target).rewritable(b"f", found.as_ref(), (&metadata, &ownership, Removal::Remove));
+            let old = old.unwrap().unwrap();
+            meanwhile();
+            old.begin(&target, &metadata).map(drop)
+        };
+        assert!(begin(&|| fs::hard_link(at("f"), at("elsewhere")).unwrap()).is_err());
+        fs::remove_file(at("elsewhere")).unwrap();
+        let replace = |name: &str| {
+            put(at("new"), "another");
+            fs::rename(at("new"), at(name)).unwrap();
+        };
+        // Somebody else's file would be hidden under the name of one that is not finished.
+        assert!(begin(&|| replace("f")).is_err());
+        assert_eq!(fs::read_to_string(at("f")).unwrap(), "another");
+        assert!(!at(".f.lifeboat-partial").try_exists().unwrap());
+        // One that is there by now is not replaced.
+        fs::set_permissions(at("f"), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(begin(&|| replace(".f.lifeboat-partial")).is_err());
+        assert_eq!(fs::read_to_string(at("f")).unwrap(), "another");
+        // What is left of an earlier run is looked at once more, too.
+        fs::set_permissions(at(".f.lifeboat-partial"), fs::Permissions::from_mode(0o640)).unwrap();
+        let link = || fs::hard_link(at(".f.lifeboat-partial"), at("elsewhere")).unwrap();
+        assert!(begin(&link).is_err());
+        assert_eq!(fs::read_to_string(at("elsewhere")).unwrap(), "another");
     }
 }

@@ -6,30 +6,31 @@
 use std::{
     ffi::{CStr, CString},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::Ordering,
+    time::Duration,
 };
 
 use rustix::{
     fs::{
-        AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, openat, renameat, renameat_with,
-        statat, unlinkat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, fsync, openat, renameat,
+        renameat_with, statat, unlinkat,
     },
     io::Errno,
 };
 
 use super::{
+    attributes,
     durable::random_suffix,
-    restore::{Folder, NAME_BYTES_MAX, Target, component},
+    restore::{Folder, NAME_BYTES_MAX, Target, component, open_beneath},
     shown, system_error,
     walk::Listing,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    clock::Clock,
+    error::{Error, ErrorKind, Result},
+};
 
 const UNFINISHED_SUFFIX: &[u8] = b".lifeboat-partial";
-
-/// Says to other restores that one works in this folder. Where that cannot be said nobody removes leftovers.
-pub(super) fn take_part(dir: BorrowedFd<'_>) -> bool {
-    flock(dir, FlockOperation::NonBlockingLockShared).is_ok()
-}
 
 /// Says to other restores that this one writes the file; whether none does.
 pub(super) fn claim(file: BorrowedFd<'_>) -> bool {
@@ -80,10 +81,66 @@ pub fn in_the_way(name: impl std::fmt::Display) -> Error {
     .with_remedy("Move it away, restore into another target, or let --delete remove it")
 }
 
+/// The error of a target in which others change files at the same time.
+pub(super) fn meanwhile(what: String) -> Error {
+    Error::new(ErrorKind::Failed, what).with_remedy("Let nothing else write to the target, and restore again")
+}
+
 /// Makes a file that was not there.
 pub(super) fn create(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+}
+
+/// Gives what is named `from` a name in its folder that nothing has; `EXIST` if something has it.
+pub(super) fn rename_new(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> rustix::io::Result<()> {
+    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        // NFS and others cannot do that in one step.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rename_reserved(dir, from, to),
+        other => other,
+    }
+}
+
+/// As [`rename_new`], where a file system cannot rename without replacing: an empty file is made under the name first,
+/// which fails if something is there, and then replaced.
+fn rename_reserved(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> rustix::io::Result<()> {
+    let reserved = create(dir, to)?;
+    renameat(dir, from, dir, to).inspect_err(|_failed| {
+        // An empty file must not look like what was to have the name. Best effort: what failed is told.
+        if has_name(dir, to, reserved.as_fd()).unwrap_or(false) {
+            match unlinkat(dir, to, AtFlags::empty()) {
+                Ok(()) | Err(_) => {}
+            }
+        }
+    })
+}
+
+/// Whether what has the name is this file.
+fn has_name(dir: BorrowedFd<'_>, name: &CStr, file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    let ours = fstat(file)?;
+    match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(named) => Ok((ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether what has the name is this file, and the file has no other one.
+pub(super) fn has_only_name(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    file: BorrowedFd<'_>,
+) -> rustix::io::Result<bool> {
+    Ok(has_name(dir, name, file)? && fstat(file)?.st_nlink == 1)
+}
+
+/// Brings a folder's names to the disk, where its file system can.
+pub(super) fn sync_names(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    match fsync(dir) {
+        // Some know no such thing for folders.
+        Err(Errno::INVAL) => Ok(()),
+        other => other,
+    }
 }
 
 /// Something under a temporary name; removed unless it gets its own.
@@ -114,18 +171,10 @@ impl Pending {
     /// # Errors
     /// Something else has it by now.
     pub(super) fn check(&self, file: BorrowedFd<'_>) -> Result<()> {
-        let same = fstat(file).and_then(|ours| {
-            let named = statat(&self.dir, &self.temporary, AtFlags::SYMLINK_NOFOLLOW)?;
-            Ok((ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino))
-        });
         let name = shown(self.temporary.to_bytes());
-        match same {
+        match has_name(self.dir.as_fd(), &self.temporary, file) {
             Ok(true) => Ok(()),
-            Ok(false) | Err(Errno::NOENT) => {
-                let message = format!("{name} was replaced while it was written");
-                Err(Error::new(ErrorKind::Failed, message)
-                    .with_remedy("Let nothing else write to the target, and restore again"))
-            }
+            Ok(false) => Err(meanwhile(format!("{name} was replaced while it was written"))),
             Err(errno) => Err(system_error("look at", name, errno)),
         }
     }
@@ -158,31 +207,14 @@ impl Pending {
 
     /// Gives it a name that nothing has; `false` if something has it.
     pub(super) fn place_new(&mut self, name: &CStr) -> Result<bool> {
-        match renameat_with(&self.dir, &self.temporary, &self.dir, name, RenameFlags::NOREPLACE) {
+        match rename_new(self.dir.as_fd(), &self.temporary, name) {
             Ok(()) => {
                 self.placed = true;
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
-            // NFS and others cannot do that in one step.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.place_reserved(name),
             Err(errno) => Err(system_error("name", shown(name.to_bytes()), errno)),
         }
-    }
-
-    /// As [`Self::place_new`], where a file system cannot rename without replacing: an empty file is made
-    /// under the name first, which fails if something is there, and then replaced.
-    pub(super) fn place_reserved(&mut self, name: &CStr) -> Result<bool> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(_reserved) => {}
-            Err(Errno::EXIST) => return Ok(false),
-            Err(errno) => return Err(system_error("make the file", shown(name.to_bytes()), errno)),
-        }
-        renameat(&self.dir, &self.temporary, &self.dir, name)
-            .map_err(|errno| system_error("name", shown(name.to_bytes()), errno))?;
-        self.placed = true;
-        Ok(true)
     }
 }
 
@@ -197,37 +229,82 @@ impl Drop for Pending {
     }
 }
 
+/// How long a run waits for its part in a target. Other restores hold the lock for themselves only while they sweep one
+/// folder; who holds it longer is no restore.
+const TURN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Who may sweep, and when. A run that has files of moments holds a shared lock on the target; a sweeper needs the
+/// lock for itself: if it has that, no such file is anybody's. `flock` does not turn one lock into the other in one
+/// step: whoever asks for more lets go of what they have, also when they are refused. So of two that sweep at the same
+/// time one may get the lock while the other holds none. That does no harm as long as nobody makes a file of moments
+/// before they hold their part again: a run has none while it sweeps, and then waits for its part. Another restore
+/// lets go after a few calls. Somebody else may hold the lock for as long as they like, perhaps who started this restore
+/// (`flock TARGET lifeboat ..`), so nobody waits for ever: without a part a run goes on and sweeps nothing, and as long
+/// as that lock is held nor does anybody else.
 impl Target {
+    /// Says to other restores that one works in this folder; whether that could be said. Only who takes part sweeps.
+    pub fn take_part(&self, clock: &dyn Clock) -> bool {
+        let until = clock.elapsed().saturating_add(TURN);
+        loop {
+            let part = match flock(&self.root, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => true,
+                Err(Errno::WOULDBLOCK | Errno::INTR) if clock.elapsed() < until => {
+                    clock.sleep(LOOK_AGAIN);
+                    continue;
+                }
+                // This file system may know no locks.
+                Err(_) => false,
+            };
+            self.part.store(part, Ordering::Relaxed);
+            return part;
+        }
+    }
+
     /// Removes the files of moments that runs left in the folder at `path` which are no more. Where another
     /// restore works, or nobody can tell, they stay; and so does what `keep` says of a name.
     ///
     /// # Errors
     /// The folder cannot be read, or they cannot be removed.
-    pub fn sweep(&self, path: &[u8], keep: &dyn Fn(&[u8]) -> bool) -> Result<u64> {
+    pub fn sweep(&self, path: &[u8], keep: &dyn Fn(&[u8]) -> bool, clock: &dyn Clock) -> Result<u64> {
         let Some(dir) = self.existing_directory(path)? else { return Ok(0) };
         let cannot = |errno| system_error("list the folder", shown(path), errno);
         let mut listing = Listing::read(dir.as_fd()).map_err(cannot)?;
         listing.retain(|name| is_leftover(name) && !keep(name));
-        if listing.get(0).is_none() {
+        if listing.get(0).is_none() || !self.part.load(Ordering::Relaxed) {
             return Ok(0);
         }
-        // The shared lock is lost by trying.
         let alone = flock(&self.root, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if !alone {
-            take_part(self.root.as_fd());
-            return Ok(0);
-        }
         let mut swept = 0;
-        let mut names = (0..).map_while(|at| listing.get(at));
+        let mut names = (0..).map_while(|at| listing.get(at)).filter(|_| alone);
         let done = names.try_for_each(|name| {
             swept += 1;
-            match unlinkat(&dir, &component(name)?, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
-                Err(errno) => Err(system_error("remove", shown(name), errno)),
-            }
+            remove_leftover(dir.as_fd(), &component(name)?)
+                .map_err(|errno| system_error("remove", shown(name), errno))
         });
-        take_part(self.root.as_fd());
+        self.take_part(clock);
         done.map(|()| swept)
+    }
+}
+
+/// Removes a file of moments; one that has been frozen already, too.
+fn remove_leftover(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    let remove = || match unlinkat(dir, name, AtFlags::empty()) {
+        // A folder is none of ours.
+        Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
+        other => other,
+    };
+    let is_file = || {
+        let status = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileType::from_raw_mode(status.st_mode) == FileType::RegularFile)
+    };
+    match remove() {
+        Err(Errno::PERM) if is_file()? => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            attributes::thaw(open_beneath(dir, name, flags)?.as_fd());
+            remove()
+        }
+        other => other,
     }
 }
 
@@ -235,38 +312,126 @@ impl Target {
 mod tests {
     use std::{
         fs::{self, File},
+        io::Write,
         path::Path,
+        sync::atomic::AtomicU32,
     };
 
     use super::*;
+    use crate::clock::{SystemClock, Timestamp};
 
     fn put(path: impl AsRef<Path>) {
         File::create(path).unwrap();
     }
 
+    /// A clock that runs while somebody sleeps, and does something then.
+    struct Sleeps<F: Fn(u32) + Send + Sync>(AtomicU32, F);
+
+    impl<F: Fn(u32) + Send + Sync> Clock for Sleeps<F> {
+        fn now(&self) -> Timestamp {
+            SystemClock.now()
+        }
+
+        fn elapsed(&self) -> Duration {
+            LOOK_AGAIN * self.0.load(Ordering::SeqCst)
+        }
+
+        fn sleep(&self, _duration: Duration) {
+            (self.1)(self.0.fetch_add(1, Ordering::SeqCst));
+        }
+    }
+
+    fn part_of(folder: &Path) -> Target {
+        let target = Target::open(folder).unwrap();
+        assert!(target.take_part(&SystemClock));
+        target
+    }
+
+    fn sweep(target: &Target) -> u64 {
+        target.sweep(b"", &|_| false, &SystemClock).unwrap()
+    }
+
     #[test]
     fn only_files_of_moments_are_swept_and_only_when_nobody_else_restores() {
         let folder = tempfile::tempdir().unwrap();
-        let target = Target::open(folder.path()).unwrap();
+        let target = part_of(folder.path());
         let dead = folder.path().join(".lifeboat-0123456789abcdef.partial");
         put(&dead);
         put(folder.path().join(".lifeboat-mine.partial"));
-        let other = Target::open(folder.path()).unwrap();
-        assert_eq!(target.sweep(b"", &|_| false).unwrap(), 0);
+        let other = part_of(folder.path());
+        assert_eq!(sweep(&target), 0);
         drop(other);
-        assert_eq!(target.sweep(b"", &|_| false).unwrap(), 1);
+        assert_eq!(sweep(&target), 1);
         assert!(!dead.try_exists().unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         put(&dead);
-        assert_eq!(target.sweep(b"", &|name| name == b".lifeboat-0123456789abcdef.partial").unwrap(), 0);
-        assert_eq!(target.sweep(b"", &|_| false).unwrap(), 1);
-        let other = Target::open(folder.path()).unwrap();
+        let keep = |name: &[u8]| name == b".lifeboat-0123456789abcdef.partial";
+        assert_eq!(target.sweep(b"", &keep, &SystemClock).unwrap(), 0);
+        assert_eq!(sweep(&target), 1);
+        let other = part_of(folder.path());
         put(&dead);
-        assert_eq!(
-            (target.sweep(b"", &|_| false).unwrap(), other.sweep(b"", &|_| false).unwrap()),
-            (0, 0),
-            "both still take part"
-        );
+        assert_eq!((sweep(&target), sweep(&other)), (0, 0), "both still take part");
+        // Who only looks does not.
+        drop((target, other));
+        assert_eq!(sweep(&Target::open(folder.path()).unwrap()), 0);
+    }
+
+    #[test]
+    fn a_run_waits_for_its_part_and_without_one_it_sweeps_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path().join(".lifeboat-0123456789abcdef.partial"));
+        let target = Target::open(folder.path()).unwrap();
+        let sweeper = File::open(folder.path()).unwrap();
+        flock(&sweeper, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let never = Sleeps(AtomicU32::new(0), |_| ());
+        assert!(!target.take_part(&never));
+        assert!(never.elapsed() >= TURN);
+        assert_eq!(target.sweep(b"", &|_| false, &never).unwrap(), 0);
+        let soon = Sleeps(AtomicU32::new(0), |count| {
+            if count == 2 {
+                flock(&sweeper, FlockOperation::Unlock).unwrap();
+            }
+        });
+        assert!(target.take_part(&soon));
+        assert_eq!(soon.0.load(Ordering::SeqCst), 3);
+        assert_eq!(sweep(&target), 1);
+        // It has its part still.
+        flock(&sweeper, FlockOperation::NonBlockingLockExclusive).unwrap_err();
+    }
+
+    #[test]
+    fn a_file_of_moments_that_was_frozen_is_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".lifeboat-0123456789abcdef.partial");
+        put(&path);
+        let file = File::open(&path).unwrap();
+        if !attributes::set_flags(file.as_fd(), 0x10, 0x10).is_empty() {
+            println!("SKIP a frozen file: nothing can be made immutable here");
+            return;
+        }
+        let swept = part_of(folder.path()).sweep(b"", &|_| false, &SystemClock);
+        attributes::thaw(file.as_fd());
+        assert_eq!(swept.unwrap(), 1);
+        assert!(!path.try_exists().unwrap());
+    }
+
+    #[test]
+    fn a_new_name_replaces_nothing_even_where_a_rename_cannot_promise_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        File::create(at("there")).unwrap().write_all(b"the old one").unwrap();
+        File::create(at("new")).unwrap().write_all(b"new").unwrap();
+        let dir = File::open(folder.path()).unwrap();
+        for rename in [rename_new, rename_reserved] {
+            assert_eq!(rename(dir.as_fd(), c"new", c"there"), Err(Errno::EXIST));
+            rename(dir.as_fd(), c"new", c"free").unwrap();
+            // A name that was reserved and is not needed is given back.
+            assert_eq!(rename(dir.as_fd(), c"new", c"other"), Err(Errno::NOENT));
+            assert_eq!(fs::read(at("free")).unwrap(), b"new");
+            fs::rename(at("free"), at("new")).unwrap();
+        }
+        assert_eq!(fs::read(at("there")).unwrap(), b"the old one");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

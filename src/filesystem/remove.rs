@@ -23,6 +23,7 @@ use crate::{
         entry::EntryKind,
         path::{join, split},
     },
+    progress::Progress,
 };
 
 /// Folders that nobody lists or removes, however they are reached: the repository's, the cache.
@@ -96,6 +97,8 @@ pub struct Remover<'a> {
     pub never: &'a Never,
     /// Whether anything is changed.
     pub removal: Removal,
+    /// Says whether to go on: a tree may be large.
+    pub progress: &'a Progress,
 }
 
 /// A folder that is being emptied.
@@ -106,6 +109,8 @@ struct Open {
     next: usize,
     /// Something in it stays, or it is not meant itself.
     stays: bool,
+    /// It was closed to its owner, and is opened up.
+    opened_up: bool,
 }
 
 /// What became of one name.
@@ -120,7 +125,7 @@ impl Remover<'_> {
     /// any more. What stays keeps the folders that it is in.
     ///
     /// # Errors
-    /// The system does not let it.
+    /// The system does not let it. `Interrupted` if it is to stop.
     pub fn remove(&self, path: &[u8], told: &mut dyn FnMut(&[u8])) -> Result<bool> {
         self.remove_watched(path, &mut Told(told))
     }
@@ -132,7 +137,20 @@ impl Remover<'_> {
     pub fn remove_watched(&self, path: &[u8], watch: &mut dyn Watch) -> Result<bool> {
         let mut look = Look::new(self.target);
         let mut open: Vec<Open> = Vec::new();
-        let mut step = self.step(path, &mut look, watch)?;
+        let removed = self.empty(path, (&mut open, &mut look), watch);
+        // What could not be gone through stays, the innermost first.
+        let closed = std::iter::from_fn(|| open.pop()).map(|folder| self.leave(&folder, &mut look));
+        let closed = closed.fold(Ok(()), Result::and);
+        removed.and_then(|removed| closed.map(|()| removed))
+    }
+
+    fn empty(
+        &self,
+        path: &[u8],
+        (open, look): (&mut Vec<Open>, &mut Look<'_>),
+        watch: &mut dyn Watch,
+    ) -> Result<bool> {
+        let mut step = self.step(path, look, watch)?;
         loop {
             match step {
                 Step::Enter(folder) => {
@@ -151,7 +169,7 @@ impl Remover<'_> {
                 Step::Gone if open.is_empty() => return Ok(true),
                 Step::Gone => {}
             }
-            step = self.next(&mut open, &mut look, watch)?;
+            step = self.next(open, look, watch)?;
         }
     }
 
@@ -163,13 +181,18 @@ impl Remover<'_> {
             folder.next += 1;
             return self.step(&path, look, watch);
         }
-        let Some(Open { path, found, stays, .. }) = open.pop() else { return Ok(Step::Gone) };
-        if stays {
-            return Ok(Step::Stays);
+        if folder.stays {
+            return open.pop().map_or(Ok(()), |folder| self.leave(&folder, look)).map(|()| Step::Stays);
         }
-        self.unlink(&path, look, AtFlags::REMOVEDIR)?;
-        watch.gone(&path, &found);
+        self.unlink(&folder.path, look, AtFlags::REMOVEDIR)?;
+        watch.gone(&folder.path, &folder.found);
+        open.pop();
         Ok(Step::Gone)
+    }
+
+    /// A folder stays: it gets its mode back.
+    fn leave(&self, folder: &Open, look: &mut Look<'_>) -> Result<()> {
+        if folder.opened_up { look.close(self.below(&folder.path), &folder.found) } else { Ok(()) }
     }
 
     fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
@@ -177,6 +200,7 @@ impl Remover<'_> {
     }
 
     fn step(&self, path: &[u8], look: &mut Look<'_>, watch: &mut dyn Watch) -> Result<Step> {
+        self.progress.check()?;
         let Some(found) = look.at(self.below(path))? else { return Ok(Step::Gone) };
         let is_folder = found.kind == EntryKind::Directory;
         let selected = self.selection.selects(path, is_folder);
@@ -198,19 +222,33 @@ impl Remover<'_> {
         if found.frozen {
             watch.frozen(path)?;
         }
-        match self.removal {
-            Removal::Remove => look.open_up(self.below(path), &found)?,
+        if self.removal == Removal::Tell && found.is_hidden_from_us() {
             // It would be opened up first; what is in it nobody sees before.
-            Removal::Tell if found.is_hidden_from_us() => {
-                watch.gone(path, &found);
-                return Ok(Step::Gone);
-            }
-            Removal::Tell => {}
+            watch.gone(path, &found);
+            return Ok(Step::Gone);
         }
-        let Some(dir) = look.folder(self.below(path))? else { return Ok(Step::Stays) };
-        let cannot = |errno| system_error("list the folder", shown(path), errno);
-        let names = names_of(dir.as_fd()).map_err(cannot)?;
-        Ok(Step::Enter(Open { path: path.to_vec(), found, names, next: 0, stays: !selected }))
+        let opened = self.removal == Removal::Remove && look.open_up(self.below(path), &found)?;
+        let mut folder = Open {
+            path: path.to_vec(),
+            found,
+            names: Names::default(),
+            next: 0,
+            stays: !selected,
+            opened_up: opened,
+        };
+        match self.names(path, look) {
+            Ok(Some(names)) => {
+                folder.names = names;
+                Ok(Step::Enter(folder))
+            }
+            Ok(None) => self.leave(&folder, look).map(|()| Step::Stays),
+            Err(error) => self.leave(&folder, look).and(Err(error)),
+        }
+    }
+
+    fn names(&self, path: &[u8], look: &mut Look<'_>) -> Result<Option<Names>> {
+        let Some(dir) = look.folder(self.below(path))? else { return Ok(None) };
+        names_of(dir.as_fd()).map(Some).map_err(|errno| system_error("list the folder", shown(path), errno))
     }
 
     fn unlink(&self, path: &[u8], look: &mut Look<'_>, flags: AtFlags) -> Result<()> {
@@ -271,8 +309,14 @@ mod tests {
         let remove = |excludes: &[&str], removal| {
             let excludes: Vec<String> = excludes.iter().map(|&text| text.to_owned()).collect();
             let selection = Selection::new(&[], &excludes).unwrap();
-            let remover =
-                Remover { target: &target, strip: 4, selection: &selection, never: &never, removal };
+            let remover = Remover {
+                target: &target,
+                strip: 4,
+                selection: &selection,
+                never: &never,
+                removal,
+                progress: &Progress::default(),
+            };
             let mut told = Vec::new();
             let gone = remover
                 .remove(b"srv/x", &mut |path| told.push(String::from_utf8(path.to_vec()).unwrap()))
@@ -289,5 +333,27 @@ mod tests {
         assert!(at("outside/c").try_exists().unwrap());
         fs::remove_dir_all(at("t/x/repository")).unwrap();
         assert!(remove(&[], Removal::Remove).0 && !at("t/x").try_exists().unwrap());
+    }
+    #[test]
+    fn a_removal_that_is_interrupted_leaves_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("x/y")).unwrap();
+        for name in ["x/y/1", "x/y/2", "x/3"] {
+            drop(fs::File::create(folder.path().join(name)).unwrap());
+        }
+        let target = Target::open(folder.path()).unwrap();
+        let (selection, never, progress) = (Selection::default(), Never::default(), Progress::default());
+        let (target, selection, never) = (&target, &selection, &never);
+        let remover =
+            Remover { target, strip: 0, selection, never, removal: Removal::Remove, progress: &progress };
+        let mut told = 0;
+        let ended = remover.remove(b"x", &mut |_| {
+            told += 1;
+            progress.stop();
+        });
+        assert_eq!((ended.unwrap_err().kind(), told), (ErrorKind::Interrupted, 1));
+        let left = fs::read_dir(folder.path().join("x/y")).unwrap().count()
+            + fs::read_dir(folder.path().join("x")).unwrap().count();
+        assert_eq!(left, 3);
     }
 }

@@ -13,16 +13,15 @@ use std::{
     },
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fchmod, fdatasync, fstat, fstatvfs, ftruncate,
-        linkat, makedev, mkdirat, mknodat, openat, openat2, renameat, renameat_with, symlinkat, syncfs,
-        unlinkat,
+        AtFlags, CWD, FileType, Mode, OFlags, fchmod, fdatasync, fstat, fstatvfs, fsync, ftruncate, linkat,
+        makedev, mkdirat, mknodat, openat, openat2, symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
     process::geteuid,
@@ -31,9 +30,9 @@ use rustix::{
 use super::{
     attributes, capture,
     holes::{self, Layout},
-    metadata::{Handle, Note, Notes, freeze, set_metadata, set_owner_and_mode},
+    metadata::{Handle, Notes, freeze, set_metadata, set_owner_and_mode},
     names::Ownership,
-    old,
+    old::{self, OpenedUp},
     partial::{self, Pending},
     shown, system_error,
     trail::{self, RESOLVE, Trail},
@@ -71,6 +70,10 @@ pub struct Target {
     file_systems: Mutex<HashMap<u64, Folder>>,
     /// The way to the last folder of a long path.
     trail: Mutex<Trail>,
+    /// Other restores know that this one works here.
+    pub(super) part: AtomicBool,
+    /// It was opened up for this restore.
+    pub(super) opened_up: OnceLock<OpenedUp>,
 }
 
 /// What becomes of whole blocks of zeros in a file.
@@ -112,7 +115,8 @@ pub(super) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> r
 }
 
 impl Target {
-    /// Opens the folder to restore into; makes it, for its owner only, if it is not there.
+    /// Opens the folder to restore into; makes it, for its owner only, if it is not there. One that its owner, who
+    /// restores, may not look into is opened up until the target is dropped, or has its metadata.
     ///
     /// # Errors
     /// It cannot be made or opened.
@@ -124,7 +128,13 @@ impl Target {
             let errno = if errno == Errno::EXIST { Errno::NOTDIR } else { errno };
             cannot_open(system_error("make the folder", path.display(), errno), errno)
         })?;
-        Self::open(path)
+        match Self::open(path) {
+            Err(error) => match OpenedUp::new(path) {
+                Some(opened) => Ok(Self { opened_up: opened.into(), ..Self::open(path)? }),
+                None => Err(error),
+            },
+            opened => opened,
+        }
     }
 
     /// Opens the folder to restore into.
@@ -132,23 +142,19 @@ impl Target {
     /// # Errors
     /// `NotFound` if it is not there; it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        let target = Self::open_to_look(path)?;
-        partial::take_part(target.root.as_fd());
-        Ok(target)
-    }
-
-    /// As [`Self::open`], to look at what is in it and to change nothing: other restores do not wait for this one.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_to_look(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let cannot = |errno| cannot_open(system_error("open the folder", path.display(), errno), errno);
         let root = openat(CWD, path, flags, Mode::empty()).map_err(cannot)?;
         let was_empty = old::is_empty(root.as_fd()).map_err(cannot)?;
-        let (file_systems, trail) = (Mutex::default(), Mutex::default());
-        let (root, zeros) = (Arc::new(root), Zeros::default());
-        let target = Self { root, was_empty, zeros, file_systems, trail };
+        let target = Self {
+            root: Arc::new(root),
+            was_empty,
+            zeros: Zeros::default(),
+            file_systems: Mutex::default(),
+            trail: Mutex::default(),
+            part: AtomicBool::default(),
+            opened_up: OnceLock::new(),
+        };
         target.meet(&target.root)?;
         Ok(target)
     }
@@ -298,11 +304,9 @@ impl Target {
 
     fn writing(&self, fd: OwnedFd, name: CString, size: u64, pending: Pending) -> NewFile {
         let (written, layout) = (AtomicU64::new(0), Layout::default());
-        let place_as = name.clone();
         NewFile {
             fd,
             name,
-            place_as,
             size,
             content: size,
             layout,
@@ -346,36 +350,35 @@ impl Target {
     /// Makes the symbolic link that `metadata` describes.
     ///
     /// # Errors
-    /// It cannot be made, or a folder that is not empty has its name.
-    pub fn symlink(&self, path: &[u8], metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
+    /// It cannot be made.
+    pub fn symlink<'m>(
+        &self,
+        path: &[u8],
+        metadata: &'m Metadata,
+        ownership: &Ownership,
+    ) -> Result<Made<'m>> {
         let (dir, name) = self.place(path)?;
-        let mut pending = Pending::new(dir)?;
+        let pending = Pending::new(dir)?;
         symlinkat(metadata.link_target.as_slice(), &pending.dir, &pending.temporary)
             .map_err(|errno| system_error("make the link", shown(path), errno))?;
         let fd = pending.handle().map_err(|errno| system_error("look at", shown(path), errno))?;
         let notes = set_metadata(&Handle::Named(fd.as_fd()), metadata, ownership);
-        pending.place(&name)?;
-        Ok(notes)
+        Ok(Made { pending, name, notes, what: What::Other })
     }
 
     /// Gives the restored file `existing` a second name, `path`.
     ///
     /// # Errors
-    /// `existing` is not there, or a folder that is not empty has the name.
-    pub fn hard_link(&self, existing: &[u8], path: &[u8]) -> Result<()> {
+    /// `existing` is not there.
+    pub fn hard_link(&self, existing: &[u8], path: &[u8]) -> Result<Made<'static>> {
         let (from_folder, from_name) = split(existing);
         let from_name = component(from_name)?;
         let from = self.directory(from_folder)?;
         let (dir, name) = self.place(path)?;
-        let mut pending = Pending::new(dir)?;
+        let pending = Pending::new(dir)?;
         linkat(&from, &from_name, &pending.dir, &pending.temporary, AtFlags::empty())
             .map_err(|errno| system_error("link to", shown(existing), errno))?;
-        pending.place(&name)?;
-        // Renaming one name of a file onto another of the same file does nothing, by POSIX.
-        match unlinkat(&pending.dir, &pending.temporary, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(system_error("remove", shown(pending.temporary.to_bytes()), errno)),
-        }
+        Ok(Made { pending, name, notes: Notes::new(), what: What::Name })
     }
 
     /// Whether the user may make it, as far as that is known before.
@@ -391,17 +394,21 @@ impl Target {
         Ok(())
     }
 
-    /// Makes a named pipe or a device. A socket is only noted: no program listens there any more.
+    /// Makes a named pipe or a device.
     ///
     /// # Errors
     /// It cannot be made (devices need root), or it is another kind of entry.
-    pub fn special(&self, path: &[u8], metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
+    pub fn special<'m>(
+        &self,
+        path: &[u8],
+        metadata: &'m Metadata,
+        ownership: &Ownership,
+    ) -> Result<Made<'m>> {
         let kind = match metadata.kind {
             EntryKind::Fifo => FileType::Fifo,
             EntryKind::CharacterDevice => FileType::CharacterDevice,
             EntryKind::BlockDevice => FileType::BlockDevice,
-            EntryKind::Socket => return Ok(vec![Note::socket()]),
-            EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {
+            EntryKind::Socket | EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {
                 return Err(Error::new(ErrorKind::Failed, format!("{} is no special file", shown(path))));
             }
         };
@@ -409,12 +416,11 @@ impl Target {
         let device = makedev(number(metadata.device_number >> 32), number(metadata.device_number));
         let failed = |errno| system_error("make the special file", shown(path), errno);
         let (dir, name) = self.place(path)?;
-        let mut pending = Pending::new(dir)?;
+        let pending = Pending::new(dir)?;
         mknodat(&pending.dir, &pending.temporary, kind, Mode::RUSR | Mode::WUSR, device).map_err(failed)?;
         let fd = pending.handle().map_err(failed)?;
         let notes = set_metadata(&Handle::Named(fd.as_fd()), metadata, ownership);
-        pending.place(&name)?;
-        Ok(notes)
+        Ok(Made { pending, name, notes, what: What::Other })
     }
 
     /// Sets the metadata of a folder: after everything in it is done, since that changes its time.
@@ -427,10 +433,20 @@ impl Target {
         metadata: &Metadata,
         ownership: &Ownership,
     ) -> Result<Notes> {
-        let dir = self.directory(path)?;
+        let dir = self.directory_at_its_end(path)?;
         let mut notes = set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership);
         freeze(dir.as_fd(), metadata, &mut notes);
         Ok(notes)
+    }
+
+    /// A folder that is about to get its mode.
+    fn directory_at_its_end(&self, path: &[u8]) -> Result<Folder> {
+        if path.is_empty()
+            && let Some(opened) = self.opened_up.get()
+        {
+            opened.leave_open();
+        }
+        self.directory(path)
     }
 
     /// Makes the file at `path` immutable or append-only if it was: after it has got all its names.
@@ -455,43 +471,8 @@ impl Target {
         metadata: &Metadata,
         ownership: &Ownership,
     ) -> Result<Notes> {
-        let dir = self.directory(path)?;
+        let dir = self.directory_at_its_end(path)?;
         Ok(set_owner_and_mode(&Handle::Open(dir.as_fd()), metadata, ownership))
-    }
-
-    /// A name for what is to take the place of a folder: [`Self::exchange`].
-    ///
-    /// # Errors
-    /// The system gives no random bytes.
-    pub fn name_beside() -> Result<Vec<u8>> {
-        Ok(partial::partial_name()?.into_bytes())
-    }
-
-    /// Gives what was restored under the name `beside` the name of `path`, and the folder that has that name the
-    /// name `beside`. Both are on the disk when it returns, so that the folder may go.
-    ///
-    /// # Errors
-    /// They cannot be renamed: a file system is mounted there, or the folder is immutable.
-    pub fn exchange(&self, path: &[u8], beside: &[u8]) -> Result<()> {
-        let (dir, name) = self.place(path)?;
-        let beside = component(beside)?;
-        let on_disk = || syncfs(&dir);
-        let exchanged = on_disk().and_then(|()| {
-            match renameat_with(&dir, &beside, &dir, &name, RenameFlags::EXCHANGE) {
-                // NFS and others cannot do that in one step.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    let aside = [beside.to_bytes(), b"-"].concat();
-                    let aside = CString::new(aside).map_err(|_nul: std::ffi::NulError| Errno::INVAL)?;
-                    renameat(&dir, &name, &dir, &aside)?;
-                    renameat(&dir, &beside, &dir, &name)?;
-                    renameat(&dir, &aside, &dir, &beside)
-                }
-                other => other,
-            }
-        });
-        exchanged
-            .and_then(|()| on_disk())
-            .map_err(|errno| system_error("put a file in the place of the folder", shown(path), errno))
     }
 
     /// Waits until everything is on the disk, on each file system that was written to.
@@ -505,6 +486,64 @@ impl Target {
         met.iter().try_for_each(|dir| {
             syncfs(dir).map_err(|errno| system_error("bring to the disk", "the restored files", errno))
         })
+    }
+}
+
+/// What was restored and is whole, under a temporary name: as long as it is not placed, whatever has its own stays.
+#[must_use = "it has no name yet"]
+#[derive(Debug)]
+pub struct Made<'m> {
+    pending: Pending,
+    /// The name that it is to have.
+    name: CString,
+    /// What is to be said of it.
+    notes: Notes,
+    what: What<'m>,
+}
+
+/// What was made.
+#[derive(Debug)]
+enum What<'m> {
+    File(OwnedFd, &'m Metadata),
+    /// A further name of a file.
+    Name,
+    /// A link, a pipe, a device.
+    Other,
+}
+
+impl Made<'_> {
+    /// Brings it to the disk, so that what is in its place may go.
+    ///
+    /// # Errors
+    /// The disk says that it is not.
+    pub fn sync(&self) -> Result<()> {
+        let content = if let What::File(fd, _) = &self.what { fsync(fd) } else { Ok(()) };
+        content
+            .and_then(|()| partial::sync_names(self.pending.dir.as_fd()))
+            .map_err(|errno| system_error("bring to the disk", shown(self.name.to_bytes()), errno))
+    }
+
+    /// Gives it its name, replacing a file, a link or an empty folder, and freezes it if it is to be frozen: a frozen
+    /// file can get no name.
+    ///
+    /// # Errors
+    /// A folder that is not empty has its name.
+    pub fn place(mut self) -> Result<Notes> {
+        self.pending.place(&self.name)?;
+        match self.what {
+            What::File(fd, metadata) => freeze_alone(fd.as_fd(), metadata, &mut self.notes),
+            What::Name => {
+                // Renaming one name of a file onto another of the same file does nothing, by POSIX.
+                match unlinkat(&self.pending.dir, &self.pending.temporary, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(errno) => {
+                        return Err(system_error("remove", shown(self.pending.temporary.to_bytes()), errno));
+                    }
+                }
+            }
+            What::Other => {}
+        }
+        Ok(self.notes)
     }
 }
 
@@ -555,8 +594,6 @@ fn not_a_folder(path: &[u8], errno: Errno) -> Error {
 pub struct NewFile {
     fd: OwnedFd,
     name: CString,
-    /// The name that it gets when it is whole.
-    place_as: CString,
     size: u64,
     /// Bytes that are in no hole.
     content: u64,
@@ -572,14 +609,6 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// It gets another name in its folder when it is whole: [`Target::exchange`] gives it its own.
-    ///
-    /// # Errors
-    /// It is not a proper name.
-    pub fn placed_as(self, name: &[u8]) -> Result<Self> {
-        Ok(Self { place_as: component(name)?, ..self })
-    }
-
     /// With the holes of `metadata`, and with those flags that say how what is written later is stored.
     #[must_use]
     pub fn shaped(mut self, metadata: &Metadata) -> Self {
@@ -678,20 +707,22 @@ impl NewFile {
         Ok(())
     }
 
-    /// Sets the metadata and gives the file its name, replacing a file or a link.
+    /// Sets the metadata of a file that has all its bytes.
     ///
     /// # Errors
-    /// A folder that is not empty has its name.
-    pub fn finish(mut self, metadata: &Metadata, ownership: &Ownership) -> Result<Notes> {
+    /// It cannot be brought to its size or to the disk, or another file has its temporary name by now.
+    pub fn finish<'m>(self, metadata: &'m Metadata, ownership: &Ownership) -> Result<Made<'m>> {
         self.extend()?;
         self.settle()?;
-        let mut notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
-        if self.lasts {
-            self.pending.check(self.fd.as_fd())?;
-        }
-        self.pending.place(&self.place_as)?;
-        freeze_alone(self.fd.as_fd(), metadata, &mut notes);
-        Ok(notes)
+        let notes = set_metadata(&Handle::Open(self.fd.as_fd()), metadata, ownership);
+        self.check()?;
+        let Self { fd, name, pending, .. } = self;
+        Ok(Made { pending, name, notes, what: What::File(fd, metadata) })
+    }
+
+    /// Checks that what gets its name is this file, if others may know the name that it has until then.
+    fn check(&self) -> Result<()> {
+        if self.lasts { self.pending.check(self.fd.as_fd()) } else { Ok(()) }
     }
 
     /// Gives the file its size, where nothing was written at its end.
@@ -727,6 +758,7 @@ impl NewFile {
             fchmod(&self.fd, Mode::RUSR | Mode::WUSR)
                 .map_err(|errno| system_error("close to others", shown(self.name.to_bytes()), errno))?;
         }
+        self.check()?;
         for number in 1..=DAMAGED_TRIES {
             let suffix = if number == 1 { ".damaged".into() } else { format!(".damaged-{number}") };
             let name = with_suffix(self.name.to_bytes(), &suffix, ".txt".len());
@@ -814,7 +846,7 @@ mod tests {
         let dir = target.directory(folder)?;
         let file = target.new_file(&dir, name, u64::try_from(bytes.len()).unwrap())?;
         file.write_at(0, bytes)?;
-        file.finish(&metadata(EntryKind::File), &keep())
+        file.finish(&metadata(EntryKind::File), &keep())?.place()
     }
 
     fn names(path: &Path) -> Vec<String> {
@@ -836,7 +868,8 @@ mod tests {
             scope.spawn(|| file.write_at(0, b"hello").unwrap());
         });
         let captured = metadata(EntryKind::File);
-        let notes = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
+        let made = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
+        let notes = made.place().unwrap();
         assert!(notes.is_empty(), "{notes:?}");
         let path = folder.path().join("t/target/srv/data/f");
         assert_eq!(fs::read(&path).unwrap(), b"helloworld");
@@ -944,7 +977,7 @@ mod tests {
         captured.mode = 0o6755;
         let finish = |name: &[u8], captured: &Metadata| {
             let file = target.new_file(&target.directory(b"").unwrap(), name, 0).unwrap();
-            file.finish(captured, &keep()).unwrap()
+            file.finish(captured, &keep()).unwrap().place().unwrap()
         };
         assert!(finish(b"mine", &captured).is_empty());
         (captured.uid, captured.gid) = (captured.uid + 4242, captured.gid + 4242);
@@ -959,7 +992,8 @@ mod tests {
         let mut captured = metadata(EntryKind::File);
         (captured.uid, captured.gid, captured.mode) = (4242, 4343, 0o4711);
         let file = target.new_file(&target.directory(b"").unwrap(), b"f", 0).unwrap();
-        let notes = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
+        let made = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
+        let notes = made.place().unwrap();
         let status = fs::metadata(folder.path().join("t/target/f")).unwrap();
         if geteuid().is_root() {
             assert_eq!((status.uid(), status.gid(), status.mode() & 0o7777), (4242, 4343, 0o4711));
@@ -975,20 +1009,21 @@ mod tests {
         let (folder, target) = target();
         let inside = folder.path().join("t/target");
         put(&target, b"a", b"f", b"x").unwrap();
-        target.hard_link(b"a/f", b"b/g").unwrap();
-        target.hard_link(b"a/f", b"b/g").unwrap();
+        target.hard_link(b"a/f", b"b/g").unwrap().place().unwrap();
+        target.hard_link(b"a/f", b"b/g").unwrap().place().unwrap();
         let inode = |path: &str| fs::metadata(inside.join(path)).unwrap().ino();
         assert_eq!(inode("a/f"), inode("b/g"));
         assert_eq!(names(&inside.join("b")), ["g"]);
 
         let mut link = metadata(EntryKind::Symlink);
         link.link_target = b"../no\xff/where".to_vec();
-        assert!(target.symlink(b"a/l", &link, &Ownership::new(OwnershipPolicy::Numeric)).unwrap().is_empty());
+        let numeric = Ownership::new(OwnershipPolicy::Numeric);
+        assert!(target.symlink(b"a/l", &link, &numeric).unwrap().place().unwrap().is_empty());
         let status = fs::symlink_metadata(inside.join("a/l")).unwrap();
         assert_eq!((status.is_symlink(), status.mtime()), (true, 1_000_000_000));
 
         let pipe = metadata(EntryKind::Fifo);
-        let notes = target.special(b"a/p", &pipe, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
+        let notes = target.special(b"a/p", &pipe, &numeric).unwrap().place().unwrap();
         assert!(notes.is_empty(), "{notes:?}");
         let status = fs::symlink_metadata(inside.join("a/p")).unwrap();
         assert!(status.file_type().is_fifo());
@@ -996,7 +1031,7 @@ mod tests {
         // A pipe without a writer does not hold up whoever looks at it.
         assert!(target.open_existing(b"a/p").unwrap().is_none());
 
-        assert_eq!(target.special(b"a/s", &metadata(EntryKind::Socket), &keep()).unwrap().len(), 1);
+        assert!(target.special(b"a/s", &metadata(EntryKind::Socket), &keep()).is_err());
         assert_eq!(names(&inside.join("a")), ["f", "l", "p"]);
     }
 
@@ -1042,7 +1077,7 @@ mod tests {
         file.write_at(8, b"89abcdef").unwrap();
         file.write_at(0, b"01234567").unwrap();
         assert_eq!(file.write_at(9, b"89abcdef").unwrap_err().kind(), ErrorKind::Damaged);
-        file.finish(&sparse, &keep()).unwrap();
+        file.finish(&sparse, &keep()).unwrap().place().unwrap();
         let path = folder.path().join("t/target/f");
         assert_eq!(fs::read(&path).unwrap(), b"\0\0\0\x00012345\0\0\0\0\0\0\0\0\0\x006789abcdef");
         let file = new();
@@ -1053,20 +1088,41 @@ mod tests {
     }
 
     #[test]
-    fn a_new_name_replaces_nothing_even_where_a_rename_cannot_promise_it() {
+    fn a_large_file_that_was_replaced_while_it_was_written_is_not_named() {
         let (folder, target) = target();
-        put(&target, b"", b"there", b"the old one").unwrap();
-        let pending = |bytes: &[u8]| {
-            let file = target.new_file(&target.directory(b"").unwrap(), b"x", 3).unwrap();
-            file.write_at(0, bytes).unwrap();
-            file.pending
-        };
-        assert!(!pending(b"new").place_reserved(c"there").unwrap());
-        assert!(pending(b"new").place_reserved(c"free").unwrap());
         let inside = folder.path().join("t/target");
-        assert_eq!(fs::read(inside.join("there")).unwrap(), b"the old one");
-        assert_eq!(fs::read(inside.join("free")).unwrap(), b"new");
-        assert_eq!(names(&inside), ["free", "there"]);
+        let partial = inside.join(".f.lifeboat-partial");
+        let replaced = || {
+            let file = target.new_large_file(&target.directory(b"").unwrap(), b"f", 3).unwrap();
+            fs::remove_file(&partial).unwrap();
+            fs::hard_link(inside.join("mine"), &partial).unwrap();
+            file
+        };
+        put(&target, b"", b"mine", b"mine").unwrap();
+        assert!(replaced().finish_damaged(&[]).is_err());
+        fs::remove_file(&partial).unwrap();
+        assert!(replaced().finish(&metadata(EntryKind::File), &keep()).is_err());
+        assert_eq!(names(&inside), [".f.lifeboat-partial", "mine"]);
+        assert_eq!(fs::read(inside.join("mine")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn what_is_made_takes_the_place_of_nothing_before_it_is_told_to() {
+        let (folder, target) = target();
+        let inside = folder.path().join("t/target");
+        fs::create_dir_all(inside.join("full/x")).unwrap();
+        put(&target, b"", b"f", b"x").unwrap();
+        let link = metadata(EntryKind::Symlink);
+        let before = names(&inside);
+        drop(target.symlink(b"full", &link, &keep()).unwrap());
+        drop(target.hard_link(b"f", b"full").unwrap());
+        assert_eq!(names(&inside), before);
+        let made = target.hard_link(b"f", b"full").unwrap();
+        made.sync().unwrap();
+        fs::remove_dir(inside.join("full/x")).unwrap();
+        made.place().unwrap();
+        assert_eq!(names(&inside), ["f", "full"]);
+        assert_eq!(fs::read(inside.join("full")).unwrap(), b"x");
     }
 
     #[test]

@@ -105,29 +105,31 @@ impl Selection {
         self.includes.is_some() || self.selects(folder, true)
     }
 
-    /// Whether an entry is meant.
+    /// Whether an entry is meant. If it is, the patterns have found something that match it.
     #[must_use]
     pub fn selects_entry(&self, entry: &Entry) -> bool {
         let is_directory = entry.metadata.kind == EntryKind::Directory;
-        self.sample.as_ref().is_none_or(|sample| sample.takes(entry))
-            && self.selects(&entry.path, is_directory)
+        let selects = self.sample.as_ref().is_none_or(|sample| sample.takes(entry))
+            && self.selects(&entry.path, is_directory);
+        if selects {
+            let path = Path::new(OsStr::from_bytes(&entry.path));
+            for asked in self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed)) {
+                asked.found.fetch_or(matches(&asked.alone, path, is_directory), Ordering::Relaxed);
+            }
+        }
+        selects
     }
 
-    /// Whether the entry at `path` (no leading slash) is meant. If it is, the patterns have found something that match it.
+    /// Whether what is at `path` (no leading slash) is meant, be it an entry or not: what only stands in a target is
+    /// nothing that a pattern has found.
     #[must_use]
     pub fn selects(&self, path: &[u8], is_directory: bool) -> bool {
         let path = Path::new(OsStr::from_bytes(path));
         let of = |patterns: &Gitignore| matches(patterns, path, is_directory);
-        if !self.includes.as_ref().is_none_or(of) || of(&self.excludes) {
-            return false;
-        }
-        for asked in self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed)) {
-            asked.found.fetch_or(of(&asked.alone), Ordering::Relaxed);
-        }
-        true
+        self.includes.as_ref().is_none_or(of) && !of(&self.excludes)
     }
 
-    /// The patterns of `includes` that have matched nothing of what was asked about so far, or only what an exclude takes
+    /// The patterns of `includes` that have matched no entry that was asked about so far, or only what an exclude takes
     /// out.
     #[must_use]
     pub fn unmatched(&self) -> Unmatched {
@@ -169,6 +171,7 @@ impl<'a> Sieve<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{filesystem::names::tests::metadata, format::entry::Content};
 
     #[test]
     fn patterns_choose_what_gitignore_says() {
@@ -200,8 +203,16 @@ mod tests {
             (4, 4),
             "nothing was asked yet"
         );
+        assert!(selection.selects(b"srv/none", false), "it is meant, and no entry");
         for path in ["srv/a.txt", "srv/b", "srv/other"] {
-            let _meant = selection.selects(path.as_bytes(), false);
+            let entry = Entry {
+                path: path.into(),
+                metadata: metadata(EntryKind::File),
+                content: Content::Inline(Vec::new()),
+                changed_while_read: false,
+                error: None,
+            };
+            let _meant = selection.selects_entry(&entry);
         }
         // Of two that match the same each has found it; what is left out again is not found.
         assert_eq!(selection.unmatched().patterns, ["/srv/b", "none"]);

@@ -4,7 +4,7 @@ use super::walk::Listing;
 use crate::format::path::below;
 
 /// The names in a folder.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Names {
     pub(super) listing: Listing,
     /// Another file system begins at the folder.

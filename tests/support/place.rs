@@ -91,11 +91,15 @@ impl Place {
     }
 
     pub(crate) fn open(&self) -> Repository {
+        self.open_at(Arc::new(Ahead(10)))
+    }
+
+    pub(crate) fn open_at(&self, clock: Arc<dyn Clock>) -> Repository {
         let store = self.store();
         let config = Repository::read_config(&store).unwrap();
         let credential = Credential::Passphrase(Zeroizing::new("right".to_owned()), None);
         let secrets = Repository::unlock(&store, &config, &credential).unwrap();
-        Repository::open(store, config, secrets, Some(&self.at("cache")), Arc::new(Ahead(10))).unwrap()
+        Repository::open(store, config, secrets, Some(&self.at("cache")), clock).unwrap()
     }
 
     pub(crate) fn options(&self) -> BackupOptions {

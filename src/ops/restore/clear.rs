@@ -118,18 +118,14 @@ impl<'a> Clearing<'a> {
         if ended.names().next().is_none() || self.has_failed(&ended.folder) {
             return Ok(());
         }
-        let (job, remover) = (self.job, self.job.remover());
+        let job = self.job;
         for name in ended.names() {
-            job.repository.store.progress().check()?;
             let path = join(&ended.folder, name);
             if is_unfinished(name) {
                 job.note(&path, vec![Note::Told(LEFT_UNFINISHED.into())]);
                 continue;
             }
-            let mut gone = Vec::new();
-            let done = remover.remove(&path, &mut |path| gone.push(path.to_vec()));
-            job.removed(&gone);
-            if let Err(error) = done {
+            if let Err(error) = job.remove(&path) {
                 job.failed(&path, error)?;
             }
         }

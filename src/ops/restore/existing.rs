@@ -35,31 +35,45 @@ pub enum Overwrite {
 /// What becomes of an entry.
 #[derive(Debug)]
 pub(super) enum Fate {
-    /// It is restored, and nothing has its name.
-    New,
-    /// It is restored in the place of what has its name.
-    Replace,
+    /// It is restored.
+    Restore(There),
     /// What has its name stays.
     Leave,
     /// The file that has its name has its content: its metadata is set.
     Keep(Found),
-    /// The file that has its name may have some of its content.
-    Compare(Found),
     /// It is a folder, and there.
     Enter(Found),
 }
 
+/// What is where an entry is restored, and gives way to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum There {
+    /// Nothing.
+    Nothing,
+    /// What a new name replaces: a link, an empty folder.
+    Other,
+    /// A file, which may have some of its content.
+    File(Found),
+    /// A folder that is not empty, which goes once the entry is whole.
+    Folder,
+}
+
+impl There {
+    /// The file that is there.
+    pub(super) const fn file(&self) -> Option<&Found> {
+        if let Self::File(found) = self { Some(found) } else { None }
+    }
+}
+
 /// What becomes of what has the name of a further one of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Further {
     /// It is that file already.
     Linked,
     /// It is not to be replaced, or cannot be looked at.
     Left,
-    /// Nothing has the name.
-    New,
-    /// It is replaced.
-    Replace,
+    /// It gives way.
+    GivesWay(There),
 }
 
 /// The folders that a pass is in and that are not meant themselves. They get their metadata only if something in them
@@ -143,7 +157,7 @@ impl<'a> Existing<'a> {
         if thaws {
             self.look.thaw(below, found)?;
         }
-        self.look.open_up(below, found)
+        self.look.open_up(below, found).map(drop)
     }
 
     pub(super) fn fate(&mut self, entry: &Entry) -> Result<Fate> {
@@ -162,10 +176,11 @@ impl<'a> Existing<'a> {
         let (then, overwrite, below) =
             (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
         self.reach(&entry.path)?;
+        let nothing = Fate::Restore(There::Nothing);
         if self.job.is_hidden(&entry.path) {
-            return Ok(Fate::New);
+            return Ok(nothing);
         }
-        let Some(found) = self.look.at(below)? else { return Ok(Fate::New) };
+        let Some(found) = self.look.at(below)? else { return Ok(nothing) };
         let was_folder = found.kind == EntryKind::Directory;
         if is_folder && was_folder {
             self.let_change((&entry.path, below), &found, self.job.may_thaw(entry))?;
@@ -180,61 +195,61 @@ impl<'a> Existing<'a> {
             return Ok(Fate::Leave);
         }
         if was_folder {
-            return self.instead_of_a_folder(entry, below, &found).map(|()| Fate::Replace);
+            return self.instead_of_a_folder(entry, below, &found).map(Fate::Restore);
         }
         if self.job.removal == Removal::Remove {
             self.look.thaw(below, &found)?;
         }
         if is_folder {
-            return self.remove(&entry.path, &found).map(|()| Fate::New);
+            return self.remove(&entry.path, &found).map(|()| nothing);
         }
         if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
-            return Ok(Fate::Replace);
+            return Ok(Fate::Restore(There::Other));
         }
         let looks_same = overwrite == Overwrite::IfChanged
             && (then.size, then.mtime) == (found.size, found.mtime)
             && self.may_keep(&found, entry)?;
-        Ok(if looks_same { Fate::Keep(found) } else { Fate::Compare(found) })
+        Ok(if looks_same { Fate::Keep(found) } else { Fate::Restore(There::File(found)) })
     }
 
     /// A folder stands where something else is to be. One that is empty is replaced as a file is; another one goes only
     /// with `--delete`, and when what replaces it is whole.
-    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8], found: &Found) -> Result<()> {
+    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8], found: &Found) -> Result<There> {
         // Nothing is made in the place of a socket.
         if entry.metadata.kind == EntryKind::Socket {
-            return Ok(());
+            return Ok(There::Other);
         }
         let removes = self.job.removal == Removal::Remove;
-        if removes && self.job.clears() {
-            self.look.open_up(below, found)?;
-        } else if found.is_hidden_from_us() {
+        let opened = removes && self.job.clears() && self.look.open_up(below, found)?;
+        if found.is_hidden_from_us() && !self.job.clears() {
             // If something is in it the system does not let it go, and that is told then.
             if !removes {
                 let told = "a folder that is closed to you has its place, and stays if something is in it";
                 self.job.note(&entry.path, vec![Note::Told(told.into())]);
             }
-            return Ok(());
+            return Ok(There::Other);
         }
-        if self.look.is_empty(below)? {
-            return Ok(());
+        // Of one that a plan cannot look into it is told that all of it would go.
+        let is_seen = removes || !found.is_hidden_from_us();
+        if is_seen && self.look.is_empty(below)? {
+            return Ok(There::Other);
         }
         let path = String::from_utf8_lossy(below);
         if !self.job.clears() {
             return Err(in_the_way(path));
         }
-        let mut gone = Vec::new();
-        let look = Remover { removal: Removal::Tell, ..self.job.remover() };
-        if !look.remove(&entry.path, &mut |path| gone.push(path.to_vec()))? {
-            let message =
-                format!("{path} is a folder, no folder in the snapshot, and something in it is not to go");
-            return Err(Error::new(ErrorKind::Failed, message)
-                .with_remedy("Move it away (it holds what is excluded, mounted, or unfinished)"));
+        let looking = Remover { removal: Removal::Tell, ..self.job.remover() };
+        if !looking.remove(&entry.path, &mut |_| ())? {
+            if opened {
+                self.look.close(below, found)?;
+            }
+            return Err(is_kept(path));
         }
-        match self.job.removal {
-            Removal::Tell => self.job.removed(&gone),
-            Removal::Remove => self.job.make_room(&entry.path)?,
+        if self.job.removal == Removal::Tell {
+            // It is gone through once more rather than held in memory: it may be large.
+            self.job.remove(&entry.path)?;
         }
-        Ok(())
+        Ok(There::Folder)
     }
 
     /// Removes a file or a link that stands where a folder is to be.
@@ -243,12 +258,7 @@ impl<'a> Existing<'a> {
             // It would have been thawed.
             return Ok(());
         }
-        let mut gone = Vec::new();
-        let removed = self.job.remover().remove(path, &mut |path| gone.push(path.to_vec()))?;
-        if self.job.clears() {
-            self.job.removed(&gone);
-        }
-        if removed {
+        if self.job.remove(path)? {
             return Ok(());
         }
         let what = format!(
@@ -266,11 +276,9 @@ impl<'a> Existing<'a> {
             Err(error) => Err(error),
         };
         match fate {
+            Ok(Fate::Restore(there)) => return Ok(Further::GivesWay(there)),
+            Ok(Fate::Keep(found) | Fate::Enter(found)) => return Ok(Further::GivesWay(There::File(found))),
             Ok(Fate::Leave) => self.job.left(entry),
-            Ok(Fate::New) => return Ok(Further::New),
-            Ok(Fate::Replace | Fate::Enter(_) | Fate::Keep(_) | Fate::Compare(_)) => {
-                return Ok(Further::Replace);
-            }
             Err(error) => self.job.entry_failed(entry, error)?,
         }
         Ok(Further::Left)
@@ -347,6 +355,13 @@ impl<'a> Existing<'a> {
         };
         Ok(Basis::new(reader, &entry.metadata.holes))
     }
+}
+
+/// The error of a folder in which something is not to go.
+pub(super) fn is_kept(path: impl std::fmt::Display) -> Error {
+    let message = format!("{path} is a folder, no folder in the snapshot, and something in it is not to go");
+    Error::new(ErrorKind::Failed, message)
+        .with_remedy("Move it away (it holds what is excluded, mounted, or unfinished)")
 }
 
 /// What a small file that is there has of the chunks that it is to have.

@@ -75,16 +75,16 @@ pub fn forecast(
 
 /// The target, or the folder that it would be made in; whether it is there.
 fn open(path: &Path) -> Result<(Target, bool)> {
-    match Target::open_to_look(path) {
+    match Target::open(path) {
         Ok(target) => return Ok((target, true)),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let above =
         path.ancestors().skip(1).map(|above| if above == Path::new("") { Path::new(".") } else { above });
-    let mut last = Target::open_to_look(Path::new("."));
+    let mut last = Target::open(Path::new("."));
     for above in above {
-        last = Target::open_to_look(above);
+        last = Target::open(above);
         if last.is_ok() {
             break;
         }
@@ -127,7 +127,6 @@ fn with_view(
         broken: Mutex::default(),
         blocked: Mutex::default(),
         hidden: Mutex::default(),
-        rooms: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     let mut forecast = Forecast { space_free: target.free_bytes()?, ..Forecast::default() };

@@ -185,10 +185,11 @@ impl Restored {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    fn remove(&mut self, paths: &[Vec<u8>]) {
-        self.removals += paths.len() as u64;
-        let room = NAMED_MAX.saturating_sub(self.removed.len());
-        self.removed.extend(paths.iter().take(room).cloned());
+    fn remove(&mut self, path: &[u8]) {
+        self.removals += 1;
+        if self.removed.len() < NAMED_MAX {
+            self.removed.push(path.to_vec());
+        }
     }
 }
 
@@ -246,8 +247,12 @@ fn with_view(
         broken: Mutex::default(),
         blocked: Mutex::default(),
         hidden: Mutex::default(),
-        rooms: Mutex::default(),
     };
+    if !target.take_part(&*repository.clock) && !target.was_empty() {
+        let told = "no lock on the target could be had (another program has it, or the file system knows none): what \
+            restores that were killed have left in it stays";
+        job.note(&options.subpath, vec![Note::Told(told.into())]);
+    }
     let pass = Pass { snapshot, nodes: &nodes, options };
     first_pass(&pass, &job)?;
     second_pass(&pass, &job)?;

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{bad::BadRanges, work::Job};
+use super::{bad::BadRanges, existing::There, work::Job};
 use crate::{
     error::Result,
     filesystem::{old::Found, restore::NewFile},
@@ -47,6 +47,7 @@ const RANGE_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Large {
     pub(super) entry: Entry,
+    pub(super) there: There,
     /// The file, made by whoever writes to it first; why it could not be.
     pub(super) file: Mutex<Option<Result<Arc<NewFile>>>>,
     /// Windows that still have a part of it, and one for the planner.
@@ -60,9 +61,10 @@ pub(super) struct Large {
 }
 
 impl Large {
-    pub(super) fn new(entry: Entry, lasts: bool) -> Arc<Self> {
+    pub(super) fn new(entry: Entry, there: There, lasts: bool) -> Arc<Self> {
         let (file, bad) = (Mutex::new(None), Mutex::default());
-        Arc::new(Self { entry, file, parts: AtomicU64::new(1), given_up: AtomicBool::new(false), bad, lasts })
+        let (parts, given_up) = (AtomicU64::new(1), AtomicBool::new(false));
+        Arc::new(Self { entry, there, file, parts, given_up, bad, lasts })
     }
 
     pub(super) fn give_up(&self) {
@@ -83,11 +85,11 @@ impl Large {
     }
 }
 
-/// Something to restore.
+/// Something to restore, at the path that its entry has below the target.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// A whole entry; a file with all its content in this window.
-    Whole(Box<Entry>),
+    /// A whole entry, with what is there; a file with all its content in this window.
+    Whole(Box<Entry>, There),
     /// A part of a large file that begins at this offset.
     Part(Arc<Large>, u64),
     /// The end of a large file: nothing to write, but whoever is last must finish it.

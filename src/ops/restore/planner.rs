@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    existing::{Basis, Existing, Fate, Further, Same},
+    existing::{Basis, Existing, Fate, Further, Same, There},
     may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
@@ -131,19 +131,22 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     /// Plans what becomes of the next entry.
     pub(super) fn entry(&mut self, mut entry: Entry, nodes: &dyn NodeSource) -> Result<()> {
-        let fate = self.existing.as_mut().map_or(Ok(Fate::New), |existing| existing.fate(&entry));
-        let old = match fate {
-            Ok(Fate::New) => {
-                self.tally.name(&entry);
-                None
+        let fate = self
+            .existing
+            .as_mut()
+            .map_or(Ok(Fate::Restore(There::Nothing)), |existing| existing.fate(&entry));
+        let there = match fate {
+            Ok(Fate::Restore(there)) => {
+                if matches!(there, There::Nothing) {
+                    self.tally.name(&entry);
+                }
+                there
             }
-            Ok(Fate::Replace) => None,
             Ok(Fate::Enter(found)) => {
                 self.job.foretell(&entry, Some(&found));
-                self.window.add_task(Task::Whole(Box::new(entry)));
+                self.window.add_task(Task::Whole(Box::new(entry), There::Nothing));
                 return self.flush_if_full();
             }
-            Ok(Fate::Compare(found)) => Some(found),
             Ok(Fate::Keep(found)) => {
                 self.job.repository.store.progress().add(0, entry.metadata.size);
                 return self.keep(entry, found);
@@ -162,28 +165,30 @@ impl<'a, 'b> Planner<'a, 'b> {
         let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
         match content {
             Content::Inline(chunks) if Window::holds(entry.metadata.content_bytes(), &chunks) => {
-                self.small(entry, &chunks, old)
+                self.small(entry, &chunks, there)
             }
-            content => self.large(entry, &content, nodes, old),
+            content => self.large(entry, &content, nodes, there),
         }
     }
 
     /// Says what would become of a further name of the file at `first`.
     pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<()> {
         let existing = self.existing.as_mut();
-        let further = existing.map_or(Ok(Further::New), |existing| existing.further(first, entry))?;
+        let new = Further::GivesWay(There::Nothing);
+        let further = existing.map_or(Ok(new), |existing| existing.further(first, entry))?;
         let unchanged = match further {
             Further::Left => return Ok(()),
             Further::Linked => entry.metadata.size,
-            Further::Replace => 0,
-            Further::New => {
-                self.tally.name(entry);
+            Further::GivesWay(there) => {
+                if matches!(there, There::Nothing) {
+                    self.tally.name(entry);
+                }
                 0
             }
         };
         if entry.metadata.kind == EntryKind::File {
             self.tally.count(entry.metadata.size, unchanged);
-            self.tally.files_unchanged += u64::from(further == Further::Linked);
+            self.tally.files_unchanged += u64::from(matches!(further, Further::Linked));
         }
         Ok(())
     }
@@ -200,12 +205,13 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.flush_if_full()
     }
 
-    fn small(&mut self, entry: Entry, chunks: &[ChunkRef], old: Option<Found>) -> Result<()> {
+    fn small(&mut self, entry: Entry, chunks: &[ChunkRef], there: There) -> Result<()> {
+        let old = there.file();
         let mut same = Same::default();
         if let (Some(existing), Some(found)) = (&mut self.existing, old) {
-            let looked = existing.small(&entry, &found, chunks).and_then(|same| {
+            let looked = existing.small(&entry, found, chunks).and_then(|same| {
                 let keeps =
-                    same.is_whole(chunks, &entry.metadata, &found) && existing.may_keep(&found, &entry)?;
+                    same.is_whole(chunks, &entry.metadata, found) && existing.may_keep(found, &entry)?;
                 Ok((same, keeps))
             });
             let keeps;
@@ -215,7 +221,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             };
             if keeps {
                 self.job.repository.store.progress().add(0, entry.metadata.size);
-                return self.keep(entry, found);
+                return self.keep(entry, *found);
             }
         }
         let unchanged = same.bytes(chunks);
@@ -227,7 +233,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             self.tally.grow(entry.metadata.content_bytes(), old.map_or(0, |old| old.freed()), false);
         }
         self.job.foretell(&entry, None);
-        self.window.add_task(Task::Whole(Box::new(entry)));
+        self.window.add_task(Task::Whole(Box::new(entry), there));
         let mut offset = 0;
         for (number, chunk) in chunks.iter().enumerate() {
             match same.chunk(number, offset, chunk.length) {
@@ -239,13 +245,8 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.flush_if_full()
     }
 
-    fn large(
-        &mut self,
-        entry: Entry,
-        content: &Content,
-        nodes: &dyn NodeSource,
-        old: Option<Found>,
-    ) -> Result<()> {
+    fn large(&mut self, entry: Entry, content: &Content, nodes: &dyn NodeSource, there: There) -> Result<()> {
+        let old = there.file();
         // A snapshot may hold the name of the file that is not finished: then that is a file as any other.
         let lasts = match unfinished_path(&entry.path) {
             Ok(unfinished) => !may_hold(nodes, self.job.snapshot.root, &unfinished)?,
@@ -253,7 +254,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         };
         let basis = match &mut self.existing {
             None => Ok(Basis::default()),
-            Some(existing) => existing.basis(&entry, old.as_ref(), lasts),
+            Some(existing) => existing.basis(&entry, old, lasts),
         };
         let mut basis = match basis {
             Ok(basis) => basis,
@@ -261,16 +262,16 @@ impl<'a, 'b> Planner<'a, 'b> {
         };
         let (size, content_bytes) = (entry.metadata.size, entry.metadata.content_bytes());
         if let Some(found) = old
-            && self.stays_as_it_is(&entry, content, (nodes, &mut basis), &found)?
+            && self.stays_as_it_is(&entry, content, (nodes, &mut basis), found)?
         {
             self.job.repository.store.progress().add(0, size);
-            return self.keep(entry, found);
+            return self.keep(entry, *found);
         }
         let (allocated, in_place) = match &basis.rewritable {
             Some(rewritable) => (rewritable.found().allocated, true),
             None => (old.map_or(0, |old| old.freed()), false),
         };
-        let large = Large::new(entry, lasts);
+        let large = Large::new(entry, there, lasts);
         let mut at = InLarge { large, basis, content: content_bytes, offset: 0, open: false };
         let mut unchanged = 0;
         let listed = for_each_chunk(content, nodes, &mut |chunk| self.chunk(&mut at, chunk, &mut unchanged));
@@ -297,7 +298,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         if unchanged > 0 {
             self.job.done().bytes_unchanged += unchanged;
         }
-        self.job.foretell(&large.entry, if in_place { old.as_ref() } else { None });
+        self.job.foretell(&large.entry, if in_place { old } else { None });
         self.tally.count(size, unchanged);
         self.tally.grow(content_bytes, allocated, in_place);
         self.window.add_task(Task::End(large));
@@ -372,9 +373,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         if self.job.removal == Removal::Tell {
             return Ok(());
         }
-        let begun = rewritable.begin(self.job.target, &large.entry.metadata);
-        let begun = begun.and_then(|file| self.job.placed(file, &large.entry.path));
-        let begun = match begun {
+        let begun = match rewritable.begin(self.job.target, &large.entry.metadata) {
             Ok(file) => Ok(Arc::new(file)),
             Err(error) => Err(give_up(large, error)?),
         };

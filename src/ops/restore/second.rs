@@ -7,14 +7,14 @@ use super::{
     super::links::{Group, Links},
     Pass, SameTree,
     clear::Clearing,
-    existing::{Existing, Further},
+    existing::{Existing, Further, There},
     lost, may_hold,
     plan::Window,
     planner::Planner,
     work::{Job, Worker},
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     filesystem::metadata::{Note, closes, is_frozen},
     format::{
         entry::{Entry, EntryKind, Metadata},
@@ -152,7 +152,7 @@ fn sweep(job: &Job<'_>, nodes: &SameTree<'_>, folder: &[u8]) -> Result<()> {
     }
     // What cannot be asked stays.
     let known = |name: &[u8]| may_hold(nodes, job.snapshot.root, &join(folder, name)).unwrap_or(true);
-    match job.target.sweep(job.below(folder), &known) {
+    match job.target.sweep(job.below(folder), &known, &*job.repository.clock) {
         Ok(_) => Ok(()),
         Err(error) => job.failed(folder, error),
     }
@@ -190,14 +190,20 @@ impl Linker<'_> {
         self.existing.iter_mut().for_each(|existing| existing.passes(entry));
     }
 
-    /// Whether what has the name of a further one stays.
-    fn stays(&mut self, first: &[u8], entry: &Entry) -> Result<bool> {
-        let Some(existing) = &mut self.existing else { return Ok(false) };
-        let further = existing.further(first, entry)?;
-        if further == Further::Linked {
-            self.job.count_name(entry, true);
-        }
-        Ok(matches!(further, Further::Linked | Further::Left))
+    /// Gives the file at `first` a further name, if what has that does not stay.
+    fn further(&mut self, first: &[u8], entry: &Entry) -> Result<std::result::Result<(), Error>> {
+        let further = match &mut self.existing {
+            None => Further::GivesWay(There::Nothing),
+            Some(existing) => existing.further(first, entry)?,
+        };
+        Ok(match further {
+            Further::Linked => {
+                self.job.count_name(entry, true);
+                Ok(())
+            }
+            Further::Left => Ok(()),
+            Further::GivesWay(there) => self.job.link(first, entry, there),
+        })
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -235,8 +241,7 @@ impl Linker<'_> {
             None if !self.sees_less => return Ok(()),
             None => {}
             Some(first) if job.is_broken(&first) => {}
-            Some(first) if self.stays(&first, &entry)? => return Ok(()),
-            Some(first) => match job.link(&first, &entry) {
+            Some(first) => match self.further(&first, &entry)? {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_of_the_whole_system() => return Err(error),
                 Err(error) => why = Some(Note::Unset(format!("it is a file of its own: {error}"))),

@@ -1,8 +1,7 @@
 //! What a worker does with a window: opens its frames, checks every chunk, writes the files.
 
 use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -10,6 +9,7 @@ use std::{
 use super::{
     Extra, RestoreOptions, Restored,
     bad::BadRanges,
+    existing::{There, is_kept},
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
 use crate::{
@@ -20,11 +20,11 @@ use crate::{
         metadata::{Note, Notes, foretell, is_frozen},
         old::Found,
         remove::{Never, Removal, Remover},
-        restore::{Folder, NewFile, Target},
+        restore::{Folder, Made, NewFile, Target},
     },
     format::{
         entry::{Entry, EntryKind},
-        path::{is_within, join, split},
+        path::{is_within, split},
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId},
@@ -59,9 +59,6 @@ pub(super) struct Job<'a> {
     pub(super) blocked: Mutex<HashSet<Vec<u8>>>,
     /// Folders that the user may not look into.
     pub(super) hidden: Mutex<HashSet<Vec<u8>>>,
-    /// Entries that take the place of a folder which is not empty, and the names beside it that they are restored
-    /// under first.
-    pub(super) rooms: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
 /// Frames that a worker keeps open while it looks for copies that are good.
@@ -156,65 +153,37 @@ impl Job<'_> {
         self.note(&entry.path, if leads_only { notes.into_iter().map(told).collect() } else { notes });
     }
 
-    /// The entry is to take the place of a folder that is not empty: once it is whole.
-    pub(super) fn make_room(&self, path: &[u8]) -> Result<()> {
-        lock(&self.rooms).insert(path.to_vec(), Target::name_beside()?);
-        Ok(())
-    }
-
-    /// The name that an entry has until a folder has made room for it.
-    fn room(&self, path: &[u8]) -> Option<Vec<u8>> {
-        if self.clears() { lock(&self.rooms).get(path).cloned() } else { None }
-    }
-
-    /// The path below the target that an entry is restored at.
-    fn place<'p>(&self, path: &'p [u8]) -> Cow<'p, [u8]> {
-        let below = self.below(path);
-        match self.room(path) {
-            Some(name) => join(split(below).0, &name).into(),
-            None => below.into(),
-        }
-    }
-
-    /// A file that takes the place of a folder gets the name beside it first.
-    pub(super) fn placed(&self, file: NewFile, path: &[u8]) -> Result<NewFile> {
-        match self.room(path) {
-            Some(name) => file.placed_as(&name),
-            None => Ok(file),
-        }
-    }
-
-    /// An entry is whole: if a folder has its place the two change places, and the folder goes.
-    fn take_place(&self, path: &[u8]) -> Result<()> {
-        if !self.clears() {
-            return Ok(());
-        }
-        let Some(name) = lock(&self.rooms).remove(path) else { return Ok(()) };
-        self.target.exchange(self.below(path), &name)?;
-        let aside = join(split(path).0, &name);
-        let mut gone = Vec::new();
-        let removed = self.remover().remove(&aside, &mut |there| {
-            gone.push([path, there.get(aside.len()..).unwrap_or_default()].concat());
-        });
-        self.removed(&gone);
-        let moved = format!(
-            "it is restored, and the folder that had its place is now {}, with what is left of it",
-            String::from_utf8_lossy(&name)
-        );
-        match removed {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(Error::new(ErrorKind::Incomplete, moved).with_remedy("Look at it, and move it away"))
+    /// Removes what is at `path` in the snapshot's tree with everything in it, or tells what would go; whether all of
+    /// it goes.
+    pub(super) fn remove(&self, path: &[u8]) -> Result<bool> {
+        // Without --delete what only gives way is not counted.
+        self.remover().remove(path, &mut |path| {
+            if self.clears() {
+                self.done().remove(path)
             }
-            Err(error) => Err(error.context(moved)),
+        })
+    }
+
+    /// Gives what is whole its name, after a folder that has it has gone. That is emptied where it is, by the path by which
+    /// everything in it is chosen: nothing is ever judged by a name that it only has for a moment.
+    fn put(&self, made: Made<'_>, entry: &Entry, there: There) -> Result<Notes> {
+        if matches!(there, There::Folder) {
+            made.sync()?;
+            let what = "the folder in its place cannot go";
+            if !self.remove(&entry.path).map_err(|error| error.context(what))? {
+                // It was all to go when the restore came to it.
+                return Err(is_kept(String::from_utf8_lossy(self.below(&entry.path))));
+            }
         }
+        made.place()
     }
 
     /// Gives the file at `first` the name of `entry` too.
-    pub(super) fn link(&self, first: &[u8], entry: &Entry) -> Result<()> {
-        self.target.hard_link(self.below(first), &self.place(&entry.path))?;
+    pub(super) fn link(&self, first: &[u8], entry: &Entry, there: There) -> Result<()> {
+        let made = self.target.hard_link(self.below(first), self.below(&entry.path))?;
+        self.put(made, entry, there)?;
         self.count_name(entry, false);
-        self.take_place(&entry.path)
+        Ok(())
     }
 
     /// A further name of a file counts as a file, as it does in a backup; it may have been there.
@@ -234,19 +203,11 @@ impl Job<'_> {
 
     /// Notes how the restore of an entry ended.
     fn end(&self, entry: &Entry, restored: Result<Notes>) -> Result<()> {
-        let placed = restored.and_then(|notes| self.take_place(&entry.path).map(|()| notes));
-        match placed {
+        match restored {
             Ok(notes) => self.note(&entry.path, notes),
-            Err(error) => {
-                lock(&self.rooms).remove(&entry.path);
-                self.entry_failed(entry, error)?;
-            }
+            Err(error) => self.entry_failed(entry, error)?,
         }
         Ok(())
-    }
-
-    pub(super) fn removed(&self, paths: &[Vec<u8>]) {
-        self.done().remove(paths);
     }
 
     pub(super) fn done(&self) -> MutexGuard<'_, Restored> {
@@ -260,7 +221,8 @@ impl Job<'_> {
 
     pub(super) fn remover(&self) -> Remover<'_> {
         let Self { target, strip, never, removal, options, .. } = self;
-        Remover { target, strip: *strip, selection: &options.selection, never, removal: *removal }
+        let (selection, progress) = (&options.selection, self.repository.store.progress());
+        Remover { target, strip: *strip, selection, never, removal: *removal, progress }
     }
 
     /// Whether the mode of a folder may be changed so that its owner can restore into it: the restore sets it at its end.
@@ -400,8 +362,8 @@ impl<'a> Worker<'a> {
 
     fn task(&mut self, task: Task, part: &Part) -> Result<()> {
         match task {
-            Task::Whole(entry) => {
-                let restored = self.whole(&entry, part);
+            Task::Whole(entry, there) => {
+                let restored = self.whole(&entry, there, part);
                 self.job.end(&entry, restored)?;
             }
             Task::Part(large, offset) => {
@@ -435,15 +397,16 @@ impl<'a> Worker<'a> {
         Ok(notes)
     }
 
-    fn whole(&mut self, entry: &Entry, part: &Part) -> Result<Notes> {
+    fn whole(&mut self, entry: &Entry, there: There, part: &Part) -> Result<Notes> {
         let Job { target, options: RestoreOptions { ownership, .. }, repository, .. } = self.job;
-        let metadata = &entry.metadata;
+        let (path, metadata) = (self.job.below(&entry.path), &entry.metadata);
         repository.store.progress().at(&entry.path);
-        match metadata.kind {
-            EntryKind::Directory => target.directory(self.job.below(&entry.path)).map(|_| Notes::new()),
-            EntryKind::Symlink => target.symlink(&self.job.place(&entry.path), metadata, ownership),
-            EntryKind::Fifo | EntryKind::CharacterDevice | EntryKind::BlockDevice | EntryKind::Socket => {
-                target.special(&self.job.place(&entry.path), metadata, ownership)
+        let made = match metadata.kind {
+            EntryKind::Directory => return target.directory(path).map(|_| Notes::new()),
+            EntryKind::Socket => return Ok(vec![Note::socket()]),
+            EntryKind::Symlink => target.symlink(path, metadata, ownership)?,
+            EntryKind::Fifo | EntryKind::CharacterDevice | EntryKind::BlockDevice => {
+                target.special(path, metadata, ownership)?
             }
             EntryKind::File => {
                 let file = self.new_file(entry, false)?;
@@ -456,9 +419,10 @@ impl<'a> Worker<'a> {
                 if length < whole {
                     bad.add(length..whole);
                 }
-                self.finish(entry, file, bad)
+                return self.finish((entry, there), file, bad);
             }
-        }
+        };
+        self.job.put(made, entry, there)
     }
 
     /// Begins a file; if it `lasts`, one that the next restore goes on with.
@@ -475,18 +439,18 @@ impl<'a> Worker<'a> {
             }
         };
         let make = if lasts { Target::new_large_file } else { Target::new_file };
-        let file = make(target, &dir, name, entry.metadata.size)?.shaped(&entry.metadata);
-        self.job.placed(file, &entry.path)
+        Ok(make(target, &dir, name, entry.metadata.size)?.shaped(&entry.metadata))
     }
 
     /// Gives a file its name, or the name of a damaged one.
-    fn finish(&self, entry: &Entry, file: NewFile, bad: BadRanges) -> Result<Notes> {
+    fn finish(&self, (entry, there): (&Entry, There), file: NewFile, bad: BadRanges) -> Result<Notes> {
         let progress = self.job.repository.store.progress();
         let (size, content) = (entry.metadata.size, entry.metadata.content_bytes());
         // What is in no hole was counted when it was written, if the file was large.
         progress.add(1, if Window::is_small(content) { size } else { size - content });
         if bad.is_empty() {
-            let notes = file.finish(&entry.metadata, &self.job.options.ownership)?;
+            let made = file.finish(&entry.metadata, &self.job.options.ownership)?;
+            let notes = self.job.put(made, entry, there)?;
             lock(&self.job.done).count(entry.metadata.size);
             return Ok(notes);
         }
@@ -534,7 +498,7 @@ impl<'a> Worker<'a> {
             None => self.new_file(&large.entry, large.lasts),
         };
         let bad = std::mem::take(&mut *lock(&large.bad));
-        let restored = file.and_then(|file| self.finish(&large.entry, file, bad));
+        let restored = file.and_then(|file| self.finish((&large.entry, large.there), file, bad));
         self.job.end(&large.entry, restored)
     }
 }
@@ -578,7 +542,7 @@ mod tests {
         let content = Content::Inline(Vec::new());
         let entry =
             Entry { path: b"large".to_vec(), metadata, content, changed_while_read: false, error: None };
-        let large = Large::new(entry, true);
+        let large = Large::new(entry, There::Nothing, true);
         let error = |errno: Errno| Error::new(ErrorKind::Failed, "write").with_source(errno);
         assert!(give_up(&large, error(Errno::NOSPC)).is_err() && !large.is_given_up());
         assert!(give_up(&large, error(Errno::FBIG)).is_ok() && large.is_given_up());

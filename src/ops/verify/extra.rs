@@ -61,12 +61,14 @@ impl<'a> Extras<'a> {
     }
 
     pub(super) fn tell(&self, comparison: &mut Comparison<'_>, ended: &Ended) {
+        let progress = comparison.progress;
         let remover = Remover {
             target: &self.target,
             strip: comparison.strip,
             selection: &self.options.selection,
             never: &self.never,
             removal: Removal::Tell,
+            progress,
         };
         for name in ended.names() {
             let path = join(&ended.folder, name);

@@ -218,7 +218,7 @@ pub fn run_before(
     };
     // Of a sample most of a folder is not meant.
     let tells = options.besides == Besides::Tell && !options.selection.is_sample();
-    let extras = if tells { Some(Extras::new(options, Target::open_to_look(target)?)) } else { None };
+    let extras = if tells { Some(Extras::new(options, Target::open(target)?)) } else { None };
     let mut walk = Walk { options, comparison, extras, folders: Vec::new(), inside: Vec::new() };
     walk.begin();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
