@@ -18,6 +18,7 @@ use lifeboat::{
     ops::{
         backup::{self, Item, Source},
         diff::{self, Change, DiffOptions, Diffed},
+        restore::{Extra, RestoreOptions},
         verify::{self, Besides, Difference, Verified, VerifyOptions},
     },
     store::Prefix,
@@ -29,6 +30,8 @@ use self::{
     world::{World, tree},
 };
 
+#[path = "support/ordinary.rs"]
+mod ordinary;
 #[path = "support/place.rs"]
 mod place;
 #[path = "support/world.rs"]
@@ -88,6 +91,150 @@ fn what_the_snapshot_does_not_have_is_a_difference_in_its_folders_and_nowhere_el
     let never = vec![place.source().join("b/deep")];
     let done = verify(&place, &VerifyOptions { selection: without(), never, ..VerifyOptions::default() });
     assert_eq!(done.extra, 2);
+}
+
+#[test]
+fn what_delete_keeps_is_no_difference_and_what_it_removes_is_one() {
+    let place = Place::new(1);
+    place.put("a/one", b"1");
+    place.back_up(&place.options());
+    place.put("new/deep/x.keep", b"excluded");
+    place.put("new/deep/goes", b"");
+    place.put("new/more/x", b"");
+    place.put("new/z", b"");
+    place.put("half/.disk.lifeboat-partial", b"unfinished");
+    place.put(".disk.lifeboat-partial", b"unfinished");
+    place.put("never/packs/1", b"");
+    let selection = || Selection::new(&[], &["*.keep".to_owned()]).unwrap();
+    let never = || vec![place.source().join("never/packs")];
+    let options = || VerifyOptions { selection: selection(), never: never(), ..VerifyOptions::default() };
+    let done = verify(&place, &options());
+    let extra = |path: &str, kind| (path.to_owned(), Difference::Extra(kind));
+    let expected = [
+        extra("/new/deep/goes", EntryKind::File),
+        extra("/new/more", EntryKind::Directory),
+        extra("/new/z", EntryKind::File),
+    ];
+    let mut found = told(&place, &done);
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    assert_eq!(found, expected);
+    assert_eq!(done.extra, 3);
+    let noted = done.notes.iter().map(|(path, _)| path.ends_with(b"source/.disk.lifeboat-partial"));
+    assert_eq!(noted.collect::<Vec<_>>(), [true]);
+    let restore = RestoreOptions {
+        subpath: place.source().to_str().unwrap().trim_start_matches('/').into(),
+        selection: selection(),
+        never: never(),
+        extra: Extra::Remove,
+        ..RestoreOptions::default()
+    };
+    let source = place.source();
+    assert_eq!(place.restore_with(source.to_str().unwrap(), &restore).removals, 4);
+    assert_eq!(
+        (verify(&place, &options()).differing, told(&place, &verify(&place, &options()))),
+        (0, vec![])
+    );
+}
+
+#[test]
+fn of_very_many_that_are_extra_each_counts_and_the_folder_of_all_is_told_alone() {
+    let place = Place::new(1);
+    place.put("a", b"1");
+    place.back_up(&place.options());
+    // Of some folders only the number of what is in them is known while they are looked at.
+    let name = "n".repeat(250);
+    for folder in 0..3 {
+        for number in 0..6000 {
+            place.put(&format!("new/{folder}/{number:04}{}", &name[..240]), b"");
+        }
+    }
+    let done = verify(&place, &VerifyOptions::default());
+    assert_eq!(
+        (done.extra, told(&place, &done)),
+        (1, vec![("/new".into(), Difference::Extra(EntryKind::Directory))])
+    );
+    place.put("new/1/zz.keep", b"");
+    let selection = Selection::new(&[], &["*.keep".to_owned()]).unwrap();
+    let done = verify(&place, &VerifyOptions { selection, ..VerifyOptions::default() });
+    assert_eq!(done.extra, 6000 + 2, "a folder with all in it, twice, and what is in the third");
+}
+
+#[test]
+fn a_socket_is_a_note_in_the_words_of_restore_and_no_difference() {
+    let world = World::with_repository();
+    let socket = std::os::unix::net::UnixListener::bind(world.path("src/a socket")).unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    let words = "a socket is not restored: its program makes it anew";
+    let notes = |arguments: &[&str]| {
+        let said = world.messages(arguments);
+        let notes = said.iter().filter(|said| said["message_type"] == "note" && said["message"] == words);
+        notes.map(|note| note["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let expected = [world.text("src/a socket")];
+    assert_eq!(notes(&["restore", &from, "--target", "copy", "--plan"]), expected);
+    assert_eq!(notes(&["restore", &from, "--target", "copy"]), expected);
+    assert_eq!(notes(&["verify", &from, "--target", "copy"]), expected);
+    // Made anew by its program.
+    drop(socket);
+    fs::remove_file(world.path("src/a socket")).unwrap();
+    let (modified, source) =
+        (fs::metadata(world.path("src")).unwrap().modified().unwrap(), world.path("src"));
+    let _socket = std::os::unix::net::UnixListener::bind(world.path("src/a socket")).unwrap();
+    fs::set_permissions(world.path("src/a socket"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::File::open(source).unwrap().set_modified(modified).unwrap();
+    let (out, err) = world.ends(&mut world.command(&["verify", "latest"]), 6);
+    assert!(!out.contains("a socket") && !err.contains("a socket"), "{out}{err}");
+}
+
+#[test]
+fn a_change_of_holes_is_told_as_that_and_not_as_one_of_content() {
+    let place = Place::new(1);
+    let write = |dense: bool| {
+        let path = place.source().join("image");
+        drop(fs::remove_file(&path));
+        let file = fs::File::create(&path).unwrap();
+        file.write_all_at(&noise(1, 1 << 20), 4 << 20).unwrap();
+        if dense {
+            file.write_all_at(&[0; 4 << 20], 0).unwrap();
+        }
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(5)).unwrap();
+    };
+    write(false);
+    if fs::metadata(place.source().join("image")).map(|m| std::os::unix::fs::MetadataExt::blocks(&m)).unwrap()
+        > 6 << 11
+    {
+        println!("SKIP holes: this file system has none");
+        return;
+    }
+    place.back_up(&place.options());
+    write(true);
+    place.back_up(&place.options());
+    let (lines, _) = compare(&place, &DiffOptions::default());
+    assert_eq!(lines, ["M /image holes"]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_listed_counts_once() {
+    if ordinary::is_done_as_ordinary_user("a_folder_that_cannot_be_listed_counts_once") {
+        return;
+    }
+    let place = Place::new(1);
+    place.put("closed/file", b"x");
+    place.put("z", b"x");
+    place.back_up(&place.options());
+    place.restore("all", place.source().to_str().unwrap(), &[]);
+    let closed = place.at("all").join("closed");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o300)).unwrap();
+    let subpath = place.source().to_str().unwrap().trim_start_matches('/').into();
+    let repository = place.open();
+    let options = VerifyOptions { subpath, ..VerifyOptions::default() };
+    let snapshot = place.newest(&repository);
+    let done = verify::run(&repository, &snapshot, Some(&place.at("all")), &options).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(done.differing, 1, "{:?}", done.differences);
+    let words: Vec<&str> = done.differences.iter().map(|(_, difference)| difference.word()).collect();
+    assert_eq!(words, ["mode", "unreadable"]);
 }
 
 #[test]

@@ -561,7 +561,7 @@ fn what_is_there_gets_the_attributes_and_flags_of_the_snapshot_where_it_is() {
     let before = inodes();
     // With the attributes that it is to have a file of several names is kept.
     let done = place.restore("all", "", &[]);
-    assert_eq!((done.files_unchanged, inodes()), (3, before), "{done:?}");
+    assert_eq!((done.files_unchanged, inodes()), (4, before), "{done:?}");
     for name in files {
         let path = copy.join(name);
         set(&path, "user.kept", b"2").unwrap();

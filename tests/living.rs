@@ -29,6 +29,7 @@ use lifeboat::{
             tree::{Accounted, Count, Tree},
         },
         list,
+        verify::{self, Besides, VerifyOptions},
     },
 };
 
@@ -309,6 +310,70 @@ fn what_vanishes_before_it_is_opened_is_counted_and_nothing_is_incomplete() {
         assert!(entry.changed_while_read);
         assert_eq!((content(&place, &entry), done.observed.changed), (b"content".to_vec(), 1));
     }
+}
+
+#[test]
+fn names_of_a_file_that_changes_between_the_looks_at_them_come_back_as_one_file() {
+    let place = Place::new(1);
+    for name in ["a", "file"] {
+        place.put(name, &noise(1, 100_000));
+    }
+    let source = place.source();
+    for name in ["y", "z"] {
+        fs::hard_link(source.join("a"), source.join(name)).unwrap();
+    }
+    // Between the first name and the others.
+    let (done, _, _) = back_up(&place, When::BeforeItIsOpened, move |_, _| {
+        fs::write(source.join("a"), noise(2, 200_000)).unwrap();
+    });
+    let of = |name: &str| entry(&place, name).unwrap();
+    if of("a").metadata.btime.is_none() {
+        println!("SKIP names of one file: this file system does not tell when files are born");
+        return;
+    }
+    assert_eq!((of("a").changed_while_read, of("y").changed_while_read), (false, true));
+    assert_eq!((done.observed.names_changed, done.observed.changed), (2, 0));
+    assert!(done.observed.names_changed_named.iter().all(|name| !name.ends_with(b"a")));
+    use std::os::unix::fs::MetadataExt;
+    let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
+    let root = place.source();
+    let subpath = root.to_str().unwrap();
+    for _ in 0..2 {
+        let restored = place.restore("all", subpath, &[]);
+        assert_eq!((restored.failures, restored.files), (0, 4), "each name counts");
+        let all = ["a", "y", "z"].map(|name| place.at("all").join(name));
+        assert_eq!(fs::read(&all[2]).unwrap(), noise(1, 100_000), "it has what the first name had");
+        assert!(all.clone().map(inode) == [inode(all[0].clone()); 3]);
+        assert_eq!(verify_restored(&place, "all"), (0, 4));
+    }
+    // One of them that is a file of its own by now is told.
+    let z = place.at("all").join("z");
+    fs::remove_file(&z).unwrap();
+    fs::write(&z, noise(2, 200_000)).unwrap();
+    assert_eq!(verify_restored(&place, "all"), (1, 3));
+    // Without the first one it has what it had itself.
+    let only = |name: &str| format!("{subpath}/{name}");
+    place.restore("two", subpath, &[&only("y"), &only("z")]);
+    assert_eq!(fs::read(place.at("two").join("z")).unwrap(), noise(2, 200_000));
+    assert_eq!(inode(place.at("two").join("y")), inode(place.at("two").join("z")));
+    // They are read again when nobody works on them, and are one file as before.
+    let again = place.back_up(&place.options());
+    assert_eq!((again.observed.names_changed, of("y").changed_while_read), (0, false));
+    place.restore("again", subpath, &[]);
+    assert_eq!(inode(place.at("again").join("a")), inode(place.at("again").join("z")));
+}
+
+/// How many entries differ in what was restored of the source, and how many files are as they were.
+fn verify_restored(place: &Place, target: &str) -> (u64, u64) {
+    let repository = place.open();
+    let subpath = place.source().to_str().unwrap().trim_start_matches('/').into();
+    let options = VerifyOptions { subpath, besides: Besides::Ignore, ..VerifyOptions::default() };
+    let snapshot = place.newest(&repository);
+    let done = verify::run(&repository, &snapshot, Some(&place.at(target)), &options).unwrap();
+    let not_the_source = |path: &[u8]| !path.ends_with(b"source");
+    let differing: std::collections::BTreeSet<_> =
+        done.differences.into_iter().map(|(path, _)| path).filter(|path| not_the_source(path)).collect();
+    (differing.len() as u64, done.files)
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl Layout {
 
 /// Looks through a hole, piece by piece, for what is there now. What is still a hole is not read.
 #[derive(Debug)]
-pub struct Look<'a> {
+pub struct Scan<'a> {
     file: &'a File,
     left: Range<u64>,
     buffer: Vec<u8>,
@@ -153,7 +153,7 @@ pub struct Piece {
     pub is_zeros: bool,
 }
 
-impl<'a> Look<'a> {
+impl<'a> Scan<'a> {
     /// At the beginning of a hole.
     #[must_use]
     pub fn new(file: &'a File, hole: Hole) -> Self {
@@ -290,8 +290,8 @@ mod tests {
         let file = file(&[2], 6 * BLOCK);
         let hole = Hole { offset: 3 * BLOCK, length: 3 * BLOCK };
         let filled = || {
-            let mut look = Look::new(&file, hole);
-            let pieces = std::iter::from_fn(|| look.piece().unwrap());
+            let mut scan = Scan::new(&file, hole);
+            let pieces = std::iter::from_fn(|| scan.piece().unwrap());
             pieces.filter(|piece| !piece.is_zeros).map(|piece| piece.range).collect::<Vec<_>>()
         };
         assert_eq!(filled(), []);

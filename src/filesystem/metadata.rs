@@ -13,6 +13,7 @@ use rustix::{
         futimens, utimensat,
     },
     io::Errno,
+    process::{getegid, geteuid, getgroups},
 };
 
 use super::{
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    format::entry::{EntryKind, FREEZING_FLAGS, Metadata, settable_flags},
+    format::entry::{EntryKind, FREEZING_FLAGS, Metadata, flag_names, settable_flags},
 };
 
 /// What is to be said of an entry that was restored, without its path.
@@ -45,6 +46,12 @@ pub enum Note {
 }
 
 impl Note {
+    /// Of a socket.
+    #[must_use]
+    pub fn socket() -> Self {
+        Self::Told("a socket is not restored: its program makes it anew".into())
+    }
+
     /// Whether something of the entry is not as it was.
     #[must_use]
     pub const fn is_unset(&self) -> bool {
@@ -120,18 +127,75 @@ impl Handle<'_> {
     }
 }
 
+/// What would be noted of something that is restored, as far as the user who restores tells: of what root restores, only
+/// what the backup has not. `there` owns what has its name, if that stays.
+#[must_use]
+pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, u32)>) -> Notes {
+    if metadata.kind == EntryKind::Socket {
+        return vec![Note::socket()];
+    }
+    let mut notes = lacks(metadata);
+    let us = geteuid();
+    if us.is_root() {
+        return notes;
+    }
+    let owner = ownership.resolve(metadata);
+    let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
+    let may_give = |gid: u32| {
+        let ours = getgroups().unwrap_or_default();
+        getegid().as_raw() == gid || ours.iter().any(|group| group.as_raw() == gid)
+    };
+    // A new file belongs to whoever restores.
+    let (user, group) = there.unwrap_or((us.as_raw(), getegid().as_raw()));
+    let may_set = user == us.as_raw();
+    let same = Owner { same_user: uid == user, same_group: gid == group || may_set && may_give(gid) };
+    let denied = || Err(Errno::PERM);
+    if owner.is_some() && !(same.same_user && same.same_group) {
+        note(&mut notes, ("owner", &format!("{uid}:{gid}")), denied());
+    }
+    if lost_bits(metadata, &same) & metadata.mode != 0 {
+        notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
+    }
+    let roots = |name: &[u8]| is_capability(name) || name.starts_with(b"trusted.");
+    for (name, _) in metadata.xattrs.iter().filter(|(name, _)| roots(name)) {
+        if same.same_user || !is_capability(name) {
+            note(&mut notes, ("the attribute", &shown(name)), denied());
+        } else {
+            notes.push(Note::Unset(NO_CAPABILITIES.into()));
+        }
+    }
+    for name in flag_names(metadata.flags & FREEZING_FLAGS) {
+        note(&mut notes, ("the flag", name), denied());
+    }
+    notes
+}
+
+/// What the backup has not of it.
+fn lacks(metadata: &Metadata) -> Notes {
+    let lack = |lacks: &String| {
+        let why = "is missing".to_owned();
+        Note::Lack { sort: "what could not be backed up", which: format!("({lacks})"), why }
+    };
+    metadata.lacks.iter().map(lack).collect()
+}
+
+const NOT_OF_ITS_OWNER: &str = "setuid or setgid was left out, since the owner is another";
+const NO_CAPABILITIES: &str = "its capabilities were left out, since the owner is another";
+
+/// Whether a folder with that mode keeps the user who restores, and who owns it, from what is in it.
+#[must_use]
+pub fn closes(metadata: &Metadata) -> bool {
+    metadata.mode & SEARCH == 0 && !geteuid().is_root()
+}
+
+/// The right of an owner to reach what is in a folder.
+const SEARCH: u32 = 0o100;
+
 /// Sets everything but what [`freeze`] sets. What is so already is left alone: each change is one of the inode's own
 /// time too, by which the next backup would take the file for another one.
 pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
     let (mut setting, owner) = Setting::new(handle, metadata, ownership);
-    if let Some(lacks) = &metadata.lacks {
-        let why = "is missing".to_owned();
-        setting.notes.push(Note::Lack {
-            sort: "what could not be backed up",
-            which: format!("({lacks})"),
-            why,
-        });
-    }
+    setting.notes.extend(lacks(metadata));
     // Where attributes cannot be listed none can be set either, and that is noted.
     let names = handle.way().names().unwrap_or_default();
     setting.remove_others(&names);
@@ -144,8 +208,7 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
     if owner.same_user {
         setting.set_attributes(&names, &is_capability);
     } else if metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
-        let what = "its capabilities were left out, since the owner is another";
-        setting.notes.push(Note::Unset(what.into()));
+        setting.notes.push(Note::Unset(NO_CAPABILITIES.into()));
     }
     setting.set_times();
     let mut notes = setting.notes;
@@ -284,13 +347,10 @@ impl<'a> Setting<'a> {
 
     fn set_mode(&mut self, owner: &Owner) {
         let mut mode = self.metadata.mode & 0o7777;
-        // A program that runs as its owner must not run as another one.
-        let lost = if owner.same_user { 0 } else { 0o4000 }
-            | if owner.same_group || self.metadata.kind == EntryKind::Directory { 0 } else { 0o2000 };
+        let lost = lost_bits(self.metadata, owner);
         if mode & lost != 0 {
             mode &= !lost;
-            let what = "setuid or setgid was left out, since the owner is another";
-            self.notes.push(Note::Unset(what.into()));
+            self.notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
         }
         if self.mode == Some(mode) {
             return;
@@ -314,6 +374,13 @@ impl<'a> Setting<'a> {
             self.notes.push(Note::Unset(format!("time could not be set: {}", reason(errno))));
         }
     }
+}
+
+/// Bits that it loses if it belongs to another one: a program that runs as its owner must not run as somebody else.
+fn lost_bits(metadata: &Metadata, owner: &Owner) -> u32 {
+    let user = if owner.same_user { 0 } else { 0o4000 };
+    let group = if owner.same_group || metadata.kind == EntryKind::Directory { 0 } else { 0o2000 };
+    user | group
 }
 
 /// The names in a list of attributes.

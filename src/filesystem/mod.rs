@@ -4,9 +4,9 @@
 pub mod attributes;
 pub mod capture;
 pub mod durable;
-pub mod existing;
 pub mod filter;
 pub mod holes;
+pub mod live;
 pub mod metadata;
 pub mod mounts;
 pub mod names;

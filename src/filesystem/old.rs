@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, RawDir, Statx, StatxAttributes, chmodat, openat},
+    fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, Statx, StatxAttributes, accessat, chmodat, openat},
     io::Errno,
     process::{getegid, geteuid},
 };
@@ -26,6 +26,7 @@ use super::{
     capture, holes,
     names::Ownership,
     partial::{claim, has_only_name, is_begun, meanwhile, rename_new, sync_names, unfinished_name},
+    remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
     shown, system_error,
     walk::Listing,
@@ -46,6 +47,10 @@ const LOOK_BYTES: usize = 1024;
 const BLOCK_BYTES: u64 = 512;
 /// What the owner of a folder needs to change what is in it.
 const OWNER_RIGHTS: u32 = 0o700;
+/// What they need to look at what is in it.
+const SEEING_RIGHTS: u32 = 0o500;
+/// What the owner of a file needs to open it for its attributes.
+const FILE_RIGHTS: u32 = 0o600;
 
 /// Device and inode.
 pub(super) type FileId = ((u32, u32), u64);
@@ -114,10 +119,29 @@ impl Found {
     }
 
     /// Whether it is a folder of ours in which we may not change anything. Root may.
-    fn is_closed_to_us(&self) -> bool {
+    #[must_use]
+    pub fn is_closed_to_us(&self) -> bool {
         let us = geteuid();
         let closed = self.mode & OWNER_RIGHTS != OWNER_RIGHTS;
         self.kind == EntryKind::Directory && closed && !us.is_root() && self.owner.0 == us.as_raw()
+    }
+
+    /// Whether it is a folder as [`Self::is_closed_to_us`], and nobody can even see all that is in it.
+    #[must_use]
+    pub fn is_hidden_from_us(&self) -> bool {
+        self.is_closed_to_us() && self.mode & SEEING_RIGHTS != SEEING_RIGHTS
+    }
+
+    /// Bytes that its file system gets back when the name goes: none while it has another one.
+    #[must_use]
+    pub const fn freed(&self) -> u64 {
+        if self.links > 1 { 0 } else { self.allocated }
+    }
+
+    /// The numbers of its user and group.
+    #[must_use]
+    pub const fn owner(&self) -> (u32, u32) {
+        self.owner
     }
 
     /// Whether something is mounted on it, or nobody can tell.
@@ -170,7 +194,16 @@ impl Found {
     /// It has the name no more.
     pub(super) fn open_again(&self, target: &Target, path: &[u8]) -> Result<File> {
         let mut look = Look::new(target);
-        match look.try_open(path, self, OFlags::RDONLY)? {
+        let mut opened = look.try_open(path, self, OFlags::RDONLY)?;
+        if matches!(opened, Err(Errno::ACCESS))
+            && let Some(fd) = look.open(path, self, OFlags::PATH)?
+        {
+            // Its owner may not read it either; the mode is set after everything else.
+            if set_mode(fd.as_fd(), self.mode | FILE_RIGHTS).is_ok() {
+                opened = look.try_open(path, self, OFlags::RDONLY)?;
+            }
+        }
+        match opened {
             Ok(Some(fd)) => Ok(File::from(fd)),
             Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
                 Err(meanwhile(format!("{} was replaced meanwhile", shown(path))))
@@ -434,7 +467,8 @@ impl<'a> Look<'a> {
     }
 
     /// Opens a file to rewrite it: what an earlier run left of it, or `found` itself. `None` if there is neither,
-    /// or it has to be a new file.
+    /// or it has to be a new file. If it is only told what would be done it is opened to be read, and no other restore
+    /// is kept from it.
     ///
     /// # Errors
     /// The system does not tell.
@@ -442,7 +476,7 @@ impl<'a> Look<'a> {
         &mut self,
         path: &[u8],
         found: Option<&Found>,
-        (metadata, ownership): (&Metadata, &Ownership),
+        (metadata, ownership, removal): (&Metadata, &Ownership, Removal),
     ) -> Result<Option<Rewritable>> {
         let (folder, name) = split(path);
         let name = component(name)?;
@@ -457,9 +491,15 @@ impl<'a> Look<'a> {
         // What is left of one that was to be closed to others still is.
         let may = found.kind == EntryKind::File && found.may_become(metadata, ownership);
         let at = if own { path.to_vec() } else { join(folder, unfinished.to_bytes()) };
-        let opened = if may { self.open(&at, &found, OFlags::RDWR)? } else { None };
-        let may =
-            |fd: &OwnedFd| attributes::may_become(fd.as_fd(), found.mode, metadata) && claim(fd.as_fd());
+        let flags = if removal == Removal::Remove { OFlags::RDWR } else { OFlags::RDONLY };
+        let opened = if may { self.open(&at, &found, flags)? } else { None };
+        let last = if own { &name } else { &unfinished };
+        let is_ours = |fd: &OwnedFd| match removal {
+            Removal::Remove => claim(fd.as_fd()),
+            // What is frozen would be thawed.
+            Removal::Tell => found.frozen || accessat(&dir, last, Access::WRITE_OK, AtFlags::EACCESS).is_ok(),
+        };
+        let may = |fd: &OwnedFd| attributes::may_become(fd.as_fd(), found.mode, metadata) && is_ours(fd);
         let Some(fd) = opened.filter(may) else { return Ok(None) };
         Ok(Some(Rewritable { fd, name, place: (dir, unfinished), own, found }))
     }
@@ -615,7 +655,8 @@ mod tests {
         let before = inode();
         let at = |name: &str| fs::read_to_string(folder.path().join(name)).ok();
         let begin = |found: Option<&Found>, size| {
-            let old = Look::new(&target).rewritable(b"f", found, (&metadata, &ownership)).unwrap();
+            let how = (&metadata, &ownership, Removal::Remove);
+            let old = Look::new(&target).rewritable(b"f", found, how).unwrap();
             old.map(|old| old.begin(&target, &Metadata { size, ..metadata.clone() }).unwrap())
         };
         let found = Look::new(&target).at(b"f").unwrap();
@@ -636,7 +677,8 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         let begin = |meanwhile: &dyn Fn()| {
             let found = Look::new(&target).at(b"f").unwrap();
-            let old = Look::new(&target).rewritable(b"f", found.as_ref(), (&metadata, &ownership));
+            let old =
+                Look::new(&target).rewritable(b"f", found.as_ref(), (&metadata, &ownership, Removal::Remove));
             let old = old.unwrap().unwrap();
             meanwhile();
             old.begin(&target, &metadata).map(drop)

@@ -29,14 +29,32 @@ pub(super) fn plain(error: &ignore::Error) -> String {
 
 /// Whether a pattern can choose something: it is no comment, no empty line, and takes nothing back.
 pub(super) fn chooses(text: &str) -> bool {
-    !text.trim_end().is_empty() && !text.starts_with(['#', '!'])
+    !trimmed(text).is_empty() && !text.starts_with(['#', '!'])
+}
+
+/// Without the spaces at its end. One behind a backslash stays, with what is before it.
+fn trimmed(text: &str) -> &str {
+    let (mut end, mut chars) = (0, text.char_indices());
+    while let Some((at, c)) = chars.next() {
+        let escaped = if c == '\\' { chars.next() } else { None };
+        let (last, c) = escaped.unwrap_or((at, c));
+        if c != ' ' || escaped.is_some() {
+            end = last + c.len_utf8();
+        }
+    }
+    text.get(..end).unwrap_or(text)
 }
 
 fn translated(text: &str) -> Result<String, String> {
-    let trimmed = if text.ends_with("\\ ") { text } else { text.trim_end() };
-    let (back, pattern) = match trimmed.strip_prefix('!') {
+    let wanted = trimmed(text);
+    let (back, pattern) = match wanted.strip_prefix('!') {
         Some(pattern) => ("!", pattern),
-        None => ("", trimmed),
+        None => ("", wanted),
+    };
+    // The crate takes every white space away from the end of a line, and git only spaces. It knows classes of ASCII only.
+    let is_taken = |c: char| c.is_whitespace() && c != ' ';
+    let literal = |c: char, out: &mut String| {
+        if is_taken(c) && c.is_ascii() { out.extend(['[', c, ']']) } else { out.push(c) }
     };
     let (anchored, pattern) = match pattern.strip_prefix('/') {
         Some(pattern) => (true, pattern),
@@ -50,18 +68,24 @@ fn translated(text: &str) -> Result<String, String> {
     let mut rest = pattern.chars();
     while let Some(c) = rest.next() {
         match c {
-            '\\' => {
-                out.push('\\');
-                out.extend(rest.next());
-            }
+            '\\' => match rest.next() {
+                Some(c) if is_taken(c) => literal(c, &mut out),
+                next => {
+                    out.push('\\');
+                    out.extend(next);
+                }
+            },
             '{' | '}' => out.extend(['\\', c]),
             '[' => {
                 let (class, negated, after) = class(rest.as_str())?;
                 class.write(negated, &mut out)?;
                 rest = after.chars();
             }
-            _ => out.push(c),
+            _ => literal(c, &mut out),
         }
+    }
+    if out.ends_with(is_taken) {
+        return Err("its last character is white space: ? stands for any".to_owned());
     }
     Ok(out)
 }
@@ -222,12 +246,24 @@ mod tests {
             ("[\\!]", "**/\\!"),
             ("", ""),
             ("/", "/"),
+            ("a  ", "**/a"),
+            ("a\\  ", "**/a\\ "),
+            ("a\\ \\  ", "**/a\\ \\ "),
+            ("a \\ b ", "**/a \\ b"),
+            ("a\\\\ ", "**/a\\\\"),
+            ("a\t", "**/a[\t]"),
+            ("a\\\t", "**/a[\t]"),
+            ("a\u{3000}b", "**/a\u{3000}b"),
         ] {
             assert_eq!(translated(pattern).as_deref(), Ok(expected), "{pattern}");
         }
-        for (pattern, why) in
-            [("[a", "no ]"), ("[[:word:]]", "no class [:word:]"), ("x[/]", "nothing"), ("[z-a]", "empty")]
-        {
+        for (pattern, why) in [
+            ("[a", "no ]"),
+            ("[[:word:]]", "no class [:word:]"),
+            ("x[/]", "nothing"),
+            ("[z-a]", "empty"),
+            ("a\u{3000} ", "white space"),
+        ] {
             assert!(translated(pattern).unwrap_err().contains(why), "{pattern}");
         }
     }

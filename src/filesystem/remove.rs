@@ -58,6 +58,32 @@ pub enum Removal {
     Tell,
 }
 
+/// Is told what becomes of each name.
+pub trait Watch {
+    /// It went, or would go.
+    fn gone(&mut self, path: &[u8], found: &Found);
+
+    /// Something stays, and with it every folder that it is in.
+    fn stays(&mut self) {}
+
+    /// Something is not to go, since it is immutable or append-only.
+    ///
+    /// # Errors
+    /// That ends the removal. Without one it counts as gone.
+    fn frozen(&mut self, path: &[u8]) -> Result<()> {
+        Err(frozen(path))
+    }
+}
+
+/// Tells only what went.
+struct Told<'a>(&'a mut dyn FnMut(&[u8]));
+
+impl Watch for Told<'_> {
+    fn gone(&mut self, path: &[u8], _: &Found) {
+        (self.0)(path);
+    }
+}
+
 /// Removes from a target.
 #[derive(Debug)]
 pub struct Remover<'a> {
@@ -78,12 +104,13 @@ pub struct Remover<'a> {
 /// A folder that is being emptied.
 struct Open {
     path: Vec<u8>,
+    found: Found,
     names: Names,
     next: usize,
     /// Something in it stays, or it is not meant itself.
     stays: bool,
     /// It was closed to its owner, and is opened up.
-    closed: Option<Found>,
+    opened_up: bool,
 }
 
 /// What became of one name.
@@ -100,9 +127,17 @@ impl Remover<'_> {
     /// # Errors
     /// The system does not let it. `Interrupted` if it is to stop.
     pub fn remove(&self, path: &[u8], told: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        self.remove_watched(path, &mut Told(told))
+    }
+
+    /// As [`Self::remove`]; what is in a folder is told before the folder.
+    ///
+    /// # Errors
+    /// As [`Self::remove`].
+    pub fn remove_watched(&self, path: &[u8], watch: &mut dyn Watch) -> Result<bool> {
         let mut look = Look::new(self.target);
         let mut open: Vec<Open> = Vec::new();
-        let removed = self.empty(path, (&mut open, &mut look), told);
+        let removed = self.empty(path, (&mut open, &mut look), watch);
         // What could not be gone through stays, the innermost first.
         let closed = std::iter::from_fn(|| open.pop()).map(|folder| self.leave(&folder, &mut look));
         let closed = closed.fold(Ok(()), Result::and);
@@ -113,50 +148,58 @@ impl Remover<'_> {
         &self,
         path: &[u8],
         (open, look): (&mut Vec<Open>, &mut Look<'_>),
-        told: &mut dyn FnMut(&[u8]),
+        watch: &mut dyn Watch,
     ) -> Result<bool> {
-        let mut step = self.step(path, look, told)?;
+        let mut step = self.step(path, look, watch)?;
         loop {
             match step {
-                Step::Enter(folder) => open.push(folder),
-                Step::Stays => match open.last_mut() {
-                    Some(folder) => folder.stays = true,
-                    None => return Ok(false),
-                },
+                Step::Enter(folder) => {
+                    if folder.stays {
+                        watch.stays();
+                    }
+                    open.push(folder);
+                }
+                Step::Stays => {
+                    watch.stays();
+                    match open.last_mut() {
+                        Some(folder) => folder.stays = true,
+                        None => return Ok(false),
+                    }
+                }
                 Step::Gone if open.is_empty() => return Ok(true),
                 Step::Gone => {}
             }
-            step = self.next(open, look, told)?;
+            step = self.next(open, look, watch)?;
         }
     }
 
     /// The next name of the innermost folder; after the last one the folder itself.
-    fn next(&self, open: &mut Vec<Open>, look: &mut Look<'_>, told: &mut dyn FnMut(&[u8])) -> Result<Step> {
+    fn next(&self, open: &mut Vec<Open>, look: &mut Look<'_>, watch: &mut dyn Watch) -> Result<Step> {
         let Some(folder) = open.last_mut() else { return Ok(Step::Gone) };
         if let Some(name) = folder.names.listing.get(folder.next) {
             let path = join(&folder.path, name);
             folder.next += 1;
-            return self.step(&path, look, told);
+            return self.step(&path, look, watch);
         }
         if folder.stays {
             return open.pop().map_or(Ok(()), |folder| self.leave(&folder, look)).map(|()| Step::Stays);
         }
         self.unlink(&folder.path, look, AtFlags::REMOVEDIR)?;
-        told(&folder.path);
+        watch.gone(&folder.path, &folder.found);
         open.pop();
         Ok(Step::Gone)
     }
 
     /// A folder stays: it gets its mode back.
     fn leave(&self, folder: &Open, look: &mut Look<'_>) -> Result<()> {
-        folder.closed.map_or(Ok(()), |found| look.close(self.below(&folder.path), &found))
+        if folder.opened_up { look.close(self.below(&folder.path), &folder.found) } else { Ok(()) }
     }
 
     fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
         path.get(self.strip..).unwrap_or_default()
     }
 
-    fn step(&self, path: &[u8], look: &mut Look<'_>, told: &mut dyn FnMut(&[u8])) -> Result<Step> {
+    fn step(&self, path: &[u8], look: &mut Look<'_>, watch: &mut dyn Watch) -> Result<Step> {
         self.progress.check()?;
         let Some(found) = look.at(self.below(path))? else { return Ok(Step::Gone) };
         let is_folder = found.kind == EntryKind::Directory;
@@ -167,25 +210,31 @@ impl Remover<'_> {
                 return Ok(Step::Stays);
             }
             if found.frozen {
-                return Err(frozen(path));
+                watch.frozen(path)?;
             }
             self.unlink(path, look, AtFlags::empty())?;
-            told(path);
+            watch.gone(path, &found);
             return Ok(Step::Gone);
         }
         if found.mount || self.never.has(&found) || !self.selection.reaches_into(path) {
             return Ok(Step::Stays);
         }
         if found.frozen {
-            return Err(frozen(path));
+            watch.frozen(path)?;
+        }
+        if self.removal == Removal::Tell && found.is_hidden_from_us() {
+            // It would be opened up first; what is in it nobody sees before.
+            watch.gone(path, &found);
+            return Ok(Step::Gone);
         }
         let opened = self.removal == Removal::Remove && look.open_up(self.below(path), &found)?;
         let mut folder = Open {
             path: path.to_vec(),
+            found,
             names: Names::default(),
             next: 0,
             stays: !selected,
-            closed: opened.then_some(found),
+            opened_up: opened,
         };
         match self.names(path, look) {
             Ok(Some(names)) => {
@@ -214,6 +263,7 @@ impl Remover<'_> {
 }
 
 /// Says that somebody meant it to stay.
+#[must_use]
 fn frozen(path: &[u8]) -> Error {
     Error::new(
         ErrorKind::Failed,

@@ -24,6 +24,7 @@ use rustix::{
         makedev, mkdirat, mknodat, openat, openat2, symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
+    process::geteuid,
 };
 
 use super::{
@@ -397,6 +398,19 @@ impl Target {
         Ok(Made { pending, name, notes: Notes::new(), what: What::Name })
     }
 
+    /// Whether the user may make it, as far as that is known before.
+    ///
+    /// # Errors
+    /// It is a device, and the user is not root.
+    pub fn may_make(path: &[u8], metadata: &Metadata) -> Result<()> {
+        let is_device = matches!(metadata.kind, EntryKind::CharacterDevice | EntryKind::BlockDevice);
+        // Everybody may make the one that stands for nothing.
+        if is_device && metadata.device_number != 0 && !geteuid().is_root() {
+            return Err(system_error("make the special file", shown(path), Errno::PERM));
+        }
+        Ok(())
+    }
+
     /// Makes a named pipe or a device.
     ///
     /// # Errors
@@ -683,8 +697,8 @@ impl NewFile {
             }
             // Without holes only what is not zeros is written: there may be much of it.
             let file = File::from(self.fd.try_clone().map_err(failed)?);
-            let mut look = holes::Look::new(&file, *hole);
-            while let Some(piece) = look.piece().map_err(failed)? {
+            let mut scan = holes::Scan::new(&file, *hole);
+            while let Some(piece) = scan.piece().map_err(failed)? {
                 if !piece.is_zeros {
                     self.leave_empty(piece.range)?;
                 }
@@ -1018,7 +1032,7 @@ mod tests {
         let made = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
         let notes = made.place().unwrap();
         let status = fs::metadata(folder.path().join("t/target/f")).unwrap();
-        if rustix::process::geteuid().is_root() {
+        if geteuid().is_root() {
             assert_eq!((status.uid(), status.gid(), status.mode() & 0o7777), (4242, 4343, 0o4711));
             assert!(notes.is_empty(), "{notes:?}");
         } else {

@@ -1,5 +1,7 @@
 //! Paths as manifests hold them: names with `/` between them, no leading slash, and the empty path for the root.
 
+use std::collections::HashSet;
+
 /// The path of `name` in `folder`.
 #[must_use]
 pub fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
@@ -22,6 +24,19 @@ pub fn below<'p>(path: &'p [u8], folder: &[u8]) -> Option<&'p [u8]> {
         return Some(path).filter(|path| !path.is_empty());
     }
     path.strip_prefix(folder)?.strip_prefix(b"/")
+}
+
+/// Whether it is the folder itself, or below it.
+#[must_use]
+pub fn is_at_or_below(path: &[u8], folder: &[u8]) -> bool {
+    path == folder || is_below(path, folder)
+}
+
+/// Whether it is one of these folders, or below one.
+#[must_use]
+pub fn is_within<S: std::hash::BuildHasher>(path: &[u8], folders: &HashSet<Vec<u8>, S>) -> bool {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    !folders.is_empty() && ends.chain([path.len()]).any(|end| folders.contains(&path[..end]))
 }
 
 /// Whether it is below the folder, and not the folder itself.

@@ -10,6 +10,7 @@ use crate::{
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind},
         node::compare_paths,
+        path::is_at_or_below,
     },
     progress::Phase,
     repository::{
@@ -147,11 +148,6 @@ struct Comparison<'a, 'e> {
     each: &'e mut dyn FnMut(Change<'_>) -> Result<()>,
 }
 
-fn is_below(path: &[u8], folder: &[u8]) -> bool {
-    let rest = path.strip_prefix(folder);
-    rest.is_some_and(|rest| folder.is_empty() || matches!(rest.first(), None | Some(b'/')))
-}
-
 impl Comparison<'_, '_> {
     fn step(&mut self) -> Result<bool> {
         match self.next() {
@@ -195,7 +191,7 @@ impl Comparison<'_, '_> {
 
     fn next(&mut self) -> Step {
         let subpath = &self.options.subpath;
-        let ended = |path: &[u8]| !is_below(path, subpath) && compare_paths(path, subpath).is_gt();
+        let ended = |path: &[u8]| !is_at_or_below(path, subpath) && compare_paths(path, subpath).is_gt();
         match (self.one.cursor.peek(), self.other.cursor.peek()) {
             (Ahead::End, Ahead::End) => Step::End,
             (Ahead::Node(one, above), Ahead::Node(other, other_above)) => {
@@ -250,7 +246,7 @@ impl Comparison<'_, '_> {
 
     fn is_meant(&self, entry: &Entry) -> bool {
         // A node may begin before what is asked for.
-        is_below(&entry.path, &self.options.subpath) && self.options.selection.selects_entry(entry)
+        is_at_or_below(&entry.path, &self.options.subpath) && self.options.selection.selects_entry(entry)
     }
 
     fn only(&mut self, entry: Option<Entry>, removed: bool) -> Result<()> {
@@ -288,11 +284,13 @@ fn differences(then: &Entry, now: &Entry, contents: Contents) -> Vec<Difference>
     let mut differences = metadata_differences(&then.metadata, &now.metadata, Owners::Compare, false);
     let same_holes = then.metadata.holes == now.metadata.holes;
     let compared = then.metadata.kind == EntryKind::File && contents == Contents::Compared;
-    if compared && !(same_holes && then.content == now.content) {
+    if compared && !same_holes {
         // Between other holes the same content is elsewhere, and zeros may be a hole now.
-        let ranges = if same_holes { ranges(&then.content, &now.content) } else { Vec::new() };
+        differences.insert(0, Difference::Holes);
+    } else if compared && then.content != now.content {
         let layout = Layout::new(&now.metadata.holes);
-        let ranges = ranges.into_iter().flat_map(|range| layout.places(range)).collect();
+        let ranges = ranges(&then.content, &now.content).into_iter();
+        let ranges = ranges.flat_map(|range| layout.places(range)).collect();
         differences.insert(0, Difference::Content(ranges));
     }
     if then.error != now.error

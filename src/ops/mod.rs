@@ -10,6 +10,7 @@ mod evidence;
 pub mod forget;
 pub mod init;
 pub mod key;
+mod links;
 pub mod list;
 pub mod prune;
 pub mod recover;

@@ -14,6 +14,7 @@ use self::{
     ingest::{Ingest, IngestKeys, Probe, UPLOAD_BYTES_IN_FLIGHT, Worker},
     parent::Parent,
 };
+use super::links;
 use crate::{
     chunk::ChunkSizes,
     clock::Timestamp,
@@ -275,6 +276,11 @@ pub struct Observed {
     pub changed: u64,
     /// The first of them.
     pub changed_named: Vec<Vec<u8>>,
+    /// Further names of files that changed between two looks at them; a restore makes one file of the names, if it can
+    /// be told that they are of one. They are marked in the snapshot.
+    pub names_changed: u64,
+    /// The first of them.
+    pub names_changed_named: Vec<Vec<u8>>,
     /// Sources that are suspiciously empty.
     pub emptied: Emptied,
 }
@@ -653,6 +659,7 @@ impl Backup<'_> {
             unreadable_named: Vec::new(),
             observed: Observed::default(),
             holdings: Holdings::new(&options.sources),
+            names: links::Watch::default(),
         };
         let nodes = parent.as_ref().map(|parent| parent.nodes(repository, (view, &keys.node))).transpose()?;
         let mut before = match (parent, &nodes) {
@@ -747,10 +754,11 @@ struct Manifest<'a, 'b> {
     unreadable_named: Vec<(Vec<u8>, String)>,
     observed: Observed,
     holdings: Holdings,
+    names: links::Watch,
 }
 
 impl pipeline::Entries for Manifest<'_, '_> {
-    fn entry(&mut self, entry: Entry) -> Result<()> {
+    fn entry(&mut self, mut entry: Entry) -> Result<()> {
         self.statistics.entries += 1;
         // Of what could not be looked at nobody knows what it is.
         if entry.metadata.kind == EntryKind::File && entry.error.is_none() {
@@ -772,6 +780,13 @@ impl pipeline::Entries for Manifest<'_, '_> {
             self.observed.changed += 1;
             if self.observed.changed_named.len() < OBSERVED_NAMED_MAX {
                 self.observed.changed_named.push(entry.path.clone());
+            }
+        }
+        if self.names.meet(&entry).is_some() {
+            entry.changed_while_read = true;
+            self.observed.names_changed += 1;
+            if self.observed.names_changed_named.len() < OBSERVED_NAMED_MAX {
+                self.observed.names_changed_named.push(entry.path.clone());
             }
         }
         self.holdings.entry(&entry);

@@ -43,10 +43,14 @@ pub(in crate::ops) fn is_root_covered(snapshot: &Snapshot, subpath: &[u8]) -> bo
     subpath.is_empty() && snapshot.is_source(b"") && !snapshot.leads_to_a_source(b"")
 }
 
-/// What begins at the folder at `path`, which is `below` the target.
-pub(in crate::ops) fn begins(snapshot: &Snapshot, path: &[u8], below: &[u8]) -> Begins {
-    Begins::at(below.is_empty() || snapshot.is_source(path))
+/// What begins at the folder at `path`, if what is below `subpath` was asked for.
+pub(in crate::ops) fn begins(snapshot: &Snapshot, subpath: &[u8], path: &[u8]) -> Begins {
+    Begins::at(path == subpath || snapshot.is_source(path))
 }
+
+/// What is said of a file that is not finished, and that nothing in the snapshot has the name of.
+pub(in crate::ops) const LEFT_UNFINISHED: &str =
+    "it was left by a restore that was interrupted, and stays: remove it when its file is whole";
 
 /// Goes over the entries of the snapshot once more.
 pub(super) struct Clearing<'a> {
@@ -86,7 +90,10 @@ impl<'a> Clearing<'a> {
 
     fn enter(&mut self, path: &[u8]) -> Result<()> {
         let below = self.job.below(path);
-        let begins = begins(self.job.snapshot, path, below);
+        if self.job.is_hidden(path) {
+            return Ok(());
+        }
+        let begins = begins(self.job.snapshot, &self.job.options.subpath, path);
         match self.job.target.names(below) {
             Ok(Some(names)) => self.unmet.enter(path.to_vec(), names, begins),
             Ok(None) => {}
@@ -115,8 +122,7 @@ impl<'a> Clearing<'a> {
         for name in ended.names() {
             let path = join(&ended.folder, name);
             if is_unfinished(name) {
-                let told = "it was left by a restore that was interrupted, and stays: remove it when its file is whole";
-                job.note(&path, vec![Note::Told(told.into())]);
+                job.note(&path, vec![Note::Told(LEFT_UNFINISHED.into())]);
                 continue;
             }
             if let Err(error) = job.remove(&path) {

@@ -41,13 +41,17 @@ pub(super) enum Fate {
     Leave,
     /// The file that has its name has its content: its metadata is set.
     Keep(Found),
+    /// It is a folder, and there.
+    Enter(Found),
 }
 
 /// What is where an entry is restored, and gives way to it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum There {
-    /// Nothing, or what a new name replaces: a link, an empty folder.
+    /// Nothing.
     Nothing,
+    /// What a new name replaces: a link, an empty folder.
+    Other,
     /// A file, which may have some of its content.
     File(Found),
     /// A folder that is not empty, which goes once the entry is whole.
@@ -59,6 +63,17 @@ impl There {
     pub(super) const fn file(&self) -> Option<&Found> {
         if let Self::File(found) = self { Some(found) } else { None }
     }
+}
+
+/// What becomes of what has the name of a further one of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Further {
+    /// It is that file already.
+    Linked,
+    /// It is not to be replaced, or cannot be looked at.
+    Left,
+    /// It gives way.
+    GivesWay(There),
 }
 
 /// The folders that a pass is in and that are not meant themselves. They get their metadata only if something in them
@@ -108,7 +123,7 @@ impl<'a> Existing<'a> {
 
     /// Comes past a folder that is not meant itself.
     pub(super) fn passes(&mut self, entry: &Entry) {
-        if self.job.may_open_up(entry) {
+        if entry.metadata.kind == EntryKind::Directory && entry.error.is_none() {
             self.above.enter(&entry.path);
         }
     }
@@ -118,20 +133,27 @@ impl<'a> Existing<'a> {
         for folder in self.above.take(path) {
             let thaws = !self.job.snapshot.leads_only(&folder);
             match self.job.below(&folder) {
-                b"" if thaws => self.job.target.thaw(),
+                b"" if thaws && self.job.removal == Removal::Remove => self.job.target.thaw(),
                 b"" => {}
-                below => {
+                below if !self.job.is_hidden(&folder) => {
                     if let Some(found) = self.look.at(below)? {
-                        self.let_change(below, &found, thaws)?;
+                        self.let_change((&folder, below), &found, thaws)?;
                     }
                 }
+                _ => {}
             }
         }
         Ok(())
     }
 
     /// Lets what is in a folder be changed.
-    fn let_change(&mut self, below: &[u8], found: &Found, thaws: bool) -> Result<()> {
+    fn let_change(&mut self, (path, below): (&[u8], &[u8]), found: &Found, thaws: bool) -> Result<()> {
+        if self.job.removal == Removal::Tell {
+            if found.is_hidden_from_us() {
+                self.job.hide(path);
+            }
+            return Ok(());
+        }
         if thaws {
             self.look.thaw(below, found)?;
         }
@@ -155,13 +177,14 @@ impl<'a> Existing<'a> {
             (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
         self.reach(&entry.path)?;
         let nothing = Fate::Restore(There::Nothing);
+        if self.job.is_hidden(&entry.path) {
+            return Ok(nothing);
+        }
         let Some(found) = self.look.at(below)? else { return Ok(nothing) };
         let was_folder = found.kind == EntryKind::Directory;
         if is_folder && was_folder {
-            if self.job.may_open_up(entry) {
-                self.let_change(below, &found, self.job.may_thaw(entry))?;
-            }
-            return Ok(nothing);
+            self.let_change((&entry.path, below), &found, self.job.may_thaw(entry))?;
+            return Ok(Fate::Enter(found));
         }
         if found.is_mount() && !was_folder {
             let message = format!("something is mounted on the file {}", String::from_utf8_lossy(below));
@@ -174,7 +197,7 @@ impl<'a> Existing<'a> {
             return Ok(Fate::Leave);
         }
         if was_folder {
-            return self.instead_of_a_folder(entry, below).map(Fate::Restore);
+            return self.instead_of_a_folder(entry, below, &found).map(Fate::Restore);
         }
         if self.job.removal == Removal::Remove {
             self.look.thaw(below, &found)?;
@@ -183,7 +206,7 @@ impl<'a> Existing<'a> {
             return self.remove(&entry.path, &found).map(|()| nothing);
         }
         if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
-            return Ok(nothing);
+            return Ok(Fate::Restore(There::Other));
         }
         let looks_same = overwrite == Overwrite::IfChanged
             && (then.size, then.mtime) == (found.size, found.mtime)
@@ -193,10 +216,25 @@ impl<'a> Existing<'a> {
 
     /// A folder stands where something else is to be. One that is empty is replaced as a file is; another one goes only
     /// with `--delete`, and when what replaces it is whole.
-    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8]) -> Result<There> {
+    fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8], found: &Found) -> Result<There> {
         // Nothing is made in the place of a socket.
-        if entry.metadata.kind == EntryKind::Socket || self.look.is_empty(below)? {
-            return Ok(There::Nothing);
+        if entry.metadata.kind == EntryKind::Socket {
+            return Ok(There::Other);
+        }
+        let removes = self.job.removal == Removal::Remove;
+        let opened = removes && self.job.clears() && self.look.open_up(below, found)?;
+        if found.is_hidden_from_us() && !self.job.clears() {
+            // If something is in it the system does not let it go, and that is told then.
+            if !removes {
+                let told = "a folder that is closed to you has its place, and stays if something is in it";
+                self.job.note(&entry.path, vec![Note::Told(told.into())]);
+            }
+            return Ok(There::Other);
+        }
+        // Of one that a plan cannot look into it is told that all of it would go.
+        let is_seen = removes || !found.is_hidden_from_us();
+        if is_seen && self.look.is_empty(below)? {
+            return Ok(There::Other);
         }
         let path = String::from_utf8_lossy(below);
         if !self.job.clears() {
@@ -204,6 +242,9 @@ impl<'a> Existing<'a> {
         }
         let looking = Remover { removal: Removal::Tell, ..self.job.remover() };
         if !looking.remove(&entry.path, &mut |_| ())? {
+            if opened {
+                self.look.close(below, found)?;
+            }
             return Err(is_kept(path));
         }
         if self.job.removal == Removal::Tell {
@@ -229,26 +270,28 @@ impl<'a> Existing<'a> {
         Err(Error::new(ErrorKind::Failed, what).with_remedy("Move it away, or restore into another target"))
     }
 
-    /// What gives way to a further name of the file at `first`; `None` where something stays: the same file already, one
-    /// that is not to be replaced, or something that cannot be looked at.
-    pub(super) fn gives_way(&mut self, first: &[u8], entry: &Entry) -> Result<Option<There>> {
+    /// What becomes of what has the name of a further one of the file at `first`.
+    pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<Further> {
         let fate = match self.is_linked(first, &entry.path) {
-            Ok(true) => return Ok(None),
+            Ok(true) => return Ok(Further::Linked),
             Ok(false) => self.fate(entry),
             Err(error) => Err(error),
         };
         match fate {
-            Ok(Fate::Restore(there)) => return Ok(Some(there)),
-            Ok(Fate::Keep(found)) => return Ok(Some(There::File(found))),
+            Ok(Fate::Restore(there)) => return Ok(Further::GivesWay(there)),
+            Ok(Fate::Keep(found) | Fate::Enter(found)) => return Ok(Further::GivesWay(There::File(found))),
             Ok(Fate::Leave) => self.job.left(entry),
             Err(error) => self.job.entry_failed(entry, error)?,
         }
-        Ok(None)
+        Ok(Further::Left)
     }
 
     /// Whether a further name of the file at `first` is one already.
     fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
         self.reach(path)?;
+        if self.job.is_hidden(first) || self.job.is_hidden(path) {
+            return Ok(false);
+        }
         let first = self.look.at(self.job.below(first))?;
         let there = self.look.at(self.job.below(path))?;
         Ok(first.zip(there).is_some_and(|(first, there)| first.is(&there)))
@@ -295,7 +338,7 @@ impl<'a> Existing<'a> {
     /// What a large file can be made of; of what an earlier run has left only if it `lasts`.
     pub(super) fn basis(&mut self, entry: &Entry, found: Option<&Found>, lasts: bool) -> Result<Basis> {
         let path = self.job.below(&entry.path);
-        let wanted = (&entry.metadata, &self.job.options.ownership);
+        let wanted = (&entry.metadata, &self.job.options.ownership, self.job.removal);
         let rewritable = if lasts { self.look.rewritable(path, found, wanted)? } else { None };
         if let Some(rewritable) = rewritable {
             let basis = Basis::new(Some(rewritable.reader()?), &entry.metadata.holes);

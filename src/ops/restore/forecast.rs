@@ -41,11 +41,12 @@ pub struct Forecast {
     pub download_bytes: u64,
     /// Chunks that no index lists.
     pub chunks_lost: u64,
-    /// Bytes that files would grow by.
+    /// Bytes that the target needs at most for contents, new folders and names, in blocks of 4 KiB. What the file system
+    /// needs for itself is not in it: inodes, attributes, its journal.
     pub space_needed: u64,
     /// Bytes that are free where the target is.
     pub space_free: u64,
-    /// What stays, what would be removed, and what is known to be lost.
+    /// What stays, what would be removed, what is known to be lost, and what would be noted, as far as it is known before.
     pub restored: Restored,
 }
 
@@ -125,6 +126,7 @@ fn with_view(
         done: Mutex::default(),
         broken: Mutex::default(),
         blocked: Mutex::default(),
+        hidden: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     let mut forecast = Forecast { space_free: target.free_bytes()?, ..Forecast::default() };

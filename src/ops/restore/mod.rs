@@ -16,9 +16,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use self::{
     plan::Window,
     planner::{Planner, Tally},
-    second::{Links, second_pass},
+    second::second_pass,
     work::{Job, Worker},
 };
+use super::links::Links;
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
@@ -52,14 +53,11 @@ mod planner;
 mod second;
 mod work;
 
+pub(super) use self::clear::{LEFT_UNFINISHED, begins, is_covered, is_root_covered};
 pub use self::{
     clear::Extra,
     existing::Overwrite,
     forecast::{Forecast, forecast},
-};
-pub(super) use self::{
-    clear::{begins, is_covered, is_root_covered},
-    second::{Group, link_group},
 };
 
 /// How the error of an entry begins that the backup itself could not read.
@@ -248,6 +246,7 @@ fn with_view(
         done: Mutex::default(),
         broken: Mutex::default(),
         blocked: Mutex::default(),
+        hidden: Mutex::default(),
     };
     if !target.take_part(&*repository.clock) && !target.was_empty() {
         let told = "no lock on the target could be had (another program has it, or the file system knows none): what \
@@ -426,7 +425,8 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
             job.thaw_target(&entry);
             return Ok(());
         }
-        if let Some(first) = links.first_name(&entry) {
+        let group = links.group(&entry);
+        if let Some(first) = group.and_then(|group| links.meet((group, &entry), || entry.path.clone())) {
             // The second pass links it; whoever only looks has no other.
             return if job.removal == Removal::Tell { planner.further(&first, &entry) } else { Ok(()) };
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    existing::{Basis, Existing, Fate, Same, There},
+    existing::{Basis, Existing, Fate, Further, Same, There},
     may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
@@ -14,6 +14,7 @@ use crate::{
         old::{Found, Rewritable},
         partial,
         remove::Removal,
+        restore::Target,
     },
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind},
@@ -24,6 +25,10 @@ use crate::{
 
 /// What most file systems give to a file at once, in bytes.
 const BLOCK_BYTES: u64 = 4096;
+/// What a name takes in its folder beside its own bytes: a number, lengths, and what rounds it up.
+const NAME_BYTES: u64 = 16;
+/// A link to no more bytes lies in its inode.
+const SHORT_LINK_BYTES: usize = 59;
 
 /// What a restore has to do, as its planner sees it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,8 +41,10 @@ pub(super) struct Tally {
     pub(super) bytes_unchanged: u64,
     /// Bytes that files grow by.
     growth: u64,
-    /// Bytes of the largest file that is made beside an older one.
-    beside: u64,
+    /// Bytes of the largest file that is made while an older one has its name.
+    double: u64,
+    /// Bytes that new names take in their folders.
+    names: u64,
 }
 
 impl Tally {
@@ -45,7 +52,25 @@ impl Tally {
     /// another one.
     pub(super) fn room(&self, workers: usize) -> u64 {
         let workers = u64::try_from(workers).unwrap_or(u64::MAX).max(1);
-        self.growth.saturating_add(self.beside.saturating_mul(workers))
+        let names = self.names.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES);
+        self.growth.saturating_add(self.double.saturating_mul(workers)).saturating_add(names)
+    }
+
+    /// Something gets a name that nothing has.
+    fn name(&mut self, entry: &Entry) {
+        let length = split(&entry.path).1.len() as u64;
+        // Folders are half full at least.
+        self.names = self.names.saturating_add(2 * (length + NAME_BYTES));
+        let own = match entry.metadata.kind {
+            EntryKind::Directory => true,
+            EntryKind::Symlink => {
+                entry.metadata.links < 2 && entry.metadata.link_target.len() > SHORT_LINK_BYTES
+            }
+            _ => false,
+        };
+        if own {
+            self.growth = self.growth.saturating_add(BLOCK_BYTES);
+        }
     }
 
     fn count(&mut self, size: u64, unchanged: u64) {
@@ -54,12 +79,13 @@ impl Tally {
         self.bytes_unchanged = self.bytes_unchanged.saturating_add(unchanged);
     }
 
-    /// A file of so many bytes that are in no hole is written over what has so many already, or beside that.
-    fn grow(&mut self, content: u64, allocated: u64, in_place: bool) {
+    /// A file of so many bytes that are in no hole is written over what has so many already, or takes the place of what
+    /// gives so many back then.
+    fn grow(&mut self, content: u64, old: u64, in_place: bool) {
         let blocks = content.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES);
-        self.growth = self.growth.saturating_add(blocks.saturating_sub(allocated));
+        self.growth = self.growth.saturating_add(blocks.saturating_sub(old));
         if !in_place {
-            self.beside = self.beside.max(blocks.min(allocated));
+            self.double = self.double.max(blocks.min(old));
         }
     }
 }
@@ -110,7 +136,17 @@ impl<'a, 'b> Planner<'a, 'b> {
             .as_mut()
             .map_or(Ok(Fate::Restore(There::Nothing)), |existing| existing.fate(&entry));
         let there = match fate {
-            Ok(Fate::Restore(there)) => there,
+            Ok(Fate::Restore(there)) => {
+                if matches!(there, There::Nothing) {
+                    self.tally.name(&entry);
+                }
+                there
+            }
+            Ok(Fate::Enter(found)) => {
+                self.job.foretell(&entry, Some(&found));
+                self.window.add_task(Task::Whole(Box::new(entry), There::Nothing));
+                return self.flush_if_full();
+            }
             Ok(Fate::Keep(found)) => {
                 self.job.repository.store.progress().add(0, entry.metadata.size);
                 return self.keep(entry, found);
@@ -121,6 +157,11 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             Err(error) => return self.job.entry_failed(&entry, error),
         };
+        if self.job.removal == Removal::Tell
+            && let Err(error) = Target::may_make(self.job.below(&entry.path), &entry.metadata)
+        {
+            return self.job.entry_failed(&entry, error);
+        }
         let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
         match content {
             Content::Inline(chunks) if Window::holds(entry.metadata.content_bytes(), &chunks) => {
@@ -132,11 +173,32 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     /// Says what would become of a further name of the file at `first`.
     pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<()> {
-        self.existing.as_mut().map_or(Ok(None), |existing| existing.gives_way(first, entry)).map(drop)
+        let existing = self.existing.as_mut();
+        let new = Further::GivesWay(There::Nothing);
+        let further = existing.map_or(Ok(new), |existing| existing.further(first, entry))?;
+        let unchanged = match further {
+            Further::Left => return Ok(()),
+            Further::Linked => entry.metadata.size,
+            Further::GivesWay(there) => {
+                if matches!(there, There::Nothing) {
+                    self.tally.name(entry);
+                }
+                0
+            }
+        };
+        if entry.metadata.kind == EntryKind::File {
+            self.tally.count(entry.metadata.size, unchanged);
+            self.tally.files_unchanged += u64::from(matches!(further, Further::Linked));
+        }
+        Ok(())
     }
 
     /// A file that is there already, and whole.
     fn keep(&mut self, entry: Entry, found: Found) -> Result<()> {
+        // One that has other names is only kept if nothing is to be set.
+        if found.may_become(&entry.metadata, &self.job.options.ownership) {
+            self.job.foretell(&entry, Some(&found));
+        }
         self.tally.files_unchanged += 1;
         self.tally.count(entry.metadata.size, entry.metadata.size);
         self.window.add_task(Task::Keep(Box::new(entry), found));
@@ -168,8 +230,9 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
         if entry.metadata.kind == EntryKind::File {
             self.tally.count(entry.metadata.size, unchanged);
-            self.tally.grow(entry.metadata.content_bytes(), old.map_or(0, |old| old.allocated), false);
+            self.tally.grow(entry.metadata.content_bytes(), old.map_or(0, |old| old.freed()), false);
         }
+        self.job.foretell(&entry, None);
         self.window.add_task(Task::Whole(Box::new(entry), there));
         let mut offset = 0;
         for (number, chunk) in chunks.iter().enumerate() {
@@ -206,7 +269,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
         let (allocated, in_place) = match &basis.rewritable {
             Some(rewritable) => (rewritable.found().allocated, true),
-            None => (old.map_or(0, |old| old.allocated), false),
+            None => (old.map_or(0, |old| old.freed()), false),
         };
         let large = Large::new(entry, there, lasts);
         let mut at = InLarge { large, basis, content: content_bytes, offset: 0, open: false };
@@ -235,6 +298,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         if unchanged > 0 {
             self.job.done().bytes_unchanged += unchanged;
         }
+        self.job.foretell(&large.entry, if in_place { old } else { None });
         self.tally.count(size, unchanged);
         self.tally.grow(content_bytes, allocated, in_place);
         self.window.add_task(Task::End(large));

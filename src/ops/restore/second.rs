@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 
 use super::{
+    super::links::{Group, Links},
     Pass, SameTree,
     clear::Clearing,
-    existing::{Existing, There},
+    existing::{Existing, Further, There},
     lost, may_hold,
     plan::Window,
     planner::Planner,
@@ -14,83 +15,14 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    filesystem::metadata::{Note, is_frozen},
+    filesystem::metadata::{Note, closes, is_frozen},
     format::{
-        entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
+        entry::{Entry, EntryKind, Metadata},
         path::{is_below, join},
     },
     repository::manifest::Gap,
     store::Downloads,
 };
-
-/// Names a group of hard links.
-pub(in crate::ops) type Group = [u8; 32];
-
-/// Which group of hard links an entry belongs to, if to any: sockets to none, since no restore makes them. Members have the same content too: an inode
-/// number that was used again during a long backup is another file.
-pub(in crate::ops) fn link_group(entry: &Entry) -> Option<Group> {
-    let Entry { path: _, metadata, content, changed_while_read: _, error: _ } = entry;
-    let Metadata { kind, links, inode, device_key, size, mtime, link_target, device_number, .. } = metadata;
-    let Metadata { holes, .. } = metadata;
-    if *links < 2 || matches!(kind, EntryKind::Directory | EntryKind::Socket) {
-        return None;
-    }
-    let mut hasher = blake3::Hasher::new();
-    let words = [*inode, *device_key, *size, *device_number, u64::from(mtime.nanoseconds), *kind as u64];
-    let words = words.into_iter().chain(holes.iter().flat_map(|hole| [hole.offset, hole.length]));
-    for word in words {
-        hasher.update(&word.to_le_bytes());
-    }
-    hasher.update(&mtime.seconds.to_le_bytes());
-    match content {
-        Content::Inline(chunks) => {
-            for ChunkRef { id, length: _ } in chunks {
-                hasher.update(id.as_bytes());
-            }
-        }
-        Content::List { node, chunks: _, level: _ } => {
-            hasher.update(node.as_bytes());
-        }
-    }
-    Some(*hasher.update(link_target).finalize().as_bytes())
-}
-
-/// The first name of each group of hard links that was met and has more to come.
-#[derive(Default)]
-pub(super) struct Links(HashMap<Group, (Vec<u8>, u64)>);
-
-impl Links {
-    /// The first name of the entry's group, if this is a further one.
-    pub(super) fn first_name(&mut self, entry: &Entry) -> Option<Vec<u8>> {
-        let group = link_group(entry)?;
-        match self.0.get_mut(&group) {
-            None => {
-                self.0.insert(group, (entry.path.clone(), entry.metadata.links - 1));
-                None
-            }
-            Some((first, left)) => {
-                let first = first.clone();
-                *left = left.saturating_sub(1);
-                if *left == 0 {
-                    self.0.remove(&group);
-                }
-                Some(first)
-            }
-        }
-    }
-
-    /// Whether every name of the group was met, or none.
-    fn is_complete(&self, group: &Group) -> bool {
-        !self.0.contains_key(group)
-    }
-
-    /// From now on the group is linked to this name.
-    fn lead(&mut self, group: &Group, path: &[u8]) {
-        if let Some((first, _)) = self.0.get_mut(group) {
-            *first = path.to_vec();
-        }
-    }
-}
 
 /// A folder that the second pass is in.
 struct OpenFolder {
@@ -110,7 +42,12 @@ struct Inside {
     folders: Vec<OpenFolder>,
     /// The path of the innermost one: those of the others are the beginnings of it.
     path: Vec<u8>,
+    /// Folders that come last, since further names may be linked to what is in them: those in a folder before it.
+    last: Vec<(Vec<u8>, Metadata)>,
 }
+
+/// So many folders at most wait for the end.
+const LAST_MAX: usize = 10_000;
 
 impl Inside {
     fn enter(&mut self, entry: Entry, used: bool) {
@@ -130,7 +67,8 @@ impl Inside {
         while !self.folders.is_empty() {
             self.leave(end)?;
         }
-        Ok(())
+        let last = std::mem::take(&mut self.last);
+        last.iter().try_for_each(|(path, metadata)| set_metadata(path, metadata, end))
     }
 
     /// Something in the innermost folder was restored.
@@ -146,7 +84,12 @@ impl Inside {
         self.path.truncate(length);
         if used {
             self.use_it();
-            set_metadata(&self.path, &metadata, end)?;
+            // One that is in a folder which waits may be reached as long as that does.
+            if closes(&metadata) && self.last.len() < LAST_MAX {
+                self.last.push((self.path.clone(), metadata));
+            } else {
+                set_metadata(&self.path, &metadata, end)?;
+            }
         }
         self.path.truncate(self.folders.last().map_or(0, |folder| folder.length));
         Ok(())
@@ -221,7 +164,7 @@ struct Linker<'a> {
     nodes: &'a SameTree<'a>,
     downloads: Downloads,
     worker: Worker<'a>,
-    links: Links,
+    links: Links<Vec<u8>>,
     /// Files that are frozen when they have all their names: a name of each, and what it is to be like.
     frozen: HashMap<Group, (Vec<u8>, Metadata)>,
     existing: Option<Existing<'a>>,
@@ -249,16 +192,23 @@ impl Linker<'_> {
 
     /// Gives the file at `first` a further name, if what has that does not stay.
     fn further(&mut self, first: &[u8], entry: &Entry) -> Result<std::result::Result<(), Error>> {
-        let there = match &mut self.existing {
-            None => Some(There::Nothing),
-            Some(existing) => existing.gives_way(first, entry)?,
+        let further = match &mut self.existing {
+            None => Further::GivesWay(There::Nothing),
+            Some(existing) => existing.further(first, entry)?,
         };
-        Ok(there.map_or(Ok(()), |there| self.job.link(first, entry, there)))
+        Ok(match further {
+            Further::Linked => {
+                self.job.count_name(entry, true);
+                Ok(())
+            }
+            Further::Left => Ok(()),
+            Further::GivesWay(there) => self.job.link(first, entry, there),
+        })
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
         let job = self.job;
-        let Some(group) = link_group(&entry).filter(|_| !job.below(&entry.path).is_empty()) else {
+        let Some(group) = self.links.group(&entry).filter(|_| !job.below(&entry.path).is_empty()) else {
             return Ok(());
         };
         let frozen = is_frozen(&entry.metadata).then(|| (entry.path.clone(), entry.metadata.clone()));
@@ -286,7 +236,7 @@ impl Linker<'_> {
     fn link(&mut self, entry: Entry, group: Group) -> Result<()> {
         let job = self.job;
         let mut why = None;
-        match self.links.first_name(&entry) {
+        match self.links.meet((group, &entry), || entry.path.clone()) {
             // It has its content from the first pass.
             None if !self.sees_less => return Ok(()),
             None => {}
@@ -310,7 +260,7 @@ impl Linker<'_> {
         planner.flush()?;
         if !job.is_broken(&path) {
             job.note(&path, why.into_iter().collect());
-            self.links.lead(&group, &path);
+            self.links.lead(&group, path);
         }
         Ok(())
     }

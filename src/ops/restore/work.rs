@@ -18,14 +18,14 @@ use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
-        metadata::{Note, Notes, is_frozen},
+        metadata::{Note, Notes, foretell, is_frozen},
         old::Found,
         remove::{Never, Removal, Remover},
         restore::{Folder, Made, NewFile, Target},
     },
     format::{
         entry::{Entry, EntryKind},
-        path::split,
+        path::{is_within, split},
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId},
@@ -58,10 +58,9 @@ pub(super) struct Job<'a> {
     pub(super) broken: Mutex<HashSet<Vec<u8>>>,
     /// Folders in whose place something else stands that stays: nothing is restored into them.
     pub(super) blocked: Mutex<HashSet<Vec<u8>>>,
+    /// Folders that the user may not look into.
+    pub(super) hidden: Mutex<HashSet<Vec<u8>>>,
 }
-
-/// Sockets are noted, and no error.
-const SOCKET: &str = "a socket is not restored: its program makes it anew";
 
 /// Frames that a worker keeps open while it looks for copies that are good.
 const TRIED_FRAMES: usize = 4;
@@ -156,9 +155,30 @@ impl Job<'_> {
 
     /// Whether something stands in the place of the folder, or of one that it is in.
     pub(super) fn is_blocked(&self, path: &[u8]) -> bool {
-        let blocked = lock(&self.blocked);
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
-        !blocked.is_empty() && ends.chain([path.len()]).any(|end| blocked.contains(&path[..end]))
+        is_within(path, &lock(&self.blocked))
+    }
+
+    /// The user may not look into a folder of theirs. A restore opens it up; whoever only tells what it would do says so.
+    pub(super) fn hide(&self, folder: &[u8]) {
+        lock(&self.hidden).insert(folder.to_vec());
+        let told = "it is closed to you, so that nobody looks into it before: what the snapshot has of it counts as missing";
+        self.note(folder, vec![Note::Told(told.into())]);
+    }
+
+    /// Whether nobody looks there before it is restored.
+    pub(super) fn is_hidden(&self, path: &[u8]) -> bool {
+        is_within(path, &lock(&self.hidden))
+    }
+
+    /// Says what is known before of what a restore of the entry would note; what is there stays, if anything is given.
+    pub(super) fn foretell(&self, entry: &Entry, there: Option<&Found>) {
+        if self.removal == Removal::Remove {
+            return;
+        }
+        let notes = foretell(&entry.metadata, &self.options.ownership, there.map(Found::owner));
+        let told = |note: Note| Note::Told(note.to_string());
+        let leads_only = self.snapshot.leads_only(&entry.path);
+        self.note(&entry.path, if leads_only { notes.into_iter().map(told).collect() } else { notes });
     }
 
     /// Removes what is at `path` in the snapshot's tree with everything in it, or tells what would go; whether all of
@@ -189,7 +209,24 @@ impl Job<'_> {
     /// Gives the file at `first` the name of `entry` too.
     pub(super) fn link(&self, first: &[u8], entry: &Entry, there: There) -> Result<()> {
         let made = self.target.hard_link(self.below(first), self.below(&entry.path))?;
-        self.put(made, entry, there).map(drop)
+        self.put(made, entry, there)?;
+        self.count_name(entry, false);
+        Ok(())
+    }
+
+    /// A further name of a file counts as a file, as it does in a backup; it may have been there.
+    pub(super) fn count_name(&self, entry: &Entry, was_there: bool) {
+        if entry.metadata.kind != EntryKind::File {
+            return;
+        }
+        let size = entry.metadata.size;
+        self.repository.store.progress().add(1, size);
+        let mut done = self.done();
+        done.count(size);
+        if was_there {
+            done.files_unchanged += 1;
+            done.bytes_unchanged = done.bytes_unchanged.saturating_add(size);
+        }
     }
 
     /// Notes how the restore of an entry ended.
@@ -404,7 +441,7 @@ impl<'a> Worker<'a> {
         repository.store.progress().at(&entry.path);
         let made = match metadata.kind {
             EntryKind::Directory => return target.directory(path).map(|_| Notes::new()),
-            EntryKind::Socket => return Ok(vec![Note::Told(SOCKET.into())]),
+            EntryKind::Socket => return Ok(vec![Note::socket()]),
             EntryKind::Symlink => target.symlink(path, metadata, ownership)?,
             EntryKind::Fifo | EntryKind::CharacterDevice | EntryKind::BlockDevice => {
                 target.special(path, metadata, ownership)?

@@ -1,17 +1,15 @@
 //! Compares entries one by one, and counts how they differ.
 
-use std::{collections::HashMap, fs::File, os::fd::AsFd};
+use std::{fs::File, os::fd::AsFd};
 
 use super::{
-    super::restore::{Group, link_group},
-    Difference, Owners, Verified, Witness,
-    content::Reading,
+    super::links::Links, Difference, Owners, Verified, Witness, content::Reading,
     difference::metadata_differences,
 };
 use crate::{
     crypto::ChunkIdKey,
     error::Result,
-    filesystem::{attributes, existing::Existing, holes::Layout},
+    filesystem::{attributes, holes::Layout, live::LiveTree, metadata::Note},
     format::entry::{Entry, EntryKind, Metadata},
     progress::Progress,
     repository::{
@@ -27,25 +25,34 @@ pub(super) struct Comparison<'a> {
     pub(super) owners: Owners,
     /// Bytes of each path that are above the target.
     pub(super) strip: usize,
-    pub(super) tree: Existing,
+    pub(super) tree: LiveTree,
     pub(super) key: ChunkIdKey,
     pub(super) nodes: &'a dyn NodeSource,
     pub(super) buffer: Vec<u8>,
     pub(super) witness: &'a mut dyn Witness,
-    /// The first name of each group of hard links that has more to come, with the file that it is now.
-    pub(super) links: HashMap<Group, FirstName>,
+    pub(super) links: Links<FirstName>,
     pub(super) verified: Verified,
 }
 
 /// The first name of a group of hard links.
+#[derive(Clone, Debug)]
 pub(super) struct FirstName {
     path: Vec<u8>,
+    /// The file that it is now.
     now: (u64, u64),
-    left: u64,
+}
+
+/// A further name of a file that was met.
+struct Further {
+    /// How it differs, if it is not that file any more.
+    not_linked: Option<Difference>,
+    /// It held something else when the backup looked at it: it is a name of that file, and no more.
+    is_marked: bool,
 }
 
 impl Comparison<'_> {
-    fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+    /// The path below the target.
+    pub(super) fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
         path.get(self.strip..).unwrap_or_default()
     }
 
@@ -56,9 +63,23 @@ impl Comparison<'_> {
         self.verified.name(path, difference);
     }
 
-    /// Compares one entry and counts it.
-    pub(super) fn entry(&mut self, entry: &Entry) -> Result<()> {
-        let differences = self.differences(entry)?;
+    /// The snapshot does not have it.
+    pub(super) fn is_extra(&mut self, path: &[u8], kind: EntryKind) {
+        self.verified.extra += 1;
+        self.differs(path, Difference::Extra(kind));
+    }
+
+    /// As [`Self::is_extra`], of so many that are not named.
+    pub(super) const fn are_extra(&mut self, count: u64) {
+        self.verified.extra += count;
+        self.verified.differing += count;
+        self.verified.unnamed += count;
+    }
+
+    /// Compares one entry and counts it. `unlisted` is why it could not be listed, of a folder.
+    pub(super) fn entry(&mut self, entry: &Entry, unlisted: Option<Difference>) -> Result<()> {
+        let mut differences = self.differences(entry)?;
+        differences.extend(unlisted.filter(|unlisted| !differences.contains(unlisted)));
         let verified = &mut self.verified;
         if entry.metadata.kind == EntryKind::File {
             verified.files += u64::from(differences.is_empty());
@@ -77,14 +98,27 @@ impl Comparison<'_> {
 
     fn differences(&mut self, entry: &Entry) -> Result<Vec<Difference>> {
         let (then, path) = (&entry.metadata, self.below(&entry.path));
+        let is_socket = then.kind == EntryKind::Socket;
         let mut now = match self.tree.metadata(path) {
             Ok(Some(now)) => now,
-            Ok(None) if then.kind == EntryKind::Socket => return Ok(Vec::new()),
+            Ok(None) if is_socket => {
+                self.verified.note(&entry.path, Note::socket());
+                return Ok(Vec::new());
+            }
             Ok(None) => return Ok(vec![Difference::Missing]),
             Err(error) => return Ok(vec![Difference::Unreadable(error.to_string())]),
         };
         if now.kind != then.kind {
             return Ok(vec![Difference::Kind(now.kind)]);
+        }
+        if is_socket {
+            // Its program has made it anew, or will.
+            return Ok(Vec::new());
+        }
+        let further = self.further(entry, &now);
+        let linked = further.as_ref().is_some_and(|further| further.not_linked.is_none());
+        if let Some(Further { not_linked, is_marked: true }) = further {
+            return Ok(not_linked.into_iter().collect());
         }
         let file = match then.kind {
             EntryKind::File => match self.tree.file(path, &now) {
@@ -100,8 +134,10 @@ impl Comparison<'_> {
             }
         };
         let leads_only = self.snapshot.record.leads_only(&entry.path);
-        let mut differences = metadata_differences(then, &now, self.owners, leads_only);
-        differences.extend(self.not_linked(entry, &now));
+        // Of one file that is told once, with its first name.
+        let mut differences =
+            if linked { Vec::new() } else { metadata_differences(then, &now, self.owners, leads_only) };
+        differences.extend(further.and_then(|further| further.not_linked));
         if let Some(file) = file.filter(|_| now.size == then.size) {
             let content = self.content(entry, &file, &now)?;
             if content.is_none() && differences.is_empty() {
@@ -109,24 +145,18 @@ impl Comparison<'_> {
             }
             // It says most, so it comes first.
             differences.splice(0..0, content);
+        } else if linked {
+            differences.extend((now.size != then.size).then_some(Difference::Size(now.size)));
         }
         Ok(differences)
     }
 
-    /// Whether it is a further name of a file that was met, and is not that file any more.
-    fn not_linked(&mut self, entry: &Entry, now: &Metadata) -> Option<Difference> {
-        let (group, is) = (link_group(entry)?, (now.device_key, now.inode));
-        let Some(first) = self.links.get_mut(&group) else {
-            let first = FirstName { path: entry.path.clone(), now: is, left: entry.metadata.links - 1 };
-            self.links.insert(group, first);
-            return None;
-        };
-        first.left = first.left.saturating_sub(1);
-        let difference = (first.now != is).then(|| Difference::NotLinked(first.path.clone()));
-        if first.left == 0 {
-            self.links.remove(&group);
-        }
-        difference
+    /// What it is if it is a further name of a file that was met.
+    fn further(&mut self, entry: &Entry, now: &Metadata) -> Option<Further> {
+        let (group, is) = (self.links.group(entry)?, (now.device_key, now.inode));
+        let first = self.links.meet((group, entry), || FirstName { path: entry.path.clone(), now: is })?;
+        let not_linked = (first.now != is).then_some(Difference::NotLinked(first.path));
+        Some(Further { not_linked, is_marked: Links::<FirstName>::is_by_mark(&group, entry) })
     }
 
     /// The ranges of a file that are not what the snapshot has.

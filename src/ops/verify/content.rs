@@ -5,7 +5,7 @@ use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, slice};
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
-    filesystem::holes::{Layout, Look, Piece},
+    filesystem::holes::{Layout, Piece, Scan},
     format::entry::{ChunkRef, Hole},
     progress::Progress,
 };
@@ -105,10 +105,10 @@ impl Reading<'_> {
     pub(super) fn pass_holes(&mut self, until: u64, progress: &Progress) -> Result<Option<Error>> {
         while let Some(hole) = self.holes.as_slice().first().copied().filter(|hole| hole.offset < until) {
             self.holes.next();
-            let mut look = Look::new(self.file, hole);
+            let mut scan = Scan::new(self.file, hole);
             loop {
                 progress.check()?;
-                match look.piece() {
+                match scan.piece() {
                     Ok(Some(Piece { range, is_zeros: false })) => self.add(range),
                     Ok(Some(_)) => {}
                     Ok(None) => break,

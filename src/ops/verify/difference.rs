@@ -21,6 +21,8 @@ pub enum Difference {
     Size(u64),
     /// These bytes of it differ, of very many the first; where nobody knows which, none.
     Content(Vec<Range<u64>>),
+    /// It has other holes now: whether its bytes are others cannot be told without reading it.
+    Holes,
     /// The link points there now.
     LinkTarget(Vec<u8>),
     /// It has these permission bits now.
@@ -51,6 +53,7 @@ impl Difference {
             Self::Kind(_) => "kind",
             Self::Size(_) => "size",
             Self::Content(_) => "content",
+            Self::Holes => "holes",
             Self::LinkTarget(_) => "link_target",
             Self::Mode(_) => "mode",
             Self::Owner(_) => "owner",
@@ -76,6 +79,7 @@ impl Difference {
             | Self::Extra(_)
             | Self::Kind(_)
             | Self::Size(_)
+            | Self::Holes
             | Self::Mode(_)
             | Self::Device(_)
             | Self::Flags(_)
@@ -113,6 +117,7 @@ impl std::fmt::Display for Difference {
                     .try_for_each(|range| write!(f, " {}-{}", range.start, range.end - 1))?;
                 if ranges.len() > 8 { f.write_str(" ...") } else { Ok(()) }
             }
+            Self::Holes => f.write_str("its holes are others now, and its bytes may be the same"),
             Self::LinkTarget(target) => {
                 write!(f, "it points to {} now", String::from_utf8_lossy(target))
             }

@@ -2,17 +2,15 @@
 //! reading any stored data, and nothing else beside it. Folders are compared too if they or something in them is
 //! meant.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 pub(super) use self::difference::metadata_differences;
-use self::{beside::Beside, comparison::Comparison, content::Nobody};
+use self::{comparison::Comparison, content::Nobody, extra::Extras};
 pub use self::{content::Witness, difference::Difference};
+use super::links::Links;
 use crate::{
     error::Result,
-    filesystem::{existing::Existing, remove::Never, select::Selection, unmet::Unmet},
+    filesystem::{live::LiveTree, metadata::Note, restore::Target, select::Selection},
     format::{
         entry::{Entry, EntryKind},
         path::is_below,
@@ -27,10 +25,10 @@ use crate::{
     },
 };
 
-mod beside;
 mod comparison;
 mod content;
 mod difference;
+mod extra;
 
 /// Differences are named one by one up to so many, and counted beyond.
 const NAMED_MAX: usize = 10_000;
@@ -119,8 +117,9 @@ pub struct Verified {
     pub not_backed_up: u64,
     /// Entries of which the backup has not all attributes, so that these are not compared.
     pub attributes_not_backed_up: u64,
-    /// The first of both sorts, and what is not in the backup.
-    pub unknown: Vec<(Vec<u8>, String)>,
+    /// What is to be said of single entries: of the first of both sorts what is not in the backup, and what is only good to
+    /// know.
+    pub notes: Vec<(Vec<u8>, Note)>,
     /// Bytes of what is named.
     named_bytes: usize,
 }
@@ -158,8 +157,14 @@ impl Verified {
             }
             (None, None) => return,
         };
-        if self.has_room(self.unknown.len(), path.len().saturating_add(what.len())) {
-            self.unknown.push((path.clone(), what));
+        self.note(path, Note::Unset(what));
+    }
+
+    /// Says something of an entry.
+    fn note(&mut self, path: &[u8], note: Note) {
+        let bytes = note.to_string().len();
+        if self.has_room(self.notes.len(), path.len().saturating_add(bytes)) {
+            self.notes.push((path.to_vec(), note));
         }
     }
 }
@@ -203,24 +208,18 @@ pub fn run_before(
         progress,
         owners: options.owners,
         strip,
-        tree: Existing::open(target)?,
+        tree: LiveTree::open(target)?,
         key,
         nodes: &nodes,
         buffer: vec![0; limits::CHUNK_BYTES_MAX],
         witness,
-        links: HashMap::new(),
+        links: Links::default(),
         verified: Verified::default(),
     };
     // Of a sample most of a folder is not meant.
     let tells = options.besides == Besides::Tell && !options.selection.is_sample();
-    let beside = Beside { options, never: Never::new(&options.never), unmet: Unmet::default() };
-    let mut walk = Walk {
-        options,
-        comparison,
-        beside: tells.then_some(beside),
-        folders: Vec::new(),
-        inside: Vec::new(),
-    };
+    let extras = if tells { Some(Extras::new(options, Target::open(target)?)) } else { None };
+    let mut walk = Walk { options, comparison, extras, folders: Vec::new(), inside: Vec::new() };
     walk.begin();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
@@ -239,7 +238,7 @@ pub fn run_before(
 struct Walk<'a> {
     options: &'a VerifyOptions,
     comparison: Comparison<'a>,
-    beside: Option<Beside<'a>>,
+    extras: Option<Extras<'a>>,
     folders: Vec<OpenFolder>,
     /// The path of the innermost folder: those of the others are the beginnings of it.
     inside: Vec<u8>,
@@ -249,16 +248,17 @@ impl Walk<'_> {
     fn begin(&mut self) {
         let record = &self.comparison.snapshot.record;
         let covered = super::restore::is_root_covered(record, &self.options.subpath);
-        if let Some(beside) = self.beside.as_mut().filter(|_| covered) {
-            beside.enter(&mut self.comparison, b"");
+        if let Some(extras) = self.extras.as_mut().filter(|_| covered) {
+            let unlisted = extras.enter(&mut self.comparison, b"");
+            unlisted.into_iter().for_each(|difference| self.comparison.differs(b"", difference));
         }
     }
 
     /// What is lost in the repository cannot be compared; the rest is.
     fn gap(&mut self, Gap { first, error }: Gap) {
         self.comparison.progress.trouble();
-        if let Some(beside) = &mut self.beside {
-            beside.unmet.doubt();
+        if let Some(extras) = &mut self.extras {
+            extras.unmet.doubt();
         }
         let verified = &mut self.comparison.verified;
         verified.lost += 1;
@@ -267,15 +267,15 @@ impl Walk<'_> {
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
-        let Self { options, comparison, beside, folders, inside } = self;
-        comparison.progress.at(&entry.path);
-        if let Some(beside) = beside {
-            beside.entry(comparison, &entry);
+        self.comparison.progress.at(&entry.path);
+        let unlisted = match &mut self.extras {
+            Some(extras) => extras.entry(&mut self.comparison, &entry),
+            None => None,
+        };
+        while !self.folders.is_empty() && !is_below(&entry.path, &self.inside) {
+            self.leave();
         }
-        while !folders.is_empty() && !is_below(&entry.path, inside) {
-            folders.pop();
-            inside.truncate(folders.last().map_or(0, |folder| folder.length));
-        }
+        let Self { options, comparison, folders, inside, .. } = self;
         let selected = options.selection.selects_entry(&entry);
         if selected {
             comparison.verified.not_compared(&entry);
@@ -285,24 +285,34 @@ impl Walk<'_> {
             for folder in folders.iter_mut() {
                 if let Some(mut entry) = folder.entry.take() {
                     entry.path = inside[..folder.length].to_vec();
-                    comparison.entry(&entry)?;
+                    comparison.entry(&entry, folder.unlisted.take())?;
                 }
             }
-            comparison.entry(&entry)?;
         }
+        let unlisted = if meant { comparison.entry(&entry, unlisted).map(|()| None)? } else { unlisted };
         if entry.metadata.kind == EntryKind::Directory {
             let waits = !meant && entry.error.is_none();
             inside.clone_from(&entry.path);
             let (length, entry) = (entry.path.len(), Entry { path: Vec::new(), ..entry });
-            folders.push(OpenFolder { entry: waits.then_some(entry), length });
+            folders.push(OpenFolder { entry: waits.then_some(entry), unlisted, length });
         }
         Ok(())
     }
 
+    /// Leaves the innermost folder.
+    fn leave(&mut self) {
+        let unlisted = self.folders.pop().and_then(|folder| folder.unlisted);
+        unlisted.into_iter().for_each(|difference| self.comparison.differs(&self.inside, difference));
+        self.inside.truncate(self.folders.last().map_or(0, |folder| folder.length));
+    }
+
     fn end(mut self) -> Verified {
-        if let Some(mut beside) = self.beside {
-            while let Some(ended) = beside.unmet.end() {
-                beside.tell(&mut self.comparison, &ended);
+        while !self.folders.is_empty() {
+            self.leave();
+        }
+        if let Some(mut extras) = self.extras {
+            while let Some(ended) = extras.unmet.end() {
+                extras.tell(&mut self.comparison, &ended);
             }
         }
         self.comparison.verified
@@ -313,6 +323,8 @@ impl Walk<'_> {
 struct OpenFolder {
     /// Without its path, as long as it may be compared for the sake of what is in it.
     entry: Option<Entry>,
+    /// Why it could not be listed, as long as it was not compared: so that it counts once.
+    unlisted: Option<Difference>,
     /// Bytes of its path.
     length: usize,
 }

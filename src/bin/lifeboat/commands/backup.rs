@@ -355,6 +355,7 @@ fn nothing_to_compare_with(context: &Context<'_>) {
         "excluded",
         "vanished",
         "changed_while_read",
+        "names_changed",
         "empty_sources",
     ];
     let mut message = json!({ "dry_run": true });
@@ -509,6 +510,7 @@ fn report(
             "excluded": excluded,
             "vanished": observed.vanished,
             "changed_while_read": observed.changed,
+            "names_changed": observed.names_changed,
             "empty_sources": empty,
         }),
     ));
@@ -542,19 +544,29 @@ fn short_id(done: &Done) -> Option<String> {
 /// What is suspicious about the sources.
 fn warn_of_observed(observed: &Observed, context: &Context<'_>) {
     let output = context.output;
-    let Observed { changed, changed_named, emptied, vanished: _ } = observed;
-    let named = if output.is_json() { changed_named.len() } else { NAMED_MAX };
-    for path in changed_named.iter().take(named) {
-        output.warn(&format!(
-            "{} changed each time it was read: what is stored of it may be half old and half new",
-            text::path(path)
-        ));
-    }
-    let more = changed.saturating_sub(named as u64);
-    if more > 0 {
-        let more = text::count(more, "file", "files");
-        output.warn(&format!("{more} more changed each time they were read"));
-    }
+    let Observed { changed, changed_named, names_changed, names_changed_named, emptied, vanished: _ } =
+        observed;
+    let warn = |(count, names): (u64, &[Vec<u8>]), what: &str, more: &str| {
+        let named = if output.is_json() { names.len() } else { NAMED_MAX };
+        for path in names.iter().take(named) {
+            output.warn(&format!("{} {what}", text::path(path)));
+        }
+        let rest = count.saturating_sub(named as u64);
+        if rest > 0 {
+            output.warn(&format!("{} {more}", text::count(rest, "file more", "files more")));
+        }
+    };
+    warn(
+        (*changed, changed_named),
+        "changed each time it was read: what is stored of it may be half old and half new",
+        "changed each time they were read",
+    );
+    warn(
+        (*names_changed, names_changed_named),
+        "is a further name of a file that changed between the looks at its names: a restore links it to the first one, \
+         unless its file system does not tell when files are born",
+        "changed between the looks at their names",
+    );
     for path in &emptied.named {
         output.warn(&format!(
             "{} held something when it was backed up last, and is empty now",

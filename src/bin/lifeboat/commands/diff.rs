@@ -176,7 +176,7 @@ fn snapshots(
 
 fn live(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
     let Verified { differences, unnamed, differing, missing, extra, lost, .. } = done;
-    let Verified { not_backed_up, attributes_not_backed_up, unknown, .. } = done;
+    let Verified { not_backed_up, attributes_not_backed_up, notes, .. } = done;
     let mut rest = differences.as_slice();
     while let Some((path, _)) = rest.first() {
         let count = rest.iter().take_while(|(other, _)| other == path).count();
@@ -195,7 +195,7 @@ fn live(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
     if *unnamed > 0 {
         output.say(&format!("and {} more", text::count(*unnamed, "difference", "differences")));
     }
-    super::verify::tell_unknown(context, unknown);
+    super::notes::tell(context, notes, 0);
     output.note(&format!(
         "since {id}: {extra} added, {missing} removed, {}",
         text::count(changed, "entry changed", "entries changed")

@@ -22,6 +22,7 @@ mod hold;
 mod init;
 mod key;
 mod ls;
+mod notes;
 mod prune;
 mod recover;
 mod repair;

@@ -1,12 +1,11 @@
 //! `restore`: from a snapshot to files.
 
-use std::{collections::HashMap, ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
+use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::{
-        metadata::Note,
         names::{Ownership, OwnershipPolicy},
         restore::Zeros,
         select::Selection,
@@ -21,11 +20,10 @@ use lifeboat::{
 };
 use serde_json::{Value, json};
 
-use super::{refuse_as_target, snapshots::short, verify, workers, worse};
+use super::{notes, refuse_as_target, snapshots::short, verify, workers, worse};
 use crate::{
     args::{FilterArguments, SelectionArguments},
     context::Context,
-    terminal::Level,
 };
 
 const AFTER: &str = "\
@@ -41,16 +39,14 @@ interrupted goes on when it is run again.
 
 --delete removes from the folders of the snapshot what is not in it, also what the backup left out: give the same
 --exclude. It touches nothing above a source, no other file system that is mounted there, and no folder of which
-something could not be restored. Look first with --dry-run.
+something could not be restored. Look first with --dry-run: it writes and locks nothing. The room that it tells is enough
+for contents, folders and names; inodes and other needs of the file system itself are not in it.
 
 Examples:
   lifeboat restore latest --target /tmp/restored --verify
   lifeboat restore latest:/srv/data --target /srv/data --delete --dry-run
   lifeboat restore 4f2a91c0:/etc --target /tmp/etc
   lifeboat restore latest --host web1 --target / ";
-
-/// Of each sort of note so many entries are named.
-const NOTES_NAMED: usize = 3;
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
@@ -177,15 +173,15 @@ fn compare(
     let besides = if extra == Extra::Remove { Besides::Tell } else { Besides::Ignore };
     let options = VerifyOptions { subpath, selection, owners, besides, never };
     let mut compared = lifeboat::ops::verify::run(repository, snapshot, Some(&arguments.target), &options)?;
-    // What the backup has not was told by the restore.
-    compared.unknown = Vec::new();
+    // They were told by the restore.
+    compared.notes = Vec::new();
     Ok(compared)
 }
 
 fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
     let output = context.output;
     let Restored { files, bytes, files_unchanged, removed, .. } = done;
-    tell_notes(context, done);
+    notes::tell(context, &done.notes, done.notes_unnamed);
     tell_removed(context, removed, output.is_verbose());
     tell_failed(context, done);
     let target = arguments.target.display();
@@ -196,7 +192,7 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
         what_was_there(*files_unchanged, done, "removed"),
     ));
     output.message(&summary(done, (id, arguments), None));
-    end(done, "not restored as in the snapshot")
+    end(done, ("not restored as in the snapshot", "has its contents, but"))
 }
 
 /// The end of a restore, or of a look at what one would do.
@@ -232,6 +228,7 @@ fn summary(done: &Restored, (id, arguments): (&str, &Restore), forecast: Option<
 /// Says what a restore would do.
 fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Restore) -> Result<()> {
     let (output, done) = (context.output, &forecast.restored);
+    notes::tell(context, &done.notes, done.notes_unnamed);
     tell_removed(context, &done.removed, true);
     tell_failed(context, done);
     let Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, requests, .. } = forecast;
@@ -257,7 +254,7 @@ fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Re
         return Err(Error::new(ErrorKind::Damaged, format!("{count} lost: not every file would be whole"))
             .with_remedy("`lifeboat check` names the files"));
     }
-    end(done, "not going to be restored as in the snapshot")?;
+    end(done, ("not going to be restored as in the snapshot", "would have its contents, but"))?;
     if !forecast.fits() {
         return Err(Error::new(
             ErrorKind::Failed,
@@ -293,17 +290,16 @@ fn tell_failed(context: &Context<'_>, done: &Restored) {
     }
 }
 
-/// How the command ends.
-fn end(done: &Restored, what: &str) -> Result<()> {
+/// How the command ends: what is said of entries that failed, and of every file if none did.
+fn end(done: &Restored, (what, every_file): (&str, &str)) -> Result<()> {
     let Restored { files, kinds, gaps, failures, unset, .. } = done;
     match exit::worst(kinds.iter().copied()) {
         None if *unset > 0 => {
             let what = text::count(*unset, "piece of metadata", "pieces of metadata");
-            Err(Error::new(
-                ErrorKind::Incomplete,
-                format!("every file has its contents, but {what} could not be set"),
-            )
-            .with_remedy("The notes above name them: root can set more, on a file system that can hold it"))
+            Err(Error::new(ErrorKind::Incomplete, format!("every file {every_file} {what} could not be set"))
+                .with_remedy(
+                    "The notes above name them: root can set more, on a file system that can hold it",
+                ))
         }
         None => Ok(()),
         Some(kind) if *gaps > 0 => {
@@ -318,87 +314,5 @@ fn end(done: &Restored, what: &str) -> Result<()> {
             Err(Error::new(kind, format!("{count} {what}"))
                 .with_remedy("The lines above name them; everything else is complete"))
         }
-    }
-}
-
-fn tell_notes(context: &Context<'_>, Restored { notes, notes_unnamed, .. }: &Restored) {
-    let output = context.output;
-    if output.is_json() {
-        for (path, note) in notes {
-            let message = json::message("note", json!({ "message": note.to_string() }));
-            output.message(&json::with_path(message, &json::absolute(path)));
-        }
-        return;
-    }
-    note_lines(notes).iter().for_each(|line| output.aside(Level::Info, line));
-    if *notes_unnamed > 0 {
-        let more = text::count(*notes_unnamed, "note", "notes");
-        output.aside(Level::Info, &format!("note: {more} more are not shown"));
-    }
-}
-
-/// The path of an entry, and what is to be said of it.
-type Noted = (Vec<u8>, Note);
-
-/// What many entries lack in the same way is one line, with how many they are and the first of them.
-fn note_lines(notes: &[Noted]) -> Vec<String> {
-    let mut lacks: Vec<(String, Vec<&Noted>)> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
-    for noted in notes {
-        let (lack, _) = noted.1.lack();
-        let place = *places.entry(lack.clone()).or_insert(lacks.len());
-        match lacks.get_mut(place) {
-            Some((_, all)) => all.push(noted),
-            None => lacks.push((lack, vec![noted])),
-        }
-    }
-    let mut lines: Vec<String> = lacks.iter().map(|(lack, all)| note_line(lack, all)).collect();
-    if lacks.iter().any(|(lack, _)| lack.starts_with("owner ")) {
-        let hint = "note: only root can give files away; --no-ownership leaves them to you, without a note";
-        lines.push(hint.to_owned());
-    }
-    lines
-}
-
-fn note_line(lack: &str, all: &[&Noted]) -> String {
-    if let [(path, note)] = all {
-        return format!("note: {}: {}", text::path(path), text::shown(note.to_string().as_bytes()));
-    }
-    let named = all.iter().take(NOTES_NAMED).map(|(path, note)| {
-        let which = note.lack().1.map(|which| format!(" ({})", text::shown(which.as_bytes())));
-        text::path(path) + &which.unwrap_or_default()
-    });
-    let named = named.collect::<Vec<_>>().join(", ");
-    let more = all.len().saturating_sub(NOTES_NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("note: {}, {} times: {named}{more}", text::shown(lack.as_bytes()), all.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_thousands_lack_is_one_line() {
-        let lack = |n: u32, (sort, which): (&'static str, String), why: &str| {
-            (format!("f{n}").into_bytes(), Note::Lack { sort, which, why: why.to_owned() })
-        };
-        let mut notes: Vec<_> = (0..1430)
-            .map(|n| lack(n, ("the attribute", format!("user.{n}")), "could not be set: Not supported"))
-            .collect();
-        notes.push(lack(7, ("mode", "644".to_owned()), "could not be set: no"));
-        notes.extend((0..2).map(|n| lack(n, ("owner", format!("{n}:0")), "could not be set: no")));
-        notes.extend((0..4).map(|n| (format!("s{n}").into_bytes(), Note::Told("a socket".to_owned()))));
-        assert_eq!(
-            note_lines(&notes),
-            [
-                "note: the attribute could not be set: Not supported, 1430 times: /f0 (user.0), /f1 (user.1), \
-                 /f2 (user.2) and 1427 more",
-                "note: /f7: mode 644 could not be set: no",
-                "note: owner could not be set: no, 2 times: /f0 (0:0), /f1 (1:0)",
-                "note: a socket, 4 times: /s0, /s1, /s2 and 1 more",
-                "note: only root can give files away; --no-ownership leaves them to you, without a note",
-            ]
-        );
     }
 }

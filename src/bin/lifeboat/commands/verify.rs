@@ -14,18 +14,17 @@ use lifeboat::{
 };
 use serde_json::json;
 
-use super::{snapshots::short, worse};
+use super::{notes, snapshots::short, worse};
 use crate::{
     args::{FilterArguments, OwnerArguments, SelectionArguments},
     context::Context,
-    terminal::Level,
 };
 
 const AFTER: &str = "\
 Every file is read and compared with the hashes in the snapshot; no stored data is downloaded. Paths and --target follow
 the rule of restore: without --target the files are compared where they were backed up. What is in a folder of the
-snapshot, and not in the snapshot, is a difference too; --exclude what the backup left out. Exit code 6 says that there
-are differences, 3 that the backup could not read something, or that an --include finds nothing.
+snapshot, and not in the snapshot, is a difference too, if restore --delete would remove it; --exclude what the backup
+left out. Exit code 6 says that there are differences, 3 that the backup could not read something, or that an --include finds nothing.
 
 Examples:
   lifeboat verify latest
@@ -97,7 +96,7 @@ pub(super) fn all_found(context: &Context<'_>, unmatched: &Unmatched) -> Result<
 pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
     let output = context.output;
     let Verified { files, bytes, differing, missing, extra, differences, unnamed, lost, .. } = done;
-    let Verified { not_backed_up, attributes_not_backed_up, unknown, .. } = done;
+    let Verified { not_backed_up, attributes_not_backed_up, notes, .. } = done;
     for (path, difference) in differences {
         let what = difference.to_string();
         if output.is_json() {
@@ -111,7 +110,7 @@ pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result
     if *unnamed > 0 {
         output.say(&format!("and {} more", text::count(*unnamed, "difference", "differences")));
     }
-    tell_unknown(context, unknown);
+    notes::tell(context, notes, 0);
     output.note(&format!(
         "{} as in snapshot {id}, {} compared",
         text::count(*files, "file is", "files are"),
@@ -138,19 +137,6 @@ pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result
     ];
     let Some(kind) = exit::worst(kinds.into_iter().flatten()) else { return Ok(()) };
     Err(Error::new(kind, sums(done)).with_remedy(remedy(done)))
-}
-
-/// What the backup has not of some entries, so that nothing was compared with it.
-pub(super) fn tell_unknown(context: &Context<'_>, unknown: &[(Vec<u8>, String)]) {
-    for (path, what) in unknown {
-        if context.output.is_json() {
-            let message = json::message("note", json!({ "message": what }));
-            context.output.message(&json::with_path(message, &json::absolute(path)));
-        } else {
-            let line = format!("note: {}: {}", text::path(path), text::shown(what.as_bytes()));
-            context.output.aside(Level::Info, &line);
-        }
-    }
 }
 
 fn sums(done: &Verified) -> String {

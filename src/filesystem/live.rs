@@ -15,7 +15,7 @@ use rustix::{
 use super::{
     attributes,
     capture::{self, Surroundings},
-    old::{Found, names_of},
+    old::names_of,
     open_quietly,
     read::{self, Seen},
     shown, system_error,
@@ -32,7 +32,7 @@ use crate::{
 
 /// A tree that is there.
 #[derive(Debug)]
-pub struct Existing {
+pub struct LiveTree {
     root: OwnedFd,
     around: Surroundings,
     /// The folder that was looked into last, by its path.
@@ -40,7 +40,7 @@ pub struct Existing {
     trail: Trail,
 }
 
-impl Existing {
+impl LiveTree {
     /// The tree below a folder.
     ///
     /// # Errors
@@ -122,21 +122,6 @@ impl Existing {
         let Some((_, dir)) = &self.folder else { return Ok(None) };
         let dir = open_quietly(dir.as_fd(), c".", OFlags::DIRECTORY).map_err(cannot)?;
         names_of(dir.as_fd()).map(Some).map_err(cannot)
-    }
-
-    /// What has the name `path`, looked at from outside.
-    ///
-    /// # Errors
-    /// The system does not tell.
-    pub fn found(&mut self, path: &[u8]) -> Result<Option<Found>> {
-        let Some(name) = self.place(path)? else { return Ok(None) };
-        let name = c_name(name)?;
-        let Some((_, dir)) = &self.folder else { return Ok(None) };
-        match capture::status(dir.as_fd(), &name) {
-            Ok(status) => Ok(Found::of(&status)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(system_error("look at", shown(path), errno)),
-        }
     }
 
     /// Opens the file at `path` that [`Self::metadata`] described.

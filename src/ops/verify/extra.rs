@@ -1,0 +1,152 @@
+//! What is in the folders of a snapshot, and not in the snapshot: all that `restore --delete` would remove, and nothing
+//! else.
+
+use super::{
+    super::restore::{LEFT_UNFINISHED, begins, is_covered},
+    Difference, VerifyOptions,
+    comparison::Comparison,
+};
+use crate::{
+    error::Result,
+    filesystem::{
+        metadata::Note,
+        old::Found,
+        partial::is_unfinished,
+        remove::{Never, Removal, Remover, Watch},
+        restore::Target,
+        unmet::{Ended, Unmet},
+    },
+    format::{
+        entry::{Entry, EntryKind},
+        path::{is_below, join, split},
+    },
+};
+
+/// Of what is not known yet to go with its folder, paths of so many bytes are held, and the rest is counted.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
+/// Finds what is in folders beside what the snapshot has of them.
+pub(super) struct Extras<'a> {
+    options: &'a VerifyOptions,
+    /// The tree, as a restore sees it.
+    target: Target,
+    never: Never,
+    pub(super) unmet: Unmet,
+}
+
+impl<'a> Extras<'a> {
+    pub(super) fn new(options: &'a VerifyOptions, target: Target) -> Self {
+        Self { options, target, never: Never::new(&options.never), unmet: Unmet::default() }
+    }
+
+    /// Comes to the next entry; why it cannot be listed, of a folder that has to be.
+    pub(super) fn entry(&mut self, comparison: &mut Comparison<'_>, entry: &Entry) -> Option<Difference> {
+        while let Some(ended) = self.unmet.ends_before(&entry.path) {
+            self.tell(comparison, &ended);
+        }
+        self.unmet.meet(&entry.path);
+        let covered = is_covered(entry, &comparison.snapshot.record, &self.options.selection);
+        if covered { self.enter(comparison, &entry.path) } else { None }
+    }
+
+    pub(super) fn enter(&mut self, comparison: &mut Comparison<'_>, path: &[u8]) -> Option<Difference> {
+        let begins = begins(&comparison.snapshot.record, &self.options.subpath, path);
+        let below = path.get(comparison.strip..).unwrap_or_default();
+        match comparison.tree.names(below) {
+            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names, begins),
+            Ok(None) => {}
+            Err(error) => return Some(Difference::Unreadable(error.to_string())),
+        }
+        None
+    }
+
+    pub(super) fn tell(&self, comparison: &mut Comparison<'_>, ended: &Ended) {
+        let progress = comparison.progress;
+        let remover = Remover {
+            target: &self.target,
+            strip: comparison.strip,
+            selection: &self.options.selection,
+            never: &self.never,
+            removal: Removal::Tell,
+            progress,
+        };
+        for name in ended.names() {
+            let path = join(&ended.folder, name);
+            if is_unfinished(name) {
+                comparison.verified.note(&path, Note::Told(LEFT_UNFINISHED.into()));
+                continue;
+            }
+            let mut waiting = Waiting { comparison, items: Vec::new(), bytes: 0 };
+            let done = remover.remove_watched(&path, &mut waiting);
+            waiting.settle();
+            if let Err(error) = done {
+                comparison.differs(&path, Difference::Unreadable(error.to_string()));
+            }
+        }
+    }
+}
+
+/// What would go, and may yet go with the folder that it is in: then the folder is told, and not what is in it.
+struct Waiting<'a, 'b> {
+    comparison: &'a mut Comparison<'b>,
+    items: Vec<Item>,
+    /// Of the paths.
+    bytes: usize,
+}
+
+enum Item {
+    Named(Vec<u8>, EntryKind),
+    /// So many more in this folder.
+    More(Vec<u8>, u64),
+}
+
+impl Waiting<'_, '_> {
+    /// None of it goes with its folder.
+    fn settle(&mut self) {
+        self.bytes = 0;
+        for item in std::mem::take(&mut self.items) {
+            match item {
+                Item::Named(path, kind) => self.comparison.is_extra(&path, kind),
+                Item::More(_, count) => self.comparison.are_extra(count),
+            }
+        }
+    }
+
+    fn forget_below(&mut self, folder: &[u8]) {
+        while let Some(item) = self.items.pop_if(|item| match item {
+            Item::Named(path, _) => is_below(path, folder),
+            Item::More(path, _) => path == folder || is_below(path, folder),
+        }) {
+            let (Item::Named(path, _) | Item::More(path, _)) = item;
+            self.bytes -= path.len();
+        }
+    }
+}
+
+impl Watch for Waiting<'_, '_> {
+    fn gone(&mut self, path: &[u8], found: &Found) {
+        if found.kind == EntryKind::Directory {
+            self.forget_below(path);
+        }
+        let (folder, _) = split(path);
+        match self.items.last_mut() {
+            _ if self.bytes.saturating_add(path.len()) <= WAITING_BYTES_MAX => {
+                self.bytes += path.len();
+                self.items.push(Item::Named(path.to_vec(), found.kind));
+            }
+            Some(Item::More(known, count)) if known == folder => *count += 1,
+            _ => {
+                self.bytes += folder.len();
+                self.items.push(Item::More(folder.to_vec(), 1));
+            }
+        }
+    }
+
+    fn stays(&mut self) {
+        self.settle();
+    }
+
+    fn frozen(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
