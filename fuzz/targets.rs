@@ -27,6 +27,7 @@ use lifeboat::{
         envelope::{Envelope, Opener, RecordKind},
         evidence::{Evidence, Head},
         forgotten::Forgotten,
+        ledger::{CheckReport, Shelf, Shelves},
         node::{Node, compare_paths},
         pack::{Directory, SectionHeader, Trailer, decode_index, encode_index},
         quarantine::Quarantine,
@@ -220,10 +221,21 @@ fn report(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let head = Head::of(&text);
     let drill: std::result::Result<DrillReport, _> = serde_json::from_str(&text);
+    let check = CheckReport::decode(&text).map(|report| {
+        for domain in &report.domains {
+            let Ok(shelves) = Shelves::parse(&domain.shelves) else { continue };
+            // One form for each set of shelves, and it is the one that is read.
+            assert_eq!(Shelves::parse(&shelves.to_string()).expect("its own text is accepted"), shelves);
+            let holds = |shelf: Shelf| {
+                shelves.ranges().iter().any(|(first, last)| (*first..=*last).contains(&shelf.number()))
+            };
+            assert_eq!(Shelves::which(holds), shelves);
+        }
+    });
     if let Ok(report) = SignedReport::sign(text.into_owned(), &SigningKey::from_seed(&[5; 32])) {
         assert_eq!(SignedReport::decode(&report.encode()).expect("what was signed just now"), report);
     }
-    signed.is_ok() || certificate.is_ok() || head.is_ok() || drill.is_ok()
+    signed.is_ok() || certificate.is_ok() || head.is_ok() || drill.is_ok() || check.is_ok()
 }
 
 /// The form is canonical: what is accepted is what is written.

@@ -12,8 +12,11 @@ pub enum Sabotage {
     NoList,
     /// A view reads the tombstones after the index and the packs.
     TombstonesLast,
-    /// The age of tombstones is judged by a probe that was written after the LIST of snapshots.
+    /// The age of tombstones is judged by a probe that was written after the LIST of snapshots. Loses data only together
+    /// with [`Self::NoSecondLook`]: `docs/decisions/0014-simulator.md` says why.
     AgeAfterList,
+    /// A prune does not list the snapshots once more before it deletes.
+    NoSecondLook,
     /// A pack that is needed again gets its tombstone taken off.
     Resurrection,
     /// A copy that is to die itself, or that nobody may use, makes another one superfluous.

@@ -290,7 +290,7 @@ fn write_records(owner: &Repository, domain: &DomainId, (ended, junk): (ObjectId
 fn write_evidence(owner: &Repository) {
     for number in 0..2 {
         let report = SignedReport::sign(format!("{{\"number\":{number}}}"), owner.signer()).unwrap();
-        owner.publish_evidence(owner.next_evidence().unwrap(), &report).unwrap();
+        owner.publish_evidence(&owner.store, owner.next_evidence(&owner.store).unwrap(), &report).unwrap();
     }
 }
 

@@ -2,7 +2,7 @@
 """Reads a lifeboat repository in a local folder, written from docs/format.md alone: it shows that the page is enough.
 
     decoder.py REPOSITORY (--words FILE | --passphrase FILE | --access-key FILE) COMMAND
-    COMMAND: list | ls SNAPSHOT | extract SNAPSHOT TARGET
+    COMMAND: list | ls SNAPSHOT | extract SNAPSHOT TARGET | evidence
 
 Slow, and the index is whole in memory: who wants to restore quickly takes lifeboat. Needs the packages in decoder.txt.
 """
@@ -15,24 +15,20 @@ from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-KIB, MIB, REGISTRY, INDEX, SNAPSHOT, ANNOTATION, FORGOTTEN, QUARANTINE = 1 << 10, 1 << 20, 1, 3, 4, 7, 8, 10
+KIB, MIB, REGISTRY, INDEX, SNAPSHOT, ANNOTATION, FORGOTTEN, QUARANTINE, EVIDENCE = 1 << 10, 1 << 20, 1, 3, 4, 7, 8, 10, 11
 NAME = re.compile(r"([0-9]{10,}-)?[0-9a-f]{64}")
 
 def need(holds, why):
     if not holds:
         raise ValueError(why)
-def H(data):
-    return blake3(data).digest()
-def D(purpose, data):
-    return blake3(data, derive_key_context="lifeboat v1 " + purpose).digest()
-def unbase64(text):
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+def H(data): return blake3(data).digest()
+def D(purpose, data): return blake3(data, derive_key_context="lifeboat v1 " + purpose).digest()
+def unbase64(text): return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 def checked(data, purpose):
     digits = json.loads(data)["checksum"].encode()
     need(D(purpose + " checksum", data.replace(digits, b"", 1)).hex().encode() == digits, f"{purpose}: its checksum is wrong")
     return json.loads(data)
-def public(private):
-    return private.public_key().public_bytes_raw()
+def public(private): return private.public_key().public_bytes_raw()
 
 class Reader:  # takes fields off the front of bytes; every length meets its limit first
     def __init__(self, data):
@@ -54,8 +50,7 @@ class Reader:  # takes fields off the front of bytes; every length meets its lim
                 need(value <= most, f"{value} is over the limit of {most}")
                 return value
         raise ValueError("a number is too long")
-    def end(self):
-        need(self.at == len(self.data), "something follows its end")
+    def end(self): need(self.at == len(self.data), "something follows its end")
 
 def refuse_critical(value):
     if isinstance(value, dict):
@@ -72,8 +67,7 @@ def frame_key(secret, context, commitment):
     ours = D("frame key commitment", secret + context)
     need(hmac.compare_digest(ours, commitment), "it was sealed with another key")
     return D("frame key", secret + context)
-def decrypt(key, counter, aad, sealed):
-    return AESGCM(key).decrypt(struct.pack("<4xQ", counter), sealed, aad)
+def decrypt(key, counter, aad, sealed): return AESGCM(key).decrypt(struct.pack("<4xQ", counter), sealed, aad)
 
 class PrivateKey:  # X-Wing in HPKE, export only
     def __init__(self, seed):
@@ -98,8 +92,7 @@ class Secrets:  # of a restore or owner identity: the other roles cannot read fi
         self.repository, self.root_public, self.registry_key = fields[1], fields[2], fields[4]
         derive = lambda number, kind: D(f"{kind} root", self.root) if self.root else fields[number]
         self.roots = {kind: derive(number, kind) for number, kind in ((6, "index"), (7, "node"), (8, "chunk"))}
-    def domain_key(self, kind, domain):
-        return D(f"domain {kind} key", self.roots[kind] + domain)
+    def domain_key(self, kind, domain): return D(f"domain {kind} key", self.roots[kind] + domain)
     @lru_cache(None)
     def private(self, kind, epoch):
         derived = D(f"{kind} seed", self.root + struct.pack("<I", epoch)) if self.root else None
@@ -151,8 +144,7 @@ def directory(fields):
     return frames
 
 def read_path(fields, last):
-    shared = fields.num(len(last))
-    path = last[:shared] + fields.raw(fields.num(64 * KIB))
+    path = last[: fields.num(len(last))] + fields.raw(fields.num(64 * KIB))
     safe = not {b"", b".", b".."} & {*path.split(b"/")} and b"\0" not in path and len(path) <= 64 * KIB
     need(safe and (not last or last.split(b"/") < path.split(b"/")), "a path is not allowed, or out of order")
     return path
@@ -170,7 +162,6 @@ def node(data):
             items.append((path, fields.raw(32), *(fields.num() for _ in range(1 if kind == 3 else 2))))
     fields.end()
     return kind, level, items
-
 class Repository:
     def __init__(self, folder, unlock):
         self.folder, self.places = folder, {}
@@ -209,7 +200,7 @@ class Repository:
         need(H(data).hex() == digest, f"{folder}/{name}: its bytes are not those that its name stands for")
         return data, int(number[0]) if number else 0, H(data)
     def records(self, domain, folder, kind, roles, aside=()):
-        prefix = f"d/{domain.hex()}/{folder}"
+        prefix = f"d/{domain.hex()}/{folder}" if any(domain) else folder
         for name in (name for name in self.names(prefix) if f"{prefix}/{name}" not in aside):
             data, number, digest = self.addressed(prefix, name, (64 if kind == INDEX else 4) * MIB)
             envelope = Envelope(data, kind, self.id, domain)
@@ -224,9 +215,17 @@ class Repository:
                 good = number < revoked[1] or number == revoked[1] and digest in revoked[2]
             need(good, f"{name}: its author was revoked")
             yield name, digest, envelope
-
-    def metadata(self, epoch):
-        return self.secrets.private("metadata", epoch)
+    def metadata(self, epoch): return self.secrets.private("metadata", epoch)
+    def evidence(self):
+        """The reports, chain after chain; of a shared key two records may have one number."""
+        known = {(author, 0, None) for author in self.certificates}
+        for name, digest, envelope in self.records(bytes(8), "evidence", EVIDENCE, ("audit", "maintain", "restore", "owner")):
+            record, author, number = cbor(envelope.open(private=self.metadata)), envelope.author, envelope.sequence
+            signed = b"lifeboat v1 report\n" + record[2].encode()
+            ed25519.Ed25519PublicKey.from_public_bytes(envelope.public).verify(record[3], signed)
+            need((author, number - 1, record.get(1)) in known, f"{name}: the record before it is not there")
+            known.add((author, number, digest))
+            yield name, record[2]
     def held(self, domain, aside):
         """The snapshots that a legal hold names. One ends when an owner says so, by its id."""
         lifted, holds = set(), []
@@ -357,7 +356,6 @@ def write(place, chunks, turns, size):  # turns: bytes of content and of holes, 
             left = None if left is None else left - len(plain)
             file.write(plain)
         file.truncate(size)
-
 def finish(place, entry):
     if os.geteuid() == 0:
         os.lchown(place, entry[2], entry[3])
@@ -389,7 +387,9 @@ def main():
     chosen = [each for each in repository.snapshots() if each[1].hex().startswith("".join(rest[:1]))]
     for domain, digest, record in chosen if command == "list" else ():
         print(digest.hex(), record[4][0], record[5], *map(os.fsdecode, record[8]))
-    need(len(chosen) == 1 or command == "list", "this names no snapshot, or several")
+    for name, report in repository.evidence() if command == "evidence" else ():
+        print(name, report)
+    need(len(chosen) == 1 or command in ("list", "evidence"), "this names no snapshot, or several")
     if command == "extract":
         return extract(repository, chosen[0][0], chosen[0][2], Path(rest[1]))
     for path, entry in repository.below(chosen[0][0], chosen[0][2][9], 1) if command == "ls" else ():

@@ -9,23 +9,37 @@ use std::{
     fs,
     path::PathBuf,
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     time::{Duration, SystemTime},
 };
 
 use lifeboat::{
+    clock::{Clock, SystemClock},
+    error::ErrorKind,
     format::{
         ledger::{CheckReport, DomainRead, Reading},
         report::SignedReport,
     },
+    ops::check::{self, CheckOptions, Depth, Policy, Witness},
+    progress::Progress,
     repository::{Repository, unlock::Credential},
+    store::Store,
 };
+use object_store::local::LocalFileSystem;
 use serde_json::Value;
 
 mod support {
+    pub(crate) mod intercepted;
     pub(crate) mod lab;
     pub(crate) mod world;
 }
-use support::{lab, world};
+use support::{
+    intercepted::{Call, Fate, Intercepted, Kind},
+    lab, world,
+};
 
 const DAY: u64 = 86_400;
 
@@ -86,16 +100,16 @@ impl World {
         lab::open_with(&store, &Credential::AccessKey(text.trim().to_owned().into()), None).unwrap()
     }
 
-    fn store(&self) -> lifeboat::store::Store {
+    fn store(&self) -> Store {
         let location = lifeboat::store::Location::parse(&self.world.text("repo")).unwrap();
-        let clock = std::sync::Arc::new(lifeboat::clock::SystemClock);
-        lifeboat::store::Store::open(&location, lab::options(clock, Default::default(), 0)).unwrap()
+        let clock = Arc::new(SystemClock);
+        Store::open(&location, lab::options(clock, Default::default(), 0)).unwrap()
     }
 
     /// A report of this identity, which says what it likes.
     fn forge(&self, key: &str, change: impl Fn(&mut CheckReport)) {
         let repository = self.open(key);
-        let place = repository.next_evidence().unwrap();
+        let place = repository.next_evidence(&repository.store).unwrap();
         let domain = repository.registry().domains.iter().find(|one| one.name == "web").unwrap().id;
         let all =
             DomainRead { domain: domain.to_string(), shelves: "000-fff".to_owned(), damaged: Vec::new() };
@@ -108,7 +122,11 @@ impl World {
         change(&mut report);
         let payload = serde_json::to_string(&report).unwrap();
         repository
-            .publish_evidence(place, &SignedReport::sign(payload, repository.signer()).unwrap())
+            .publish_evidence(
+                &repository.store,
+                place,
+                &SignedReport::sign(payload, repository.signer()).unwrap(),
+            )
             .unwrap();
     }
 }
@@ -375,4 +393,72 @@ fn wrong_ways_to_ask_are_refused() {
         world.world.ends(world.command("tech", &["check"]).args(arguments), 2);
     }
     world.world.ends(&mut world.command("web", &["check", "--max-age", "30d"]), 13);
+}
+
+#[test]
+fn status_shows_how_much_was_checked_and_the_oldest_byte_that_was_not() {
+    let world = World::new(3);
+    let status = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["status", "--max-age", "365d"].iter().chain(arguments).copied().collect();
+        world.world.ends(&mut world.command("auditor", &arguments), 0).0
+    };
+    world.later(3);
+    let text = status(&[]);
+    assert!(text.contains("in the last 30 d: decrypted 0 B (0.0%)"), "{text}");
+    assert!(text.contains("oldest unverified byte: 3 d 0 h (never read since it was written)"), "{text}");
+    world.check("tech", &["--max-age", "0s"], 0);
+    world.later(10);
+    world.back_up(9);
+    let text = status(&["-v"]);
+    assert!(text.contains("oldest unverified byte: 10 d 0 h (read by tech)"), "{text}");
+    assert!(text.contains("by tech: shelves 000-fff"), "{text}");
+    let messages = world::objects(&status(&["--json"]));
+    let of =
+        |kind: &str| messages.iter().filter(|message| message["message_type"] == kind).collect::<Vec<_>>();
+    let coverage = &of("summary")[0]["coverage"];
+    let [all, read] = ["bytes", "decrypted_bytes"].map(|field| coverage[field].as_u64().unwrap());
+    assert!(read > 0 && read < all, "what came since is not read: {coverage}");
+    assert_eq!(coverage["oldest"]["by"]["label"], "tech");
+    let ledger = of("ledger");
+    assert!(ledger.iter().any(|one| one["name"] == "web" && one["decrypted_bytes"] == read), "{ledger:?}");
+    // A reading of ten days ago is too old for whoever asks for nine.
+    let text = status(&["--checked-within", "9d"]);
+    assert!(text.contains("in the last 9 d: decrypted 0 B (0.0%)"), "{text}");
+}
+
+#[test]
+fn a_check_that_is_stopped_records_what_it_has_read_and_the_next_one_goes_on() {
+    let world = World::new(6);
+    let packs = world.objects("/packs/").len() as u64;
+    let progress = Arc::<Progress>::default();
+    let files = LocalFileSystem::new_with_prefix(world.world.path("repo")).unwrap();
+    let (stop, read) = (Arc::clone(&progress), AtomicU64::new(0));
+    let objects = Intercepted::new(Arc::new(files), move |call: &Call| {
+        if call.kind == Kind::Get && call.name.contains("/packs/") && read.fetch_add(1, SeqCst) == packs / 2 {
+            stop.stop();
+        }
+        Fate::Works
+    });
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let options = lab::options(Arc::clone(&clock), progress, 0);
+    let store = Store::from_object_store(objects, "", options).unwrap();
+    let text = fs::read_to_string(world.world.path("tech")).unwrap();
+    let credential = Credential::AccessKey(text.trim().to_owned().into());
+    let repository = lab::open_with(&store, &credential, None).unwrap();
+    let everything = Policy { max_age: Duration::ZERO, budget: None };
+    let options = CheckOptions { depth: Depth::Due(everything), workers: 1 };
+    let witness = Witness { machine: "host", program: "test" };
+    let stopped = check::run_and_record(&repository, options, witness).unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Interrupted);
+    assert_eq!(world.objects("/evidence/").len(), 1);
+    // What was read is young now, and only that.
+    world.later(1);
+    let (before, _) = world.check("auditor", &["--max-age", "10d"], 0);
+    let coverage = &before["coverage"];
+    let [all, read] = ["bytes", "decrypted_bytes"].map(|field| coverage[field].as_u64().unwrap());
+    assert!(read > 0 && read < all, "{coverage}");
+    let (after, _) = world.check("tech", &["--max-age", "0s"], 0);
+    assert_eq!(decrypted(&after), all);
+    let out = world.world.ends(&mut world.command("tech", &["drill", "history"]), 0).0;
+    assert!(!out.contains("damaged"), "the chain goes on: {out}");
 }

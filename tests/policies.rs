@@ -9,16 +9,25 @@
 use std::{
     path::PathBuf,
     process::{Command, Output},
+    sync::Arc,
+    time::Duration,
 };
 
 use lifeboat::{
+    clock::{Clock, SystemClock, Timestamp},
     format::role::Role,
     id::{DomainId, IdentityId},
-    ops::key::{self, PolicyOptions},
+    ops::{
+        key::{self, PolicyOptions},
+        prune::{self, PruneOptions},
+    },
+    repository::{Repository, unlock::Credential},
+    store::{Store, StoreOptions},
 };
 use object_store::{
     ObjectStore, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
+    local::LocalFileSystem,
     path::Path,
 };
 use serde_json::Value;
@@ -187,6 +196,129 @@ fn each_role_does_its_work_with_the_policy_that_goes_with_it() {
     world.does("boss", &["key", "list"]);
     world.does("boss", &["check", "--read-data"]);
     world.back_up("web", "four");
+}
+
+/// The clock of a machine that did something so long ago.
+struct Ago(i64);
+
+impl Clock for Ago {
+    fn now(&self) -> Timestamp {
+        let now = SystemClock.now();
+        Timestamp { seconds: now.seconds - self.0, ..now }
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed()
+    }
+
+    fn sleep(&self, _: Duration) {}
+}
+
+impl World {
+    /// Everything in the bucket is older by so much.
+    fn wait(&self, time: Duration) {
+        let mut folders = vec![self.guard.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let file = std::fs::File::open(&path).unwrap();
+                file.set_modified(file.metadata().unwrap().modified().unwrap() - time).unwrap();
+            }
+        }
+    }
+
+    /// The keeper marked four days ago what no snapshot needs.
+    fn marked_long_ago(&self) {
+        const SECONDS: i64 = 4 * 86_400;
+        let clock: Arc<dyn Clock> = Arc::new(Ago(SECONDS));
+        let options = StoreOptions {
+            connections: 1,
+            upload_limit: None,
+            download_limit: None,
+            retry_for: Duration::ZERO,
+            s3: Default::default(),
+            clock: Arc::clone(&clock),
+            progress: Arc::default(),
+        };
+        let files = LocalFileSystem::new_with_prefix(&self.guard.folder).unwrap();
+        let store = Store::from_object_store(Arc::new(files), PREFIX, options).unwrap();
+        let access = std::fs::read_to_string(self.path("keeper")).unwrap().trim().to_owned();
+        let config = Repository::read_config(&store).unwrap();
+        let secrets = Repository::unlock(&store, &config, &Credential::AccessKey(access.into())).unwrap();
+        let keeper = Repository::open(store, config, secrets, None, clock).unwrap();
+        self.wait(Duration::from_hours(48));
+        let pruned = prune::run(&keeper, &PruneOptions::default()).unwrap();
+        assert!(pruned.domains.iter().any(|domain| domain.outcome.as_ref().unwrap().marked.packs > 0));
+        self.wait(Duration::from_secs(SECONDS.unsigned_abs()));
+    }
+
+    /// What it says, and what was denied.
+    #[track_caller]
+    fn ends(&self, who: &str, arguments: &[&str], code: i32) -> (String, String, Vec<String>) {
+        let output = self.run(who, arguments);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let (out, err) = (text(output.stdout), text(output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{who} {arguments:?}: {out}{err}");
+        (out, err, self.guard.denied())
+    }
+}
+
+#[test]
+fn where_a_lock_or_the_policy_refuses_deletes_forget_works_and_prune_says_what_it_could_not_free() {
+    let world = World::new();
+    world.back_up("web", "one");
+    world.back_up("web", "two");
+    // A policy that deletes nothing; forget writes its record all the same.
+    let whole = world.guard.policy("keeper");
+    let mut poor = whole.clone();
+    for statement in poor["Statement"].as_array_mut().unwrap() {
+        statement["Action"].as_array_mut().unwrap().retain(|action| action != "s3:DeleteObject");
+    }
+    world.guard.confine("keeper", poor);
+    let rules = ["forget", "--keep-last", "1", "--group-by", "host", "--allow-mass-removal"];
+    let (_, err, denied) = world.ends("keeper", &rules, 0);
+    assert!(err.contains("the storage refuses to delete 1 snapshot that has ended"), "{err}");
+    assert!(denied.len() == 1 && denied[0].contains("DeleteObject"), "{denied:?}");
+    assert_eq!(world.does("auditor", &["snapshots"]).matches("web").count(), 1);
+    world.marked_long_ago();
+    let is_refused = |(out, err, denied): (String, String, Vec<String>)| {
+        let first = out.lines().next().unwrap();
+        assert!(first.starts_with("the storage keeps 2 packs ("), "{out}");
+        assert!(first.contains("Nothing is lost") && first.contains("try again from"), "{out}");
+        assert!(
+            out.contains("kept by the storage, the oldest since") && err.contains("AccessDenied"),
+            "{err}"
+        );
+        assert!(denied.iter().all(|denied| denied.contains("DeleteObject")), "{denied:?}");
+    };
+    is_refused(world.ends("keeper", &["prune"], 3));
+    let restores = |target: &str| {
+        world.does("tech", &["restore", "latest", "--target", target]);
+        let file = world.path(target).join(world.path("src/file").strip_prefix("/").unwrap());
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "two");
+        world.does("boss", &["check", "--read-data"]);
+    };
+    restores("first");
+    // The same under a lock, with all rights.
+    world.guard.confine("keeper", whole);
+    world.guard.lock(Duration::from_hours(24 * 30));
+    is_refused(world.ends("keeper", &["prune"], 3));
+    let (out, ..) = world.ends("keeper", &["prune", "--json"], 3);
+    let messages: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let summary = messages.iter().find(|message| message["message_type"] == "summary").unwrap();
+    let kept = &summary["kept_by_storage"];
+    assert!(kept["packs"] == 2 && kept["bytes"].as_u64() > Some(0) && kept["next_try"].is_string(), "{kept}");
+    restores("second");
+    world.back_up("web", "two");
+    // The lock ends: the next run goes on where this one stopped.
+    world.wait(Duration::from_hours(24 * 30));
+    let out = world.does("keeper", &["prune"]);
+    assert!(out.contains("2 packs (") && out.contains(") deleted"), "{out}");
+    restores("third");
 }
 
 #[test]

@@ -21,7 +21,8 @@ use lifeboat::{
     crypto::RootSecret,
     error::{Error, ErrorKind, Result},
     format::{
-        envelope::RecordKind, forgotten::Forgotten, role::Role, slot::KdfParameters, tombstones::Tombstones,
+        annotation::TagChange, envelope::RecordKind, forgotten::Forgotten, role::Role, slot::KdfParameters,
+        tombstones::Tombstones,
     },
     id::ObjectId,
     ops::{
@@ -172,14 +173,7 @@ impl Yard {
     }
 
     fn forget(&self, snapshot: ObjectId) {
-        let options = ForgetOptions {
-            which: Which::Named(vec![snapshot.to_string()]),
-            floor: 1,
-            mass_removal: MassRemoval::Allow,
-            zone: jiff::tz::TimeZone::UTC,
-            mode: Mode::Write,
-        };
-        forget::run(&self.owner(), &options).unwrap();
+        assert_eq!(forget_on(&self.owner(), snapshot), 0);
     }
 
     fn prune(&self) -> DomainDone {
@@ -187,11 +181,33 @@ impl Yard {
     }
 
     /// Through a store that somebody disturbs.
-    fn prune_over(&self, intercepted: &Arc<Intercepted>) -> Result<DomainDone> {
+    fn owner_over(&self, intercepted: &Arc<Intercepted>) -> Result<Repository> {
         let options = lab::options(self.clock(), Arc::default(), 0);
         let store = Store::from_object_store(Arc::<Intercepted>::clone(intercepted), "", options).unwrap();
-        let repository = self.open_as(&store, &Credential::Words(self.root.words()))?;
-        prune::run(&repository, &self::options()).and_then(only)
+        self.open_as(&store, &Credential::Words(self.root.words()))
+    }
+
+    fn prune_over(&self, intercepted: &Arc<Intercepted>) -> Result<DomainDone> {
+        prune::run(&self.owner_over(intercepted)?, &options()).and_then(only)
+    }
+
+    /// Through a storage that refuses to delete or replace what is younger than this.
+    fn locked(&self, days: u64) -> Arc<Intercepted> {
+        let (over, root) = (self.watched(), self.path());
+        over.intercept(move |call: &Call| {
+            let changes = matches!(call.kind, Kind::Delete | Kind::Overwrite);
+            let stored = fs::metadata(root.join(&call.name)).and_then(|found| found.modified());
+            let age = stored.ok().filter(|_| changes).map(|stored| stored.elapsed().unwrap());
+            if age.is_some_and(|age| age < Duration::from_hours(24 * days)) {
+                let source = "<Code>AccessDenied</Code>: Object Lock".into();
+                return Fate::Fails(object_store::Error::PermissionDenied {
+                    path: call.name.clone(),
+                    source,
+                });
+            }
+            Fate::Works
+        });
+        over
     }
 
     fn watched(&self) -> Arc<Intercepted> {
@@ -217,6 +233,18 @@ impl Yard {
             assert!(files == **expected, "another content");
         }
     }
+}
+
+/// Gives how many ended snapshots the storage keeps.
+fn forget_on(repository: &Repository, snapshot: ObjectId) -> u64 {
+    let options = ForgetOptions {
+        which: Which::Named(vec![snapshot.to_string()]),
+        floor: 1,
+        mass_removal: MassRemoval::Allow,
+        zone: jiff::tz::TimeZone::UTC,
+        mode: Mode::Write,
+    };
+    forget::run(repository, &options).unwrap().kept.objects
 }
 
 fn options() -> PruneOptions {
@@ -345,6 +373,166 @@ fn the_data_of_a_snapshot_that_is_held_stays_though_a_record_has_ended_it() {
     yard.wait(4 * DAY);
     assert_eq!(yard.prune().deleted.packs, done.marked.packs);
     yard.holds(&[&second]);
+}
+
+#[test]
+fn under_a_lock_forget_and_prune_go_on_and_what_is_kept_goes_when_it_ends() {
+    const LOCK: u64 = 30;
+    let yard = Yard::new();
+    let all = [files(&[1]), files(&[2]), files(&[3])];
+    let first = yard.back_up(&all[0]);
+    yard.wait(10 * DAY);
+    let second = yard.back_up(&all[1]);
+    yard.back_up(&all[2]);
+    let packs = yard.packs();
+    // The record is written, so the snapshots have ended; they are still there.
+    assert_eq!(forget_on(&yard.owner_over(&yard.locked(LOCK)).unwrap(), first), 1);
+    assert_eq!(forget_on(&yard.owner_over(&yard.locked(LOCK)).unwrap(), second), 2);
+    assert_eq!(yard.having("/snapshots/").len(), 3);
+    yard.holds(&[&all[2]]);
+    yard.wait(2 * DAY);
+    let done = yard.prune_over(&yard.locked(LOCK)).unwrap();
+    assert_eq!((done.marked.packs, done.finished, done.kept.others), (4, 0, 2), "{done:?}");
+    assert_eq!((done.kept.packs.packs, done.kept.next_try), (0, None));
+
+    // The grace is over, the lock is not: nothing is lost, and nothing else is left undone.
+    yard.wait(4 * DAY);
+    for _ in 0..2 {
+        let done = yard.prune_over(&yard.locked(LOCK)).unwrap();
+        assert_eq!((done.deleted.packs, done.kept.packs.packs), (0, 4), "{done:?}");
+        assert!(done.kept.packs.bytes > 0);
+        assert_eq!((done.waiting.packs, done.marked.packs, done.rescued.packs), (0, 0, 0), "{done:?}");
+        assert_eq!(done.before.packs, done.after.packs);
+        assert!(done.kept.why.as_ref().unwrap().to_string().contains("AccessDenied"), "{done:?}");
+        // Nobody knows how long the lock is: tomorrow.
+        let tomorrow = yard.clock().now().seconds - yard.ahead.get() + DAY;
+        let next = done.kept.next_try.unwrap();
+        assert!((next.seconds - tomorrow).abs() < 60, "{done:?}");
+        assert_eq!(done.next_deletion, Some(next));
+        assert_eq!(yard.packs(), packs);
+        yard.holds(&[&all[2]]);
+    }
+
+    // 34 days after the first backup its packs go, those of the second do not. A lock that let go what is 34 days old
+    // lets go everything of that age.
+    yard.wait(18 * DAY);
+    let done = yard.prune_over(&yard.locked(LOCK)).unwrap();
+    assert_eq!((done.deleted.packs, done.kept.packs.packs, done.finished), (2, 2, 1), "{done:?}");
+    let (oldest, next) = (done.kept.oldest.unwrap(), done.kept.next_try.unwrap());
+    assert!((next.seconds - oldest.seconds - 34 * DAY).abs() < 60, "{done:?}");
+    yard.holds(&[&all[2]]);
+    yard.wait(10 * DAY);
+    let done = yard.prune_over(&yard.locked(LOCK)).unwrap();
+    assert_eq!((done.deleted.packs, done.kept.packs.packs, done.finished), (2, 0, 1), "{done:?}");
+    assert_eq!((yard.packs().len(), yard.having("/snapshots/").len()), (2, 1));
+    yard.holds(&[&all[2]]);
+    // What remains is what the lock holds and the index objects of before; all of it goes in the end.
+    for _ in 0..4 {
+        yard.wait(31 * DAY);
+        yard.prune_over(&yard.locked(LOCK)).unwrap();
+    }
+    yard.wait(31 * DAY);
+    let done = yard.prune_over(&yard.locked(LOCK)).unwrap();
+    assert!(!done.kept.any(), "{done:?}");
+    assert_eq!((yard.having("/tombstones/").len(), yard.having("/index/").len()), (0, 1));
+    yard.holds(&[&all[2]]);
+    yard.back_up(&all[0]);
+}
+
+#[test]
+fn what_a_lock_keeps_and_a_backup_needs_again_is_copied_out_once() {
+    let marked = marked();
+    marked.needed_again();
+    let yard = &marked.yard;
+    yard.wait(4 * DAY);
+    let done = yard.prune_over(&yard.locked(30)).unwrap();
+    assert_eq!((done.rescued.packs, done.kept.packs.packs), (marked.marked, marked.marked), "{done:?}");
+    yard.holds(&marked.all());
+    let packs = yard.packs();
+    for days in [1, 10] {
+        yard.wait(days * DAY);
+        let done = yard.prune_over(&yard.locked(30)).unwrap();
+        assert_eq!((done.rescued.packs, done.marked.packs, done.repacked.packs), (0, 0, 0), "{done:?}");
+        assert_eq!(yard.packs(), packs, "a copy that nobody can free is not made again");
+        yard.holds(&marked.all());
+    }
+    let done = yard.prune();
+    assert_eq!(done.deleted.packs, marked.marked);
+    yard.holds(&marked.all());
+}
+
+#[test]
+fn where_nothing_can_be_deleted_nothing_is_moved_and_most_of_it_is_not_even_tried() {
+    let (yard, content) = wasteful();
+    for number in 100..130 {
+        let id = yard.back_up(&files(&[number]));
+        yard.back_up(&content);
+        yard.forget(id);
+    }
+    yard.wait(2 * DAY);
+    let marked = yard.prune_over(&yard.locked(365)).unwrap().marked.packs;
+    assert!(marked >= 60, "{marked}");
+    yard.wait(4 * DAY);
+    let over = yard.locked(365);
+    let repository = yard.owner_over(&over).unwrap();
+    let options = PruneOptions { max_unused: Unused::Bytes(0), small_packs: 2, ..options() };
+    let done = only(prune::run(&repository, &options).unwrap()).unwrap();
+    assert_eq!((done.kept.packs.packs, done.repacked.packs), (marked, 0), "{done:?}");
+    let calls = over.calls();
+    let tried = calls.iter().filter(|call| call.kind == Kind::Delete && call.name.contains("/packs/"));
+    let tried = tried.count() as u64;
+    assert!(tried >= 16 && tried < marked - 5, "{tried} of {marked}");
+    // As soon as they may go they all go.
+    assert_eq!(yard.prune().deleted.packs, marked);
+    yard.holds(&vec![&content; yard.owner().snapshots().unwrap().0.len()]);
+}
+
+#[test]
+fn what_was_said_of_snapshots_that_are_gone_goes_after_a_month() {
+    let yard = Yard::new();
+    let all = [files(&[1]), files(&[2]), files(&[3])];
+    let ids: Vec<ObjectId> = all.iter().map(|files| yard.back_up(files)).collect();
+    let of = |ids: &[ObjectId]| Chosen {
+        references: ids.iter().map(|id| Reference::Id(id.to_string())).collect(),
+        filter: Filter::default(),
+    };
+    let tag = |ids: &[ObjectId], tag: &str| {
+        let change = TagChange { add: vec![tag.to_owned()], ..TagChange::default() };
+        annotate::tag(&yard.owner(), &of(ids), &change, annotate::Mode::Write).unwrap();
+    };
+    tag(&ids[..1], "alone");
+    tag(&ids[..2], "both");
+    annotate::place(&yard.owner(), &of(&ids[..1]), "a case", annotate::Mode::Write).unwrap();
+    annotate::lift(&yard.owner(), &of(&ids[..1]), (&[], "over"), annotate::Mode::Write).unwrap();
+    let annotations = || yard.having("/annotations/").len();
+    // All of them are old, and what they speak of is there: a lock keeps it though it has ended.
+    yard.wait(29 * DAY);
+    assert_eq!(forget_on(&yard.owner_over(&yard.locked(40)).unwrap(), ids[0]), 1);
+    yard.wait(2 * DAY);
+    yard.prune_over(&yard.locked(40)).unwrap();
+    assert_eq!(
+        (annotations(), yard.having("/snapshots/").len()),
+        (4, 3),
+        "without the lift it would be held again"
+    );
+    yard.holds(&[&all[1], &all[2]]);
+    let planned = only(prune::run(&yard.owner(), &dry()).unwrap()).unwrap();
+    assert_eq!((planned.records_deleted, annotations()), (0, 4), "the snapshot is still there");
+    let done = yard.prune();
+    assert_eq!((done.finished, done.records_deleted, annotations()), (1, 3, 1), "{done:?}");
+    let (known, _) = yard.owner().snapshots().unwrap();
+    assert!(known.iter().any(|known| known.name.id == ids[1] && known.tags == ["both"]), "{known:?}");
+    // One that is young stays; of two snapshots that it names both must be gone.
+    tag(&ids[1..2], "young");
+    yard.forget(ids[1]);
+    yard.prune();
+    assert_eq!(annotations(), 1);
+    yard.wait(31 * DAY);
+    let planned = only(prune::run(&yard.owner(), &dry()).unwrap()).unwrap();
+    assert_eq!((planned.records_deleted, annotations()), (1, 1));
+    yard.prune();
+    assert_eq!(annotations(), 0);
+    yard.holds(&[&all[2]]);
 }
 
 #[test]

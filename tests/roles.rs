@@ -96,7 +96,7 @@ impl Scene {
             scene.write_records(&owner, &domain);
         }
         let report = report(&scene.root, owner.signer());
-        owner.publish_evidence(owner.next_evidence().unwrap(), &report).unwrap();
+        owner.publish_evidence(&owner.store, owner.next_evidence(&owner.store).unwrap(), &report).unwrap();
         scene
     }
 

@@ -131,10 +131,10 @@ const LAWS: [Law; 11] = [
     },
     Law {
         command: Status,
-        small: lists(5, 2, 6),
+        small: lists(5, 2, 9),
         snapshot: gets(1, 0),
-        domain: lists(2, 0, 4),
-        index: NONE,
+        domain: lists(2, 0, 6),
+        index: lists(0, 0, 1),
         level: NONE,
     },
     Law { command: KeyList, small: lists(5, 4, 4), snapshot: NONE, domain: NONE, index: NONE, level: NONE },

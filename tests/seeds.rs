@@ -22,6 +22,7 @@ use lifeboat::{
         envelope::{Envelope, Opener, RecordKind},
         evidence::Evidence,
         forgotten::Forgotten,
+        ledger::{CHECK, CheckReport, DomainRead, SHELVES, Shelves},
         node::{Child, ListChild, Node},
         pack::{IndexedPack, Trailer, decode_index},
         quarantine::Quarantine,
@@ -196,6 +197,15 @@ impl Seeds {
         self.add("records", "evidence", evidence.encode());
         self.add("report", "signed", report.encode());
         self.add("report", "drill", evidence.payload);
+        let which = Shelves::which(|shelf| shelf.number() < 3 || shelf.number() == SHELVES - 1);
+        let domain = DomainRead {
+            domain: DomainId::new([1; 8]).to_string(),
+            shelves: which.to_string(),
+            damaged: vec![pack.to_string()],
+        };
+        let mut check = CheckReport { domains: vec![domain], ..CheckReport::default() };
+        (check.head.kind, check.head.format) = (CHECK.to_owned(), 1);
+        self.add("report", "check", serde_json::to_string(&check).unwrap());
         for role in [Role::Backup, Role::Audit, Role::Maintain, Role::Restore, Role::Owner] {
             let secrets = Secrets::for_role(root, role, Some(DomainId::new([1; 8])), &[1]).unwrap();
             self.add("secrets", role.name(), secrets.encode().to_vec());

@@ -159,7 +159,7 @@ impl Scene {
                 lab::back_up(repository, &files).unwrap();
                 write_records(&owner, &repository.own_domain().unwrap(), round);
             }
-            let place = owner.next_evidence().unwrap();
+            let place = owner.next_evidence(&owner.store).unwrap();
             let head = Head {
                 kind: "check".to_owned(),
                 repository_id: scene.root.repository_id().to_string(),
@@ -169,7 +169,7 @@ impl Scene {
                 ..Head::default()
             };
             let report = SignedReport::sign(serde_json::to_string(&head).unwrap(), owner.signer()).unwrap();
-            owner.publish_evidence(place, &report).unwrap();
+            owner.publish_evidence(&owner.store, place, &report).unwrap();
         }
         assert_eq!(said(&store, &scene.root), "");
         for known in &owner.snapshots().unwrap().0 {

@@ -23,9 +23,11 @@ use lifeboat::{
     filesystem::walk::FilterOptions,
     format::{forgotten::Forgotten, role::Role, snapshot::Run},
     ops::{
+        annotate::{self, Chosen},
         backup::{self, BackupOptions, Item, Source, tree::Tree},
         key::{self, AddOptions, Added, By, LastGood, RevokeOptions},
-        status::{self, Client, Status},
+        select::{Filter, Reference},
+        status::{self, Client, ClientName, Limits, Status},
     },
     report,
     repository::{InitOptions, Repository, unlock::Credential},
@@ -54,6 +56,10 @@ struct World {
     folder: tempfile::TempDir,
     root: RootSecret,
     clock: Arc<Shifted>,
+}
+
+fn limits(backup: &dyn Fn(&ClientName) -> Option<Duration>) -> Limits<'_> {
+    Limits { backup, reading: Duration::from_hours(30 * 24) }
 }
 
 impl World {
@@ -105,7 +111,7 @@ impl World {
     }
 
     fn status(&self) -> Status {
-        status::run(&self.owner(), &|_| Some(Duration::from_hours(26))).unwrap()
+        status::run(&self.owner(), &limits(&|_| Some(Duration::from_hours(26)))).unwrap()
     }
 
     /// Makes every object of a sort so many hours older for the storage.
@@ -187,8 +193,8 @@ fn who_is_late_who_failed_and_who_never_backed_up_are_told_apart() {
     assert!(of(&status, "never").last.is_none() && of(&status, "mail").failed.is_none());
     assert!(report::status::headline(&status).starts_with("overdue: never (never), web (1 d 3 h)"));
     // The limit may differ from client to client.
-    let patient = |client: &status::ClientName| (client.label == "web").then(|| Duration::from_hours(48));
-    let status = status::run(&world.owner(), &patient).unwrap();
+    let patient = |client: &ClientName| (client.label == "web").then(|| Duration::from_hours(48));
+    let status = status::run(&world.owner(), &limits(&patient)).unwrap();
     assert!(status.clients.iter().all(|client| !client.overdue), "without a limit nobody is late");
 }
 
@@ -342,10 +348,43 @@ fn a_backup_key_sees_what_its_machine_remembers_and_no_more() {
     let done = back_up(&world, &web, "web", &["source"]).unwrap();
     back_up(&world, &web, "web", &["source", "gone"]).unwrap();
     backup::run(&web, &mut Broken, &options("web")).unwrap_err();
-    assert_eq!(status::run(&web, &|_| None).unwrap_err().kind(), ErrorKind::Forbidden);
+    assert_eq!(status::run(&web, &limits(&|_| None)).unwrap_err().kind(), ErrorKind::Forbidden);
     let again = world.open_with(&credential, Some(&cache));
     let past = again.cache.history();
     assert_eq!(past.iter().map(|past| past.code).collect::<Vec<_>>(), [0, 3, 1]);
     assert_eq!(past[0].snapshot, Some(done.snapshot.unwrap().0.to_string()));
     assert_eq!(past[2].message.as_deref(), Some("the source is on fire"));
+}
+
+#[test]
+fn a_snapshot_that_is_held_counts_though_a_record_has_ended_it_and_the_hold_is_shown() {
+    let world = World::new();
+    let web = world.open(&world.add(Role::Backup, "web", false));
+    let first = back_up(&world, &web, "web1", &["source"]).unwrap().snapshot.unwrap().0;
+    let owner = world.owner();
+    let which = Chosen { references: vec![Reference::Id(first.to_string())], filter: Filter::default() };
+    annotate::place(&owner, &which, "case 7", annotate::Mode::Write).unwrap();
+    // As of a `forget` that began before.
+    let domain = owner.snapshots().unwrap().0[0].name.domain;
+    let forgotten = Forgotten { time: Timestamp::default(), snapshots: vec![first], reason: String::new() };
+    owner.publish_forgotten(&domain, &forgotten).unwrap();
+    let status = world.status();
+    let held = &status.holds[..];
+    assert!(held.len() == 1 && held[0].snapshots == 1 && held[0].hold.reason == "case 7", "{held:?}");
+    assert_eq!((held[0].by.as_str(), held[0].domain.as_str()), ("owner", "web"));
+    assert_eq!(
+        status.clients.iter().find(|client| client.name.label == "web").unwrap().last.as_ref().unwrap().id,
+        first
+    );
+    let line = &report::status::holds(&status, &jiff::tz::TimeZone::UTC)[0];
+    assert!(
+        line.starts_with("legal hold on 1 snapshot of web since ") && line.ends_with("by owner: case 7"),
+        "{line}"
+    );
+    annotate::lift(&owner, &which, (&[], "over"), annotate::Mode::Write).unwrap();
+    let status = world.status();
+    assert!(
+        status.holds.is_empty() && status.clients.iter().all(|client| client.last.is_none()),
+        "{status:?}"
+    );
 }

@@ -1,6 +1,6 @@
 //! The commands that are measured, as the program runs them: each opens the repository anew.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use lifeboat::{
     filesystem::{
@@ -28,6 +28,10 @@ const LOOKUPS: u64 = 100_000;
 
 /// Files that change before a backup.
 const CHANGED: u64 = 10;
+
+/// For `status`: nobody is overdue, and what was read in the last month counts.
+const LIMITS: status::Limits<'static> =
+    status::Limits { backup: &|_| None, reading: Duration::from_hours(30 * 24) };
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +124,7 @@ impl Command {
             Self::Check => checked(place, cache, Depth::Structure),
             Self::CheckSubset => checked(place, cache, Depth::Data(Subset::Percent(PERCENT))),
             Self::Usage => drop(usage::run(&place.open(cache), By::Client).unwrap()),
-            Self::Status => drop(status::run(&place.open(cache), &|_| None).unwrap()),
+            Self::Status => drop(status::run(&place.open(cache), &LIMITS).unwrap()),
             Self::KeyList => drop(key::list(&place.open(cache)).unwrap()),
         }
     }

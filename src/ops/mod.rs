@@ -4,6 +4,7 @@ pub mod annotate;
 pub mod backup;
 pub mod check;
 pub mod copy;
+mod deleting;
 pub mod diff;
 pub mod drill;
 mod evidence;

@@ -1,20 +1,28 @@
 //! `status`: who backed up when, and who fell silent. From the names of snapshots and runs, the newest record
-//! of each chain and the runs that failed; no manifest and no index is read. Ages are those of the storage's
-//! stamps: what a client's clock says counts for nothing.
+//! of each chain and the runs that failed; no manifest and no index is read. Beside it: legal holds, and how much of the
+//! packs was read how long ago, from the records of checks. Ages are those of the storage's stamps: what a client's
+//! clock says counts for nothing.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
+use super::check::{self, Coverage};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::{registry::Certificate, role::Role},
+    format::{
+        registry::{Certificate, Registry},
+        role::Role,
+    },
     id::{DomainId, IdentityId, ObjectId},
     progress::Phase,
     repository::{
         Repository,
+        annotations::{Annotations, Hold},
+        records::Records,
         runs::RunName,
         snapshots::{KnownSnapshot, SnapshotName, ids_of_snapshots},
     },
@@ -89,11 +97,38 @@ impl Client {
     }
 }
 
+/// A legal hold on snapshots that are there.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The name of their domain.
+    pub domain: String,
+    /// It.
+    pub hold: Arc<Hold>,
+    /// The label of whoever placed it.
+    pub by: String,
+    /// How many snapshots it is on.
+    pub snapshots: u64,
+}
+
+/// How old things may be.
+pub struct Limits<'a> {
+    /// The last complete backup of a client; `None` means that it is never overdue.
+    pub backup: &'a dyn Fn(&ClientName) -> Option<Duration>,
+    /// The last reading of a pack, to count as read.
+    pub reading: Duration,
+}
+
 /// How everybody stands.
 #[derive(Debug)]
 pub struct Status {
     /// By name.
     pub clients: Vec<Client>,
+    /// By domain, the first first.
+    pub holds: Vec<Held>,
+    /// How much of the packs was read how long ago.
+    pub coverage: Coverage,
+    /// Records of checks that do not count, and why.
+    pub notes: Vec<String>,
     /// What ages are measured against: the local clock, or the newest stamp of the storage if that is later.
     pub now: Timestamp,
     /// Revoked identities, which are left out.
@@ -110,12 +145,11 @@ impl Status {
     }
 }
 
-/// How everybody stands who is certified to back up. `max_age` says for each client how old its last
-/// complete backup may be; `None` means that it is never overdue.
+/// How everybody stands who is certified to back up, what must not end, and how much of it was checked.
 ///
 /// # Errors
 /// `Forbidden` for a role that reads no snapshots; storage trouble.
-pub fn run(repository: &Repository, max_age: &dyn Fn(&ClientName) -> Option<Duration>) -> Result<Status> {
+pub fn run(repository: &Repository, limits: &Limits<'_>) -> Result<Status> {
     if !repository.reads_metadata() {
         return Err(repository.forbidden("see how the clients stand", "audit"));
     }
@@ -124,34 +158,37 @@ pub fn run(repository: &Repository, max_age: &dyn Fn(&ClientName) -> Option<Dura
     let writes = |known: &&Certificate| matches!(known.role, Role::Backup | Role::Owner);
     let revoked = registry.certificates.iter().filter(writes);
     let revoked = revoked.filter(|known| registry.revocation(&known.identity).is_some()).count() as u64;
-    let mut status =
-        Status { clients: Vec::new(), now: repository.clock.now(), revoked, damaged: Vec::new() };
+    let (mut clients, mut holds, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut now, mut aside) = (repository.clock.now(), Vec::new());
     for domain in &registry.domains {
         let mut found = match Found::new(repository, &domain.id) {
             Ok(found) => found,
             // One domain that cannot be looked at hides no other.
             Err(error) if error.kind() == ErrorKind::Damaged => {
-                status.damaged.push(error);
+                damaged.push(error);
                 continue;
             }
             Err(error) => return Err(error),
         };
+        damaged.append(&mut found.annotations.doubts);
+        holds.extend(found.holds(registry, &domain.name));
         let here = |known: &&Certificate| known.domain == Some(domain.id);
         for certificate in registry.certificates.iter().filter(writes).filter(here) {
             if registry.revocation(&certificate.identity).is_none() {
-                found.identity(certificate, &mut status)?;
+                found.identity(certificate, (&mut clients, &mut damaged))?;
             }
         }
-        status.now = status.now.max(found.newest);
+        now = now.max(found.newest);
+        aside.push((domain.id, found.quarantined));
     }
-    status.clients.sort_by(|a, b| a.name.cmp(&b.name));
-    let now = status.now.seconds;
-    for client in &mut status.clients {
-        client.max_age = max_age(&client.name);
+    let (coverage, notes) = check::coverage(repository, &aside, limits.reading)?;
+    clients.sort_by(|a, b| a.name.cmp(&b.name));
+    for client in &mut clients {
+        client.max_age = (limits.backup)(&client.name);
         client.overdue =
-            client.max_age.is_some_and(|max_age| overdue(client.complete.as_ref(), now, max_age));
+            client.max_age.is_some_and(|max_age| overdue(client.complete.as_ref(), now.seconds, max_age));
     }
-    Ok(status)
+    Ok(Status { clients, holds, coverage, notes, now, revoked, damaged })
 }
 
 fn overdue(complete: Option<&Backup>, now: i64, max_age: Duration) -> bool {
@@ -164,6 +201,8 @@ struct Found<'a> {
     repository: &'a Repository,
     domain: DomainId,
     ended: HashSet<ObjectId>,
+    quarantined: HashSet<String>,
+    annotations: Annotations,
     snapshots: HashMap<IdentityId, Vec<SnapshotName>>,
     runs: HashMap<IdentityId, Vec<RunName>>,
     newest: Timestamp,
@@ -185,21 +224,38 @@ impl<'a> Found<'a> {
         let newest_first = |name: &SnapshotName| std::cmp::Reverse((name.sequence, name.stored, name.id));
         snapshots.values_mut().for_each(|chain| chain.sort_by_key(newest_first));
         runs.values_mut().for_each(|runs| runs.sort_by_key(|run| std::cmp::Reverse((run.stored, run.id))));
-        let records = repository.records(domain)?;
-        let mut ended = ids_of_snapshots(&records.quarantined);
-        ended.extend(records.forgotten);
-        Ok(Self { repository, domain: *domain, ended, snapshots, runs, newest })
+        let Records { forgotten, quarantined, .. } = repository.records(domain)?;
+        let annotations = repository.annotations(domain, &quarantined)?;
+        let mut ended = ids_of_snapshots(&quarantined);
+        ended.extend(forgotten.into_iter().filter(|id| !annotations.is_held(id)));
+        Ok(Self { repository, domain: *domain, ended, quarantined, annotations, snapshots, runs, newest })
     }
 
-    fn identity(&mut self, certificate: &Certificate, status: &mut Status) -> Result<()> {
+    /// The holds on snapshots that are there. (Before the chains are looked at, which takes them.)
+    fn holds(&self, registry: &Registry, domain: &str) -> Vec<Held> {
+        let there: HashSet<ObjectId> = self.snapshots.values().flatten().map(|name| name.id).collect();
+        let held = self.annotations.all_holds().into_iter().filter_map(|(hold, snapshots)| {
+            let snapshots = snapshots.iter().filter(|id| there.contains(id)).count() as u64;
+            let label = registry.certificate(&hold.by).map(|known| known.label.clone());
+            let by = label.unwrap_or_else(|| hold.by.to_string());
+            (snapshots > 0).then(|| Held { domain: domain.to_owned(), hold, by, snapshots })
+        });
+        held.collect()
+    }
+
+    fn identity(
+        &mut self,
+        certificate: &Certificate,
+        (clients, damaged): (&mut Vec<Client>, &mut Vec<Error>),
+    ) -> Result<()> {
         let mut hosts: BTreeMap<Option<String>, Client> = BTreeMap::new();
-        self.backups(certificate, &mut hosts, &mut status.damaged)?;
-        self.failures(certificate, &mut hosts, &mut status.damaged)?;
+        self.backups(certificate, &mut hosts, damaged)?;
+        self.failures(certificate, &mut hosts, damaged)?;
         if hosts.is_empty() && certificate.role == Role::Backup {
             // It was made to back up, and never did.
             self.client(certificate, &mut hosts, None);
         }
-        status.clients.extend(hosts.into_values());
+        clients.extend(hosts.into_values());
         Ok(())
     }
 

@@ -6,12 +6,12 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::{
-    json as messages,
+    json as messages, ledger,
     table::{Side, Table},
     text, time,
 };
 use crate::{
-    ops::status::{Backup, Client, ClientName, Failure, Status},
+    ops::status::{Backup, Client, ClientName, Failure, Held, Status},
     repository::history::Past,
 };
 
@@ -103,6 +103,37 @@ pub fn table(status: &Status, zone: &TimeZone) -> Table {
     table
 }
 
+/// A line for each legal hold.
+#[must_use]
+pub fn holds(status: &Status, zone: &TimeZone) -> Vec<String> {
+    let line = |Held { domain, hold, by, snapshots }: &Held| {
+        let [domain, by, reason] = [domain, by, &hold.reason].map(|words| text::shown(words.as_bytes()));
+        let snapshots = text::count(*snapshots, "snapshot", "snapshots");
+        let since = time::show(hold.time, zone);
+        format!("legal hold on {snapshots} of {domain} since {since} by {by}: {reason}")
+    };
+    status.holds.iter().map(line).collect()
+}
+
+/// A message for each legal hold.
+#[must_use]
+pub fn hold_messages(status: &Status) -> Vec<Value> {
+    let message = |Held { domain, hold, by, snapshots }: &Held| {
+        messages::message(
+            "hold",
+            json!({
+                "hold": hold.id.to_string(),
+                "domain": domain,
+                "snapshots": snapshots,
+                "since": time::rfc3339(hold.time),
+                "by": by,
+                "reason": hold.reason,
+            }),
+        )
+    };
+    status.holds.iter().map(message).collect()
+}
+
 /// A client as a message.
 #[must_use]
 pub fn message(status: &Status, client: &Client) -> Value {
@@ -157,6 +188,8 @@ pub fn summary(status: &Status) -> Value {
             "overdue": overdue,
             "incomplete": status.clients.iter().filter(incomplete).count(),
             "revoked": status.revoked,
+            "holds": status.holds.len(),
+            "coverage": ledger::summary(&status.coverage),
             "now": time::rfc3339(status.now),
             "problems": status.damaged.len(),
         }),

@@ -2,7 +2,7 @@
 //! one. An annotation that cannot be read is told to whoever deletes, as an error.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -59,6 +59,22 @@ impl Annotations {
         !self.holds(snapshot).is_empty()
     }
 
+    /// Every hold that counts, the first first, each with its snapshots.
+    #[must_use]
+    pub fn all_holds(&self) -> Vec<(Arc<Hold>, Vec<ObjectId>)> {
+        let mut all: BTreeMap<(Timestamp, ObjectId), (Arc<Hold>, Vec<ObjectId>)> = BTreeMap::new();
+        for (snapshot, holds) in &self.holds {
+            for hold in holds {
+                let of_hold =
+                    all.entry((hold.time, hold.id)).or_insert_with(|| (Arc::clone(hold), Vec::new()));
+                of_hold.1.push(*snapshot);
+            }
+        }
+        let mut all: Vec<_> = all.into_values().collect();
+        all.iter_mut().for_each(|(_, snapshots)| snapshots.sort_unstable());
+        all
+    }
+
     /// For whoever deletes.
     ///
     /// # Errors
@@ -88,6 +104,7 @@ impl Annotations {
 
 /// An annotation that counts.
 struct Said {
+    name: Name,
     annotation: Annotation,
     id: ObjectId,
     by: IdentityId,
@@ -134,7 +151,37 @@ impl Repository {
     /// # Errors
     /// Storage trouble.
     pub fn annotations(&self, domain: &DomainId, quarantined: &HashSet<String>) -> Result<Annotations> {
-        let (mut all, mut found) = (Annotations::default(), Vec::new());
+        let mut all = Annotations::default();
+        let mut found = self.said(domain, quarantined, &mut all)?;
+        found.sort_by_key(|said| (said.annotation.time, said.id));
+        all.merge(found);
+        Ok(all)
+    }
+
+    /// The annotations that count and speak of nothing but snapshots that are gone. A lift may go before the hold that
+    /// it lifts: what is gone is not held.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn annotations_of_gone(
+        &self,
+        domain: &DomainId,
+        quarantined: &HashSet<String>,
+        is_gone: impl Fn(&ObjectId) -> bool,
+    ) -> Result<Vec<Name>> {
+        let mut found = self.said(domain, quarantined, &mut Annotations::default())?;
+        found.retain(|said| said.annotation.snapshots.iter().all(&is_gone));
+        Ok(found.into_iter().map(|said| said.name).collect())
+    }
+
+    /// Every annotation that counts. What does not, or may and cannot be read, is told in `all`.
+    fn said(
+        &self,
+        domain: &DomainId,
+        quarantined: &HashSet<String>,
+        all: &mut Annotations,
+    ) -> Result<Vec<Said>> {
+        let mut found = Vec::new();
         for (name, id, mut record) in self.read_records(domain, Folder::Annotations)? {
             if quarantined.contains(name.as_str()) {
                 continue;
@@ -156,7 +203,7 @@ impl Repository {
             };
             match decoded {
                 Ok(((by, role), said)) if may_say(role, &said.says) => {
-                    found.push(Said { annotation: said, id, by })
+                    found.push(Said { name, annotation: said, id, by })
                 }
                 Ok(((_, role), _)) => {
                     let why = format!("a key with the role {} may not say this", role.name());
@@ -167,9 +214,7 @@ impl Repository {
                 Err(error) => all.doubts.push(error.with_remedy(set_aside(&name))),
             }
         }
-        found.sort_by_key(|said| (said.annotation.time, said.id));
-        all.merge(found);
-        Ok(all)
+        Ok(found)
     }
 }
 
@@ -189,7 +234,7 @@ impl Annotations {
         let is_lifted = |hold: &ObjectId, snapshot: &ObjectId| {
             lifts.get(hold).is_some_and(|lifts| lifts.iter().any(|snapshots| snapshots.contains(snapshot)))
         };
-        for Said { annotation: Annotation { time, snapshots, says }, id, by } in found {
+        for Said { name: _, annotation: Annotation { time, snapshots, says }, id, by } in found {
             match says {
                 Says::Tags(change) => {
                     let change = Arc::new(change);

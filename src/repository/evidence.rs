@@ -17,7 +17,7 @@ use crate::{
     },
     id::{IdentityId, ObjectId},
     limits,
-    store::{Name, Parsed, Prefix},
+    store::{Name, Parsed, Prefix, Store},
 };
 
 /// Records at the end of a chain that are looked at to find one that counts.
@@ -69,9 +69,9 @@ impl Listed {
 
 impl Repository {
     /// The names of all records, in the order of their chains.
-    fn evidence_names(&self) -> Result<Vec<Listed>> {
+    fn evidence_names(&self, store: &Store) -> Result<Vec<Listed>> {
         let mut all = Vec::new();
-        for listed in self.store.list(&Prefix::evidence())? {
+        for listed in store.list(&Prefix::evidence())? {
             if let Some(Parsed::Evidence { identity, sequence, id }) =
                 Name::parse(&listed.name).map(|name| name.parsed())
             {
@@ -83,11 +83,11 @@ impl Repository {
     }
 
     /// Reads a record and checks who signed it, for which place, and whether that counts.
-    fn read_evidence(&self, listed: &Listed) -> Result<(KnownEvidence, Option<ObjectId>)> {
+    fn read_evidence(&self, store: &Store, listed: &Listed) -> Result<(KnownEvidence, Option<ObjectId>)> {
         let Listed { identity, sequence, id } = *listed;
         let name = listed.name();
         // From the storage, never from the cache: what it holds now is the question.
-        let bytes = self.store.read(&name, limits::RECORD_BYTES_MAX)?;
+        let bytes = store.read(&name, limits::RECORD_BYTES_MAX)?;
         if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
             return Err(Error::damaged(&name, "its bytes are not those that its name stands for"));
         }
@@ -116,16 +116,17 @@ impl Repository {
     }
 
     /// Where the next record of our own goes. What does not count at the end of the chain is passed over:
-    /// somebody else may have put it there.
+    /// somebody else may have put it there. `store` is that of the repository, or the same one deaf to the request to
+    /// stop.
     ///
     /// # Errors
     /// Storage trouble; too much there that does not count.
-    pub fn next_evidence(&self) -> Result<ChainPlace> {
-        let mut names = self.evidence_names()?;
+    pub fn next_evidence(&self, store: &Store) -> Result<ChainPlace> {
+        let mut names = self.evidence_names(store)?;
         let me = self.identity();
         names.retain(|listed| listed.identity == me);
         for listed in names.iter().rev().take(HEADS_TRIED_MAX) {
-            match self.read_evidence(listed) {
+            match self.read_evidence(store, listed) {
                 Ok(_) => {
                     let sequence = listed.sequence.checked_add(1);
                     let sequence = sequence.ok_or_else(|| Error::damaged(listed.name(), "its number"))?;
@@ -144,11 +145,12 @@ impl Repository {
         Ok(ChainPlace { sequence: 1, previous: None })
     }
 
-    /// Writes a report as the next record of our own chain. What it says of its place must be `place`.
+    /// Writes a report as the next record of our own chain. What it says of its place must be `place`, which
+    /// [`Self::next_evidence`] gave for this store.
     ///
     /// # Errors
     /// `Forbidden` for the role backup; storage trouble, or no right to write there.
-    pub fn publish_evidence(&self, place: ChainPlace, report: &SignedReport) -> Result<Name> {
+    pub fn publish_evidence(&self, store: &Store, place: ChainPlace, report: &SignedReport) -> Result<Name> {
         if self.role() == Role::Backup {
             return Err(self.forbidden("write evidence", "audit"));
         }
@@ -173,7 +175,7 @@ impl Repository {
         }
         let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
         let name = Name::evidence(&self.identity(), place.sequence, &id);
-        self.store.create(&name, Bytes::from(sealed))?;
+        store.create(&name, Bytes::from(sealed))?;
         Ok(name)
     }
 
@@ -211,7 +213,7 @@ impl Repository {
             if bytes > NEWEST_BYTES_MAX {
                 break;
             }
-            match self.read_evidence(listed) {
+            match self.read_evidence(&self.store, listed) {
                 Ok((known, _)) => {
                     if each(known, (*stored, *role))?.is_break() {
                         break;
@@ -236,11 +238,11 @@ impl Repository {
             return Err(self.forbidden("read evidence", "audit"));
         }
         let mut chains = Chains::default();
-        for listed in self.evidence_names()? {
+        for listed in self.evidence_names(&self.store)? {
             self.store.progress().check()?;
             let shared = self.registry().certificate(&listed.identity).is_some_and(|known| known.shared);
             chains.enter(&listed, shared);
-            match self.read_evidence(&listed) {
+            match self.read_evidence(&self.store, &listed) {
                 Ok((known, previous)) => {
                     chains.link(&listed, previous);
                     each(known)?;

@@ -102,6 +102,10 @@ fn innermost(error: &object_store::Error) -> String {
     }
 }
 
+/// Codes with which storages other than S3 refuse to delete what is locked, not all of them under a 403.
+const LOCKED: [&str; 5] =
+    ["AccessDenied", "FileImmutable", "MethodNotAllowed", "ObjectLocked", "RetentionPolicyNotMet"];
+
 /// Words of errors that waiting does not mend.
 const FINAL: [&str; 6] = [
     "BadScheme",
@@ -162,6 +166,21 @@ impl Failure {
 
     pub(super) const fn is_missing(&self) -> bool {
         matches!(self, Self::Call { error: object_store::Error::NotFound { .. }, .. })
+    }
+
+    /// The storage knows us and does not let us: a lock holds the object, or a policy forbids the call.
+    pub(super) fn is_refusal(&self) -> bool {
+        use object_store::Error as E;
+        let Self::Call { error, .. } = self else { return false };
+        let all = causes(error).join(": ");
+        let code = element(&all, "Code").unwrap_or_default();
+        match error {
+            E::PermissionDenied { .. } => credentials(code).is_none(),
+            E::Generic { store, .. } if *store == LOCAL => {
+                matches!(errno(error), Some(Errno::ACCESS | Errno::PERM))
+            }
+            _ => LOCKED.contains(&code),
+        }
     }
 
     /// The storage says that something has that name already.
@@ -263,10 +282,9 @@ fn hint(all: &str) -> Option<&'static str> {
     hints.into_iter().find(|(word, _)| all.contains(word)).map(|(_, hint)| hint)
 }
 
-/// What the storage says when it knows us, or does not.
-fn refused(what: &str, all: &str, place: &str) -> Error {
-    let code = element(all, "Code").unwrap_or_default();
-    let (why, remedy) = match code {
+/// What is wrong with the credentials, and what to do about it, by the code of the answer.
+fn credentials(code: &str) -> Option<(&'static str, &'static str)> {
+    Some(match code {
         "SignatureDoesNotMatch" => (
             "the secret key does not match the access key",
             "Check the storage credentials: AWS_SECRET_ACCESS_KEY and AWS_ACCESS_KEY_ID",
@@ -283,8 +301,15 @@ fn refused(what: &str, all: &str, place: &str) -> Error {
             "the clock of this machine is wrong",
             "Set the clock, for example with `timedatectl set-ntp true`",
         ),
-        _ => ("it denies access", "Check the storage credentials and what their policy allows"),
-    };
+        _ => return None,
+    })
+}
+
+/// What the storage says when it knows us, or does not.
+fn refused(what: &str, all: &str, place: &str) -> Error {
+    let code = element(all, "Code").unwrap_or_default();
+    let denied = ("it denies access", "Check the storage credentials and what their policy allows");
+    let (why, remedy) = credentials(code).unwrap_or(denied);
     let code = if code.is_empty() { String::new() } else { format!(" ({code})") };
     Error::new(ErrorKind::Failed, format!("{place} refuses {what}: {why}{code}")).with_remedy(remedy)
 }
@@ -361,6 +386,32 @@ mod tests {
             assert_eq!(made.kind(), ErrorKind::Failed);
             assert!(made.to_string().contains(code), "{made}");
             assert!(made.remedy().unwrap().contains(word), "{code}: {:?}", made.remedy());
+        }
+    }
+
+    #[test]
+    fn a_lock_or_a_policy_that_keeps_an_object_is_told_from_other_trouble() {
+        let denied = |code: &str| {
+            let source = Box::new(answer(403, code));
+            object_store::Error::PermissionDenied { path: "x".to_owned(), source }
+        };
+        let table = [
+            (denied("AccessDenied"), true),
+            (denied(""), true),
+            (denied("SignatureDoesNotMatch"), false),
+            (denied("ExpiredToken"), false),
+            (answer(405, "MethodNotAllowed"), true),
+            (answer(409, "FileImmutable"), true),
+            (answer(503, "SlowDown"), false),
+            (answer(404, "NoSuchBucket"), false),
+            (local_error("x", Errno::PERM.into()), true),
+            (local_error("x", Errno::ACCESS.into()), true),
+            (local_error("x", Errno::ROFS.into()), false),
+            (local_error("x", Errno::IO.into()), false),
+        ];
+        for (error, refused) in table {
+            let text = error.to_string();
+            assert_eq!(Failure::of(&"x", error).is_refusal(), refused, "{text}");
         }
     }
 

@@ -99,6 +99,16 @@ pub struct Listed {
     pub modified: Timestamp,
 }
 
+/// What became of an object that was to go.
+#[derive(Debug)]
+#[must_use = "the storage may have kept it"]
+pub enum Deletion {
+    /// It is not there any more.
+    Gone,
+    /// The storage keeps it: a lock holds it, or a policy does not let us delete. Why, in its own words.
+    Kept(Error),
+}
+
 /// A store of one repository.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -527,6 +537,17 @@ impl Store {
     /// # Errors
     /// Storage trouble, or no right to.
     pub fn delete(&self, name: &Name) -> Result<()> {
+        match self.try_delete(name)? {
+            Deletion::Gone => Ok(()),
+            Deletion::Kept(why) => Err(why),
+        }
+    }
+
+    /// As [`Self::delete`], where a storage that keeps the object is no error.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn try_delete(&self, name: &Name) -> Result<Deletion> {
         self.may_write()?;
         let path = self.path(name.as_str());
         let result = self.call(name, &move |objects| {
@@ -534,8 +555,10 @@ impl Store {
             Box::pin(async move { within(STALL, objects.delete(&path)).await })
         });
         match result {
-            Err(failure) if !failure.is_missing() => Err(failure.into_error(self)),
-            _ => Ok(()),
+            Err(failure) if failure.is_missing() => Ok(Deletion::Gone),
+            Err(failure) if failure.is_refusal() => Ok(Deletion::Kept(failure.into_error(self))),
+            Err(failure) => Err(failure.into_error(self)),
+            Ok(()) => Ok(Deletion::Gone),
         }
     }
 

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use s3s::{
@@ -20,6 +21,8 @@ pub(crate) struct Guard {
     denied: Arc<Mutex<Vec<String>>>,
     /// Where the bucket is, to know what is missing.
     pub(crate) folder: PathBuf,
+    /// How long nothing is deleted or replaced after it was written.
+    retention: Arc<Mutex<Duration>>,
 }
 
 /// Whether `*` of a pattern can stand for something so that both are the same.
@@ -36,6 +39,21 @@ fn any(list: &Value, is: impl Fn(&str) -> bool) -> bool {
 impl Guard {
     pub(crate) fn confine(&self, key: &str, policy: Value) {
         self.policies.lock().unwrap().insert(key.to_owned(), policy);
+    }
+
+    pub(crate) fn policy(&self, key: &str) -> Value {
+        self.policies.lock().unwrap()[key].clone()
+    }
+
+    /// From now on what is younger than this is locked, whoever asks.
+    pub(crate) fn lock(&self, retention: Duration) {
+        *self.retention.lock().unwrap() = retention;
+    }
+
+    fn is_locked(&self, key: &str) -> bool {
+        let stored = self.folder.join(key).metadata().and_then(|found| found.modified());
+        let age = stored.map(|stored| stored.elapsed().unwrap_or_default());
+        age.is_ok_and(|age| age < *self.retention.lock().unwrap())
     }
 
     /// What was denied since the last time.
@@ -56,6 +74,10 @@ impl Guard {
     }
 
     fn judge(&self, context: &S3AccessContext<'_>) -> bool {
+        let key = context.s3_path().get_object_key().unwrap_or_default();
+        if matches!(context.s3_op().name(), "PutObject" | "DeleteObject") && self.is_locked(key) {
+            return false;
+        }
         let policies = self.policies.lock().unwrap();
         let who = &context.credentials().unwrap().access_key;
         let Some(policy) = policies.get(who) else { return true };

@@ -67,6 +67,7 @@ def make_record_defects():
     of("snapshot", "missing", "The nonce is missing", "not a valid map", open_map({key: value for key, value in SNAPSHOT.items() if key != 14}))
     of("snapshot", "critical", "A critical field", "not a valid map", open_map({-1: 0, **SNAPSHOT}))
     of("snapshot", "levels", "17 levels", "not a valid map", open_map({**SNAPSHOT, 17: 17}))
+    of("snapshot", "origin", "An origin of one id", "not a valid map", open_map({**SNAPSHOT, 18: [LOW]}))
     of("snapshot", "statistics", "Five numbers", "not a valid map", open_map({**SNAPSHOT, 10: [1, 2, 3, 4, 5]}))
     of("forgotten", "reason", "A reason of 1 KiB and a byte", "is damaged", record({**RECORDS["forgotten"][3], 2: "x" * 1025}))
     of("annotation", "two", "A hold that adds a tag too", "more than one thing", record({0: TIME, 1: [LOW], 3: ["a"], 5: "case 17"}))

@@ -236,6 +236,8 @@ def make_objects():
         obj(kind, f"A record of the kind {kind}", kind, sealed_record(kind), says)
     obj("annotation-hold", "An annotation that is a legal hold", "annotation", sealed_record("annotation", record(HOLD)), ['Hold("case 17")'])
     obj("annotation-lift", "An annotation that lifts one", "annotation", sealed_record("annotation", record(LIFT), signer=OWNER), ["Lift([", H(LOW).hex(), '"closed")'])
+    obj("snapshot-copy", "The record of a copy, which says of what", "snapshot", sealed_record("snapshot", open_map(SNAPSHOT | {18: [LOW, H(LOW)]})),
+        ["origin: Some(Origin", LOW.hex(), H(LOW).hex(), "registry: 7"])
     for kind, (data, says) in NODES.items():
         obj(f"node-{kind}", f"A manifest node: {kind}", "node", data, says)
     frames = frames_of(SEAL)

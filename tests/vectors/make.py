@@ -63,6 +63,7 @@ def decode_record(kind, value):
         need(all(H(entry[1])[:16] == entry[0] for entry in value[5]), "an identity is not that of its key")
     if kind == "snapshot":
         need({2, *range(4, 18)} <= set(value) and value[17] <= 16 and len(value[10]) == 6, "a field is missing")
+        need(len(value.get(18, "--")) == 2, "an origin has two ids")
     if kind == "annotation":
         tags, holds = {2, 3, 4} & set(value), {5, 6} & set(value)
         need(not (tags and holds) and holds != {6} and value[0][0] <= 253402300799, "it says more than one thing, or too late")

@@ -156,10 +156,11 @@ struct Queued {
 }
 
 impl Ledger {
-    /// Reads the records, newest first, until every shelf is accounted for in the column that counts.
+    /// Reads the records, newest first, until every shelf is accounted for in the column that counts. Each domain comes
+    /// with the names of what is set aside there.
     pub(super) fn read(
         repository: &Repository,
-        domains: &[DomainId],
+        domains: &[(DomainId, HashSet<String>)],
         (reading, checked): (Reading, &mut Checked),
     ) -> Result<Self> {
         let registry = repository.registry();
@@ -170,9 +171,8 @@ impl Ledger {
             now: repository.clock.now().seconds,
             habit: HABIT,
         };
-        for domain in domains {
+        for (domain, aside) in domains {
             let name = registry.domain(domain).map(|known| known.name.clone()).unwrap_or_default();
-            let aside = repository.records(domain)?.quarantined;
             let mut rows = Vec::new();
             for (id, pack) in repository.listed_packs(domain)? {
                 ledger.now = ledger.now.max(pack.stored.seconds);

@@ -2,7 +2,10 @@
 //! chunk is listed in a pack that is there. With data: every frame is read, opened and hashed. What is
 //! damaged is named together with the paths that it hurts; one damaged object never hides the next.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use self::{
     ledger::Ledger,
@@ -172,7 +175,7 @@ fn run_as(repository: &Repository, options: CheckOptions, witness: Option<Witnes
     if matches!(options.depth, Depth::Data(_)) && !repository.reads_data() {
         return Err(repository.forbidden("check the content of packs", "restore"));
     }
-    let reading = if repository.reads_data() { Reading::Decrypted } else { Reading::Hashed };
+    let reading = reading_of(repository);
     let mut checked = Checked::default();
     let mut domains: Vec<DomainId> = repository.registry().domains.iter().map(|domain| domain.id).collect();
     domains.sort_unstable();
@@ -180,18 +183,53 @@ fn run_as(repository: &Repository, options: CheckOptions, witness: Option<Witnes
     let witness = witness.filter(|_| repository.store.past().is_none());
     let mut recorder = Recorder::new(repository, witness, reading);
     let Depth::Due(policy) = options.depth else {
-        domains_of(repository, &domains, (options, &HashMap::new()), (&mut recorder, &mut checked))?;
+        let everything = (options, &HashMap::new());
+        recorded(domains_of(repository, &domains, everything, (&mut recorder, &mut checked)), &recorder)?;
         return Ok(checked);
     };
-    let mut ledger = Ledger::read(repository, &domains, (reading, &mut checked))?;
+    let mut with_aside = Vec::new();
+    for domain in &domains {
+        with_aside.push((*domain, repository.records(domain)?.quarantined));
+    }
+    let mut ledger = Ledger::read(repository, &with_aside, (reading, &mut checked))?;
     let plan = ledger.plan(policy, reading);
     ledger.tell_damaged(reading, &plan, &mut checked);
     if !plan.is_empty() {
-        let read = domains_of(repository, &domains, (options, &plan), (&mut recorder, &mut checked))?;
+        let read = domains_of(repository, &domains, (options, &plan), (&mut recorder, &mut checked));
+        let read = recorded(read, &recorder)?;
         ledger.take(recorder.reader(ledger.now()), reading, &read);
     }
     checked.coverage = Some(ledger.coverage(policy, reading));
     Ok(checked)
+}
+
+/// How much of the packs was read how long ago, by the records of checks, and what is worth knowing of these. Each domain
+/// comes with the names of what is set aside there. No pack is read.
+///
+/// # Errors
+/// `Forbidden` for a role that reads no evidence; storage trouble.
+pub fn coverage(
+    repository: &Repository,
+    domains: &[(DomainId, HashSet<String>)],
+    max_age: Duration,
+) -> Result<(Coverage, Vec<String>)> {
+    let (reading, mut checked) = (reading_of(repository), Checked::default());
+    let ledger = Ledger::read(repository, domains, (reading, &mut checked))?;
+    Ok((ledger.coverage(Policy { max_age, budget: None }, reading), checked.notes))
+}
+
+/// What counts for this identity.
+fn reading_of(repository: &Repository) -> Reading {
+    if repository.reads_data() { Reading::Decrypted } else { Reading::Hashed }
+}
+
+/// Whoever stops a check does not want what was read to be read again.
+fn recorded<T>(result: Result<T>, recorder: &Recorder<'_>) -> Result<T> {
+    result.inspect_err(|error| {
+        if error.kind() == ErrorKind::Interrupted {
+            recorder.interrupted();
+        }
+    })
 }
 
 /// The shelves to read of each domain.
@@ -220,7 +258,7 @@ fn domains_of(
             Depth::Due(_) => plan.get(domain).map(Choice::Shelves),
         };
         let before = (checked.packs_read, checked.bytes_read);
-        let (damage, read) = one_view(repository, (domain, &view), (choice, options.workers), checked)?;
+        let (damage, read) = one_view((domain, &view), (choice, options.workers), (recorder, checked))?;
         let read_here = (checked.packs_read - before.0, checked.bytes_read - before.1);
         recorder.domain(read.clone(), read_here, checked)?;
         all.extend(read);
@@ -269,12 +307,15 @@ type BadBlobs = HashMap<BlobId, Vec<(PackId, Option<usize>)>>;
 type MissedPacks = HashMap<PackId, Option<usize>>;
 
 /// Index objects and packs: what is damaged, and what was read to the end if it was all good or is named.
+///
+/// # Errors
+/// Storage trouble; `Interrupted`, when what was read until then is recorded.
 fn one_view(
-    repository: &Repository,
     (domain, view): (&DomainId, &View),
     (choice, workers): (Option<Choice<'_>>, usize),
-    checked: &mut Checked,
+    (recorder, checked): (&mut Recorder<'_>, &mut Checked),
 ) -> Result<((BadBlobs, MissedPacks), Option<record::Read>)> {
+    let repository = recorder.repository();
     for error in &view.damaged {
         checked.problem_unless_known(format!("index of domain {domain}"), error);
     }
@@ -303,16 +344,20 @@ fn one_view(
         }
     }
     let Some(choice) = choice else { return Ok(((BadBlobs::new(), missed), None)) };
-    let outcome = PackCheck::new(repository, (domain, view))?.run(choice, workers)?;
-    checked.packs_read += outcome.packs;
-    checked.bytes_read += outcome.bytes;
-    checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
+    let mut outcome = PackCheck::new(repository, (domain, view))?.run(choice, workers)?;
     // What is there and was not read keeps its shelf from counting as read.
     let listed = view.index.packs().filter(|pack| pack.standing != Standing::Missing).map(|pack| pack.id);
     let there = listed.chain(view.unindexed.iter().map(|(id, _)| *id));
     let unread = there.filter(|id| !outcome.read.contains(id)).map(|id| Shelf::of(&id)).collect();
     damaged.extend(outcome.damaged.iter().map(|bad| bad.pack));
     let read = shelves_read(*domain, &unread, &damaged);
+    if let Some(interrupted) = outcome.interrupted.take() {
+        recorder.partly(read, (outcome.packs, outcome.bytes));
+        return Err(interrupted);
+    }
+    checked.packs_read += outcome.packs;
+    checked.bytes_read += outcome.bytes;
+    checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
     Ok(((name_damaged(repository, domain, outcome, checked), missed), read))
 }
 

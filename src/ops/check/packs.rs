@@ -58,11 +58,13 @@ pub(super) struct Bad {
 pub(super) struct Outcome {
     pub(super) packs: u64,
     pub(super) bytes: u64,
-    /// Packs that were read.
+    /// Packs that were read, or are known not to be there.
     pub(super) read: HashSet<PackId>,
     pub(super) damaged: Vec<Bad>,
     /// Sections of which every frame is good.
     pub(super) attested: Vec<AttestedSection>,
+    /// The user asked to stop before all of them were read.
+    pub(super) interrupted: Option<Error>,
 }
 
 /// Checks packs of one domain.
@@ -119,15 +121,20 @@ impl<'a> PackCheck<'a> {
         let chosen = self.choose(choice)?;
         let progress = self.repository.store.progress();
         progress.expect(0, chosen.iter().map(|pack| pack.size).sum());
-        let read = chosen.iter().map(|pack| pack.id).collect();
-        let outcome = Mutex::new(Outcome { read, ..Outcome::default() });
-        on_each(&chosen, workers, |pack| {
+        let outcome = Mutex::new(Outcome::default());
+        let all = on_each(&chosen, workers, |pack| {
             progress.check()?;
             self.pack(pack, &mut Decompressor::new()?, &outcome)?;
+            outcome.lock().unwrap_or_else(PoisonError::into_inner).read.insert(pack.id);
             progress.add(0, pack.size);
             Ok(())
-        })?;
-        Ok(outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
+        });
+        let mut outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match all {
+            Err(error) if error.kind() == ErrorKind::Interrupted => outcome.interrupted = Some(error),
+            other => drop(other?),
+        }
+        Ok(outcome)
     }
 
     /// How the index lists a pack; one that no index lists speaks for itself.

@@ -14,10 +14,11 @@ use crate::{
     limits,
     ops::evidence::{as_json, head},
     repository::Repository,
+    store::Store,
 };
 
-/// A record is written when so many bytes were read since the last one, at the end of a domain: what an
-/// interruption loses.
+/// A record is written when so many bytes were read since the last one, at the end of a domain: what a
+/// kill or a storage that goes away loses.
 const RECORD_EVERY_BYTES: u64 = 16 << 30;
 /// Damaged packs of a domain that a record names. Of more, nothing is said to have been read.
 const DAMAGED_MAX: usize = 4096;
@@ -71,6 +72,10 @@ impl<'a> Recorder<'a> {
         Self { repository, witness, reading, begun, fresh: Vec::new(), packs: 0, bytes: 0, refused: false }
     }
 
+    pub(super) const fn repository(&self) -> &'a Repository {
+        self.repository
+    }
+
     /// Us, as the reader of what is read now. `now` is what ages count to.
     pub(super) fn reader(&self, now: i64) -> Reader {
         let identity = self.repository.identity();
@@ -113,7 +118,7 @@ impl<'a> Recorder<'a> {
         let (Some(witness), false) = (self.witness, self.fresh.is_empty() || self.refused) else {
             return Ok(());
         };
-        match self.publish(witness) {
+        match self.publish(witness, &self.repository.store) {
             Ok(()) => {
                 checked.recorded = true;
                 self.fresh.clear();
@@ -129,8 +134,25 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn publish(&self, witness: Witness<'_>) -> Result<()> {
-        let place = self.repository.next_evidence()?;
+    /// So many packs and bytes of a domain were read before the user asked to stop.
+    pub(super) fn partly(&mut self, read: Option<Read>, (packs, bytes): (u64, u64)) {
+        if packs > 0 {
+            self.fresh.extend(read);
+            (self.packs, self.bytes) = (self.packs + packs, self.bytes + bytes);
+        }
+    }
+
+    /// The user has asked to stop: what was read is written all the same, if the storage takes it within half a
+    /// minute. It is one small object under a new name; a kill in the midst of it leaves it there or not.
+    pub(super) fn interrupted(&self) {
+        let (Some(witness), false) = (self.witness, self.fresh.is_empty() || self.refused) else { return };
+        let steady = self.repository.store.uninterrupted();
+        // Without it the next run reads that again, and nobody waits to hear why.
+        drop(steady.and_then(|store| self.publish(witness, &store)));
+    }
+
+    fn publish(&self, witness: Witness<'_>, store: &Store) -> Result<()> {
+        let place = self.repository.next_evidence(store)?;
         let damaged: usize = self.fresh.iter().map(|(.., damaged)| damaged.len()).sum();
         let mut report = CheckReport {
             head: head(self.repository, (witness.machine, witness.program), CHECK, Some(place)),
@@ -147,7 +169,7 @@ impl<'a> Recorder<'a> {
         report.domains = self.fresh.iter().map(row).collect();
         let signed = SignedReport::sign(as_json(&report)?, self.repository.signer())
             .map_err(|error: Error| error.context("what was checked"))?;
-        self.repository.publish_evidence(place, &signed).map(drop)
+        self.repository.publish_evidence(store, place, &signed).map(drop)
     }
 }
 

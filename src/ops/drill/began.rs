@@ -55,11 +55,11 @@ impl Began {
 }
 
 fn write(repository: &Repository, options: &DrillOptions, drill: &str) -> Result<Option<Timestamp>> {
-    let place = repository.next_evidence()?;
+    let place = repository.next_evidence(&repository.store)?;
     let head =
         Head { summary: "a drill began".to_owned(), ..head(repository, options, DRILL_BEGAN, Some(place)) };
     let began = DrillBegan { head, drill: drill.to_owned() };
     let signed = SignedReport::sign(as_json(&began)?, repository.signer())?;
-    let name = repository.publish_evidence(place, &signed)?;
+    let name = repository.publish_evidence(&repository.store, place, &signed)?;
     Ok(repository.store.head(&name)?.map(|listed| listed.modified))
 }

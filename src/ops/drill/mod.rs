@@ -214,10 +214,11 @@ fn publish(
         report.head.summary.clone_from(&summary);
         SignedReport::sign(as_json(&report)?, repository.signer())
     };
-    let publish = |signed: &SignedReport, place| repository.publish_evidence(place, signed);
+    let publish =
+        |signed: &SignedReport, place| repository.publish_evidence(&repository.store, place, signed);
     let stored = match refused {
         Some(error) => Err(error),
-        None => match repository.next_evidence() {
+        None => match repository.next_evidence(&repository.store) {
             Ok(place) => {
                 let signed = sign(Some(place))?;
                 match publish(&signed, place) {

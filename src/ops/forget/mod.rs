@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use jiff::tz::TimeZone;
 
 pub use self::rules::{Bucket, Candidate, Count, Rules, Span};
-use super::select::Filter;
+pub use super::deleting::Kept;
+use super::{deleting::Deleter, select::Filter};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
@@ -163,6 +164,8 @@ pub struct ForgetDone {
     pub groups: Vec<(Group, Vec<Verdict>)>,
     /// Snapshots that an earlier run had ended and not deleted.
     pub finished: u64,
+    /// Snapshots that have ended and that the storage refuses to delete: nobody sees them any more.
+    pub kept: Kept,
     /// What is wrong with snapshots that cannot be judged: they stay.
     pub damaged: Vec<Error>,
 }
@@ -203,7 +206,8 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
     }
     check_holds(repository, &done.groups)?;
     if options.mode == Mode::Write {
-        done.finished = write(repository, options, &done.groups, &replaced)?;
+        let Ended { finished, kept } = write(repository, options, &done.groups, &replaced)?;
+        (done.finished, done.kept) = (finished, kept);
     }
     Ok(done)
 }
@@ -400,13 +404,13 @@ fn refuse_mass_removal(
     Ok(())
 }
 
-/// Writes what ends, then deletes it and what earlier runs had left. Gives how many these were.
+/// Writes what ends, then deletes it and what earlier runs had left.
 fn write(
     repository: &Repository,
     options: &ForgetOptions,
     groups: &[(Group, Vec<Verdict>)],
     replaced: &[KnownSnapshot],
-) -> Result<u64> {
+) -> Result<Ended> {
     let mut going: BTreeMap<DomainId, Vec<&SnapshotName>> = BTreeMap::new();
     let mut gone: HashSet<ObjectId> = HashSet::new();
     for verdict in groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes()) {
@@ -429,12 +433,14 @@ fn write(
             repository.publish_forgotten(domain, &Forgotten { time, snapshots, reason: reason(options) })?;
         }
     }
-    let mut finished = 0;
+    let mut ended = Ended::default();
     let registry = repository.registry();
     for domain in &registry.domains {
-        finished += delete_ended(repository, &domain.id, &gone)?;
+        let Ended { finished, kept } = delete_ended(repository, &domain.id, &gone)?;
+        ended.finished += finished;
+        ended.kept.join(kept);
     }
-    Ok(finished)
+    Ok(ended)
 }
 
 fn reason(options: &ForgetOptions) -> String {
@@ -460,30 +466,39 @@ fn reason(options: &ForgetOptions) -> String {
     text
 }
 
+/// What became of snapshots that have ended.
+#[derive(Default)]
+pub(super) struct Ended {
+    /// Deleted now, though an earlier run had ended them.
+    pub(super) finished: u64,
+    /// Those that the storage keeps.
+    pub(super) kept: Kept,
+}
+
 /// Deletes what valid records say has ended, but for what is held: a hold that was placed before its record was
-/// written counts. Gives how many of them this run did not end itself.
+/// written counts. `gone` is what this run has ended itself.
 pub(super) fn delete_ended(
     repository: &Repository,
     domain: &DomainId,
     gone: &HashSet<ObjectId>,
-) -> Result<u64> {
+) -> Result<Ended> {
     let names = repository.snapshot_names(domain, None)?;
     let Records { forgotten, quarantined, .. } = repository.records(domain)?;
     let mut ended: Vec<&SnapshotName> = names.iter().filter(|name| forgotten.contains(&name.id)).collect();
     if ended.is_empty() {
-        return Ok(0);
+        return Ok(Ended::default());
     }
     // After the records: see `Repository::annotations`.
     let mut annotations = repository.annotations(domain, &quarantined)?;
     annotations.check()?;
     ended.retain(|name| !annotations.is_held(&name.id));
+    ended.sort_by_key(|name| (name.stored, name.id));
     // On a local folder nobody commits while something is deleted.
     let _fence = repository.store.fence_exclusive()?;
-    let mut finished = 0;
+    let (mut deleter, mut finished) = (Deleter::new(&repository.store), 0);
     for name in ended {
-        repository.store.progress().check()?;
-        repository.store.delete(&name.name)?;
-        finished += u64::from(!gone.contains(&name.id));
+        let is_gone = deleter.delete(&name.name)?;
+        finished += u64::from(is_gone && !gone.contains(&name.id));
     }
-    Ok(finished)
+    Ok(Ended { finished, kept: deleter.kept })
 }

@@ -17,13 +17,16 @@ use crate::{
     format::pack::{IndexedPack, encode_index},
     id::{IdentityId, ObjectId, PackId},
     limits,
-    repository::{commit::UNINDEXED_BLOBS_MAX, runs::RunName, view::ListedIndex},
+    ops::deleting::Deleter,
+    repository::{commit::UNINDEXED_BLOBS_MAX, records::Records, runs::RunName, view::ListedIndex},
     sabotage::{Sabotage, suffers},
-    store::Name,
+    store::{Folder, Name, Prefix},
 };
 
 /// Tombstones stay at least so long.
 const TOMBSTONES_KEPT_SECONDS: u64 = 30 * 86_400;
+/// What was said of a snapshot stays at least so long after it was said.
+const ANNOTATIONS_KEPT_SECONDS: u64 = 30 * 86_400;
 /// Records of runs stay so long; the newest of each key stays.
 const RUNS_KEPT_SECONDS: u64 = 90 * 86_400;
 /// From so many small index objects on they are merged.
@@ -56,8 +59,9 @@ pub(super) fn compact(
             other => other?,
         }
     }
-    compacted.batches = old_batches(pruning, (seen, now), deleted)?;
-    done.records_deleted = compacted.batches + old_runs(pruning, now)?;
+    compacted.batches = old_batches(pruning, (seen, now), deleted, done)?;
+    done.records_deleted = compacted.batches + old_runs(pruning, now, done)?;
+    done.records_deleted += old_annotations(pruning, (seen, now), done)?;
     Ok(compacted)
 }
 
@@ -142,18 +146,17 @@ impl<'a> Compaction<'a> {
             .map(|(object, _)| object)
             .filter(|object| object.lists_gone || merge_small && is_small(object));
         done.index_written = self.write(&again.collect::<Vec<_>>())?;
+        let mut deleter = Deleter::new(&self.pruning.repository.store);
         for (object, _) in self
             .objects
             .iter()
             .zip(replaced_long_ago)
             .filter(|(object, is_replaced)| *is_replaced && object.is_old)
         {
-            if self.pruning.writes() {
-                self.pruning.repository.store.progress().check()?;
-                self.pruning.repository.store.delete(&object.listed.name)?;
-            }
-            done.index_deleted += 1;
+            let is_gone = !self.pruning.writes() || deleter.delete(&object.listed.name)?;
+            done.index_deleted += u64::from(is_gone);
         }
+        done.kept.add(deleter.kept);
         Ok(())
     }
 
@@ -205,6 +208,7 @@ fn old_batches(
     pruning: &Pruning<'_>,
     (seen, now): (&Seen, Timestamp),
     deleted: &HashSet<PackId>,
+    done: &mut DomainDone,
 ) -> Result<u64> {
     let old: Vec<_> = seen
         .details
@@ -220,7 +224,7 @@ fn old_batches(
     }
     // As the view saw it: what was compacted since then counts still.
     let listed: HashSet<PackId> = seen.view.index.packs().map(|pack| pack.id).collect();
-    let mut count = 0;
+    let (mut deleter, mut count) = (Deleter::new(&pruning.repository.store), 0);
     for (name, batch) in old {
         let is_of_use = |id: &PackId| {
             seen.details.packs.contains_key(id) && !deleted.contains(id)
@@ -230,33 +234,64 @@ fn old_batches(
         if batch.packs.iter().any(is_of_use) {
             continue;
         }
-        if pruning.writes() {
-            pruning.repository.store.delete(name)?;
-        }
-        count += 1;
+        count += u64::from(!pruning.writes() || deleter.delete(name)?);
     }
+    done.kept.add(deleter.kept);
     Ok(count)
 }
 
 /// Deletes records of runs that are long over. Gives how many.
-fn old_runs(pruning: &Pruning<'_>, now: Timestamp) -> Result<u64> {
-    let runs = pruning.repository.runs(&pruning.id)?;
+fn old_runs(pruning: &Pruning<'_>, now: Timestamp, done: &mut DomainDone) -> Result<u64> {
+    let mut runs = pruning.repository.runs(&pruning.id)?;
+    runs.sort_by_key(|run| (run.stored, run.id));
     let mut newest: HashMap<IdentityId, (Timestamp, ObjectId)> = HashMap::new();
     for RunName { identity, stored, id, .. } in &runs {
         let last = newest.entry(*identity).or_insert((*stored, *id));
         *last = (*last).max((*stored, *id));
     }
-    let mut count = 0;
+    let (mut deleter, mut count) = (Deleter::new(&pruning.repository.store), 0);
     for run in &runs {
         let is_newest = newest.get(&run.identity).is_some_and(|(_, id)| *id == run.id);
         if is_newest || now.seconds_since(run.stored) <= RUNS_KEPT_SECONDS {
             continue;
         }
-        if pruning.writes() {
-            pruning.repository.store.progress().check()?;
-            pruning.repository.store.delete(&run.name)?;
-        }
-        count += 1;
+        count += u64::from(!pruning.writes() || deleter.delete(&run.name)?);
     }
+    done.kept.add(deleter.kept);
+    Ok(count)
+}
+
+/// Deletes what was said of snapshots that are gone for good: somebody who may has ended them, and LIST does not show
+/// them. One that vanished in another way may come back, from the versions of a bucket, and is held then as before.
+/// Gives how many annotations went.
+fn old_annotations(
+    pruning: &Pruning<'_>,
+    (seen, now): (&Seen, Timestamp),
+    done: &mut DomainDone,
+) -> Result<u64> {
+    let repository = pruning.repository;
+    let mut stored: HashMap<String, Timestamp> = HashMap::new();
+    for listed in repository.store.list(&Prefix::records(&pruning.id, Folder::Annotations))? {
+        if now.seconds_since(listed.modified) > ANNOTATIONS_KEPT_SECONDS {
+            stored.insert(listed.name, listed.modified);
+        }
+    }
+    if stored.is_empty() {
+        return Ok(0);
+    }
+    let Records { forgotten, quarantined, .. } = repository.records(&pruning.id)?;
+    let there: HashSet<ObjectId> = seen.roots.names.iter().map(|name| name.id).collect();
+    let is_gone = |id: &ObjectId| !there.contains(id) && forgotten.contains(id);
+    let mut old: Vec<(Timestamp, Name)> = repository
+        .annotations_of_gone(&pruning.id, &quarantined, is_gone)?
+        .into_iter()
+        .filter_map(|name| stored.get(name.as_str()).map(|stored| (*stored, name)))
+        .collect();
+    old.sort_unstable_by(|a, b| (a.0, a.1.as_str()).cmp(&(b.0, b.1.as_str())));
+    let (mut deleter, mut count) = (Deleter::new(&repository.store), 0);
+    for (_, name) in &old {
+        count += u64::from(!pruning.writes() || deleter.delete(name)?);
+    }
+    done.kept.add(deleter.kept);
     Ok(count)
 }

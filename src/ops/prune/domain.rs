@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::snapshot::Run,
     id::{DomainId, PackId},
-    ops::forget,
+    ops::{deleting::Deleter, forget},
     random,
     repository::{
         Repository,
@@ -38,6 +38,9 @@ const MISSING_ALLOWED: u64 = 8;
 const MISSING_PART: u64 = 10;
 /// A storage whose clock has gained so much on ours since a tombstone was written has been set.
 const CLOCK_GAIN_SECONDS: u64 = 86_400;
+
+/// When the storage refuses to delete anything it is asked again after so long.
+const DAY_SECONDS: i64 = 86_400;
 
 /// A prune of one domain.
 pub(super) struct Pruning<'a> {
@@ -87,6 +90,14 @@ impl Seen {
     }
 }
 
+/// What became of the packs that were to go.
+#[derive(Default)]
+struct Swept {
+    gone: HashSet<PackId>,
+    /// Those that the storage keeps.
+    kept: HashSet<PackId>,
+}
+
 /// Requests of one look: pages of LIST, index objects and batches of tombstones.
 fn requests(packs: u64, index: u64, snapshots: u64, batches: u64) -> u64 {
     let pages = |names: u64| names.div_ceil(PAGE).max(1);
@@ -99,7 +110,9 @@ impl Pruning<'_> {
         let mut done = DomainDone::default();
         // 0: what a `forget` that was killed has left.
         if self.writes() {
-            done.finished = forget::delete_ended(self.repository, &self.id, &HashSet::new())?;
+            let ended = forget::delete_ended(self.repository, &self.id, &HashSet::new())?;
+            done.finished = ended.finished;
+            done.kept.add(ended.kept);
         }
         // 1: the storage's time, acknowledged before anything is looked at.
         let mut now = self.probe()?;
@@ -138,14 +151,14 @@ impl Pruning<'_> {
             judged.free_all();
         }
         // 4: what nobody needs, and was to die for longer than the grace, is deleted.
-        let deleted = self.delete(&seen, (&judged, now), &mut done)?;
+        let swept = self.delete(&seen, (&judged, now), &mut done)?;
         // 5: what is needed of packs that hold little of it is moved.
         let repacked = repack::repack(self, (&seen, now), &mut done)?;
         // 6: what nobody needs now is to die.
         let marked = mark::mark(self, (&seen, now), repacked, &mut done)?;
         // 7: the index without what is gone, and records that are of no use any more.
-        let compacted = compact::compact(self, (&seen, now), &deleted, &mut done)?;
-        self.tell(&seen, (now, &deleted), marked, &mut done);
+        let compacted = compact::compact(self, (&seen, now), &swept.gone, &mut done)?;
+        self.tell(&seen, (now, &swept), marked, &mut done);
         let batches = seen.details.batches.len() as u64 - compacted.batches + u64::from(marked);
         let index = seen.objects.len() as u64 + done.index_written - done.index_deleted;
         let packs = done.after.packs.packs;
@@ -240,35 +253,44 @@ impl Pruning<'_> {
         Ok(aged)
     }
 
-    /// Deletes what is free. Gives what is gone.
+    /// Deletes what is free, the oldest first. What the storage keeps stays tombstoned and listed: nobody counts on
+    /// it, and the next run judges it again.
     fn delete(
         &self,
         seen: &Seen,
         (judged, now): (&Judged, Timestamp),
         done: &mut DomainDone,
-    ) -> Result<HashSet<PackId>> {
+    ) -> Result<Swept> {
         /// So many packs are deleted while nobody commits to a local folder.
         const AT_ONCE: usize = 64;
-        let (repository, mut deleted) = (self.repository, HashSet::new());
-        if !judged.free.is_empty() {
+        let (repository, mut swept) = (self.repository, Swept::default());
+        if !judged.free.is_empty() && !suffers(Sabotage::NoSecondLook) {
             self.look_for_hidden(seen, now)?;
         }
-        for some in judged.free.chunks(AT_ONCE) {
+        let mut free = judged.free.clone();
+        free.sort_unstable_by_key(|(id, pack)| (pack.stored, *id));
+        let (mut deleter, mut youngest_gone) = (Deleter::new(&repository.store), None);
+        for some in free.chunks(AT_ONCE) {
             if self.time_is_up() {
                 done.out_of_time = true;
                 break;
             }
             let _fence = if self.writes() { repository.store.fence_exclusive()? } else { None };
             for (id, pack) in some {
-                if self.writes() {
-                    repository.store.progress().check()?;
-                    repository.store.delete(&Name::pack(&self.id, pack.kind, id))?;
+                if !self.writes() || deleter.delete(&Name::pack(&self.id, pack.kind, id))? {
+                    swept.gone.insert(*id);
+                    done.deleted.add(pack.size);
+                    youngest_gone = youngest_gone.max(Some(pack.stored));
+                } else {
+                    swept.kept.insert(*id);
+                    done.kept.packs.add(pack.size);
+                    done.kept.oldest.get_or_insert(pack.stored);
                 }
-                deleted.insert(*id);
-                done.deleted.add(pack.size);
             }
         }
-        Ok(deleted)
+        done.kept.next_try = done.kept.oldest.map(|oldest| next_try(oldest, youngest_gone, now));
+        done.kept.why = done.kept.why.take().or(deleter.kept.why);
+        Ok(swept)
     }
 
     /// A snapshot that is older than this run and was not in the LIST: that LIST was not whole.
@@ -285,25 +307,16 @@ impl Pruning<'_> {
     }
 
     /// What is there now, and when something more can be deleted.
-    fn tell(
-        &self,
-        seen: &Seen,
-        (now, deleted): (Timestamp, &HashSet<PackId>),
-        marked: bool,
-        done: &mut DomainDone,
-    ) {
-        for (id, pack) in &seen.details.packs {
-            if deleted.contains(id) {
-                continue;
-            }
+    fn tell(&self, seen: &Seen, (now, swept): (Timestamp, &Swept), marked: bool, done: &mut DomainDone) {
+        let waits = |id: &PackId| !swept.gone.contains(id) && !swept.kept.contains(id);
+        for (id, pack) in seen.details.packs.iter().filter(|(id, _)| !swept.gone.contains(id)) {
             done.after.packs.add(pack.size);
-            if seen.view.tombstoned.contains(id) {
+            if seen.view.tombstoned.contains(id) && waits(id) {
                 done.waiting.add(pack.size);
             }
         }
-        let waits = |batch: &[PackId]| {
-            batch.iter().any(|id| seen.details.packs.contains_key(id) && !deleted.contains(id))
-        };
+        let waits =
+            |batch: &[PackId]| batch.iter().any(|id| seen.details.packs.contains_key(id) && waits(id));
         let waiting = seen.details.batches.iter().filter(|(_, batch)| waits(&batch.packs));
         let stored = waiting.filter_map(|(name, _)| seen.stored(name)).chain(marked.then_some(now));
         // Older than the grace, by whole seconds.
@@ -311,7 +324,7 @@ impl Pruning<'_> {
         let after = |at: Timestamp| Timestamp { seconds: at.seconds.saturating_add(grace), ..at };
         done.after.packs.join(done.written);
         done.snapshots = seen.roots.known.len() as u64;
-        done.next_deletion = stored.map(after).min();
+        done.next_deletion = stored.map(after).chain(done.kept.next_try).min();
     }
 
     fn notes(&self, seen: Seen) -> Vec<Error> {
@@ -330,6 +343,15 @@ impl Pruning<'_> {
         }
         notes
     }
+}
+
+/// When a pack that is kept may be gone for the asking. A lock that holds everything for the same time let the youngest
+/// go that is gone, so it holds nothing that is older; nobody knows more, so a day passes first otherwise.
+fn next_try(oldest_kept: Timestamp, youngest_gone: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let held = youngest_gone.map(|gone| i64::try_from(now.seconds_since(gone)).unwrap_or(i64::MAX));
+    let seconds = held.map(|held| oldest_kept.seconds.saturating_add(held).saturating_add(1));
+    let tomorrow = now.seconds.saturating_add(DAY_SECONDS);
+    Timestamp { seconds: seconds.filter(|at| *at > now.seconds).unwrap_or(tomorrow), ..now }
 }
 
 fn clock_was_set(name: &Name, by_storage: u64, by_us: u64) -> Error {

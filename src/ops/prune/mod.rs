@@ -100,6 +100,36 @@ pub struct Size {
     pub requests: u64,
 }
 
+/// What the storage refused to delete: a lock holds it, or a policy does. It stays marked, nobody counts on it, and
+/// the next run tries again.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Packs that nobody needs and whose grace is over.
+    pub packs: Packs,
+    /// Everything else: snapshots that have ended, index objects, tombstones, records.
+    pub others: u64,
+    /// When the storage got the oldest of the packs.
+    pub oldest: Option<Timestamp>,
+    /// When it makes sense to try the packs again, by the storage's clock: when the oldest one is as old as the youngest
+    /// that could be deleted now; where none could, in a day.
+    pub next_try: Option<Timestamp>,
+    /// What the storage said first.
+    pub why: Option<Error>,
+}
+
+impl Kept {
+    /// Whether there is any.
+    #[must_use]
+    pub const fn any(&self) -> bool {
+        self.packs.packs > 0 || self.others > 0
+    }
+
+    pub(super) fn add(&mut self, others: super::deleting::Kept) {
+        self.others += others.objects;
+        self.why = self.why.take().or(others.why);
+    }
+}
+
 /// What was done in a domain, or would be.
 #[derive(Debug, Default)]
 pub struct DomainDone {
@@ -111,6 +141,8 @@ pub struct DomainDone {
     pub after: Size,
     /// Packs that are gone for good.
     pub deleted: Packs,
+    /// What the storage refused to delete.
+    pub kept: Kept,
     /// Dying packs of which something was needed, and was copied out.
     pub rescued: Packs,
     /// Packs whose needed part was moved to others: they die when the grace is over.
@@ -131,7 +163,7 @@ pub struct DomainDone {
     pub index_written: u64,
     /// Index objects that these replaced long enough ago.
     pub index_deleted: u64,
-    /// Batches of tombstones and records of runs that are of no use any more.
+    /// Batches of tombstones, records of runs, and what was said of snapshots that are gone.
     pub records_deleted: u64,
     /// Snapshots that a `forget` had ended and not deleted.
     pub finished: u64,

@@ -43,7 +43,9 @@ pub(super) fn repack(
     done: &mut DomainDone,
 ) -> Result<BTreeMap<PackId, u64>> {
     let candidates = candidates(pruning, (seen, now))?;
-    let chosen = choose(pruning, &candidates);
+    // Where nothing can be deleted, what is moved is only paid for twice.
+    let is_locked = done.kept.packs.packs > 0 && done.deleted.packs == 0;
+    let chosen = if is_locked { BTreeSet::new() } else { choose(pruning, &candidates) };
     let unused = candidates.iter().filter(|candidate| !chosen.contains(&candidate.pack.id));
     done.unused = unused.map(|candidate| candidate.unused).sum();
     let mut dying = BTreeMap::new();

@@ -6,14 +6,18 @@ use std::{fmt::Write, sync::Arc};
 use lifeboat::random;
 
 use self::{
+    aims::Scene,
     chance::Chance,
+    storage::StorageClock,
     weather::{Broken, Weather},
     workload::{Cast, Client},
     world::{Told, World},
 };
 
+pub(crate) mod aims;
 pub(crate) mod chance;
 pub(crate) mod clock;
+pub(crate) mod curator;
 pub(crate) mod scheduler;
 pub(crate) mod storage;
 pub(crate) mod verdict;
@@ -26,6 +30,8 @@ pub(crate) mod world;
 pub(crate) struct Run {
     pub(crate) seed: u64,
     pub(crate) problems: Vec<String>,
+    /// Calls that were to be held up, and that nobody made.
+    pub(crate) missed: Vec<aims::Aim>,
     /// Who was there, what was the matter, every call and how the commands ended.
     pub(crate) schedule: String,
     /// How many backups were tried, and how many clients were told that theirs is complete.
@@ -44,22 +50,36 @@ pub(crate) enum Story {
     Clients,
     /// Backups, `forget` and two prunes, over several times the grace.
     LifeCycle,
+    /// One schedule, aimed at one rule.
+    Aimed(Scene),
 }
 
 /// One run of the engine, or of one that is broken.
 pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let (cast, mut chance) = (Cast::get(), Chance::new(seed));
+    let mut aims = Vec::new();
     let (weather, clients) = match story {
         Story::Clients => (Weather::new(&mut chance), Client::some(&mut chance)),
         Story::LifeCycle if broken.is_some() => {
-            (Weather::of_losses(&mut chance), Client::of_life_cycle(&mut chance))
+            let (weather, clients) = (Weather::of_losses(&mut chance), Client::of_life_cycle(&mut chance));
+            if chance.happens(500) {
+                aims = aims::by_chance(&clients, &mut chance);
+            }
+            (weather, clients)
         }
         Story::LifeCycle => (Weather::of_life_cycles(&mut chance), Client::of_life_cycle(&mut chance)),
+        Story::Aimed(scene) => {
+            let clients;
+            (clients, aims) = scene.play(&mut chance);
+            (Weather::calm(), clients)
+        }
     };
     let nothing = std::collections::BTreeMap::new();
     let inits = matches!(clients[0].script[..], [workload::Command::Init]);
-    let world =
-        World::new(chance, if inits { &nothing } else { &cast.objects }, (weather, broken), clients.len());
+    let aimed = matches!(story, Story::Aimed(_));
+    let clock = if aimed { StorageClock::default() } else { StorageClock::new(&mut chance) };
+    let objects = if inits { &nothing } else { &cast.objects };
+    let world = World::new(chance, (objects, clock), (weather, broken, aims), clients.len());
     world.record().captured.clone_from(&cast.captured);
     world.run(seed, &clients);
     random::seed(seed);
@@ -70,7 +90,8 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let snapshots = |told: &&(_, Told)| matches!(told.1, Told::Snapshot { .. });
     let promised = world.record().told.iter().filter(snapshots).count();
     let tried = clients.iter().map(Client::backups).sum();
-    Run { seed, problems, schedule, tried, promised, freed, repacked }
+    let missed = world.aims.missed();
+    Run { seed, problems, missed, schedule, tried, promised, freed, repacked }
 }
 
 fn schedule(world: &Arc<World>, clients: &[Client]) -> String {

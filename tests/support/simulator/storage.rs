@@ -22,6 +22,7 @@ use object_store::{
 };
 
 use super::{
+    aims::{Aim, Way},
     chance::Chance,
     clock::BEGINNING,
     weather::{Broken, Call, Conditions, Fate, Plan},
@@ -172,7 +173,16 @@ impl Line {
         let Some((client, command)) = self.client else { return Ok(Plan::default()) };
         let World { scheduler, weather, .. } = &*self.world;
         let asked = scheduler.now();
-        let (to, plan) = scheduler.draw(|chance| weather.plan(call, chance));
+        let (mut to, mut plan) = scheduler.draw(|chance| weather.plan(call, chance));
+        if let Some(Aim { way, until, fate, .. }) =
+            self.world.aims.hit((client, command), (call, name), asked)
+        {
+            plan.fate = if fate == Fate::Works { plan.fate } else { fate };
+            match way {
+                Way::There => to = to.max(until.saturating_sub(asked)),
+                Way::Back => plan.back = plan.back.max(until.saturating_sub(asked + to)),
+            }
+        }
         self.world.pass(client, to);
         let at = scheduler.now();
         let fate = if self.world.is_out(client, at) { Fate::Fails } else { plan.fate };

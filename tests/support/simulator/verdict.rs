@@ -12,6 +12,7 @@ use lifeboat::{
 
 use super::{
     clock::Afterwards,
+    curator,
     weather::Broken,
     witness,
     workload::{Cast, Client, Command, back_up, open_as, quick},
@@ -219,6 +220,7 @@ impl Verdict<'_> {
                     .push(format!("the snapshot {tag} was acknowledged late, and not looked at again"));
             }
         }
+        self.held(owner);
         let promised = |known: &KnownSnapshot| {
             told.iter().any(|(_, told)| matches!(told, Told::Snapshot { id, .. } if *id == known.name.id))
         };
@@ -231,7 +233,9 @@ impl Verdict<'_> {
         };
         for snapshot in &known {
             let tag = &snapshot.record.tags[0];
-            if of_forger(tag) {
+            // What a repair takes for lost while the storage lies is not there in its copy.
+            let is_repaired = curator::expected(self.world, snapshot).is_none();
+            if of_forger(tag) || is_repaired && !self.world.weather.is_honest() {
                 continue;
             }
             let Err(why) = self.restores(owner, snapshot) else { continue };
@@ -243,6 +247,23 @@ impl Verdict<'_> {
         }
         for tag in ended.iter().filter(|tag| !known.iter().any(|known| known.record.tags[0] == **tag)) {
             self.problems.push(format!("the snapshot {tag} is not listed"));
+        }
+    }
+
+    /// What was told to be held is there, whatever a record says, until somebody lifts the hold.
+    fn held(&mut self, owner: &Repository) {
+        // An annotation that the storage took and does not have is beyond anybody.
+        if self.world.record().hurt.iter().any(|name| name.contains("/annotations/")) {
+            return;
+        }
+        let all = owner.every_snapshot().unwrap().all();
+        let lifted = self.world.record().lifted.clone();
+        for (_, told) in self.told() {
+            let Told::Held(id) = told else { continue };
+            let there = all.iter().any(|known| known.name.id == id && !known.holds.is_empty());
+            if !there && !lifted.contains(&id) && !self.is_explained(&id.to_string()) {
+                self.problems.push(format!("the snapshot {id} was told to be held, and is not"));
+            }
         }
     }
 
@@ -260,8 +281,12 @@ impl Verdict<'_> {
         if restored.failures > 0 {
             return Err(format!("{:?}", restored.failed));
         }
-        let expected = &self.world.record().captured[&snapshot.record.tags[0]];
-        if files == *expected { Ok(()) } else { Err("it restores as something else".to_owned()) }
+        let expected = curator::expected(self.world, snapshot);
+        if expected.is_none_or(|expected| files == expected) {
+            Ok(())
+        } else {
+            Err("it restores as something else".to_owned())
+        }
     }
 
     /// What an owner was told of keys holds.
@@ -279,7 +304,7 @@ impl Verdict<'_> {
                 Told::Revoked(label) => {
                     (!self.is_revoked(owner, label)).then(|| format!("{label} is not revoked"))
                 }
-                Told::Snapshot { .. } | Told::Created(_) => None,
+                Told::Snapshot { .. } | Told::Held(_) | Told::Created(_) => None,
             };
             if let Some(wrong) = wrong {
                 self.problems.push(format!("client {client}.{command} was told otherwise: {wrong}"));

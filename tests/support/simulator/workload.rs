@@ -20,13 +20,14 @@ use lifeboat::{
         slot::KdfParameters,
         tombstones::Tombstones,
     },
-    id::ObjectId,
+    id::{DomainId, ObjectId},
     ops::{
         backup::{self, BackupOptions, Reuse},
         forget::{self, Bucket, Count, ForgetOptions, GroupBy, MassRemoval, Mode, Rules, Which},
         init,
         key::{self, AddOptions, By, LastGood, RevokeOptions},
         prune::{self, PruneOptions, Unused},
+        rewrite::Old,
         select::Filter,
     },
     random,
@@ -37,6 +38,8 @@ use lifeboat::{
 use super::{
     chance::Chance,
     clock::ClientClock,
+    curator,
+    storage::StorageClock,
     weather::{GRACE, WINDOW, Weather},
     world::{Told, World, open, outside},
 };
@@ -61,6 +64,13 @@ pub(crate) enum Command {
     Prune,
     /// Writes what its role may not, and lies about packs of others.
     Forge,
+    /// See `curator.rs`.
+    Tag,
+    Hold,
+    Lift,
+    Rewrite(Old),
+    Copy,
+    Repair,
 }
 
 /// One client on one machine.
@@ -81,6 +91,8 @@ pub(crate) struct Cast {
     pub(crate) objects: BTreeMap<String, Bytes>,
     pub(crate) root: RootSecret,
     access: BTreeMap<&'static str, String>,
+    /// The domain of the key that several machines use.
+    pub(crate) dora: DomainId,
     /// What is in the snapshots that are there already, by their tags.
     pub(crate) captured: BTreeMap<String, Files>,
 }
@@ -116,13 +128,14 @@ impl Cast {
 
     fn make() -> Self {
         let mut chance = Chance::new(0);
-        let world = World::new(chance.clone(), &BTreeMap::new(), (Weather::calm(), None), 0);
+        let nothing = (&BTreeMap::new(), StorageClock::default());
+        let world = World::new(chance.clone(), nothing, (Weather::calm(), None, Vec::new()), 0);
         let (store, root) = (outside(&world), RootSecret::generate().unwrap());
         let clock: Arc<dyn Clock> = Arc::new(super::clock::Afterwards);
         Repository::create(&store, &root, "right", quick(), &*clock).unwrap();
         let owner = lab::open(&store, &root).unwrap();
-        let mut cast =
-            Self { objects: BTreeMap::new(), root, access: BTreeMap::new(), captured: BTreeMap::new() };
+        let (objects, access, captured) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut cast = Self { objects, root, access, captured, dora: DomainId::new([0; 8]) };
         for (label, domain, shared) in KEYS {
             let added = key::add(&owner, &new_key(label, domain, shared)).unwrap();
             cast.access.insert(label, added.access_key.unwrap().text().to_string());
@@ -131,6 +144,8 @@ impl Cast {
                 open_as(&store, &cast.credential(Some(label)), (None, Arc::clone(&clock))).unwrap();
             back_up(&repository, &tag, &files).unwrap();
             cast.captured.insert(tag, files);
+            // The last of them.
+            cast.dora = repository.own_domain().unwrap();
         }
         let added = key::add(&owner, &AddOptions { role: Role::Maintain, ..new_key(MAINTAIN, None, false) });
         cast.access.insert(MAINTAIN, added.unwrap().access_key.unwrap().text().to_string());
@@ -193,6 +208,12 @@ impl Client {
             up: chance.time(Duration::from_hours(1000)),
             retry_seconds: chance.pick(&[0, 5, 20, 900]),
         }
+    }
+
+    /// Whose clock is right, and who gives up at once.
+    pub(crate) fn steady(label: &'static str, script: Vec<Command>, chance: &mut Chance) -> Self {
+        let new = Self::new(Some(label), script, chance);
+        Self { loses_cache: false, clock_wrong: 0, retry_seconds: 0, ..new }
     }
 
     /// Those of one run.
@@ -263,6 +284,15 @@ impl Client {
                 }
             }
             clients.push(Self::new(Some(MAINTAIN), script, chance));
+        }
+        if chance.happens(500) {
+            let mut script = Vec::new();
+            for number in 0..rounds + 1 {
+                for _ in 0..chance.below(3) {
+                    script.extend([begin(number, chance), curation(&contents, chance)]);
+                }
+            }
+            clients.push(Self::new(None, script, chance));
         }
         clients
     }
@@ -371,6 +401,12 @@ impl Client {
             Command::AddKey(_) | Command::Share(_) | Command::Revoke(_) | Command::ListKeys => {
                 change_keys(command, &repository)?
             }
+            Command::Tag
+            | Command::Hold
+            | Command::Lift
+            | Command::Rewrite(_)
+            | Command::Copy
+            | Command::Repair => curator::curate(command, world, (repository, clock), at)?,
         })
     }
 }
@@ -497,6 +533,19 @@ fn key_command(number: u64, chance: &mut Chance) -> Command {
         4..6 => Command::Share(label),
         6 => Command::Revoke(label),
         _ => Command::ListKeys,
+    }
+}
+
+/// What an owner does.
+fn curation(contents: &[Files], chance: &mut Chance) -> Command {
+    match chance.below(10) {
+        0..3 => Command::BackUp(chance.pick(contents)),
+        3 => Command::Tag,
+        4..6 => Command::Hold,
+        6 => Command::Lift,
+        7 => Command::Rewrite(chance.pick(&[Old::Keep, Old::Forget])),
+        8 => Command::Copy,
+        _ => Command::Repair,
     }
 }
 

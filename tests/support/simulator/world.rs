@@ -15,6 +15,7 @@ use lifeboat::{clock::Clock, crypto::RootSecret, id::ObjectId, random, sabotage,
 use object_store::ObjectStore;
 
 use super::{
+    aims::{Aim, Aims},
     chance::Chance,
     clock::Afterwards,
     scheduler::{Endless, Scheduler},
@@ -55,6 +56,8 @@ pub(crate) enum Told {
         tag: String,
         id: ObjectId,
     },
+    /// That this snapshot does not end.
+    Held(ObjectId),
     /// The access key of a new identity.
     Key(String),
     Shared(String),
@@ -76,6 +79,8 @@ pub(crate) struct Record {
     pub(crate) ended: Vec<String>,
     /// Commands that failed, and what they said.
     pub(crate) failures: Vec<((usize, usize), String)>,
+    /// Snapshots whose holds somebody may have lifted.
+    pub(crate) lifted: BTreeSet<ObjectId>,
     /// Packs that prunes say that they have deleted.
     pub(crate) freed: u64,
     /// Packs of which what is needed was moved.
@@ -94,20 +99,22 @@ pub(crate) struct World {
     pub(crate) storage: Storage,
     pub(crate) weather: Weather,
     pub(crate) broken: Option<Broken>,
+    pub(crate) aims: Aims,
     record: Mutex<Record>,
     folder: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) fn new(
-        mut chance: Chance,
-        objects: &BTreeMap<String, Bytes>,
-        (weather, broken): (Weather, Option<Broken>),
+        chance: Chance,
+        (objects, clock): (&BTreeMap<String, Bytes>, StorageClock),
+        (weather, broken, aims): (Weather, Option<Broken>, Vec<Aim>),
         clients: usize,
     ) -> Arc<Self> {
-        let storage = Storage::new(objects, StorageClock::new(&mut chance));
+        let storage = Storage::new(objects, clock);
         let scheduler = Scheduler::new(chance, clients);
-        Arc::new(Self { scheduler, storage, weather, broken, record: Mutex::default(), folder: folder() })
+        let (aims, record) = (Aims::new(aims), Mutex::default());
+        Arc::new(Self { scheduler, storage, weather, broken, aims, record, folder: folder() })
     }
 
     /// Lets all clients run to their end, each on a thread.

@@ -210,6 +210,13 @@ fn report(context: &Context<'_>, done: &ForgetDone, arguments: &Forget) -> Resul
         let finished = text::count(done.finished, "snapshot", "snapshots");
         output.note(&format!("{finished} that an earlier run had ended and not deleted are deleted now"));
     }
+    if done.kept.objects > 0 {
+        let kept = text::count(done.kept.objects, "snapshot that has ended", "snapshots that have ended");
+        let why = done.kept.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+        output.note(&format!(
+            "the storage refuses to delete {kept}{why}; nobody sees them any more, and each forget and prune tries again"
+        ));
+    }
     output.message(&json::message(
         "summary",
         json!({
@@ -217,6 +224,7 @@ fn report(context: &Context<'_>, done: &ForgetDone, arguments: &Forget) -> Resul
             "kept": stay,
             "forgotten": go,
             "finished": done.finished,
+            "kept_by_storage": done.kept.objects,
             "damaged": done.damaged.len(),
         }),
     ));

@@ -2,8 +2,9 @@
 
 use clap::Args;
 use lifeboat::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    ops::prune::{self, DomainDone, Mode, OfDomain, Packs, PruneOptions, Pruned, Size, Unused},
+    ops::prune::{self, DomainDone, Kept, Mode, OfDomain, Packs, PruneOptions, Pruned, Size, Unused},
     report::{json, size, text, time},
     repository::Repository,
 };
@@ -15,7 +16,8 @@ const AFTER: &str = "\
 What no snapshot needs is marked first. A later run deletes it, when the marks are older than the grace (72 hours unless
 `init` said otherwise) and nothing needs it after all. So run it regularly, for example once a day, beside any backups;
 it may be stopped at any time, and the next run carries on. If something that is needed is in doubt nothing is deleted
-in that domain (exit code 5). Needs a key with the role maintain or owner.
+in that domain (exit code 5). Where the storage refuses to delete, because of a lock or its policy, everything else is
+done and the next run tries again (exit code 3). Needs a key with the role maintain or owner.
 
 Examples:
   lifeboat prune --dry-run
@@ -79,6 +81,10 @@ fn run_on(repository: &Repository, options: &PruneOptions, context: &Context<'_>
     let pruned = prune::run(repository, options)?;
     context.end_display();
     let output = context.output;
+    let kept = AllKept::of(&pruned);
+    if let Some(line) = kept.line(context) {
+        output.say(&line);
+    }
     for OfDomain { name, outcome, .. } in &pruned.domains {
         match outcome {
             Ok(done) => tell(name, done, (options.mode, context)),
@@ -89,13 +95,68 @@ fn run_on(repository: &Repository, options: &PruneOptions, context: &Context<'_>
         output.message(&message(domain, options.mode));
     }
     let refused = pruned.domains.iter().filter(|domain| domain.outcome.is_err()).count();
-    output.message(&summary(&pruned, (options.mode, refused)));
+    output.message(&summary(&pruned, (options.mode, refused), &kept));
     if refused == 0 {
-        return Ok(());
+        return kept.end();
     }
     let count = text::count(refused as u64, "domain", "domains");
     Err(Error::new(ErrorKind::Damaged, format!("something that snapshots need is in doubt in {count}"))
         .with_remedy("Nothing was deleted there. Follow what is said above, then run it again"))
+}
+
+/// What the storage refused to delete, in all domains.
+#[derive(Default)]
+struct AllKept {
+    packs: Packs,
+    others: u64,
+    next_try: Option<Timestamp>,
+}
+
+impl AllKept {
+    fn of(pruned: &Pruned) -> Self {
+        let mut all = Self::default();
+        for kept in
+            pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok()).map(|done| &done.kept)
+        {
+            all.packs.join(kept.packs);
+            all.others += kept.others;
+            all.next_try = all.next_try.into_iter().chain(kept.next_try).min();
+        }
+        all
+    }
+
+    const fn any(&self) -> bool {
+        self.packs.packs > 0 || self.others > 0
+    }
+
+    /// What happened, and what to do.
+    fn line(&self, context: &Context<'_>) -> Option<String> {
+        if !self.any() {
+            return None;
+        }
+        let others = text::count(self.others, "other object", "other objects");
+        let what = match (self.packs.packs, self.others) {
+            (0, _) => others,
+            (_, 0) => shown(self.packs),
+            _ => format!("{} and {others}", shown(self.packs)),
+        };
+        let again = self.next_try.map_or_else(
+            || "the next run tries again".to_owned(),
+            |next| format!("it makes sense to try again from {}", time::show(next, &context.zone)),
+        );
+        Some(format!(
+            "the storage keeps {what} that nobody needs: it refuses to delete what is locked until its retention \
+             ends, or what its policy protects. Nothing is lost, and everything else is done; {again}"
+        ))
+    }
+
+    fn end(&self) -> Result<()> {
+        if !self.any() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Incomplete, "the storage refused to delete some of what nobody needs")
+            .with_remedy("If it has no lock, give this key the storage policy of its role: `lifeboat key add` prints it"))
+    }
 }
 
 fn shown(packs: Packs) -> String {
@@ -129,6 +190,18 @@ fn tell(name: &str, done: &DomainDone, (mode, context): (Mode, &Context<'_>)) {
             output.say(&format!("  {} {what}", shown(*packs)));
         }
     }
+    let Kept { packs, others, oldest, why, .. } = &done.kept;
+    if packs.packs > 0 {
+        let since = oldest.map_or_else(String::new, |oldest| time::show(oldest, &context.zone));
+        output.say(&format!("  {} kept by the storage, the oldest since {since}", shown(*packs)));
+    }
+    if *others > 0 {
+        let objects = text::count(*others, "other object", "other objects");
+        output.say(&format!("  {objects} kept by the storage: they count for nothing any more"));
+    }
+    if let Some(why) = why {
+        output.note(&format!("  the storage says: {why}"));
+    }
     if done.unused > 0 {
         output.say(&format!("  {} unused in packs that stay", size::show(done.unused)));
     }
@@ -151,6 +224,17 @@ fn packs(packs: Packs) -> Value {
     json!({ "packs": packs.packs, "bytes": packs.bytes })
 }
 
+fn kept(Kept { packs: of_packs, others, oldest, next_try, why }: &Kept) -> Value {
+    json!({
+        "packs": of_packs.packs,
+        "bytes": of_packs.bytes,
+        "others": others,
+        "oldest": oldest.map(time::rfc3339),
+        "next_try": next_try.map(time::rfc3339),
+        "why": why.as_ref().map(ToString::to_string),
+    })
+}
+
 fn sized(size: &Size) -> Value {
     json!({ "packs": size.packs.packs, "bytes": size.packs.bytes, "requests": size.requests })
 }
@@ -167,6 +251,7 @@ fn message(OfDomain { id, name, outcome }: &OfDomain, mode: Mode) -> Value {
             "before": sized(&done.before),
             "after": sized(&done.after),
             "deleted": packs(done.deleted),
+            "kept_by_storage": kept(&done.kept),
             "rescued": packs(done.rescued),
             "repacked": packs(done.repacked),
             "bytes_moved": done.moved,
@@ -191,7 +276,7 @@ fn message(OfDomain { id, name, outcome }: &OfDomain, mode: Mode) -> Value {
     json::message("prune", fields)
 }
 
-fn summary(pruned: &Pruned, (mode, refused): (Mode, usize)) -> Value {
+fn summary(pruned: &Pruned, (mode, refused): (Mode, usize), kept: &AllKept) -> Value {
     let all = || pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
     let sum = |of: fn(&DomainDone) -> Packs| {
         let mut sum = Packs::default();
@@ -205,6 +290,12 @@ fn summary(pruned: &Pruned, (mode, refused): (Mode, usize)) -> Value {
             "domains": pruned.domains.len(),
             "refused": refused,
             "deleted": sum(|done| done.deleted),
+            "kept_by_storage": {
+                "packs": kept.packs.packs,
+                "bytes": kept.packs.bytes,
+                "others": kept.others,
+                "next_try": kept.next_try.map(time::rfc3339),
+            },
             "rescued": sum(|done| done.rescued),
             "repacked": sum(|done| done.repacked),
             "marked": sum(|done| done.marked),

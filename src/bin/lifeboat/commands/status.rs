@@ -3,8 +3,8 @@
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    ops::status::{self, Status as Found},
-    report::{json, status as report, text, time},
+    ops::status::{self, Limits, Status as Found},
+    report::{json, ledger, status as report, text, time},
     repository::Repository,
 };
 use serde_json::json;
@@ -17,7 +17,8 @@ use crate::{
 const AFTER: &str = "\
 Needs a key that reads snapshots: audit, maintain, restore or owner. A machine with a backup key sees what it remembers
 of its own backups. Ages are measured by the times that the storage gave, against the clock of this machine. Exit code 7
-says that somebody is overdue: no complete backup within --max-age. Revoked keys are left out.
+says that somebody is overdue: no complete backup within --max-age. Revoked keys are left out. Legal holds follow, and
+how much of the data was read by a `check` (with -v: which part when by whom), which changes no exit code.
 
 Examples:
   lifeboat status
@@ -31,6 +32,9 @@ pub(crate) struct Status {
     /// How old the last complete backup of a client may be, such as 26h or 8d [default: that of the profile, else 26h]
     #[arg(long, value_name = "DURATION")]
     max_age: Option<String>,
+    /// How long ago a check may have read something to count as checked
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    checked_within: String,
 }
 
 /// A night's backup, with time for one that is late.
@@ -51,7 +55,9 @@ pub(crate) fn run(arguments: &Status, context: &Context<'_>) -> Result<()> {
         context.end_display();
         return remembered(&repository, context);
     }
-    let found = status::run(&repository, &|_| Some(max_age))?;
+    let limits =
+        Limits { backup: &|_| Some(max_age), reading: time::parse_duration(&arguments.checked_within)? };
+    let found = status::run(&repository, &limits)?;
     context.end_display();
     let output = context.output;
     output.say(&report::headline(&found));
@@ -62,9 +68,19 @@ pub(crate) fn run(arguments: &Status, context: &Context<'_>) -> Result<()> {
         let keys = text::count(found.revoked, "revoked key is", "revoked keys are");
         output.note(&format!("{keys} left out"));
     }
+    report::holds(&found, &context.zone).iter().for_each(|line| output.say(line));
+    if found.coverage.bytes > 0 {
+        output.say("checked:");
+        for line in ledger::lines(&found.coverage, output.is_verbose(), &context.zone) {
+            output.say(&format!("  {line}"));
+        }
+    }
+    found.notes.iter().for_each(|note| output.note(&format!("note: {}", text::shown(note.as_bytes()))));
     for client in &found.clients {
         output.message(&report::message(&found, client));
     }
+    report::hold_messages(&found).iter().for_each(|message| output.message(message));
+    ledger::messages(&found.coverage).iter().for_each(|message| output.message(message));
     for error in &found.damaged {
         output.trouble(error);
     }
