@@ -172,7 +172,7 @@ fn in_the_schedule_that_a_rule_is_for_data_is_lost_without_it() {
         (Scene::SlowView, &[Sabotage::TombstonesLast], &[]),
     ];
     assert!(SCENES.map(|(scene, ..)| scene) == Scene::ALL);
-    for (seed, (scene, rules, alone)) in (0..5).flat_map(|seed| SCENES.map(|scene| (seed, scene))) {
+    for (seed, (scene, rules, alone)) in (0..2).flat_map(|seed| SCENES.map(|scene| (seed, scene))) {
         let play = |broken: Option<Broken>| run(seed, Story::Aimed(scene), broken);
         let whole = play(None);
         assert!(whole.problems.is_empty(), "{scene:?}: {:?}\n{}", whole.problems, whole.schedule);
