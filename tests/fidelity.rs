@@ -298,7 +298,7 @@ fn closed_folders_are_opened_up_for_as_long_as_it_takes(world: &World) {
         world.ends(world.command(&[&restore[..], more].concat()).uid(ORDINARY).gid(ORDINARY), 0)
     };
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    let close = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+    let close = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
     let exact = || {
         let lost = differences(&look(&world.path("corpus/mine")), &look(&target));
         assert_eq!(lost, Vec::<String>::new());

@@ -536,9 +536,9 @@ fn only_a_maintainer_or_an_owner_repairs() {
     }
 }
 
-fn hurt(repository: Arc<Repository>, mode: Mode) -> Result<Vec<Hurt>> {
+fn hurt(repository: &Repository, mode: Mode) -> Result<Vec<Hurt>> {
     let options = SnapshotOptions { mode, program: "test".to_owned(), workers: 1 };
-    repair::snapshots(&repository, &options).map(|done| done.hurt)
+    repair::snapshots(repository, &options).map(|done| done.hurt)
 }
 
 fn paths(hurt: &Hurt) -> Vec<String> {
@@ -567,14 +567,14 @@ fn a_snapshot_that_has_lost_files_is_copied_without_them_and_each_is_named() {
     let client = scene.add_key(Role::Backup, "web");
     let (all, packs) = of_three_packs(&scene, &client);
     assert_eq!(packs.len(), 3);
-    assert_eq!(hurt(scene.owner(), Mode::Write).unwrap().len(), 0);
+    assert_eq!(hurt(&scene.owner(), Mode::Write).unwrap().len(), 0);
     // One is gone, one is damaged, and nobody has noticed that.
     scene.store().delete(&packs[1]).unwrap();
     scene.flip(&packs[2]);
     let before = scene.all();
-    let planned = hurt(scene.owner(), Mode::DryRun).unwrap();
+    let planned = hurt(&scene.owner(), Mode::DryRun).unwrap();
     assert_eq!(scene.all(), before, "a dry run writes nothing");
-    let done = hurt(scene.owner(), Mode::Write).unwrap();
+    let done = hurt(&scene.owner(), Mode::Write).unwrap();
     // The second and the third one of the client; the owner's own are in packs of their own.
     assert_eq!((planned.len(), done.len()), (2, 2), "{done:?}");
     for (planned, done) in planned.iter().zip(&done) {
@@ -606,7 +606,7 @@ fn a_snapshot_that_has_lost_files_is_copied_without_them_and_each_is_named() {
     );
     // It is not done twice.
     let before = scene.names("");
-    let again = hurt(scene.owner(), Mode::Write).unwrap();
+    let again = hurt(&scene.owner(), Mode::Write).unwrap();
     assert!(again.len() == 2 && again.iter().all(|hurt| matches!(hurt.copy, Copy::Before(_))), "{again:?}");
     assert_eq!(scene.names(""), before);
 }
@@ -622,7 +622,7 @@ fn a_client_cannot_keep_a_copy_from_being_made_by_a_tag_of_its_own() {
     let other = Files::from([("srv/other".to_owned(), noise(99, 5_000))]);
     backup::run(&client, &mut lab::Tree(&other), &options).unwrap();
     packs.iter().for_each(|pack| scene.store().delete(pack).unwrap());
-    let hurt = hurt(scene.owner(), Mode::DryRun).unwrap();
+    let hurt = hurt(&scene.owner(), Mode::DryRun).unwrap();
     let first = hurt.iter().find(|hurt| hurt.snapshot.name.id == first).unwrap();
     assert_eq!((first.copy, paths(first)), (Copy::Planned, vec!["srv/1".to_owned()]));
 }
@@ -637,7 +637,7 @@ fn of_a_manifest_that_is_lost_in_part_the_rest_is_copied() {
     many.insert("srv/99999".to_owned(), b"last".to_vec());
     lab::back_up(&scene.owner(), &many).unwrap();
     scene.store().delete(&nodes).unwrap();
-    let done = hurt(scene.owner(), Mode::Write).unwrap();
+    let done = hurt(&scene.owner(), Mode::Write).unwrap();
     let [whole, part] = <[Hurt; 2]>::try_from(done).unwrap();
     assert_eq!((whole.copy, whole.named[0].path.len()), (Copy::Nothing, 0));
     let Copy::Made(id) = part.copy else { unreachable!("{part:?}") };
@@ -677,7 +677,7 @@ fn a_large_file_is_copied_by_its_lists_and_not_when_they_lie() {
         file("f", 9_000, Content::List { node: list, chunks: 2, level: 0 }),
     ]));
     let old = manifest.snapshot(leaf, |record| record.levels = 0);
-    let done = hurt(scene.owner(), Mode::Write).unwrap();
+    let done = hurt(&scene.owner(), Mode::Write).unwrap();
     let [done] = <[Hurt; 1]>::try_from(done).unwrap();
     assert_eq!((done.snapshot.name.id, paths(&done)), (old, vec!["b".to_owned(), "e".to_owned()]));
     let Copy::Made(id) = done.copy else { unreachable!("{done:?}") };
@@ -695,7 +695,7 @@ fn a_repair_of_snapshots_that_is_stopped_is_finished_by_the_next_one() {
     let scene = Scene::new();
     let pack = scene.names("/packs/d/").remove(0);
     scene.store().delete(&pack).unwrap();
-    let run = |scene: &Scene, over: &Arc<Intercepted>| hurt(scene.over(over)?, Mode::Write);
+    let run = |scene: &Scene, over: &Arc<Intercepted>| hurt(&scene.over(over)?, Mode::Write);
     let calls = {
         let scene = scene.fork();
         let over = Intercepted::watching(Arc::new(scene.objects.clone()));
@@ -708,8 +708,8 @@ fn a_repair_of_snapshots_that_is_stopped_is_finished_by_the_next_one() {
             let over = Intercepted::watching(Arc::new(scene.objects.clone()));
             over.intercept(at(number, fault));
             drop(run(&scene, &over));
-            hurt(scene.owner(), Mode::Write).unwrap();
-            let again = hurt(scene.owner(), Mode::DryRun).unwrap();
+            hurt(&scene.owner(), Mode::Write).unwrap();
+            let again = hurt(&scene.owner(), Mode::DryRun).unwrap();
             assert!(
                 again.len() == 1 && matches!(again[0].copy, Copy::Before(_)),
                 "{number} {fault:?}: {again:?}"
@@ -747,7 +747,7 @@ fn only_an_owner_repairs_snapshots() {
     let scene = Scene::new();
     for role in [Role::Backup, Role::Audit, Role::Restore, Role::Maintain] {
         let repository = scene.add_key(role, &format!("a {} key", role.name()));
-        let error = hurt(repository, Mode::DryRun).unwrap_err();
+        let error = hurt(&repository, Mode::DryRun).unwrap_err();
         assert!(
             error.kind() == ErrorKind::Forbidden && error.to_string().contains("cannot repair"),
             "{error}"

@@ -534,7 +534,7 @@ fn what_gives_way_to_a_file_is_chosen_by_its_own_path() {
     let anchored: Vec<String> =
         names.iter().map(|name| format!("{}/{name}", place.source().display())).collect();
     for (includes, excludes) in
-        [(vec![], strings(&[".*"])), (anchored, vec![]), (strings(&names), strings(&[".l*"]))]
+        [(vec![], strings(&[".l*"])), (anchored, vec![]), (strings(&names), strings(&[".l*"]))]
     {
         let copy = place.copy("all");
         names.iter().for_each(|name| fs::create_dir_all(copy.join(name).join("in/it")).unwrap());
@@ -682,7 +682,7 @@ fn what_is_as_it_should_be_is_not_touched() {
     let before = touched();
     assert!(before.len() >= 65, "{before:?}");
     let done = place.restore("all", "", &[]);
-    assert_eq!((done.failures, done.files, done.files_unchanged), (0, 64, 64));
+    assert_eq!((done.failures, done.files, done.files_unchanged), (0, 65, 65));
     assert_eq!(touched(), before);
     // What differs is set, and nothing that depends on it is lost.
     fs::set_permissions(copy.join("sub/program"), fs::Permissions::from_mode(0o600)).unwrap();

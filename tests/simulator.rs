@@ -160,7 +160,8 @@ fn what_is_built_wrongly_is_found_soon() {
 /// too is written down in `docs/decisions/0014-simulator.md`.
 #[test]
 fn in_the_schedule_that_a_rule_is_for_data_is_lost_without_it() {
-    const SCENES: [(Scene, &[Sabotage], &[&[Sabotage]]); 5] = [
+    type Rules = &'static [Sabotage];
+    const SCENES: [(Scene, Rules, &[Rules]); 5] = [
         (Scene::TwoCopies, &[Sabotage::EveryCopy], &[]),
         (Scene::LostRescue, &[Sabotage::BlindRescue], &[]),
         (Scene::SavedAndDeleted, &[Sabotage::Resurrection], &[]),
@@ -178,7 +179,11 @@ fn in_the_schedule_that_a_rule_is_for_data_is_lost_without_it() {
         assert!(whole.problems.is_empty(), "{scene:?}: {:?}\n{}", whole.problems, whole.schedule);
         assert_eq!(whole.promised, whole.tried, "{scene:?}\n{}", whole.schedule);
         let lost = play(Some(Broken::Engine(rules)));
-        assert!(lost.problems.iter().any(is_loss), "{scene:?} without {rules:?}\n{}", lost.schedule);
+        assert!(
+            lost.problems.iter().any(|problem| is_loss(problem)),
+            "{scene:?} without {rules:?}\n{}",
+            lost.schedule
+        );
         // Only what is done without the rule is not done with it.
         let missed = lost.missed;
         assert!(missed.is_empty(), "{scene:?} without {rules:?}: {missed:?}\n{}", lost.schedule);
@@ -189,7 +194,7 @@ fn in_the_schedule_that_a_rule_is_for_data_is_lost_without_it() {
     }
 }
 
-fn is_loss(problem: &String) -> bool {
+fn is_loss(problem: &str) -> bool {
     problem.contains("does not restore")
 }
 
@@ -200,7 +205,7 @@ fn is_loss(problem: &String) -> bool {
 fn without_a_rule_of_the_protocol_data_is_lost() {
     const BROKEN: [&[Sabotage]; 3] =
         [&[Sabotage::GraceOnly], &[Sabotage::NoDeadline], &[Sabotage::NoList, Sabotage::ForgetfulTombstones]];
-    let is_loss = |run: &Run| run.problems.iter().any(is_loss);
+    let is_loss = |run: &Run| run.problems.iter().any(|problem| is_loss(problem));
     let mut blind = Vec::new();
     for broken in BROKEN {
         let failed = run_all(LOSS_SEEDS, (Story::LifeCycle, Some(Broken::Engine(broken))), 1, is_loss).failed;

@@ -12,8 +12,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, fstatfs, fsync, openat, renameat,
-        renameat_with, statat, unlinkat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, fstatfs, fsync, openat,
+        renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
 };
@@ -56,7 +56,8 @@ pub(super) fn unfinished_name(name: &CStr) -> Result<CString> {
 }
 
 /// Whether a file of moments has such a name.
-fn is_leftover(name: &[u8]) -> bool {
+#[must_use]
+pub fn is_leftover(name: &[u8]) -> bool {
     let digits = name.strip_prefix(b".lifeboat-").and_then(|rest| rest.strip_suffix(b".partial"));
     digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
 }
@@ -97,9 +98,8 @@ pub(super) const fn is_begun(kind: EntryKind, mode: u32, links: u32) -> bool {
 
 /// File systems of Linux that are known to keep the bits of [`BEGUN`] for anybody: the `f_type` of statfs(2), for ext2
 /// to ext4, XFS, btrfs, F2FS, tmpfs, overlayfs, and ZFS and bcachefs. Others may not, or are not on this machine.
-const KEEP_MODES: [u32; 8] = [
-    0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xca45_1a4e,
-];
+const KEEP_MODES: [u32; 8] =
+    [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1, 0xca45_1a4e];
 
 /// Whether a file may be begun under its own name in this folder.
 pub(super) fn keeps_modes(dir: BorrowedFd<'_>) -> bool {

@@ -112,12 +112,17 @@ impl Selection {
         let selects = self.sample.as_ref().is_none_or(|sample| sample.takes(entry))
             && self.selects(&entry.path, is_directory);
         if selects {
-            let path = Path::new(OsStr::from_bytes(&entry.path));
-            for asked in self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed)) {
-                asked.found.fetch_or(matches(&asked.alone, path, is_directory), Ordering::Relaxed);
-            }
+            self.finds(&entry.path, is_directory);
         }
         selects
+    }
+
+    /// Notes that patterns have found something: what is at `path`, which is meant.
+    pub fn finds(&self, path: &[u8], is_directory: bool) {
+        let path = Path::new(OsStr::from_bytes(path));
+        for asked in self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed)) {
+            asked.found.fetch_or(matches(&asked.alone, path, is_directory), Ordering::Relaxed);
+        }
     }
 
     /// Whether what is at `path` (no leading slash) is meant, be it an entry or not: what only stands in a target is

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     filesystem::{
         metadata::Note,
-        partial::is_unfinished,
+        partial::{is_leftover, is_unfinished},
         select::Selection,
         unmet::{Begins, Ended, Unmet},
     },
@@ -123,6 +123,10 @@ impl<'a> Clearing<'a> {
             let path = join(&ended.folder, name);
             if is_unfinished(name) {
                 job.note(&path, vec![Note::Told(LEFT_UNFINISHED.into())]);
+                continue;
+            }
+            if is_leftover(name) {
+                // Swept with its folder, if no other restore is at it.
                 continue;
             }
             if let Err(error) = job.remove(&path) {

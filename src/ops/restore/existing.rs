@@ -191,7 +191,8 @@ impl<'a> Existing<'a> {
             return Err(Error::new(ErrorKind::Failed, message)
                 .with_remedy("Unmount it, or leave it out with --exclude"));
         }
-        let stays = overwrite == Overwrite::Never || overwrite == Overwrite::IfNewer && then.mtime <= found.mtime;
+        let stays =
+            overwrite == Overwrite::Never || overwrite == Overwrite::IfNewer && then.mtime <= found.mtime;
         // What a restore that was killed has begun is nobody's file, however new.
         if stays && !found.is_begun() {
             return Ok(Fate::Leave);

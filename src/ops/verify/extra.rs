@@ -14,6 +14,7 @@ use crate::{
         partial::is_unfinished,
         remove::{Never, Removal, Remover, Watch},
         restore::Target,
+        select::Selection,
         unmet::{Ended, Unmet},
     },
     format::{
@@ -76,7 +77,8 @@ impl<'a> Extras<'a> {
                 comparison.verified.note(&path, Note::Told(LEFT_UNFINISHED.into()));
                 continue;
             }
-            let mut waiting = Waiting { comparison, items: Vec::new(), bytes: 0 };
+            let mut waiting =
+                Waiting { selection: &self.options.selection, comparison, items: Vec::new(), bytes: 0 };
             let done = remover.remove_watched(&path, &mut waiting);
             waiting.settle();
             if let Err(error) = done {
@@ -88,6 +90,7 @@ impl<'a> Extras<'a> {
 
 /// What would go, and may yet go with the folder that it is in: then the folder is told, and not what is in it.
 struct Waiting<'a, 'b> {
+    selection: &'a Selection,
     comparison: &'a mut Comparison<'b>,
     items: Vec<Item>,
     /// Of the paths.
@@ -125,7 +128,10 @@ impl Waiting<'_, '_> {
 
 impl Watch for Waiting<'_, '_> {
     fn gone(&mut self, path: &[u8], found: &Found) {
-        if found.kind == EntryKind::Directory {
+        let is_folder = found.kind == EntryKind::Directory;
+        // What is told answers what was asked for.
+        self.selection.finds(path, is_folder);
+        if is_folder {
             self.forget_below(path);
         }
         let (folder, _) = split(path);
