@@ -315,17 +315,20 @@ fn the_policy_is_what_the_command_says() {
 #[test]
 fn what_a_killed_restore_has_begun_is_written_anew_under_every_policy() {
     let place = Place::new(1);
-    for name in ["begun", "theirs", "linked"] {
+    for name in ["begun", "theirs", "linked", "longer", "sticky"] {
         place.put(name, b"whole");
         set_time(&place.source().join(name), 1_000);
     }
+    fs::set_permissions(place.source().join("sticky"), fs::Permissions::from_mode(0o1600)).unwrap();
     place.back_up(&place.options());
     for overwrite in [Overwrite::Never, Overwrite::IfNewer, Overwrite::IfChanged, Overwrite::Always] {
         let target = format!("{overwrite:?}");
         let copy = place.copy(&target);
         fs::create_dir_all(&copy).unwrap();
-        for (name, mode) in [("begun", 0o1600), ("theirs", 0o600), ("linked", 0o1600)] {
-            fs::write(copy.join(name), "who").unwrap();
+        for (name, mode) in
+            [("begun", 0o1600), ("theirs", 0o600), ("linked", 0o1600), ("longer", 0o1600), ("sticky", 0o1600)]
+        {
+            fs::write(copy.join(name), if name == "longer" { "somebody's" } else { "who" }).unwrap();
             fs::set_permissions(copy.join(name), fs::Permissions::from_mode(mode)).unwrap();
         }
         fs::hard_link(copy.join("linked"), place.at(&format!("beside {target}"))).unwrap();
@@ -334,7 +337,12 @@ fn what_a_killed_restore_has_begun_is_written_anew_under_every_policy() {
         let read = |name: &str| fs::read_to_string(copy.join(name)).unwrap();
         let stays = matches!(overwrite, Overwrite::Never | Overwrite::IfNewer);
         let others = if stays { "who" } else { "whole" };
-        assert_eq!([read("begun"), read("theirs"), read("linked")], ["whole", others, others], "{target}");
+        assert_eq!(
+            ["begun", "theirs", "linked", "sticky"].map(read),
+            ["whole", others, others, others].map(str::to_owned),
+            "{target}"
+        );
+        assert_eq!(read("longer"), if stays { "somebody's" } else { "whole" });
         assert_eq!(fs::metadata(copy.join("begun")).unwrap().mode() & 0o7777, 0o644);
     }
 }
@@ -640,6 +648,8 @@ fn an_immutable_file_takes_the_place_of_a_folder_and_is_frozen_then() {
     let leftover = copy.join(".lifeboat-0123456789abcdef.partial");
     fs::write(&leftover, "").unwrap();
     assert!(chattr("+i", &leftover));
+    // Older versions moved folders aside.
+    fs::create_dir_all(copy.join(".lifeboat-fedcba9876543210.partial/in it")).unwrap();
     let done = place.restore_with("all", &deleting());
     // What is frozen cannot get another flag.
     let frozen = names.map(|name| !chattr("+d", &copy.join(name)));

@@ -156,10 +156,13 @@ impl Found {
         self.frozen
     }
 
-    /// Whether it is a file that a restore has begun and not ended.
+    /// Whether it is a file that a restore of what `metadata` describes has begun and not ended. One that has that mode in
+    /// the snapshot, or is longer, may be somebody's.
     #[must_use]
-    pub const fn is_begun(&self) -> bool {
-        is_begun(self.kind, self.mode, self.links)
+    pub const fn is_begun(&self, metadata: &Metadata) -> bool {
+        let file =
+            matches!((self.kind, metadata.kind), (EntryKind::File, EntryKind::File)) && self.links == 1;
+        file && is_begun(self.mode) && !is_begun(metadata.mode) && self.size <= metadata.size
     }
 
     /// Whether it is the same file as another one.

@@ -12,8 +12,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstat, fstatfs, fsync, openat,
-        renameat, renameat_with, statat, unlinkat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, flock, fstat, fstatfs, fsync,
+        openat, renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
 };
@@ -28,7 +28,6 @@ use super::{
 use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Result},
-    format::entry::EntryKind,
 };
 
 const UNFINISHED_SUFFIX: &[u8] = b".lifeboat-partial";
@@ -91,9 +90,9 @@ pub(super) fn meanwhile(what: String) -> Error {
 /// The mode of a small file that has its own name and is not whole: the sticky bit means nothing for a file.
 const BEGUN: u32 = 0o1600;
 
-/// Whether a file that has one name is one that a restore has begun and not ended.
-pub(super) const fn is_begun(kind: EntryKind, mode: u32, links: u32) -> bool {
-    matches!(kind, EntryKind::File) && mode & 0o7777 == BEGUN && links == 1
+/// Whether it is the mode of a file that a restore has begun and not ended.
+pub(super) const fn is_begun(mode: u32) -> bool {
+    mode & 0o7777 == BEGUN
 }
 
 /// File systems of Linux that are known to keep the bits of [`BEGUN`] for anybody: the `f_type` of statfs(2), for ext2
@@ -141,11 +140,15 @@ fn rename_reserved(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> rustix::io::R
     })
 }
 
+const fn identity(status: &Stat) -> (u64, u64) {
+    (status.st_dev, status.st_ino)
+}
+
 /// Whether what has the name is this file.
 fn has_name(dir: BorrowedFd<'_>, name: &CStr, file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     let ours = fstat(file)?;
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(named) => Ok((ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)),
+        Ok(named) => Ok(identity(&ours) == identity(&named)),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno),
     }
@@ -169,11 +172,14 @@ pub(super) fn sync_names(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
     }
 }
 
-/// Something under a temporary name; removed unless it gets its own.
+/// Something that is not whole, under a temporary name or its own; removed unless it gets its own, or may keep it.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) dir: Folder,
+    /// Its name until then.
     pub(super) temporary: CString,
+    /// Which file it is, if others may know the name: another restore may have put its own there.
+    file: Option<(u64, u64)>,
     /// It has its name, or is to keep the one that it has.
     placed: bool,
 }
@@ -184,17 +190,20 @@ impl Pending {
     /// # Errors
     /// The system gives no random bytes.
     pub(super) fn new(dir: Folder) -> Result<Self> {
-        Ok(Self { dir, temporary: partial_name()?, placed: false })
+        Ok(Self { dir, temporary: partial_name()?, file: None, placed: false })
     }
 
-    /// Something that has its own name from the beginning.
-    pub(super) const fn named(dir: Folder, name: CString) -> Self {
-        Self { dir, temporary: name, placed: false }
+    /// A file that has its own name from the beginning.
+    ///
+    /// # Errors
+    /// The system does not tell which one it is.
+    pub(super) fn named(dir: Folder, name: CString, file: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        Ok(Self { dir, temporary: name, file: Some(identity(&fstat(file)?)), placed: false })
     }
 
     /// Something that stays under its name, whatever ends the restore: the next one goes on with it.
     pub(super) const fn lasting(dir: Folder, temporary: CString) -> Self {
-        Self { dir, temporary, placed: true }
+        Self { dir, temporary, file: None, placed: true }
     }
 
     /// Checks that what has the temporary name is the file that was written.
@@ -255,8 +264,10 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if !self.placed {
-            // Best effort: it has a name that says what it is.
+        let named = || statat(&self.dir, &self.temporary, AtFlags::SYMLINK_NOFOLLOW);
+        let is_ours = || self.file.is_none_or(|file| named().is_ok_and(|found| identity(&found) == file));
+        if !self.placed && is_ours() {
+            // Best effort: it has a name or a mode that says what it is.
             match unlinkat(&self.dir, &self.temporary, AtFlags::empty()) {
                 Ok(()) | Err(_) => {}
             }

@@ -1,5 +1,5 @@
 //! Writes a restored tree without ever leaving its target: every access goes through a directory
-//! handle, no link is followed, and a file gets its name only when it is complete.
+//! handle, no link is followed, and a file gets its name only when it is complete, or has a mode that says that it is not.
 
 use std::{
     collections::HashMap,
@@ -287,7 +287,8 @@ impl Target {
         if self.names_at_once {
             match partial::begin(dir.as_fd(), &name) {
                 Ok(fd) => {
-                    let pending = Pending::named(Arc::clone(dir), name.clone());
+                    let pending =
+                        Pending::named(Arc::clone(dir), name.clone(), fd.as_fd()).map_err(failed)?;
                     return Ok(self.writing(fd, name, size, pending));
                 }
                 // The file system takes two names of the snapshot for one.
@@ -606,7 +607,7 @@ fn not_a_folder(path: &[u8], errno: Errno) -> Error {
     }
 }
 
-/// A file that is being restored, under a temporary name.
+/// A file that is being restored, under a temporary name or with the mode of one that is begun.
 #[derive(Debug)]
 pub struct NewFile {
     fd: OwnedFd,
@@ -772,10 +773,9 @@ impl NewFile {
         if self.begun {
             // What was there before is no more what the snapshot has than zeros are, but looks like it.
             bad.iter().try_for_each(|range| self.leave_empty(range.start..range.end.min(self.size)))?;
+            self.close()?;
         }
-        fchmod(&self.fd, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| system_error("close to others", shown(self.name.to_bytes()), errno))?;
-        self.check()?;
+        self.pending.check(self.fd.as_fd())?;
         for number in 1..=DAMAGED_TRIES {
             let suffix = if number == 1 { ".damaged".into() } else { format!(".damaged-{number}") };
             let name = with_suffix(self.name.to_bytes(), &suffix, ".txt".len());
@@ -787,7 +787,11 @@ impl NewFile {
                 continue;
             }
             match self.pending.place_new(&name) {
-                Ok(true) => return Ok(name.into_bytes()),
+                Ok(true) => {
+                    // Not before: under its own name the mode of one that is begun says that it is not whole.
+                    self.close()?;
+                    return Ok(name.into_bytes());
+                }
                 other => {
                     unlinkat(&self.pending.dir, &list, AtFlags::empty())
                         .map_err(|errno| system_error("remove", shown(list.to_bytes()), errno))?;
@@ -797,6 +801,12 @@ impl NewFile {
         }
         let message = format!("too many damaged copies of {} are there already", shown(self.name.to_bytes()));
         Err(Error::new(ErrorKind::Failed, message).with_remedy("Remove the files named .damaged"))
+    }
+
+    /// Lets nobody but its owner read it.
+    fn close(&self) -> Result<()> {
+        fchmod(&self.fd, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| system_error("close to others", shown(self.name.to_bytes()), errno))
     }
 
     /// The list of what is damaged, under a temporary name.
@@ -933,6 +943,29 @@ mod tests {
         assert!(!path.join("g").try_exists().unwrap() && names(&path).len() == 2);
         drop(file);
         assert_eq!(names(&path), ["f"]);
+    }
+
+    #[test]
+    fn what_another_restore_has_put_in_the_place_of_a_begun_file_stays() {
+        let (folder, target) = target();
+        let path = folder.path().join("t/target");
+        let begin = || target.new_file(&target.directory(b"").unwrap(), b"f", 3).unwrap();
+        let file = begin();
+        let another = || {
+            fs::write(path.join("theirs"), b"whole").unwrap();
+            fs::rename(path.join("theirs"), path.join("f")).unwrap();
+        };
+        another();
+        drop(file);
+        assert_eq!(fs::read(path.join("f")).unwrap(), b"whole");
+        fs::remove_file(path.join("f")).unwrap();
+        let file = begin();
+        another();
+        assert!(file.finish_damaged(&[0..3]).is_err());
+        assert_eq!(
+            (names(&path), fs::read(path.join("f")).unwrap()),
+            (vec!["f".to_owned()], b"whole".to_vec())
+        );
     }
 
     #[test]

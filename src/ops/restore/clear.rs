@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     filesystem::{
         metadata::Note,
+        old::Look,
         partial::{is_leftover, is_unfinished},
         select::Selection,
         unmet::{Begins, Ended, Unmet},
@@ -125,8 +126,8 @@ impl<'a> Clearing<'a> {
                 job.note(&path, vec![Note::Told(LEFT_UNFINISHED.into())]);
                 continue;
             }
-            if is_leftover(name) {
-                // Swept with its folder, if no other restore is at it.
+            // A file is swept with its folder, if no other restore is at it.
+            if is_leftover(name) && !self.is_folder(&path)? {
                 continue;
             }
             if let Err(error) = job.remove(&path) {
@@ -134,6 +135,11 @@ impl<'a> Clearing<'a> {
             }
         }
         Ok(())
+    }
+
+    fn is_folder(&self, path: &[u8]) -> Result<bool> {
+        let found = Look::new(self.job.target).at(self.job.below(path))?;
+        Ok(found.is_some_and(|found| found.kind == EntryKind::Directory))
     }
 
     /// Whether something in the folder could not be restored, or nobody knows any more where that happened.
