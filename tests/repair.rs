@@ -536,7 +536,7 @@ fn only_a_maintainer_or_an_owner_repairs() {
     }
 }
 
-fn hurt(repository: &Repository, mode: Mode) -> Result<Vec<Hurt>> {
+fn hurt(repository: &Arc<Repository>, mode: Mode) -> Result<Vec<Hurt>> {
     let options = SnapshotOptions { mode, program: "test".to_owned(), workers: 1 };
     repair::snapshots(repository, &options).map(|done| done.hurt)
 }
