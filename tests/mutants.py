@@ -126,7 +126,7 @@ MUTANTS = [
      "self.links == 1 && owner && group", "restoring what_is_there_already"),
     ("name of a file that is half new", "src/filesystem/old.rs", "        if own {\n            let rename",
      "        if own && found.size == 0 {\n            let rename", "lib filesystem::old"),
-    ("file that a killed restore has begun", "src/ops/restore/existing.rs", "if stays && !found.is_begun(then) {", "if stays {",
+    ("file that a killed restore has begun", "src/ops/restore/existing.rs", "if stays && !found.is_begun(then, &self.job.options.ownership) {", "if stays {",
      "restoring what_a_killed_restore"),
     ("chunks of a large file that is there", "src/ops/restore/existing.rs",
      "key.id(&self.buffer) == chunk.id\n", "key.id(&self.buffer).as_bytes().len() == 32\n", "restoring a_large_file"),

@@ -176,6 +176,12 @@ fn lacks(metadata: &mut Metadata, what: &str) {
     }
 }
 
+/// XFS shows root its ACLs once more in a form of its own. They are in `system.posix_acl_*` too; a copy would be an
+/// attribute like any other elsewhere, stay when the ACL goes, and open the file again when it comes back to XFS.
+fn is_of_xfs(name: &[u8]) -> bool {
+    matches!(name, b"trusted.SGI_ACL_FILE" | b"trusted.SGI_ACL_DEFAULT")
+}
+
 fn read(way: &Way<'_>, metadata: &mut Metadata) {
     let names = match way.names() {
         Ok(names) if names.is_empty() => return,
@@ -183,7 +189,7 @@ fn read(way: &Way<'_>, metadata: &mut Metadata) {
         Err(errno) => return lacking(metadata, "extended attributes", errno),
     };
     let (mut xattrs, mut bytes) = (Vec::new(), 0);
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !is_of_xfs(name)) {
         let called = || format!("attribute {}", shown(name));
         match way.value(name) {
             Ok(value) if bytes + name.len() + value.len() > limits::ATTRIBUTES_BYTES_MAX => {

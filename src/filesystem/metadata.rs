@@ -20,6 +20,7 @@ use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
     capture,
     names::Ownership,
+    partial::is_begun,
     reason, shown,
 };
 use crate::{
@@ -201,7 +202,9 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
     setting.remove_others(&names);
     // Whoever is not root may set these only as long as they may write to it.
     setting.set_attributes(&names, &|name| !is_acl(name) && !is_capability(name));
-    if metadata.kind != EntryKind::Symlink {
+    // The mode of a file that is begun goes last: without it the file counts as whole.
+    let begun = metadata.kind == EntryKind::File && setting.mode.is_some_and(is_begun);
+    if metadata.kind != EntryKind::Symlink && !begun {
         setting.set_mode(&owner);
     }
     setting.set_attributes(&names, &is_acl);
@@ -211,6 +214,11 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
         setting.notes.push(Note::Unset(NO_CAPABILITIES.into()));
     }
     setting.set_times();
+    if begun {
+        // An ACL is a part of it, and says the same as the mode that belongs to it.
+        setting.mode = None;
+        setting.set_mode(&owner);
+    }
     let mut notes = setting.notes;
     if has_flags(metadata.kind) {
         set_flags(handle.fd(), metadata.flags, settable_flags() & !FREEZING_FLAGS, &mut notes);

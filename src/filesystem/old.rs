@@ -156,13 +156,16 @@ impl Found {
         self.frozen
     }
 
-    /// Whether it is a file that a restore of what `metadata` describes has begun and not ended. One that has that mode in
-    /// the snapshot, or is longer, may be somebody's.
+    /// Whether it is a file that a restore of what `metadata` describes has begun and not ended. One that has such a mode
+    /// in the snapshot, is longer, or belongs to somebody else may be somebody's.
     #[must_use]
-    pub const fn is_begun(&self, metadata: &Metadata) -> bool {
+    pub fn is_begun(&self, metadata: &Metadata, ownership: &Ownership) -> bool {
+        let us = geteuid().as_raw();
+        let uid = ownership.resolve(metadata).map_or(us, |(uid, _)| uid);
         let file =
             matches!((self.kind, metadata.kind), (EntryKind::File, EntryKind::File)) && self.links == 1;
-        file && is_begun(self.mode) && !is_begun(metadata.mode) && self.size <= metadata.size
+        let ours = self.owner.0 == us || self.owner.0 == uid;
+        file && ours && is_begun(self.mode) && !is_begun(metadata.mode) && self.size <= metadata.size
     }
 
     /// Whether it is the same file as another one.

@@ -90,9 +90,9 @@ pub(super) fn meanwhile(what: String) -> Error {
 /// The mode of a small file that has its own name and is not whole: the sticky bit means nothing for a file.
 const BEGUN: u32 = 0o1600;
 
-/// Whether it is the mode of a file that a restore has begun and not ended.
+/// Whether it is the mode of a file that a restore has begun and not ended. An ACL changes the other bits of it.
 pub(super) const fn is_begun(mode: u32) -> bool {
-    mode & 0o7777 == BEGUN
+    mode & BEGUN & 0o7000 != 0
 }
 
 /// File systems of Linux that are known to keep the bits of [`BEGUN`] for anybody: the `f_type` of statfs(2), for ext2

@@ -194,7 +194,7 @@ impl<'a> Existing<'a> {
         let stays =
             overwrite == Overwrite::Never || overwrite == Overwrite::IfNewer && then.mtime <= found.mtime;
         // What a restore that was killed has begun is nobody's file, however new.
-        if stays && !found.is_begun(then) {
+        if stays && !found.is_begun(then, &self.job.options.ownership) {
             return Ok(Fate::Leave);
         }
         if was_folder {
