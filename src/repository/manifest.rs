@@ -299,7 +299,7 @@ fn cuts(id: &BlobId, level: u8) -> bool {
     u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]])).is_multiple_of(LIST_ITEMS_AVERAGE)
 }
 
-/// Nodes that were read, each under [`place`], with the entries and bytes below it.
+/// Nodes that were read, each under what it is and where it begins, with the entries and bytes below it.
 pub type Accounts = HashMap<[u8; 32], (u64, u64)>;
 
 /// A node at the path where its branch says that it begins. At another path it is read again: what was good
