@@ -1,16 +1,14 @@
 //! Sets what is not content, in the only order that survives: owner (a change clears setuid and capabilities), attributes
 //! that need the right to write, mode, ACLs (a change of mode changes them), capabilities, times, flags. What keeps a file
-//! from being renamed or linked comes when it has its names: `freeze`.
+//! from being renamed or linked comes when it has its names: `freeze`. The mode of a file that is begun under its own name
+//! comes after the times, since it says so; it does not change the ACL that it is a part of.
 
-use std::{
-    fmt,
-    os::fd::{AsRawFd, BorrowedFd},
-};
+use std::{fmt, os::fd::BorrowedFd};
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown,
-        futimens, utimensat,
+        AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown, futimens,
+        utimensat,
     },
     io::Errno,
     process::{getegid, geteuid, getgroups},
@@ -20,6 +18,7 @@ use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
     capture,
     names::Ownership,
+    old,
     partial::is_begun,
     reason, shown,
 };
@@ -114,9 +113,7 @@ impl Handle<'_> {
         match self {
             Self::Open(fd) => fchmod(fd, mode),
             // The one way to the inode behind such a handle, whatever has its name by now.
-            Self::Named(fd) => {
-                chmodat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), mode, AtFlags::empty())
-            }
+            Self::Named(fd) => old::set_mode(*fd, mode.as_raw_mode()),
         }
     }
 

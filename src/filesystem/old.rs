@@ -516,7 +516,7 @@ fn open_up(dir: BorrowedFd<'_>, mode: u32) -> bool {
     set_mode(dir, mode | OWNER_RIGHTS).is_ok()
 }
 
-/// Sets the mode of a folder by the one way that works with a handle which only names it.
+/// Sets the mode by the one way that works with a handle which only names an inode.
 pub(super) fn set_mode(dir: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
     let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
     chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())

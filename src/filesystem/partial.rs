@@ -107,14 +107,17 @@ pub(super) fn keeps_modes(dir: BorrowedFd<'_>) -> bool {
 
 /// Makes a file that was not there, with the mode of one that is begun.
 pub(super) fn begin(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::from_raw_mode(BEGUN))
+    create_with(dir, name, Mode::from_raw_mode(BEGUN))
 }
 
 /// Makes a file that was not there.
 pub(super) fn create(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    create_with(dir, name, Mode::RUSR | Mode::WUSR)
+}
+
+fn create_with(dir: BorrowedFd<'_>, name: &CStr, mode: Mode) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
+    openat(dir, name, flags, mode)
 }
 
 /// Gives what is named `from` a name in its folder that nothing has; `EXIST` if something has it.
