@@ -87,12 +87,14 @@ pub(super) fn meanwhile(what: String) -> Error {
     Error::new(ErrorKind::Failed, what).with_remedy("Let nothing else write to the target, and restore again")
 }
 
-/// The mode of a small file that has its own name and is not whole: the sticky bit means nothing for a file.
-const BEGUN: u32 = 0o1600;
+/// Marks a small file that has its own name and is not whole: the sticky bit, which means nothing for a file.
+const STICKY: u32 = 0o1000;
+/// The mode of such a file.
+const BEGUN: u32 = STICKY | 0o600;
 
 /// Whether it is the mode of a file that a restore has begun and not ended. An ACL changes the other bits of it.
 pub(super) const fn is_begun(mode: u32) -> bool {
-    mode & BEGUN & 0o7000 != 0
+    mode & STICKY != 0
 }
 
 /// File systems of Linux that are known to keep the bits of [`BEGUN`] for anybody: the `f_type` of statfs(2), for ext2

@@ -99,8 +99,8 @@ struct Collected {
 }
 
 impl Collected {
-    const fn new(length: usize, bad: BadRanges) -> Self {
-        Self { length, bytes: Vec::new(), bad }
+    fn new(length: usize) -> Self {
+        Self { length, bytes: Vec::new(), bad: BadRanges::default() }
     }
 
     fn place(&mut self, offset: usize, bytes: &[u8]) {
@@ -303,8 +303,7 @@ impl<'a> Worker<'a> {
     pub(super) fn window(&mut self, window: Window) -> Result<()> {
         let Window { tasks, lengths, frames, lost, local, .. } = window;
         let mut tasks: Vec<Option<Task>> = tasks.into_iter().map(Some).collect();
-        let mut parts: Vec<Collected> =
-            lengths.into_iter().map(|length| Collected::new(length, BadRanges::default())).collect();
+        let mut parts: Vec<Collected> = lengths.into_iter().map(Collected::new).collect();
         for (task, offset, bytes) in local {
             place(&mut parts, (task, offset), &bytes);
         }
