@@ -1,17 +1,16 @@
 """Whether this script measures what it says: tiny corpora, one round, lifeboat alone."""
-import os, shutil, socket, sys, threading, time, traceback
+import os, random, shutil, socket, sys, threading, time, traceback
 from types import SimpleNamespace
 
 import corpora
 from measure import difference, measure
 from report import medians, missed, ratio, table
 from run import STEPS, Bench
-from stores import ROOT, far_away, open_store
+from stores import far_away, open_store
 from tools import Lifeboat
 
 MB = 1 << 20
-# Instead of Linux.
-TEXTS = SimpleNamespace(source=ROOT / "src")
+WORDS = "the tools all do a step before any of them does next what it did in first round".split()
 
 
 class Careless(Lifeboat):
@@ -105,7 +104,8 @@ def echo(listener):
 
 
 def corpora_are_the_same_each_time_and_come_back(test):
-    builds = [lambda folder: corpora.build_tiny(folder, TEXTS, 400), lambda folder: corpora.build_random(folder, 400)]
+    source = texts(test)
+    builds = [lambda folder: corpora.build_tiny(folder, source, 400), lambda folder: corpora.build_random(folder, 400)]
     for number, build in enumerate(builds):
         one, again = test.folder / f"corpus{number}", test.folder / f"again{number}"
         build(one), build(again)
@@ -120,6 +120,15 @@ def corpora_are_the_same_each_time_and_come_back(test):
         assert all((one / name).read_bytes() == (again / name).read_bytes() for name in names)
 
 
+def texts(test):
+    """Text to cut tiny files from. Always the same: of text that changes, one day a file reads the same in both directions."""
+    chance, folder = random.Random(corpora.SEED), test.folder / "texts"
+    folder.mkdir()
+    for number in range(8):
+        (folder / f"{number}").write_text(" ".join(chance.choices(WORDS, k=40_000)))
+    return SimpleNamespace(source=folder)
+
+
 def releases(test, name="releases"):
     for version, text in enumerate(["first", "second"], 1):
         plant(test.folder / name / str(version), text)
@@ -127,7 +136,7 @@ def releases(test, name="releases"):
 
 
 def all_steps_of_all_kinds_of_corpora_work(test):
-    corpora.build_tiny(test.folder / "tiny", TEXTS, 300)
+    corpora.build_tiny(test.folder / "tiny", texts(test), 300)
     corpora.build_random(test.folder / "random", 2 * MB)
     trees = releases(test, "for-image")
     corpora.build_image(test.folder / "image", trees, "8M")
