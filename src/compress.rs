@@ -1,6 +1,6 @@
 //! zstd frames. Decompression never produces more than what was declared.
 
-use std::fmt;
+use std::{fmt, io};
 
 use zstd::zstd_safe::CParameter;
 
@@ -22,27 +22,47 @@ pub enum Compression {
     Off,
     /// zstd level 1.
     Fast,
-    /// zstd level 3 with smaller tables.
+    /// zstd level 3 with smaller tables; level 6 for small files.
     Auto,
     /// zstd level 12.
     Max,
 }
 
+/// Chunks that are smaller on average are small files.
+const SMALL_CHUNK_BYTES: usize = 4096;
+
+/// What a frame holds, as far as it says how hard to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    Usual,
+    /// Reading such files costs far more than their bytes: level 6 makes 200,000 of them (1.5 KiB of text each) a tenth
+    /// smaller, for a third more time.
+    SmallFiles,
+}
+
+impl Content {
+    const fn of(bytes: usize, chunks: usize) -> Self {
+        if chunks > 1 && bytes / chunks < SMALL_CHUNK_BYTES { Self::SmallFiles } else { Self::Usual }
+    }
+}
+
 impl Compression {
-    const fn level(self) -> i32 {
-        match self {
-            Self::Off | Self::Fast => 1,
-            Self::Auto => 3,
-            Self::Max => 12,
+    const fn level(self, content: Content) -> i32 {
+        match (self, content) {
+            (Self::Off | Self::Fast, _) => 1,
+            (Self::Auto, Content::Usual) => 3,
+            (Self::Auto, Content::SmallFiles) => 6,
+            (Self::Max, _) => 12,
         }
     }
 
     /// What differs from the level. Tables of 2^16 and 2^15 entries stay in the cache of a core beside everything else
     /// that a worker touches: 6 % faster than those of level 3 on source code in frames of 1 MiB, for 0.5 % more bytes.
-    const fn tables(self) -> &'static [CParameter] {
-        match self {
-            Self::Auto => &[CParameter::HashLog(16), CParameter::ChainLog(15)],
-            Self::Off | Self::Fast | Self::Max => &[],
+    const fn tables(self, content: Content) -> [CParameter; 2] {
+        match (self, content) {
+            (Self::Auto, Content::Usual) => [CParameter::HashLog(16), CParameter::ChainLog(15)],
+            // As the level has them.
+            _ => [CParameter::HashLog(0), CParameter::ChainLog(0)],
         }
     }
 }
@@ -50,6 +70,8 @@ impl Compression {
 /// Compresses and decompresses frames; one per worker thread.
 pub struct Compressor {
     setting: Compression,
+    /// What the encoder is set up for.
+    content: Content,
     encoder: zstd::bulk::Compressor<'static>,
     decoder: Decompressor,
 }
@@ -65,11 +87,16 @@ impl Compressor {
     /// No memory for the context.
     pub fn new(setting: Compression) -> Result<Self> {
         let set_up = |error| Error::new(ErrorKind::Failed, "could not set up zstd").with_source(error);
-        let mut encoder = zstd::bulk::Compressor::new(setting.level()).map_err(set_up)?;
-        for parameter in setting.tables() {
-            encoder.set_parameter(*parameter).map_err(set_up)?;
-        }
-        Ok(Self { setting, encoder, decoder: Decompressor::new()? })
+        let encoder = zstd::bulk::Compressor::new(setting.level(Content::Usual)).map_err(set_up)?;
+        let mut new = Self { setting, content: Content::Usual, encoder, decoder: Decompressor::new()? };
+        new.set_up().map_err(set_up)?;
+        Ok(new)
+    }
+
+    fn set_up(&mut self) -> io::Result<()> {
+        self.encoder.set_compression_level(self.setting.level(self.content))?;
+        let mut tables = self.setting.tables(self.content).into_iter();
+        tables.try_for_each(|parameter| self.encoder.set_parameter(parameter))
     }
 
     /// The stored form of `plain`: compressed, or as it is when that does not make it smaller.
@@ -77,7 +104,21 @@ impl Compressor {
     /// # Errors
     /// zstd failed.
     pub fn compress(&mut self, plain: &[u8]) -> Result<(Codec, Vec<u8>)> {
+        self.compress_chunks(plain, 1)
+    }
+
+    /// The stored form of so many chunks, one after the other.
+    ///
+    /// # Errors
+    /// zstd failed.
+    pub fn compress_chunks(&mut self, plain: &[u8], chunks: usize) -> Result<(Codec, Vec<u8>)> {
         if self.setting != Compression::Off {
+            let content = Content::of(plain.len(), chunks);
+            if content != self.content {
+                self.content = content;
+                self.set_up()
+                    .map_err(|e| Error::new(ErrorKind::Failed, "could not set up zstd").with_source(e))?;
+            }
             let packed = self.encoder.compress(plain).map_err(|e| {
                 Error::new(ErrorKind::Failed, "zstd could not compress a frame").with_source(e)
             })?;
@@ -144,6 +185,28 @@ fn is_one_frame(stored: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_files_are_compressed_harder_and_what_comes_after_them_as_before() {
+        let words = ["backup", "restore", "chunk", "frame", "pack", "index", "node", "lease"];
+        let mut state = 7_usize;
+        let plain: String = (0..60_000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                words[state >> 61]
+            })
+            .collect::<Vec<_>>()
+            .join(" ");
+        let mut compressor = Compressor::new(Compression::Auto).unwrap();
+        let mut lengths =
+            [1, 1000, 1].map(|chunks| compressor.compress_chunks(plain.as_bytes(), chunks).unwrap().1.len());
+        assert_eq!(lengths[0], lengths[2]);
+        assert!(lengths[1] < lengths[0], "{lengths:?}");
+        // Who asked for a level gets it.
+        let mut fast = Compressor::new(Compression::Fast).unwrap();
+        lengths = [1, 1000, 1].map(|chunks| fast.compress_chunks(plain.as_bytes(), chunks).unwrap().1.len());
+        assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+    }
 
     #[test]
     fn a_bomb_stops_at_the_declared_length() {

@@ -437,7 +437,7 @@ fn an_annotation_that_cannot_be_read_ends_nothing_until_it_is_set_aside() {
         scene.write_end(scene.ids[1]);
         assert!(scene.end(scene.ids[0]).is_err());
         let pruned = lifeboat::ops::prune::run(&scene.owner(), &Default::default()).unwrap();
-        assert_eq!(pruned.domains[0].outcome.as_ref().unwrap_err().kind(), ErrorKind::Damaged);
+        assert_eq!(pruned.domains[0].refused.as_ref().unwrap().kind(), ErrorKind::Damaged);
         assert!(scene.is_there(scene.ids[1]));
         // Whoever only reads is told, and goes on.
         let (known, damaged) = scene.known();

@@ -258,7 +258,7 @@ fn dry() -> PruneOptions {
 /// What came of the one domain.
 fn only(pruned: Pruned) -> Result<DomainDone> {
     let [domain] = <[_; 1]>::try_from(pruned.domains).unwrap();
-    domain.outcome
+    pruned.stopped.or(domain.refused).map_or(Ok(domain.done), Err)
 }
 
 fn files(contents: &[u64]) -> Files {
@@ -790,11 +790,11 @@ fn damage_of_what_is_needed_makes_it_refuse_that_domain_and_no_other() {
     let mut marked = 0;
     for domain_done in pruned.domains {
         if domain_done.id.to_string() == domain {
-            let error = domain_done.outcome.unwrap_err();
+            let error = domain_done.refused.unwrap();
             assert!(error.to_string().contains("/snapshots/"), "{error}");
             assert!(error.remedy().unwrap().contains("check"), "{error:?}");
         } else {
-            marked += domain_done.outcome.unwrap().marked.packs;
+            marked += domain_done.done.marked.packs;
         }
     }
     assert!(marked > 0);
@@ -835,14 +835,56 @@ fn tombstones_of_a_key_that_may_not_write_them_kill_nothing() {
 
 #[test]
 fn a_storage_whose_clock_was_set_is_no_proof_that_the_grace_is_over() {
-    let Marked { yard, kept, .. } = marked();
+    let Marked { yard, kept, marked, .. } = marked();
     let before = yard.packs();
     yard.storage_gains(30 * DAY);
-    let error = only(prune::run(&yard.owner(), &options()).unwrap()).unwrap_err();
-    assert!(error.to_string().contains("clock"), "{error}");
-    assert!(error.remedy().is_some());
+    let done = yard.prune();
+    assert_eq!((done.deleted.packs, done.marked.packs), (0, marked), "{done:?}");
+    assert!(done.notes.iter().any(|note| note.to_string().contains("the clock")), "{:?}", done.notes);
     assert_eq!(yard.packs(), before);
+    // What was marked once more is not marked a third time, and dies when the grace is over by both clocks.
+    assert_eq!((yard.prune().marked.packs, yard.packs()), (0, before));
+    yard.wait(4 * DAY);
+    assert_eq!(yard.prune().deleted.packs, marked);
     yard.holds(&[&kept[0], &kept[1]]);
+}
+
+#[test]
+fn a_prune_whose_clock_was_years_ahead_holds_up_nothing_for_years() {
+    let yard = Yard::new();
+    let (first, kept) = (yard.back_up(&files(&[1])), files(&[2]));
+    yard.back_up(&kept);
+    yard.forget(first);
+    yard.wait(2 * DAY);
+    yard.ahead.set(yard.ahead.get() + 3_650 * DAY);
+    let marked = yard.prune().marked.packs;
+    assert!(marked > 0);
+    yard.ahead.set(yard.ahead.get() - 3_650 * DAY);
+    for (days, marks, deleted) in [(2, 0, 0), (2, marked, 0), (2, 0, 0), (2, 0, marked)] {
+        yard.wait(days * DAY);
+        let done = yard.prune();
+        assert_eq!((done.marked.packs, done.deleted.packs), (marks, deleted), "{done:?}");
+    }
+    yard.holds(&[&kept]);
+}
+
+/// Its index object is damaged in the storage, and the machine that prunes has read it before.
+#[test]
+fn what_was_deleted_before_something_is_in_doubt_is_told() {
+    let Marked { yard, marked, .. } = marked();
+    yard.wait(4 * DAY);
+    let over = yard.watched();
+    let index: Vec<PathBuf> = yard.having("/index/");
+    over.intercept(move |call: &Call| {
+        if call.kind == Kind::Delete && call.name.contains("/packs/") {
+            index.iter().for_each(|path| fs::write(path, b"garbage").unwrap());
+        }
+        Fate::Works
+    });
+    let pruned = prune::run(&yard.owner_over(&over).unwrap(), &options()).unwrap();
+    let [domain] = <[_; 1]>::try_from(pruned.domains).unwrap();
+    assert_eq!(domain.refused.unwrap().kind(), ErrorKind::Damaged);
+    assert_eq!(domain.done.deleted.packs, marked);
 }
 
 /// As if a backup had been killed before its commit: no snapshot, and perhaps no index object.

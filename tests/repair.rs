@@ -111,7 +111,7 @@ impl Scene {
     fn prune(&self) -> Result<()> {
         let [domain] =
             <[_; 1]>::try_from(prune::run(&self.owner(), &PruneOptions::default())?.domains).unwrap();
-        domain.outcome.map(drop)
+        domain.refused.map_or(Ok(()), Err)
     }
 
     fn aside(&self, names: &[&Name], force: Force) -> Result<Vec<Verdict>> {
@@ -409,6 +409,18 @@ fn a_damaged_pack_is_set_aside_and_the_next_backup_stores_what_it_held_anew() {
 }
 
 #[test]
+fn a_prune_goes_on_when_a_pack_of_files_that_is_lost_for_good_was_set_aside() {
+    let scene = Scene::new();
+    let pack = scene.names("/packs/d/").remove(0);
+    let _ = scene.owner().store.try_delete(&pack).unwrap();
+    let refused = scene.prune().unwrap_err();
+    assert!(refused.remedy().unwrap().contains("repair quarantine NAME --force"), "{refused:?}");
+    let [verdict] = <[_; 1]>::try_from(scene.aside(&[&pack], Force::Yes).unwrap()).unwrap();
+    assert_eq!(verdict.why, "it is not there");
+    scene.prune().unwrap();
+}
+
+#[test]
 fn what_is_fine_or_not_there_is_not_set_aside() {
     let scene = Scene::new();
     lab::check_all(&scene.owner()).unwrap();
@@ -427,7 +439,9 @@ fn what_is_fine_or_not_there_is_not_set_aside() {
         scene.refuses(&tombstones, force, "stays marked");
         scene.refuses(&Name::config(), force, "cannot be set aside");
         let gone = Name::pack(&domain, PackKind::Data, &PackId::new([7; 32]));
-        scene.refuses(&gone, force, "is not there");
+        if force == Force::No {
+            scene.refuses(&gone, force, "--force");
+        }
         let elsewhere = Name::pack(&DomainId::new([9; 8]), PackKind::Data, &PackId::new([7; 32]));
         scene.refuses(&elsewhere, force, "there is no domain");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     backup::BackupOptions,
-    forget::{self, ForgetOptions, MassRemoval, Which},
+    forget::{self, ForgetDone, ForgetOptions, Kept, MassRemoval, Which},
     repair::{Stored, Survivors, tag_of_origin},
 };
 use crate::{
@@ -70,6 +70,8 @@ pub struct LeftOut {
     pub entries: u64,
     /// Bytes of files among them.
     pub bytes: u64,
+    /// Those that the backup could not read, or not whole.
+    pub unreadable: u64,
     /// The first of them: paths without the leading slash.
     pub named: Vec<Vec<u8>>,
 }
@@ -87,6 +89,17 @@ pub struct Rewritten {
     pub forgotten: bool,
 }
 
+/// What a rewrite did, or would do.
+#[derive(Debug, Default)]
+pub struct RewriteDone {
+    /// Each snapshot that was chosen.
+    pub snapshots: Vec<Rewritten>,
+    /// Old ones that have ended and that the storage refuses to delete.
+    pub kept: Kept,
+    /// What could not be read when the old ones were to end.
+    pub damaged: Vec<Error>,
+}
+
 /// Copies snapshots without what the selection leaves out. One of which nothing is left out gets no copy.
 ///
 /// # Errors
@@ -98,7 +111,7 @@ pub fn run(
     repository: &Arc<Repository>,
     chosen: &[KnownSnapshot],
     options: &RewriteOptions,
-) -> Result<Vec<Rewritten>> {
+) -> Result<RewriteDone> {
     if repository.role() != Role::Owner {
         return Err(repository.forbidden("rewrite snapshots", "owner"));
     }
@@ -114,7 +127,8 @@ pub fn run(
         forget::refuse_held(chosen)?;
     }
     let view = Arc::new(repository.view_to_read(&domain)?);
-    let mut all = Vec::new();
+    let mut done = RewriteDone::default();
+    let all = &mut done.snapshots;
     for snapshot in chosen {
         let left_out = left_out(repository, (snapshot, &view), &options.selection)?;
         all.push(Rewritten { snapshot: snapshot.clone(), left_out, copy: None, forgotten: false });
@@ -127,15 +141,16 @@ pub fn run(
         .with_remedy("`lifeboat ls SNAPSHOT` lists what they hold; patterns have / as their folder"));
     }
     if options.mode == Mode::DryRun {
-        return Ok(all);
+        return Ok(done);
     }
     for one in all.iter_mut().filter(|one| one.left_out.entries > 0) {
         one.copy = Some(copy(repository, (&one.snapshot, &view), options)?);
     }
     if options.old == Old::Forget {
-        end(repository, &mut all, options)?;
+        let ended = end(repository, all, options)?;
+        (done.kept, done.damaged) = (ended.kept, ended.damaged);
     }
-    Ok(all)
+    Ok(done)
 }
 
 fn left_out(
@@ -154,6 +169,7 @@ fn left_out(
             return Ok(());
         }
         left_out.entries += 1;
+        left_out.unreadable += u64::from(entry.error.is_some() || entry.metadata.lacks.is_some());
         if entry.metadata.kind == EntryKind::File {
             left_out.bytes = left_out.bytes.saturating_add(entry.metadata.size);
         }
@@ -184,11 +200,12 @@ fn copy(
 }
 
 /// Ends the old ones, if nothing is lost with them.
-fn end(repository: &Repository, all: &mut [Rewritten], options: &RewriteOptions) -> Result<()> {
+fn end(repository: &Repository, all: &mut [Rewritten], options: &RewriteOptions) -> Result<ForgetDone> {
     let Snapshots { listed, .. } = repository.every_snapshot()?;
     for one in all.iter().filter(|one| one.copy.is_some()) {
         let copy = listed.iter().find(|known| Some(known.name.id) == one.copy);
-        let is_whole = copy.is_some_and(|copy| copy.record.unreadable <= one.snapshot.record.unreadable);
+        let before = one.snapshot.record.unreadable.saturating_sub(one.left_out.unreadable);
+        let is_whole = copy.is_some_and(|copy| copy.record.unreadable <= before);
         if !is_whole {
             let what = format!(
                 "the copy of {} has lost something, so no old snapshot was forgotten",
@@ -214,5 +231,5 @@ fn end(repository: &Repository, all: &mut [Rewritten], options: &RewriteOptions)
             one.forgotten = true;
         }
     }
-    Ok(())
+    Ok(done)
 }

@@ -293,7 +293,7 @@ impl<'a> Found<'a> {
         let exists = chain.into_iter().filter(|name| !self.ended.contains(&name.id));
         for name in exists.take(if certificate.shared { usize::MAX } else { LOOK_BACK }) {
             self.repository.store.progress().check()?;
-            let KnownSnapshot { name, record, .. } = match self.repository.read_snapshot(&name) {
+            let known = match self.repository.read_snapshot(&name) {
                 Ok(known) => known,
                 // It was forgotten since the LIST.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -303,10 +303,11 @@ impl<'a> Found<'a> {
                 }
                 Err(error) => return Err(error),
             };
-            replaced.extend(record.replaces.filter(|id| record.previous == Some(*id)));
-            if replaced.contains(&name.id) {
+            replaced.extend(known.place_replaced());
+            if replaced.contains(&known.place()) {
                 continue;
             }
+            let KnownSnapshot { name, record, .. } = known;
             let backup = Backup { id: name.id, stored: name.stored, unreadable: record.unreadable };
             let client = self.client(certificate, hosts, Some(&record.host));
             if backup.unreadable == 0 && client.complete.is_none() {

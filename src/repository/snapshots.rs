@@ -64,6 +64,25 @@ pub struct KnownSnapshot {
     pub holds: Vec<Arc<Hold>>,
 }
 
+/// Where a snapshot stands: its domain, whose it is, its number in that chain, and its id.
+pub type Place = (DomainId, IdentityId, u64, ObjectId);
+
+impl KnownSnapshot {
+    /// Where it stands.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        (self.name.domain, self.name.identity, self.name.sequence, self.name.id)
+    }
+
+    /// Where the one stands that it replaces. Only the very next one of the same chain replaces a snapshot: a stolen key must
+    /// not hide another's.
+    #[must_use]
+    pub fn place_replaced(&self) -> Option<Place> {
+        let id = self.record.replaces.filter(|id| self.record.previous == Some(*id))?;
+        Some((self.name.domain, self.name.identity, self.name.sequence.checked_sub(1)?, id))
+    }
+}
+
 /// What is wrong with a snapshot or a chain, and in which domain.
 pub type DamageIn = (DomainId, Error);
 
@@ -446,16 +465,14 @@ impl Repository {
     }
 }
 
-/// Only the very next one of the same chain replaces a snapshot: a stolen key must not hide another's.
 fn replaced_among(known: &[KnownSnapshot]) -> HashSet<ObjectId> {
-    let replaces = |KnownSnapshot { name, record, .. }: &KnownSnapshot| {
-        let id = record.replaces.filter(|id| record.previous == Some(*id))?;
-        Some((name.domain, name.identity, name.sequence.checked_sub(1)?, id))
-    };
-    let replaced: HashSet<_> = known.iter().filter_map(replaces).collect();
-    let places =
-        known.iter().map(|KnownSnapshot { name, .. }| (name.domain, name.identity, name.sequence, name.id));
-    places.filter(|place| replaced.contains(place)).map(|(.., id)| id).collect()
+    let replaced: HashSet<Place> = known.iter().filter_map(KnownSnapshot::place_replaced).collect();
+    known
+        .iter()
+        .map(KnownSnapshot::place)
+        .filter(|place| replaced.contains(place))
+        .map(|(.., id)| id)
+        .collect()
 }
 
 /// Whether it says nothing of the other snapshots.

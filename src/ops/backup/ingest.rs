@@ -468,7 +468,7 @@ impl<'a, 'b> Worker<'a, 'b> {
     }
 
     fn seal_parts(&mut self, plain: &[u8], blobs: Vec<Blob>) -> Result<()> {
-        let stored = self.compressor.compress(plain)?;
+        let stored = self.compressor.compress_chunks(plain, blobs.len())?;
         let packs = self.ingest.data.add(blobs, stored, self.compressor.decompressor())?;
         self.ingest.upload(packs)
     }

@@ -19,7 +19,7 @@ use crate::{
     repository::{
         Repository,
         records::Records,
-        snapshots::{KnownSnapshot, SnapshotName, Snapshots, times_that_count},
+        snapshots::{KnownSnapshot, Place, SnapshotName, Snapshots, times_that_count},
     },
 };
 
@@ -206,7 +206,7 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
     }
     check_holds(repository, &done.groups)?;
     if options.mode == Mode::Write {
-        let Ended { finished, kept } = write(repository, options, &done.groups, &replaced)?;
+        let Ended { finished, kept } = write(repository, options, &mut done, &replaced)?;
         (done.finished, done.kept) = (finished, kept);
     }
     Ok(done)
@@ -281,7 +281,7 @@ fn by_rules<'a>(
             .iter()
             .map(|known| Candidate { time: time_of(known, times), tags: &known.tags })
             .collect();
-        let reasons = rules.apply(&candidates, zone)?;
+        let reasons = rules.apply(&candidates, zone);
         judged.extend(members.into_iter().zip(reasons).map(|(known, why)| (known, group.clone(), why)));
     }
     Ok(judged)
@@ -336,12 +336,12 @@ fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], fl
 /// What a legal hold names stays, and what replaces such a snapshot too: without it the other one, which may have gaps,
 /// would count as whole.
 fn keep_held(groups: &mut [(Group, Vec<Verdict>)], replaced: &[KnownSnapshot]) {
-    let hidden: HashMap<ObjectId, &KnownSnapshot> =
-        replaced.iter().map(|known| (known.name.id, known)).collect();
+    let hidden: HashMap<Place, &KnownSnapshot> =
+        replaced.iter().map(|known| (known.place(), known)).collect();
     for verdict in groups.iter_mut().flat_map(|(_, verdicts)| verdicts) {
         let Verdict { snapshot, stays, .. } = verdict;
         stays.extend(snapshot.holds.iter().map(|hold| format!("held: {}", hold.reason)));
-        let behind = snapshot.record.replaces.and_then(|id| hidden.get(&id));
+        let behind = snapshot.place_replaced().and_then(|place| hidden.get(&place));
         if let Some(hold) = behind.and_then(|known| known.holds.first()) {
             stays.push(format!("replaces one that is held: {}", hold.reason));
         }
@@ -404,13 +404,15 @@ fn refuse_mass_removal(
     Ok(())
 }
 
-/// Writes what ends, then deletes it and what earlier runs had left.
+/// Writes what ends, then deletes it and what earlier runs had left. Where that is in doubt in a domain it is said, and
+/// the others go on: what has ended, has ended.
 fn write(
     repository: &Repository,
     options: &ForgetOptions,
-    groups: &[(Group, Vec<Verdict>)],
+    done: &mut ForgetDone,
     replaced: &[KnownSnapshot],
 ) -> Result<Ended> {
+    let ForgetDone { groups, damaged, .. } = done;
     let mut going: BTreeMap<DomainId, Vec<&SnapshotName>> = BTreeMap::new();
     let mut gone: HashSet<ObjectId> = HashSet::new();
     for verdict in groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes()) {
@@ -419,9 +421,8 @@ fn write(
     }
     // What was replaced hides behind what replaced it, and goes with it.
     let replacing = groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes());
-    let hidden: HashSet<ObjectId> =
-        replacing.filter_map(|verdict| verdict.snapshot.record.replaces).collect();
-    let goes = |known: &&KnownSnapshot| hidden.contains(&known.name.id) && known.holds.is_empty();
+    let hidden: HashSet<Place> = replacing.filter_map(|verdict| verdict.snapshot.place_replaced()).collect();
+    let goes = |known: &&KnownSnapshot| hidden.contains(&known.place()) && known.holds.is_empty();
     for known in replaced.iter().filter(goes).filter(|known| gone.insert(known.name.id)) {
         going.entry(known.name.domain).or_default().push(&known.name);
     }
@@ -436,9 +437,14 @@ fn write(
     let mut ended = Ended::default();
     let registry = repository.registry();
     for domain in &registry.domains {
-        let Ended { finished, kept } = delete_ended(repository, &domain.id, &gone)?;
-        ended.finished += finished;
-        ended.kept.join(kept);
+        match delete_ended(repository, &domain.id, &gone) {
+            Ok(Ended { finished, kept }) => {
+                ended.finished += finished;
+                ended.kept.join(kept);
+            }
+            Err(error) if error.kind() == ErrorKind::Damaged => damaged.push(error),
+            Err(error) => return Err(error),
+        }
     }
     Ok(ended)
 }

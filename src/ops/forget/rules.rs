@@ -181,12 +181,10 @@ impl Rules {
     }
 
     /// Why each snapshot of a group is kept; for no reason at all, it goes. `group` is sorted with the newest first.
-    ///
-    /// # Errors
-    /// A time that no calendar has.
-    pub fn apply(&self, group: &[Candidate<'_>], zone: &TimeZone) -> Result<Vec<Vec<String>>> {
-        let times = group.iter().map(|candidate| zoned(candidate.time, zone)).collect::<Result<Vec<_>>>()?;
-        let Some(newest) = times.first() else { return Ok(Vec::new()) };
+    #[must_use]
+    pub fn apply(&self, group: &[Candidate<'_>], zone: &TimeZone) -> Vec<Vec<String>> {
+        let times: Vec<_> = group.iter().map(|candidate| zoned(candidate.time, zone)).collect();
+        let Some(newest) = times.first() else { return Vec::new() };
         let mut counts: Vec<Running> =
             self.counts.iter().map(|(bucket, count)| Running::of(*bucket, *count)).collect();
         let mut within: Vec<(Running, Span, ZonedDateTime)> = self
@@ -211,7 +209,7 @@ impl Rules {
             }
             reasons.push(why);
         }
-        Ok(reasons)
+        reasons
     }
 }
 
@@ -254,16 +252,12 @@ pub struct Candidate<'a> {
     pub tags: &'a [String],
 }
 
-fn zoned(time: Timestamp, zone: &TimeZone) -> Result<ZonedDateTime> {
+/// A time that no calendar has, which only a forger writes, is the first or the last one that it has.
+fn zoned(time: Timestamp, zone: &TimeZone) -> ZonedDateTime {
     let instant =
         i32::try_from(time.nanoseconds).ok().and_then(|n| jiff::Timestamp::new(time.seconds, n).ok());
-    instant.map(|instant| instant.to_zoned_datetime(zone.clone())).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Failed,
-            format!("a snapshot has a time that no calendar knows: {} s", time.seconds),
-        )
-        .with_remedy("Remove it by its id: `lifeboat forget ID`")
-    })
+    let end = if time.seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    instant.unwrap_or(end).to_zoned_datetime(zone.clone())
 }
 
 #[cfg(test)]
@@ -280,7 +274,7 @@ mod tests {
             .iter()
             .map(|seconds| Candidate { time: Timestamp::from_seconds(NEW_YEAR + seconds), tags: &[] })
             .collect();
-        let reasons = rules.apply(&candidates, zone).unwrap();
+        let reasons = rules.apply(&candidates, zone);
         times
             .iter()
             .copied()
@@ -300,6 +294,14 @@ mod tests {
 
     fn times(kept: Vec<(i64, String)>) -> Vec<i64> {
         kept.into_iter().map(|(time, _)| time).collect()
+    }
+
+    #[test]
+    fn times_that_no_calendar_has_are_the_first_and_the_last() {
+        let at = |seconds| Candidate { time: Timestamp::from_seconds(seconds), tags: &[] };
+        let rules = Rules { counts: vec![(Bucket::Daily, Count::Most(1))], ..Rules::default() };
+        let zone = TimeZone::fixed(jiff::tz::offset(14));
+        assert_eq!(rules.apply(&[at(i64::MAX), at(0), at(i64::MIN)], &zone)[0], ["daily"]);
     }
 
     #[test]
@@ -354,7 +356,7 @@ mod tests {
         let time = Timestamp::from_seconds(NEW_YEAR);
         let rules = Rules { tags: vec![vec!["a".into(), "b".into()], vec!["c".into()]], ..Rules::default() };
         let candidates = [Candidate { time, tags: &tags }, Candidate { time, tags: &tags[..1] }];
-        assert_eq!(rules.apply(&candidates, &TimeZone::UTC).unwrap(), [vec!["tag a,b".to_owned()], vec![]]);
+        assert_eq!(rules.apply(&candidates, &TimeZone::UTC), [vec!["tag a,b".to_owned()], vec![]]);
     }
 
     #[test]

@@ -190,7 +190,9 @@ impl<'a> Compaction<'a> {
         }
         let mut found = BTreeSet::new();
         for (name, id) in &written {
-            found.extend(repository.read_index(&self.pruning.id, name, *id)?.iter().map(listing));
+            let packs =
+                repository.read_index(&self.pruning.id, name, *id).map_err(|error| not_kept(error, name))?;
+            found.extend(packs.iter().map(listing));
         }
         if found != wanted {
             return Err(Error::new(
@@ -201,6 +203,16 @@ impl<'a> Compaction<'a> {
         }
         Ok(written.len() as u64)
     }
+}
+
+/// Of what was just written `NotFound` is no sign of another prune.
+fn not_kept(error: Error, name: &Name) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    Error::new(ErrorKind::Failed, format!("{name} is not there although its write was acknowledged"))
+        .with_remedy("Nothing of the old index was deleted. Do not trust this storage until its operator has explained it")
+        .with_source(error)
 }
 
 /// Deletes batches of tombstones that nobody can need any more. Gives how many.

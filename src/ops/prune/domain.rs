@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::snapshot::Run,
+    format::{snapshot::Run, tombstones::Tombstones},
     id::{DomainId, PackId},
     ops::{deleting::Deleter, forget},
     random,
@@ -36,7 +36,7 @@ const PAGE: u64 = 1000;
 const MISSING_ALLOWED: u64 = 8;
 /// One in so many packs of the index may be missing: a LIST that shows less is not believed.
 const MISSING_PART: u64 = 10;
-/// A storage whose clock has gained so much on ours since a tombstone was written has been set.
+/// A storage whose clock has gained so much on ours since a tombstone was written has been set, or ours was.
 const CLOCK_GAIN_SECONDS: u64 = 86_400;
 
 /// When the storage refuses to delete anything it is asked again after so long.
@@ -90,6 +90,15 @@ impl Seen {
     }
 }
 
+/// What the age of a batch of tombstones says.
+pub(super) struct Age {
+    /// The grace is over, by both clocks.
+    is_over: bool,
+    /// One of the two clocks was set meanwhile: nobody knows. What the batch marks is marked once more, so that a clock
+    /// which was years ahead once holds up nothing for years.
+    pub(super) is_wrong: bool,
+}
+
 /// What became of the packs that were to go.
 #[derive(Default)]
 struct Swept {
@@ -105,9 +114,9 @@ fn requests(packs: u64, index: u64, snapshots: u64, batches: u64) -> u64 {
 }
 
 impl Pruning<'_> {
-    /// Everything that a prune writes and deletes in a domain, in its order.
-    pub(super) fn run(&self) -> Result<DomainDone> {
-        let mut done = DomainDone::default();
+    /// Everything that a prune writes and deletes in a domain, in its order. `done` tells how far it came, whatever
+    /// becomes of it.
+    pub(super) fn run(&self, done: &mut DomainDone) -> Result<()> {
         // 0: what a `forget` that was killed has left.
         if self.writes() {
             let ended = forget::delete_ended(self.repository, &self.id, &HashSet::new())?;
@@ -117,13 +126,13 @@ impl Pruning<'_> {
         // 1: the storage's time, acknowledged before anything is looked at.
         let mut now = self.probe()?;
         // 2: what there is, and what snapshots need of it.
-        let mut seen = self.look()?;
+        let Some(mut seen) = self.look()? else { return out_of_time(done) };
         if suffers(Sabotage::AgeAfterList) {
             now = self.probe()?;
         }
         done.before = seen.size();
         // 3: of the packs whose grace is over, what is needed again is copied out; and looked at.
-        let mut judged = self.judge(&seen, &self.aged(&seen, now)?)?;
+        let mut judged = self.judge(&seen, &self.aged(&seen, now))?;
         done.rescued = rescue::count(&judged);
         for _ in 0..ROUNDS_MAX {
             if judged.needed.is_empty() {
@@ -144,27 +153,28 @@ impl Pruning<'_> {
                 judged.free_all();
                 break;
             }
-            seen = self.look()?;
-            judged = self.judge(&seen, &self.aged(&seen, now)?)?;
+            let Some(again) = self.look()? else { return out_of_time(done) };
+            seen = again;
+            judged = self.judge(&seen, &self.aged(&seen, now))?;
         }
         if !self.writes() {
             judged.free_all();
         }
         // 4: what nobody needs, and was to die for longer than the grace, is deleted.
-        let swept = self.delete(&seen, (&judged, now), &mut done)?;
+        let swept = self.delete(&seen, (&judged, now), done)?;
         // 5: what is needed of packs that hold little of it is moved.
-        let repacked = repack::repack(self, (&seen, now), &mut done)?;
+        let repacked = repack::repack(self, (&seen, now), done)?;
         // 6: what nobody needs now is to die.
-        let marked = mark::mark(self, (&seen, now), repacked, &mut done)?;
+        let marked = mark::mark(self, (&seen, now), repacked, done)?;
         // 7: the index without what is gone, and records that are of no use any more.
-        let compacted = compact::compact(self, (&seen, now), &swept.gone, &mut done)?;
-        self.tell(&seen, (now, &swept), marked, &mut done);
+        let compacted = compact::compact(self, (&seen, now), &swept.gone, done)?;
+        self.tell(&seen, (now, &swept), marked, done);
         let batches = seen.details.batches.len() as u64 - compacted.batches + u64::from(marked);
         let index = seen.objects.len() as u64 + done.index_written - done.index_deleted;
         let packs = done.after.packs.packs;
         done.after.requests = requests(packs, index, seen.roots.names.len() as u64, batches);
         done.notes.extend(self.notes(seen));
-        Ok(done)
+        Ok(())
     }
 
     pub(super) fn writes(&self) -> bool {
@@ -197,8 +207,9 @@ impl Pruning<'_> {
         Ok(listed.modified)
     }
 
-    /// Looks at the domain: registry, snapshots, tombstones, index, packs; then at what the snapshots need.
-    fn look(&self) -> Result<Seen> {
+    /// Looks at the domain: registry, snapshots, tombstones, index, packs; then at what the snapshots need. Nothing when
+    /// the time was up before all of that was walked.
+    fn look(&self) -> Result<Option<Seen>> {
         let repository = self.repository;
         let mut roots = repository.roots(&self.id)?;
         if !roots.doubts.is_empty() {
@@ -218,30 +229,16 @@ impl Pruning<'_> {
         let objects = repository.listed_index(&self.id)?;
         let listed = repository.store.list(&Prefix::records(&self.id, Folder::Tombstones))?;
         let stored = listed.into_iter().map(|listed| (listed.name, listed.modified)).collect();
-        let reached = reach(repository, (self.id, &view), &roots)?;
+        let Some(reached) = reach(self, &view, &roots)? else { return Ok(None) };
         view.index.vouch()?;
-        Ok(Seen { roots, view, details, objects, stored, reached })
+        Ok(Some(Seen { roots, view, details, objects, stored, reached }))
     }
 
-    /// The packs whose grace is over, by the storage's own clock.
-    ///
-    /// # Errors
-    /// `Failed` when that clock was set.
-    fn aged(&self, seen: &Seen, now: Timestamp) -> Result<BTreeMap<PackId, ListedPack>> {
-        let (grace, here) = (self.grace.as_secs(), self.repository.clock.now());
+    /// The packs whose grace is over, by the storage's clock and by ours.
+    fn aged(&self, seen: &Seen, now: Timestamp) -> BTreeMap<PackId, ListedPack> {
         let mut aged = BTreeMap::new();
         for (name, batch) in &seen.details.batches {
-            let Some(stored) = seen.stored(name) else { continue };
-            let by_storage = now.seconds_since(stored);
-            let by_us = here.seconds_since(batch.time);
-            if by_storage <= grace {
-                continue;
-            }
-            // It only makes a difference when one of the two clocks is wrong.
-            if by_us <= grace {
-                if by_storage - by_us > CLOCK_GAIN_SECONDS {
-                    return Err(clock_was_set(name, by_storage, by_us));
-                }
+            if !self.age(seen, (name, batch), now).is_over {
                 continue;
             }
             for id in &batch.packs {
@@ -250,7 +247,19 @@ impl Pruning<'_> {
                 }
             }
         }
-        Ok(aged)
+        aged
+    }
+
+    /// What the age of a batch of tombstones says.
+    pub(super) fn age(&self, seen: &Seen, (name, batch): (&Name, &Tombstones), now: Timestamp) -> Age {
+        // One that the LIST did not show is as young as can be.
+        let by_storage = seen.stored(name).map_or(0, |stored| now.seconds_since(stored));
+        let by_us = self.repository.clock.now().seconds_since(batch.time);
+        let [old_there, old_here] = [by_storage, by_us].map(|age| age > self.grace.as_secs());
+        Age {
+            is_over: old_there && old_here,
+            is_wrong: old_there && !old_here && by_storage.saturating_sub(by_us) > CLOCK_GAIN_SECONDS,
+        }
     }
 
     /// Deletes what is free, the oldest first. What the storage keeps stays tombstoned and listed: nobody counts on
@@ -264,7 +273,7 @@ impl Pruning<'_> {
         /// So many packs are deleted while nobody commits to a local folder.
         const AT_ONCE: usize = 64;
         let (repository, mut swept) = (self.repository, Swept::default());
-        if !judged.free.is_empty() && !suffers(Sabotage::NoSecondLook) {
+        if self.writes() && !judged.free.is_empty() && !suffers(Sabotage::NoSecondLook) {
             self.look_for_hidden(seen, now)?;
         }
         let mut free = judged.free.clone();
@@ -354,13 +363,10 @@ fn next_try(oldest_kept: Timestamp, youngest_gone: Option<Timestamp>, now: Times
     Timestamp { seconds: seconds.filter(|at| *at > now.seconds).unwrap_or(tomorrow), ..now }
 }
 
-fn clock_was_set(name: &Name, by_storage: u64, by_us: u64) -> Error {
-    let text = format!(
-        "{name} is {by_storage} s old by the storage's clock and {by_us} s by this machine's: one of the two was set"
-    );
-    Error::new(ErrorKind::Failed, text).with_remedy(
-        "If this machine's clock is wrong, set it. If the storage's is, wait until the grace is over by the right one",
-    )
+/// Nothing was deleted in this run.
+fn out_of_time(done: &mut DomainDone) -> Result<()> {
+    done.out_of_time = true;
+    Ok(())
 }
 
 /// A LIST that lacks much of what the index names is not believed.

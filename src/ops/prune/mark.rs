@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     format::tombstones::{PACKS_MAX, Tombstones},
     id::{IdentityId, PackId},
     limits,
@@ -33,6 +33,16 @@ pub(super) fn mark(
     let mut dead = unreached(pruning, (seen, now), done)?;
     dead.extend(repacked);
     dead.extend(unlisted(pruning, (seen, now), done)?);
+    let again = undated(pruning, (seen, now));
+    if !again.is_empty() {
+        let text = format!(
+            "the clock of the storage or of a machine that prunes was set since {} packs were marked: they are marked \
+             once more",
+            again.len()
+        );
+        done.notes.push(Error::new(ErrorKind::Failed, text));
+        dead.extend(again);
+    }
     let packs: Vec<PackId> = dead.keys().copied().take(PACKS_MAX).collect();
     for id in &packs {
         done.marked.add(dead.get(id).copied().unwrap_or_default());
@@ -45,6 +55,17 @@ pub(super) fn mark(
         pruning.repository.publish_tombstones(&pruning.id, &Tombstones { time, packs })?;
     }
     Ok(true)
+}
+
+/// Packs that are marked by nothing but batches whose age is wrong, with their sizes.
+fn undated(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> BTreeMap<PackId, u64> {
+    let (mut undated, mut dated) = (HashSet::new(), HashSet::new());
+    for (name, batch) in &seen.details.batches {
+        let is_wrong = pruning.age(seen, (name, batch), now).is_wrong;
+        if is_wrong { &mut undated } else { &mut dated }.extend(batch.packs.iter().copied());
+    }
+    let there = |id: &PackId| Some((*id, seen.details.packs.get(id)?.size));
+    undated.difference(&dated).filter_map(there).collect()
 }
 
 /// Live packs no frame of which a snapshot may use, with their sizes.

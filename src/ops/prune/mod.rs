@@ -182,21 +182,26 @@ pub struct OfDomain {
     pub id: DomainId,
     /// Its name.
     pub name: String,
-    /// What was done; or why nothing more was: something that may be needed is in doubt.
-    pub outcome: Result<DomainDone>,
+    /// What was done.
+    pub done: DomainDone,
+    /// Why nothing more was: something that may be needed is in doubt.
+    pub refused: Option<Error>,
 }
 
 /// What a prune did, or would do.
 #[derive(Debug, Default)]
 pub struct Pruned {
-    /// Each domain.
+    /// Each domain, as far as it came.
     pub domains: Vec<OfDomain>,
+    /// What ended it before all domains were done: trouble that is not of one domain.
+    pub stopped: Option<Error>,
 }
 
-/// Frees what no snapshot needs. A domain in which something is in doubt is left as it is, and the others are not.
+/// Frees what no snapshot needs. Where something is in doubt nothing more is done in that domain, and the others go on.
 ///
 /// # Errors
-/// `Forbidden` for a role that may not; `Usage` for a grace below the repository's; storage trouble; `Interrupted`.
+/// `Forbidden` for a role that may not; `Usage` for a grace below the repository's; storage trouble before the first
+/// domain (later it stands beside what was done).
 pub fn run(repository: &Repository, options: &PruneOptions) -> Result<Pruned> {
     repository.check_maintains("prune")?;
     let least = Duration::from_secs(repository.config.minimum_grace_seconds);
@@ -213,11 +218,13 @@ pub fn run(repository: &Repository, options: &PruneOptions) -> Result<Pruned> {
     let mut pruned = Pruned::default();
     for domain in &registry.domains {
         let pruning = Pruning { repository, id: domain.id, options, grace, until };
-        let outcome = match pruning.run() {
-            Err(error) if !is_doubt(&error) => return Err(error),
-            outcome => outcome,
-        };
-        pruned.domains.push(OfDomain { id: domain.id, name: domain.name.clone(), outcome });
+        let mut done = DomainDone::default();
+        let mut refused = pruning.run(&mut done).err();
+        pruned.stopped = refused.take_if(|error| !is_doubt(error));
+        pruned.domains.push(OfDomain { id: domain.id, name: domain.name.clone(), done, refused });
+        if pruned.stopped.is_some() {
+            break;
+        }
     }
     Ok(pruned)
 }
@@ -226,7 +233,10 @@ fn lost_pack() -> Error {
     Error::damaged("the local cache", "it lost a pack")
 }
 
-/// Whether it is about what is in one domain.
+/// Whether it is about what is in one domain. Forbidden is what an epoch wrote that this key does not open.
 fn is_doubt(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Failed | ErrorKind::NotFound)
+    matches!(
+        error.kind(),
+        ErrorKind::Damaged | ErrorKind::Failed | ErrorKind::NotFound | ErrorKind::Forbidden
+    )
 }

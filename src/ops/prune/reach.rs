@@ -2,16 +2,15 @@
 //! of its blobs may use it, by the rule of backups: its own section, or one that a verifier vouches for. Where
 //! there is no such copy, every copy counts: a restore tries them all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use super::bits::Bits;
+use super::{bits::Bits, domain::Pruning};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{entry::Content, node::Node, pack::PackKind},
     id::{BlobId, DomainId, IdentityId},
     limits,
     repository::{
-        Repository,
         index::{Index, Location},
         manifest::NodeSource,
         reader::NodeReader,
@@ -46,16 +45,17 @@ impl Reached {
     }
 }
 
-/// Walks the manifests of all snapshots. For each identity every node is read once.
+/// A blob that stands in more places is looked up once: an index that names one chunk a million times would else cost
+/// as much for each reference to it.
+const CROWD: usize = 64;
+
+/// Walks the manifests of all snapshots. For each identity every node is read once. Nothing when the time was up.
 ///
 /// # Errors
 /// `Damaged` when something that a snapshot needs is missing or damaged, and no pack that is set aside has had it;
 /// storage trouble.
-pub(super) fn reach(
-    repository: &Repository,
-    (domain, view): (DomainId, &View),
-    roots: &Roots,
-) -> Result<Reached> {
+pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result<Option<Reached>> {
+    let (repository, domain) = (pruning.repository, pruning.id);
     let mut by_identity: BTreeMap<IdentityId, Vec<&KnownSnapshot>> = BTreeMap::new();
     for known in &roots.known {
         by_identity.entry(known.name.identity).or_default().push(known);
@@ -67,19 +67,22 @@ pub(super) fn reach(
         let mut nodes = NodeReader::new(repository, domain, &view.index)?;
         nodes.serve(identity);
         let mut walk = Walk {
-            repository,
+            pruning,
             view,
             domain,
             identity,
             nodes,
             copies: Vec::new(),
+            crowds: HashSet::new(),
             reached: Reached { frames: Bits::new(view.index.frames()), known_lost: 0, gaps: 0 },
             gaps: Gaps::Fail,
         };
         for known in snapshots {
             walk.gaps = if roots.replaced.contains(&known.name.id) { Gaps::Count } else { Gaps::Fail };
-            walk.tree(Kind::Manifest, known.record.levels, known.record.root)
-                .map_err(|error| in_doubt(error, known))?;
+            let walked = walk.tree(Kind::Manifest, known.record.levels, known.record.root);
+            if walked.map_err(|error| in_doubt(error, known))? == Walked::NoTime {
+                return Ok(None);
+            }
         }
         match &mut reached {
             None => reached = Some(walk.reached),
@@ -90,7 +93,7 @@ pub(super) fn reach(
             }
         }
     }
-    Ok(reached.unwrap_or_else(|| Reached { frames: Bits::new(0), known_lost: 0, gaps: 0 }))
+    Ok(Some(reached.unwrap_or_else(|| Reached { frames: Bits::new(0), known_lost: 0, gaps: 0 })))
 }
 
 fn in_doubt(error: Error, known: &KnownSnapshot) -> Error {
@@ -98,8 +101,9 @@ fn in_doubt(error: Error, known: &KnownSnapshot) -> Error {
         return error;
     }
     error.context(format!("the snapshot {}", known.name.name)).with_remedy(
-        "Look at it with `lifeboat check`. If it does not come back, end that snapshot with `lifeboat forget`, or set \
-         the damaged pack aside with `lifeboat repair quarantine NAME`",
+        "Look at it with `lifeboat check`. If it does not come back, end that snapshot with `lifeboat forget` (the newest of a key \
+         ends when there is a newer one; that of a lost machine with `lifeboat key revoke --last-good`), or set the pack \
+         aside with `lifeboat repair quarantine NAME --force`: then it is known that chunks of files are lost",
     )
 }
 
@@ -109,6 +113,13 @@ enum Gaps {
     Fail,
     /// It is known that there may be some.
     Count,
+}
+
+/// How far a walk came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Walked {
+    Whole,
+    NoTime,
 }
 
 /// What a node is a part of.
@@ -121,22 +132,27 @@ enum Kind {
 }
 
 struct Walk<'a> {
-    repository: &'a Repository,
+    pruning: &'a Pruning<'a>,
     view: &'a View,
     domain: DomainId,
     identity: IdentityId,
     nodes: NodeReader<'a>,
     copies: Vec<(Location, bool)>,
+    /// Blobs with very many copies, by their lengths, that were looked up.
+    crowds: HashSet<(BlobId, Option<u32>)>,
     reached: Reached,
     gaps: Gaps,
 }
 
 impl Walk<'_> {
     /// Everything below a node. What waits is bounded by the depth of the tree and the children of a node.
-    fn tree(&mut self, kind: Kind, level: u8, root: BlobId) -> Result<()> {
+    fn tree(&mut self, kind: Kind, level: u8, root: BlobId) -> Result<Walked> {
         let mut waiting = vec![(kind, level, root)];
         while let Some((kind, level, id)) = waiting.pop() {
-            self.repository.store.progress().check()?;
+            self.pruning.repository.store.progress().check()?;
+            if self.pruning.time_is_up() {
+                return Ok(Walked::NoTime);
+            }
             if level > limits::TREE_LEVELS_MAX {
                 return Err(Error::damaged(format!("node {id}"), "it is deeper than any tree may be"));
             }
@@ -182,13 +198,19 @@ impl Walk<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(Walked::Whole)
     }
 
     /// Marks every copy that this snapshot may use; every copy if there is none. Says whether that was new.
     fn mark(&mut self, id: &BlobId, kind: PackKind, length: Option<u32>) -> Result<bool> {
         let index = &self.view.index;
+        if !self.crowds.is_empty() && self.crowds.contains(&(*id, length)) {
+            return Ok(false);
+        }
         index.copies_there((id, kind), self.identity, &mut self.copies);
+        if self.copies.len() > CROWD {
+            self.crowds.insert((*id, length));
+        }
         if let Some(length) = length {
             self.copies.retain(|(at, _)| index.blob(*at).is_some_and(|blob| blob.length == length));
         }

@@ -132,14 +132,19 @@ fn judge(repository: &Repository, (name, domain): (&Name, &DomainId), force: For
         (State::Fine, _) => {
             return Err(refused(&format!("nothing is wrong with {name}"), about_fine(&parsed)));
         }
-        (State::Gone, Force::Yes) if matches!(parsed, Parsed::Snapshot { .. }) => {
+        (State::Gone, Force::Yes) if matches!(parsed, Parsed::Snapshot { .. } | Parsed::Pack { .. }) => {
             "it is not there".to_owned()
         }
         (State::Gone, _) => {
-            let remedy = if matches!(parsed, Parsed::Snapshot { .. }) {
-                "If it is lost for good, --force says so, and its chain is whole again"
-            } else {
-                "What is not there hinders nobody"
+            let remedy = match parsed {
+                Parsed::Snapshot { .. } => {
+                    "If it is lost for good, --force says so, and its chain is whole again"
+                }
+                Parsed::Pack { .. } => {
+                    "If it is lost for good, --force says so, and a prune goes on without the chunks of files that \
+                     it held"
+                }
+                _ => "What is not there hinders nobody",
             };
             return Err(refused(&format!("{name} is not there"), remedy));
         }

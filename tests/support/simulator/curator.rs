@@ -87,7 +87,7 @@ fn rewrite(repository: &Arc<Repository>, chosen: &KnownSnapshot, old: Old) -> Re
         program: "test".to_owned(),
         workers: 1,
     };
-    let rewritten = rewrite::run(repository, std::slice::from_ref(chosen), &options)?;
+    let rewritten = rewrite::run(repository, std::slice::from_ref(chosen), &options)?.snapshots;
     let tag = chosen.record.tags[0].clone();
     Ok(rewritten.first().and_then(|one| one.copy).map(|id| Told::Snapshot { tag, id }))
 }

@@ -447,7 +447,7 @@ fn live_or_die(
         Command::Prune => {
             let moves_much = world.scheduler.draw(|chance| chance.happens(500));
             let pruned = prune::run(repository, &prune_options(moves_much))?;
-            let done = pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
+            let done = pruned.domains.iter().map(|domain| &domain.done);
             let (freed, repacked) = done.fold((0, 0), |(freed, repacked), done| {
                 (freed + done.deleted.packs, repacked + done.repacked.packs)
             });
@@ -455,6 +455,10 @@ fn live_or_die(
             record.freed += freed;
             record.repacked += repacked;
             record.notes.push((at, format!("{pruned:?}")));
+            drop(record);
+            if let Some(stopped) = pruned.stopped {
+                return Err(stopped);
+            }
         }
         Command::Forge => {
             forge(repository, world.scheduler.draw(|chance| chance.below(3)))?;

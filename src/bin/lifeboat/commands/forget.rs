@@ -4,7 +4,7 @@ use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     ops::forget::{
-        self, Bucket, Count, ForgetDone, ForgetOptions, Group, GroupBy, MassRemoval, Mode, Rules, Span,
+        self, Bucket, Count, ForgetDone, ForgetOptions, Group, GroupBy, Kept, MassRemoval, Mode, Rules, Span,
         Verdict, Which,
     },
     report::{
@@ -210,12 +210,8 @@ fn report(context: &Context<'_>, done: &ForgetDone, arguments: &Forget) -> Resul
         let finished = text::count(done.finished, "snapshot", "snapshots");
         output.note(&format!("{finished} that an earlier run had ended and not deleted are deleted now"));
     }
-    if done.kept.objects > 0 {
-        let kept = text::count(done.kept.objects, "snapshot that has ended", "snapshots that have ended");
-        let why = done.kept.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-        output.note(&format!(
-            "the storage refuses to delete {kept}{why}; nobody sees them any more, and each forget and prune tries again"
-        ));
+    if let Some(line) = kept_line(&done.kept) {
+        output.note(&line);
     }
     output.message(&json::message(
         "summary",
@@ -231,8 +227,20 @@ fn report(context: &Context<'_>, done: &ForgetDone, arguments: &Forget) -> Resul
     if done.damaged.is_empty() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Damaged, "some snapshots cannot be read; they stay")
+    Err(Error::new(ErrorKind::Damaged, "some snapshots stay, since what is said above cannot be read")
         .with_remedy("`lifeboat check` tells what is damaged"))
+}
+
+/// What is to be said of snapshots that have ended and that the storage keeps.
+pub(super) fn kept_line(kept: &Kept) -> Option<String> {
+    if kept.objects == 0 {
+        return None;
+    }
+    let what = text::count(kept.objects, "snapshot that has ended", "snapshots that have ended");
+    let why = kept.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+    Some(format!(
+        "the storage refuses to delete {what}{why}; nobody sees them any more, and each forget and prune tries again"
+    ))
 }
 
 fn title(group: &Group) -> String {

@@ -85,23 +85,39 @@ fn run_on(repository: &Repository, options: &PruneOptions, context: &Context<'_>
     if let Some(line) = kept.line(context) {
         output.say(&line);
     }
-    for OfDomain { name, outcome, .. } in &pruned.domains {
-        match outcome {
-            Ok(done) => tell(name, done, (options.mode, context)),
-            Err(error) => output.trouble(error),
+    for OfDomain { name, done, refused, .. } in &pruned.domains {
+        let is_whole = refused.is_none() && !done.out_of_time || done.after.packs.packs > 0;
+        tell(name, (done, is_whole), (options.mode, context));
+        if let Some(error) = refused {
+            output.trouble(error);
         }
     }
     for domain in &pruned.domains {
         output.message(&message(domain, options.mode));
     }
-    let refused = pruned.domains.iter().filter(|domain| domain.outcome.is_err()).count();
+    let refused = pruned.domains.iter().filter(|domain| domain.refused.is_some());
+    let (refused, deleted) =
+        refused.fold((0, 0), |(count, packs), domain| (count + 1, packs + domain.done.deleted.packs));
     output.message(&summary(&pruned, (options.mode, refused), &kept));
+    if let Some(error) = pruned.stopped {
+        return Err(error);
+    }
     if refused == 0 {
         return kept.end();
     }
     let count = text::count(refused as u64, "domain", "domains");
-    Err(Error::new(ErrorKind::Damaged, format!("something that snapshots need is in doubt in {count}"))
-        .with_remedy("Nothing was deleted there. Follow what is said above, then run it again"))
+    let done = match deleted {
+        0 => "Nothing was deleted there".to_owned(),
+        packs => format!(
+            "What nobody needs was deleted there ({}), and nothing else",
+            text::count(packs, "pack", "packs")
+        ),
+    };
+    Err(Error::new(
+        ErrorKind::Damaged,
+        format!("{count} could not be pruned to the end: something there is in doubt"),
+    )
+    .with_remedy(format!("{done}. Follow what is said above, then run it again")))
 }
 
 /// What the storage refused to delete, in all domains.
@@ -115,9 +131,7 @@ struct AllKept {
 impl AllKept {
     fn of(pruned: &Pruned) -> Self {
         let mut all = Self::default();
-        for kept in
-            pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok()).map(|done| &done.kept)
-        {
+        for kept in pruned.domains.iter().map(|domain| &domain.done.kept) {
             all.packs.join(kept.packs);
             all.others += kept.others;
             all.next_try = all.next_try.into_iter().chain(kept.next_try).min();
@@ -163,13 +177,17 @@ fn shown(packs: Packs) -> String {
     format!("{} ({})", text::count(packs.packs, "pack", "packs"), size::show(packs.bytes))
 }
 
-fn tell(name: &str, done: &DomainDone, (mode, context): (Mode, &Context<'_>)) {
+/// What was done in a domain; of one that was not seen to its end only what is known for certain.
+fn tell(name: &str, (done, is_whole): (&DomainDone, bool), (mode, context): (Mode, &Context<'_>)) {
     let output = context.output;
     let sized = |size: &Size| {
         format!("{}, {} to look at", shown(size.packs), text::count(size.requests, "request", "requests"))
     };
     let name = text::shown(name.as_bytes());
-    output.say(&format!("{name}: {} before; {} after", sized(&done.before), sized(&done.after)));
+    output.say(&match is_whole {
+        true => format!("{name}: {} before; {} after", sized(&done.before), sized(&done.after)),
+        false => format!("{name}: not pruned to the end"),
+    });
     let would = if mode == Mode::DryRun { "would be " } else { "" };
     let DomainDone { deleted, rescued, repacked, marked, waiting, under_way, .. } = done;
     for (packs, what) in [
@@ -239,37 +257,39 @@ fn sized(size: &Size) -> Value {
     json!({ "packs": size.packs.packs, "bytes": size.packs.bytes, "requests": size.requests })
 }
 
-fn message(OfDomain { id, name, outcome }: &OfDomain, mode: Mode) -> Value {
+fn message(OfDomain { id, name, done, refused }: &OfDomain, mode: Mode) -> Value {
     let mut fields = json!({
         "domain": id.to_string(),
         "name": name,
         "dry_run": mode == Mode::DryRun,
     });
-    let more = match outcome {
-        Ok(done) => json!({
-            "snapshots": done.snapshots,
-            "before": sized(&done.before),
-            "after": sized(&done.after),
-            "deleted": packs(done.deleted),
-            "kept_by_storage": kept(&done.kept),
-            "rescued": packs(done.rescued),
-            "repacked": packs(done.repacked),
-            "bytes_moved": done.moved,
-            "written": packs(done.written),
-            "bytes_unused": done.unused,
-            "marked": packs(done.marked),
-            "waiting": packs(done.waiting),
-            "under_way": packs(done.under_way),
-            "index_written": done.index_written,
-            "index_deleted": done.index_deleted,
-            "records_deleted": done.records_deleted,
-            "snapshots_finished": done.finished,
-            "next_deletion": done.next_deletion.map(time::rfc3339),
-            "out_of_time": done.out_of_time,
-            "notes": done.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        }),
-        Err(error) => json!({ "refused": error.to_string(), "remedy": error.remedy() }),
-    };
+    let more = json!({
+        "snapshots": done.snapshots,
+        "before": sized(&done.before),
+        "after": sized(&done.after),
+        "deleted": packs(done.deleted),
+        "kept_by_storage": kept(&done.kept),
+        "rescued": packs(done.rescued),
+        "repacked": packs(done.repacked),
+        "bytes_moved": done.moved,
+        "written": packs(done.written),
+        "bytes_unused": done.unused,
+        "marked": packs(done.marked),
+        "waiting": packs(done.waiting),
+        "under_way": packs(done.under_way),
+        "index_written": done.index_written,
+        "index_deleted": done.index_deleted,
+        "records_deleted": done.records_deleted,
+        "snapshots_finished": done.finished,
+        "next_deletion": done.next_deletion.map(time::rfc3339),
+        "out_of_time": done.out_of_time,
+        "notes": done.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
+    let refused =
+        refused.as_ref().map(|error| json!({ "refused": error.to_string(), "remedy": error.remedy() }));
+    if let (Value::Object(fields), Some(Value::Object(refused))) = (&mut fields, refused) {
+        fields.extend(refused);
+    }
     if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
         fields.extend(more);
     }
@@ -277,7 +297,7 @@ fn message(OfDomain { id, name, outcome }: &OfDomain, mode: Mode) -> Value {
 }
 
 fn summary(pruned: &Pruned, (mode, refused): (Mode, usize), kept: &AllKept) -> Value {
-    let all = || pruned.domains.iter().filter_map(|domain| domain.outcome.as_ref().ok());
+    let all = || pruned.domains.iter().map(|domain| &domain.done);
     let sum = |of: fn(&DomainDone) -> Packs| {
         let mut sum = Packs::default();
         all().map(of).for_each(|one| sum.join(one));

@@ -11,7 +11,7 @@ use lifeboat::{
 };
 use serde_json::json;
 
-use super::{snapshots::short, tag, workers};
+use super::{forget, snapshots::short, tag, workers};
 use crate::context::Context;
 
 const AFTER: &str = "\
@@ -53,10 +53,14 @@ pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
     let which = arguments.which.chosen()?;
     let repository = Arc::new(context.open()?);
     let every = repository.every_snapshot()?;
-    let damaged: Vec<_> = every.damaged.into_iter().map(|(_, error)| error).collect();
+    let mut damaged: Vec<_> = every.damaged.into_iter().map(|(_, error)| error).collect();
     let done = rewrite::run(&repository, &which.find(&every.listed)?, &options)?;
     context.end_display();
-    report(&done, &options, context);
+    report(&done.snapshots, &options, context);
+    if let Some(line) = forget::kept_line(&done.kept) {
+        context.output.warn(&line);
+    }
+    damaged.extend(done.damaged);
     tag::end(&damaged, context)
 }
 
