@@ -219,3 +219,67 @@ fn a_key_that_may_not_forget_is_refused() {
     by("carer", 0);
     assert_eq!(days(&world), [2, 3]);
 }
+
+fn object_of(world: &World, day: u32) -> std::path::PathBuf {
+    let messages = world.messages(&["snapshots"]);
+    let is_of_day = |message: &&Value| {
+        message["time"].as_str().is_some_and(|time| time.get(8..10) == Some(&format!("{day:02}")))
+    };
+    let id = messages.iter().find(is_of_day).unwrap()["id"].as_str().unwrap();
+    let files = world::tree(&world.path("repo"));
+    let found = files.iter().find(|(path, _)| path.to_str().unwrap().contains(id)).unwrap();
+    world.path("repo").join(&found.0)
+}
+
+/// Nothing names it: the one after it was forgotten.
+#[test]
+fn a_snapshot_that_vanished_between_those_that_were_kept_is_missed() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "a")]);
+    let messages = world.messages(&["snapshots"]);
+    let ids: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
+    world.does(&["forget", ids[0]]);
+    world.does(&["forget", ids[2]]);
+    world.does(&["check"]);
+    fs::remove_file(object_of(&world, 2)).unwrap();
+    for command in [&["check"][..], &["prune"], &["forget", "--keep-last", "2"], &["snapshots"]] {
+        let said = world.fails(command, 5);
+        assert!(said.contains("its chains lack 1 more than were forgotten"), "{said}");
+    }
+    // If it is lost for good, what is said is what helps.
+    let said = world.fails(&["prune"], 5);
+    let name = said.split_whitespace().find(|word| word.starts_with("d/")).unwrap();
+    world.does(&["repair", "quarantine", name, "--force", "--apply"]);
+    for command in [&["check"][..], &["prune"]] {
+        world.does(command);
+    }
+}
+
+#[test]
+fn a_snapshot_under_a_legal_hold_that_vanished_is_missed() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
+    let messages = world.messages(&["snapshots"]);
+    let ids: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
+    world.does(&["hold", "place", ids[0], "--reason", "case 17"]);
+    world.does(&["forget", ids[1]]);
+    fs::remove_file(object_of(&world, 1)).unwrap();
+    let said = world.fails(&["check"], 5);
+    assert!(said.contains(ids[0]) && said.contains("case 17"), "{said}");
+    let names: Vec<&str> =
+        said.split_whitespace().filter(|word| word.starts_with("d/") && word.contains(ids[0])).collect();
+    world.does(&["repair", "quarantine", names[0], "--force", "--apply"]);
+    world.does(&["check"]);
+}
+
+/// The last one by the clock of a machine is not the last one.
+#[test]
+fn a_clock_that_was_ahead_once_does_not_choose_the_latest_for_years() {
+    let world = World::with_repository();
+    for (content, time) in [("first", "2030-01-01 12:00"), ("second", "2001-01-01 12:00")] {
+        fs::write(world.path("src/one"), content).unwrap();
+        world.does(&["backup", "--time", time, &world.text("src")]);
+    }
+    let source = world.text("src");
+    let target = world.text("target");
+    world.does(&["restore", &format!("latest:{source}"), "--target", &target]);
+    assert_eq!(fs::read_to_string(world.path("target/one")).unwrap(), "second");
+}

@@ -868,6 +868,33 @@ fn a_prune_whose_clock_was_years_ahead_holds_up_nothing_for_years() {
     yard.holds(&[&kept]);
 }
 
+/// Nobody can tell it from a first backup that was not finished, so it stays.
+#[test]
+fn the_packs_of_a_key_whose_snapshots_are_all_gone_stay() {
+    let yard = Yard::new();
+    yard.back_up(&files(&[1]));
+    let client = yard.add_key(Role::Backup, "client", Some("main"));
+    let id = lab::back_up(&client, &files(&[2])).unwrap().snapshot.unwrap().0;
+    let gone = yard.having(&id.to_string());
+    let bytes = fs::read(&gone[0]).unwrap();
+    fs::remove_file(&gone[0]).unwrap();
+    let before = yard.packs();
+    for _ in 0..3 {
+        yard.wait(4 * DAY);
+        let done = yard.prune();
+        assert_eq!((done.marked.packs, done.deleted.packs), (0, 0), "{done:?}");
+        assert!(
+            done.notes.iter().any(|note| note.to_string().contains("have no snapshot")),
+            "{:?}",
+            done.notes
+        );
+    }
+    assert_eq!(yard.packs(), before);
+    // It comes back whole.
+    fs::write(&gone[0], bytes).unwrap();
+    yard.holds(&[&files(&[1]), &files(&[2])]);
+}
+
 /// Its index object is damaged in the storage, and the machine that prunes has read it before.
 #[test]
 fn what_was_deleted_before_something_is_in_doubt_is_told() {

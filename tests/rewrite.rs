@@ -131,3 +131,34 @@ fn a_pattern_that_matches_nothing_or_everything_and_a_key_that_may_not_are_refus
     assert_eq!(done[0]["entries"], 3);
     world.does(&["restore", done[0]["copy"].as_str().unwrap(), "--target", &world.text("out"), "--verify"]);
 }
+
+#[test]
+fn a_copy_is_as_old_as_what_it_is_a_copy_of_and_is_made_once() {
+    let world = World::with_repository();
+    for month in ["01", "02", "03", "04"] {
+        fs::write(world.path("src/secret"), month).unwrap();
+        world.does(&[
+            "backup",
+            "--host",
+            "web",
+            "--time",
+            &format!("2026-{month}-01 12:00"),
+            &world.text("src"),
+        ]);
+    }
+    let old = listed(&world)[1].clone();
+    let rewrite = ["rewrite", id(&old), "--exclude", "secret"];
+    let copies: Vec<Value> = (0..2).map(|_| world.messages(&rewrite)[0]["copy"].clone()).collect();
+    assert_eq!(copies[0], copies[1], "what an interrupted run has made is made once");
+    // Another copy lacks more.
+    let more = world.messages(&["rewrite", id(&old), "--exclude", "secret", "--exclude", "one"]);
+    assert_ne!(more[0]["copy"], copies[0]);
+    assert_eq!(listed(&world).len(), 6);
+    world.does(&["forget", id(&old)]);
+    world.does(&["forget", more[0]["copy"].as_str().unwrap()]);
+    let done = world.messages(&["forget", "--keep-monthly", "12", "--dry-run"]);
+    let goes = done.iter().filter(|message| message["message_type"] == "forget" && message["kept"] == false);
+    assert_eq!(goes.count(), 0, "{done:?}");
+    let order: Vec<Value> = listed(&world).iter().map(|snapshot| snapshot["time"].clone()).collect();
+    assert!(order.is_sorted_by_key(|time| time.as_str().map(str::to_owned)), "{order:?}");
+}

@@ -31,6 +31,7 @@ use crate::{
         index::{Index, KnownPack, Standing},
         manifest::{ManifestCursor, NodeSource},
         reader::{NodeReader, blob_range},
+        snapshots::TAG_RECOVERED,
     },
     store::on_each,
 };
@@ -41,8 +42,6 @@ const MANIFESTS_MAX: usize = 1000;
 const SOURCES_MAX: usize = 64;
 /// A source is looked for so many folders deep.
 const SOURCE_DEPTH_MAX: usize = 64;
-/// A snapshot that was made of a manifest has this tag.
-pub const TAG: &str = "recovered";
 
 /// How manifests become snapshots.
 #[derive(Clone, Debug)]
@@ -51,7 +50,7 @@ pub struct RecoverOptions {
     pub roots: Vec<String>,
     /// The host of the snapshots, which no manifest tells; else the label of the key that wrote it.
     pub host: Option<String>,
-    /// Tags beside [`TAG`].
+    /// Tags beside [`TAG_RECOVERED`].
     pub tags: Vec<String>,
     /// Whether anything is written.
     pub mode: Mode,
@@ -159,7 +158,7 @@ fn make(repository: &Arc<Repository>, manifest: &Manifest, options: &RecoverOpti
     let backup = BackupOptions {
         host: options.host.clone().unwrap_or_else(label),
         user: String::new(),
-        tags: options.tags.iter().cloned().chain([TAG.to_owned()]).collect(),
+        tags: options.tags.iter().cloned().chain([TAG_RECOVERED.to_owned()]).collect(),
         sources: manifest.sources.clone(),
         time: Some(manifest.stored),
         compression: Compression::Auto,

@@ -18,13 +18,11 @@ use crate::{
     repository::{
         Repository,
         manifest::for_each_entry,
-        snapshots::{KnownSnapshot, Snapshots},
+        snapshots::{KnownSnapshot, Snapshots, TAG_REWRITTEN},
         view::View,
     },
 };
 
-/// A copy has this tag, followed by the beginning of the id of the snapshot that it was made of.
-const TAG: &str = "rewritten-";
 /// So many paths that are left out are named.
 const NAMED_MAX: usize = 1000;
 
@@ -74,6 +72,8 @@ pub struct LeftOut {
     pub unreadable: u64,
     /// The first of them: paths without the leading slash.
     pub named: Vec<Vec<u8>>,
+    /// Entries that stay.
+    pub stays: u64,
 }
 
 /// A snapshot and what became of it.
@@ -131,6 +131,11 @@ pub fn run(
     let all = &mut done.snapshots;
     for snapshot in chosen {
         let left_out = left_out(repository, (snapshot, &view), &options.selection)?;
+        if left_out.stays == 0 && left_out.entries > 0 {
+            let what = format!("of the snapshot {} nothing would stay", snapshot.name.id);
+            return Err(Error::new(ErrorKind::Usage, what)
+                .with_remedy("If it is not wanted, `lifeboat forget` ends it"));
+        }
         all.push(Rewritten { snapshot: snapshot.clone(), left_out, copy: None, forgotten: false });
     }
     if all.iter().all(|one| one.left_out.entries == 0) {
@@ -143,8 +148,12 @@ pub fn run(
     if options.mode == Mode::DryRun {
         return Ok(done);
     }
+    let before = repository.every_snapshot()?.listed;
     for one in all.iter_mut().filter(|one| one.left_out.entries > 0) {
-        one.copy = Some(copy(repository, (&one.snapshot, &view), options)?);
+        one.copy = Some(match copy_of_before(repository, (one, &view), (&before, options))? {
+            Some(copy) => copy,
+            None => copy(repository, (&one.snapshot, &view), options)?,
+        });
     }
     if options.old == Old::Forget {
         let ended = end(repository, all, options)?;
@@ -159,13 +168,13 @@ fn left_out(
     selection: &Selection,
 ) -> Result<LeftOut> {
     let stored = Stored::new(repository, view, snapshot)?;
-    let (mut left_out, mut stays) = (LeftOut::default(), 0_u64);
+    let mut left_out = LeftOut::default();
     let (nodes, mut sieve) = (stored.nodes()?, Sieve::new(selection));
     for_each_entry(&nodes, snapshot.record.root, &[], &mut |entry| {
         repository.store.progress().check()?;
         let entry = entry.map_err(|gap| gap.error)?;
         if sieve.takes(&entry) {
-            stays += 1;
+            left_out.stays += 1;
             return Ok(());
         }
         left_out.entries += 1;
@@ -178,13 +187,26 @@ fn left_out(
         }
         Ok(())
     })?;
-    if stays == 0 && left_out.entries > 0 {
-        let what = format!("of the snapshot {} nothing would stay", snapshot.name.id);
-        return Err(
-            Error::new(ErrorKind::Usage, what).with_remedy("If it is not wanted, `lifeboat forget` ends it")
-        );
-    }
     Ok(left_out)
+}
+
+/// The copy that a run which was interrupted has made: it lacks what is left out, and nothing else.
+fn copy_of_before(
+    repository: &Arc<Repository>,
+    (one, view): (&Rewritten, &Arc<View>),
+    (before, options): (&[KnownSnapshot], &RewriteOptions),
+) -> Result<Option<ObjectId>> {
+    let tag = tag_of_origin(TAG_REWRITTEN, &one.snapshot);
+    let is_like = |known: &&KnownSnapshot| {
+        known.is_copy && known.record.tags.contains(&tag) && known.record.time == one.snapshot.record.time
+    };
+    for known in before.iter().filter(is_like) {
+        let again = left_out(repository, (known, view), &options.selection)?;
+        if again.entries == 0 && again.stays == one.left_out.stays {
+            return Ok(Some(known.name.id));
+        }
+    }
+    Ok(None)
 }
 
 fn copy(
@@ -192,7 +214,7 @@ fn copy(
     (snapshot, view): (&KnownSnapshot, &Arc<View>),
     options: &RewriteOptions,
 ) -> Result<ObjectId> {
-    let tags = snapshot.tags.iter().cloned().chain([tag_of_origin(TAG, snapshot)]).collect();
+    let tags = snapshot.tags.iter().cloned().chain([tag_of_origin(TAG_REWRITTEN, snapshot)]).collect();
     let backup = BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers));
     let stored = Stored::new(repository, view, snapshot)?;
     let selection = Some(Arc::clone(&options.selection));

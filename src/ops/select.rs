@@ -169,6 +169,7 @@ mod tests {
         host.clone_into(&mut record.host);
         record.sources.push(source.as_bytes().to_vec());
         KnownSnapshot {
+            is_copy: false,
             name: SnapshotName { name, domain, identity, sequence: 1, id, stored: record.time },
             record,
             tags: tags.iter().map(|&tag| tag.to_owned()).collect(),

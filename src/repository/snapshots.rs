@@ -62,7 +62,17 @@ pub struct KnownSnapshot {
     pub tags: Vec<String>,
     /// Why it must not end, if it must not.
     pub holds: Vec<Arc<Hold>>,
+    /// Whether an owner wrote it as a copy of an older one: its time is not that at which it was written.
+    pub is_copy: bool,
 }
+
+/// Tags of copies begin with these: `rewritten-ID`, `repaired-ID`, `recovered`. One that comes from another repository
+/// has an origin.
+pub const TAG_REWRITTEN: &str = "rewritten-";
+/// See [`TAG_REWRITTEN`].
+pub const TAG_REPAIRED: &str = "repaired-";
+/// See [`TAG_REWRITTEN`].
+pub const TAG_RECOVERED: &str = "recovered";
 
 /// Where a snapshot stands: its domain, whose it is, its number in that chain, and its id.
 pub type Place = (DomainId, IdentityId, u64, ObjectId);
@@ -82,6 +92,9 @@ impl KnownSnapshot {
         Some((self.name.domain, self.name.identity, self.name.sequence.checked_sub(1)?, id))
     }
 }
+
+/// So many names are given to set aside what is gone.
+const GONE_NAMED_MAX: usize = 5;
 
 /// What is wrong with a snapshot or a chain, and in which domain.
 pub type DamageIn = (DomainId, Error);
@@ -112,7 +125,7 @@ impl Snapshots {
     pub fn all(self) -> Vec<KnownSnapshot> {
         let mut all = self.listed;
         all.extend(self.replaced);
-        all.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
+        sort_by_times_that_count(&mut all);
         all
     }
 }
@@ -254,7 +267,24 @@ impl Repository {
             Snapshot::decode(&envelope.open(&Opener::Private(&|epoch| self.metadata_key(epoch).ok()))?)
         });
         let record = record.map_err(|error| error.context(&name.name))?;
-        Ok(KnownSnapshot { name: name.clone(), tags: record.tags.clone(), record, holds: Vec::new() })
+        let is_copy = self.is_copy(&name.identity, &record);
+        Ok(KnownSnapshot {
+            name: name.clone(),
+            tags: record.tags.clone(),
+            record,
+            holds: Vec::new(),
+            is_copy,
+        })
+    }
+
+    /// Only an owner makes copies. Whoever else says so would give his snapshots any time that he likes.
+    fn is_copy(&self, writer: &IdentityId, record: &Snapshot) -> bool {
+        let registry = self.registry();
+        let is_tag = |tag: &String| {
+            [TAG_REWRITTEN, TAG_REPAIRED, TAG_RECOVERED].into_iter().any(|prefix| tag.starts_with(prefix))
+        };
+        registry.certificate(writer).is_some_and(|known| known.role == Role::Owner)
+            && (record.origin.is_some() || record.tags.iter().any(is_tag))
     }
 
     /// The snapshots of all domains, oldest first, without those that another one replaces; and what is wrong.
@@ -300,7 +330,7 @@ impl Repository {
             known.extend(found);
             damaged.extend(notes.into_iter().chain(doubts).map(|error| (id, error)));
         }
-        known.sort_by_key(|snapshot| (snapshot.record.time, snapshot.name.sequence));
+        sort_by_times_that_count(&mut known);
         let hidden = replaced_among(&known);
         let (replaced, listed) = known.into_iter().partition(|known| hidden.contains(&known.name.id));
         Ok(Snapshots { listed, replaced, damaged })
@@ -388,6 +418,22 @@ impl Repository {
             }
         }
         self.check_chains(ended, roots);
+        check_numbers(*domain, ended, roots);
+        let is_gone = |id: &ObjectId| !ended.contains(id) && !roots.names.iter().any(|name| name.id == *id);
+        for (hold, held) in annotations.all_holds() {
+            for id in held.iter().filter(|id| is_gone(id)) {
+                let what = format!(
+                    "the snapshot {id} of the domain {domain}, which is under a legal hold ({})",
+                    hold.reason
+                );
+                // Any number will do: it is known by its id.
+                let name = Name::snapshot(domain, &hold.by, 0, id);
+                roots.doubts.push(Error::damaged(what, "it is gone and nobody forgot it").with_remedy(format!(
+                    "Put it back from a copy or a version of the bucket, and look who deleted it. If it is lost for good, \
+                     `lifeboat repair quarantine {name} --force --apply` says so"
+                )));
+            }
+        }
         // Whoever has seen a newer world says so, also when only reading.
         let me = self.identity();
         if let Some((sequence, id)) = self.memory.head(domain, &me)
@@ -465,6 +511,49 @@ impl Repository {
     }
 }
 
+/// A chain counts from 1 without gaps, so what is missing of it was forgotten or set aside, or is gone. Records name ids
+/// and no numbers; so the numbers of a domain that are missing are counted, and what has ended and is not there.
+fn check_numbers(domain: DomainId, ended: &HashSet<ObjectId>, roots: &mut Roots) {
+    let mut heads: HashMap<IdentityId, u64> = HashMap::new();
+    for KnownSnapshot { name, .. } in &roots.known {
+        let head = heads.entry(name.identity).or_default();
+        *head = (*head).max(name.sequence);
+    }
+    // Behind a head stands only what does not count.
+    let is_of_chain = |name: &&SnapshotName| {
+        name.sequence > 0 && heads.get(&name.identity).is_some_and(|head| name.sequence <= *head)
+    };
+    let there: HashSet<(IdentityId, u64)> =
+        roots.names.iter().filter(is_of_chain).map(|name| (name.identity, name.sequence)).collect();
+    let ids: HashSet<ObjectId> = roots.names.iter().map(|name| name.id).collect();
+    let ended_and_gone = ended.iter().filter(|id| !ids.contains(id)).count();
+    let all = heads.values().fold(0, |sum: u64, head| sum.saturating_add(*head));
+    let gone = all.saturating_sub((there.len() + ended_and_gone) as u64);
+    if gone == 0 {
+        return;
+    }
+    let mut heads: Vec<_> = heads.into_iter().collect();
+    heads.sort_unstable();
+    let missing =
+        heads.iter().flat_map(|(identity, head)| (1..=*head).map(move |number| (*identity, number)));
+    let missing = missing
+        .filter(|place| !there.contains(place))
+        .take(usize::try_from(gone).unwrap_or(usize::MAX).min(GONE_NAMED_MAX));
+    let names: Vec<String> = missing
+        .map(|(identity, number)| {
+            let hash = blake3::hash(&[identity.as_bytes().as_slice(), &number.to_be_bytes()].concat());
+            Name::snapshot(&domain, &identity, number, &ObjectId::new(*hash.as_bytes())).to_string()
+        })
+        .collect();
+    let why = format!("its chains lack {gone} more than were forgotten or set aside");
+    roots.doubts.push(Error::damaged(format!("the list of snapshots of the domain {domain}"), why).with_remedy(format!(
+        "Put them back from a copy or a version of the bucket, and look who deleted them. If they are lost for good, \
+         `lifeboat repair quarantine {} --force --apply` says so{}",
+        names.join(" "),
+        if gone > GONE_NAMED_MAX as u64 { ", and run it again" } else { "" }
+    )));
+}
+
 fn replaced_among(known: &[KnownSnapshot]) -> HashSet<ObjectId> {
     let replaced: HashSet<Place> = known.iter().filter_map(KnownSnapshot::place_replaced).collect();
     known
@@ -494,13 +583,18 @@ fn damaged_head(error: Error, name: &SnapshotName) -> Error {
 
 /// The time that counts for each snapshot: its own, but not later than its storage time and not earlier than
 /// that of the one before it of the same host in its chain (where machines share a key, one must not make
-/// another look newer). So a wrong clock makes a backup look old, never new.
+/// another look newer). So a wrong clock makes a backup look old, never new. A copy has the time of what it is a copy of,
+/// wherever it stands in the chain: else it would push out the newest backups.
 #[must_use]
 pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timestamp> {
     let mut in_order: Vec<&KnownSnapshot> = snapshots.iter().collect();
     in_order.sort_by_key(|known| (known.name.identity, &known.record.host, known.name.sequence));
     let (mut times, mut before) = (HashMap::new(), None);
-    for KnownSnapshot { name, record, .. } in in_order {
+    for KnownSnapshot { name, record, is_copy, .. } in in_order {
+        if *is_copy {
+            times.insert(name.id, record.time.min(name.stored));
+            continue;
+        }
         let who = (name.identity, &record.host);
         let floor = before.filter(|(last, _)| *last == who).map(|(_, time)| time);
         let time = floor.map_or(record.time, |floor| record.time.max(floor)).min(name.stored);
@@ -508,6 +602,12 @@ pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timest
         before = Some((who, time));
     }
     times
+}
+
+/// The oldest first, by the times that count: `latest` is not whatever a wrong clock calls so.
+fn sort_by_times_that_count(snapshots: &mut [KnownSnapshot]) {
+    let times = times_that_count(snapshots);
+    snapshots.sort_by_key(|known| (times.get(&known.name.id).copied(), known.name.sequence, known.name.id));
 }
 
 /// The ids of the snapshots among names of objects.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    DomainDone,
+    DomainDone, Packs,
     domain::{Pruning, Seen},
     lost_pack,
 };
@@ -84,6 +84,7 @@ fn unreached(
     }
     let busy = Busy::new(pruning, (seen, now));
     let (mut dead, mut spared) = (BTreeMap::new(), HashSet::new());
+    let (without, mut of_nobody) = (Bereft::new(pruning, seen), Packs::default());
     for pack in index.packs().filter(|pack| pack.standing == Standing::Live && !alive.contains(&pack.id)) {
         let Some(listed) = seen.details.packs.get(&pack.id) else { continue };
         if busy.is_young(listed.stored) {
@@ -95,9 +96,52 @@ fn unreached(
             }
             continue;
         }
+        if without.wrote(&pack)? {
+            if spared.insert(pack.id) {
+                of_nobody.add(listed.size);
+            }
+            continue;
+        }
         dead.insert(pack.id, listed.size);
     }
+    if of_nobody.packs > 0 {
+        let text = format!(
+            "{} packs ({} bytes) are of keys that have no snapshot here, and stay: a first backup that was never finished, or \
+             all of their snapshots are gone. `lifeboat status` names the keys; those that are revoked do not count",
+            of_nobody.packs, of_nobody.bytes
+        );
+        done.notes.push(Error::new(ErrorKind::Damaged, text));
+    }
     Ok(dead)
+}
+
+/// Keys that count and have no snapshot. The newest snapshot of a key always stays, so whoever had one has one; of what
+/// they wrote nobody can tell a backup that was not finished from one whose snapshots somebody has deleted.
+struct Bereft<'a> {
+    seen: &'a Seen,
+    bereft: HashSet<IdentityId>,
+}
+
+impl<'a> Bereft<'a> {
+    fn new(pruning: &Pruning<'_>, seen: &'a Seen) -> Self {
+        let registry = pruning.repository.registry();
+        let mut bereft: HashSet<IdentityId> = seen.objects.iter().map(|object| object.writer).collect();
+        bereft
+            .retain(|writer| registry.certificate(writer).is_some() && registry.revocation(writer).is_none());
+        for name in &seen.roots.names {
+            bereft.remove(&name.identity);
+        }
+        Self { seen, bereft }
+    }
+
+    /// Whether all of a pack is theirs.
+    fn wrote(&self, pack: &KnownPack) -> Result<bool> {
+        if self.bereft.is_empty() {
+            return Ok(false);
+        }
+        let directory = self.seen.view.index.directory(pack).ok_or_else(lost_pack)?;
+        Ok(directory.sections.iter().all(|section| self.bereft.contains(&section.author)))
+    }
 }
 
 /// What is left alone, because somebody may be working with it.

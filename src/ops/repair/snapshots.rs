@@ -28,7 +28,7 @@ use crate::{
         index::Standing,
         manifest::{Gap, ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
         reader::{NodeReader, blob_range},
-        snapshots::KnownSnapshot,
+        snapshots::{KnownSnapshot, TAG_REPAIRED},
         view::View,
     },
 };
@@ -37,8 +37,6 @@ use crate::{
 const NAMED_MAX: usize = 1000;
 /// Entries that are read from the manifest at a time.
 const ENTRIES_AT_ONCE: usize = 256;
-/// A copy has this tag, followed by the beginning of the id of the snapshot that it was made of.
-const TAG: &str = "repaired-";
 /// Digits of that id.
 const TAG_DIGITS: usize = 16;
 
@@ -143,7 +141,7 @@ pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Res
 }
 
 fn tag(snapshot: &KnownSnapshot) -> String {
-    tag_of_origin(TAG, snapshot)
+    tag_of_origin(TAG_REPAIRED, snapshot)
 }
 
 /// The copies that there are, by the tags that say of what. A client cannot make one: it could keep others from it.
@@ -155,7 +153,7 @@ fn copies(repository: &Repository, known: &[KnownSnapshot]) -> HashMap<String, O
     let copies = known.iter().filter(of_owner);
     copies
         .flat_map(|known| known.record.tags.iter().map(|tag| (tag.clone(), known.name.id)))
-        .filter(|(tag, _)| tag.starts_with(TAG))
+        .filter(|(tag, _)| tag.starts_with(TAG_REPAIRED))
         .collect()
 }
 
@@ -165,7 +163,7 @@ fn copy(
     (stored, snapshot): (Arc<Stored>, &KnownSnapshot),
     options: &SnapshotOptions,
 ) -> Result<ObjectId> {
-    let old = snapshot.tags.iter().filter(|tag| !tag.starts_with(TAG)).cloned();
+    let old = snapshot.tags.iter().filter(|tag| !tag.starts_with(TAG_REPAIRED)).cloned();
     let tags = old.chain([tag(snapshot)]).collect();
     let backup = BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers));
     Survivors { stored, root: snapshot.record.root, selection: None }.store(repository, &backup)
