@@ -231,6 +231,12 @@ fn object_of(world: &World, day: u32) -> std::path::PathBuf {
     world.path("repo").join(&found.0)
 }
 
+/// All that a command says that finds damage.
+fn said_by(world: &World, command: &[&str]) -> String {
+    let (out, err) = world.ends(&mut world.command(command), 5);
+    out + &err
+}
+
 /// Nothing names it: the one after it was forgotten.
 #[test]
 fn a_snapshot_that_vanished_between_those_that_were_kept_is_missed() {
@@ -242,11 +248,11 @@ fn a_snapshot_that_vanished_between_those_that_were_kept_is_missed() {
     world.does(&["check"]);
     fs::remove_file(object_of(&world, 2)).unwrap();
     for command in [&["check"][..], &["prune"], &["forget", "--keep-last", "2"], &["snapshots"]] {
-        let said = world.fails(command, 5);
+        let said = said_by(&world, command);
         assert!(said.contains("its chains lack 1 more than were forgotten"), "{said}");
     }
     // If it is lost for good, what is said is what helps.
-    let said = world.fails(&["prune"], 5);
+    let said = said_by(&world, &["prune"]);
     let name = said.split_whitespace().find(|word| word.starts_with("d/")).unwrap();
     world.does(&["repair", "quarantine", name, "--force", "--apply"]);
     for command in [&["check"][..], &["prune"]] {
@@ -262,7 +268,7 @@ fn a_snapshot_under_a_legal_hold_that_vanished_is_missed() {
     world.does(&["hold", "place", ids[0], "--reason", "case 17"]);
     world.does(&["forget", ids[1]]);
     fs::remove_file(object_of(&world, 1)).unwrap();
-    let said = world.fails(&["check"], 5);
+    let said = said_by(&world, &["check"]);
     assert!(said.contains(ids[0]) && said.contains("case 17"), "{said}");
     let names: Vec<&str> =
         said.split_whitespace().filter(|word| word.starts_with("d/") && word.contains(ids[0])).collect();

@@ -72,11 +72,13 @@ impl World {
         self.ends(&mut self.command(arguments), code).1
     }
 
-    /// The messages of a command under `--json`.
+    /// The messages of a command under `--json`, without those that say how far it is: a slow machine has time for some.
     #[track_caller]
     pub(crate) fn messages(&self, arguments: &[&str]) -> Vec<Value> {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
-        objects(&self.does(&arguments))
+        let mut messages = objects(&self.does(&arguments));
+        messages.retain(|message| message["message_type"] != "status");
+        messages
     }
 
     pub(crate) fn snapshots(&self) -> usize {
