@@ -341,6 +341,22 @@ fn every_decoder_accepts_what_the_engine_writes() {
     }
 }
 
+/// Whoever adds a seed and writes no file for it gives the fuzzer nothing.
+#[test]
+fn every_seed_that_can_be_made_is_there() {
+    let Seeds(seeds) = Seeds::new();
+    for (target, ..) in targets::TARGETS {
+        let made: BTreeSet<String> =
+            seeds.iter().filter(|(of, ..)| *of == target).map(|(_, name, _)| name.clone()).collect();
+        let files = fs::read_dir(folder().join("seeds").join(target)).unwrap();
+        let there: BTreeSet<String> = files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.starts_with("found-"))
+            .collect();
+        assert_eq!(there, made, "{target}: LIFEBOAT_WRITE_SEEDS=1 writes them");
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a seed that is cut short is seen at once")]
 fn write(seeds: &[(&str, String, Vec<u8>)]) {
     for (target, _) in targets::TARGETS {
