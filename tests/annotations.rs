@@ -13,7 +13,7 @@ use lifeboat::{
     clock::{SystemClock, Timestamp},
     error::{ErrorKind, Result},
     format::{
-        annotation::{Annotation, Says, TagChange},
+        annotation::{Annotation, LATEST, Says, TagChange},
         envelope::{self, EnvelopeHeader, RecordKind, Sealer},
         forgotten::Forgotten,
         role::Role,
@@ -37,9 +37,9 @@ mod support {
     pub(crate) mod world;
 }
 use support::{
-    intercepted::{Call, Fate, Kind},
+    intercepted::{Call, Fate, Intercepted, Kind},
     lab::{self, Files},
-    ram::Ram,
+    ram::{Ram, store_of},
     world::{World, objects},
 };
 
@@ -390,6 +390,61 @@ fn the_order_is_that_in_which_it_was_said_whatever_the_clocks_are() {
     assert_eq!(scene.known().0[0].holds.len(), 1);
     over(-1);
     assert_eq!(scene.known().0[0].holds.len(), 0);
+}
+
+/// A thief of a maintain key may say that what he says is of the end of time.
+#[test]
+fn behind_the_last_moment_that_there_is_holds_are_placed_and_lifted_as_before() {
+    let scene = Scene::new();
+    let (thief, first) = (scene.key(Role::Maintain), scene.ids[0]);
+    let change = TagChange { set: Some(vec!["the last word".to_owned()]), ..TagChange::default() };
+    let last = Annotation { time: LATEST, snapshots: scene.ids.clone(), says: Says::Tags(change) };
+    scene.put(&thief, &last.encode());
+    assert_eq!(scene.known().0[0].tags, ["the last word"]);
+    hold(&scene.owner(), first).unwrap();
+    assert_eq!(scene.known().0[0].holds.len(), 1);
+    assert_eq!(scene.end(first).unwrap_err().kind(), ErrorKind::Failed);
+    let mine = TagChange { set: Some(vec!["mine".to_owned()]), ..TagChange::default() };
+    annotate::tag(&scene.owner(), &one(first), &mine, annotate::Mode::Write).unwrap();
+    assert_eq!(scene.known().0[0].tags.len(), 1, "one of the two");
+    annotate::lift(&scene.owner(), &one(first), (&[], "over"), annotate::Mode::Write).unwrap();
+    assert_eq!(scene.known().1, Vec::<String>::new());
+    scene.end(first).unwrap();
+    assert!(!scene.is_there(first));
+}
+
+/// Whoever may write there and nothing else can make every look longer, and no look wrong.
+#[test]
+fn annotations_without_end_cost_a_request_each_and_change_nothing() {
+    const MANY: usize = 60;
+    let scene = Scene::new();
+    hold(&scene.owner(), scene.ids[0]).unwrap();
+    let holds = vec![scene.known().0[0].holds[0].id];
+    let thief = scene.key(Role::Backup);
+    for number in 0..MANY {
+        let says = match number % 3 {
+            0 => Says::Lift(holds.clone(), number.to_string()),
+            1 => Says::Hold(number.to_string()),
+            _ => Says::Tags(TagChange { add: vec![number.to_string()], ..TagChange::default() }),
+        };
+        scene.forge(&thief, says);
+    }
+    let requests = |cache: &std::path::Path| {
+        let watched = scene.watched();
+        let store = store_of(Arc::<Intercepted>::clone(&watched));
+        let words = Credential::Words(scene.root.words());
+        let owner = lab::open_with(&store, &words, Some(cache)).unwrap();
+        let (known, damaged) = owner.snapshots().unwrap();
+        assert_eq!(known.iter().map(|known| known.holds.len()).collect::<Vec<_>>(), [1, 0, 0]);
+        assert!(known.iter().all(|known| known.tags.is_empty()));
+        assert_eq!(damaged.len(), MANY);
+        watched.calls().iter().filter(|call| call.name.contains("/annotations/")).count()
+    };
+    let cache = tempfile::tempdir().unwrap();
+    assert_eq!(requests(cache.path()), MANY + 1);
+    assert_eq!(requests(cache.path()), 0, "each once");
+    scene.end(scene.ids[1]).unwrap();
+    assert_eq!(scene.end(scene.ids[0]).unwrap_err().kind(), ErrorKind::Failed);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::{
 /// What was said of snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Annotation {
-    /// When, by the writer's clock, and later than every annotation that the writer saw: so they have an order that
-    /// depends on no clock.
+    /// When, by the writer's clock, and later than every annotation that the writer saw, if one of [`LATEST`] was not
+    /// among them: so they have an order that depends on no clock.
     pub time: Timestamp,
     /// Of which snapshots.
     pub snapshots: Vec<ObjectId>,
@@ -67,8 +67,8 @@ impl TagChange {
 pub const TAGS_MAX: usize = 256;
 /// Most holds that one annotation lifts.
 pub const HOLDS_MAX: usize = 1 << 12;
-/// The last second of the year 9999: none that is later leaves room for another one behind it.
-const SECONDS_MAX: i64 = 253_402_300_799;
+/// The end of the year 9999: none is later.
+pub const LATEST: Timestamp = Timestamp { seconds: 253_402_300_799, nanoseconds: 999_999_999 };
 
 /// As it stands in the object.
 #[derive(Encode, Decode)]
@@ -129,7 +129,7 @@ impl Annotation {
             Says::Hold(reason) => reason.len() > limits::REASON_BYTES_MAX,
             Says::Lift(lifts, reason) => lifts.len() > HOLDS_MAX || reason.len() > limits::REASON_BYTES_MAX,
         };
-        if too_large || snapshots.len() > SNAPSHOTS_MAX || time.seconds > SECONDS_MAX {
+        if too_large || snapshots.len() > SNAPSHOTS_MAX || time > LATEST {
             return Err(damaged("it is larger than any may be"));
         }
         Ok(Self { time, snapshots, says })

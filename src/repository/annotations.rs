@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
-        annotation::{Annotation, Says, TagChange},
+        annotation::{Annotation, LATEST, Says, TagChange},
         role::Role,
     },
     id::{DomainId, IdentityId, ObjectId},
@@ -83,14 +83,16 @@ impl Annotations {
         if self.doubts.is_empty() { Ok(()) } else { Err(self.doubts.swap_remove(0)) }
     }
 
-    /// A time for the next annotation: later than each that is there, whatever a clock says.
+    /// A time for the next annotation: later than each that is there, whatever a clock says. Behind one of the last
+    /// moment that there is nothing is later: then it is that one, for a thief's clock must not keep a hold from being
+    /// placed; which of the two counts for tags is left to their ids.
     #[must_use]
     pub fn next_time(&self, now: Timestamp) -> Timestamp {
         let after = |last: Timestamp| match last.nanoseconds {
             nanoseconds @ 0..999_999_999 => Timestamp { nanoseconds: nanoseconds + 1, ..last },
             _ => Timestamp::from_seconds(last.seconds.saturating_add(1)),
         };
-        self.newest.map_or(now, |last| now.max(after(last)))
+        self.newest.map_or(now, |last| now.max(after(last))).min(LATEST)
     }
 
     /// Puts into a snapshot what was said of it.
