@@ -26,19 +26,21 @@ mod store;
 #[path = "../benches/scale/world.rs"]
 mod world;
 
-/// PUT, GET, HEAD and LIST: without a cache, and with the one that the first run left.
-type Counts = [[u64; 4]; 2];
+/// PUT, GET, HEAD, LIST and DELETE: without a cache, and with the one that the first run left.
+type Counts = [[u64; 5]; 2];
 
 /// What a command asks of the storage.
 struct Law {
     command: Command,
     /// In a small repository of one domain.
     small: Counts,
-    /// For each further snapshot.
+    /// For each further snapshot; of which `forget` ends each.
     snapshot: Counts,
+    /// As soon as there is one more.
+    second: Counts,
     /// For each further domain with a backup.
     domain: Counts,
-    /// For a further page of packs and two further index objects.
+    /// For a further page of packs and two further index objects, which a prune finds superfluous.
     index: Counts,
     /// For a manifest that has one level more.
     level: Counts,
@@ -46,37 +48,45 @@ struct Law {
 
 /// So many GET without a cache, and with one.
 const fn gets(first: u64, again: u64) -> Counts {
-    [[0, first, 0, 0], [0, again, 0, 0]]
+    [[0, first, 0, 0, 0], [0, again, 0, 0, 0]]
 }
 
 /// The same with so many LIST in both cases.
 const fn lists(first: u64, again: u64, list: u64) -> Counts {
-    [[0, first, 0, list], [0, again, 0, list]]
+    [[0, first, 0, list, 0], [0, again, 0, list, 0]]
+}
+
+/// The same with a cache as without one.
+const fn both(counts: [u64; 5]) -> Counts {
+    [counts, counts]
 }
 
 const NONE: Counts = gets(0, 0);
 
-const LAWS: [Law; 11] = [
+const LAWS: [Law; 15] = [
     Law {
         command: View,
         small: lists(4, 2, 7),
         snapshot: NONE,
+        second: NONE,
         domain: NONE,
         index: lists(2, 0, 1),
         level: NONE,
     },
     Law {
         command: Backup,
-        small: [[2, 7, 2, 14], [2, 2, 2, 13]],
+        small: [[2, 7, 2, 14, 0], [2, 2, 2, 13, 0]],
         snapshot: NONE,
+        second: NONE,
         domain: NONE,
         index: lists(2, 0, 2),
         level: gets(1, 0),
     },
     Law {
         command: BackupChanged,
-        small: [[5, 7, 2, 14], [2, 2, 2, 13]],
+        small: [[5, 7, 2, 14, 0], [2, 2, 2, 13, 0]],
         snapshot: NONE,
+        second: NONE,
         domain: NONE,
         index: lists(2, 0, 2),
         level: gets(1, 0),
@@ -85,6 +95,7 @@ const LAWS: [Law; 11] = [
         command: Snapshots,
         small: lists(4, 2, 6),
         snapshot: gets(1, 0),
+        second: NONE,
         domain: lists(1, 0, 4),
         index: NONE,
         level: NONE,
@@ -93,6 +104,7 @@ const LAWS: [Law; 11] = [
         command: Ls,
         small: lists(7, 4, 10),
         snapshot: gets(1, 0),
+        second: NONE,
         domain: lists(1, 0, 4),
         index: lists(2, 0, 1),
         level: gets(1, 1),
@@ -101,6 +113,7 @@ const LAWS: [Law; 11] = [
         command: RestoreOne,
         small: lists(8, 5, 10),
         snapshot: gets(1, 0),
+        second: NONE,
         domain: lists(1, 0, 4),
         index: lists(2, 0, 1),
         level: gets(1, 1),
@@ -109,15 +122,17 @@ const LAWS: [Law; 11] = [
         command: Check,
         small: lists(11, 8, 21),
         snapshot: gets(2, 1),
+        second: NONE,
         domain: lists(5, 3, 17),
         index: lists(4, 2, 1),
         level: gets(1, 1),
     },
     Law {
         command: CheckSubset,
-        small: [[1, 14, 0, 23], [1, 12, 0, 23]],
+        small: [[1, 14, 0, 23, 0], [1, 12, 0, 23, 0]],
         snapshot: gets(2, 1),
-        domain: [[1, 8, 0, 18], [1, 7, 0, 18]],
+        second: NONE,
+        domain: [[1, 8, 0, 18, 0], [1, 7, 0, 18, 0]],
         index: NONE,
         level: gets(1, 1),
     },
@@ -125,6 +140,7 @@ const LAWS: [Law; 11] = [
         command: Usage,
         small: lists(7, 4, 11),
         snapshot: gets(1, 0),
+        second: NONE,
         domain: lists(3, 1, 8),
         index: lists(2, 0, 2),
         level: gets(1, 1),
@@ -133,36 +149,83 @@ const LAWS: [Law; 11] = [
         command: Status,
         small: lists(5, 2, 9),
         snapshot: gets(1, 0),
+        second: NONE,
         domain: lists(2, 0, 6),
         index: lists(0, 0, 1),
         level: NONE,
     },
-    Law { command: KeyList, small: lists(5, 4, 4), snapshot: NONE, domain: NONE, index: NONE, level: NONE },
+    Law {
+        command: KeyList,
+        small: lists(5, 4, 4),
+        snapshot: NONE,
+        second: NONE,
+        domain: NONE,
+        index: NONE,
+        level: NONE,
+    },
+    Law {
+        command: ForgetDryRun,
+        small: lists(4, 2, 6),
+        snapshot: gets(1, 0),
+        second: lists(0, 0, 3),
+        domain: lists(1, 0, 4),
+        index: NONE,
+        level: NONE,
+    },
+    Law {
+        command: Forget,
+        small: lists(4, 2, 9),
+        snapshot: [[0, 1, 0, 0, 1], [0, 0, 0, 0, 1]],
+        second: both([1, 2, 0, 4, 0]),
+        domain: lists(1, 0, 7),
+        index: NONE,
+        level: NONE,
+    },
+    Law {
+        command: Prune,
+        small: [[1, 7, 1, 20, 0], [1, 4, 1, 20, 0]],
+        snapshot: gets(1, 0),
+        second: NONE,
+        domain: [[1, 3, 1, 17, 0], [1, 1, 1, 17, 0]],
+        index: [[1, 3, 0, 1, 0], [1, 1, 0, 1, 0]],
+        level: gets(1, 1),
+    },
+    Law {
+        command: PruneLater,
+        small: [[1, 7, 1, 20, 0], [1, 4, 1, 20, 0]],
+        snapshot: gets(1, 0),
+        second: NONE,
+        domain: [[1, 3, 1, 17, 0], [1, 1, 1, 17, 0]],
+        // Each pack and each index object that goes is one DELETE.
+        index: [[0, 6, 0, 2, 1094 + 2], [0, 3, 0, 2, 1094 + 2]],
+        level: gets(1, 1),
+    },
 ];
 
 fn requests(command: Command, world: World) -> Counts {
     let place = Place::make(world, Arc::new(InMemory::new()), 1, None);
     let cache = tempfile::tempdir().unwrap();
+    command.prepare(&place);
+    place.objects.take();
     [0, 1].map(|_| {
         command.run(&place, Some(cache.path()));
         let Requests { put, get, head, list, list_packs: _, delete } = place.objects.take();
-        assert_eq!(delete, 0);
-        [put, get, head, list]
+        [put, get, head, list, delete]
     })
 }
 
 /// What the law says of so many more of something.
 fn expected(small: Counts, count: u64, each: Counts) -> Counts {
-    [0, 1].map(|run| [0, 1, 2, 3].map(|kind| small[run][kind] + count * each[run][kind]))
+    [0, 1].map(|run| [0, 1, 2, 3, 4].map(|kind| small[run][kind] + count * each[run][kind]))
 }
 
 #[test]
 fn requests_grow_with_nothing_but_what_the_laws_name() {
     let mut broken = Vec::new();
-    for Law { command, small, snapshot, domain, index, level } in LAWS {
+    for Law { command, small, snapshot, second, domain, index, level } in LAWS {
         let worlds = [
             (World::Small, small),
-            (World::Snapshots(20), expected(small, 19, snapshot)),
+            (World::Snapshots(20), expected(expected(small, 19, snapshot), 1, second)),
             (World::Domains(4), expected(small, 3, domain)),
             // 1,094 packs in two index objects.
             (World::Chunks(140_000), expected(small, 1, index)),

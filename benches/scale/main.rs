@@ -74,7 +74,11 @@ fn main() {
         }
         ["one", folder, number, divisor, command, again] => {
             let command = Command::ALL[command.parse::<usize>().unwrap()];
-            let taken = one(folder, world(number, divisor), command, again == &"again");
+            let world = world(number, divisor);
+            if again == &"before" {
+                return command.prepare(&place(folder, world));
+            }
+            let taken = one(folder, world, command, again == &"again");
             println!("{}", serde_json::to_string(&taken).unwrap());
         }
         _ => eprintln!("cargo bench --bench scale -- FOLDER [DIVISOR]"),
@@ -98,9 +102,13 @@ fn tree(folder: &str, world: World) -> Option<PathBuf> {
     matches!(world, World::Tree(_)).then(|| objects(folder, world).with_extension("files"))
 }
 
+fn place(folder: &str, world: World) -> Place {
+    Place::of(world, storage(folder, world), WORKERS, tree(folder, world))
+}
+
 /// Measures one command in this process.
 fn one(folder: &str, world: World, command: Command, again: bool) -> Taken {
-    let place = Place::of(world, storage(folder, world), WORKERS, tree(folder, world));
+    let place = place(folder, world);
     let cache = objects(folder, world).with_extension("cache");
     if !again {
         drop(fs::remove_dir_all(&cache));
@@ -150,6 +158,7 @@ fn run(folder: &Path, divisor: u64) {
         itself(&["make", folder, &number, &divisor]);
         let commands = Command::ALL.into_iter().enumerate().filter(|(_, command)| command.applies(world));
         for (at, command) in commands {
+            itself(&["one", folder, &number, &divisor, &at.to_string(), "before"]);
             for again in ["first", "again"] {
                 eprintln!("{}: {}, {again}", world.name(), command.name());
                 let line = itself(&["one", folder, &number, &divisor, &at.to_string(), again]);

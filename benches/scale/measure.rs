@@ -2,15 +2,18 @@
 
 use std::{path::Path, time::Duration};
 
+use jiff::tz::TimeZone;
 use lifeboat::{
     filesystem::{
         names::{Ownership, OwnershipPolicy},
         select::Selection,
     },
-    format::pack::PackKind,
+    format::{pack::PackKind, tombstones::PACKS_MAX},
     ops::{
         check::{self, CheckOptions, Depth, Subset},
+        forget::{self, Bucket, Count, ForgetOptions, GroupBy, MassRemoval, Mode, Rules, Which},
         key, list,
+        prune::{self, DomainDone, PruneOptions},
         restore::{self, RestoreOptions},
         select::{Filter, Reference},
         status,
@@ -28,6 +31,9 @@ const LOOKUPS: u64 = 100_000;
 
 /// Files that change before a backup.
 const CHANGED: u64 = 10;
+
+/// After so long the grace of what a prune has marked is over.
+const LATER: Duration = Duration::from_hours(8 * 24);
 
 /// For `status`: nobody is overdue, and what was read in the last month counts.
 const LIMITS: status::Limits<'static> =
@@ -55,10 +61,18 @@ pub(crate) enum Command {
     Usage,
     Status,
     KeyList,
+    /// What would end, if only the newest snapshot of each group stayed.
+    ForgetDryRun,
+    /// The same, and it ends.
+    Forget,
+    /// A prune that finds packs that no snapshot needs, where there are such: it marks them.
+    Prune,
+    /// The next one, days later: it deletes them.
+    PruneLater,
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::View,
         Self::Lookups,
         Self::Backup,
@@ -71,6 +85,10 @@ impl Command {
         Self::Usage,
         Self::Status,
         Self::KeyList,
+        Self::ForgetDryRun,
+        Self::Forget,
+        Self::Prune,
+        Self::PruneLater,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -87,6 +105,17 @@ impl Command {
             Self::Usage => "usage",
             Self::Status => "status",
             Self::KeyList => "key list",
+            Self::ForgetDryRun => "forget --dry-run",
+            Self::Forget => "forget",
+            Self::Prune => "prune that marks",
+            Self::PruneLater => "prune that deletes",
+        }
+    }
+
+    /// Makes the world as the command is to find it; what it does itself then leaves that as it is.
+    pub(crate) fn prepare(self, place: &Place) {
+        if self == Self::PruneLater {
+            pruned(place, None);
         }
     }
 
@@ -101,6 +130,11 @@ impl Command {
 
     pub(crate) fn run(self, place: &Place, cache: Option<&Path>) {
         let (files, workers) = (place.world.files(), place.connections);
+        match self {
+            Self::ForgetDryRun | Self::Forget | Self::Prune => place.objects.draft(Duration::ZERO),
+            Self::PruneLater => place.objects.draft(LATER),
+            _ => {}
+        }
         match self {
             Self::View => drop(view(place, cache)),
             Self::Lookups => look_up(place, cache),
@@ -126,6 +160,16 @@ impl Command {
             Self::Usage => drop(usage::run(&place.open(cache), By::Client).unwrap()),
             Self::Status => drop(status::run(&place.open(cache), &LIMITS).unwrap()),
             Self::KeyList => drop(key::list(&place.open(cache)).unwrap()),
+            Self::ForgetDryRun => forgotten(place, cache, Mode::DryRun),
+            Self::Forget => forgotten(place, cache, Mode::Write),
+            Self::Prune => {
+                let marked = pruned(place, cache).iter().map(|done| done.marked.packs).sum::<u64>();
+                assert_eq!(marked, dying(place));
+            }
+            Self::PruneLater => {
+                let deleted = pruned(place, cache).iter().map(|done| done.deleted.packs).sum::<u64>();
+                assert_eq!(deleted, dying(place));
+            }
         }
     }
 }
@@ -170,4 +214,34 @@ fn checked(place: &Place, cache: Option<&Path>, depth: Depth) {
     let options = CheckOptions { depth, workers: place.connections };
     let checked = check::run(&place.open(cache), options).unwrap();
     assert!(checked.problems.is_empty(), "{:?}", checked.problems);
+}
+
+/// Only the newest snapshot of each group stays.
+fn forgotten(place: &Place, cache: Option<&Path>, mode: Mode) {
+    let rules = Rules { counts: vec![(Bucket::Last, Count::Most(1))], ..Rules::default() };
+    let options = ForgetOptions {
+        which: Which::ByRules(rules, Filter::default(), GroupBy::default()),
+        floor: 1,
+        mass_removal: MassRemoval::Allow,
+        zone: TimeZone::UTC,
+        mode,
+    };
+    let done = forget::run(&place.open(cache), &options).unwrap();
+    let snapshots = if let World::Snapshots(count) = place.world { count } else { 1 };
+    assert!(done.counts().1 >= snapshots - 1, "{:?}", done.counts());
+}
+
+/// What was done in each domain.
+fn pruned(place: &Place, cache: Option<&Path>) -> Vec<DomainDone> {
+    let pruned = prune::run(&place.open(cache), &PruneOptions::default()).unwrap();
+    let of_domain = pruned.domains.into_iter().map(|domain| {
+        assert!(domain.refused.is_none(), "{:?}", domain.refused);
+        domain.done
+    });
+    of_domain.collect()
+}
+
+/// Packs that no snapshot needs, of which a prune marks so many: all that are made up.
+fn dying(place: &Place) -> u64 {
+    place.packs().map_or(0, |(_, packs)| packs.count.min(PACKS_MAX as u64))
 }

@@ -1,12 +1,18 @@
 //! A storage that counts what a command asks of it, and lists packs that nobody ever wrote: their names and
 //! sizes are made from a number when a LIST comes by, so that a domain of millions of chunks takes no space.
+//!
+//! What a command writes and deletes may stay a draft, that lies over the storage and leaves it as it is: so a `forget`
+//! or a prune can be measured again and again in the same world, also days later.
 
 use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
     ops::Range,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,8 +22,9 @@ use futures::{
 };
 use lifeboat::{format::pack::PackKind, id::DomainId, store::Name};
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    memory::InMemory, path::Path,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,9 +51,79 @@ impl Requests {
     }
 }
 
+/// What was written and deleted without touching the storage.
+#[derive(Debug, Default)]
+struct Draft {
+    written: InMemory,
+    /// Hashes of names: of each of a million objects it keeps little beside what is measured.
+    gone: Mutex<HashSet<u64>>,
+    /// How long after the objects below it was all written, by the clock of the storage.
+    later: Duration,
+}
+
+fn hash(name: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.as_ref().hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Draft {
+    fn is_gone(&self, name: &Path) -> bool {
+        self.gone.lock().unwrap().contains(&hash(name))
+    }
+
+    fn stamped(&self, mut meta: ObjectMeta) -> ObjectMeta {
+        meta.last_modified += self.later;
+        meta
+    }
+
+    async fn put(
+        &self,
+        below: &dyn ObjectStore,
+        to: &Path,
+        (payload, options): (PutPayload, PutOptions),
+    ) -> Result<PutResult> {
+        if options.mode == PutMode::Create && !self.is_gone(to) && below.head(to).await.is_ok() {
+            return Err(Error::AlreadyExists { path: to.to_string(), source: "it is there".into() });
+        }
+        self.written.put_opts(to, payload, options).await
+    }
+
+    async fn get(&self, below: &dyn ObjectStore, from: &Path, options: GetOptions) -> Result<GetResult> {
+        match self.written.get_opts(from, options.clone()).await {
+            Ok(mut found) => {
+                found.meta = self.stamped(found.meta);
+                Ok(found)
+            }
+            Err(Error::NotFound { .. }) if !self.is_gone(from) => below.get_opts(from, options).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What stays of a LIST of the storage, and what has come.
+    fn list(
+        self: Arc<Self>,
+        below: BoxStream<'static, Result<ObjectMeta>>,
+        prefix: Option<&Path>,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (written, this) = (self.written.list(prefix), Arc::clone(&self));
+        let stays = move |meta: &Result<ObjectMeta>| {
+            std::future::ready(meta.as_ref().map_or(true, |meta| !self.is_gone(&meta.location)))
+        };
+        let written = written.map(move |meta| meta.map(|meta| this.stamped(meta)));
+        below.filter(stays).chain(written).boxed()
+    }
+
+    async fn delete(&self, name: &Path) -> Result<()> {
+        self.gone.lock().unwrap().insert(hash(name));
+        self.written.delete(name).await
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Counted {
     inner: Arc<dyn ObjectStore>,
+    draft: Mutex<Option<Arc<Draft>>>,
     /// The domain that has packs which are only listed.
     listed: OnceLock<(DomainId, Packs)>,
     requests: Arc<Mutex<Requests>>,
@@ -54,7 +131,21 @@ pub(crate) struct Counted {
 
 impl Counted {
     pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, listed: OnceLock::new(), requests: Arc::default() })
+        Arc::new(Self { inner, draft: Mutex::default(), listed: OnceLock::new(), requests: Arc::default() })
+    }
+
+    /// What was drafted is forgotten, and from now on everything is a draft, so long after all that is there.
+    pub(crate) fn draft(&self, later: Duration) {
+        *self.draft.lock().unwrap() = Some(Arc::new(Draft { later, ..Draft::default() }));
+    }
+
+    fn drafted(&self) -> Option<Arc<Draft>> {
+        self.draft.lock().unwrap().clone()
+    }
+
+    /// How much later it is than the clocks say.
+    pub(crate) fn later(&self) -> Duration {
+        self.drafted().map_or(Duration::ZERO, |draft| draft.later)
     }
 
     /// From now on the domain has these packs too.
@@ -99,7 +190,10 @@ impl std::fmt::Display for Counted {
 impl ObjectStore for Counted {
     async fn put_opts(&self, to: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.count(|requests| requests.put += 1);
-        self.inner.put_opts(to, payload, options).await
+        match self.drafted() {
+            Some(draft) => draft.put(&*self.inner, to, (payload, options)).await,
+            None => self.inner.put_opts(to, payload, options).await,
+        }
     }
 
     async fn put_multipart_opts(
@@ -112,22 +206,28 @@ impl ObjectStore for Counted {
 
     async fn get_opts(&self, from: &Path, options: GetOptions) -> Result<GetResult> {
         self.count(|requests| if options.head { requests.head += 1 } else { requests.get += 1 });
-        self.inner.get_opts(from, options).await
+        match self.drafted() {
+            Some(draft) => draft.get(&*self.inner, from, options).await,
+            None => self.inner.get_opts(from, options).await,
+        }
     }
 
-    async fn get_ranges(&self, from: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.count(|requests| requests.get += ranges.len() as u64);
-        self.inner.get_ranges(from, ranges).await
+    async fn get_ranges(&self, _: &Path, _: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        unimplemented!("each range is a call of its own")
     }
 
     fn delete_stream(&self, names: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let (inner, requests) = (Arc::clone(&self.inner), Arc::clone(&self.requests));
+        let (inner, requests, draft) = (Arc::clone(&self.inner), Arc::clone(&self.requests), self.drafted());
         let delete = move |name: Result<Path>| {
-            let inner = Arc::clone(&inner);
+            let (inner, draft) = (Arc::clone(&inner), draft.clone());
             requests.lock().unwrap().delete += 1;
             async move {
                 let name = name?;
-                inner.delete(&name).await.map(|()| name)
+                match draft {
+                    Some(draft) => draft.delete(&name).await?,
+                    None => inner.delete(&name).await?,
+                }
+                Ok(name)
             }
         };
         names.then(delete).boxed()
@@ -143,7 +243,11 @@ impl ObjectStore for Counted {
         };
         page();
         let shown = AtomicU64::new(0);
-        let all = self.inner.list(prefix).chain(self.made_up(prefix));
+        let all = self.inner.list(prefix).chain(self.made_up(prefix)).boxed();
+        let all = match self.drafted() {
+            Some(draft) => draft.list(all, prefix),
+            None => all,
+        };
         all.inspect(move |_| {
             let before = shown.fetch_add(1, Ordering::Relaxed);
             if before > 0 && before.is_multiple_of(PAGE) {
