@@ -24,6 +24,7 @@ use lifeboat::{
 use object_store::memory::InMemory;
 
 use super::{
+    forger,
     workload::{Command, quick},
     world::{Told, World},
 };
@@ -40,6 +41,7 @@ pub(crate) fn curate(
     at: (usize, usize),
 ) -> Result<Option<Told>> {
     if let Command::Repair = command {
+        forger::set_aside(world, &repository);
         return repair(&Arc::new(repository)).map(|()| None);
     }
     let (mut known, _) = repository.snapshots()?;
@@ -141,8 +143,9 @@ fn copy(
 
 /// What a snapshot must hold; nothing for one that a repair has made of what was left.
 pub(crate) fn expected(world: &World, snapshot: &KnownSnapshot) -> Option<Files> {
-    let record = world.record();
-    let mut files = record.captured[&snapshot.record.tags[0]].clone();
+    let tag = &snapshot.record.tags[0];
+    let captured = world.record().captured.get(tag).cloned();
+    let mut files = captured.unwrap_or_else(|| panic!("nobody has backed up {tag}"));
     let has = |prefix: &str| snapshot.record.tags.iter().any(|tag| tag.starts_with(prefix));
     if has("rewritten-") {
         files.remove(LEFT_OUT);

@@ -18,6 +18,7 @@ pub(crate) mod aims;
 pub(crate) mod chance;
 pub(crate) mod clock;
 pub(crate) mod curator;
+pub(crate) mod forger;
 pub(crate) mod scheduler;
 pub(crate) mod storage;
 pub(crate) mod verdict;

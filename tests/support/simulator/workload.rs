@@ -12,15 +12,8 @@ use lifeboat::{
     clock::Clock,
     crypto::RootSecret,
     error::Result,
-    format::{
-        envelope::{self, EnvelopeHeader, RecordKind, Sealer},
-        forgotten::Forgotten,
-        pack::{Frame, IndexedPack, encode_index},
-        role::Role,
-        slot::KdfParameters,
-        tombstones::Tombstones,
-    },
-    id::{DomainId, ObjectId},
+    format::{role::Role, slot::KdfParameters},
+    id::DomainId,
     ops::{
         backup::{self, BackupOptions, Reuse},
         forget::{self, Bucket, Count, ForgetOptions, GroupBy, MassRemoval, Mode, Rules, Which},
@@ -32,13 +25,13 @@ use lifeboat::{
     },
     random,
     repository::{InitOptions, Repository, unlock::Credential},
-    store::{Folder, Name, Store},
+    store::Store,
 };
 
 use super::{
     chance::Chance,
     clock::ClientClock,
-    curator,
+    curator, forger,
     storage::StorageClock,
     weather::{GRACE, WINDOW, Weather},
     world::{Told, World, open, outside},
@@ -62,8 +55,9 @@ pub(crate) enum Command {
     /// Ends all snapshots of each group but so many.
     Forget(u32),
     Prune,
-    /// Writes what its role may not, and lies about packs of others.
+    /// See `forger.rs`.
     Forge,
+    Usurp,
     /// See `curator.rs`.
     Tag,
     Hold,
@@ -294,6 +288,15 @@ impl Client {
             }
             clients.push(Self::new(None, script, chance));
         }
+        if chance.happens(150) {
+            let mut script = Vec::new();
+            for number in 0..rounds {
+                if chance.happens(500) {
+                    script.extend([begin(number, chance), Command::Usurp]);
+                }
+            }
+            clients.push(Self::new(Some(MAINTAIN), script, chance));
+        }
         clients
     }
 
@@ -302,7 +305,7 @@ impl Client {
         self.label == Some(MAINTAIN)
     }
 
-    /// Whether it lies in the name of its role.
+    /// Whether it lies about packs.
     pub(crate) fn is_forger(&self) -> bool {
         self.script.iter().any(|command| matches!(command, Command::Forge))
     }
@@ -364,7 +367,7 @@ impl Client {
         let repository = open_as(store, &credential, (Some(&cache), Arc::clone(clock)))?;
         Ok(match command {
             Command::Init | Command::Vandalize | Command::Wait(_) => None,
-            Command::Forget(_) | Command::Prune | Command::Forge => {
+            Command::Forget(_) | Command::Prune | Command::Forge | Command::Usurp => {
                 live_or_die(command, world, (&repository, at))?;
                 None
             }
@@ -460,9 +463,8 @@ fn live_or_die(
                 return Err(stopped);
             }
         }
-        Command::Forge => {
-            forge(repository, world.scheduler.draw(|chance| chance.below(3)))?;
-        }
+        Command::Forge => forger::forge(world, repository)?,
+        Command::Usurp => forger::usurp(world, repository)?,
         _ => {}
     }
     Ok(())
@@ -483,51 +485,6 @@ fn keep_last(count: u32) -> ForgetOptions {
 pub(crate) fn prune_options(moves_much: bool) -> PruneOptions {
     let usual = PruneOptions { host: "host".to_owned(), ..PruneOptions::default() };
     if moves_much { PruneOptions { max_unused: Unused::Bytes(0), small_packs: 3, ..usual } } else { usual }
-}
-
-/// Tombstones for every pack, the end of every snapshot, or packs of others that are said to hold something else.
-fn forge(repository: &Repository, what: u64) -> Result<()> {
-    let (domain, time) = (repository.own_domain()?, repository.clock.now());
-    let view = repository.view(&domain)?;
-    let (kind, plain) = match what {
-        0 => {
-            let packs = view.index.packs().map(|pack| pack.id).collect();
-            (RecordKind::Tombstones, Tombstones { time, packs }.encode())
-        }
-        1 => {
-            let names = repository.snapshot_names(&domain, None)?;
-            let snapshots = names.into_iter().map(|name| name.id).collect();
-            (RecordKind::Forgotten, Forgotten { time, snapshots, reason: "none".to_owned() }.encode())
-        }
-        _ => {
-            // Each of them holds what another one does, it says.
-            let packs: Vec<_> = view.index.packs().collect();
-            let said = packs.iter().zip(packs.iter().rev()).filter_map(|(pack, other)| {
-                let directory = view.index.directory(other)?;
-                let fits = |frame: &Frame| frame.offset + frame.length <= pack.size;
-                directory.frames.iter().all(fits).then_some(())?;
-                Some(IndexedPack { id: pack.id, size: pack.size, kind: other.kind, directory })
-            });
-            (RecordKind::Index, encode_index(&said.collect::<Vec<_>>()))
-        }
-    };
-    let header = EnvelopeHeader {
-        kind,
-        repository: repository.config.repository_id,
-        domain,
-        author: repository.identity(),
-        sequence: 0,
-        epoch: 0,
-    };
-    let key = repository.index_key(&domain)?;
-    let sealed = envelope::seal(&header, &Sealer::Symmetric(key.as_bytes()), repository.signer(), &plain)?;
-    let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
-    let name = match kind {
-        RecordKind::Tombstones => Name::record(&domain, Folder::Tombstones, &id),
-        RecordKind::Forgotten => Name::record(&domain, Folder::Forgotten, &id),
-        _ => Name::index(&domain, &repository.identity(), &id),
-    };
-    repository.store.create(&name, Bytes::from(sealed))
 }
 
 fn key_command(number: u64, chance: &mut Chance) -> Command {

@@ -79,6 +79,8 @@ pub(crate) struct Record {
     pub(crate) ended: Vec<String>,
     /// Commands that failed, and what they said.
     pub(crate) failures: Vec<((usize, usize), String)>,
+    /// Objects that say what their author may not, or lie.
+    pub(crate) forged: BTreeSet<String>,
     /// Snapshots whose holds somebody may have lifted.
     pub(crate) lifted: BTreeSet<ObjectId>,
     /// Packs that prunes say that they have deleted.
