@@ -6,15 +6,19 @@ use lifeboat::{
     clock::SystemClock,
     crypto::RootSecret,
     error::{Error, ErrorKind, Result},
-    filesystem::scratch::Afterwards,
-    format::{role::Role, slot::KdfParameters},
+    filesystem::{scratch::Afterwards, select::Selection},
+    format::{annotation::TagChange, role::Role, slot::KdfParameters},
     ops::{
+        annotate::{self, Chosen},
         drill::{self, DrillOptions},
+        forget::{self, Bucket, Count, ForgetOptions, GroupBy, MassRemoval, Rules, Which},
         init,
         key::{self, AddOptions, By, LastGood, Lost, RecoverOptions, RevokeOptions},
+        rewrite::{self, RewriteOptions},
+        select::{Filter, Reference},
         verify::Owners,
     },
-    repository::{InitOptions, Repository, unlock::Credential},
+    repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
     store::{Name, Prefix, Store},
 };
 use object_store::{ObjectStore, memory::InMemory};
@@ -35,15 +39,22 @@ pub(crate) enum Command {
     /// Of a repository that has lost its `config`.
     KeyRecover,
     Drill,
+    Tag,
+    Hold,
+    Lift,
+    /// Without the large file.
+    Rewrite,
+    /// All but the newest.
+    Forget,
 }
 
 use Command::{
-    ChangedBackup, Drill, FirstBackup, Init, KeyAdd, KeyPassphrase, KeyRecover, KeyRevoke, KeyShare,
-    UnchangedBackup,
+    ChangedBackup, Drill, FirstBackup, Forget, Hold, Init, KeyAdd, KeyPassphrase, KeyRecover, KeyRevoke,
+    KeyShare, Lift, Rewrite, Tag, UnchangedBackup,
 };
 
-/// Every command that writes.
-pub(crate) const ALL: [Command; 10] = [
+/// Every command that writes; what prunes, repairs and copies has tests of its own.
+pub(crate) const ALL: [Command; 15] = [
     Init,
     FirstBackup,
     ChangedBackup,
@@ -54,6 +65,11 @@ pub(crate) const ALL: [Command; 10] = [
     KeyShare,
     KeyRecover,
     Drill,
+    Tag,
+    Hold,
+    Lift,
+    Rewrite,
+    Forget,
 ];
 
 /// What a command starts from.
@@ -78,12 +94,14 @@ pub(crate) fn honest(objects: Arc<dyn ObjectStore>) -> Store {
     Store::from_object_store(objects, "", lab::options(Arc::new(SystemClock), Arc::default(), 0)).unwrap()
 }
 
+const LARGE: &str = "srv/large";
+
 pub(crate) fn files(generation: u64) -> Files {
     let mut files = Files::new();
     for number in 0..12 {
         files.insert(format!("srv/small/{number}"), format!("file {number}").repeat(9).into_bytes());
     }
-    files.insert("srv/large".to_owned(), noise(generation, 400_000));
+    files.insert(LARGE.to_owned(), noise(generation, 400_000));
     files.insert("srv/same".to_owned(), noise(99, 100_000));
     files
 }
@@ -112,6 +130,13 @@ impl Command {
             lab::back_up(&open_with(&store, &access, None).unwrap(), &files(5)).unwrap();
             scene.snapshots.push(files(5));
         }
+        if self == Lift {
+            place_hold(&repository).unwrap();
+        }
+        if self == Forget {
+            lab::back_up(&repository, &files(2)).unwrap();
+            scene.snapshots.push(files(2));
+        }
         if self == KeyRecover {
             store.delete(&Name::config()).unwrap();
         }
@@ -124,7 +149,23 @@ impl Command {
         match self {
             FirstBackup | UnchangedBackup => Some(files(1)),
             ChangedBackup => Some(files(2)),
+            Rewrite => {
+                let mut files = files(1);
+                files.remove(LARGE);
+                Some(files)
+            }
             _ => None,
+        }
+    }
+
+    /// Whether what it was to change is so; of what it adds see [`Self::adds`].
+    pub(crate) fn is_done(self, known: &[KnownSnapshot]) -> bool {
+        match self {
+            Tag => known[0].tags == ["kept"],
+            Hold => !known[0].holds.is_empty(),
+            Lift => known[0].holds.is_empty(),
+            Forget => known.len() == 1,
+            _ => true,
         }
     }
 
@@ -147,6 +188,27 @@ impl Command {
             }
             KeyShare => {
                 key::share(&repository, "machine")?;
+                None
+            }
+            Tag => {
+                let change = TagChange { add: vec!["kept".to_owned()], ..TagChange::default() };
+                annotate::tag(&repository, &latest(), &change, annotate::Mode::Write)?;
+                None
+            }
+            Hold => {
+                place_hold(&repository)?;
+                None
+            }
+            Lift => {
+                lift_hold(&repository)?;
+                None
+            }
+            Rewrite => {
+                rewrite_it(&Arc::new(repository))?;
+                None
+            }
+            Forget => {
+                forget::run(&repository, &only_the_newest())?;
                 None
             }
             Drill => {
@@ -191,12 +253,55 @@ impl Command {
                 let told = match self {
                     Init => "holds a repository already",
                     KeyAdd => "there is a key with the label",
+                    Lift => "no legal hold is on the snapshot",
                     _ => "this one must succeed",
                 };
                 assert!(error.to_string().contains(told), "{error}");
                 assert!(error.remedy().is_some());
             }
         }
+    }
+}
+
+fn latest() -> Chosen {
+    Chosen { references: vec![Reference::Latest(0)], filter: Filter::default() }
+}
+
+fn place_hold(repository: &Repository) -> Result<()> {
+    annotate::place(repository, &latest(), "a case", annotate::Mode::Write).map(drop)
+}
+
+fn lift_hold(repository: &Repository) -> Result<()> {
+    annotate::lift(repository, &latest(), (&[], "over"), annotate::Mode::Write).map(drop)
+}
+
+/// The first snapshot again.
+fn rewrite_it(repository: &Arc<Repository>) -> Result<()> {
+    let options = RewriteOptions {
+        selection: Arc::new(Selection::new(&[], &[format!("/{LARGE}")])?),
+        old: rewrite::Old::Keep,
+        mode: rewrite::Mode::Write,
+        zone: jiff::tz::TimeZone::UTC,
+        program: "test".to_owned(),
+        workers: 1,
+    };
+    let known = repository.snapshots()?.0;
+    // Once, though a LIST may show it twice.
+    let first = known.into_iter().find(|known| known.name.sequence == 1);
+    let first: Vec<KnownSnapshot> = first.into_iter().collect();
+    let made = rewrite::run(repository, &first, &options)?;
+    assert!(made.snapshots.iter().all(|one| one.copy.is_some()));
+    Ok(())
+}
+
+fn only_the_newest() -> ForgetOptions {
+    let rules = Rules { counts: vec![(Bucket::Last, Count::Most(1))], ..Rules::default() };
+    ForgetOptions {
+        which: Which::ByRules(rules, Filter::default(), GroupBy::default()),
+        floor: 1,
+        mass_removal: MassRemoval::Allow,
+        zone: jiff::tz::TimeZone::UTC,
+        mode: forget::Mode::Write,
     }
 }
 
