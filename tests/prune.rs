@@ -7,7 +7,6 @@
 )]
 
 use std::{
-    cell::Cell,
     collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -17,23 +16,20 @@ use std::{
 
 use bytes::Bytes;
 use lifeboat::{
-    clock::{Clock, SystemClock, Timestamp},
-    crypto::RootSecret,
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
-        annotation::TagChange, envelope::RecordKind, forgotten::Forgotten, role::Role, slot::KdfParameters,
-        tombstones::Tombstones,
+        annotation::TagChange, envelope::RecordKind, forgotten::Forgotten, role::Role, tombstones::Tombstones,
     },
     id::ObjectId,
     ops::{
         annotate::{self, Chosen},
         forget::{self, ForgetOptions, MassRemoval, Which},
-        key::{self, AddOptions, By},
         prune::{self, DomainDone, Mode, PruneOptions, Pruned, Unused},
         select::{Filter, Reference},
     },
-    repository::{InitOptions, Repository, unlock::Credential},
-    store::{Folder, Location, Name, Store},
+    repository::{Repository, unlock::Credential},
+    store::{Folder, Name, Store},
 };
 use object_store::local::LocalFileSystem;
 
@@ -43,6 +39,7 @@ mod support {
     pub(crate) mod intercepted;
     pub(crate) mod lab;
     pub(crate) mod world;
+    pub(crate) mod yard;
 }
 use support::{
     faults::{Fault, at, nth},
@@ -50,128 +47,12 @@ use support::{
     intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
     lab::{self, Files, noise},
     world::World,
+    yard::Yard,
 };
 
 const DAY: i64 = 86_400;
 
-struct Ahead(i64);
-
-impl Clock for Ahead {
-    fn now(&self) -> Timestamp {
-        let now = SystemClock.now();
-        Timestamp { seconds: now.seconds + self.0, ..now }
-    }
-
-    fn elapsed(&self) -> Duration {
-        SystemClock.elapsed()
-    }
-
-    fn sleep(&self, _: Duration) {}
-}
-
-/// A repository in a folder.
-struct Yard {
-    folder: tempfile::TempDir,
-    root: RootSecret,
-    ahead: Cell<i64>,
-}
-
 impl Yard {
-    fn new() -> Self {
-        let (folder, root) = (tempfile::tempdir().unwrap(), RootSecret::generate().unwrap());
-        let yard = Self { folder, root, ahead: Cell::new(0) };
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
-        let init = InitOptions { kdf, ..InitOptions::default() };
-        Repository::create(&yard.store(), &yard.root, "right", init, &SystemClock).unwrap();
-        yard
-    }
-
-    /// The same objects with the same times, in another folder.
-    fn copy(&self) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for path in self.files() {
-            let to = folder.path().join(path.strip_prefix(self.path()).unwrap());
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(&path, &to).unwrap();
-            File::open(&to).unwrap().set_modified(fs::metadata(&path).unwrap().modified().unwrap()).unwrap();
-        }
-        Self { folder, root: RootSecret::from_words(&self.root.words()).unwrap(), ahead: self.ahead.clone() }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().canonicalize().unwrap()
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        let (mut files, mut folders) = (Vec::new(), vec![self.path()]);
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() { folders.push(path) } else { files.push(path) }
-            }
-        }
-        files.sort();
-        files
-    }
-
-    /// Those whose path has this in it.
-    fn having(&self, part: &str) -> Vec<PathBuf> {
-        self.files().into_iter().filter(|path| path.to_str().unwrap().contains(part)).collect()
-    }
-
-    fn packs(&self) -> BTreeSet<PathBuf> {
-        self.having("/packs/").into_iter().collect()
-    }
-
-    fn clock(&self) -> Arc<dyn Clock> {
-        Arc::new(Ahead(self.ahead.get()))
-    }
-
-    fn store(&self) -> Store {
-        let location = Location::parse(self.path().to_str().unwrap()).unwrap();
-        Store::open(&location, lab::options(self.clock(), Arc::default(), 0)).unwrap()
-    }
-
-    fn open_as(&self, store: &Store, credential: &Credential) -> Result<Repository> {
-        let config = Repository::read_config(store)?;
-        let secrets = Repository::unlock(store, &config, credential)?;
-        Repository::open(store.clone(), config, secrets, None, self.clock())
-    }
-
-    fn owner(&self) -> Repository {
-        self.open_as(&self.store(), &Credential::Words(self.root.words())).unwrap()
-    }
-
-    fn add_key(&self, role: Role, label: &str, domain: Option<&str>) -> Repository {
-        self.open_as(&self.store(), &self.new_key(role, label, domain)).unwrap()
-    }
-
-    fn new_key(&self, role: Role, label: &str, domain: Option<&str>) -> Credential {
-        let (label, domain, unlock) = (label.to_owned(), domain.map(str::to_owned), By::AccessKey);
-        let options = AddOptions { role, label, domain, shared: false, unlock };
-        let access = key::add(&self.owner(), &options).unwrap().access_key.unwrap();
-        Credential::AccessKey(access.text().to_string().into())
-    }
-
-    /// Everything becomes older, and our clock goes on.
-    fn wait(&self, seconds: i64) {
-        self.storage_gains(seconds);
-        self.ahead.set(self.ahead.get() + seconds);
-    }
-
-    /// As if the clock of the storage had been set.
-    fn storage_gains(&self, seconds: i64) {
-        for path in self.files() {
-            let before = fs::metadata(&path).unwrap().modified().unwrap();
-            let seconds = Duration::from_secs(seconds.unsigned_abs());
-            File::open(&path).unwrap().set_modified(before - seconds).unwrap();
-        }
-    }
-
-    fn back_up(&self, files: &Files) -> ObjectId {
-        lab::back_up(&self.owner(), files).unwrap().snapshot.unwrap().0
-    }
-
     fn forget(&self, snapshot: ObjectId) {
         assert_eq!(forget_on(&self.owner(), snapshot), 0);
     }
