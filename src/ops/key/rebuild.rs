@@ -229,7 +229,13 @@ impl Work<'_> {
             let Author { key, role, label, domain, mut records } = author;
             if role != Role::Backup {
                 records.sort_unstable();
+                let over = records.len().saturating_sub(limits::REVOKED_RECORDS_MAX);
                 records.truncate(limits::REVOKED_RECORDS_MAX);
+                if over > 0 {
+                    lost.push(format!(
+                        "{over} of the records that `{label}` signed: there are too many to list"
+                    ));
+                }
                 revocations.push(Revocation {
                     identity,
                     last_sequence: 0,
