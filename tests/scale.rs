@@ -115,9 +115,9 @@ const LAWS: [Law; 11] = [
     },
     Law {
         command: CheckSubset,
-        small: [[1, 14, 0, 23], [1, 12, 0, 23]],
+        small: [[0, 14, 0, 23], [0, 11, 0, 23]],
         snapshot: gets(2, 1),
-        domain: [[1, 8, 0, 18], [1, 7, 0, 18]],
+        domain: [[0, 8, 0, 18], [0, 6, 0, 18]],
         index: NONE,
         level: gets(1, 1),
     },

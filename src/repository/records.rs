@@ -321,25 +321,23 @@ impl Repository {
     ) -> Result<Vec<(Name, ObjectId, Found)>> {
         let read = || -> Result<Vec<_>> {
             let names = self.record_names(domain, folder)?.into_iter();
-            names
-                .filter(|(name, ..)| !aside.contains(name.as_str()))
-                .map(|(name, id, _)| {
-                    let found = self.read_record(domain, folder, (&name, &id))?;
-                    Ok((name, id, found))
-                })
-                .collect()
+            let names = names.filter(|(name, ..)| !aside.contains(name.as_str()));
+            let read = names.map(|(name, id, _)| {
+                let found = self.read_record(domain, folder, (&name, &id))?;
+                Ok((name, id, found))
+            });
+            let mut records = read.collect::<Result<Vec<_>>>()?;
+            let is_unknown = |record: &Found| matches!(record, Found::Unknown(_));
+            if records.iter().any(|(.., record)| is_unknown(record)) {
+                self.look_for_registry()?;
+            }
+            for (name, id, record) in records.iter_mut().filter(|(.., record)| is_unknown(record)) {
+                *record = self.read_record(domain, folder, (name, id))?;
+            }
+            Ok(records)
         };
         // One that went since the LIST was compacted: what stands in its place may be in the next LIST only.
-        let mut records = again_if_gone(read)?;
-        let is_unknown = |(_, _, record): &&mut (Name, ObjectId, Found)| matches!(record, Found::Unknown(_));
-        let mut unknown = records.iter_mut().filter(is_unknown).peekable();
-        if unknown.peek().is_some() {
-            self.look_for_registry()?;
-        }
-        for (name, id, record) in unknown {
-            *record = self.read_record(domain, folder, (name, id))?;
-        }
-        Ok(records)
+        again_if_gone(read)
     }
 
     fn decoded<T>(

@@ -279,6 +279,7 @@ impl Repository {
     /// As [`newest`]; `CannotUnlock` when this identity does not count any more; `Damaged` when the store
     /// shows an older registry than before.
     pub fn look_for_registry(&self) -> Result<Arc<Registry>> {
+        let _turn = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
         let asked = self.clock.elapsed();
         let all = listed(&self.store)?;
