@@ -136,7 +136,7 @@ fn what_is_mistyped_changes_no_tag_and_places_no_hold() {
         |(path, _): &(std::path::PathBuf, Vec<u8>)| path.to_str().unwrap().contains("/annotations/");
     assert!(!support::world::tree(&world.path("repo")).iter().any(annotations));
     // A snapshot has so many tags and no more, and no text that is longer than any may be.
-    let tag = |number: usize| format!("{number:x<250}");
+    let tag = |number: usize| format!("t{number}");
     let list = |from: usize, to: usize| (from..to).map(tag).collect::<Vec<_>>().join(",");
     let (host, over) = ("x".repeat(1025), list(0, 1025));
     for arguments in [&["backup", "src", "--tag", &over[..]][..], &["backup", "src", "--host", &host]] {

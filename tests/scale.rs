@@ -115,9 +115,9 @@ const LAWS: [Law; 11] = [
     },
     Law {
         command: CheckSubset,
-        small: [[0, 14, 0, 23], [0, 11, 0, 23]],
+        small: [[0, 13, 0, 23], [0, 10, 0, 23]],
         snapshot: gets(2, 1),
-        domain: [[0, 8, 0, 18], [0, 6, 0, 18]],
+        domain: [[0, 7, 0, 18], [0, 5, 0, 18]],
         index: NONE,
         level: gets(1, 1),
     },

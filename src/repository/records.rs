@@ -343,12 +343,12 @@ impl Repository {
     fn decoded<T>(
         &self,
         domain: &DomainId,
-        folder: Folder,
+        (folder, aside): (Folder, &HashSet<String>),
         decode: impl Fn(&[u8]) -> Result<T>,
         ignored: &mut Vec<Error>,
     ) -> Result<Vec<T>> {
         let mut all = Vec::new();
-        for (name, _, record) in self.read_records(domain, folder, &HashSet::new())? {
+        for (name, _, record) in self.read_records(domain, folder, aside)? {
             match record {
                 Found::Counts(plain, _) => match decode(&plain) {
                     Ok(record) => all.push(record),
@@ -362,7 +362,7 @@ impl Repository {
 
     /// The names of objects that are set aside. A record that cannot be read sets nothing aside.
     pub(super) fn quarantined(&self, domain: &DomainId, ignored: &mut Vec<Error>) -> Result<HashSet<String>> {
-        let all = self.decoded(domain, Folder::Quarantine, Quarantine::decode, ignored)?;
+        let all = self.decoded(domain, (Folder::Quarantine, &HashSet::new()), Quarantine::decode, ignored)?;
         Ok(all.into_iter().flat_map(|record| record.objects).collect())
     }
 
@@ -377,7 +377,7 @@ impl Repository {
                 let mut ignored = Vec::new();
                 self.quarantined(domain, &mut ignored).map(|quarantined| (quarantined, ignored))
             },
-            || self.decoded(domain, Folder::Forgotten, Forgotten::decode, &mut ignored),
+            || self.decoded(domain, (Folder::Forgotten, &HashSet::new()), Forgotten::decode, &mut ignored),
         );
         let forgotten = batches?.into_iter().flat_map(|batch| batch.snapshots).collect();
         let (quarantined, more) = aside?;
@@ -390,7 +390,7 @@ impl Repository {
     pub(super) fn attested(
         &self,
         domain: &DomainId,
-        index: &Index,
+        (index, aside): (&Index, &HashSet<String>),
         ignored: &mut Vec<Error>,
     ) -> Result<HashSet<SectionId>> {
         if !self.registry().is_shared(domain) {
@@ -398,7 +398,8 @@ impl Repository {
             return Ok(HashSet::new());
         }
         let mut said: HashMap<SectionId, HashSet<[u8; 32]>> = HashMap::new();
-        for attestation in self.decoded(domain, Folder::Attestations, Attestation::decode, ignored)? {
+        let all = self.decoded(domain, (Folder::Attestations, aside), Attestation::decode, ignored)?;
+        for attestation in all {
             for section in attestation.sections {
                 said.entry(section.id).or_default().insert(section.digest);
             }

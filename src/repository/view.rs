@@ -208,7 +208,7 @@ impl Repository {
         });
         let unindexed = present.into_iter().filter(|(_, (_, listed))| !listed.get());
         let unindexed = unindexed.map(|(id, (size, _))| (id, size)).collect();
-        let attested = self.attested(domain, &index, &mut damaged)?;
+        let attested = self.attested(domain, (&index, &quarantined), &mut damaged)?;
         index.attest(attested);
         let view = View { index, begun, unindexed, tombstoned, quarantined, damaged };
         Ok((view, Details { packs, batches }))
