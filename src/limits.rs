@@ -44,14 +44,28 @@ pub const HOLES_MAX: usize = 4096;
 
 /// Longest paths of all sources of a snapshot together, in bytes: half of the record that names them.
 pub const SOURCES_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
+/// Most sources of a snapshot.
+pub const SOURCES_MAX: usize = 1 << 16;
+/// Most tags of a snapshot.
+pub const SNAPSHOT_TAGS_MAX: usize = 1024;
+/// Longest host, user, name of the program and tag in a snapshot, in bytes.
+pub const SNAPSHOT_TEXT_BYTES_MAX: usize = 1024;
 /// Most levels of branches above a manifest's leaves, and of list nodes under an entry.
 pub const TREE_LEVELS_MAX: u8 = 16;
 /// Most key slots that a passphrase is tried on.
 pub const SLOTS_TRIED_MAX: usize = 8;
 /// Most key slots that are read to find those that take a passphrase: somebody may have put very many there.
 pub const SLOTS_READ_MAX: usize = 1024;
-/// Most records that a revocation leaves valid: half of the largest registry.
-pub const REVOKED_RECORDS_MAX: usize = RECORD_BYTES_MAX / 2 / 34;
+/// Largest registry that is written, in bytes of plaintext.
+pub const REGISTRY_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
+/// An id in a revocation, in bytes.
+const REVOKED_RECORD_BYTES: usize = 34;
+/// Most records that a revocation leaves valid.
+pub const REVOKED_RECORDS_MAX: usize = REGISTRY_BYTES_MAX / REVOKED_RECORD_BYTES;
+/// Most index objects that a revocation leaves valid, and as many reports and as many attestations: whoever has the key
+/// can write any number of them, and must not fill the registry with that. A client that backs up every hour and whose
+/// index nobody compacts has as many after three months.
+pub const REVOKED_FOLDER_MAX: usize = 2048;
 /// Longest label of an identity or name of a domain, in bytes.
 pub const LABEL_BYTES_MAX: usize = 64;
 /// The shortest commit window, in seconds.
@@ -81,6 +95,8 @@ pub const DRILL_CLIENTS_MAX: usize = 1000;
 /// Longest exported certificate, in bytes.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 << 10;
 
+// Thirty revocations of keys that somebody has used in this way fit in a registry, and leave room for what else it says.
+const _: () = assert!(30 * REVOKED_FOLDER_MAX * REVOKED_RECORD_BYTES < REGISTRY_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);
 const _: () = assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET_MAX < PACK_BYTES_MAX);

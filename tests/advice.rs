@@ -123,6 +123,10 @@ fn a_check_without_keys_needs_a_repository_and_looks_at_its_keys() {
 #[test]
 fn damage_in_records_of_runs_and_of_what_was_verified_is_found() {
     let world = World::with_repository();
+    // Another one writes to the same domain: else nothing is attested.
+    let beside =
+        ["key", "add", "--role", "backup", "--label", "b", "--domain", "main", "--access-key-out", "b.key"];
+    world.does(&beside);
     world.does(&["backup", "src"]);
     world.does(&["check", "--read-data"]);
     for (folder, commands) in [

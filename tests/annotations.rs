@@ -6,7 +6,13 @@
     reason = "a test may stop at the first surprise, and its files need not be durable"
 )]
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use lifeboat::{
@@ -22,6 +28,7 @@ use lifeboat::{
     ops::{
         annotate::{self, Chosen},
         forget::{self, ForgetOptions, MassRemoval, Which},
+        key::{self, LastGood, RevokeOptions},
         repair::{self, AsideOptions, Force},
         select::{Filter, Reference},
     },
@@ -128,6 +135,21 @@ fn what_is_mistyped_changes_no_tag_and_places_no_hold() {
     let annotations =
         |(path, _): &(std::path::PathBuf, Vec<u8>)| path.to_str().unwrap().contains("/annotations/");
     assert!(!support::world::tree(&world.path("repo")).iter().any(annotations));
+    // A snapshot has so many tags and no more, and no text that is longer than any may be.
+    let tag = |number: usize| format!("t{number}");
+    let list = |from: usize, to: usize| (from..to).map(tag).collect::<Vec<_>>().join(",");
+    let (host, over) = ("x".repeat(1025), list(0, 1025));
+    for arguments in [&["backup", "src", "--tag", &over[..]][..], &["backup", "src", "--host", &host]] {
+        assert!(world.fails(arguments, 2).contains("at most 1024"));
+    }
+    for from in (0..1000).step_by(200) {
+        world.does(&["tag", "latest~2", "--add", &list(from, from + 200)]);
+    }
+    world.does(&["tag", "latest~2", "--add", &list(1000, 1023)]);
+    assert!(world.fails(&["tag", "latest~2", "--add", "one,more"], 2).contains("at most 1024 tags"));
+    assert!(world.fails(&["rewrite", "latest~2", "--exclude", "one"], 2).contains("at most 1024 tags"));
+    world.does(&["tag", "latest~2", "--set", "a"]);
+    assert_eq!(tags(&world), ["a", "b", "c"]);
 }
 
 #[test]
@@ -283,10 +305,10 @@ impl Scene {
     }
 
     /// Writes that it ends, as a `forget` does before it deletes.
-    fn write_end(&self, snapshot: ObjectId) {
+    fn write_end(&self, who: &Repository, snapshot: ObjectId) {
         let forgotten =
             Forgotten { time: Timestamp::default(), snapshots: vec![snapshot], reason: String::new() };
-        self.owner().publish_forgotten(&self.owner().own_domain().unwrap(), &forgotten).unwrap();
+        who.publish_forgotten(&self.owner().own_domain().unwrap(), &forgotten).unwrap();
     }
 
     fn is_there(&self, snapshot: ObjectId) -> bool {
@@ -489,7 +511,7 @@ fn an_annotation_that_cannot_be_read_ends_nothing_until_it_is_set_aside() {
         assert!(error.remedy().unwrap().contains("repair quarantine"), "{error:?}");
         assert!(scene.is_there(scene.ids[0]));
         // Not even what a record has ended already, by a `forget` or by a prune.
-        scene.write_end(scene.ids[1]);
+        scene.write_end(&scene.owner(), scene.ids[1]);
         assert!(scene.end(scene.ids[0]).is_err());
         let pruned = lifeboat::ops::prune::run(&scene.owner(), &Default::default()).unwrap();
         assert_eq!(pruned.domains[0].refused.as_ref().unwrap().kind(), ErrorKind::Damaged);
@@ -529,7 +551,7 @@ fn an_annotation_that_counts_is_not_set_aside() {
 fn a_snapshot_that_is_held_does_not_end_by_a_record_either() {
     let scene = Scene::new();
     hold(&scene.owner(), scene.ids[0]).unwrap();
-    scene.write_end(scene.ids[0]);
+    scene.write_end(&scene.owner(), scene.ids[0]);
     assert_eq!(scene.known().0.len(), 3, "it is still listed");
     scene.end(scene.ids[1]).unwrap();
     assert!(scene.is_there(scene.ids[0]), "the next forget does not finish it");
@@ -540,6 +562,20 @@ fn a_snapshot_that_is_held_does_not_end_by_a_record_either() {
     assert_eq!(scene.known().0.len(), 1, "the record counts again");
     lifeboat::ops::prune::run(&scene.owner(), &Default::default()).unwrap();
     assert!(!scene.is_there(scene.ids[0]));
+}
+
+#[test]
+fn a_hold_that_could_not_be_read_when_its_key_was_revoked_counts_when_it_can_be_again() {
+    let scene = Scene::new();
+    hold(&scene.key(Role::Restore), scene.ids[0]).unwrap();
+    let name = scene.names("/annotations/").remove(0);
+    let good = scene.bytes(&name);
+    scene.flip(&name, good.len() / 2);
+    let options = RevokeOptions { who: "a restore".to_owned(), last_good: LastGood::Head };
+    key::revoke(&scene.owner(), &options).unwrap();
+    scene.ram.put(&name, good);
+    assert_eq!(scene.known().0[0].holds.len(), 1);
+    assert_eq!(scene.end(scene.ids[0]).unwrap_err().kind(), ErrorKind::Failed);
 }
 
 /// A `forget` writes what ends and then looks for holds; whoever places one writes it and then looks for what ended.
@@ -583,4 +619,49 @@ fn whenever_a_hold_comes_while_a_snapshot_is_forgotten_one_sees_the_other() {
         }
     }
     assert!(kept > 3 && refused > 1, "{kept} {warned} {refused}");
+}
+
+/// The mirror image: in each call of whoever places a hold somebody forgets the snapshot, whole or until the record is there,
+/// with the owner's key or one that was added just now.
+#[test]
+fn whenever_a_snapshot_is_forgotten_while_a_hold_is_placed_one_sees_the_other() {
+    let all = Scene::new();
+    for (whole, new_key) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (mut kept, mut warned, mut refused) = (0, 0, 0);
+        for number in 0.. {
+            let scene = Arc::new(all.fork());
+            let first = scene.ids[0];
+            let (inner, began) = (Arc::clone(&scene), Arc::new(AtomicBool::new(false)));
+            let watched = scene.watched();
+            let repository = scene.over(&watched).unwrap();
+            let begins = Arc::clone(&began);
+            watched.intercept(move |call: &Call| {
+                if call.number == number {
+                    begins.store(true, Ordering::SeqCst);
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| {
+                            let who = if new_key { inner.key(Role::Maintain) } else { inner.owner() };
+                            if whole { drop(end(&who, first)) } else { inner.write_end(&who, first) }
+                        });
+                    });
+                }
+                Fate::Works
+            });
+            let placed = hold(&repository, first);
+            if !began.load(Ordering::SeqCst) {
+                break;
+            }
+            match placed {
+                // It was promised, so it stays.
+                Ok(placed) => {
+                    assert!(scene.is_there(first), "at call {number}, {whole} {new_key}");
+                    assert_eq!(scene.known().0[0].holds.len(), 1);
+                    if placed.ended.is_empty() { kept += 1 } else { warned += 1 }
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        let seen = if whole { kept > 1 } else { warned > 1 };
+        assert!(seen && refused > 1, "{whole} {new_key}: {kept} {warned} {refused}");
+    }
 }

@@ -366,6 +366,29 @@ fn a_machine_that_was_revoked_meanwhile_commits_nothing() {
     assert!(!bench.kinds_of_new_objects(&before).contains(&"snapshots".to_owned()));
 }
 
+/// A pack goes when its tombstone is older than the grace, and what the revocation does not list is no tombstone.
+#[test]
+fn an_owner_who_pauses_between_the_records_and_the_registry_revokes_nothing() {
+    let bench = bench(1);
+    add(&bench.owner(), Role::Maintain, "host", None);
+    let owner = open(&bench.store, &Credential::Words(bench.root.words()), &bench.clock, None);
+    let clock = Arc::clone(&bench.clock);
+    bench.hooked.intercept(move |call: &Call| {
+        if call.kind == Kind::List && call.name.ends_with("/tombstones") {
+            clock.pass(Duration::from_secs(InitOptions::default().commit_window_seconds));
+        }
+        Fate::Works
+    });
+    let options = RevokeOptions { who: "host".to_owned(), last_good: LastGood::Head };
+    let before = bench.names();
+    let error = key::revoke(&owner, &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Temporary, "{error}");
+    assert_eq!(bench.names(), before);
+    bench.hooked.let_through();
+    key::revoke(&owner, &options).unwrap();
+    assert_eq!(bench.owner().registry().revocations.len(), 1);
+}
+
 #[test]
 fn a_view_begins_again_when_an_index_object_was_compacted_meanwhile() {
     let bench = bench(1);

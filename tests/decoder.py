@@ -110,7 +110,6 @@ def open_slot(data, passphrase=None, access=None):
     context = b"lifeboat v1 key slot" + slot["name"].encode() + salt
     key = frame_key(access, context, bytes.fromhex(slot["commitment"]))
     return Secrets(cbor(decrypt(key, 0, context, unbase64(slot["sealed"]))))
-
 class Envelope:
     def __init__(self, data, kind, repository, domain):
         fields = Reader(data)
@@ -130,7 +129,6 @@ class Envelope:
         need((self.encapsulation is None) == (key is not None), "it is not sealed in the way of its kind")
         secret = key or private(self.epoch).secret(self.encapsulation, self.context)
         return decrypt(frame_key(secret, self.context, self.commitment), 0, self.context, self.sealed)
-
 def directory(fields):
     """The frames of a pack: section header, counter, offset, length, codec, hash, blobs."""
     sections, frames = [fields.raw(1206) for _ in range(fields.num(KIB))], []
@@ -247,6 +245,8 @@ class Repository:
                 if digest not in ended:
                     record = cbor(envelope.open(private=self.metadata))
                     need({2, *range(4, 18)} <= set(record) and len(record.get(18, "--")) == 2, f"{name}: a field is missing")
+                    need(len(record[7]) <= KIB and len(record[8]) <= 64 * KIB and len(record[12]) <= 100, f"{name}: too many")
+                    need(all(len(text.encode()) <= KIB for text in [*record[7], *map(record.get, (5, 6, 13))]), f"{name}: too long")
                     found.append((domain, digest, record))
             for name, _, envelope in self.records(domain, "index", INDEX, ("backup", "maintain", "owner"), aside):
                 self.load_index(domain, name, envelope, Reader(envelope.open(key)))

@@ -31,7 +31,7 @@ mod support {
 use support::{
     forger::{self, Forged, Manifest},
     lab,
-    world::{PASSPHRASE, World, texts},
+    world::{PASSPHRASE, World, texts, tree},
 };
 
 /// Clears the screen, sets the title, ends the line, turns the text around, hides.
@@ -179,9 +179,18 @@ fn hostile() -> (World, String) {
     (world, worst.to_string())
 }
 
+/// The same, with a record that is larger in memory than in the storage: each of its tags takes a byte here, and 24 there.
+fn hostile_with_very_many_tags() -> (World, String) {
+    let (world, worst) = hostile();
+    let repository = open(&world);
+    let root = repository.snapshots().unwrap().0[0].record.root;
+    forger::snapshot(&repository, root, |record| record.tags = vec![String::new(); 2 << 20]);
+    (world, worst)
+}
+
 #[test]
 fn every_command_that_reads_ends_in_bounded_memory_and_shows_nothing_evil() {
-    let (world, worst) = hostile();
+    let (world, worst) = hostile_with_very_many_tags();
     let target = world.text("restored");
     let folder = format!("{worst}:e");
     let commands: [&[&str]; 20] = [
@@ -226,6 +235,53 @@ fn every_command_that_reads_ends_in_bounded_memory_and_shows_nothing_evil() {
     let damaged = fs::read_to_string(world.path("restored/f/list.damaged.txt")).unwrap();
     assert!(damaged.ends_with(":\n0-1048575\n"), "{damaged:.500}");
     assert!(!world.path("x").try_exists().unwrap() && !world.path("restored/x").try_exists().unwrap());
+}
+
+#[test]
+fn every_command_that_changes_something_ends_in_bounded_memory_and_shows_nothing_evil() {
+    let (world, worst) = hostile_with_very_many_tags();
+    let (known, _) = open(&world).snapshots().unwrap();
+    let honest = known.iter().find(|known| known.name.sequence == 1).unwrap().name.id.to_string();
+    let other = world.text("other");
+    world.does(&["-r", &other, "init", "--recovery-file", "other-words"]);
+    fs::write(world.path("passphrase"), PASSPHRASE).unwrap();
+    let from = world.text("repo");
+    let copy = ["-r", &other, "copy", "--from-repository", &from, "--from-password-file", "passphrase"];
+    let stored: Vec<String> =
+        tree(&world.path("repo")).into_iter().map(|(path, _)| path.to_str().unwrap().to_owned()).collect();
+    let any = stored.iter().find(|path| path.contains("/snapshots/")).unwrap();
+    let any = any.strip_prefix(&from).unwrap().trim_start_matches('/');
+    let commands: [&[&str]; 20] = [
+        &["diff", &honest, &worst],
+        &["diff", &worst, &honest],
+        &["tag", &worst, "--add", "x"],
+        &["hold", "place", &worst, "--reason", "case"],
+        &["hold", "list"],
+        &["hold", "lift", &worst, "--reason", "over"],
+        &["recover"],
+        &["recover", "--apply"],
+        &["repair", "index"],
+        &["repair", "index", "--apply"],
+        &["repair", "snapshots"],
+        &["repair", "snapshots", "--apply"],
+        &["repair", "quarantine", any],
+        &copy,
+        &["rewrite", &worst, "--exclude", "/e"],
+        &["forget", &worst, "--dry-run"],
+        &["forget", &worst, "--allow-mass-removal"],
+        &["prune", "--dry-run"],
+        &["prune"],
+        &["restore", &honest, "--target", "honest", "--verify"],
+    ];
+    for arguments in commands {
+        for json in [false, true] {
+            let arguments: Vec<&str> = arguments.iter().copied().chain(json.then_some("--json")).collect();
+            let (text, _) = runs(&world, &arguments);
+            shows_nothing_evil(&text, &arguments);
+        }
+    }
+    let restored = world.path("honest").join(world.path("src").strip_prefix("/").unwrap());
+    assert_eq!(fs::read_to_string(restored.join("one")).unwrap(), "first");
 }
 
 fn names(folder: &Path) -> Vec<String> {

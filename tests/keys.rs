@@ -33,10 +33,12 @@ use lifeboat::{
         tombstones::Tombstones,
     },
     id::{DomainId, IdentityId, ObjectId},
+    limits::REVOKED_FOLDER_MAX,
     ops::{
         backup::{self, BackupOptions, tree::Tree},
+        check::{self, CheckOptions, Depth, Subset},
         key::{self, AddOptions, Added, By, LastGood, Lost, Part, RecoverOptions, RevokeOptions},
-        restore,
+        repair, restore,
     },
     repository::{
         InitOptions, Repository, index::Standing, manifest::ManifestCursor, reader::NodeReader, registry,
@@ -301,6 +303,13 @@ fn machines_that_share_a_domain_share_its_index_and_copies_that_a_verifier_vouch
     verifier.publish_attestation(&domain, &Attestation { time: COUNTS, sections }).unwrap();
     let (id, _) = source.backup(&open(&store, &c).unwrap()).unwrap();
     assert_eq!(packs(PackKind::Data), 2, "c counts on the copy that was verified");
+    // A check attests what nobody has, and no more.
+    let verifier = open(&store, &technician).unwrap();
+    let options = CheckOptions { depth: Depth::Data(Subset::All), workers: 1 };
+    let attests = || check::run(&verifier, options).unwrap().attested;
+    assert!(attests() > 0);
+    let before = names(&store).len();
+    assert_eq!((attests(), names(&store).len()), (0, before));
     let owner = open(&store, &add(&owner, Role::Owner, "second", None)).unwrap();
     source.is_restored_by(&owner, &id);
 }
@@ -467,6 +476,51 @@ fn an_owner_can_say_that_the_last_snapshots_were_the_thiefs_and_bad_objects_do_n
     let (snapshots, damaged) = owner_again(&store, &owner).snapshots().unwrap();
     assert_eq!(snapshots.iter().map(|snapshot| snapshot.name.id).collect::<Vec<_>>(), ids[..2]);
     assert_eq!(damaged.len(), 2, "{damaged:?}");
+}
+
+#[test]
+fn a_thief_who_fills_his_folders_cannot_keep_his_key_from_being_revoked() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let flood = |count: usize, name: &dyn Fn(&ObjectId) -> Name| {
+        for number in 0..count {
+            let bytes = number.to_string();
+            let id = ObjectId::new(*blake3::hash(bytes.as_bytes()).as_bytes());
+            store.create(&name(&id), bytes.into()).unwrap();
+        }
+    };
+    let revoke = |added: &Added| {
+        let options = RevokeOptions { who: added.identity.to_string(), last_good: LastGood::Head };
+        key::revoke(&owner, &options).unwrap()
+    };
+    for overwritten in [false, true] {
+        let machine = add(&owner, Role::Backup, &format!("machine {overwritten}"), None);
+        let (domain, source) = (machine.domain.unwrap(), Source::new("before "));
+        let (good, _) = source.backup(&open(&store, &machine).unwrap()).unwrap();
+        let prefix = Prefix::index(&domain);
+        let own = Name::parse(&store.list(&prefix).unwrap()[0].name).unwrap();
+        flood(REVOKED_FOLDER_MAX + 4, &|id| Name::index(&domain, &machine.identity, id));
+        if overwritten {
+            let bytes = store.read(&own, 1 << 26).unwrap();
+            store.delete(&own).unwrap();
+            store.create(&own, bytes).unwrap();
+        }
+        let revoked = revoke(&machine);
+        assert_eq!((revoked.records, revoked.dropped.indexes), (REVOKED_FOLDER_MAX, 5));
+        let owner = owner_again(&store, &owner);
+        let lists = || owner.view(&domain).unwrap().index.packs().count();
+        assert_eq!(lists() > 0, !overwritten, "what he overwrote is younger than what he put there before");
+        if overwritten {
+            repair::index(&owner, repair::Mode::Write).unwrap();
+        }
+        source.is_restored_by(&owner, &good);
+    }
+    // The same for reports, which bear his name too.
+    let auditor = add(&owner, Role::Audit, "auditor", None);
+    flood(REVOKED_FOLDER_MAX + 3, &|id| Name::evidence(&auditor.identity, 1, id));
+    let revoked = revoke(&auditor);
+    assert_eq!((revoked.records, revoked.dropped.reports), (REVOKED_FOLDER_MAX, 3));
+    add(&owner, Role::Backup, "the next one", None);
 }
 
 fn owner_again(store: &Store, owner: &Repository) -> Repository {

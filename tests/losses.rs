@@ -123,7 +123,7 @@ fn when_some_packs_are_gone_check_names_exactly_what_is_lost_and_restore_gives_t
     let domain = scene.open(None).own_domain().unwrap();
     let view = scene.open(None).view_to_read(&domain).unwrap();
     let key = scene.open(None).chunk_keys(&domain).unwrap().id;
-    let same = view.index.pack(view.index.locations(&key.id(&shared.1))[0]).unwrap().id;
+    let same = view.index.pack_at(view.index.locations(&key.id(&shared.1))[0]).unwrap().id;
     let others = packs.iter().filter(|pack| !pack.as_str().ends_with(&same.to_string()));
     others.step_by(50).for_each(|pack| scene.store().delete(pack).unwrap());
     let repository = scene.open(None);

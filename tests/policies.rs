@@ -22,7 +22,7 @@ use lifeboat::{
         prune::{self, PruneOptions},
     },
     repository::{Repository, unlock::Credential},
-    store::{Store, StoreOptions},
+    store::{Folder, Store, StoreOptions},
 };
 use object_store::{
     ObjectStore, ObjectStoreExt, RetryConfig,
@@ -155,6 +155,15 @@ impl World {
         all.iter().map(|one| one.location.as_ref().strip_prefix("some/prefix/").unwrap().to_owned()).collect()
     }
 
+    /// The keeper sets aside what says that a backup began, after somebody has damaged it.
+    fn damage_and_set_aside(&self) {
+        let of_web = format!("{}runs/", self.domain("web"));
+        let name = self.objects().into_iter().find(|name| name.starts_with(&of_web)).unwrap();
+        let path = Path::from(format!("{PREFIX}/{name}"));
+        self.runtime.block_on(self.client(KEY).put(&path, "something else".into())).unwrap();
+        self.does("keeper", &["repair", "quarantine", &name, "--apply"]);
+    }
+
     /// The folder in which a client's objects are.
     fn domain(&self, who: &str) -> String {
         let name = &self.domains.iter().find(|(label, _)| *label == who).unwrap().1;
@@ -189,9 +198,14 @@ fn each_role_does_its_work_with_the_policy_that_goes_with_it() {
     world.does("tech", &["check", "--read-data"]);
     world.does("tech", &["restore", "latest", "--target", "restored"]);
     world.does("tech", &["drill", "run", "--host", "web", "--report", "report"]);
+    world.does("tech", &["hold", "place", "latest", "--reason", "case"]);
+    world.does("keeper", &["tag", "latest", "--add", "x"]);
+    world.does("auditor", &["hold", "list"]);
+    world.does("boss", &["hold", "lift", "latest", "--reason", "over"]);
     world.does("keeper", &["forget", "--keep-last", "1", "--group-by", "host", "--allow-mass-removal"]);
     world.does("keeper", &["prune"]);
     world.does("keeper", &["repair", "index", "--apply"]);
+    world.damage_and_set_aside();
     world.does("keeper", &["check", "--max-age", "0s"]);
     world.does("boss", &["key", "list"]);
     world.does("boss", &["check", "--read-data"]);
@@ -347,22 +361,38 @@ fn the_templates_on_the_page_are_what_key_add_prints() {
 fn what_a_role_must_not_do_is_refused_by_the_storage() {
     let world = World::new();
     world.back_up("web", "one");
+    world.back_up("web", "another one");
     world.back_up("mail", "two");
+    // What is attested is of use where several write.
+    let add = ["key", "add", "--role", "backup", "--label", "web2", "--domain", "web"];
+    world.does("boss", &[&add[..], &["--access-key-out", "web2"]].concat());
     world.does("tech", &["check", "--read-data"]);
+    world.does("keeper", &["forget", "--keep-last", "1", "--group-by", "host", "--allow-mass-removal"]);
+    world.marked_long_ago();
+    world.damage_and_set_aside();
+    world.does("tech", &["hold", "place", "latest", "--reason", "case"]);
     let (own, names) = (world.domain("web"), world.objects());
+    for folder in ["packs", "index", "snapshots", "runs"].into_iter().chain(Folder::ALL.map(Folder::name)) {
+        assert!(names.iter().any(|name| name.contains(&format!("/{folder}/"))), "{folder}: {names:?}");
+    }
     let slot = |who: &str| {
         let text = std::fs::read_to_string(world.path(who)).unwrap();
         format!("keys/{}", text.split(':').nth(1).unwrap())
     };
     let (web_slot, mut seen) = (slot("web"), 0);
+    let me = web_slot.trim_start_matches("keys/").split('-').next().unwrap();
     for name in &names {
         let below = |part: &str| name.starts_with(&format!("{own}{part}/"));
         let client =
             name == "config" || name.starts_with("registry/") || *name == web_slot || name.starts_with(&own);
-        let writes = ["packs", "index", "snapshots", "runs"].into_iter().any(below);
+        // Below its own name, and not below that of another one who writes there.
+        let writes = below("packs")
+            || ["index", "snapshots", "runs"].iter().any(|part| below(&format!("{part}/{me}")));
         assert_eq!(rights(&world, "web", name), [client, writes, false], "web {name}");
-        // The one record of evidence is the technician's.
-        let (attests, evidence) = (name.contains("/attestations/"), name.starts_with("evidence/"));
+        // The one record of evidence is the technician's. A record of a domain bears nobody's name: who may add some
+        // may overwrite all of that folder.
+        let attests = ["/attestations/", "/annotations/"].into_iter().any(|folder| name.contains(folder));
+        let evidence = name.starts_with("evidence/");
         assert_eq!(rights(&world, "auditor", name), [true, false, false], "auditor {name}");
         assert_eq!(rights(&world, "tech", name), [true, attests || evidence, false], "tech {name}");
         let domain = name.starts_with("d/");

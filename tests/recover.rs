@@ -14,10 +14,12 @@ use std::{
 };
 
 use lifeboat::{
+    compress::Codec,
     error::{ErrorKind, Result},
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         node::{Child, Node, compare_paths},
+        pack::{Blob, PackKind, encode_index},
         role::Role,
     },
     id::{BlobId, ObjectId},
@@ -38,7 +40,7 @@ mod support {
 }
 use support::{
     faults::{Fault, at},
-    forger,
+    forger::{self, Forged},
     intercepted::Intercepted,
     lab::{self, Files, noise},
     ram::Ram,
@@ -215,6 +217,22 @@ fn of_a_manifest_that_is_hurt_no_snapshot_is_made_and_each_loss_is_named() {
     scene.store().create(&nodes, bytes.into()).unwrap();
     let done = run(&scene.owner(), Mode::DryRun).unwrap();
     assert!(done.unreadable[0].to_string().contains(nodes.as_str()), "{done:?}");
+}
+
+#[test]
+fn of_very_many_frames_that_cannot_be_read_the_first_are_named_and_the_others_counted() {
+    let scene = Ram::new();
+    back_up(&scene, &scene.owner(), &files(1));
+    let frame = |number: u32| {
+        let id = BlobId::new(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        let blobs = vec![Blob { id, length: 9 }];
+        Forged { stored: b"not zstd".to_vec(), codec: Codec::Zstd, blobs }
+    };
+    let frames: Vec<Forged> = (0..1005).map(frame).collect();
+    let pack = forger::pack(&scene.owner(), PackKind::Metadata, &frames, |_| {});
+    forger::index(&scene.owner(), &encode_index(&[pack]));
+    let done = run(&scene.owner(), Mode::DryRun).unwrap();
+    assert_eq!((done.unreadable.len(), done.unreadable_more), (1000, 5));
 }
 
 #[test]

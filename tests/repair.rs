@@ -465,6 +465,8 @@ fn what_is_fine_or_not_there_is_not_set_aside() {
 #[test]
 fn whatever_cannot_be_read_or_was_forged_can_be_set_aside_and_is_not_mentioned_any_more() {
     let scene = Scene::new();
+    // Another one writes to the same domain: else nothing is attested.
+    scene.add_key(Role::Backup, "beside");
     lab::check_all(&scene.owner()).unwrap();
     let domain = scene.domain();
     let dying = Tombstones { time: Timestamp::from_seconds(1), packs: vec![PackId::new([7; 32])] };

@@ -129,10 +129,10 @@ const LAWS: [Law; 15] = [
     },
     Law {
         command: CheckSubset,
-        small: [[1, 14, 0, 23, 0], [1, 12, 0, 23, 0]],
+        small: [[0, 13, 0, 23, 0], [0, 10, 0, 23, 0]],
         snapshot: gets(2, 1),
         second: NONE,
-        domain: [[1, 8, 0, 18, 0], [1, 7, 0, 18, 0]],
+        domain: [[0, 7, 0, 18, 0], [0, 5, 0, 18, 0]],
         index: NONE,
         level: gets(1, 1),
     },

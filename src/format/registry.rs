@@ -270,6 +270,15 @@ impl Registry {
         self.domains.iter().find(|domain| domain.id == *id)
     }
 
+    /// Whether several identities write to a domain, so that one may use what another has stored.
+    #[must_use]
+    pub fn is_shared(&self, domain: &DomainId) -> bool {
+        let writes_here = |known: &&Certificate| {
+            known.domain == Some(*domain) && matches!(known.role, Role::Backup | Role::Owner)
+        };
+        self.certificates.iter().filter(writes_here).count() > 1
+    }
+
     /// Checks who signed an object of a domain, and gives the role. Whether the object counts is another
     /// question: the identity may have been revoked.
     ///

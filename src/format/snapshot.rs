@@ -236,13 +236,13 @@ impl Snapshot {
                 2 => snapshot.registry = d.u64()?,
                 3 => snapshot.replaces = Some(read_id(d)?),
                 4 => snapshot.time = read_time(d)?,
-                5 => d.str()?.clone_into(&mut snapshot.host),
-                6 => d.str()?.clone_into(&mut snapshot.user),
-                7 => snapshot.tags = read_list(d, |d| Ok(d.str()?.to_owned()))?,
-                8 => snapshot.sources = read_list(d, |d| Ok(d.bytes()?.to_vec()))?,
+                5 => snapshot.host = read_text(d)?,
+                6 => snapshot.user = read_text(d)?,
+                7 => snapshot.tags = read_list(d, limits::SNAPSHOT_TAGS_MAX, read_text)?,
+                8 => snapshot.sources = read_list(d, limits::SOURCES_MAX, |d| Ok(d.bytes()?.to_vec()))?,
                 9 => snapshot.root = BlobId::new(read_array(d)?),
                 10 => {
-                    let n = read_list(d, Decoder::u64)?;
+                    let n = read_list(d, 6, Decoder::u64)?;
                     let [entries, files, bytes, files_unchanged, bytes_new, bytes_stored] = n[..] else {
                         return Err(decode::Error::message("statistics have six numbers"));
                     };
@@ -251,12 +251,12 @@ impl Snapshot {
                 }
                 11 => snapshot.unreadable = d.u64()?,
                 12 => {
-                    snapshot.unreadable_named = read_list(d, |d| {
+                    snapshot.unreadable_named = read_list(d, UNREADABLE_NAMED_MAX, |d| {
                         d.array()?;
                         Ok((d.bytes()?.to_vec(), d.str()?.to_owned()))
                     })?;
                 }
-                13 => d.str()?.clone_into(&mut snapshot.program),
+                13 => snapshot.program = read_text(d)?,
                 14 => snapshot.nonce = read_array(d)?,
                 15 => snapshot.begun = read_time(d)?,
                 16 => {
@@ -303,8 +303,24 @@ fn read_id(d: &mut Decoder<'_>) -> Decoded<ObjectId> {
     read_array(d).map(ObjectId::new)
 }
 
-fn read_list<'b, T>(d: &mut Decoder<'b>, item: impl Fn(&mut Decoder<'b>) -> Decoded<T>) -> Decoded<Vec<T>> {
+fn read_text(d: &mut Decoder<'_>) -> Decoded<String> {
+    let text = d.str()?;
+    if text.len() > limits::SNAPSHOT_TEXT_BYTES_MAX {
+        return Err(decode::Error::message("a text is longer than any may be"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A list of at most so many items: an item in memory is far larger than the byte that an empty one takes.
+fn read_list<'b, T>(
+    d: &mut Decoder<'b>,
+    most: usize,
+    item: impl Fn(&mut Decoder<'b>) -> Decoded<T>,
+) -> Decoded<Vec<T>> {
     let count = d.array()?.ok_or_else(|| decode::Error::message("a list has a count"))?;
+    if count > most as u64 {
+        return Err(decode::Error::message("a list is longer than any may be"));
+    }
     let mut list = Vec::new();
     for _ in 0..count {
         list.push(item(d)?);
@@ -385,6 +401,35 @@ mod tests {
         assert!(Snapshot::decode(&[0xbf, 0xff]).is_err());
         for length in 0..record.encode().len() {
             assert!(Snapshot::decode(&record.encode()[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_with_more_than_any_may_have_is_damaged() {
+        let text = "x".repeat(limits::SNAPSHOT_TEXT_BYTES_MAX);
+        let most = Snapshot {
+            host: text.clone(),
+            user: text.clone(),
+            tags: vec![String::new(); limits::SNAPSHOT_TAGS_MAX],
+            sources: vec![Vec::new(); limits::SOURCES_MAX],
+            unreadable_named: vec![(Vec::new(), String::new()); UNREADABLE_NAMED_MAX],
+            program: text.clone(),
+            ..minimal()
+        };
+        assert_eq!(Snapshot::decode(&most.encode()).unwrap(), most);
+        let changes: [fn(&mut Snapshot); 7] = [
+            |record| record.host.push('x'),
+            |record| record.user.push('x'),
+            |record| record.program.push('x'),
+            |record| record.tags = vec!["x".repeat(limits::SNAPSHOT_TEXT_BYTES_MAX + 1)],
+            |record| record.tags.push(String::new()),
+            |record| record.sources.push(Vec::new()),
+            |record| record.unreadable_named.push((Vec::new(), String::new())),
+        ];
+        for change in changes {
+            let mut more = most.clone();
+            change(&mut more);
+            assert!(Snapshot::decode(&more.encode()).is_err());
         }
     }
 

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::select::{Filter, Reference};
+use super::{
+    backup::tags_fit,
+    select::{Filter, Reference},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{
@@ -108,7 +111,7 @@ impl Chosen {
 /// Changes tags.
 ///
 /// # Errors
-/// `Usage` when no tag is named, one is too long, or one that is to go is nowhere; as any record that is written.
+/// `Usage` when no tag is named, one is too long, a snapshot would have too many, or one that is to go is nowhere; as any record that is written.
 pub fn tag(repository: &Repository, which: &Chosen, change: &TagChange, mode: Mode) -> Result<Tagged> {
     check_tags(change)?;
     let (chosen, damaged) = choose(repository, which, &Says::Tags(change.clone()))?;
@@ -120,6 +123,10 @@ pub fn tag(repository: &Repository, which: &Chosen, change: &TagChange, mode: Mo
     for known in chosen {
         let mut tags = known.tags.clone();
         change.apply(&mut tags);
+        // One that has too many may lose some.
+        if tags.len() > known.tags.len() {
+            tags_fit(tags.len()).map_err(|error| error.context(&known.name.name))?;
+        }
         if tags == known.tags {
             tagged.unchanged += 1;
         } else {

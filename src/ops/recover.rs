@@ -40,6 +40,8 @@ use crate::{
 const MANIFESTS_MAX: usize = 1000;
 /// Of a manifest with several folders at its top so many are taken for its sources.
 const SOURCES_MAX: usize = 64;
+/// Packs and frames that cannot be read are named one by one up to so many, and counted beyond.
+const UNREADABLE_MAX: usize = 1000;
 /// A source is looked for so many folders deep.
 const SOURCE_DEPTH_MAX: usize = 64;
 
@@ -102,8 +104,10 @@ pub struct Recovered {
     pub fragments: u64,
     /// Manifests beyond those that are shown.
     pub more: u64,
-    /// Packs and nodes that cannot be read.
+    /// The first packs and frames that cannot be read.
     pub unreadable: Vec<Error>,
+    /// How many more there are.
+    pub unreadable_more: u64,
     /// What is missing or cannot be read among the snapshots.
     pub doubts: Vec<Error>,
 }
@@ -189,6 +193,17 @@ struct Marks {
     inner: Bits,
     nodes: u64,
     unreadable: Vec<Error>,
+    unreadable_more: u64,
+}
+
+impl Marks {
+    fn cannot_read(&mut self, error: Error) {
+        if self.unreadable.len() < UNREADABLE_MAX {
+            self.unreadable.push(error);
+        } else {
+            self.unreadable_more += 1;
+        }
+    }
 }
 
 /// The search through all nodes of a domain.
@@ -208,7 +223,8 @@ impl<'a> Search<'a> {
         let lives = |pack: &KnownPack| pack.kind == PackKind::Metadata && pack.standing == Standing::Live;
         let packs = index.packs().filter(lives).filter(|pack| seen.insert(pack.id)).collect();
         let bits = || Bits::new(index.blobs());
-        let marks = Marks { referred: bits(), top: bits(), inner: bits(), nodes: 0, unreadable: Vec::new() };
+        let (referred, top, inner) = (bits(), bits(), bits());
+        let marks = Marks { referred, top, inner, nodes: 0, unreadable: Vec::new(), unreadable_more: 0 };
         Ok(Self {
             repository,
             domain,
@@ -228,7 +244,7 @@ impl<'a> Search<'a> {
             match self.pack(pack) {
                 Err(error) if error.is_damage() => {
                     let name = self.repository.pack_name(&self.domain, pack);
-                    self.lock().unreadable.push(error.context(name));
+                    self.lock().cannot_read(error.context(name));
                 }
                 other => other?,
             }
@@ -238,6 +254,7 @@ impl<'a> Search<'a> {
         let mut marks = self.lock();
         done.nodes = marks.nodes;
         done.unreadable = std::mem::take(&mut marks.unreadable);
+        done.unreadable_more = marks.unreadable_more;
         Ok(())
     }
 
@@ -261,7 +278,7 @@ impl<'a> Search<'a> {
                 self.repository.open_frame(&self.domain, (frame, section), sealed, &mut decompressor);
             let plain = match opened {
                 Err(error) if error.is_damage() => {
-                    self.lock().unreadable.push(error.context(&name));
+                    self.lock().cannot_read(error.context(&name));
                     continue;
                 }
                 plain => plain?,

@@ -104,7 +104,7 @@ pub struct RewriteDone {
 ///
 /// # Errors
 /// `Forbidden` for all but an owner, who alone reads what others wrote and writes snapshots, and for snapshots of a domain that
-/// it does not back up to; `Usage` when nothing is left out of any, or everything of one; `Failed` when one that
+/// it does not back up to; `Usage` when nothing is left out of any, or everything of one, or one has too many tags for the copy; `Failed` when one that
 /// is to end is held; `Damaged` when a part of a manifest cannot be read, or a copy has lost something; storage trouble;
 /// `Temporary` when a copy could not be committed.
 pub fn run(
@@ -126,6 +126,7 @@ pub fn run(
     if options.old == Old::Forget {
         forget::refuse_held(chosen)?;
     }
+    chosen.iter().try_for_each(|snapshot| backup_of(snapshot, options).check())?;
     let view = Arc::new(repository.view_to_read(&domain)?);
     let mut done = RewriteDone::default();
     let all = &mut done.snapshots;
@@ -209,13 +210,17 @@ fn copy_of_before(
     Ok(None)
 }
 
+fn backup_of(snapshot: &KnownSnapshot, options: &RewriteOptions) -> BackupOptions {
+    let tags = snapshot.tags.iter().cloned().chain([tag_of_origin(TAG_REWRITTEN, snapshot)]).collect();
+    BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers))
+}
+
 fn copy(
     repository: &Arc<Repository>,
     (snapshot, view): (&KnownSnapshot, &Arc<View>),
     options: &RewriteOptions,
 ) -> Result<ObjectId> {
-    let tags = snapshot.tags.iter().cloned().chain([tag_of_origin(TAG_REWRITTEN, snapshot)]).collect();
-    let backup = BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers));
+    let backup = backup_of(snapshot, options);
     let stored = Stored::new(repository, view, snapshot)?;
     let selection = Some(Arc::clone(&options.selection));
     Survivors { stored, root: snapshot.record.root, selection }.store(repository, &backup)

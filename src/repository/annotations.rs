@@ -184,15 +184,7 @@ impl Repository {
         all: &mut Annotations,
     ) -> Result<Vec<Said>> {
         let mut found = Vec::new();
-        for (name, id, mut record) in self.read_records(domain, Folder::Annotations)? {
-            if quarantined.contains(name.as_str()) {
-                continue;
-            }
-            if matches!(record, Found::Unknown(_)) {
-                // Its key may have been added since the registry was read.
-                self.look_for_registry()?;
-                record = self.read_record(domain, Folder::Annotations, (&name, &id))?;
-            }
+        for (name, id, record) in self.read_records(domain, Folder::Annotations, quarantined)? {
             let decoded = match record {
                 Found::Counts(plain, who) => {
                     Annotation::decode(&plain).map(|said| (who, said)).map_err(|error| error.context(&name))

@@ -89,6 +89,8 @@ pub struct Repository {
     pub clock: Arc<dyn Clock>,
     /// The newest registry that was seen; every view looks for a newer one.
     newest: RwLock<Known>,
+    /// One thread at a time looks for it: else the older of two answers may come last, as if the store had gone back.
+    looks: Mutex<()>,
     memory: Memory,
     secrets: Secrets,
     signer: SigningKey,
@@ -231,6 +233,7 @@ impl Repository {
             store,
             config,
             newest: RwLock::new(Known::of(newest, asked)),
+            looks: Mutex::default(),
             cache,
             segments,
             memory,

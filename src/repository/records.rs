@@ -2,13 +2,17 @@
 //! Promise: one counts only with the signature of an identity whose role allows it, and which was not
 //! revoked before. Everything else is reported and changes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::{Repository, index::Index};
 use crate::{
+    clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
         annotation::Annotation,
@@ -16,13 +20,13 @@ use crate::{
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
         forgotten::Forgotten,
         quarantine::Quarantine,
-        registry::{Certificate, Registry, Use},
+        registry::{Certificate, Domain, Registry, Use},
         role::Role,
         tombstones::Tombstones,
     },
     id::{DomainId, IdentityId, ObjectId, SectionId},
     limits,
-    store::{Folder, Name, Parsed, Prefix},
+    store::{Folder, Listed, Name, Parsed, Prefix},
 };
 
 /// What the records of a domain say.
@@ -34,6 +38,28 @@ pub struct Records {
     pub quarantined: HashSet<String>,
     /// Records that do not count, and why.
     pub ignored: Vec<Error>,
+}
+
+/// What a revocation leaves valid of an identity, beside its snapshots.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Its index objects and other records, in the order of their ids.
+    pub records: Vec<ObjectId>,
+    /// What of it is not among them: there were too many.
+    pub dropped: Dropped,
+    /// When they were listed, on the boot-time clock.
+    pub listed: Duration,
+}
+
+/// How many objects a revocation does not leave valid, because there were too many of their kind: the youngest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Index objects. What they list is in the packs too.
+    pub indexes: u64,
+    /// Attestations. The next check attests it again.
+    pub attestations: u64,
+    /// Reports of checks and drills.
+    pub reports: u64,
 }
 
 /// A record as it was found.
@@ -206,16 +232,15 @@ impl Repository {
         Ok(bytes.to_vec())
     }
 
-    /// Everything in one folder of a domain that parses as a record's name.
-    fn record_names(&self, domain: &DomainId, folder: Folder) -> Result<Vec<(Name, ObjectId)>> {
+    /// Everything in one folder of a domain that parses as a record's name, and when the storage got it.
+    fn record_names(&self, domain: &DomainId, folder: Folder) -> Result<Vec<(Name, ObjectId, Timestamp)>> {
         let listed = self.store.list(&Prefix::records(domain, folder))?;
-        let names = listed.into_iter().filter_map(|listed| Name::parse(&listed.name));
-        Ok(names
-            .filter_map(|name| match name.parsed() {
-                Parsed::Record { id, .. } => Some((name, id)),
-                _ => None,
-            })
-            .collect())
+        let names = listed.into_iter().filter_map(|Listed { name, modified, .. }| {
+            let name = Name::parse(&name)?;
+            let Parsed::Record { id, .. } = name.parsed() else { return None };
+            Some((name, id, modified))
+        });
+        Ok(names.collect())
     }
 
     pub(super) fn read_record(
@@ -286,20 +311,30 @@ impl Repository {
         Ok(decoded.err().map(|error| error.context(name)))
     }
 
-    /// The records of one folder, each with its name and id.
+    /// The records of one folder that are not set aside, each with its name and id. If somebody wrote one whom the
+    /// registry does not know, it is looked for again: the key may have been added since it was read.
     pub(super) fn read_records(
         &self,
         domain: &DomainId,
         folder: Folder,
+        aside: &HashSet<String>,
     ) -> Result<Vec<(Name, ObjectId, Found)>> {
         let read = || -> Result<Vec<_>> {
             let names = self.record_names(domain, folder)?.into_iter();
-            names
-                .map(|(name, id)| {
-                    let found = self.read_record(domain, folder, (&name, &id))?;
-                    Ok((name, id, found))
-                })
-                .collect()
+            let names = names.filter(|(name, ..)| !aside.contains(name.as_str()));
+            let read = names.map(|(name, id, _)| {
+                let found = self.read_record(domain, folder, (&name, &id))?;
+                Ok((name, id, found))
+            });
+            let mut records = read.collect::<Result<Vec<_>>>()?;
+            let is_unknown = |record: &Found| matches!(record, Found::Unknown(_));
+            if records.iter().any(|(.., record)| is_unknown(record)) {
+                self.look_for_registry()?;
+            }
+            for (name, id, record) in records.iter_mut().filter(|(.., record)| is_unknown(record)) {
+                *record = self.read_record(domain, folder, (name, id))?;
+            }
+            Ok(records)
         };
         // One that went since the LIST was compacted: what stands in its place may be in the next LIST only.
         again_if_gone(read)
@@ -308,12 +343,12 @@ impl Repository {
     fn decoded<T>(
         &self,
         domain: &DomainId,
-        folder: Folder,
+        (folder, aside): (Folder, &HashSet<String>),
         decode: impl Fn(&[u8]) -> Result<T>,
         ignored: &mut Vec<Error>,
     ) -> Result<Vec<T>> {
         let mut all = Vec::new();
-        for (name, _, record) in self.read_records(domain, folder)? {
+        for (name, _, record) in self.read_records(domain, folder, aside)? {
             match record {
                 Found::Counts(plain, _) => match decode(&plain) {
                     Ok(record) => all.push(record),
@@ -327,7 +362,7 @@ impl Repository {
 
     /// The names of objects that are set aside. A record that cannot be read sets nothing aside.
     pub(super) fn quarantined(&self, domain: &DomainId, ignored: &mut Vec<Error>) -> Result<HashSet<String>> {
-        let all = self.decoded(domain, Folder::Quarantine, Quarantine::decode, ignored)?;
+        let all = self.decoded(domain, (Folder::Quarantine, &HashSet::new()), Quarantine::decode, ignored)?;
         Ok(all.into_iter().flat_map(|record| record.objects).collect())
     }
 
@@ -342,7 +377,7 @@ impl Repository {
                 let mut ignored = Vec::new();
                 self.quarantined(domain, &mut ignored).map(|quarantined| (quarantined, ignored))
             },
-            || self.decoded(domain, Folder::Forgotten, Forgotten::decode, &mut ignored),
+            || self.decoded(domain, (Folder::Forgotten, &HashSet::new()), Forgotten::decode, &mut ignored),
         );
         let forgotten = batches?.into_iter().flat_map(|batch| batch.snapshots).collect();
         let (quarantined, more) = aside?;
@@ -355,18 +390,16 @@ impl Repository {
     pub(super) fn attested(
         &self,
         domain: &DomainId,
-        index: &Index,
+        (index, aside): (&Index, &HashSet<String>),
         ignored: &mut Vec<Error>,
     ) -> Result<HashSet<SectionId>> {
-        let writes_here = |known: &&Certificate| {
-            known.domain == Some(*domain) && matches!(known.role, Role::Backup | Role::Owner)
-        };
-        if self.registry().certificates.iter().filter(writes_here).count() < 2 {
+        if !self.registry().is_shared(domain) {
             // Nobody to borrow from: the directories need not be read.
             return Ok(HashSet::new());
         }
         let mut said: HashMap<SectionId, HashSet<[u8; 32]>> = HashMap::new();
-        for attestation in self.decoded(domain, Folder::Attestations, Attestation::decode, ignored)? {
+        let all = self.decoded(domain, (Folder::Attestations, aside), Attestation::decode, ignored)?;
+        for attestation in all {
             for section in attestation.sections {
                 said.entry(section.id).or_default().insert(section.digest);
             }
@@ -387,61 +420,99 @@ impl Repository {
         Ok(good)
     }
 
-    /// The ids of everything that an identity has signed beside its snapshots and runs: what a revocation
-    /// leaves valid. Whatever cannot be read is not in it. `registry` is the newest: the one that this
-    /// repository was opened with may not know the identity yet.
+    /// The ids of everything that an identity has signed beside its snapshots and runs: what a revocation leaves
+    /// valid. What cannot be read now is among it, since its name stands for its bytes: a hold or a tombstone that comes
+    /// back must count again. `registry` is the newest: the one that this repository was opened with may not know
+    /// the identity yet.
     ///
     /// # Errors
     /// Storage trouble.
-    pub fn records_of(&self, registry: &Registry, identity: &IdentityId) -> Result<Vec<ObjectId>> {
-        let mut ids = Vec::new();
-        for domain in &registry.domains {
-            for listed in self.store.list(&Prefix::index(&domain.id))? {
-                if let Some(Parsed::Index { writer, id, .. }) =
-                    Name::parse(&listed.name).map(|name| name.parsed())
-                    && writer == *identity
+    pub fn records_of(&self, registry: &Registry, known: &Certificate) -> Result<Left> {
+        let Certificate { identity, role, domain: own, .. } = known;
+        let listed = self.clock.elapsed();
+        let (mut indexes, mut attestations, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        for Domain { id: domain, .. } in &registry.domains {
+            let writes_index = match role {
+                Role::Backup => *own == Some(*domain),
+                Role::Maintain | Role::Owner => true,
+                Role::Audit | Role::Restore => false,
+            };
+            if writes_index {
+                let objects = self.listed_index(domain)?.into_iter();
+                let theirs = objects.filter(|object| object.writer == *identity);
+                indexes.extend(theirs.map(|object| (object.stored, object.id)));
+            }
+            for folder in Folder::ALL.into_iter().filter(|folder| may_write(*role, *folder)) {
+                let theirs = self.signed_by(domain, folder, identity)?;
+                if folder == Folder::Attestations {
+                    attestations.extend(theirs);
+                } else {
+                    all.extend(theirs.into_iter().map(|(_, id)| id));
+                }
+            }
+        }
+        let mut reports = Vec::new();
+        if *role != Role::Backup {
+            for Listed { name, modified, .. } in self.store.list(&Prefix::evidence())? {
+                if let Some(Parsed::Evidence { identity: author, id, .. }) =
+                    Name::parse(&name).map(|name| name.parsed())
+                    && author == *identity
                 {
-                    ids.push(id);
-                }
-            }
-            for folder in Folder::ALL {
-                for (name, id) in self.record_names(&domain.id, folder)? {
-                    let author = self.author_of(&domain.id, folder, (&name, &id))?;
-                    if author == Some(*identity) {
-                        ids.push(id);
-                    }
+                    reports.push((modified, id));
                 }
             }
         }
-        for listed in self.store.list(&Prefix::evidence())? {
-            if let Some(Parsed::Evidence { identity: author, id, .. }) =
-                Name::parse(&listed.name).map(|name| name.parsed())
-                && author == *identity
-            {
-                ids.push(id);
-            }
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+        let mut keep = |objects| {
+            let (oldest, dropped) = oldest(objects, limits::REVOKED_FOLDER_MAX);
+            all.extend(oldest);
+            dropped
+        };
+        let dropped =
+            Dropped { indexes: keep(indexes), attestations: keep(attestations), reports: keep(reports) };
+        all.sort_unstable();
+        all.dedup();
+        Ok(Left { records: all, dropped, listed })
     }
 
-    /// Whose well signed record it is.
-    fn author_of(
+    /// The records of a folder that are an identity's, or may be, and when the storage got each.
+    fn signed_by(
         &self,
         domain: &DomainId,
         folder: Folder,
+        identity: &IdentityId,
+    ) -> Result<Vec<(Timestamp, ObjectId)>> {
+        let names = self.record_names(domain, folder)?;
+        let theirs = self
+            .store
+            .each(&names, |(name, id, _)| self.may_be_by(identity, (domain, folder), (name, id)))?;
+        let theirs = names.into_iter().zip(theirs).filter(|(_, theirs)| *theirs);
+        Ok(theirs.map(|((_, id, stored), _)| (stored, id)).collect())
+    }
+
+    /// Whether it is a well signed record of an identity, or nobody can tell now.
+    fn may_be_by(
+        &self,
+        identity: &IdentityId,
+        (domain, folder): (&DomainId, Folder),
         (name, id): (&Name, &ObjectId),
-    ) -> Result<Option<IdentityId>> {
+    ) -> Result<bool> {
         let bytes = match self.read_addressed(name, id) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
-                return Ok(None);
+                return Ok(true);
             }
             Err(error) => return Err(error),
         };
         let envelope = Envelope::parse(&bytes, kind_of(folder), &self.config.repository_id, domain);
-        let signed = envelope.ok().filter(|envelope| envelope.verify(envelope.author_key()).is_ok());
-        Ok(signed.map(|envelope| envelope.author()))
+        Ok(envelope.is_ok_and(|envelope| {
+            envelope.author() == *identity && envelope.verify(envelope.author_key()).is_ok()
+        }))
     }
+}
+
+/// The objects that the storage has had for longest, and how many are left out. Whoever overwrites one makes it younger.
+fn oldest(mut objects: Vec<(Timestamp, ObjectId)>, most: usize) -> (impl Iterator<Item = ObjectId>, u64) {
+    objects.sort_unstable();
+    let dropped = objects.len().saturating_sub(most) as u64;
+    (objects.into_iter().take(most).map(|(_, id)| id), dropped)
 }

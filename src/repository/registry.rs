@@ -23,7 +23,7 @@ use crate::{
     },
     id::{DomainId, ObjectId},
     limits, random,
-    store::{Name, Parsed, Prefix, Store},
+    store::{Name, Parsed, Prefix, Sent, Store},
 };
 
 /// Registries that belong to no domain are sealed with this one.
@@ -81,7 +81,7 @@ pub(super) fn seal_registry(root: &RootSecret, registry: &Registry) -> Result<(N
         epoch: 0,
     };
     let plain = registry.encode();
-    if plain.len() > limits::RECORD_BYTES_MAX / 2 {
+    if plain.len() > limits::REGISTRY_BYTES_MAX {
         return Err(Error::new(ErrorKind::Failed, "the registry would grow too large to be read")
             .with_remedy("Begin a new repository for further identities"));
     }
@@ -279,6 +279,7 @@ impl Repository {
     /// As [`newest`]; `CannotUnlock` when this identity does not count any more; `Damaged` when the store
     /// shows an older registry than before.
     pub fn look_for_registry(&self) -> Result<Arc<Registry>> {
+        let _turn = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
         let asked = self.clock.elapsed();
         let all = listed(&self.store)?;
@@ -322,6 +323,30 @@ impl Repository {
     /// # Errors
     /// `Forbidden` for all but owners; other owners write all the time; storage trouble.
     pub fn change_registry(&self, change: &dyn Fn(&mut Registry)) -> Result<Registry> {
+        self.write_registry(change, &|name, sealed| self.store.create(name, sealed))
+    }
+
+    /// As [`Self::change_registry`], for what was found out from a LIST at `listed` on the boot-time clock.
+    ///
+    /// # Errors
+    /// As [`Self::change_registry`]; `Temporary` when the commit window has closed since then.
+    pub fn change_registry_soon(&self, listed: Duration, change: &dyn Fn(&mut Registry)) -> Result<Registry> {
+        let window = Duration::from_secs(self.config.commit_window_seconds);
+        self.write_registry(change, &|name, sealed| {
+            let left = window.saturating_sub(self.clock.elapsed().saturating_sub(listed));
+            if !left.is_zero() && matches!(self.store.create_soon(name, sealed, left)?, Sent::InTime) {
+                return Ok(());
+            }
+            Err(Error::new(ErrorKind::Temporary, "what this change goes by was listed too long ago")
+                .with_remedy("Something may have been written since: run the command again"))
+        })
+    }
+
+    fn write_registry(
+        &self,
+        change: &dyn Fn(&mut Registry),
+        create: &dyn Fn(&Name, Bytes) -> Result<()>,
+    ) -> Result<Registry> {
         let root = self.root("change keys")?;
         let Newest { registry: mut base, heads } = self.newest_registry()?;
         let mut previous = heads.first().copied();
@@ -333,7 +358,7 @@ impl Repository {
             next.number = from.checked_add(1).ok_or_else(|| Error::damaged("the registry", "its number"))?;
             next.previous = previous;
             let (name, id, sealed) = seal_registry(&root, &next)?;
-            self.store.create(&name, sealed)?;
+            create(&name, sealed)?;
             seen.insert(id);
             // Whoever wrote since we looked may have been told of success: nothing of it may be lost,
             // so it goes into one more registry on top of both.

@@ -208,7 +208,7 @@ impl Repository {
         });
         let unindexed = present.into_iter().filter(|(_, (_, listed))| !listed.get());
         let unindexed = unindexed.map(|(id, (size, _))| (id, size)).collect();
-        let attested = self.attested(domain, &index, &mut damaged)?;
+        let attested = self.attested(domain, (&index, &quarantined), &mut damaged)?;
         index.attest(attested);
         let view = View { index, begun, unindexed, tombstoned, quarantined, damaged };
         Ok((view, Details { packs, batches }))
@@ -280,15 +280,7 @@ impl Repository {
         damaged: &mut Vec<Error>,
     ) -> Result<Vec<(Name, Tombstones)>> {
         let mut dying = Vec::new();
-        for (name, id, mut record) in self.read_records(domain, Folder::Tombstones)? {
-            if quarantined.contains(name.as_str()) {
-                continue;
-            }
-            if matches!(record, Found::Unknown(_)) {
-                // Its key may have been added since this view began.
-                self.look_for_registry()?;
-                record = self.read_record(domain, Folder::Tombstones, (&name, &id))?;
-            }
+        for (name, _, record) in self.read_records(domain, Folder::Tombstones, quarantined)? {
             let plain = match record {
                 Found::Counts(plain, _) => plain,
                 Found::Ignored(error) => {

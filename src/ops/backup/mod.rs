@@ -128,6 +128,18 @@ impl BackupOptions {
         }
     }
 
+    /// Whether a snapshot can say all this.
+    ///
+    /// # Errors
+    /// `Usage`.
+    pub(in crate::ops) fn check(&self) -> Result<()> {
+        let Self { host, user, tags, sources, program, .. } = self;
+        let named = [("host", host), ("user", user), ("program", program)].into_iter();
+        texts_fit(named.chain(tags.iter().map(|tag| ("tag", tag))))?;
+        tags_fit(tags.len())?;
+        sources_fit(sources.len(), sources.iter().map(Vec::len).sum())
+    }
+
     /// Names the backups that this one follows: those of the same identity, host and sources.
     fn group(&self, identity: IdentityId) -> String {
         let sources: Vec<String> = self.sources.iter().map(|source| crate::id::to_hex(source)).collect();
@@ -377,7 +389,7 @@ impl Captured<'_> {
 /// `Forbidden` for a role that cannot; storage trouble; whatever the source says. A run record tells of
 /// the failure, as far as the store takes one.
 pub fn run(repository: &Repository, source: &mut dyn Source, options: &BackupOptions) -> Result<Done> {
-    sources_fit(options.sources.iter().map(Vec::len).sum())?;
+    options.check()?;
     let domain = repository.own_domain()?;
     let keys = IngestKeys::of(repository, &domain)?;
     let time = repository.clock.now();
@@ -428,17 +440,40 @@ pub fn could_not_begin(repository: &Repository, options: &BackupOptions, error: 
     repository.publish_failed_run(&domain, &run, FAILURE_PATIENCE)
 }
 
-/// Whether a snapshot can name sources whose paths have together so many bytes.
+/// Whether a snapshot can name so many sources, whose paths have together so many bytes.
 ///
 /// # Errors
 /// `Usage`.
-pub fn sources_fit(bytes: usize) -> Result<()> {
-    if bytes <= limits::SOURCES_BYTES_MAX {
+pub fn sources_fit(count: usize, bytes: usize) -> Result<()> {
+    let what = if bytes > limits::SOURCES_BYTES_MAX {
+        format!("the paths of the sources have more than {} MiB together", limits::SOURCES_BYTES_MAX >> 20)
+    } else if count > limits::SOURCES_MAX {
+        format!("there are more than {} sources", limits::SOURCES_MAX)
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Usage, what)
+        .with_remedy("Name the folders that they are in, and say with --exclude what is not wanted of them"))
+}
+
+/// Whether a snapshot can have so many tags.
+///
+/// # Errors
+/// `Usage`.
+pub(super) fn tags_fit(count: usize) -> Result<()> {
+    let most = limits::SNAPSHOT_TAGS_MAX;
+    if count <= most {
         return Ok(());
     }
-    let most = limits::SOURCES_BYTES_MAX >> 20;
-    Err(Error::new(ErrorKind::Usage, format!("the paths of the sources have more than {most} MiB together"))
-        .with_remedy("Name the folders that they are in, and say with --exclude what is not wanted of them"))
+    Err(Error::new(ErrorKind::Usage, format!("a snapshot has at most {most} tags, and these are {count}"))
+        .with_remedy("Take fewer; `lifeboat tag --remove` and `--set` take tags from a snapshot"))
+}
+
+fn texts_fit<'a>(mut texts: impl Iterator<Item = (&'static str, &'a String)>) -> Result<()> {
+    let most = limits::SNAPSHOT_TEXT_BYTES_MAX;
+    let Some((what, text)) = texts.find(|(_, text)| text.len() > most) else { return Ok(()) };
+    let long = format!("the {what} of a snapshot has at most {most} bytes, and this one has {}", text.len());
+    Err(Error::new(ErrorKind::Usage, long).with_remedy("Take a shorter one"))
 }
 
 fn run_record(

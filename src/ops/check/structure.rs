@@ -157,7 +157,7 @@ impl<'a> Structure<'a> {
         let index = self.index;
         let there = |pack: &KnownPack| pack.standing != Standing::Missing;
         let places = index.locations(id);
-        let mut packs = places.iter().filter_map(|at| index.pack(*at)).filter(there).peekable();
+        let mut packs = places.iter().filter_map(|at| index.pack_at(*at)).filter(there).peekable();
         let number = match self.bad.get(id) {
             _ if packs.peek().is_none() => match self.missing.get(id) {
                 Some(number) => *number,
@@ -178,7 +178,7 @@ impl<'a> Structure<'a> {
 
     /// The problem with a chunk that is nowhere: that of the pack that should hold it, if the index knows one.
     fn missing(&mut self, id: &BlobId, places: &[Location]) -> Option<usize> {
-        let number = match places.iter().find_map(|at| self.index.pack(*at)) {
+        let number = match places.iter().find_map(|at| self.index.pack_at(*at)) {
             None => self.checked.problem(format!("chunk {id}"), "no index lists it"),
             Some(pack) => *self.missed.entry(pack.id).or_insert_with(|| {
                 let name = self.repository.pack_name(&self.domain, &pack);

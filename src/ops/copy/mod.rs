@@ -85,7 +85,7 @@ pub struct Copied {
 /// Copies the snapshots that `chosen` says, oldest first; `each` hears what became of each at once.
 ///
 /// # Errors
-/// `Usage` when both are one repository; `Forbidden` for a key that cannot read the source, or is no owner's in the
+/// `Usage` when both are one repository, or a snapshot has more tags than a copy may; `Forbidden` for a key that cannot read the source, or is no owner's in the
 /// target, where only owners both read snapshots and write them; storage trouble; `Temporary` when a copy could not be
 /// committed. What was copied before that stays.
 pub fn run(
@@ -98,6 +98,7 @@ pub fn run(
     from.store.progress().enter(Phase::Opening);
     let mut copies = Copies::look(from, to)?;
     let todo = chosen.iter().filter(|snapshot| copies.of(snapshot).is_none());
+    todo.clone().try_for_each(|snapshot| backup_of(snapshot, options).check())?;
     let counted = todo.map(|known| known.record.statistics);
     let (files, bytes) = counted.fold((0_u64, 0_u64), |(files, bytes), statistics| {
         (files.saturating_add(statistics.files), bytes.saturating_add(statistics.bytes))
@@ -178,6 +179,12 @@ fn origin_of(repository: &Repository, known: &KnownSnapshot) -> Origin {
     known.record.origin.filter(|_| is_owners).unwrap_or(own)
 }
 
+fn backup_of(snapshot: &KnownSnapshot, options: &CopyOptions) -> BackupOptions {
+    let again =
+        BackupOptions::of_snapshot(snapshot, snapshot.tags.clone(), (&options.program, options.workers));
+    BackupOptions { compression: options.compression, ..again }
+}
+
 /// Copies one snapshot.
 fn one(
     copies: &mut Copies<'_>,
@@ -194,9 +201,7 @@ fn one(
     };
     let shared = Shared::new(place, names, (cuts, base))?;
     let record = &snapshot.record;
-    let again =
-        BackupOptions::of_snapshot(snapshot, snapshot.tags.clone(), (&options.program, options.workers));
-    let backup = BackupOptions { compression: options.compression, ..again };
+    let backup = backup_of(snapshot, options);
     let origin = origin_of(from, snapshot);
     let copy_of = CopyOf { origin: Some(origin), begun: record.begun, command: "copy" };
     let done = match commit(to, &shared, (copy_of, &backup))? {

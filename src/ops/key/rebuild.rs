@@ -229,7 +229,7 @@ impl Work<'_> {
             let Author { key, role, label, domain, mut records } = author;
             if role != Role::Backup {
                 records.sort_unstable();
-                records.truncate(limits::REVOKED_RECORDS_MAX);
+                lost.extend(cut(&mut records, &label));
                 revocations.push(Revocation {
                     identity,
                     last_sequence: 0,
@@ -280,4 +280,11 @@ impl Work<'_> {
         };
         Rebuilt { registry, seen, lost }
     }
+}
+
+/// Leaves as many records as a revocation may list, and says what is lost.
+fn cut(records: &mut Vec<ObjectId>, label: &str) -> Option<String> {
+    let over = records.len().checked_sub(limits::REVOKED_RECORDS_MAX + 1)? + 1;
+    records.truncate(limits::REVOKED_RECORDS_MAX);
+    Some(format!("{over} of the records that `{label}` signed: there are too many to list"))
 }

@@ -8,7 +8,10 @@ use crate::{
     format::registry::{Certificate, Registry, Revocation},
     id::{IdentityId, ObjectId},
     limits,
-    repository::Repository,
+    repository::{
+        Repository,
+        records::{Dropped, Left},
+    },
     store::Name,
 };
 
@@ -39,6 +42,8 @@ pub struct Revoked {
     pub last_sequence: u64,
     /// Index objects and other records that still count.
     pub records: usize,
+    /// What counts no longer because there was too much of it; nothing if the key had been revoked before.
+    pub dropped: Dropped,
     /// The slots that were removed.
     pub slots: Vec<String>,
 }
@@ -62,34 +67,38 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
         return Err(Error::new(ErrorKind::Usage, "this is the key that is in use")
             .with_remedy("Use another owner's key, or the recovery words"));
     }
-    let revocation = match registry.revocation(&identity) {
-        Some(known) => known.clone(),
+    let (revocation, dropped) = match registry.revocation(&identity) {
+        Some(known) => (known.clone(), Dropped::default()),
         None => {
             // The chain before the records: every index object of a snapshot that counts is older than it.
             let (last_sequence, last) = last_good(repository, &registry, known, options.last_good)?;
-            let records = repository.records_of(&registry, &identity)?;
+            let Left { records, dropped, listed } = repository.records_of(&registry, known)?;
             if records.len() > limits::REVOKED_RECORDS_MAX {
                 let text = format!("this key has written {} records, too many to list", records.len());
-                return Err(Error::new(ErrorKind::Failed, text)
-                    .with_remedy("Prune first: it compacts them; then revoke the key"));
+                return Err(Error::new(ErrorKind::Failed, text).with_remedy(
+                    "None of them may be left out. Take its storage credentials away, delete what it has flooded the \
+                     folders of records below d/ with, and revoke it then",
+                ));
             }
             let time = repository.clock.now();
-            Revocation { identity, last_sequence, last, time, records }
+            let revocation = Revocation { identity, last_sequence, last, time, records };
+            // The registry before the slots: what the thief does from now on counts for nothing. And soon: a pack goes
+            // when its tombstone is older than the grace, and one that was written meanwhile is not left valid.
+            repository.change_registry_soon(listed, &|registry| {
+                if registry.revocation(&identity).is_none() {
+                    registry.revocations.push(revocation.clone());
+                }
+            })?;
+            (revocation, dropped)
         }
     };
-    // The registry before the slots: what the thief does from now on counts for nothing.
-    repository.change_registry(&|registry| {
-        if registry.revocation(&identity).is_none() {
-            registry.revocations.push(revocation.clone());
-        }
-    })?;
     let mut slots = list::slot_names(repository)?;
     slots.retain(|slot| list::identity_of(slot) == Some(identity));
     for slot in &slots {
         repository.store.delete(&Name::slot(slot))?;
     }
     let Revocation { last_sequence, records, .. } = revocation;
-    Ok(Revoked { identity, last_sequence, records: records.len(), slots })
+    Ok(Revoked { identity, last_sequence, records: records.len(), dropped, slots })
 }
 
 /// The last good number, and the snapshots with it. What is not well signed is passed over: else a thief

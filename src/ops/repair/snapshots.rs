@@ -240,7 +240,7 @@ impl Stored {
         let index = &self.view.index;
         let there = |at| {
             index
-                .pack(at)
+                .pack_at(at)
                 .is_some_and(|pack| pack.standing != Standing::Missing && pack.kind == PackKind::Data)
         };
         index.locations(id).into_iter().any(there)

@@ -146,6 +146,12 @@ impl Index {
         self.attested = sections;
     }
 
+    /// Whether a verifier vouches for a section, as it is listed.
+    #[must_use]
+    pub fn vouches_for(&self, section: &SectionId) -> bool {
+        self.attested.contains(section)
+    }
+
     /// Adds packs that this run has just indexed: they are live, and used.
     fn add_used(&mut self, segment: Arc<Segment>) {
         let states =
@@ -233,7 +239,7 @@ impl Index {
     #[must_use]
     pub fn copies(&self, id: &BlobId, author: IdentityId) -> Vec<Location> {
         self.sorted(id, &|at| match self.section_of(at) {
-            Some(section) if self.attested.contains(&section.id()) => 0,
+            Some(section) if self.vouches_for(&section.id()) => 0,
             Some(section) if section.author == author => 1,
             _ => 2,
         })
@@ -419,13 +425,6 @@ impl Index {
     pub fn standing(&self, at: Location) -> Option<Standing> {
         let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
         self.state(at.segment, pack).map(|(standing, _)| standing)
-    }
-
-    /// The pack of a location.
-    #[must_use]
-    pub fn pack(&self, at: Location) -> Option<KnownPack> {
-        let pack = self.parts.get(at.segment as usize)?.segment.frame(at.frame)?.pack;
-        self.known(at.segment, pack)
     }
 
     /// Whether a snapshot of `author` may count on a copy of the blob: present, not tombstoned, in a

@@ -10,7 +10,7 @@ use lifeboat::{
         role::Role,
         slot::{AccessKey, KdfParameters},
     },
-    limits::{SLOTS_READ_MAX, SLOTS_TRIED_MAX},
+    limits::{REVOKED_FOLDER_MAX, SLOTS_READ_MAX, SLOTS_TRIED_MAX},
     ops::key::{
         self, AddOptions, Added, By, LastGood, Listed, Lost, Part, PolicyOptions, RecoverOptions,
         RevokeOptions, Unlocks,
@@ -20,7 +20,7 @@ use lifeboat::{
         table::{Side, Table},
         text, time,
     },
-    repository::Repository,
+    repository::{Repository, records::Dropped},
     store::Location,
 };
 use serde_json::{Value, json};
@@ -388,6 +388,7 @@ fn rotate(arguments: &Rotate, context: &Context<'_>) -> Result<()> {
         done.role.name(),
         done.added.slot
     ));
+    warn_of_dropped(done.revoked.dropped, context);
     output.note("the storage credentials of the old one still work: change them at the storage too");
     tell_of_new((&repository, context), &done.added, (access_key_out.as_deref(), policy.as_ref()))?;
     output.message(&json::message(
@@ -396,6 +397,7 @@ fn rotate(arguments: &Rotate, context: &Context<'_>) -> Result<()> {
             "identity": done.added.identity.to_string(),
             "revoked": done.revoked.identity.to_string(),
             "last_good": done.revoked.last_sequence,
+            "dropped": dropped(done.revoked.dropped),
             "role": done.role.name(),
             "slot": done.added.slot,
             "domain": done.added.domain.map(|domain| domain.to_string()),
@@ -471,6 +473,7 @@ fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
         revoked.last_sequence,
         text::count(revoked.slots.len() as u64, "slot", "slots")
     ));
+    warn_of_dropped(revoked.dropped, context);
     output.note("its storage credentials still work: remove them at the storage too");
     output.message(&json::message(
         "summary",
@@ -478,10 +481,40 @@ fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
             "identity": revoked.identity.to_string(),
             "last_sequence": revoked.last_sequence,
             "records": revoked.records,
+            "dropped": dropped(revoked.dropped),
             "slots_removed": revoked.slots,
         }),
     ));
     Ok(())
+}
+
+/// Tells what a revocation has left out because there was too much of it, and what to do about it.
+fn warn_of_dropped(Dropped { indexes, attestations, reports }: Dropped, context: &Context<'_>) {
+    for (count, (one, many), remedy) in [
+        (
+            indexes,
+            ("index object", "index objects"),
+            "`lifeboat repair index --apply` lists again what they listed",
+        ),
+        (
+            attestations,
+            ("attestation", "attestations"),
+            "the next `lifeboat check --read-data` makes them anew",
+        ),
+        (reports, ("report", "reports"), "look at `lifeboat drill history`"),
+    ] {
+        if count > 0 {
+            context.output.warn(&format!(
+                "the key had written more than {REVOKED_FOLDER_MAX} {many}: {} of them, the youngest, {} no more; {remedy}",
+                text::count(count, one, many),
+                if count == 1 { "counts" } else { "count" }
+            ));
+        }
+    }
+}
+
+fn dropped(Dropped { indexes, attestations, reports }: Dropped) -> Value {
+    json!({ "indexes": indexes, "attestations": attestations, "reports": reports })
 }
 
 fn share(arguments: &Share, context: &Context<'_>) -> Result<()> {

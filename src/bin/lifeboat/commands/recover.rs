@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
 
 fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     let output = context.output;
-    let Recovered { found, nodes, fragments, more, unreadable, doubts } = done;
+    let Recovered { found, nodes, fragments, more, unreadable, unreadable_more, doubts } = done;
     let manifests = |count: u64| text::count(count, "manifest", "manifests");
     let count = |is: fn(&Outcome) -> bool| found.iter().filter(|(_, outcome)| is(outcome)).count() as u64;
     let made = count(|outcome| matches!(outcome, Outcome::Made(_)));
@@ -94,6 +94,9 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     }
     doubts.iter().for_each(|doubt| output.warn(&doubt.to_string()));
     unreadable.iter().for_each(|error| output.trouble(error));
+    if *unreadable_more > 0 {
+        output.note(&format!("and {unreadable_more} more packs and frames that cannot be read"));
+    }
     let fields = json!({
         "dry_run": mode == Mode::DryRun,
         "found": found.len(),
@@ -103,7 +106,7 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
         "fragments": fragments,
         "nodes": nodes,
         "snapshots_in_doubt": doubts.len(),
-        "unreadable": unreadable.len(),
+        "unreadable": unreadable.len() as u64 + unreadable_more,
     });
     output.message(&json::message("summary", fields));
     if damaged == 0 && unreadable.is_empty() {

@@ -174,7 +174,7 @@ pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
         list.sort_unstable();
         list.dedup();
     }
-    sources_fit(paths.iter().map(|path| path.as_os_str().len()).sum())?;
+    sources_fit(paths.len(), paths.iter().map(|path| path.as_os_str().len()).sum())?;
     Ok(Sources { paths, missing, links })
 }
 
@@ -188,8 +188,8 @@ struct Named {
 impl Named {
     fn push(&mut self, path: PathBuf) -> Result<()> {
         self.bytes += path.as_os_str().len();
-        sources_fit(self.bytes)?;
         self.paths.push(path);
+        sources_fit(self.paths.len(), self.bytes)?;
         Ok(())
     }
 }
