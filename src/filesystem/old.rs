@@ -538,10 +538,10 @@ impl OldFile {
         end.is_some_and(|end| end <= self.size) && self.file.read_exact_at(buffer, offset).is_ok()
     }
 
-    /// Whether it has these holes, if there are any, and no others.
+    /// Its holes.
     #[must_use]
-    pub fn has_holes(&self, holes: &[Hole]) -> bool {
-        holes.is_empty() || holes::find(&self.file, self.size) == holes
+    pub fn holes(&self) -> Vec<Hole> {
+        holes::find(&self.file, self.size)
     }
 }
 

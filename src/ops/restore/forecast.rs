@@ -125,6 +125,7 @@ fn with_view(
         first_byte: OnceLock::new(),
         done: Mutex::default(),
         broken: Mutex::default(),
+        left: Mutex::default(),
         blocked: Mutex::default(),
         hidden: Mutex::default(),
     };

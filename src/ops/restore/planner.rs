@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    existing::{Basis, Existing, Fate, Further, Same, There},
+    existing::{Basis, Existing, Fate, Further, Same, There, alone},
     may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
@@ -171,17 +171,23 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
     }
 
-    /// Says what would become of a further name of the file at `first`.
-    pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<()> {
-        let existing = self.existing.as_mut();
-        let new = Further::GivesWay(There::Nothing);
-        let further = existing.map_or(Ok(new), |existing| existing.further(first, entry))?;
+    /// Says what would become of a further name of the file at `first`; whether it would be a file of its own.
+    pub(super) fn further(&mut self, first: &[u8], entry: Entry, nodes: &dyn NodeSource) -> Result<bool> {
+        if self.job.is_broken(first) {
+            return self.entry(entry, nodes).map(|()| true);
+        }
+        let new = Ok(Further::GivesWay(There::Nothing));
+        let further = self.existing.as_mut().map_or(new, |existing| existing.further(first, &entry, nodes))?;
         let unchanged = match further {
-            Further::Left => return Ok(()),
+            Further::Left => return Ok(false),
+            Further::Alone => {
+                self.job.note(&entry.path, vec![alone(first)]);
+                return self.entry(entry, nodes).map(|()| true);
+            }
             Further::Linked => entry.metadata.size,
             Further::GivesWay(there) => {
                 if matches!(there, There::Nothing) {
-                    self.tally.name(entry);
+                    self.tally.name(&entry);
                 }
                 0
             }
@@ -190,7 +196,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             self.tally.count(entry.metadata.size, unchanged);
             self.tally.files_unchanged += u64::from(matches!(further, Further::Linked));
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A file that is there already, and whole.
@@ -313,22 +319,10 @@ impl<'a, 'b> Planner<'a, 'b> {
         (nodes, basis): (&dyn NodeSource, &mut Basis),
         found: &Found,
     ) -> Result<bool> {
-        let metadata = &entry.metadata;
         let Some(existing) = self.existing.as_mut().filter(|_| !basis.in_place) else { return Ok(false) };
-        if found.size != metadata.size || !basis.has_holes || !existing.is_as(found, entry)? {
-            return Ok(false);
-        }
-        let (mut offset, mut same) = (0, true);
-        let listed = for_each_chunk(content, nodes, &mut |chunk| {
-            self.job.repository.store.progress().check()?;
-            same = same && basis.has(offset, &chunk, &self.job.key);
-            offset += u64::from(chunk.length);
-            if same { Ok(()) } else { Err(Error::damaged("a file", "it is another one")) }
-        });
-        match listed {
-            Err(error) if !error.is_damage() => Err(error),
-            listed => Ok(listed.is_ok() && same && offset == metadata.content_bytes()),
-        }
+        Ok(found.size == entry.metadata.size
+            && existing.is_as(found, entry)?
+            && basis.is_all(entry, content, (nodes, self.job))?)
     }
 
     /// The next chunk of a large file.
@@ -344,7 +338,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         if same {
             *unchanged += u64::from(chunk.length);
         }
-        if same && at.basis.in_place {
+        if same && at.basis.in_place && !at.basis.is_hollow(begin, &chunk) {
             progress.add(0, u64::from(chunk.length));
             at.open = false;
             return Ok(());

@@ -7,14 +7,14 @@ use super::{
     super::links::{Group, Links},
     Pass, SameTree,
     clear::Clearing,
-    existing::{Existing, Further, There},
+    existing::{Existing, Further, There, alone},
     lost, may_hold,
     plan::Window,
     planner::Planner,
     work::{Job, Worker},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     filesystem::metadata::{Note, closes, is_frozen},
     format::{
         entry::{Entry, EntryKind, Metadata},
@@ -190,20 +190,26 @@ impl Linker<'_> {
         self.existing.iter_mut().for_each(|existing| existing.passes(entry));
     }
 
-    /// Gives the file at `first` a further name, if what has that does not stay.
-    fn further(&mut self, first: &[u8], entry: &Entry) -> Result<std::result::Result<(), Error>> {
+    /// Gives the file at `first` a further name, if what has that does not stay; why it has to be a file of its own.
+    fn further(&mut self, first: &[u8], entry: &Entry) -> Result<std::result::Result<(), Note>> {
         let further = match &mut self.existing {
             None => Further::GivesWay(There::Nothing),
-            Some(existing) => existing.further(first, entry)?,
+            Some(existing) => existing.further(first, entry, self.nodes)?,
         };
-        Ok(match further {
+        let there = match further {
             Further::Linked => {
                 self.job.count_name(entry, true);
-                Ok(())
+                return Ok(Ok(()));
             }
-            Further::Left => Ok(()),
-            Further::GivesWay(there) => self.job.link(first, entry, there),
-        })
+            Further::Left => return Ok(Ok(())),
+            Further::Alone => return Ok(Err(alone(first))),
+            Further::GivesWay(there) => there,
+        };
+        match self.job.link(first, entry, there) {
+            Err(error) if error.is_of_the_whole_system() => Err(error),
+            Err(error) => Ok(Err(Note::Unset(format!("it is a file of its own: {error}")))),
+            Ok(()) => Ok(Ok(())),
+        }
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -213,7 +219,7 @@ impl Linker<'_> {
         };
         let frozen = is_frozen(&entry.metadata).then(|| (entry.path.clone(), entry.metadata.clone()));
         self.link(entry, group)?;
-        let Some(frozen) = frozen.filter(|(path, _)| !job.is_broken(path)) else { return Ok(()) };
+        let Some(frozen) = frozen.filter(|(path, _)| job.is_restored(path)) else { return Ok(()) };
         self.frozen.insert(group, frozen);
         if self.links.is_complete(&group) { self.freeze(&group) } else { Ok(()) }
     }
@@ -242,9 +248,14 @@ impl Linker<'_> {
             None => {}
             Some(first) if job.is_broken(&first) => {}
             Some(first) => match self.further(&first, &entry)? {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_of_the_whole_system() => return Err(error),
-                Err(error) => why = Some(Note::Unset(format!("it is a file of its own: {error}"))),
+                Ok(()) => {
+                    // It need not be compared again.
+                    if job.is_left(&first) && job.is_restored(&entry.path) {
+                        self.links.lead(&group, entry.path);
+                    }
+                    return Ok(());
+                }
+                Err(note) => why = Some(note),
             },
         }
         // Every name has the whole content in the manifest: what cannot be linked is restored by itself.

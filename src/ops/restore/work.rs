@@ -56,6 +56,8 @@ pub(super) struct Job<'a> {
     pub(super) done: Mutex<Restored>,
     /// Names of files with several names that could not be restored whole: nothing is linked to them.
     pub(super) broken: Mutex<HashSet<Vec<u8>>>,
+    /// Such names in whose place something was that was not to be overwritten: it may be that file, or another one.
+    pub(super) left: Mutex<HashSet<Vec<u8>>>,
     /// Folders in whose place something else stands that stays: nothing is restored into them.
     pub(super) blocked: Mutex<HashSet<Vec<u8>>>,
     /// Folders that the user may not look into.
@@ -142,8 +144,7 @@ impl Job<'_> {
     /// What has the name of an entry stays there.
     pub(super) fn left(&self, entry: &Entry) {
         if entry.metadata.links > 1 {
-            // It is not the file that further names are to be linked to.
-            lock(&self.broken).insert(entry.path.clone());
+            lock(&self.left).insert(entry.path.clone());
         }
         self.done().left += 1;
     }
@@ -274,6 +275,16 @@ impl Job<'_> {
 
     pub(super) fn is_broken(&self, path: &[u8]) -> bool {
         lock(&self.broken).contains(path)
+    }
+
+    /// Whether what has the name of a file with several was left alone.
+    pub(super) fn is_left(&self, path: &[u8]) -> bool {
+        lock(&self.left).contains(path)
+    }
+
+    /// Whether such a name stands for the file of the snapshot.
+    pub(super) fn is_restored(&self, path: &[u8]) -> bool {
+        !self.is_broken(path) && !self.is_left(path)
     }
 
     pub(super) fn note(&self, path: &[u8], notes: Notes) {
