@@ -323,7 +323,9 @@ mod tests {
         ] {
             assert_eq!(are_in(&holes(wanted), &there), inside, "{wanted:?}");
         }
-        for (range, touches) in [(0..4, false), (0..5, true), (5..6, true), (7..12, true), (8..12, false), (14..99, false)] {
+        for (range, touches) in
+            [(0..4, false), (0..5, true), (5..6, true), (7..12, true), (8..12, false), (14..99, false)]
+        {
             assert_eq!(reach_into(&there, &range), touches, "{range:?}");
         }
     }

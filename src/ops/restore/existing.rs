@@ -1,7 +1,7 @@
 //! What a restore does where something is already: who may be overwritten, what of a file need not be
 //! read from the storage, and what may be changed where it is.
 
-use super::{entry_at, work::Job};
+use super::{entry_at, may_hold, work::Job};
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
@@ -12,10 +12,12 @@ use crate::{
         partial::in_the_way,
         remove::{Removal, Remover},
         restore::Zeros,
+        spelling::one_name,
+        unmet::Names,
     },
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind, Hole, Metadata},
-        path::is_below,
+        path::{is_below, join, split},
     },
     repository::manifest::{NodeSource, for_each_chunk},
 };
@@ -117,12 +119,15 @@ pub(super) struct Existing<'a> {
     job: &'a Job<'a>,
     look: Look<'a>,
     above: Above,
+    /// The folder that something was found in last, and the names in it if it takes two for one.
+    folding: Option<(Vec<u8>, Option<Names>)>,
 }
 
 impl<'a> Existing<'a> {
     /// `None` where nothing was before: then nothing is looked at.
     pub(super) fn new(job: &'a Job<'a>) -> Option<Self> {
-        (!job.target.was_empty()).then(|| Self { job, look: Look::new(job.target), above: Above::default() })
+        let (look, above, folding) = (Look::new(job.target), Above::default(), None);
+        (!job.target.was_empty()).then_some(Self { job, look, above, folding })
     }
 
     /// Comes past a folder that is not meant itself.
@@ -133,7 +138,7 @@ impl<'a> Existing<'a> {
     }
 
     /// Lets the folders that an entry is in be changed.
-    fn reach(&mut self, path: &[u8]) -> Result<()> {
+    pub(super) fn reach(&mut self, path: &[u8]) -> Result<()> {
         for folder in self.above.take(path) {
             let thaws = !self.job.snapshot.leads_only(&folder);
             match self.job.below(&folder) {
@@ -159,24 +164,57 @@ impl<'a> Existing<'a> {
             return Ok(());
         }
         if thaws {
-            self.look.thaw(below, found)?;
+            self.thaw((path, below), found)?;
+        }
+        self.open_up((path, below), found)
+    }
+
+    fn thaw(&mut self, (path, below): (&[u8], &[u8]), found: &Found) -> Result<()> {
+        if found.is_frozen() {
+            self.job.changes(path, found);
+        }
+        self.look.thaw(below, found)
+    }
+
+    fn open_up(&mut self, (path, below): (&[u8], &[u8]), found: &Found) -> Result<()> {
+        if found.is_closed_to_us() {
+            self.job.changes(path, found);
         }
         self.look.open_up(below, found).map(drop)
     }
 
-    pub(super) fn fate(&mut self, entry: &Entry) -> Result<Fate> {
+    /// Checks that what was found is not there for another entry, by whose name its folder lists it: some file systems
+    /// take two names for one. Of each folder it is asked once whether this is one of them.
+    fn has_its_own_name(&mut self, entry: &Entry, found: &Found, nodes: &dyn NodeSource) -> Result<()> {
+        let (below, (folder, name)) = (self.job.below(&entry.path), split(&entry.path));
+        if self.folding.as_ref().is_none_or(|(known, _)| known != folder) {
+            let Some(folds) = self.look.folds_case(below, found)? else { return Ok(()) };
+            let names = if folds { self.job.target.names(split(below).0)? } else { None };
+            self.folding = Some((folder.to_vec(), names));
+        }
+        if let Some((_, Some(names))) = &self.folding
+            && !names.hold(name)
+            && let Some(other) = self.look.other_name(below)?
+            && may_hold(nodes, self.job.snapshot.root, &join(folder, &other))?
+        {
+            return Err(one_name(name, &other));
+        }
+        Ok(())
+    }
+
+    pub(super) fn fate(&mut self, entry: &Entry, nodes: &dyn NodeSource) -> Result<Fate> {
         if self.job.is_blocked(&entry.path) {
             return Ok(Fate::Leave);
         }
         let is_folder = entry.metadata.kind == EntryKind::Directory;
-        let fate = self.fate_of(entry, is_folder);
+        let fate = self.fate_of(entry, is_folder, nodes);
         if is_folder && matches!(fate, Ok(Fate::Leave) | Err(_)) {
             self.job.block(&entry.path);
         }
         fate
     }
 
-    fn fate_of(&mut self, entry: &Entry, is_folder: bool) -> Result<Fate> {
+    fn fate_of(&mut self, entry: &Entry, is_folder: bool, nodes: &dyn NodeSource) -> Result<Fate> {
         let (then, overwrite, below) =
             (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
         self.reach(&entry.path)?;
@@ -185,6 +223,7 @@ impl<'a> Existing<'a> {
             return Ok(nothing);
         }
         let Some(found) = self.look.at(below)? else { return Ok(nothing) };
+        self.has_its_own_name(entry, &found, nodes)?;
         let was_folder = found.kind == EntryKind::Directory;
         if is_folder && was_folder {
             self.let_change((&entry.path, below), &found, self.job.may_thaw(entry))?;
@@ -205,7 +244,7 @@ impl<'a> Existing<'a> {
             return self.instead_of_a_folder(entry, below, &found).map(Fate::Restore);
         }
         if self.job.removal == Removal::Remove {
-            self.look.thaw(below, &found)?;
+            self.thaw((&entry.path, below), &found)?;
         }
         if is_folder {
             return self.remove(&entry.path, &found).map(|()| nothing);
@@ -227,7 +266,9 @@ impl<'a> Existing<'a> {
             return Ok(There::Other);
         }
         let removes = self.job.removal == Removal::Remove;
-        let opened = removes && self.job.clears() && self.look.open_up(below, found)?;
+        if removes && self.job.clears() {
+            self.open_up((&entry.path, below), found)?;
+        }
         if found.is_hidden_from_us() && !self.job.clears() {
             // If something is in it the system does not let it go, and that is told then.
             if !removes {
@@ -247,9 +288,6 @@ impl<'a> Existing<'a> {
         }
         let looking = Remover { removal: Removal::Tell, ..self.job.remover() };
         if !looking.remove(&entry.path, &mut |_| ())? {
-            if opened {
-                self.look.close(below, found)?;
-            }
             return Err(is_kept(path));
         }
         if self.job.removal == Removal::Tell {
@@ -276,12 +314,7 @@ impl<'a> Existing<'a> {
     }
 
     /// What becomes of what has the name of a further one of the file at `first`.
-    pub(super) fn further(
-        &mut self,
-        first: &[u8],
-        entry: &Entry,
-        nodes: &dyn NodeSource,
-    ) -> Result<Further> {
+    pub(super) fn further(&mut self, first: &[u8], entry: &Entry, nodes: &dyn NodeSource) -> Result<Further> {
         match self.further_of(first, entry, nodes) {
             Ok(Some(further)) => return Ok(further),
             Ok(None) => self.job.left(entry),
@@ -296,7 +329,7 @@ impl<'a> Existing<'a> {
         if self.is_linked(first, &entry.path)? {
             return Ok((!was_left).then_some(Further::Linked));
         }
-        let there = match self.fate(entry)? {
+        let there = match self.fate(entry, nodes)? {
             Fate::Leave => return Ok(None),
             Fate::Restore(there) => there,
             Fate::Keep(found) | Fate::Enter(found) => There::File(found),
@@ -397,7 +430,9 @@ impl<'a> Existing<'a> {
 /// What is said of a further name of the file at `first`, which is another file and stays.
 pub(super) fn alone(first: &[u8]) -> Note {
     let first = String::from_utf8_lossy(first);
-    Note::Told(format!("it is a file of its own now: /{first} stays, and is not the file that the snapshot has there"))
+    Note::Told(format!(
+        "it is a file of its own now: /{first} stays, and is not the file that the snapshot has there"
+    ))
 }
 
 /// What is to be said of the holes of a file that is there.

@@ -128,6 +128,7 @@ fn with_view(
         left: Mutex::default(),
         blocked: Mutex::default(),
         hidden: Mutex::default(),
+        changed: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     let mut forecast = Forecast { space_free: target.free_bytes()?, ..Forecast::default() };

@@ -248,6 +248,7 @@ fn with_view(
         left: Mutex::default(),
         blocked: Mutex::default(),
         hidden: Mutex::default(),
+        changed: Mutex::default(),
     };
     if !target.take_part(&*repository.clock) && !target.was_empty() {
         let told = "no lock on the target could be had (another program has it, or the file system knows none): what \

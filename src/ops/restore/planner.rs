@@ -96,6 +96,8 @@ pub(super) struct Planner<'a, 'b> {
     window: Window,
     recent: Recent,
     pub(super) tally: Tally,
+    /// What is in the place of entries where nobody looks.
+    unseen: There,
     send: &'b mut dyn FnMut(Window) -> Result<()>,
 }
 
@@ -113,7 +115,13 @@ struct InLarge {
 impl<'a, 'b> Planner<'a, 'b> {
     pub(super) fn new(job: &'a Job<'a>, send: &'b mut dyn FnMut(Window) -> Result<()>) -> Self {
         let (window, recent, tally) = (Window::default(), Recent::default(), Tally::default());
-        Self { job, existing: Existing::new(job), window, recent, tally, send }
+        Self { job, existing: Existing::new(job), window, recent, tally, unseen: There::Nothing, send }
+    }
+
+    /// What another pass has made may be there already, and gives way.
+    pub(super) const fn again(mut self) -> Self {
+        self.unseen = There::Other;
+        self
     }
 
     pub(super) fn flush(&mut self) -> Result<()> {
@@ -134,7 +142,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         let fate = self
             .existing
             .as_mut()
-            .map_or(Ok(Fate::Restore(There::Nothing)), |existing| existing.fate(&entry));
+            .map_or(Ok(Fate::Restore(self.unseen)), |existing| existing.fate(&entry, nodes));
         let there = match fate {
             Ok(Fate::Restore(there)) => {
                 if matches!(there, There::Nothing) {
@@ -177,7 +185,8 @@ impl<'a, 'b> Planner<'a, 'b> {
             return self.entry(entry, nodes).map(|()| true);
         }
         let new = Ok(Further::GivesWay(There::Nothing));
-        let further = self.existing.as_mut().map_or(new, |existing| existing.further(first, &entry, nodes))?;
+        let further =
+            self.existing.as_mut().map_or(new, |existing| existing.further(first, &entry, nodes))?;
         let unchanged = match further {
             Further::Left => return Ok(false),
             Further::Alone => {
@@ -299,7 +308,7 @@ impl<'a, 'b> Planner<'a, 'b> {
                 let entry = Arc::into_inner(large).map(|large| large.entry);
                 return entry.map_or(Ok(()), |entry| self.keep(entry, found));
             }
-            self.begin(&large, rewritable)?;
+            self.rewrite(&large, rewritable)?;
         }
         if unchanged > 0 {
             self.job.done().bytes_unchanged += unchanged;
@@ -345,7 +354,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
         if !at.open {
             if let Some(rewritable) = at.basis.rewritable.take() {
-                self.begin(&at.large, rewritable)?;
+                self.rewrite(&at.large, rewritable)?;
             }
             self.window.add_task(Task::Part(Arc::clone(&at.large), begin));
             at.open = true;
@@ -363,15 +372,15 @@ impl<'a, 'b> Planner<'a, 'b> {
     }
 
     /// From now on a file that is there is changed.
-    fn begin(&mut self, large: &Large, rewritable: Rewritable) -> Result<()> {
+    fn rewrite(&mut self, large: &Large, rewritable: Rewritable) -> Result<()> {
         if self.job.removal == Removal::Tell {
             return Ok(());
         }
-        let begun = match rewritable.begin(self.job.target, &large.entry.metadata) {
+        let file = match rewritable.rewrite(self.job.target, &large.entry.metadata) {
             Ok(file) => Ok(Arc::new(file)),
             Err(error) => Err(give_up(large, error)?),
         };
-        *large.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        *large.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         self.window.add_open_file();
         Ok(())
     }

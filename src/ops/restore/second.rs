@@ -46,7 +46,7 @@ struct Inside {
     last: Vec<(Vec<u8>, Metadata)>,
 }
 
-/// So many folders at most wait for the end.
+/// So many folders at most wait for the end. One more does not, nor what waits in it: nothing could reach that any more.
 const LAST_MAX: usize = 10_000;
 
 impl Inside {
@@ -67,7 +67,19 @@ impl Inside {
         while !self.folders.is_empty() {
             self.leave(end)?;
         }
-        let last = std::mem::take(&mut self.last);
+        self.end_last(0, end)
+    }
+
+    /// Where those begin among the last that are in the innermost folder, or are it.
+    fn first_within(&self) -> usize {
+        let is_within = |(path, _): &(Vec<u8>, Metadata)| *path == self.path || is_below(path, &self.path);
+        let within = self.last.iter().rev().take_while(|last| is_within(last));
+        self.last.len() - within.count()
+    }
+
+    /// Gives their metadata to those that wait, from this one on: those in a folder before it.
+    fn end_last(&mut self, from: usize, end: End<'_>) -> Result<()> {
+        let last = self.last.split_off(from.min(self.last.len()));
         last.iter().try_for_each(|(path, metadata)| set_metadata(path, metadata, end))
     }
 
@@ -85,8 +97,11 @@ impl Inside {
         if used {
             self.use_it();
             // One that is in a folder which waits may be reached as long as that does.
-            if closes(&metadata) && self.last.len() < LAST_MAX {
+            if closes(&metadata) {
                 self.last.push((self.path.clone(), metadata));
+                if self.last.len() > LAST_MAX {
+                    self.end_last(self.first_within(), end)?;
+                }
             } else {
                 set_metadata(&self.path, &metadata, end)?;
             }
@@ -242,7 +257,9 @@ impl Linker<'_> {
     fn link(&mut self, entry: Entry, group: Group) -> Result<()> {
         let job = self.job;
         let mut why = None;
-        match self.links.meet((group, &entry), || entry.path.clone()) {
+        let first = self.links.meet((group, &entry), || entry.path.clone());
+        let is_first = first.is_none();
+        match first {
             // It has its content from the first pass.
             None if !self.sees_less => return Ok(()),
             None => {}
@@ -258,7 +275,11 @@ impl Linker<'_> {
                 Err(note) => why = Some(note),
             },
         }
-        // Every name has the whole content in the manifest: what cannot be linked is restored by itself.
+        // Every name has the whole content in the manifest: what cannot be linked is restored by itself. The folders above it
+        // may be closed still, if they are not meant themselves.
+        if let Some(Err(error)) = self.existing.as_mut().map(|existing| existing.reach(&entry.path)) {
+            return job.entry_failed(&entry, error);
+        }
         let path = entry.path.clone();
         let worker = &mut self.worker;
         let downloads = &self.downloads;
@@ -267,6 +288,9 @@ impl Linker<'_> {
             worker.window(window)
         };
         let mut planner = Planner::new(job, &mut send);
+        if is_first {
+            planner = planner.again();
+        }
         planner.entry(entry, self.nodes)?;
         planner.flush()?;
         if !job.is_broken(&path) {
@@ -294,8 +318,31 @@ fn set_metadata(path: &[u8], metadata: &Metadata, (job, nodes): End<'_>) -> Resu
         job.target.set_directory_metadata(below, metadata, ownership)
     };
     match done {
-        Ok(notes) => job.note(path, notes),
-        Err(error) => job.failed(path, error)?,
+        Ok(notes) => {
+            job.is_done(path);
+            job.note(path, notes);
+        }
+        Err(error) => {
+            job.put_back(path);
+            job.failed(path, error)?;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_in_a_folder_ends_with_it() {
+        let waits = |path: &str| (path.into(), Metadata::of(EntryKind::Directory));
+        let within = |path: &str, last: &[&str]| {
+            let last = last.iter().map(|path| waits(path)).collect();
+            Inside { path: path.into(), last, ..Inside::default() }.first_within()
+        };
+        assert_eq!(within("b/c", &["a", "b/a", "b/c/d", "b/c/e/f", "b/c"]), 2);
+        assert_eq!(within("b/c", &["b/c-d/e", "b/c"]), 1);
+        assert_eq!(within("", &["a"]), 0);
+    }
 }
