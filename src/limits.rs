@@ -42,6 +42,13 @@ pub const ATTRIBUTES_MAX: usize = 1 << 14;
 /// Most holes of a file that an entry tells; of more, the small ones are stored as the zeros that they read as.
 pub const HOLES_MAX: usize = 4096;
 
+/// Most files with several names that a backup keeps in mind, about 80 bytes each, until it has met all of their names.
+pub const WATCHED_FILES_MAX: usize = 1 << 18;
+/// Plaintext of frames that a restore keeps open, since the next windows may ask for them again, in bytes.
+pub const RECENT_BYTES: usize = 32 * MIB;
+/// Most frames that it keeps: they may be short.
+pub const RECENT_FRAMES: usize = 1024;
+
 /// Longest paths of all sources of a snapshot together, in bytes: half of the record that names them.
 pub const SOURCES_BYTES_MAX: usize = RECORD_BYTES_MAX / 2;
 /// Most sources of a snapshot.

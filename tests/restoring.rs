@@ -17,11 +17,11 @@ use std::{
 use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
     error::ErrorKind,
-    filesystem::{metadata::Note, restore::Zeros, select::Selection, walk::FilterOptions},
+    filesystem::{holes, metadata::Note, restore::Zeros, select::Selection, walk::FilterOptions},
     format::entry::{EntryKind, Metadata},
     ops::{
         backup::{self, Item, ReadContent, Source, tree::Tree},
-        restore::{self, Extra, Forecast, Overwrite, RestoreOptions},
+        restore::{self, Extra, Forecast, Overwrite, RestoreOptions, Restored},
     },
     store::{Name, Prefix},
 };
@@ -362,9 +362,88 @@ fn further_names_are_never_linked_to_a_file_that_was_left_alone() {
     let read = |name: &str| fs::read_to_string(place.copy("all").join(name)).unwrap();
     assert_eq!([read("a"), read("b"), read("c")], ["theirs", "ours", "ours"]);
     assert_eq!(inode(place.copy("all").join("b")), inode(place.copy("all").join("c")));
+    assert_eq!(alone(&done), ["b"], "and c is one with it");
     let again = place.restore_with("all", &options);
     assert_eq!(again.left, 3);
     assert_eq!([read("a"), read("b"), read("c")], ["theirs", "ours", "ours"]);
+    assert!(again.notes.is_empty());
+}
+
+/// The last parts of the paths of which it was said that they are files of their own.
+fn alone(done: &Restored) -> Vec<String> {
+    let said = done.notes.iter().filter(|(_, note)| note.to_string().contains("a file of its own"));
+    said.map(|(path, _)| String::from_utf8_lossy(path).rsplit('/').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_restore_that_was_killed_before_it_linked_goes_on_with_the_first_name_if_that_is_the_file() {
+    let place = Place::new(1);
+    place.put("small", b"a file");
+    place.put("large", &noise(1, LARGE));
+    place.put("thin", b"");
+    fs::File::options().write(true).open(place.source().join("thin")).unwrap().set_len(1 << 20).unwrap();
+    for name in ["small", "large", "thin"] {
+        set_time(&place.source().join(name), 1_000);
+        for further in ["x", "y"] {
+            let further = place.source().join(format!("{name}-{further}"));
+            fs::hard_link(place.source().join(name), further).unwrap();
+        }
+    }
+    place.back_up(&place.options());
+    for overwrite in [Overwrite::Never, Overwrite::IfNewer] {
+        let target = format!("{overwrite:?}");
+        place.restore(&target, "", &[]);
+        let copy = place.copy(&target);
+        let inodes = |name: &str| {
+            [name, &format!("{name}-x"), &format!("{name}-y")].map(|name| inode(copy.join(name)))
+        };
+        let kill = || {
+            for name in ["small", "large", "thin"] {
+                drop(fs::remove_file(copy.join(format!("{name}-x"))));
+                drop(fs::remove_file(copy.join(format!("{name}-y"))));
+            }
+        };
+        let again = || {
+            let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+            let foretold = forecast(&place, &target, &options);
+            let done = place.restore_with(&target, &options);
+            assert_eq!((done.failures, done.left, foretold.restored.left), (0, 3, 3), "{:?}", done.failed);
+            assert_eq!(alone(&done), alone(&foretold.restored));
+            (done, foretold.download_bytes)
+        };
+        kill();
+        let (done, downloads) = again();
+        assert!(done.notes.is_empty() && downloads == 0, "{:?}", done.notes);
+        for name in ["small", "large", "thin"] {
+            let [first, x, y] = inodes(name);
+            assert!(first == x && first == y, "{target}: {name}");
+        }
+        same(&place.source(), &copy);
+
+        // Of the same size and time, and another file: in its content, in its mode, in where it has holes.
+        kill();
+        fs::File::options()
+            .write(true)
+            .open(copy.join("large"))
+            .unwrap()
+            .write_all_at(b"theirs", 9 << 20)
+            .unwrap();
+        set_time(&copy.join("large"), 1_000);
+        fs::set_permissions(copy.join("small"), fs::Permissions::from_mode(0o666)).unwrap();
+        fs::write(copy.join("thin"), vec![0; 1 << 20]).unwrap();
+        set_time(&copy.join("thin"), 1_000);
+        let (done, downloads) = again();
+        assert_eq!(alone(&done), ["large-x", "small-x", "thin-x"]);
+        assert!(downloads > 0);
+        for name in ["small", "large", "thin"] {
+            let [first, x, y] = inodes(name);
+            assert!(first != x && x == y, "{target}: {name}");
+            assert!(
+                fs::read(copy.join(format!("{name}-x"))).unwrap()
+                    == fs::read(place.source().join(name)).unwrap()
+            );
+        }
+    }
 }
 
 #[test]
@@ -1082,6 +1161,83 @@ fn names_of_what_is_in_a_closed_folder_come_back_as_one_file() {
 }
 
 #[test]
+fn a_further_name_in_a_closed_folder_comes_back_though_the_first_one_could_not() {
+    let test = "a_further_name_in_a_closed_folder_comes_back_though_the_first_one_could_not";
+    if ordinary::is_done_as_ordinary_user(test) {
+        return;
+    }
+    let place = Place::new(1);
+    place.put("closed/later", b"one file");
+    place.put("closed/other", b"not asked for");
+    place.put("a/first", b"");
+    fs::remove_file(place.source().join("a/first")).unwrap();
+    fs::hard_link(place.source().join("closed/later"), place.source().join("a/first")).unwrap();
+    place.back_up(&place.options());
+    let copy = place.copy("all");
+    fs::create_dir_all(copy.join("a/first/in the way")).unwrap();
+    fs::create_dir_all(copy.join("closed")).unwrap();
+    set_mode(&copy.join("closed"), 0);
+    let done = place.restore("all", "", &["first", "later"]);
+    assert_eq!((done.failures, done.files), (1, 1), "{:?}", done.failed);
+    assert_eq!(mode(&copy.join("closed")), mode(&place.source().join("closed")));
+    assert_eq!(fs::read(copy.join("closed/later")).unwrap(), b"one file");
+}
+
+#[test]
+fn a_closed_folder_that_could_not_be_replaced_is_closed_again() {
+    if ordinary::is_done_as_ordinary_user("a_closed_folder_that_could_not_be_replaced_is_closed_again") {
+        return;
+    }
+    let place = Place::new(1);
+    place.put("file", &noise(1, 9000));
+    place.back_up(&place.options());
+    lose_all_data(&place);
+    let file = place.copy("all").join("file");
+    fs::create_dir_all(file.join("in it")).unwrap();
+    for closed in [0, 0o500] {
+        set_mode(&file, closed);
+        let done = place.restore_with("all", &deleting());
+        assert_eq!((done.failures, done.removals), (1, 0), "{:?}", done.failed);
+        assert_eq!(mode(&file), closed);
+    }
+    set_mode(&file, 0o700);
+    assert!(file.join("in it").is_dir());
+}
+
+#[test]
+fn a_frozen_file_that_could_not_be_replaced_is_frozen_again() {
+    let place = Place::new(1);
+    for name in ["immutable", "append"] {
+        place.put(name, &noise(1, 9000));
+    }
+    place.back_up(&place.options());
+    lose_all_data(&place);
+    let copy = place.copy("all");
+    fs::create_dir_all(&copy).unwrap();
+    let chattr = |flag: &str, name: &str| {
+        let path = copy.join(name);
+        std::process::Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
+    };
+    for name in ["immutable", "append"] {
+        fs::write(copy.join(name), "theirs").unwrap();
+    }
+    if !chattr("+i", "immutable") || !chattr("+a", "append") {
+        println!("SKIP a frozen file: nothing can be made immutable here");
+        return;
+    }
+    let done = place.restore("all", "", &[]);
+    let may = |name: &str, append: bool| {
+        let how = fs::File::options().write(!append).append(append).open(copy.join(name));
+        how.is_ok()
+    };
+    let may = [may("immutable", true), may("append", true), may("append", false)];
+    assert!(chattr("-i", "immutable") && chattr("-a", "append"));
+    assert_eq!(done.failures, 2, "{:?}", done.failed);
+    assert_eq!(may, [false, true, false]);
+    assert_eq!(fs::read(copy.join("immutable")).unwrap(), b"theirs");
+}
+
+#[test]
 fn what_is_there_already_is_kept_though_its_owner_may_not_read_it() {
     if ordinary::is_done_as_ordinary_user("what_is_there_already_is_kept_though_its_owner_may_not_read_it") {
         return;
@@ -1298,6 +1454,102 @@ fn zeros_become_holes_if_they_are_to() {
     assert_eq!(place.restore_with("sparse", &sparse()).failures, 0);
     same(&place.source(), &place.copy("sparse"));
     assert!(blocks("sparse", "holes") < 1 << 20);
+}
+
+/// Makes a hole there; whether the file system can.
+fn punch(path: &Path, offset: u64, length: u64) -> bool {
+    use rustix::fs::{FallocateFlags, fallocate};
+    let file = fs::File::options().write(true).open(path).unwrap();
+    fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length).is_ok()
+}
+
+#[test]
+fn a_file_has_the_holes_that_the_snapshot_tells_and_others_only_where_zeros_become_holes() {
+    const MIB: u64 = 1 << 20;
+    let place = Place::new(1);
+    let zeros = |length: usize| [noise(1, length), vec![0; length], noise(2, length)].concat();
+    for name in ["large", "linked", "open"] {
+        place.put(name, &zeros(4 << 20));
+    }
+    place.put("small", &zeros(1 << 20));
+    place.put("thin", &zeros(4 << 20));
+    fs::hard_link(place.source().join("linked"), place.source().join("linked-too")).unwrap();
+    set_time(&place.source().join("linked"), 1_000);
+    if !punch(&place.source().join("thin"), 5 * MIB, 2 * MIB) {
+        println!("SKIP holes that a snapshot does not have: no holes can be made here");
+        return;
+    }
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    let all = ["large", "linked", "open", "small", "thin"];
+    let holes = |root: &Path| {
+        all.map(|name| {
+            let file = fs::File::open(root.join(name)).unwrap();
+            let holes = holes::find(&file, file.metadata().unwrap().len()).into_iter();
+            holes.map(|hole| (hole.offset, hole.length)).collect::<Vec<_>>()
+        })
+    };
+    let wanted = holes(&place.source());
+    assert_eq!(wanted, [vec![], vec![], vec![], vec![], vec![(5 * MIB, 2 * MIB)]]);
+    assert_eq!(holes(&copy), wanted);
+    // From now on everything has to come from what is there.
+    lose_all_data(&place);
+    for name in ["large", "linked", "open"] {
+        assert!(punch(&copy.join(name), 5 * MIB + 4096, MIB));
+    }
+    assert!(punch(&copy.join("small"), MIB + 65_536, 65_536) && punch(&copy.join("thin"), 4 * MIB, 3 * MIB));
+    // One with two names stays only if nothing is to be set.
+    set_time(&copy.join("linked"), 1_000);
+    let punched = holes(&copy);
+    let large = inode(copy.join("large"));
+    let sparse = RestoreOptions { zeros: Zeros::Holes, ..RestoreOptions::default() };
+    let done = place.restore_with("all", &sparse);
+    assert_eq!((done.failures, done.files, done.files_unchanged), (0, 6, 6), "{:?}", done.failed);
+    assert_eq!(holes(&copy), punched);
+    // One that others could write to is made anew, and one with two names; the others are mended where they are.
+    fs::set_permissions(copy.join("open"), fs::Permissions::from_mode(0o666)).unwrap();
+    let foretold = forecast(&place, "all", &RestoreOptions::default());
+    assert!(foretold.space_needed >= 3 * MIB && foretold.download_bytes == 0, "{foretold:?}");
+    let done = place.restore("all", "", &[]);
+    assert_eq!((done.failures, done.files), (0, 6), "{:?}", done.failed);
+    assert_eq!((holes(&copy), inode(copy.join("large"))), (wanted.clone(), large));
+    same(&place.source(), &copy);
+    // Data where the snapshot has a hole.
+    fs::File::options()
+        .write(true)
+        .open(copy.join("thin"))
+        .unwrap()
+        .write_all_at(&[0; 4096], 6 * MIB)
+        .unwrap();
+    for options in [RestoreOptions::default(), sparse] {
+        assert_eq!(place.restore_with("all", &options).failures, 0);
+        assert_eq!(holes(&copy), wanted);
+    }
+}
+
+#[test]
+fn of_many_files_that_share_small_contents_little_more_is_read_than_is_stored() {
+    let place = Place::new(2);
+    let sizes = [0, 1, 100, 3000, 4096, 9000, 40_000];
+    for number in 0..30_u64 * 130 {
+        let size = sizes[usize::try_from(number % 7).unwrap()];
+        let mut bytes = vec![0; size];
+        blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        place.put(&format!("{}/{number}", number / 130), &bytes);
+    }
+    place.back_up(&place.options());
+    let listed = place.store().list(&Prefix::all()).unwrap().into_iter();
+    let stored: u64 =
+        listed.filter(|listed| listed.name.contains("/packs/d/")).map(|listed| listed.size).sum();
+    let foretold = forecast(&place, "all", &RestoreOptions::default());
+    assert!(
+        stored > 20 << 20 && foretold.download_bytes <= 2 * stored,
+        "{} of {stored}",
+        foretold.download_bytes
+    );
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    same(&place.source(), &place.copy("all"));
 }
 
 #[test]

@@ -46,6 +46,26 @@ fn find_at_most(file: &File, size: u64, most: usize) -> Vec<Hole> {
     holes
 }
 
+/// Whether each of these holes is in one of the others. All are in order, and no two of a file touch.
+#[must_use]
+pub fn are_in(holes: &[Hole], others: &[Hole]) -> bool {
+    holes.iter().all(|hole| {
+        let last = others.partition_point(|other| other.offset <= hole.offset).checked_sub(1);
+        last.and_then(|last| others.get(last)).is_some_and(|other| end(hole) <= end(other))
+    })
+}
+
+/// Whether a part of this range of a file is in one of its holes, which are in order.
+#[must_use]
+pub fn reach_into(holes: &[Hole], range: &Range<u64>) -> bool {
+    let first = holes.partition_point(|hole| end(hole) <= range.start);
+    holes.get(first).is_some_and(|hole| hole.offset < range.end)
+}
+
+const fn end(hole: &Hole) -> u64 {
+    hole.offset.saturating_add(hole.length)
+}
+
 /// Reads a file without its holes, to the end that it had when it was opened.
 #[derive(Debug)]
 pub struct Sparse {
@@ -283,6 +303,31 @@ mod tests {
         assert_eq!(places(&[hole(4, 2), hole(8, 1)], 4..5), [(6, 7)]);
         assert_eq!(places(&[hole(4, 2), hole(8, 1)], 6..6), []);
         assert_eq!(places(&[hole(4, u64::MAX - 4)], 3..6), [(3, 4), (u64::MAX, u64::MAX)]);
+    }
+
+    #[test]
+    fn holes_are_in_larger_ones_and_ranges_touch_them() {
+        let holes = |holes: &[(u64, u64)]| {
+            let hole = |&(offset, length)| Hole { offset, length };
+            holes.iter().map(hole).collect::<Vec<_>>()
+        };
+        let there = holes(&[(4, 4), (12, 2)]);
+        for (wanted, inside) in [
+            (&[][..], true),
+            (&[(4, 4)], true),
+            (&[(5, 2), (12, 2)], true),
+            (&[(3, 2)], false),
+            (&[(7, 2)], false),
+            (&[(4, 10)], false),
+            (&[(8, 1)], false),
+        ] {
+            assert_eq!(are_in(&holes(wanted), &there), inside, "{wanted:?}");
+        }
+        for (range, touches) in
+            [(0..4, false), (0..5, true), (5..6, true), (7..12, true), (8..12, false), (14..99, false)]
+        {
+            assert_eq!(reach_into(&there, &range), touches, "{range:?}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod sample;
 pub mod sandbox;
 pub mod scratch;
 pub mod select;
+pub mod spelling;
 mod trail;
 pub mod unmet;
 pub mod walk;

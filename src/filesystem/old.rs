@@ -28,14 +28,14 @@ use super::{
     partial::{claim, has_only_name, is_begun, meanwhile, rename_new, sync_names, unfinished_name},
     remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
-    shown, system_error,
+    shown, spelling, system_error,
     walk::Listing,
 };
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
-        entry::{EntryKind, Hole, Metadata},
+        entry::{EntryKind, FREEZING_FLAGS, Hole, Metadata},
         path::{join, split},
     },
 };
@@ -90,6 +90,8 @@ pub struct Found {
     links: u32,
     /// It is immutable or append-only.
     pub(super) frozen: bool,
+    /// The flags that say so.
+    freezing: u32,
     /// Bytes that its file system has given to it.
     pub allocated: u64,
     pub(super) file: FileId,
@@ -100,6 +102,11 @@ pub struct Found {
 impl Found {
     pub(super) fn of(status: &Statx) -> Option<Self> {
         let kind = capture::kind(status)?;
+        let freezes = [(StatxAttributes::IMMUTABLE, 0x10), (StatxAttributes::APPEND, 0x20)];
+        let freezing = freezes
+            .iter()
+            .filter(|(attribute, _)| status.stx_attributes.contains(*attribute))
+            .fold(0, |flags, (_, flag)| flags | flag);
         Some(Self {
             kind,
             size: if kind == EntryKind::File { status.stx_size } else { 0 },
@@ -107,7 +114,8 @@ impl Found {
             mode: u32::from(status.stx_mode) & 0o7777,
             owner: (status.stx_uid, status.stx_gid),
             links: status.stx_nlink,
-            frozen: status.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
+            frozen: freezing != 0,
+            freezing,
             file: ((status.stx_dev_major, status.stx_dev_minor), status.stx_ino),
             allocated: status.stx_blocks.saturating_mul(BLOCK_BYTES),
             mount: if kind == EntryKind::Directory {
@@ -424,6 +432,46 @@ impl<'a> Look<'a> {
         set_mode(fd.as_fd(), found.mode).map_err(|errno| system_error("close again", shown(path), errno))
     }
 
+    /// Makes what was opened up or thawed as it was when it was found, if it is still there.
+    ///
+    /// # Errors
+    /// It cannot be done.
+    pub fn put_back(&mut self, path: &[u8], found: &Found) -> Result<()> {
+        if found.is_closed_to_us() {
+            self.close(path, found)?;
+        }
+        if found.frozen
+            && has_flags(found.kind)
+            && let Some(fd) = self.open(path, found, OFlags::RDONLY)?
+            && let Some((_, errno)) = attributes::set_flags(fd.as_fd(), found.freezing, FREEZING_FLAGS).pop()
+        {
+            return Err(system_error("freeze again", shown(path), errno));
+        }
+        Ok(())
+    }
+
+    /// Whether a folder takes the name of what was found in it for the one with its letters in the other case.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn folds_case(&mut self, path: &[u8], found: &Found) -> Result<Option<bool>> {
+        let (folder, name) = split(path);
+        let Some(swapped) = spelling::swapped(name) else { return Ok(None) };
+        Ok(Some(self.at(&join(folder, &swapped))?.is_some_and(|other| other.is(found))))
+    }
+
+    /// The name by which its folder lists what is at `path`, if that is another one.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn other_name(&mut self, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        let (folder, name) = split(path);
+        let name = component(name)?;
+        let Some(dir) = self.folder(folder)? else { return Ok(None) };
+        spelling::other_name(dir.as_fd(), &name)
+            .map_err(|errno| system_error("list the folder", shown(folder), errno))
+    }
+
     /// Whether nothing is in a folder that was found.
     ///
     /// # Errors
@@ -538,10 +586,10 @@ impl OldFile {
         end.is_some_and(|end| end <= self.size) && self.file.read_exact_at(buffer, offset).is_ok()
     }
 
-    /// Whether it has these holes, if there are any, and no others.
+    /// Its holes.
     #[must_use]
-    pub fn has_holes(&self, holes: &[Hole]) -> bool {
-        holes.is_empty() || holes::find(&self.file, self.size) == holes
+    pub fn holes(&self) -> Vec<Hole> {
+        holes::find(&self.file, self.size)
     }
 }
 
@@ -585,7 +633,7 @@ impl Rewritable {
     ///
     /// # Errors
     /// The folder cannot be changed.
-    pub fn begin(self, target: &Target, metadata: &Metadata) -> Result<NewFile> {
+    pub fn rewrite(self, target: &Target, metadata: &Metadata) -> Result<NewFile> {
         let Self { fd, name, place: (dir, unfinished), own, found } = self;
         target.meet(&dir)?;
         let shown_name = || shown(name.to_bytes());
@@ -610,7 +658,7 @@ impl Rewritable {
                 return rename(&unfinished, &name).and(Err(another()));
             }
         }
-        let file = target.begun(fd, name, metadata.size, (dir, unfinished));
+        let file = target.rewriting(fd, name, metadata.size, (dir, unfinished));
         file.shaped(metadata).emptied(&metadata.holes, found.size)
     }
 }
@@ -663,7 +711,7 @@ mod tests {
         let begin = |found: Option<&Found>, size| {
             let how = (&metadata, &ownership, Removal::Remove);
             let old = Look::new(&target).rewritable(b"f", found, how).unwrap();
-            old.map(|old| old.begin(&target, &Metadata { size, ..metadata.clone() }).unwrap())
+            old.map(|old| old.rewrite(&target, &Metadata { size, ..metadata.clone() }).unwrap())
         };
         let found = Look::new(&target).at(b"f").unwrap();
         let file = begin(found.as_ref(), 3).unwrap();
@@ -687,7 +735,7 @@ mod tests {
                 Look::new(&target).rewritable(b"f", found.as_ref(), (&metadata, &ownership, Removal::Remove));
             let old = old.unwrap().unwrap();
             meanwhile();
-            old.begin(&target, &metadata).map(drop)
+            old.rewrite(&target, &metadata).map(drop)
         };
         assert!(begin(&|| fs::hard_link(at("f"), at("elsewhere")).unwrap()).is_err());
         fs::remove_file(at("elsewhere")).unwrap();

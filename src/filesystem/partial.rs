@@ -181,8 +181,8 @@ pub(super) fn sync_names(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) dir: Folder,
-    /// Its name until then.
-    pub(super) temporary: CString,
+    /// The name that it has now: one of a moment, one that the next restore finds, or its own.
+    pub(super) current: CString,
     /// Which file it is, if others may know the name: another restore may have put its own there.
     file: Option<(u64, u64)>,
     /// It has its name, or is to keep the one that it has.
@@ -195,7 +195,7 @@ impl Pending {
     /// # Errors
     /// The system gives no random bytes.
     pub(super) fn new(dir: Folder) -> Result<Self> {
-        Ok(Self { dir, temporary: partial_name()?, file: None, placed: false })
+        Ok(Self { dir, current: partial_name()?, file: None, placed: false })
     }
 
     /// A file that has its own name from the beginning.
@@ -203,21 +203,21 @@ impl Pending {
     /// # Errors
     /// The system does not tell which one it is.
     pub(super) fn named(dir: Folder, name: CString, file: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        Ok(Self { dir, temporary: name, file: Some(identity(&fstat(file)?)), placed: false })
+        Ok(Self { dir, current: name, file: Some(identity(&fstat(file)?)), placed: false })
     }
 
     /// Something that stays under its name, whatever ends the restore: the next one goes on with it.
-    pub(super) const fn lasting(dir: Folder, temporary: CString) -> Self {
-        Self { dir, temporary, file: None, placed: true }
+    pub(super) const fn lasting(dir: Folder, current: CString) -> Self {
+        Self { dir, current, file: None, placed: true }
     }
 
-    /// Checks that what has the temporary name is the file that was written.
+    /// Checks that what has its present name is the file that was written.
     ///
     /// # Errors
     /// Something else has it by now.
     pub(super) fn check(&self, file: BorrowedFd<'_>) -> Result<()> {
-        let name = shown(self.temporary.to_bytes());
-        match has_name(self.dir.as_fd(), &self.temporary, file) {
+        let name = shown(self.current.to_bytes());
+        match has_name(self.dir.as_fd(), &self.current, file) {
             Ok(true) => Ok(()),
             Ok(false) => Err(meanwhile(format!("{name} was replaced while it was written"))),
             Err(errno) => Err(system_error("look at", name, errno)),
@@ -227,16 +227,16 @@ impl Pending {
     /// A handle that only names it: opening a device could do something to it.
     pub(super) fn handle(&self) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(&self.dir, &self.temporary, flags, Mode::empty())
+        openat(&self.dir, &self.current, flags, Mode::empty())
     }
 
     /// Gives it its name; replaces anything but a folder that is not empty.
     pub(super) fn place(&mut self, name: &CStr) -> Result<()> {
-        if *self.temporary == *name {
+        if *self.current == *name {
             self.placed = true;
             return Ok(());
         }
-        let rename = || renameat(&self.dir, &self.temporary, &self.dir, name);
+        let rename = || renameat(&self.dir, &self.current, &self.dir, name);
         let renamed = match rename() {
             // An empty folder may go.
             Err(Errno::ISDIR) => unlinkat(&self.dir, name, AtFlags::REMOVEDIR).and_then(|()| rename()),
@@ -256,7 +256,11 @@ impl Pending {
 
     /// Gives it a name that nothing has; `false` if something has it.
     pub(super) fn place_new(&mut self, name: &CStr) -> Result<bool> {
-        match rename_new(self.dir.as_fd(), &self.temporary, name) {
+        if *self.current == *name {
+            self.placed = true;
+            return Ok(true);
+        }
+        match rename_new(self.dir.as_fd(), &self.current, name) {
             Ok(()) => {
                 self.placed = true;
                 Ok(true)
@@ -269,11 +273,11 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let named = || statat(&self.dir, &self.temporary, AtFlags::SYMLINK_NOFOLLOW);
+        let named = || statat(&self.dir, &self.current, AtFlags::SYMLINK_NOFOLLOW);
         let is_ours = || self.file.is_none_or(|file| named().is_ok_and(|found| identity(&found) == file));
         if !self.placed && is_ours() {
             // Best effort: it has a name or a mode that says what it is.
-            match unlinkat(&self.dir, &self.temporary, AtFlags::empty()) {
+            match unlinkat(&self.dir, &self.current, AtFlags::empty()) {
                 Ok(()) | Err(_) => {}
             }
         }

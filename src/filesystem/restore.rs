@@ -34,7 +34,7 @@ use super::{
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
-    shown, system_error,
+    shown, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
 };
@@ -291,13 +291,13 @@ impl Target {
                         Pending::named(Arc::clone(dir), name.clone(), fd.as_fd()).map_err(failed)?;
                     return Ok(self.writing(fd, name, size, pending));
                 }
-                // The file system takes two names of the snapshot for one.
+                // The file system takes two names of the snapshot for one: that is told when it is to get its own.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed(errno)),
             }
         }
         let pending = Pending::new(Arc::clone(dir))?;
-        let fd = partial::create(dir.as_fd(), &pending.temporary).map_err(failed)?;
+        let fd = partial::create(dir.as_fd(), &pending.current).map_err(failed)?;
         Ok(self.writing(fd, name, size, pending))
     }
 
@@ -331,21 +331,21 @@ impl Target {
             written,
             pending,
             zeros: self.zeros,
-            begun: false,
+            rewritten: false,
             lasts: false,
         }
     }
 
     /// Goes on with a file that has bytes already, under the name of one that is not finished.
-    pub(super) fn begun(
+    pub(super) fn rewriting(
         &self,
         fd: OwnedFd,
         name: CString,
         size: u64,
-        (dir, temporary): (Folder, CString),
+        (dir, current): (Folder, CString),
     ) -> NewFile {
-        let pending = Pending::lasting(dir, temporary);
-        NewFile { begun: true, lasts: true, ..self.writing(fd, name, size, pending) }
+        let pending = Pending::lasting(dir, current);
+        NewFile { rewritten: true, lasts: true, ..self.writing(fd, name, size, pending) }
     }
 
     /// Sets the metadata of a file whose content stays as it is.
@@ -377,7 +377,7 @@ impl Target {
     ) -> Result<Made<'m>> {
         let (dir, name) = self.place(path)?;
         let pending = Pending::new(dir)?;
-        symlinkat(metadata.link_target.as_slice(), &pending.dir, &pending.temporary)
+        symlinkat(metadata.link_target.as_slice(), &pending.dir, &pending.current)
             .map_err(|errno| system_error("make the link", shown(path), errno))?;
         let fd = pending.handle().map_err(|errno| system_error("look at", shown(path), errno))?;
         let notes = set_metadata(&Handle::Named(fd.as_fd()), metadata, ownership);
@@ -394,7 +394,7 @@ impl Target {
         let from = self.directory(from_folder)?;
         let (dir, name) = self.place(path)?;
         let pending = Pending::new(dir)?;
-        linkat(&from, &from_name, &pending.dir, &pending.temporary, AtFlags::empty())
+        linkat(&from, &from_name, &pending.dir, &pending.current, AtFlags::empty())
             .map_err(|errno| system_error("link to", shown(existing), errno))?;
         Ok(Made { pending, name, notes: Notes::new(), what: What::Name })
     }
@@ -435,7 +435,7 @@ impl Target {
         let failed = |errno| system_error("make the special file", shown(path), errno);
         let (dir, name) = self.place(path)?;
         let pending = Pending::new(dir)?;
-        mknodat(&pending.dir, &pending.temporary, kind, Mode::RUSR | Mode::WUSR, device).map_err(failed)?;
+        mknodat(&pending.dir, &pending.current, kind, Mode::RUSR | Mode::WUSR, device).map_err(failed)?;
         let fd = pending.handle().map_err(failed)?;
         let notes = set_metadata(&Handle::Named(fd.as_fd()), metadata, ownership);
         Ok(Made { pending, name, notes, what: What::Other })
@@ -548,20 +548,34 @@ impl Made<'_> {
     /// A folder that is not empty has its name.
     pub fn place(mut self) -> Result<Notes> {
         self.pending.place(&self.name)?;
-        match self.what {
-            What::File(fd, metadata) => freeze_alone(fd.as_fd(), metadata, &mut self.notes),
-            What::Name => {
-                // Renaming one name of a file onto another of the same file does nothing, by POSIX.
-                match unlinkat(&self.pending.dir, &self.pending.temporary, AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => {
-                        return Err(system_error("remove", shown(self.pending.temporary.to_bytes()), errno));
-                    }
+        if matches!(self.what, What::Name) {
+            // Renaming one name of a file onto another of the same file does nothing, by POSIX.
+            match unlinkat(&self.pending.dir, &self.pending.current, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => {
+                    return Err(system_error("remove", shown(self.pending.current.to_bytes()), errno));
                 }
             }
-            What::Other => {}
         }
-        Ok(self.notes)
+        Ok(self.placed())
+    }
+
+    /// As [`Self::place`], where nothing had its name.
+    ///
+    /// # Errors
+    /// Something has it by now: it is somebody else's, or this file system takes the name for another one.
+    pub fn place_new(mut self) -> Result<Notes> {
+        if !self.pending.place_new(&self.name)? {
+            return Err(spelling::taken(self.pending.dir.as_fd(), &self.name));
+        }
+        Ok(self.placed())
+    }
+
+    fn placed(mut self) -> Notes {
+        if let What::File(fd, metadata) = self.what {
+            freeze_alone(fd.as_fd(), metadata, &mut self.notes);
+        }
+        self.notes
     }
 }
 
@@ -621,7 +635,7 @@ pub struct NewFile {
     pending: Pending,
     zeros: Zeros,
     /// It had bytes before: what is not written is not zeros, and it may be too long.
-    begun: bool,
+    rewritten: bool,
     /// Its name until then is one that others may know.
     lasts: bool,
 }
@@ -631,7 +645,7 @@ impl NewFile {
     #[must_use]
     pub fn shaped(mut self, metadata: &Metadata) -> Self {
         (self.content, self.layout) = (metadata.content_bytes(), Layout::new(&metadata.holes));
-        if !self.begun && (!metadata.holes.is_empty() || self.zeros == Zeros::Holes) {
+        if !self.rewritten && (!metadata.holes.is_empty() || self.zeros == Zeros::Holes) {
             // XFS gives more than is written to a file that grows, and holes would begin late. What fails here fails
             // again at the end, and is told.
             match ftruncate(&self.fd, self.size) {
@@ -679,7 +693,7 @@ impl NewFile {
 
     /// Makes sure that there are zeros, without taking space for them.
     fn leave_empty(&self, range: Range<u64>) -> Result<()> {
-        if !self.begun || zeros::punch(self.fd.as_fd(), &range) {
+        if !self.rewritten || zeros::punch(self.fd.as_fd(), &range) {
             return Ok(());
         }
         zeros::blocks(&range).try_for_each(|(offset, bytes)| self.write_all(offset, bytes))
@@ -745,7 +759,7 @@ impl NewFile {
 
     /// Gives the file its size, where nothing was written at its end.
     fn extend(&self) -> Result<()> {
-        if !self.begun && self.written.load(Ordering::Relaxed) >= self.size {
+        if !self.rewritten && self.written.load(Ordering::Relaxed) >= self.size {
             return Ok(());
         }
         ftruncate(&self.fd, self.size)
@@ -755,7 +769,7 @@ impl NewFile {
     /// Brings to the disk what was written over older bytes, before the name says that it is whole: file systems
     /// order a new name behind new bytes, and not behind bytes that replace others.
     fn settle(&self) -> Result<()> {
-        if !self.begun {
+        if !self.rewritten {
             return Ok(());
         }
         fdatasync(&self.fd)
@@ -770,7 +784,7 @@ impl NewFile {
     pub fn finish_damaged(mut self, bad: &[Range<u64>]) -> Result<Vec<u8>> {
         self.extend()?;
         let bad: Vec<Range<u64>> = bad.iter().flat_map(|range| self.layout.places(range.clone())).collect();
-        if self.begun {
+        if self.rewritten {
             // What was there before is no more what the snapshot has than zeros are, but looks like it.
             bad.iter().try_for_each(|range| self.leave_empty(range.start..range.end.min(self.size)))?;
             self.close()?;
@@ -812,8 +826,8 @@ impl NewFile {
     /// The list of what is damaged, under a temporary name.
     fn list_damage(&self, bad: &[Range<u64>]) -> Result<Pending> {
         let pending = Pending::new(Arc::clone(&self.pending.dir))?;
-        let fd = partial::create(pending.dir.as_fd(), &pending.temporary)
-            .map_err(|errno| system_error("make the file", shown(pending.temporary.to_bytes()), errno))?;
+        let fd = partial::create(pending.dir.as_fd(), &pending.current)
+            .map_err(|errno| system_error("make the file", shown(pending.current.to_bytes()), errno))?;
         let name = self.name.to_bytes();
         File::from(fd).write_all(damage_text(name, bad).as_bytes()).map_err(|error| {
             Error::new(ErrorKind::Failed, format!("cannot list the damage of {}", shown(name)))
@@ -1193,6 +1207,27 @@ mod tests {
         made.place().unwrap();
         assert_eq!(names(&inside), ["f", "full"]);
         assert_eq!(fs::read(inside.join("full")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_is_new_replaces_nothing() {
+        let (folder, target) = target();
+        let inside = folder.path().join("t/target");
+        put(&target, b"", b"f", b"first").unwrap();
+        let again = || {
+            let file = target.new_file(&target.directory(b"").unwrap(), b"f", 6).unwrap();
+            file.write_at(0, b"second").unwrap();
+            file.finish(&metadata(EntryKind::File), &keep()).unwrap().place_new().unwrap_err()
+        };
+        assert!(again().remedy().is_some());
+        let link = Metadata { link_target: b"there".to_vec(), ..metadata(EntryKind::Symlink) };
+        target.symlink(b"f", &link, &keep()).unwrap().place_new().unwrap_err();
+        put(&target, b"", b"g", b"other").unwrap();
+        target.hard_link(b"g", b"f").unwrap().place_new().unwrap_err();
+        assert_eq!(
+            (names(&inside), fs::read(inside.join("f")).unwrap()),
+            (vec!["f".to_owned(), "g".to_owned()], b"first".to_vec())
+        );
     }
 
     #[test]

@@ -11,6 +11,14 @@ pub struct Names {
     pub(super) mount: bool,
 }
 
+impl Names {
+    /// Whether the folder lists this one.
+    #[must_use]
+    pub fn hold(&self, name: &[u8]) -> bool {
+        self.listing.contains(name)
+    }
+}
+
 /// What begins at a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begins {

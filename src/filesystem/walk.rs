@@ -204,7 +204,7 @@ impl Listing {
         names.retain(|(start, end)| meant(&bytes[*start..*end]));
     }
 
-    fn contains(&self, name: &[u8]) -> bool {
+    pub(super) fn contains(&self, name: &[u8]) -> bool {
         self.names.binary_search_by(|at| self.bytes[at.0..at.1].cmp(name)).is_ok()
     }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use crate::{
     clock::Timestamp,
     format::entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
+    limits,
 };
 
 /// Names a group of hard links.
@@ -136,9 +137,20 @@ pub(super) enum Changed {
     Unknown,
 }
 
-/// Files with several names, as a backup stores them.
-#[derive(Debug, Default)]
-pub(super) struct Watch(HashMap<(u64, u64), Watched>);
+/// Files with several names, as a backup stores them. Of those that have names outside of the sources not all are met, so
+/// they would stay in memory: when there are as many as may be all are forgotten. Then a further name of one of these is
+/// the first that is known, and nobody notices that it holds something else than the names before.
+#[derive(Debug)]
+pub(super) struct Watch {
+    files: HashMap<(u64, u64), Watched>,
+    most: usize,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { files: HashMap::new(), most: limits::WATCHED_FILES_MAX }
+    }
+}
 
 #[derive(Debug)]
 struct Watched {
@@ -155,16 +167,19 @@ impl Watch {
             return None;
         }
         let (group, file) = (group_of(entry)?, (device_key, inode));
-        match self.0.get_mut(&file).filter(|first| first.born == btime) {
+        match self.files.get_mut(&file).filter(|first| first.born == btime) {
             None => {
-                self.0.insert(file, Watched { group, born: btime, left: links.saturating_sub(1) });
+                if self.files.len() >= self.most {
+                    self.files.clear();
+                }
+                self.files.insert(file, Watched { group, born: btime, left: links.saturating_sub(1) });
                 None
             }
             Some(first) => {
                 let changed = first.group != group;
                 first.left = first.left.saturating_sub(1);
                 if first.left == 0 {
-                    self.0.remove(&file);
+                    self.files.remove(&file);
                 }
                 changed.then_some(if btime.is_some() { Changed::SameFile } else { Changed::Unknown })
             }
@@ -225,7 +240,7 @@ mod tests {
         let met = |entries: &[Entry]| {
             let mut watch = Watch::default();
             let met: Vec<_> = entries.iter().map(|entry| watch.meet(entry)).collect();
-            (met, watch.0.len())
+            (met, watch.files.len())
         };
         let (a, b) = (name("a", 1, 2, Some(5)), name("b", 2, 2, Some(5)));
         assert_eq!(met(&[a.clone(), b]), (vec![None, Some(Changed::SameFile)], 0));
@@ -234,5 +249,21 @@ mod tests {
         let unborn = [name("a", 1, 2, None), name("b", 2, 2, None)];
         assert_eq!(met(&unborn), (vec![None, Some(Changed::Unknown)], 0));
         assert_eq!(met(&[name("a", 1, 1, None), name("b", 2, 1, None)]), (vec![None, None], 0));
+    }
+
+    #[test]
+    fn files_with_names_elsewhere_do_not_fill_the_memory() {
+        let mut watch = Watch { most: 10, ..Watch::default() };
+        let file = |inode, content| {
+            let entry = name("a", content, 3, Some(5));
+            Entry { metadata: Metadata { inode, ..entry.metadata }, ..entry }
+        };
+        for inode in 0..95 {
+            assert_eq!(watch.meet(&file(inode, 1)), None);
+            assert!(watch.files.len() <= 10);
+        }
+        // The last ones are still known.
+        assert_eq!(watch.meet(&file(94, 2)), Some(Changed::SameFile));
+        assert_eq!(watch.meet(&file(0, 2)), None);
     }
 }

@@ -1,21 +1,25 @@
 //! What a restore does where something is already: who may be overwritten, what of a file need not be
 //! read from the storage, and what may be changed where it is.
 
-use super::work::Job;
+use super::{entry_at, may_hold, work::Job};
 use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
-        holes::Layout,
+        holes::{self, Layout},
         metadata::Note,
         old::{Found, Look, OldFile, Rewritable},
         partial::in_the_way,
         remove::{Removal, Remover},
+        restore::Zeros,
+        spelling::one_name,
+        unmet::Names,
     },
     format::{
-        entry::{ChunkRef, Entry, EntryKind, Hole, Metadata},
-        path::is_below,
+        entry::{ChunkRef, Content, Entry, EntryKind, Hole, Metadata},
+        path::{is_below, join, split},
     },
+    repository::manifest::{NodeSource, for_each_chunk},
 };
 
 /// What may be overwritten. Folders are not: they take in what is restored, and get their metadata.
@@ -74,6 +78,8 @@ pub(super) enum Further {
     Left,
     /// It gives way.
     GivesWay(There),
+    /// As [`Self::GivesWay`], but what the first name stands for was left alone, and is another file.
+    Alone,
 }
 
 /// The folders that a pass is in and that are not meant themselves. They get their metadata only if something in them
@@ -113,12 +119,15 @@ pub(super) struct Existing<'a> {
     job: &'a Job<'a>,
     look: Look<'a>,
     above: Above,
+    /// The folder that something was found in last, and the names in it if it takes two for one.
+    folding: Option<(Vec<u8>, Option<Names>)>,
 }
 
 impl<'a> Existing<'a> {
     /// `None` where nothing was before: then nothing is looked at.
     pub(super) fn new(job: &'a Job<'a>) -> Option<Self> {
-        (!job.target.was_empty()).then(|| Self { job, look: Look::new(job.target), above: Above::default() })
+        let (look, above, folding) = (Look::new(job.target), Above::default(), None);
+        (!job.target.was_empty()).then_some(Self { job, look, above, folding })
     }
 
     /// Comes past a folder that is not meant itself.
@@ -129,7 +138,7 @@ impl<'a> Existing<'a> {
     }
 
     /// Lets the folders that an entry is in be changed.
-    fn reach(&mut self, path: &[u8]) -> Result<()> {
+    pub(super) fn reach(&mut self, path: &[u8]) -> Result<()> {
         for folder in self.above.take(path) {
             let thaws = !self.job.snapshot.leads_only(&folder);
             match self.job.below(&folder) {
@@ -155,24 +164,57 @@ impl<'a> Existing<'a> {
             return Ok(());
         }
         if thaws {
-            self.look.thaw(below, found)?;
+            self.thaw((path, below), found)?;
+        }
+        self.open_up((path, below), found)
+    }
+
+    fn thaw(&mut self, (path, below): (&[u8], &[u8]), found: &Found) -> Result<()> {
+        if found.is_frozen() {
+            self.job.changes(path, found);
+        }
+        self.look.thaw(below, found)
+    }
+
+    fn open_up(&mut self, (path, below): (&[u8], &[u8]), found: &Found) -> Result<()> {
+        if found.is_closed_to_us() {
+            self.job.changes(path, found);
         }
         self.look.open_up(below, found).map(drop)
     }
 
-    pub(super) fn fate(&mut self, entry: &Entry) -> Result<Fate> {
+    /// Checks that what was found is not there for another entry, by whose name its folder lists it: some file systems
+    /// take two names for one. Of each folder it is asked once whether this is one of them.
+    fn has_its_own_name(&mut self, entry: &Entry, found: &Found, nodes: &dyn NodeSource) -> Result<()> {
+        let (below, (folder, name)) = (self.job.below(&entry.path), split(&entry.path));
+        if self.folding.as_ref().is_none_or(|(known, _)| known != folder) {
+            let Some(folds) = self.look.folds_case(below, found)? else { return Ok(()) };
+            let names = if folds { self.job.target.names(split(below).0)? } else { None };
+            self.folding = Some((folder.to_vec(), names));
+        }
+        if let Some((_, Some(names))) = &self.folding
+            && !names.hold(name)
+            && let Some(other) = self.look.other_name(below)?
+            && may_hold(nodes, self.job.snapshot.root, &join(folder, &other))?
+        {
+            return Err(one_name(name, &other));
+        }
+        Ok(())
+    }
+
+    pub(super) fn fate(&mut self, entry: &Entry, nodes: &dyn NodeSource) -> Result<Fate> {
         if self.job.is_blocked(&entry.path) {
             return Ok(Fate::Leave);
         }
         let is_folder = entry.metadata.kind == EntryKind::Directory;
-        let fate = self.fate_of(entry, is_folder);
+        let fate = self.fate_of(entry, is_folder, nodes);
         if is_folder && matches!(fate, Ok(Fate::Leave) | Err(_)) {
             self.job.block(&entry.path);
         }
         fate
     }
 
-    fn fate_of(&mut self, entry: &Entry, is_folder: bool) -> Result<Fate> {
+    fn fate_of(&mut self, entry: &Entry, is_folder: bool, nodes: &dyn NodeSource) -> Result<Fate> {
         let (then, overwrite, below) =
             (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
         self.reach(&entry.path)?;
@@ -181,6 +223,7 @@ impl<'a> Existing<'a> {
             return Ok(nothing);
         }
         let Some(found) = self.look.at(below)? else { return Ok(nothing) };
+        self.has_its_own_name(entry, &found, nodes)?;
         let was_folder = found.kind == EntryKind::Directory;
         if is_folder && was_folder {
             self.let_change((&entry.path, below), &found, self.job.may_thaw(entry))?;
@@ -201,7 +244,7 @@ impl<'a> Existing<'a> {
             return self.instead_of_a_folder(entry, below, &found).map(Fate::Restore);
         }
         if self.job.removal == Removal::Remove {
-            self.look.thaw(below, &found)?;
+            self.thaw((&entry.path, below), &found)?;
         }
         if is_folder {
             return self.remove(&entry.path, &found).map(|()| nothing);
@@ -223,7 +266,9 @@ impl<'a> Existing<'a> {
             return Ok(There::Other);
         }
         let removes = self.job.removal == Removal::Remove;
-        let opened = removes && self.job.clears() && self.look.open_up(below, found)?;
+        if removes && self.job.clears() {
+            self.open_up((&entry.path, below), found)?;
+        }
         if found.is_hidden_from_us() && !self.job.clears() {
             // If something is in it the system does not let it go, and that is told then.
             if !removes {
@@ -243,9 +288,6 @@ impl<'a> Existing<'a> {
         }
         let looking = Remover { removal: Removal::Tell, ..self.job.remover() };
         if !looking.remove(&entry.path, &mut |_| ())? {
-            if opened {
-                self.look.close(below, found)?;
-            }
             return Err(is_kept(path));
         }
         if self.job.removal == Removal::Tell {
@@ -272,19 +314,28 @@ impl<'a> Existing<'a> {
     }
 
     /// What becomes of what has the name of a further one of the file at `first`.
-    pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<Further> {
-        let fate = match self.is_linked(first, &entry.path) {
-            Ok(true) => return Ok(Further::Linked),
-            Ok(false) => self.fate(entry),
-            Err(error) => Err(error),
-        };
-        match fate {
-            Ok(Fate::Restore(there)) => return Ok(Further::GivesWay(there)),
-            Ok(Fate::Keep(found) | Fate::Enter(found)) => return Ok(Further::GivesWay(There::File(found))),
-            Ok(Fate::Leave) => self.job.left(entry),
+    pub(super) fn further(&mut self, first: &[u8], entry: &Entry, nodes: &dyn NodeSource) -> Result<Further> {
+        match self.further_of(first, entry, nodes) {
+            Ok(Some(further)) => return Ok(further),
+            Ok(None) => self.job.left(entry),
             Err(error) => self.job.entry_failed(entry, error)?,
         }
         Ok(Further::Left)
+    }
+
+    /// As [`Self::further`]; `None` for what is left alone.
+    fn further_of(&mut self, first: &[u8], entry: &Entry, nodes: &dyn NodeSource) -> Result<Option<Further>> {
+        let was_left = self.job.is_left(first);
+        if self.is_linked(first, &entry.path)? {
+            return Ok((!was_left).then_some(Further::Linked));
+        }
+        let there = match self.fate(entry, nodes)? {
+            Fate::Leave => return Ok(None),
+            Fate::Restore(there) => there,
+            Fate::Keep(found) | Fate::Enter(found) => There::File(found),
+        };
+        let is_alone = was_left && !self.is_the_one(first, nodes)?;
+        Ok(Some(if is_alone { Further::Alone } else { Further::GivesWay(there) }))
     }
 
     /// Whether a further name of the file at `first` is one already.
@@ -325,7 +376,7 @@ impl<'a> Existing<'a> {
                 return Ok(Same::default());
             }
         }
-        let holes = file.has_holes(holes);
+        let holes = Hollow::of(&file, holes, self.job.options.zeros).is_right;
         let mut end = 0;
         let is_same = |chunk: &ChunkRef| {
             let begin = end;
@@ -342,7 +393,7 @@ impl<'a> Existing<'a> {
         let wanted = (&entry.metadata, &self.job.options.ownership, self.job.removal);
         let rewritable = if lasts { self.look.rewritable(path, found, wanted)? } else { None };
         if let Some(rewritable) = rewritable {
-            let basis = Basis::new(Some(rewritable.reader()?), &entry.metadata.holes);
+            let basis = Basis::new(Some(rewritable.reader()?), &entry.metadata.holes, self.job.options.zeros);
             return Ok(Basis { rewritable: Some(rewritable), in_place: true, ..basis });
         }
         if lasts && let Some(left) = self.look.left_over(path)? {
@@ -356,7 +407,55 @@ impl<'a> Existing<'a> {
             Some(found) => self.look.file(path, found)?,
             None => None,
         };
-        Ok(Basis::new(reader, &entry.metadata.holes))
+        Ok(Basis::new(reader, &entry.metadata.holes, self.job.options.zeros))
+    }
+
+    /// Whether the file at `first`, which was left alone, is the one that the snapshot has there: a restore that was killed
+    /// may have made it. All of it is read and compared. Of what is no file nobody looks.
+    pub(super) fn is_the_one(&mut self, first: &[u8], nodes: &dyn NodeSource) -> Result<bool> {
+        let Some(entry) = entry_at(nodes, self.job.snapshot.root, first)? else { return Ok(false) };
+        let below = self.job.below(first);
+        let Some(found) = self.look.at(below)? else { return Ok(false) };
+        let kinds = (found.kind, entry.metadata.kind);
+        let looks_so = kinds == (EntryKind::File, EntryKind::File) && found.size == entry.metadata.size;
+        if !looks_so || !self.is_as(&found, &entry)? {
+            return Ok(false);
+        }
+        let Some(file) = self.look.file(below, &found)? else { return Ok(false) };
+        let mut basis = Basis::new(Some(file), &entry.metadata.holes, self.job.options.zeros);
+        basis.is_all(&entry, &entry.content, (nodes, self.job))
+    }
+}
+
+/// What is said of a further name of the file at `first`, which is another file and stays.
+pub(super) fn alone(first: &[u8]) -> Note {
+    let first = String::from_utf8_lossy(first);
+    Note::Told(format!(
+        "it is a file of its own now: /{first} stays, and is not the file that the snapshot has there"
+    ))
+}
+
+/// What is to be said of the holes of a file that is there.
+#[derive(Debug, Default)]
+struct Hollow {
+    /// They are those that it is to have. Where zeros become holes, what reads as zeros may be in others too.
+    is_right: bool,
+    /// What is in one of these is to be written, if the file is to have content there: they are as many as an entry tells.
+    to_fill: Vec<Hole>,
+}
+
+impl Hollow {
+    fn of(file: &OldFile, wanted: &[Hole], zeros: Zeros) -> Self {
+        match zeros {
+            Zeros::Write => {
+                let to_fill = file.holes();
+                Self { is_right: to_fill == wanted, to_fill }
+            }
+            Zeros::Holes => {
+                let is_right = wanted.is_empty() || holes::are_in(wanted, &file.holes());
+                Self { is_right, to_fill: Vec::new() }
+            }
+        }
     }
 }
 
@@ -407,14 +506,48 @@ pub(super) struct Basis {
     pub(super) in_place: bool,
     /// It has the holes that it is to have.
     pub(super) has_holes: bool,
+    /// Its holes, where zeros are to be written as what they are.
+    holes: Vec<Hole>,
     layout: Layout,
     buffer: Vec<u8>,
 }
 
 impl Basis {
-    fn new(reader: Option<OldFile>, holes: &[Hole]) -> Self {
-        let has_holes = reader.as_ref().is_some_and(|reader| reader.has_holes(holes));
-        Self { reader, has_holes, layout: Layout::new(holes), ..Self::default() }
+    fn new(reader: Option<OldFile>, wanted: &[Hole], zeros: Zeros) -> Self {
+        let there = reader.as_ref().map(|reader| Hollow::of(reader, wanted, zeros));
+        let Hollow { is_right: has_holes, to_fill: holes } = there.unwrap_or_default();
+        Self { reader, has_holes, holes, layout: Layout::new(wanted), ..Self::default() }
+    }
+
+    /// Whether it is all of this content, with the holes that it is to have.
+    pub(super) fn is_all(
+        &mut self,
+        entry: &Entry,
+        content: &Content,
+        (nodes, job): (&dyn NodeSource, &Job<'_>),
+    ) -> Result<bool> {
+        if !self.has_holes {
+            return Ok(false);
+        }
+        let (mut offset, mut same) = (0, true);
+        let listed = for_each_chunk(content, nodes, &mut |chunk| {
+            job.repository.store.progress().check()?;
+            same = same && self.has(offset, &chunk, &job.key);
+            offset += u64::from(chunk.length);
+            if same { Ok(()) } else { Err(Error::damaged("a file", "it is another one")) }
+        });
+        match listed {
+            Err(error) if !error.is_damage() => Err(error),
+            listed => Ok(listed.is_ok() && same && offset == entry.metadata.content_bytes()),
+        }
+    }
+
+    /// Whether a part of the chunk that begins at `offset` in the content is in a hole, and is to be written: nothing
+    /// tells that from zeros but the space that it takes.
+    pub(super) fn is_hollow(&self, offset: u64, chunk: &ChunkRef) -> bool {
+        let content = offset..offset.saturating_add(u64::from(chunk.length));
+        !self.holes.is_empty()
+            && self.layout.places(content).any(|place| holes::reach_into(&self.holes, &place))
     }
 
     /// Whether the chunk that begins at `offset` in the content is where it is to be.

@@ -125,8 +125,10 @@ fn with_view(
         first_byte: OnceLock::new(),
         done: Mutex::default(),
         broken: Mutex::default(),
+        left: Mutex::default(),
         blocked: Mutex::default(),
         hidden: Mutex::default(),
+        changed: Mutex::default(),
     };
     let pass = Pass { snapshot, nodes: &nodes, options };
     let mut forecast = Forecast { space_free: target.free_bytes()?, ..Forecast::default() };

@@ -245,8 +245,10 @@ fn with_view(
         first_byte: OnceLock::new(),
         done: Mutex::default(),
         broken: Mutex::default(),
+        left: Mutex::default(),
         blocked: Mutex::default(),
         hidden: Mutex::default(),
+        changed: Mutex::default(),
     };
     if !target.take_part(&*repository.clock) && !target.was_empty() {
         let told = "no lock on the target could be had (another program has it, or the file system knows none): what \
@@ -426,11 +428,16 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
             return Ok(());
         }
         let group = links.group(&entry);
-        if let Some(first) = group.and_then(|group| links.meet((group, &entry), || entry.path.clone())) {
-            // The second pass links it; whoever only looks has no other.
-            return if job.removal == Removal::Tell { planner.further(&first, &entry) } else { Ok(()) };
+        let Some(group) = group else { return planner.entry(entry, pass.nodes) };
+        let Some(first) = links.meet((group, &entry), || entry.path.clone()) else {
+            return planner.entry(entry, pass.nodes);
+        };
+        // The second pass links it; whoever only looks has no other.
+        let path = entry.path.clone();
+        if job.removal == Removal::Tell && planner.further(&first, entry, pass.nodes)? {
+            links.lead(&group, path);
         }
-        planner.entry(entry, pass.nodes)
+        Ok(())
     })?;
     planner.flush()?;
     Ok(planner.tally)
@@ -444,6 +451,18 @@ fn may_hold(nodes: &dyn NodeSource, root: BlobId, path: &[u8]) -> Result<bool> {
     match ManifestCursor::from(nodes, root, path).next_entry() {
         Ok(found) => Ok(found.is_some_and(|entry| entry.path == path)),
         Err(error) if error.is_damage() => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// The entry at `path`; `None` if the manifest has none, or a part of it is lost there.
+///
+/// # Errors
+/// The storage fails.
+fn entry_at(nodes: &dyn NodeSource, root: BlobId, path: &[u8]) -> Result<Option<Entry>> {
+    match ManifestCursor::from(nodes, root, path).next_entry() {
+        Ok(found) => Ok(found.filter(|entry| entry.path == path)),
+        Err(error) if error.is_damage() => Ok(None),
         Err(error) => Err(error),
     }
 }

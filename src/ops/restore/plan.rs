@@ -19,6 +19,7 @@ use crate::{
     filesystem::{old::Found, restore::NewFile},
     format::entry::{ChunkRef, Entry},
     id::DomainId,
+    limits,
     repository::{
         Repository,
         index::{Found as FoundFrame, Index, KnownPack, Location},
@@ -38,8 +39,6 @@ const WINDOW_ENTRIES: usize = 512;
 const WINDOW_PIECES: usize = 1 << 16;
 /// Frames of a pack that are no farther apart are read together.
 const GAP_BYTES: u64 = 64 << 10;
-/// Frames that the next window may still ask for without reading them again.
-const RECENT_FRAMES: usize = 4;
 /// The longest range that is read at once.
 const RANGE_BYTES: u64 = 4 << 20;
 
@@ -186,6 +185,11 @@ impl SharedFrame {
         matches!(*lock(&self.plain), Plain::Planned)
     }
 
+    /// Bytes of its plaintext.
+    fn length(&self) -> usize {
+        self.starts.last().map_or(0, |end| *end as usize)
+    }
+
     /// Its plaintext, opened by whoever comes first; `None` when it is damaged or not there.
     pub(super) fn plain(
         &self,
@@ -211,20 +215,30 @@ impl SharedFrame {
     }
 }
 
-/// The frames that were planned last: the next window often begins in the middle of one.
+/// The frames that were asked for last, those of longest ago first: the next window often begins in the middle of one,
+/// and small contents that many files share lie in frames to which every window comes back.
 #[derive(Debug, Default)]
-pub(super) struct Recent(VecDeque<Arc<SharedFrame>>);
+pub(super) struct Recent {
+    frames: VecDeque<Arc<SharedFrame>>,
+    /// Bytes of their plaintext.
+    bytes: usize,
+}
 
 impl Recent {
-    fn get(&self, key: (u32, u32)) -> Option<Arc<SharedFrame>> {
-        self.0.iter().find(|frame| frame.key() == key).map(Arc::clone)
+    fn get(&mut self, key: (u32, u32)) -> Option<Arc<SharedFrame>> {
+        let at = self.frames.iter().rposition(|frame| frame.key() == key)?;
+        let frame = self.frames.remove(at)?;
+        self.frames.push_back(Arc::clone(&frame));
+        Some(frame)
     }
 
     fn keep(&mut self, frame: &Arc<SharedFrame>) {
-        if self.0.len() >= RECENT_FRAMES {
-            self.0.pop_front();
+        self.bytes += frame.length();
+        self.frames.push_back(Arc::clone(frame));
+        while self.bytes > limits::RECENT_BYTES || self.frames.len() > limits::RECENT_FRAMES {
+            let Some(oldest) = self.frames.pop_front() else { return };
+            self.bytes -= oldest.length();
         }
-        self.0.push_back(Arc::clone(frame));
     }
 }
 
@@ -397,7 +411,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{id::BlobId, limits};
+    use crate::id::BlobId;
 
     #[test]
     fn a_file_is_one_window_only_if_its_chunks_are_as_small_as_it_says() {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    existing::{Basis, Existing, Fate, Further, Same, There},
+    existing::{Basis, Existing, Fate, Further, Same, There, alone},
     may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
@@ -96,6 +96,8 @@ pub(super) struct Planner<'a, 'b> {
     window: Window,
     recent: Recent,
     pub(super) tally: Tally,
+    /// What is in the place of entries where nobody looks.
+    unseen: There,
     send: &'b mut dyn FnMut(Window) -> Result<()>,
 }
 
@@ -113,7 +115,13 @@ struct InLarge {
 impl<'a, 'b> Planner<'a, 'b> {
     pub(super) fn new(job: &'a Job<'a>, send: &'b mut dyn FnMut(Window) -> Result<()>) -> Self {
         let (window, recent, tally) = (Window::default(), Recent::default(), Tally::default());
-        Self { job, existing: Existing::new(job), window, recent, tally, send }
+        Self { job, existing: Existing::new(job), window, recent, tally, unseen: There::Nothing, send }
+    }
+
+    /// What another pass has made may be there already, and gives way.
+    pub(super) const fn again(mut self) -> Self {
+        self.unseen = There::Other;
+        self
     }
 
     pub(super) fn flush(&mut self) -> Result<()> {
@@ -134,7 +142,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         let fate = self
             .existing
             .as_mut()
-            .map_or(Ok(Fate::Restore(There::Nothing)), |existing| existing.fate(&entry));
+            .map_or(Ok(Fate::Restore(self.unseen)), |existing| existing.fate(&entry, nodes));
         let there = match fate {
             Ok(Fate::Restore(there)) => {
                 if matches!(there, There::Nothing) {
@@ -171,17 +179,24 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
     }
 
-    /// Says what would become of a further name of the file at `first`.
-    pub(super) fn further(&mut self, first: &[u8], entry: &Entry) -> Result<()> {
-        let existing = self.existing.as_mut();
-        let new = Further::GivesWay(There::Nothing);
-        let further = existing.map_or(Ok(new), |existing| existing.further(first, entry))?;
+    /// Says what would become of a further name of the file at `first`; whether it would be a file of its own.
+    pub(super) fn further(&mut self, first: &[u8], entry: Entry, nodes: &dyn NodeSource) -> Result<bool> {
+        if self.job.is_broken(first) {
+            return self.entry(entry, nodes).map(|()| true);
+        }
+        let new = Ok(Further::GivesWay(There::Nothing));
+        let further =
+            self.existing.as_mut().map_or(new, |existing| existing.further(first, &entry, nodes))?;
         let unchanged = match further {
-            Further::Left => return Ok(()),
+            Further::Left => return Ok(false),
+            Further::Alone => {
+                self.job.note(&entry.path, vec![alone(first)]);
+                return self.entry(entry, nodes).map(|()| true);
+            }
             Further::Linked => entry.metadata.size,
             Further::GivesWay(there) => {
                 if matches!(there, There::Nothing) {
-                    self.tally.name(entry);
+                    self.tally.name(&entry);
                 }
                 0
             }
@@ -190,7 +205,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             self.tally.count(entry.metadata.size, unchanged);
             self.tally.files_unchanged += u64::from(matches!(further, Further::Linked));
         }
-        Ok(())
+        Ok(false)
     }
 
     /// A file that is there already, and whole.
@@ -293,7 +308,7 @@ impl<'a, 'b> Planner<'a, 'b> {
                 let entry = Arc::into_inner(large).map(|large| large.entry);
                 return entry.map_or(Ok(()), |entry| self.keep(entry, found));
             }
-            self.begin(&large, rewritable)?;
+            self.rewrite(&large, rewritable)?;
         }
         if unchanged > 0 {
             self.job.done().bytes_unchanged += unchanged;
@@ -313,22 +328,10 @@ impl<'a, 'b> Planner<'a, 'b> {
         (nodes, basis): (&dyn NodeSource, &mut Basis),
         found: &Found,
     ) -> Result<bool> {
-        let metadata = &entry.metadata;
         let Some(existing) = self.existing.as_mut().filter(|_| !basis.in_place) else { return Ok(false) };
-        if found.size != metadata.size || !basis.has_holes || !existing.is_as(found, entry)? {
-            return Ok(false);
-        }
-        let (mut offset, mut same) = (0, true);
-        let listed = for_each_chunk(content, nodes, &mut |chunk| {
-            self.job.repository.store.progress().check()?;
-            same = same && basis.has(offset, &chunk, &self.job.key);
-            offset += u64::from(chunk.length);
-            if same { Ok(()) } else { Err(Error::damaged("a file", "it is another one")) }
-        });
-        match listed {
-            Err(error) if !error.is_damage() => Err(error),
-            listed => Ok(listed.is_ok() && same && offset == metadata.content_bytes()),
-        }
+        Ok(found.size == entry.metadata.size
+            && existing.is_as(found, entry)?
+            && basis.is_all(entry, content, (nodes, self.job))?)
     }
 
     /// The next chunk of a large file.
@@ -344,14 +347,14 @@ impl<'a, 'b> Planner<'a, 'b> {
         if same {
             *unchanged += u64::from(chunk.length);
         }
-        if same && at.basis.in_place {
+        if same && at.basis.in_place && !at.basis.is_hollow(begin, &chunk) {
             progress.add(0, u64::from(chunk.length));
             at.open = false;
             return Ok(());
         }
         if !at.open {
             if let Some(rewritable) = at.basis.rewritable.take() {
-                self.begin(&at.large, rewritable)?;
+                self.rewrite(&at.large, rewritable)?;
             }
             self.window.add_task(Task::Part(Arc::clone(&at.large), begin));
             at.open = true;
@@ -369,15 +372,15 @@ impl<'a, 'b> Planner<'a, 'b> {
     }
 
     /// From now on a file that is there is changed.
-    fn begin(&mut self, large: &Large, rewritable: Rewritable) -> Result<()> {
+    fn rewrite(&mut self, large: &Large, rewritable: Rewritable) -> Result<()> {
         if self.job.removal == Removal::Tell {
             return Ok(());
         }
-        let begun = match rewritable.begin(self.job.target, &large.entry.metadata) {
+        let file = match rewritable.rewrite(self.job.target, &large.entry.metadata) {
             Ok(file) => Ok(Arc::new(file)),
             Err(error) => Err(give_up(large, error)?),
         };
-        *large.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+        *large.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         self.window.add_open_file();
         Ok(())
     }

@@ -7,14 +7,14 @@ use super::{
     super::links::{Group, Links},
     Pass, SameTree,
     clear::Clearing,
-    existing::{Existing, Further, There},
+    existing::{Existing, Further, There, alone},
     lost, may_hold,
     plan::Window,
     planner::Planner,
     work::{Job, Worker},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     filesystem::metadata::{Note, closes, is_frozen},
     format::{
         entry::{Entry, EntryKind, Metadata},
@@ -46,7 +46,7 @@ struct Inside {
     last: Vec<(Vec<u8>, Metadata)>,
 }
 
-/// So many folders at most wait for the end.
+/// So many folders at most wait for the end. One more does not, nor what waits in it: nothing could reach that any more.
 const LAST_MAX: usize = 10_000;
 
 impl Inside {
@@ -67,7 +67,19 @@ impl Inside {
         while !self.folders.is_empty() {
             self.leave(end)?;
         }
-        let last = std::mem::take(&mut self.last);
+        self.end_last(0, end)
+    }
+
+    /// Where those begin among the last that are in the innermost folder, or are it.
+    fn first_within(&self) -> usize {
+        let is_within = |(path, _): &(Vec<u8>, Metadata)| *path == self.path || is_below(path, &self.path);
+        let within = self.last.iter().rev().take_while(|last| is_within(last));
+        self.last.len() - within.count()
+    }
+
+    /// Gives their metadata to those that wait, from this one on: those in a folder before it.
+    fn end_last(&mut self, from: usize, end: End<'_>) -> Result<()> {
+        let last = self.last.split_off(from.min(self.last.len()));
         last.iter().try_for_each(|(path, metadata)| set_metadata(path, metadata, end))
     }
 
@@ -85,8 +97,11 @@ impl Inside {
         if used {
             self.use_it();
             // One that is in a folder which waits may be reached as long as that does.
-            if closes(&metadata) && self.last.len() < LAST_MAX {
+            if closes(&metadata) {
                 self.last.push((self.path.clone(), metadata));
+                if self.last.len() > LAST_MAX {
+                    self.end_last(self.first_within(), end)?;
+                }
             } else {
                 set_metadata(&self.path, &metadata, end)?;
             }
@@ -190,20 +205,26 @@ impl Linker<'_> {
         self.existing.iter_mut().for_each(|existing| existing.passes(entry));
     }
 
-    /// Gives the file at `first` a further name, if what has that does not stay.
-    fn further(&mut self, first: &[u8], entry: &Entry) -> Result<std::result::Result<(), Error>> {
+    /// Gives the file at `first` a further name, if what has that does not stay; why it has to be a file of its own.
+    fn further(&mut self, first: &[u8], entry: &Entry) -> Result<std::result::Result<(), Note>> {
         let further = match &mut self.existing {
             None => Further::GivesWay(There::Nothing),
-            Some(existing) => existing.further(first, entry)?,
+            Some(existing) => existing.further(first, entry, self.nodes)?,
         };
-        Ok(match further {
+        let there = match further {
             Further::Linked => {
                 self.job.count_name(entry, true);
-                Ok(())
+                return Ok(Ok(()));
             }
-            Further::Left => Ok(()),
-            Further::GivesWay(there) => self.job.link(first, entry, there),
-        })
+            Further::Left => return Ok(Ok(())),
+            Further::Alone => return Ok(Err(alone(first))),
+            Further::GivesWay(there) => there,
+        };
+        match self.job.link(first, entry, there) {
+            Err(error) if error.is_of_the_whole_system() => Err(error),
+            Err(error) => Ok(Err(Note::Unset(format!("it is a file of its own: {error}")))),
+            Ok(()) => Ok(Ok(())),
+        }
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -213,7 +234,7 @@ impl Linker<'_> {
         };
         let frozen = is_frozen(&entry.metadata).then(|| (entry.path.clone(), entry.metadata.clone()));
         self.link(entry, group)?;
-        let Some(frozen) = frozen.filter(|(path, _)| !job.is_broken(path)) else { return Ok(()) };
+        let Some(frozen) = frozen.filter(|(path, _)| job.is_restored(path)) else { return Ok(()) };
         self.frozen.insert(group, frozen);
         if self.links.is_complete(&group) { self.freeze(&group) } else { Ok(()) }
     }
@@ -236,18 +257,29 @@ impl Linker<'_> {
     fn link(&mut self, entry: Entry, group: Group) -> Result<()> {
         let job = self.job;
         let mut why = None;
-        match self.links.meet((group, &entry), || entry.path.clone()) {
+        let first = self.links.meet((group, &entry), || entry.path.clone());
+        let is_first = first.is_none();
+        match first {
             // It has its content from the first pass.
             None if !self.sees_less => return Ok(()),
             None => {}
             Some(first) if job.is_broken(&first) => {}
             Some(first) => match self.further(&first, &entry)? {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_of_the_whole_system() => return Err(error),
-                Err(error) => why = Some(Note::Unset(format!("it is a file of its own: {error}"))),
+                Ok(()) => {
+                    // It need not be compared again.
+                    if job.is_left(&first) && job.is_restored(&entry.path) {
+                        self.links.lead(&group, entry.path);
+                    }
+                    return Ok(());
+                }
+                Err(note) => why = Some(note),
             },
         }
-        // Every name has the whole content in the manifest: what cannot be linked is restored by itself.
+        // Every name has the whole content in the manifest: what cannot be linked is restored by itself. The folders above it
+        // may be closed still, if they are not meant themselves.
+        if let Some(Err(error)) = self.existing.as_mut().map(|existing| existing.reach(&entry.path)) {
+            return job.entry_failed(&entry, error);
+        }
         let path = entry.path.clone();
         let worker = &mut self.worker;
         let downloads = &self.downloads;
@@ -256,6 +288,9 @@ impl Linker<'_> {
             worker.window(window)
         };
         let mut planner = Planner::new(job, &mut send);
+        if is_first {
+            planner = planner.again();
+        }
         planner.entry(entry, self.nodes)?;
         planner.flush()?;
         if !job.is_broken(&path) {
@@ -283,8 +318,31 @@ fn set_metadata(path: &[u8], metadata: &Metadata, (job, nodes): End<'_>) -> Resu
         job.target.set_directory_metadata(below, metadata, ownership)
     };
     match done {
-        Ok(notes) => job.note(path, notes),
-        Err(error) => job.failed(path, error)?,
+        Ok(notes) => {
+            job.is_done(path);
+            job.note(path, notes);
+        }
+        Err(error) => {
+            job.put_back(path);
+            job.failed(path, error)?;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_in_a_folder_ends_with_it() {
+        let waits = |path: &str| (path.into(), Metadata::of(EntryKind::Directory));
+        let within = |path: &str, last: &[&str]| {
+            let last = last.iter().map(|path| waits(path)).collect();
+            Inside { path: path.into(), last, ..Inside::default() }.first_within()
+        };
+        assert_eq!(within("b/c", &["a", "b/a", "b/c/d", "b/c/e/f", "b/c"]), 2);
+        assert_eq!(within("b/c", &["b/c-d/e", "b/c"]), 1);
+        assert_eq!(within("", &["a"]), 0);
+    }
 }

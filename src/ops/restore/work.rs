@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
         metadata::{Note, Notes, foretell, is_frozen},
-        old::Found,
+        old::{Found, Look},
         remove::{Never, Removal, Remover},
         restore::{Folder, Made, NewFile, Target},
     },
@@ -56,10 +56,14 @@ pub(super) struct Job<'a> {
     pub(super) done: Mutex<Restored>,
     /// Names of files with several names that could not be restored whole: nothing is linked to them.
     pub(super) broken: Mutex<HashSet<Vec<u8>>>,
+    /// Such names in whose place something was that was not to be overwritten: it may be that file, or another one.
+    pub(super) left: Mutex<HashSet<Vec<u8>>>,
     /// Folders in whose place something else stands that stays: nothing is restored into them.
     pub(super) blocked: Mutex<HashSet<Vec<u8>>>,
     /// Folders that the user may not look into.
     pub(super) hidden: Mutex<HashSet<Vec<u8>>>,
+    /// What was opened up or thawed, and what it was like: that it is again if its entry fails.
+    pub(super) changed: Mutex<HashMap<Vec<u8>, Found>>,
 }
 
 /// Frames that a worker keeps open while it looks for copies that are good.
@@ -136,14 +140,36 @@ impl Job<'_> {
         if entry.metadata.links > 1 {
             lock(&self.broken).insert(entry.path.clone());
         }
+        self.put_back(&entry.path);
         self.failed(&entry.path, error)
+    }
+
+    /// What is there for an entry is opened up or thawed.
+    pub(super) fn changes(&self, path: &[u8], found: &Found) {
+        lock(&self.changed).entry(path.to_vec()).or_insert(*found);
+    }
+
+    /// Makes what is there for an entry that failed as it was.
+    pub(super) fn put_back(&self, path: &[u8]) {
+        let Some(found) = lock(&self.changed).remove(path) else { return };
+        if let Err(error) = Look::new(self.target).put_back(self.below(path), &found) {
+            self.note(path, vec![Note::Unset(error.to_string())]);
+        }
+    }
+
+    /// An entry is as it is to be.
+    pub(super) fn is_done(&self, path: &[u8]) {
+        let mut changed = lock(&self.changed);
+        // Usually nothing is in it.
+        if !changed.is_empty() {
+            changed.remove(path);
+        }
     }
 
     /// What has the name of an entry stays there.
     pub(super) fn left(&self, entry: &Entry) {
         if entry.metadata.links > 1 {
-            // It is not the file that further names are to be linked to.
-            lock(&self.broken).insert(entry.path.clone());
+            lock(&self.left).insert(entry.path.clone());
         }
         self.done().left += 1;
     }
@@ -203,13 +229,14 @@ impl Job<'_> {
                 return Err(is_kept(String::from_utf8_lossy(self.below(&entry.path))));
             }
         }
-        made.place()
+        if matches!(there, There::Nothing) { made.place_new() } else { made.place() }
     }
 
     /// Gives the file at `first` the name of `entry` too.
     pub(super) fn link(&self, first: &[u8], entry: &Entry, there: There) -> Result<()> {
         let made = self.target.hard_link(self.below(first), self.below(&entry.path))?;
         self.put(made, entry, there)?;
+        self.is_done(&entry.path);
         self.count_name(entry, false);
         Ok(())
     }
@@ -232,7 +259,13 @@ impl Job<'_> {
     /// Notes how the restore of an entry ended.
     fn end(&self, entry: &Entry, restored: Result<Notes>) -> Result<()> {
         match restored {
-            Ok(notes) => self.note(&entry.path, notes),
+            Ok(notes) => {
+                // A folder is when everything in it is.
+                if entry.metadata.kind != EntryKind::Directory {
+                    self.is_done(&entry.path);
+                }
+                self.note(&entry.path, notes);
+            }
             Err(error) => self.entry_failed(entry, error)?,
         }
         Ok(())
@@ -274,6 +307,16 @@ impl Job<'_> {
 
     pub(super) fn is_broken(&self, path: &[u8]) -> bool {
         lock(&self.broken).contains(path)
+    }
+
+    /// Whether what has the name of a file with several was left alone.
+    pub(super) fn is_left(&self, path: &[u8]) -> bool {
+        lock(&self.left).contains(path)
+    }
+
+    /// Whether such a name stands for the file of the snapshot.
+    pub(super) fn is_restored(&self, path: &[u8]) -> bool {
+        !self.is_broken(path) && !self.is_left(path)
     }
 
     pub(super) fn note(&self, path: &[u8], notes: Notes) {
