@@ -103,6 +103,14 @@ pub struct Filter {
     never: HashSet<(u32, u32, u64)>,
 }
 
+impl Default for Filter {
+    /// Nothing is left out.
+    fn default() -> Self {
+        let options = FilterOptions::default();
+        Self { options, patterns: Gitignore::empty(), never: HashSet::new() }
+    }
+}
+
 impl Filter {
     /// Compiles the patterns.
     ///
@@ -149,11 +157,14 @@ impl Filter {
         }
     }
 
+    /// Whether the size excludes what has so many bytes.
+    pub(super) fn is_too_large(&self, kind: EntryKind, bytes: u64) -> bool {
+        kind == EntryKind::File && self.options.exclude_larger_than.is_some_and(|most| bytes > most)
+    }
+
     /// Whether a pattern or the size excludes the entry.
     pub(super) fn excludes(&self, path: &[u8], metadata: &Metadata) -> Option<Why> {
-        if metadata.kind == EntryKind::File
-            && self.options.exclude_larger_than.is_some_and(|most| metadata.size > most)
-        {
+        if self.is_too_large(metadata.kind, metadata.size) {
             return Some(Why::LargerThan);
         }
         let path = Path::new(OsStr::from_bytes(path));

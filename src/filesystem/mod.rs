@@ -28,12 +28,17 @@ mod zeros;
 
 use std::{
     ffi::CStr,
+    ffi::OsStr,
     fmt,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 use rustix::{
-    fs::{Mode, OFlags, openat},
+    fs::{CWD, Mode, OFlags, openat, readlinkat},
     io::Errno,
 };
 
@@ -66,6 +71,20 @@ fn reason(errno: Errno) -> String {
 /// Bytes of a path as text for people.
 fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
+}
+
+/// The whole path of a name in an open folder, for people; where the system does not tell it, the name alone. Of use when
+/// something went wrong: it asks the system.
+fn shown_in(dir: BorrowedFd<'_>, name: &CStr) -> String {
+    match readlinkat(CWD, format!("/proc/self/fd/{}", dir.as_raw_fd()), Vec::new()) {
+        Ok(folder) => shown(
+            Path::new(OsStr::from_bytes(folder.to_bytes()))
+                .join(OsStr::from_bytes(name.to_bytes()))
+                .as_os_str()
+                .as_bytes(),
+        ),
+        Err(_) => shown(name.to_bytes()),
+    }
 }
 
 /// Opens for reading without a trace in the access time where that is allowed: it is for the owner only.

@@ -60,6 +60,12 @@ impl Ownership {
         Self { policy, users: Mutex::default(), groups: Mutex::default() }
     }
 
+    /// Who owns what.
+    #[must_use]
+    pub const fn policy(&self) -> OwnershipPolicy {
+        self.policy
+    }
+
     /// The numeric user and group to set; `None` to leave them alone.
     #[must_use]
     pub fn resolve(&self, metadata: &Metadata) -> Option<(u32, u32)> {

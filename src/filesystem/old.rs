@@ -23,12 +23,14 @@ use rustix::{
 
 use super::{
     attributes::{self, has_flags},
-    capture, holes,
+    capture,
+    filter::Filter,
+    holes,
     names::Ownership,
     partial::{claim, has_only_name, is_begun, meanwhile, rename_new, sync_names, unfinished_name},
     remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
-    shown, spelling, system_error,
+    shown, shown_in, spelling, system_error,
     walk::Listing,
 };
 use crate::{
@@ -46,7 +48,7 @@ const LOOK_BYTES: usize = 1024;
 /// The unit in which the system counts what is allocated.
 const BLOCK_BYTES: u64 = 512;
 /// What the owner of a folder needs to change what is in it.
-const OWNER_RIGHTS: u32 = 0o700;
+pub(super) const OWNER_RIGHTS: u32 = 0o700;
 /// What they need to look at what is in it.
 const SEEING_RIGHTS: u32 = 0o500;
 /// What the owner of a file needs to open it for its attributes.
@@ -74,6 +76,12 @@ pub(super) fn is_empty(dir: BorrowedFd<'_>) -> rustix::io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Whether a handle names a folder of ours that we may not change; as [`Found::is_closed_to_us`].
+pub(super) fn is_closed_to_us(dir: BorrowedFd<'_>) -> bool {
+    let found = capture::status(dir, c"").ok().as_ref().and_then(Found::of);
+    found.is_some_and(|found| found.is_closed_to_us())
 }
 
 /// What has a name in the target.
@@ -144,6 +152,11 @@ impl Found {
     #[must_use]
     pub const fn freed(&self) -> u64 {
         if self.links > 1 { 0 } else { self.allocated }
+    }
+
+    /// Its permission bits.
+    pub(super) const fn mode(&self) -> u32 {
+        self.mode
     }
 
     /// The numbers of its user and group.
@@ -250,6 +263,9 @@ impl Target {
         match self.known(if path.is_empty() { b"." } else { path }) {
             Ok(dir) => Ok(Some(Arc::new(dir))),
             Err(errno) if is_absent(errno) => Ok(None),
+            Err(errno) if path.is_empty() => {
+                Err(system_error("open the folder", shown_in(self.root.as_fd(), c"."), errno))
+            }
             Err(errno) => Err(system_error("open the folder", shown(path), errno)),
         }
     }
@@ -258,10 +274,10 @@ impl Target {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn names(&self, path: &[u8]) -> Result<Option<super::unmet::Names>> {
+    pub fn names(&self, path: &[u8], left_out: &Filter) -> Result<Option<super::unmet::Names>> {
         let Some(dir) = self.existing_directory(path)? else { return Ok(None) };
         let cannot = |errno| system_error("list the folder", shown(path), errno);
-        names_of(dir.as_fd()).map(Some).map_err(cannot)
+        names_of(dir.as_fd(), left_out).map(Some).map_err(cannot)
     }
 
     /// Lets the target itself be changed, if it is immutable or append-only, or its owner may not write to it. Its
@@ -277,7 +293,8 @@ impl Target {
     }
 }
 
-/// A target that was opened up for a restore. When this is dropped it gets the mode back that it had.
+/// A target that was opened up for a restore, or something in it to compare it. When this is dropped it gets the mode back
+/// that it had.
 #[derive(Debug)]
 pub(super) struct OpenedUp {
     dir: Folder,
@@ -300,6 +317,26 @@ impl OpenedUp {
             .then(|| Self::of(Arc::new(dir), found.mode))
     }
 
+    /// Opens up a folder or a file of ours of which we may not see what is in it, if it is that, behind a handle that
+    /// names it.
+    pub(super) fn to_read(handle: OwnedFd) -> Option<Self> {
+        let found = Found::of(&capture::status(handle.as_fd(), c"").ok()?)?;
+        let (needed, given) = match found.kind {
+            EntryKind::Directory => (SEEING_RIGHTS, OWNER_RIGHTS),
+            EntryKind::File => (FILE_RIGHTS & SEEING_RIGHTS, FILE_RIGHTS),
+            _ => return None,
+        };
+        let us = geteuid();
+        let closed = found.mode & needed != needed && found.owner.0 == us.as_raw() && !us.is_root();
+        (closed && set_mode(handle.as_fd(), found.mode | given).is_ok())
+            .then(|| Self::of(Arc::new(handle), found.mode))
+    }
+
+    /// The mode that it had.
+    pub(super) const fn mode(&self) -> u32 {
+        self.mode
+    }
+
     /// The restore is about to set the mode that it is to have.
     pub(super) fn leave_open(&self) {
         self.stays_open.store(true, Ordering::Relaxed);
@@ -309,7 +346,7 @@ impl OpenedUp {
 impl Drop for OpenedUp {
     fn drop(&mut self) {
         if !self.stays_open.load(Ordering::Relaxed) {
-            // Best effort: the restore is at its end, or has an error of its own to tell.
+            // Best effort: what opened it up is at its end, or has an error of its own to tell.
             match set_mode(self.dir.as_fd(), self.mode) {
                 Ok(()) | Err(_) => {}
             }
@@ -317,10 +354,11 @@ impl Drop for OpenedUp {
     }
 }
 
-/// The names in an open folder, and whether another file system begins there.
-pub(super) fn names_of(dir: BorrowedFd<'_>) -> rustix::io::Result<super::unmet::Names> {
-    let mount = is_mount(&capture::status(dir, c"")?);
-    Ok(super::unmet::Names { listing: Listing::read(dir)?, mount })
+/// The names in an open folder, whether another file system begins there, and whether a backup leaves out what is in it.
+pub(super) fn names_of(dir: BorrowedFd<'_>, left_out: &Filter) -> rustix::io::Result<super::unmet::Names> {
+    let (mount, listing) = (is_mount(&capture::status(dir, c"")?), Listing::read(dir)?);
+    let is_left_out = left_out.marker(dir, &|name| listing.contains(name)).is_some();
+    Ok(super::unmet::Names { listing, mount, is_left_out })
 }
 
 impl<'a> Look<'a> {
@@ -358,7 +396,7 @@ impl<'a> Look<'a> {
         match capture::status(dir.as_fd(), name) {
             Ok(status) => Ok(Found::of(&status)),
             Err(errno) if is_absent(errno) => Ok(None),
-            Err(errno) => Err(system_error("look at", shown(name.to_bytes()), errno)),
+            Err(errno) => Err(system_error("look at", shown_in(dir.as_fd(), name), errno)),
         }
     }
 
@@ -623,7 +661,7 @@ impl Rewritable {
     /// No more files can be open.
     pub fn reader(&self) -> Result<OldFile> {
         let again = self.fd.try_clone().map_err(|error| {
-            let message = format!("cannot open {} again", shown(self.name.to_bytes()));
+            let message = format!("cannot open {} again", shown_in(self.place.0.as_fd(), &self.name));
             Error::new(ErrorKind::Failed, message).with_source(error)
         })?;
         Ok(OldFile { file: File::from(again), size: self.found.size })
@@ -636,7 +674,7 @@ impl Rewritable {
     pub fn rewrite(self, target: &Target, metadata: &Metadata) -> Result<NewFile> {
         let Self { fd, name, place: (dir, unfinished), own, found } = self;
         target.meet(&dir)?;
-        let shown_name = || shown(name.to_bytes());
+        let shown_name = || shown_in(dir.as_fd(), &name);
         let is_at = |at: &CStr| {
             has_only_name(dir.as_fd(), at, fd.as_fd())
                 .map_err(|errno| system_error("look at", shown_name(), errno))

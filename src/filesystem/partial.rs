@@ -22,12 +22,13 @@ use super::{
     attributes,
     durable::random_suffix,
     restore::{Folder, NAME_BYTES_MAX, Target, component, open_beneath},
-    shown, system_error,
+    shown, shown_in, system_error,
     walk::Listing,
 };
 use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Result},
+    format::path::join,
 };
 
 const UNFINISHED_SUFFIX: &[u8] = b".lifeboat-partial";
@@ -216,11 +217,11 @@ impl Pending {
     /// # Errors
     /// Something else has it by now.
     pub(super) fn check(&self, file: BorrowedFd<'_>) -> Result<()> {
-        let name = shown(self.current.to_bytes());
+        let name = || shown_in(self.dir.as_fd(), &self.current);
         match has_name(self.dir.as_fd(), &self.current, file) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(meanwhile(format!("{name} was replaced while it was written"))),
-            Err(errno) => Err(system_error("look at", name, errno)),
+            Ok(false) => Err(meanwhile(format!("{} was replaced while it was written", name()))),
+            Err(errno) => Err(system_error("look at", name(), errno)),
         }
     }
 
@@ -248,9 +249,9 @@ impl Pending {
                 Ok(())
             }
             Err(errno @ (Errno::NOTEMPTY | Errno::EXIST)) => {
-                Err(in_the_way(shown(name.to_bytes())).with_source(errno))
+                Err(in_the_way(shown_in(self.dir.as_fd(), name)).with_source(errno))
             }
-            Err(errno) => Err(system_error("name", shown(name.to_bytes()), errno)),
+            Err(errno) => Err(system_error("name", shown_in(self.dir.as_fd(), name), errno)),
         }
     }
 
@@ -266,7 +267,7 @@ impl Pending {
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
-            Err(errno) => Err(system_error("name", shown(name.to_bytes()), errno)),
+            Err(errno) => Err(system_error("name", shown_in(self.dir.as_fd(), name), errno)),
         }
     }
 }
@@ -335,7 +336,7 @@ impl Target {
         let done = names.try_for_each(|name| {
             swept += 1;
             remove_leftover(dir.as_fd(), &component(name)?)
-                .map_err(|errno| system_error("remove", shown(name), errno))
+                .map_err(|errno| system_error("remove", shown(&join(path, name)), errno))
         });
         self.take_part(clock);
         done.map(|()| swept)

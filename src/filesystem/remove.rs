@@ -1,21 +1,29 @@
-//! Removes what a snapshot does not have from a target: by directory handles, following no link, never in another
-//! file system than the one that it begins in, and never what must stay.
+//! Removes what a snapshot does not have from a target: by the handles of the folders that it has looked at, following no
+//! link, never in another file system than the one that it begins in, and never what must stay.
 
-use std::{collections::HashSet, ffi::CStr, os::fd::AsFd, path::PathBuf};
+use std::{
+    collections::HashSet,
+    ffi::CStr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use rustix::{
-    fs::{AtFlags, CWD, unlinkat},
+    fs::{AtFlags, CWD, OFlags, unlinkat},
     io::Errno,
 };
 
 use super::{
     capture,
-    old::{FileId, Found, Look, names_of},
-    partial::is_unfinished,
-    restore::{Folder, Target, component},
+    filter::Filter,
+    old::{FileId, Found, OWNER_RIGHTS, names_of, set_mode},
+    partial::{claim, is_unfinished, meanwhile},
+    restore::{DIRECTORY, Folder, Target, component, open_beneath},
     select::Selection,
     shown, system_error,
     unmet::Names,
+    walk::Listing,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -59,7 +67,7 @@ pub enum Removal {
 }
 
 /// Is told what becomes of each name.
-pub trait Watch {
+pub trait Onlooker {
     /// It went, or would go.
     fn gone(&mut self, path: &[u8], found: &Found);
 
@@ -78,7 +86,7 @@ pub trait Watch {
 /// Tells only what went.
 struct Told<'a>(&'a mut dyn FnMut(&[u8]));
 
-impl Watch for Told<'_> {
+impl Onlooker for Told<'_> {
     fn gone(&mut self, path: &[u8], _: &Found) {
         (self.0)(path);
     }
@@ -93,6 +101,8 @@ pub struct Remover<'a> {
     pub strip: usize,
     /// What is meant: everything else stays.
     pub selection: &'a Selection,
+    /// What a backup leaves out, and so stays.
+    pub left_out: &'a Filter,
     /// What stays in any case.
     pub never: &'a Never,
     /// Whether anything is changed.
@@ -101,16 +111,29 @@ pub struct Remover<'a> {
     pub progress: &'a Progress,
 }
 
+/// Of so many folders, the innermost ones, a handle is kept.
+const HANDLES_MAX: usize = 64;
+
 /// A folder that is being emptied.
 struct Open {
     path: Vec<u8>,
     found: Found,
+    /// A handle of it, but where others are in it whose handles are kept.
+    dir: Option<Folder>,
     names: Names,
     next: usize,
     /// Something in it stays, or it is not meant itself.
     stays: bool,
     /// It was closed to its owner, and is opened up.
     opened_up: bool,
+}
+
+/// The folders that are being emptied, each in the one before it. Whatever is mounted or moved meanwhile, they are the
+/// ones that were looked at.
+struct Way {
+    /// The folder that the first one is in.
+    top: Folder,
+    open: Vec<Open>,
 }
 
 /// What became of one name.
@@ -127,138 +150,261 @@ impl Remover<'_> {
     /// # Errors
     /// The system does not let it. `Interrupted` if it is to stop.
     pub fn remove(&self, path: &[u8], told: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        self.remove_watched(path, &mut Told(told))
+        self.remove_before(path, &mut Told(told))
     }
 
     /// As [`Self::remove`]; what is in a folder is told before the folder.
     ///
     /// # Errors
     /// As [`Self::remove`].
-    pub fn remove_watched(&self, path: &[u8], watch: &mut dyn Watch) -> Result<bool> {
-        let mut look = Look::new(self.target);
-        let mut open: Vec<Open> = Vec::new();
-        let removed = self.empty(path, (&mut open, &mut look), watch);
+    pub fn remove_before(&self, path: &[u8], onlooker: &mut dyn Onlooker) -> Result<bool> {
+        let Some(top) = self.target.existing_directory(split(self.below(path)).0)? else { return Ok(true) };
+        let mut way = Way { top, open: Vec::new() };
+        let removed = self.empty(path, &mut way, onlooker);
         // What could not be gone through stays, the innermost first.
-        let closed = std::iter::from_fn(|| open.pop()).map(|folder| self.leave(&folder, &mut look));
-        let closed = closed.fold(Ok(()), Result::and);
+        let mut closed = Ok(());
+        while !way.open.is_empty() {
+            closed = closed.and(self.leave(&mut way));
+        }
         removed.and_then(|removed| closed.map(|()| removed))
     }
 
-    fn empty(
-        &self,
-        path: &[u8],
-        (open, look): (&mut Vec<Open>, &mut Look<'_>),
-        watch: &mut dyn Watch,
-    ) -> Result<bool> {
-        let mut step = self.step(path, look, watch)?;
+    fn empty(&self, path: &[u8], way: &mut Way, onlooker: &mut dyn Onlooker) -> Result<bool> {
+        let mut step = self.step(path, way, onlooker)?;
         loop {
             match step {
                 Step::Enter(folder) => {
                     if folder.stays {
-                        watch.stays();
+                        onlooker.stays();
                     }
-                    open.push(folder);
+                    way.enter(folder);
                 }
                 Step::Stays => {
-                    watch.stays();
-                    match open.last_mut() {
+                    onlooker.stays();
+                    match way.open.last_mut() {
                         Some(folder) => folder.stays = true,
                         None => return Ok(false),
                     }
                 }
-                Step::Gone if open.is_empty() => return Ok(true),
+                Step::Gone if way.open.is_empty() => return Ok(true),
                 Step::Gone => {}
             }
-            step = self.next(open, look, watch)?;
+            step = self.next(way, onlooker)?;
         }
     }
 
     /// The next name of the innermost folder; after the last one the folder itself.
-    fn next(&self, open: &mut Vec<Open>, look: &mut Look<'_>, watch: &mut dyn Watch) -> Result<Step> {
-        let Some(folder) = open.last_mut() else { return Ok(Step::Gone) };
+    fn next(&self, way: &mut Way, onlooker: &mut dyn Onlooker) -> Result<Step> {
+        let Some(folder) = way.open.last_mut() else { return Ok(Step::Gone) };
         if let Some(name) = folder.names.listing.get(folder.next) {
             let path = join(&folder.path, name);
             folder.next += 1;
-            return self.step(&path, look, watch);
+            return self.step(&path, way, onlooker);
         }
         if folder.stays {
-            return open.pop().map_or(Ok(()), |folder| self.leave(&folder, look)).map(|()| Step::Stays);
+            return self.leave(way).map(|()| Step::Stays);
         }
-        self.unlink(&folder.path, look, AtFlags::REMOVEDIR)?;
-        watch.gone(&folder.path, &folder.found);
-        open.pop();
+        let Some(folder) = way.open.pop() else { return Ok(Step::Gone) };
+        let gone = self.unlink(&folder.path, way, AtFlags::REMOVEDIR);
+        if let Err(error) = gone {
+            // It stays, as it was.
+            way.enter(folder);
+            return Err(error);
+        }
+        onlooker.gone(&folder.path, &folder.found);
         Ok(Step::Gone)
     }
 
-    /// A folder stays: it gets its mode back.
-    fn leave(&self, folder: &Open, look: &mut Look<'_>) -> Result<()> {
-        if folder.opened_up { look.close(self.below(&folder.path), &folder.found) } else { Ok(()) }
+    /// The innermost folder stays: it gets its mode back.
+    fn leave(&self, way: &mut Way) -> Result<()> {
+        let opened = way.open.last().is_some_and(|folder| folder.opened_up);
+        let dir = if opened { Some(self.innermost(way)) } else { None };
+        match (way.open.pop(), dir) {
+            (Some(folder), Some(dir)) => set_mode(dir?.as_fd(), folder.found.mode())
+                .map_err(|errno| system_error("close again", shown(&folder.path), errno)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A handle of the innermost folder.
+    fn innermost(&self, way: &mut Way) -> Result<Folder> {
+        let Some(folder) = way.open.last_mut() else { return Ok(Arc::clone(&way.top)) };
+        if let Some(dir) = &folder.dir {
+            return Ok(Arc::clone(dir));
+        }
+        let dir = self.target.existing_directory(self.below(&folder.path))?;
+        let dir =
+            dir.filter(|dir| is_still(dir.as_fd(), &folder.found)).ok_or_else(|| replaced(&folder.path))?;
+        folder.dir = Some(Arc::clone(&dir));
+        Ok(dir)
     }
 
     fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
         path.get(self.strip..).unwrap_or_default()
     }
 
-    fn step(&self, path: &[u8], look: &mut Look<'_>, watch: &mut dyn Watch) -> Result<Step> {
+    fn step(&self, path: &[u8], way: &mut Way, onlooker: &mut dyn Onlooker) -> Result<Step> {
         self.progress.check()?;
-        let Some(found) = look.at(self.below(path))? else { return Ok(Step::Gone) };
+        let (dir, name) = (self.innermost(way)?, component(split(path).1)?);
+        let found = match capture::status(dir.as_fd(), &name) {
+            Ok(status) => Found::of(&status),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(system_error("look at", shown(path), errno)),
+        };
+        let Some(found) = found else { return Ok(Step::Gone) };
         let is_folder = found.kind == EntryKind::Directory;
         let selected = self.selection.selects(path, is_folder);
         if !is_folder {
             // A file that is half rewritten may be all that there is of it.
-            if !selected || found.mount || is_unfinished(split(path).1) {
+            let is_kept =
+                is_unfinished(name.to_bytes()) || self.left_out.is_too_large(found.kind, found.size);
+            if !selected || found.mount || is_kept {
                 return Ok(Step::Stays);
             }
             if found.frozen {
-                watch.frozen(path)?;
+                onlooker.frozen(path)?;
             }
-            self.unlink(path, look, AtFlags::empty())?;
-            watch.gone(path, &found);
+            self.unlink(path, way, AtFlags::empty())?;
+            onlooker.gone(path, &found);
             return Ok(Step::Gone);
         }
         if found.mount || self.never.has(&found) || !self.selection.reaches_into(path) {
             return Ok(Step::Stays);
         }
         if found.frozen {
-            watch.frozen(path)?;
+            onlooker.frozen(path)?;
         }
         if self.removal == Removal::Tell && found.is_hidden_from_us() {
             // It would be opened up first; what is in it nobody sees before.
-            watch.gone(path, &found);
+            onlooker.gone(path, &found);
             return Ok(Step::Gone);
         }
-        let opened = self.removal == Removal::Remove && look.open_up(self.below(path), &found)?;
-        let mut folder = Open {
-            path: path.to_vec(),
-            found,
-            names: Names::default(),
-            next: 0,
-            stays: !selected,
-            opened_up: opened,
-        };
-        match self.names(path, look) {
-            Ok(Some(names)) => {
-                folder.names = names;
-                Ok(Step::Enter(folder))
+        self.enter((path, &name), (&dir, found), !selected)
+    }
+
+    /// Opens a folder that was found in `dir`, and lists it.
+    fn enter(
+        &self,
+        (path, name): (&[u8], &CStr),
+        (dir, found): (&Folder, Found),
+        stays: bool,
+    ) -> Result<Step> {
+        let cannot = |errno| system_error("list the folder", shown(path), errno);
+        let opened_up = self.removal == Removal::Remove && open_up(dir, name, &found);
+        let opened = open_beneath(dir.as_fd(), name, DIRECTORY).map_err(cannot).and_then(|opened| {
+            let now = capture::status(opened.as_fd(), c"").map_err(cannot)?;
+            let now = Found::of(&now).filter(|now| now.is(&found)).ok_or_else(|| replaced(path))?;
+            let names = names_of(opened.as_fd(), self.left_out).map_err(cannot)?;
+            Ok((Arc::new(opened), now.mount || names.is_left_out, names))
+        });
+        match opened {
+            Ok((opened, false, names)) => {
+                let (path, dir) = (path.to_vec(), Some(opened));
+                Ok(Step::Enter(Open { path, found, dir, names, next: 0, stays, opened_up }))
             }
-            Ok(None) => self.leave(&folder, look).map(|()| Step::Stays),
-            Err(error) => self.leave(&folder, look).and(Err(error)),
+            other => {
+                if opened_up {
+                    close_again(dir, name, &found)
+                        .map_err(|errno| system_error("close again", shown(path), errno))?;
+                }
+                other.map(|_| Step::Stays)
+            }
         }
     }
 
-    fn names(&self, path: &[u8], look: &mut Look<'_>) -> Result<Option<Names>> {
-        let Some(dir) = look.folder(self.below(path))? else { return Ok(None) };
-        names_of(dir.as_fd()).map(Some).map_err(|errno| system_error("list the folder", shown(path), errno))
+    fn unlink(&self, path: &[u8], way: &mut Way, flags: AtFlags) -> Result<()> {
+        if self.removal == Removal::Tell {
+            return Ok(());
+        }
+        unlink_in(&self.innermost(way)?, &component(split(path).1)?, flags, path)
+    }
+}
+
+impl Way {
+    fn enter(&mut self, folder: Open) {
+        self.open.push(folder);
+        let outer = self.open.len().checked_sub(HANDLES_MAX + 1).and_then(|at| self.open.get_mut(at));
+        outer.into_iter().for_each(|outer| outer.dir = None);
+    }
+}
+
+/// A handle that only names a folder that was found, if it is still that one.
+fn named(dir: &Folder, name: &CStr, found: &Found) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_beneath(dir.as_fd(), name, flags).ok().filter(|opened| is_still(opened.as_fd(), found))
+}
+
+/// Lets us change what is in a folder of ours; whether that was needed, and done.
+fn open_up(dir: &Folder, name: &CStr, found: &Found) -> bool {
+    let given = |opened: OwnedFd| set_mode(opened.as_fd(), found.mode() | OWNER_RIGHTS).is_ok();
+    found.is_closed_to_us() && named(dir, name, found).is_some_and(given)
+}
+
+fn close_again(dir: &Folder, name: &CStr, found: &Found) -> rustix::io::Result<()> {
+    named(dir, name, found).map_or(Ok(()), |opened| set_mode(opened.as_fd(), found.mode()))
+}
+
+/// Whether it is the folder that was found, and nothing is mounted there.
+fn is_still(dir: BorrowedFd<'_>, found: &Found) -> bool {
+    let now = capture::status(dir, c"").ok().as_ref().and_then(Found::of);
+    now.is_some_and(|now| now.is(found) && !now.mount)
+}
+
+fn replaced(path: &[u8]) -> Error {
+    meanwhile(format!("{} was replaced, or something was mounted there, while it was emptied", shown(path)))
+}
+
+impl Target {
+    /// What has another name in a folder than these, and is found by one of them all the same: its file system takes two
+    /// spellings for one name, and keeps the older.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn spelled_otherwise(&self, folder: &[u8], names: &[Vec<u8>]) -> Result<Spelled> {
+        let mut spelled = HashSet::new();
+        let dir = if names.is_empty() { None } else { self.existing_directory(folder)? };
+        let Some(dir) = dir else { return Ok(Spelled(spelled)) };
+        let listing = Listing::read(dir.as_fd())
+            .map_err(|errno| system_error("list the folder", shown(folder), errno))?;
+        for name in names.iter().filter(|name| !listing.contains(name)) {
+            // What is no name at all was not restored.
+            let status = component(name).ok().and_then(|name| capture::status(dir.as_fd(), &name).ok());
+            spelled.extend(status.as_ref().and_then(Found::of).map(|found| found.file));
+        }
+        Ok(Spelled(spelled))
+    }
+}
+
+impl Target {
+    /// Removes the unfinished file at `path` if no restore is at it.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub fn forget_unfinished(&self, path: &[u8]) -> Result<()> {
+        let (folder, name) = split(path);
+        let (Some(dir), name) = (self.existing_directory(folder)?, component(name)?) else { return Ok(()) };
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // What cannot be opened is none of ours.
+        let Ok(file) = open_beneath(dir.as_fd(), &name, flags) else { return Ok(()) };
+        if claim(file.as_fd()) { unlink_in(&dir, &name, AtFlags::empty(), path) } else { Ok(()) }
+    }
+}
+
+/// What is found by a name that it has not.
+#[derive(Debug)]
+pub struct Spelled(HashSet<FileId>);
+
+impl Spelled {
+    /// Whether nothing is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
-    fn unlink(&self, path: &[u8], look: &mut Look<'_>, flags: AtFlags) -> Result<()> {
-        let (folder, name) = split(self.below(path));
-        let name = component(name)?;
-        let dir = look.folder(folder)?;
-        match (self.removal, dir) {
-            (Removal::Remove, Some(dir)) => unlink_in(&dir, &name, flags, path),
-            _ => Ok(()),
-        }
+    /// Whether this is.
+    #[must_use]
+    pub fn has(&self, found: &Found) -> bool {
+        self.0.contains(&found.file)
     }
 }
 
@@ -313,6 +459,7 @@ mod tests {
                 target: &target,
                 strip: 4,
                 selection: &selection,
+                left_out: &Filter::default(),
                 never: &never,
                 removal,
                 progress: &Progress::default(),
@@ -343,9 +490,10 @@ mod tests {
         }
         let target = Target::open(folder.path()).unwrap();
         let (selection, never, progress) = (Selection::default(), Never::default(), Progress::default());
-        let (target, selection, never) = (&target, &selection, &never);
-        let remover =
-            Remover { target, strip: 0, selection, never, removal: Removal::Remove, progress: &progress };
+        let left_out = Filter::default();
+        let (target, selection, never, left_out) = (&target, &selection, &never, &left_out);
+        let (removal, progress) = (Removal::Remove, &progress);
+        let remover = Remover { target, strip: 0, selection, left_out, never, removal, progress };
         let mut told = 0;
         let ended = remover.remove(b"x", &mut |_| {
             told += 1;
@@ -355,5 +503,60 @@ mod tests {
         let left = fs::read_dir(folder.path().join("x/y")).unwrap().count()
             + fs::read_dir(folder.path().join("x")).unwrap().count();
         assert_eq!(left, 3);
+    }
+
+    #[test]
+    fn what_comes_into_the_place_of_a_folder_that_is_being_emptied_stays() {
+        // Of the outer folders of a deep tree no handle is kept.
+        for depth in [1, HANDLES_MAX + 10] {
+            let folder = tempfile::tempdir().unwrap();
+            let at = |name: &str| folder.path().join(name);
+            let deep = at("x").join(vec!["d"; depth].join("/"));
+            fs::create_dir_all(&deep).unwrap();
+            for file in [deep.join("1"), at("x/z")] {
+                drop(fs::File::create(file).unwrap());
+            }
+            let target = Target::open(folder.path()).unwrap();
+            let (selection, never, left_out) = (Selection::default(), Never::default(), Filter::default());
+            let (target, selection, never, left_out) = (&target, &selection, &never, &left_out);
+            let (removal, progress) = (Removal::Remove, &Progress::default());
+            let remover = Remover { target, strip: 0, selection, left_out, never, removal, progress };
+            let mut told = 0;
+            let ended = remover.remove(b"x", &mut |_| {
+                if told == 0 {
+                    fs::rename(at("x"), at("away")).unwrap();
+                    fs::create_dir(at("x")).unwrap();
+                    fs::write(at("x/z"), "of somebody").unwrap();
+                }
+                told += 1;
+            });
+            let error = ended.unwrap_err().to_string();
+            assert_eq!(fs::read(at("x/z")).unwrap(), b"of somebody");
+            let left = fs::read_dir(at("away")).unwrap().count();
+            assert_eq!(left == 0, depth == 1, "{error}");
+            assert_eq!(error.contains("replaced"), depth != 1, "{error}");
+            fs::remove_dir_all(at("x")).unwrap();
+            fs::rename(at("away"), at("x")).unwrap();
+            assert!(remover.remove(b"x", &mut |_| ()).unwrap() && !at("x").try_exists().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_found_by_a_name_that_its_folder_does_not_list_is_known() {
+        // Threads are, in /proc.
+        let (told, thread) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let running = std::thread::spawn(move || {
+            told.send(rustix::thread::gettid().as_raw_nonzero().to_string()).unwrap();
+            ends.recv().unwrap_err();
+        });
+        let thread = thread.recv().unwrap();
+        let proc = Target::open(std::path::Path::new("/proc")).unwrap();
+        let names = [thread.clone().into_bytes(), b"not there".to_vec(), b"stat".to_vec(), b"..".to_vec()];
+        let spelled = proc.spelled_otherwise(b"", &names).unwrap();
+        let at = |name: &[u8]| super::super::old::Look::new(&proc).at(name).unwrap().unwrap();
+        assert!(spelled.has(&at(thread.as_bytes())) && !spelled.has(&at(b"stat")));
+        drop(end);
+        running.join().unwrap();
     }
 }

@@ -20,8 +20,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, fchmod, fdatasync, fstat, fstatvfs, fsync, ftruncate, linkat,
-        makedev, mkdirat, mknodat, openat, openat2, symlinkat, syncfs, unlinkat,
+        AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, fchmod, fdatasync, fstat, fstatvfs, fsync,
+        ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
     process::geteuid,
@@ -34,7 +34,7 @@ use super::{
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
-    shown, spelling, system_error,
+    shown, shown_in, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
 };
@@ -148,6 +148,10 @@ impl Target {
         let cannot = |errno| cannot_open(system_error("open the folder", path.display(), errno), errno);
         let root = openat(CWD, path, flags, Mode::empty()).map_err(cannot)?;
         let was_empty = old::is_empty(root.as_fd()).map_err(cannot)?;
+        Self::at(root, was_empty)
+    }
+
+    fn at(root: OwnedFd, was_empty: bool) -> Result<Self> {
         // Nothing is mounted in a folder that is empty: it is one file system.
         let names_at_once = was_empty && partial::keeps_modes(root.as_fd());
         let target = Self {
@@ -162,6 +166,15 @@ impl Target {
         };
         target.meet(&target.root)?;
         Ok(target)
+    }
+
+    /// A folder that [`Self::create_or_open`] would open up, as it is: as if nothing were in it, since nobody can look.
+    /// `None` if it is no such folder.
+    #[must_use]
+    pub fn unseen(path: &Path) -> Option<Self> {
+        let root =
+            openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        if old::is_closed_to_us(root.as_fd()) { Self::at(root, true).ok() } else { None }
     }
 
     /// Makes holes of whole blocks of zeros, or not.
@@ -183,6 +196,23 @@ impl Target {
     pub fn free_bytes(&self) -> Result<u64> {
         let status = fstatvfs(&self.root).map_err(|errno| system_error("look at", "the target", errno))?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    /// Whether nothing can be written at `path`: its folder, or the last one on the way to it that is there, is on
+    /// something that is mounted read-only.
+    #[must_use]
+    pub fn is_read_only(&self, path: &[u8]) -> bool {
+        let is_mounted_so = |dir: BorrowedFd<'_>| {
+            fstatvfs(dir).is_ok_and(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY))
+        };
+        let mut folder = path;
+        while !folder.is_empty() {
+            match self.known(folder) {
+                Ok(dir) => return is_mounted_so(dir.as_fd()),
+                Err(_) => folder = split(folder).0,
+            }
+        }
+        is_mounted_so(self.root.as_fd())
     }
 
     /// Whether nothing was in it when it was opened.
@@ -283,7 +313,7 @@ impl Target {
     /// The name is not a proper one, or the file cannot be made.
     pub fn new_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
         let name = component(name)?;
-        let failed = |errno| system_error("make the file", shown(name.to_bytes()), errno);
+        let failed = |errno| system_error("make the file", shown_in(dir.as_fd(), &name), errno);
         if self.names_at_once {
             match partial::begin(dir.as_fd(), &name) {
                 Ok(fd) => {
@@ -316,7 +346,7 @@ impl Target {
                 Ok(NewFile { lasts: true, ..self.writing(fd, own, size, pending) })
             }
             Err(Errno::EXIST) => self.new_file(dir, name, size),
-            Err(errno) => Err(system_error("make the file", shown(name), errno)),
+            Err(errno) => Err(system_error("make the file", shown_in(dir.as_fd(), &own), errno)),
         }
     }
 
@@ -536,9 +566,9 @@ impl Made<'_> {
     /// The disk says that it is not.
     pub fn sync(&self) -> Result<()> {
         let content = if let What::File(fd, _) = &self.what { fsync(fd) } else { Ok(()) };
-        content
-            .and_then(|()| partial::sync_names(self.pending.dir.as_fd()))
-            .map_err(|errno| system_error("bring to the disk", shown(self.name.to_bytes()), errno))
+        content.and_then(|()| partial::sync_names(self.pending.dir.as_fd())).map_err(|errno| {
+            system_error("bring to the disk", shown_in(self.pending.dir.as_fd(), &self.name), errno)
+        })
     }
 
     /// Gives it its name, replacing a file, a link or an empty folder, and freezes it if it is to be frozen: a frozen
@@ -553,7 +583,8 @@ impl Made<'_> {
             match unlinkat(&self.pending.dir, &self.pending.current, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => {
-                    return Err(system_error("remove", shown(self.pending.current.to_bytes()), errno));
+                    let name = shown_in(self.pending.dir.as_fd(), &self.pending.current);
+                    return Err(system_error("remove", name, errno));
                 }
             }
         }
@@ -641,6 +672,11 @@ pub struct NewFile {
 }
 
 impl NewFile {
+    /// Its whole path, for people.
+    fn shown(&self) -> String {
+        shown_in(self.pending.dir.as_fd(), &self.name)
+    }
+
     /// With the holes of `metadata`, and with those flags that say how what is written later is stored.
     #[must_use]
     pub fn shaped(mut self, metadata: &Metadata) -> Self {
@@ -668,9 +704,7 @@ impl NewFile {
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let end = offset.checked_add(length).filter(|end| *end <= self.content);
-        let end = end.ok_or_else(|| {
-            Error::damaged(shown(self.name.to_bytes()), "its content is longer than its size")
-        })?;
+        let end = end.ok_or_else(|| Error::damaged(self.shown(), "its content is longer than its size"))?;
         let mut rest = bytes;
         for place in self.layout.places(offset..end) {
             let length = usize::try_from(place.end - place.start).unwrap_or(usize::MAX);
@@ -703,7 +737,7 @@ impl NewFile {
     pub(super) fn emptied(self, holes: &[Hole], size: u64) -> Result<Self> {
         let failed = |error: std::io::Error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            system_error("look at", shown(self.name.to_bytes()), errno)
+            system_error("look at", self.shown(), errno)
         };
         for hole in holes.iter().take_while(|hole| hole.offset < size) {
             let range = hole.offset..hole.offset.saturating_add(hole.length).min(size);
@@ -727,13 +761,13 @@ impl NewFile {
         self.written.fetch_max(offset.saturating_add(length), Ordering::Relaxed);
         while !bytes.is_empty() {
             match pwrite(&self.fd, bytes, offset) {
-                Ok(0) => return Err(system_error("write", shown(self.name.to_bytes()), Errno::IO)),
+                Ok(0) => return Err(system_error("write", self.shown(), Errno::IO)),
                 Ok(written) => {
                     bytes = bytes.get(written..).unwrap_or_default();
                     offset += u64::try_from(written).unwrap_or(0);
                 }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(system_error("write", shown(self.name.to_bytes()), errno)),
+                Err(errno) => return Err(system_error("write", self.shown(), errno)),
             }
         }
         Ok(())
@@ -762,8 +796,7 @@ impl NewFile {
         if !self.rewritten && self.written.load(Ordering::Relaxed) >= self.size {
             return Ok(());
         }
-        ftruncate(&self.fd, self.size)
-            .map_err(|errno| system_error("make room for", shown(self.name.to_bytes()), errno))
+        ftruncate(&self.fd, self.size).map_err(|errno| system_error("make room for", self.shown(), errno))
     }
 
     /// Brings to the disk what was written over older bytes, before the name says that it is whole: file systems
@@ -772,8 +805,7 @@ impl NewFile {
         if !self.rewritten {
             return Ok(());
         }
-        fdatasync(&self.fd)
-            .map_err(|errno| system_error("bring to the disk", shown(self.name.to_bytes()), errno))
+        fdatasync(&self.fd).map_err(|errno| system_error("bring to the disk", self.shown(), errno))
     }
 
     /// Names the file `NAME.damaged`, readable for its owner only, and writes the ranges of bytes
@@ -807,30 +839,32 @@ impl NewFile {
                     return Ok(name.into_bytes());
                 }
                 other => {
-                    unlinkat(&self.pending.dir, &list, AtFlags::empty())
-                        .map_err(|errno| system_error("remove", shown(list.to_bytes()), errno))?;
+                    unlinkat(&self.pending.dir, &list, AtFlags::empty()).map_err(|errno| {
+                        system_error("remove", shown_in(self.pending.dir.as_fd(), &list), errno)
+                    })?;
                     other?;
                 }
             }
         }
-        let message = format!("too many damaged copies of {} are there already", shown(self.name.to_bytes()));
+        let message = format!("too many damaged copies of {} are there already", self.shown());
         Err(Error::new(ErrorKind::Failed, message).with_remedy("Remove the files named .damaged"))
     }
 
     /// Lets nobody but its owner read it.
     fn close(&self) -> Result<()> {
         fchmod(&self.fd, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| system_error("close to others", shown(self.name.to_bytes()), errno))
+            .map_err(|errno| system_error("close to others", self.shown(), errno))
     }
 
     /// The list of what is damaged, under a temporary name.
     fn list_damage(&self, bad: &[Range<u64>]) -> Result<Pending> {
         let pending = Pending::new(Arc::clone(&self.pending.dir))?;
-        let fd = partial::create(pending.dir.as_fd(), &pending.current)
-            .map_err(|errno| system_error("make the file", shown(pending.current.to_bytes()), errno))?;
+        let fd = partial::create(pending.dir.as_fd(), &pending.current).map_err(|errno| {
+            system_error("make the file", shown_in(pending.dir.as_fd(), &pending.current), errno)
+        })?;
         let name = self.name.to_bytes();
         File::from(fd).write_all(damage_text(name, bad).as_bytes()).map_err(|error| {
-            Error::new(ErrorKind::Failed, format!("cannot list the damage of {}", shown(name)))
+            Error::new(ErrorKind::Failed, format!("cannot list the damage of {}", self.shown()))
                 .with_source(error)
         })?;
         Ok(pending)

@@ -1,7 +1,7 @@
 //! What is in the folders of a tree that a list of entries in path order does not have.
 
 use super::walk::Listing;
-use crate::format::path::below;
+use crate::format::path::{Nest, below};
 
 /// The names in a folder.
 #[derive(Debug, Default)]
@@ -9,6 +9,8 @@ pub struct Names {
     pub(super) listing: Listing,
     /// Another file system begins at the folder.
     pub(super) mount: bool,
+    /// A backup leaves out what is in it.
+    pub(super) is_left_out: bool,
 }
 
 impl Names {
@@ -39,24 +41,21 @@ impl Begins {
 /// A folder of which more entries may come: what is from `next` may still be met.
 #[derive(Debug)]
 struct Open {
-    /// Bytes of its path.
-    length: usize,
     names: Names,
     extra: Vec<usize>,
     next: usize,
+    /// Entries of which it has no name.
+    missing: Vec<Vec<u8>>,
     doubted: bool,
-    /// It is in another file system than the source, or the target, that it is in.
-    elsewhere: bool,
+    /// A snapshot does not know what should be in it: it is in another file system than the source, or the target, that it
+    /// is in, or in a folder of which backups leave out what is in it.
+    unknown: bool,
 }
 
-/// Compares what is in folders with entries that come in path order. What it holds grows with the largest folder
-/// and the depth of the tree.
+/// Compares what is in folders with entries that come in path order. What it holds grows with the largest folder,
+/// there or in the snapshot, and the depth of the tree.
 #[derive(Debug, Default)]
-pub struct Unmet {
-    open: Vec<Open>,
-    /// The path of the innermost folder: those of the others are the beginnings of it.
-    path: Vec<u8>,
-}
+pub struct Unmet(Nest<Open>);
 
 /// The names in a folder that no entry had.
 #[derive(Debug)]
@@ -66,9 +65,22 @@ pub struct Ended {
     names: Names,
     extra: Vec<usize>,
     next: usize,
+    missing: Vec<Vec<u8>>,
 }
 
 impl Ended {
+    /// `None` if nobody knows what should be in it.
+    fn of((folder, open): (Vec<u8>, Open)) -> Option<Self> {
+        let Open { names, extra, next, missing, doubted, unknown } = open;
+        (!doubted && !unknown).then_some(Self { folder, names, extra, next, missing })
+    }
+
+    /// Names of entries that the folder did not have when it was listed.
+    #[must_use]
+    pub fn missing(&self) -> &[Vec<u8>] {
+        &self.missing
+    }
+
     /// Gives each name.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         let rest = (self.next..).map_while(|at| self.names.listing.get(at));
@@ -79,65 +91,44 @@ impl Ended {
 impl Unmet {
     /// The next folder ends that the entry at `path` is not in, the innermost first.
     pub fn ends_before(&mut self, path: &[u8]) -> Option<Ended> {
-        while !self.open.is_empty() && below(path, &self.path).is_none() {
-            if let Some(ended) = self.close() {
-                return Some(ended);
-            }
-        }
-        None
+        std::iter::from_fn(|| self.0.leave_for(path)).find_map(Ended::of)
     }
 
     /// The innermost folder ends: no more entries come.
     pub fn end(&mut self) -> Option<Ended> {
-        while !self.open.is_empty() {
-            if let Some(ended) = self.close() {
-                return Some(ended);
-            }
-        }
-        None
-    }
-
-    /// Closes the innermost folder, and that one only: more entries may come of the one around it. `None` if nobody
-    /// knows what should be in it.
-    fn close(&mut self) -> Option<Ended> {
-        let Open { names, extra, next, doubted, elsewhere, .. } = self.open.pop()?;
-        let above = self.open.last().map_or(0, |open| open.length);
-        let folder = self.path.clone();
-        self.path.truncate(above);
-        // A backup that keeps to one file system has there what is below the mount, if anything.
-        let known = !doubted && !elsewhere;
-        known.then_some(Ended { folder, names, extra, next })
+        std::iter::from_fn(|| self.0.leave()).find_map(Ended::of)
     }
 
     /// The entry at `path` is met.
     pub fn meet(&mut self, path: &[u8]) {
-        let Some(open) = self.open.last_mut() else { return };
         // The entry of a folder between them may be lost: that folder is met by what is in it.
-        let Some(name) = below(path, &self.path).and_then(|rest| rest.split(|byte| *byte == b'/').next())
-        else {
-            return;
-        };
+        let name = below(path, self.0.path()).and_then(|rest| rest.split(|byte| *byte == b'/').next());
+        let (Some(name), Some(open)) = (name, self.0.last_mut()) else { return };
         while let Some(there) = open.names.listing.get(open.next).filter(|there| *there <= name) {
             if there != name {
                 open.extra.push(open.next);
             }
             open.next += 1;
         }
+        let known = open.missing.last().is_some_and(|last| last == name);
+        if !known && !open.names.listing.contains(name) {
+            open.missing.push(name.to_vec());
+        }
     }
 
     /// The entry of a folder was met, and what is in it comes next. Nothing is known of other file systems that are
     /// mounted below one that a source, or the target itself, begins at.
     pub fn enter(&mut self, path: Vec<u8>, names: Names, begins: Begins) {
-        let (length, extra) = (path.len(), Vec::new());
-        let above = self.open.last().is_some_and(|open| open.elsewhere);
-        let elsewhere = begins == Begins::Nothing && (above || names.mount);
-        self.open.push(Open { length, names, extra, next: 0, doubted: false, elsewhere });
-        self.path = path;
+        let above = self.0.last_mut().is_some_and(|open| open.unknown);
+        // A backup that keeps to one file system has there what is below the mount, if anything.
+        let unknown = names.is_left_out || begins == Begins::Nothing && (above || names.mount);
+        let (extra, missing) = (Vec::new(), Vec::new());
+        self.0.enter(path, Open { names, extra, next: 0, missing, doubted: false, unknown });
     }
 
     /// Entries are lost here: nobody knows what is in the folders that are open.
     pub fn doubt(&mut self) {
-        self.open.iter_mut().for_each(|open| open.doubted = true);
+        self.0.iter_mut().for_each(|(_, open)| open.doubted = true);
     }
 }
 
@@ -147,7 +138,7 @@ mod tests {
 
     fn names(names: &[&str], mount: bool) -> Names {
         let names = names.iter().map(|name| name.as_bytes().to_vec());
-        Names { listing: Listing::of(names), mount }
+        Names { listing: Listing::of(names), mount, is_left_out: false }
     }
 
     fn told(ended: &Ended) -> (String, Vec<String>) {

@@ -2,6 +2,7 @@
 
 pub mod annotate;
 pub mod backup;
+mod besides;
 pub mod check;
 pub mod copy;
 mod deleting;

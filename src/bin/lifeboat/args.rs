@@ -1,10 +1,15 @@
 //! The arguments that every command takes.
 #![expect(clippy::doc_markdown, reason = "these comments are the help that users read")]
 
-use std::path::PathBuf;
+use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 
 use clap::{Args, Parser};
-use lifeboat::ops::verify::Owners;
+use lifeboat::{
+    error::Result,
+    filesystem::filter::{Filter, FilterOptions},
+    ops::verify::Owners,
+    report::size,
+};
 
 use crate::commands::Command;
 
@@ -240,7 +245,7 @@ pub(crate) struct FilterArguments {
 
 impl FilterArguments {
     /// A filter that names nothing would mean everything.
-    pub(crate) fn refuse_empty(&self) -> lifeboat::error::Result<()> {
+    pub(crate) fn refuse_empty(&self) -> Result<()> {
         let Self { hosts, paths, tags } = self;
         let flag = if hosts.iter().any(String::is_empty) {
             "--host"
@@ -255,7 +260,6 @@ impl FilterArguments {
     }
 
     pub(crate) fn filter(&self) -> lifeboat::ops::select::Filter {
-        use std::os::unix::ffi::OsStrExt;
         // Without the slash that the completion of a shell puts behind a folder.
         let plain = |path: &PathBuf| path.components().collect::<PathBuf>().as_os_str().as_bytes().to_vec();
         let paths = self.paths.iter().map(plain).collect();
@@ -274,6 +278,42 @@ pub(crate) struct SelectionArguments {
     /// Leave out what matches
     #[arg(short, long, value_name = "PATTERN")]
     pub(crate) exclude: Vec<String>,
+}
+
+/// What the backup left out by other rules than patterns.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "What the backup left out too, and so is not extra (as in backup)")]
+pub(crate) struct LeftOutArguments {
+    /// What is in folders with a CACHEDIR.TAG
+    #[arg(long)]
+    exclude_caches: bool,
+    /// What is in folders that hold this name
+    #[arg(long, value_name = "NAME")]
+    exclude_if_present: Vec<OsString>,
+    /// Files larger than this, such as 2G
+    #[arg(long, value_name = "SIZE")]
+    exclude_larger_than: Option<String>,
+}
+
+impl LeftOutArguments {
+    /// Whether nothing is said.
+    pub(crate) const fn is_empty(&self) -> bool {
+        let Self { exclude_caches, exclude_if_present, exclude_larger_than } = self;
+        !*exclude_caches && exclude_if_present.is_empty() && exclude_larger_than.is_none()
+    }
+
+    /// What a backup with these leaves out.
+    ///
+    /// # Errors
+    /// `Usage` if it is no size.
+    pub(crate) fn filter(&self) -> Result<Filter> {
+        Filter::new(FilterOptions {
+            exclude_caches: self.exclude_caches,
+            exclude_if_present: self.exclude_if_present.iter().map(|name| name.as_bytes().to_vec()).collect(),
+            exclude_larger_than: self.exclude_larger_than.as_deref().map(size::parse).transpose()?,
+            ..FilterOptions::default()
+        })
+    }
 }
 
 /// Whose the files must be.

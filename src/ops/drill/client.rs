@@ -7,6 +7,7 @@ use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
     filesystem::{
+        live::Closed,
         names::{Ownership, OwnershipPolicy},
         sample::{Draw, Sample, SampleSize},
         scratch::Scratch,
@@ -177,6 +178,7 @@ impl Drilling<'_, '_> {
             selection: restoring.selection,
             owners: options.owners,
             besides: Besides::Ignore,
+            closed: Closed::OpenUp,
             ..VerifyOptions::default()
         };
         let compared =

@@ -3,21 +3,18 @@
 
 use std::collections::HashSet;
 
-use super::work::Job;
+use super::{
+    super::besides::{Beside, Besides, LEFT_UNFINISHED, judge},
+    work::Job,
+};
 use crate::{
     error::Result,
     filesystem::{
+        filter::Filter,
         metadata::Note,
-        old::Look,
-        partial::{is_leftover, is_unfinished},
-        select::Selection,
-        unmet::{Begins, Ended, Unmet},
+        unmet::{Ended, Names},
     },
-    format::{
-        entry::{Entry, EntryKind},
-        path::{join, split},
-        snapshot::Snapshot,
-    },
+    format::{entry::Entry, path::split},
 };
 
 /// What may be in a folder beside what the snapshot has of it.
@@ -30,33 +27,10 @@ pub enum Extra {
     Remove,
 }
 
-/// Whether a snapshot says all that should be in a folder. Not of one that the backup could not list, or that leads to
-/// a source; nor where nothing of it is selected.
-pub(in crate::ops) fn is_covered(entry: &Entry, snapshot: &Snapshot, selection: &Selection) -> bool {
-    entry.metadata.kind == EntryKind::Directory
-        && entry.error.is_none()
-        && !snapshot.leads_to_a_source(&entry.path)
-        && selection.reaches_into(&entry.path)
-}
-
-/// As [`is_covered`], of the root, which has no entry.
-pub(in crate::ops) fn is_root_covered(snapshot: &Snapshot, subpath: &[u8]) -> bool {
-    subpath.is_empty() && snapshot.is_source(b"") && !snapshot.leads_to_a_source(b"")
-}
-
-/// What begins at the folder at `path`, if what is below `subpath` was asked for.
-pub(in crate::ops) fn begins(snapshot: &Snapshot, subpath: &[u8], path: &[u8]) -> Begins {
-    Begins::at(path == subpath || snapshot.is_source(path))
-}
-
-/// What is said of a file that is not finished, and that nothing in the snapshot has the name of.
-pub(in crate::ops) const LEFT_UNFINISHED: &str =
-    "it was left by a restore that was interrupted, and stays: remove it when its file is whole";
-
 /// Goes over the entries of the snapshot once more.
 pub(super) struct Clearing<'a> {
     job: &'a Job<'a>,
-    unmet: Unmet,
+    besides: Besides<'a>,
     /// Folders of which something could not be restored.
     failed_in: HashSet<Vec<u8>>,
     /// So many failures were looked at.
@@ -69,47 +43,38 @@ impl<'a> Clearing<'a> {
         if !job.clears() || job.target.was_empty() {
             return Ok(None);
         }
+        let options = job.options;
         // An include that nothing in the snapshot matches is a mistake, and no order to remove what is in the target.
-        if !job.options.selection.unmatched().patterns.is_empty() {
+        if !options.selection.unmatched().patterns.is_empty() {
             return Ok(None);
         }
-        let mut clearing = Self { job, unmet: Unmet::default(), failed_in: HashSet::new(), known: 0 };
-        if is_root_covered(job.snapshot, &job.options.subpath) {
-            clearing.enter(b"")?;
+        let chosen = (&options.selection, &options.left_out);
+        let besides = Besides::new(job.snapshot, &options.subpath, chosen);
+        let mut clearing = Self { job, besides, failed_in: HashSet::new(), known: 0 };
+        if let Err(error) = clearing.besides.begin(&mut |path, left_out| list(job, path, left_out)) {
+            job.failed(b"", error)?;
         }
         Ok(Some(clearing))
     }
 
     pub(super) fn entry(&mut self, entry: &Entry) -> Result<()> {
-        while let Some(ended) = self.unmet.ends_before(&entry.path) {
+        while let Some(ended) = self.besides.ends_before(&entry.path) {
             self.clear(&ended)?;
         }
-        self.unmet.meet(&entry.path);
-        let covered = is_covered(entry, self.job.snapshot, &self.job.options.selection);
-        if covered { self.enter(&entry.path) } else { Ok(()) }
-    }
-
-    fn enter(&mut self, path: &[u8]) -> Result<()> {
-        let below = self.job.below(path);
-        if self.job.is_hidden(path) {
-            return Ok(());
+        let job = self.job;
+        match self.besides.entry(entry, &mut |path, left_out| list(job, path, left_out)) {
+            Err(error) => job.failed(&entry.path, error),
+            Ok(()) => Ok(()),
         }
-        let begins = begins(self.job.snapshot, &self.job.options.subpath, path);
-        match self.job.target.names(below) {
-            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names, begins),
-            Ok(None) => {}
-            Err(error) => self.job.failed(path, error)?,
-        }
-        Ok(())
     }
 
     /// A part of the manifest is lost here.
     pub(super) fn gap(&mut self) {
-        self.unmet.doubt();
+        self.besides.doubt();
     }
 
     pub(super) fn finish(&mut self) -> Result<()> {
-        while let Some(ended) = self.unmet.end() {
+        while let Some(ended) = self.besides.end() {
             self.clear(&ended)?;
         }
         Ok(())
@@ -120,26 +85,19 @@ impl<'a> Clearing<'a> {
             return Ok(());
         }
         let job = self.job;
-        for name in ended.names() {
-            let path = join(&ended.folder, name);
-            if is_unfinished(name) {
-                job.note(&path, vec![Note::Told(LEFT_UNFINISHED.into())]);
-                continue;
+        let judged = judge(ended, (job.target, job.strip), &mut |path, what| {
+            match what {
+                Beside::Leftover => {}
+                Beside::Unfinished => job.note(path, vec![Note::Told(LEFT_UNFINISHED.into())]),
+                Beside::Extra => {
+                    if let Err(error) = job.remove(path) {
+                        job.failed(path, error)?;
+                    }
+                }
             }
-            // A file is swept with its folder, if no other restore is at it.
-            if is_leftover(name) && !self.is_folder(&path)? {
-                continue;
-            }
-            if let Err(error) = job.remove(&path) {
-                job.failed(&path, error)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_folder(&self, path: &[u8]) -> Result<bool> {
-        let found = Look::new(self.job.target).at(self.job.below(path))?;
-        Ok(found.is_some_and(|found| found.kind == EntryKind::Directory))
+            Ok(())
+        });
+        judged
     }
 
     /// Whether something in the folder could not be restored, or nobody knows any more where that happened.
@@ -151,4 +109,9 @@ impl<'a> Clearing<'a> {
         self.known = done.failed.len();
         done.failures > done.failed.len() as u64 || self.failed_in.contains(folder)
     }
+}
+
+/// The names in a folder, if it is one that may be looked into.
+fn list(job: &Job<'_>, path: &[u8], left_out: &Filter) -> Result<Option<Names>> {
+    if job.is_hidden(path) { Ok(None) } else { job.target.names(job.below(path), left_out) }
 }

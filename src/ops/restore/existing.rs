@@ -6,6 +6,7 @@ use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
+        filter::Filter,
         holes::{self, Layout},
         metadata::Note,
         old::{Found, Look, OldFile, Rewritable},
@@ -60,6 +61,8 @@ pub(super) enum There {
     File(Found),
     /// A folder that is not empty, which goes once the entry is whole.
     Folder,
+    /// A folder, which stays: nothing is made in the place of a socket.
+    Socket,
 }
 
 impl There {
@@ -189,7 +192,7 @@ impl<'a> Existing<'a> {
         let (below, (folder, name)) = (self.job.below(&entry.path), split(&entry.path));
         if self.folding.as_ref().is_none_or(|(known, _)| known != folder) {
             let Some(folds) = self.look.folds_case(below, found)? else { return Ok(()) };
-            let names = if folds { self.job.target.names(split(below).0)? } else { None };
+            let names = if folds { self.job.target.names(split(below).0, &Filter::default())? } else { None };
             self.folding = Some((folder.to_vec(), names));
         }
         if let Some((_, Some(names))) = &self.folding
@@ -261,9 +264,8 @@ impl<'a> Existing<'a> {
     /// A folder stands where something else is to be. One that is empty is replaced as a file is; another one goes only
     /// with `--delete`, and when what replaces it is whole.
     fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8], found: &Found) -> Result<There> {
-        // Nothing is made in the place of a socket.
         if entry.metadata.kind == EntryKind::Socket {
-            return Ok(There::Other);
+            return Ok(There::Socket);
         }
         let removes = self.job.removal == Removal::Remove;
         if removes && self.job.clears() {
@@ -313,8 +315,13 @@ impl<'a> Existing<'a> {
         Err(Error::new(ErrorKind::Failed, what).with_remedy("Move it away, or restore into another target"))
     }
 
-    /// What becomes of what has the name of a further one of the file at `first`.
-    pub(super) fn further(&mut self, first: &[u8], entry: &Entry, nodes: &dyn NodeSource) -> Result<Further> {
+    /// What becomes of what has the name of a further one of the file at `first`, which may be another one by then.
+    pub(super) fn further(
+        &mut self,
+        first: (&[u8], bool),
+        entry: &Entry,
+        nodes: &dyn NodeSource,
+    ) -> Result<Further> {
         match self.further_of(first, entry, nodes) {
             Ok(Some(further)) => return Ok(further),
             Ok(None) => self.job.left(entry),
@@ -324,9 +331,14 @@ impl<'a> Existing<'a> {
     }
 
     /// As [`Self::further`]; `None` for what is left alone.
-    fn further_of(&mut self, first: &[u8], entry: &Entry, nodes: &dyn NodeSource) -> Result<Option<Further>> {
+    fn further_of(
+        &mut self,
+        (first, is_new): (&[u8], bool),
+        entry: &Entry,
+        nodes: &dyn NodeSource,
+    ) -> Result<Option<Further>> {
         let was_left = self.job.is_left(first);
-        if self.is_linked(first, &entry.path)? {
+        if !is_new && self.is_linked(first, &entry.path)? {
             return Ok((!was_left).then_some(Further::Linked));
         }
         let there = match self.fate(entry, nodes)? {
@@ -387,6 +399,18 @@ impl<'a> Existing<'a> {
         Ok(Same { bytes, same, holes })
     }
 
+    /// Names what an earlier run has left of a large file and nobody goes on with.
+    pub(super) fn tell_left_over(&mut self, entry: &Entry) -> Result<()> {
+        if let Some(left) = self.look.left_over(self.job.below(&entry.path))? {
+            let told = format!(
+                "{} beside it, which another restore has left or is at, is not used: remove it if none is running",
+                String::from_utf8_lossy(&left)
+            );
+            self.job.note(&entry.path, vec![Note::Told(told)]);
+        }
+        Ok(())
+    }
+
     /// What a large file can be made of; of what an earlier run has left only if it `lasts`.
     pub(super) fn basis(&mut self, entry: &Entry, found: Option<&Found>, lasts: bool) -> Result<Basis> {
         let path = self.job.below(&entry.path);
@@ -396,12 +420,8 @@ impl<'a> Existing<'a> {
             let basis = Basis::new(Some(rewritable.reader()?), &entry.metadata.holes, self.job.options.zeros);
             return Ok(Basis { rewritable: Some(rewritable), in_place: true, ..basis });
         }
-        if lasts && let Some(left) = self.look.left_over(path)? {
-            let told = format!(
-                "{} beside it, which another restore has left or is at, is not used: remove it if none is running",
-                String::from_utf8_lossy(&left)
-            );
-            self.job.note(&entry.path, vec![Note::Told(told)]);
+        if lasts {
+            self.tell_left_over(entry)?;
         }
         let reader = match found {
             Some(found) => self.look.file(path, found)?,

@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     path::Path,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use super::{
@@ -17,6 +17,7 @@ use crate::{
         remove::{Never, Removal},
         restore::Target,
     },
+    format::path::is_below,
     id::PackId,
     progress::Phase,
     repository::{Repository, reader::NodeReader, snapshots::KnownSnapshot, view::View},
@@ -46,6 +47,9 @@ pub struct Forecast {
     pub space_needed: u64,
     /// Bytes that are free where the target is.
     pub space_free: u64,
+    /// Sources of which nothing could be written, since what they would be on is mounted read-only; the empty path is
+    /// the target itself.
+    pub read_only: Vec<Vec<u8>>,
     /// What stays, what would be removed, what is known to be lost, and what would be noted, as far as it is known before.
     pub restored: Restored,
 }
@@ -73,12 +77,20 @@ pub fn forecast(
         .reading(&snapshot.name.domain, &mut |view| with_view(repository, snapshot, view, (target, options)))
 }
 
-/// The target, or the folder that it would be made in; whether it is there.
-fn open(path: &Path) -> Result<(Target, bool)> {
+/// What can be known of a target that is not changed.
+enum Open {
+    There(Target),
+    /// It is closed to the user, and the restore would open it up.
+    Closed(Target),
+    /// It is not there: the folder that it would be made in.
+    Above(Target),
+}
+
+fn open(path: &Path) -> Result<Open> {
     match Target::open(path) {
-        Ok(target) => return Ok((target, true)),
+        Ok(target) => return Ok(Open::There(target)),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+        Err(error) => return Target::unseen(path).map(Open::Closed).ok_or(error),
     }
     let above =
         path.ancestors().skip(1).map(|above| if above == Path::new("") { Path::new(".") } else { above });
@@ -89,7 +101,7 @@ fn open(path: &Path) -> Result<(Target, bool)> {
             break;
         }
     }
-    Ok((last?, false))
+    Ok(Open::Above(last?.as_empty()))
 }
 
 fn with_view(
@@ -106,32 +118,18 @@ fn with_view(
     if options.extra == Extra::Remove {
         existing::refuse_to_empty_everything(&snapshot.record.sources, &options.subpath, target)?;
     }
-    let (target, is_there) = open(target)?;
-    let target = if is_there { target } else { target.as_empty() };
+    let target = open(target)?;
+    let (Open::There(open) | Open::Closed(open) | Open::Above(open)) = &target;
     repository.store.progress().enter(Phase::Checking);
     let never = Never::new(&options.never);
-    let job = Job {
-        repository,
-        domain,
-        reader: snapshot.name.identity,
-        index: &view.index,
-        key: repository.chunk_keys(&domain)?.id,
-        snapshot: &snapshot.record,
-        target: &target,
-        options,
-        never: &never,
-        removal: Removal::Tell,
-        strip,
-        first_byte: OnceLock::new(),
-        done: Mutex::default(),
-        broken: Mutex::default(),
-        left: Mutex::default(),
-        blocked: Mutex::default(),
-        hidden: Mutex::default(),
-        changed: Mutex::default(),
-    };
+    let how = (options, &never, Removal::Tell);
+    let job = Job::new(repository, (snapshot, view), (open, strip), how)?;
+    if matches!(target, Open::Closed(_)) {
+        job.note(&options.subpath, vec![job.unseen()]);
+    }
     let pass = Pass { snapshot, nodes: &nodes, options };
-    let mut forecast = Forecast { space_free: target.free_bytes()?, ..Forecast::default() };
+    let mut forecast =
+        Forecast { space_free: open.free_bytes()?, read_only: read_only(&job), ..Forecast::default() };
     let mut packs: HashSet<PackId> = HashSet::new();
     let tally = plan(&pass, &job, &mut |mut window| {
         forecast.chunks_lost += window.lost.len() as u64;
@@ -160,4 +158,22 @@ fn with_view(
     let packs = packs.len() as u64;
     let space_needed = tally.room(options.workers);
     Ok(Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, space_needed, restored, ..forecast })
+}
+
+/// Sources of which nothing could be written.
+fn read_only(job: &Job<'_>) -> Vec<Vec<u8>> {
+    let subpath = &job.options.subpath;
+    if job.target.was_empty() {
+        // Nothing is mounted in what is empty, or not there.
+        return if job.target.is_read_only(b"") { vec![subpath.clone()] } else { Vec::new() };
+    }
+    let below = |source: &Vec<u8>| {
+        let source = source.strip_prefix(b"/").unwrap_or(source);
+        if is_below(source, subpath) { source.to_vec() } else { subpath.clone() }
+    };
+    let mut places: Vec<Vec<u8>> = job.snapshot.sources.iter().map(below).collect();
+    places.sort();
+    places.dedup();
+    places.retain(|place| job.target.is_read_only(job.below(place)));
+    places
 }

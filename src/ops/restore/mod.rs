@@ -6,7 +6,7 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -23,6 +23,7 @@ use super::links::Links;
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        filter::Filter,
         metadata::{Note, Notes},
         names::{Ownership, OwnershipPolicy},
         remove::{Never, Removal},
@@ -48,12 +49,12 @@ mod bad;
 mod clear;
 mod existing;
 mod forecast;
+mod others;
 mod plan;
 mod planner;
 mod second;
 mod work;
 
-pub(super) use self::clear::{LEFT_UNFINISHED, begins, is_covered, is_root_covered};
 pub use self::{
     clear::Extra,
     existing::Overwrite,
@@ -86,6 +87,8 @@ pub struct RestoreOptions {
     pub extra: Extra,
     /// What becomes of zeros.
     pub zeros: Zeros,
+    /// What the backup left out by other rules than patterns, and so is not extra.
+    pub left_out: Filter,
     /// Folders that are never removed: the repository's, the cache.
     pub never: Vec<PathBuf>,
 }
@@ -101,6 +104,7 @@ impl Default for RestoreOptions {
             overwrite: Overwrite::default(),
             extra: Extra::default(),
             zeros: Zeros::default(),
+            left_out: Filter::default(),
             never: Vec::new(),
         }
     }
@@ -217,7 +221,8 @@ fn with_view(
 ) -> Result<Restored> {
     let domain = snapshot.name.domain;
     let progress = repository.store.progress();
-    let key = repository.chunk_keys(&domain)?.id;
+    // Who may not read is told before anything is made.
+    repository.chunk_keys(&domain)?;
     let mut nodes = NodeReader::new(repository, domain, &view.index)?;
     nodes.serve(snapshot.name.identity);
     let nodes = SameTree { nodes: &nodes, lost: Mutex::default() };
@@ -226,30 +231,13 @@ fn with_view(
     if options.extra == Extra::Remove {
         existing::refuse_to_empty_everything(&snapshot.record.sources, &options.subpath, target)?;
     }
-    let target = Target::create_or_open(target)?.with_zeros(options.zeros);
+    let place = target;
+    let target = Target::create_or_open(place)?.with_zeros(options.zeros);
     progress.enter(Phase::Restoring);
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
     let never = Never::new(&options.never);
-    let job = Job {
-        repository,
-        domain,
-        reader: snapshot.name.identity,
-        index: &view.index,
-        key,
-        snapshot: &snapshot.record,
-        target: &target,
-        options,
-        never: &never,
-        removal: Removal::Remove,
-        strip,
-        first_byte: OnceLock::new(),
-        done: Mutex::default(),
-        broken: Mutex::default(),
-        left: Mutex::default(),
-        blocked: Mutex::default(),
-        hidden: Mutex::default(),
-        changed: Mutex::default(),
-    };
+    let how = (options, &never, Removal::Remove);
+    let job = Job::new(repository, (snapshot, view), (&target, strip), how)?;
     if !target.take_part(&*repository.clock) && !target.was_empty() {
         let told = "no lock on the target could be had (another program has it, or the file system knows none): what \
             restores that were killed have left in it stays";
@@ -258,6 +246,7 @@ fn with_view(
     let pass = Pass { snapshot, nodes: &nodes, options };
     first_pass(&pass, &job)?;
     second_pass(&pass, &job)?;
+    others::forgive(&pass, &job, place)?;
     target.sync()?;
     let last_byte = repository.clock.elapsed();
     let first_byte = job.first_byte.get().copied().unwrap_or(last_byte);
@@ -407,7 +396,7 @@ fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
 /// Fills windows and hands them on; tells what is to be done.
 fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<()>) -> Result<Tally> {
     let mut planner = Planner::new(job, send);
-    let mut links = Links::default();
+    let mut links: Links<First> = Links::default();
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
         let entry = match entry {
@@ -427,20 +416,30 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
             job.thaw_target(&entry);
             return Ok(());
         }
-        let group = links.group(&entry);
-        let Some(group) = group else { return planner.entry(entry, pass.nodes) };
-        let Some(first) = links.meet((group, &entry), || entry.path.clone()) else {
-            return planner.entry(entry, pass.nodes);
+        let Some(group) = links.group(&entry) else { return planner.entry(entry, pass.nodes) };
+        let (path, kept) = (entry.path.clone(), planner.tally.files_unchanged);
+        let is_own = match links.meet((group, &entry), || First { path: path.clone(), is_new: false }) {
+            None => planner.entry(entry, pass.nodes).map(|()| true)?,
+            // The second pass links it; whoever only looks has no other.
+            Some(_) if job.removal == Removal::Remove => false,
+            Some(first) => planner.further((&first.path, first.is_new), entry, pass.nodes)?,
         };
-        // The second pass links it; whoever only looks has no other.
-        let path = entry.path.clone();
-        if job.removal == Removal::Tell && planner.further(&first, entry, pass.nodes)? {
-            links.lead(&group, path);
+        if is_own && job.removal == Removal::Tell {
+            let is_new = !job.is_left(&path) && planner.tally.files_unchanged == kept;
+            links.lead(&group, First { path, is_new });
         }
         Ok(())
     })?;
     planner.flush()?;
     Ok(planner.tally)
+}
+
+/// The first name of a file with several ones, to whoever plans.
+#[derive(Clone)]
+struct First {
+    path: Vec<u8>,
+    /// The restore would make another file of it: no name in the target is one of that.
+    is_new: bool,
 }
 
 /// Whether the manifest has an entry at `path`, or may have one where a part of it is lost.

@@ -157,11 +157,12 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             Ok(Fate::Keep(found)) => {
                 self.job.repository.store.progress().add(0, entry.metadata.size);
+                self.tell_left_over(&entry, nodes)?;
                 return self.keep(entry, found);
             }
             Ok(Fate::Leave) => {
                 self.job.left(&entry);
-                return Ok(());
+                return self.tell_left_over(&entry, nodes);
             }
             Err(error) => return self.job.entry_failed(&entry, error),
         };
@@ -179,14 +180,36 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
     }
 
-    /// Says what would become of a further name of the file at `first`; whether it would be a file of its own.
-    pub(super) fn further(&mut self, first: &[u8], entry: Entry, nodes: &dyn NodeSource) -> Result<bool> {
+    /// Names what an earlier run has left of a large file of which nothing is written.
+    fn tell_left_over(&mut self, entry: &Entry, nodes: &dyn NodeSource) -> Result<()> {
+        let Some(existing) =
+            self.existing.as_mut().filter(|_| !Window::is_small(entry.metadata.content_bytes()))
+        else {
+            return Ok(());
+        };
+        match unfinished_path(&entry.path) {
+            Ok(unfinished) if !may_hold(nodes, self.job.snapshot.root, &unfinished)? => {
+                existing.tell_left_over(entry)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says what would become of a further name of the file at `first`, which may be another one by then; whether it would be a file of its own.
+    pub(super) fn further(
+        &mut self,
+        (first, is_new): (&[u8], bool),
+        entry: Entry,
+        nodes: &dyn NodeSource,
+    ) -> Result<bool> {
         if self.job.is_broken(first) {
             return self.entry(entry, nodes).map(|()| true);
         }
         let new = Ok(Further::GivesWay(There::Nothing));
-        let further =
-            self.existing.as_mut().map_or(new, |existing| existing.further(first, &entry, nodes))?;
+        let further = self
+            .existing
+            .as_mut()
+            .map_or(new, |existing| existing.further((first, is_new), &entry, nodes))?;
         let unchanged = match further {
             Further::Left => return Ok(false),
             Further::Alone => {
@@ -387,7 +410,7 @@ impl<'a, 'b> Planner<'a, 'b> {
 }
 
 /// The path of a large file until it is whole.
-fn unfinished_path(path: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn unfinished_path(path: &[u8]) -> Result<Vec<u8>> {
     let (folder, name) = split(path);
     Ok(join(folder, &partial::unfinished(name)?))
 }

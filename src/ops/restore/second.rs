@@ -153,10 +153,10 @@ pub(super) fn second_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
         linker.entry(entry)
     })?;
     clearing.iter_mut().try_for_each(Clearing::finish)?;
-    inside.leave_all(end)?;
-    // What the snapshot has there is below the path that was asked for.
+    // What the snapshot has there is below the path that was asked for. Later nobody may look into the target any more.
     let root = job.options.subpath.get(..job.strip.saturating_sub(1)).unwrap_or(&job.options.subpath);
     sweep(job, pass.nodes, root)?;
+    inside.leave_all(end)?;
     linker.finish()
 }
 
@@ -209,7 +209,7 @@ impl Linker<'_> {
     fn further(&mut self, first: &[u8], entry: &Entry) -> Result<std::result::Result<(), Note>> {
         let further = match &mut self.existing {
             None => Further::GivesWay(There::Nothing),
-            Some(existing) => existing.further(first, entry, self.nodes)?,
+            Some(existing) => existing.further((first, false), entry, self.nodes)?,
         };
         let there = match further {
             Further::Linked => {

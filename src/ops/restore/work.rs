@@ -32,6 +32,8 @@ use crate::{
     repository::{
         Repository,
         index::{Index, Location},
+        snapshots::KnownSnapshot,
+        view::View,
     },
 };
 
@@ -121,6 +123,41 @@ impl Collected {
     }
 }
 
+impl<'a> Job<'a> {
+    /// What a restore of a snapshot into a target, or a look at one, begins with.
+    ///
+    /// # Errors
+    /// The role may not read.
+    pub(super) fn new(
+        repository: &'a Repository,
+        (snapshot, view): (&'a KnownSnapshot, &'a View),
+        (target, strip): (&'a Target, usize),
+        (options, never, removal): (&'a RestoreOptions, &'a Never, Removal),
+    ) -> Result<Self> {
+        let domain = snapshot.name.domain;
+        Ok(Self {
+            repository,
+            domain,
+            reader: snapshot.name.identity,
+            index: &view.index,
+            key: repository.chunk_keys(&domain)?.id,
+            snapshot: &snapshot.record,
+            target,
+            options,
+            never,
+            removal,
+            strip,
+            first_byte: OnceLock::new(),
+            done: Mutex::default(),
+            broken: Mutex::default(),
+            left: Mutex::default(),
+            blocked: Mutex::default(),
+            hidden: Mutex::default(),
+            changed: Mutex::default(),
+        })
+    }
+}
+
 impl Job<'_> {
     /// Notes that an entry is not as it was. Trouble that the next entry would meet too ends the restore.
     pub(super) fn failed(&self, path: &[u8], error: Error) -> Result<()> {
@@ -187,8 +224,14 @@ impl Job<'_> {
     /// The user may not look into a folder of theirs. A restore opens it up; whoever only tells what it would do says so.
     pub(super) fn hide(&self, folder: &[u8]) {
         lock(&self.hidden).insert(folder.to_vec());
+        self.note(folder, vec![self.unseen()]);
+    }
+
+    /// What is to be said of a folder that the user may not look into.
+    pub(super) fn unseen(&self) -> Note {
         let told = "it is closed to you, so that nobody looks into it before: what the snapshot has of it counts as missing";
-        self.note(folder, vec![Note::Told(told.into())]);
+        let gone = if self.clears() { ", and what --delete would remove from it is not told" } else { "" };
+        Note::Told(format!("{told}{gone}"))
     }
 
     /// Whether nobody looks there before it is restored.
@@ -282,8 +325,9 @@ impl Job<'_> {
 
     pub(super) fn remover(&self) -> Remover<'_> {
         let Self { target, strip, never, removal, options, .. } = self;
-        let (selection, progress) = (&options.selection, self.repository.store.progress());
-        Remover { target, strip: *strip, selection, never, removal: *removal, progress }
+        let RestoreOptions { selection, left_out, .. } = options;
+        let progress = self.repository.store.progress();
+        Remover { target, strip: *strip, selection, left_out, never, removal: *removal, progress }
     }
 
     /// Whether the mode of a folder may be changed so that its owner can restore into it: the restore sets it at its end.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     crypto::ChunkIdKey,
     error::Result,
-    filesystem::{attributes, holes::Layout, live::LiveTree, metadata::Note},
+    filesystem::{attributes, filter::Filter, holes::Layout, live::LiveTree, metadata::Note, unmet::Names},
     format::entry::{Entry, EntryKind, Metadata},
     progress::Progress,
     repository::{
@@ -43,7 +43,7 @@ pub(super) struct FirstName {
 }
 
 /// A further name of a file that was met.
-struct Further {
+struct FurtherName {
     /// How it differs, if it is not that file any more.
     not_linked: Option<Difference>,
     /// It held something else when the backup looked at it: it is a name of that file, and no more.
@@ -54,6 +54,12 @@ impl Comparison<'_> {
     /// The path below the target.
     pub(super) fn below<'p>(&self, path: &'p [u8]) -> &'p [u8] {
         path.get(self.strip..).unwrap_or_default()
+    }
+
+    /// The names in a folder, if it is there.
+    pub(super) fn names(&mut self, path: &[u8], left_out: &Filter) -> Result<Option<Names>> {
+        let below = path.get(self.strip..).unwrap_or_default();
+        self.tree.names(below, left_out)
     }
 
     /// Something differs that is no entry.
@@ -83,8 +89,6 @@ impl Comparison<'_> {
         let verified = &mut self.verified;
         if entry.metadata.kind == EntryKind::File {
             verified.files += u64::from(differences.is_empty());
-            // A manifest may claim anything.
-            verified.bytes = verified.bytes.saturating_add(entry.metadata.size);
             self.progress.add(1, entry.metadata.size);
         }
         if !differences.is_empty() {
@@ -96,7 +100,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    fn differences(&mut self, entry: &Entry) -> Result<Vec<Difference>> {
+    pub(super) fn differences(&mut self, entry: &Entry) -> Result<Vec<Difference>> {
         let (then, path) = (&entry.metadata, self.below(&entry.path));
         let is_socket = then.kind == EntryKind::Socket;
         let mut now = match self.tree.metadata(path) {
@@ -117,7 +121,7 @@ impl Comparison<'_> {
         }
         let further = self.further(entry, &now);
         let linked = further.as_ref().is_some_and(|further| further.not_linked.is_none());
-        if let Some(Further { not_linked, is_marked: true }) = further {
+        if let Some(FurtherName { not_linked, is_marked: true }) = further {
             return Ok(not_linked.into_iter().collect());
         }
         let file = match then.kind {
@@ -151,12 +155,23 @@ impl Comparison<'_> {
         Ok(differences)
     }
 
+    /// Comes past an entry that is not compared: it may be the first name of a file.
+    pub(super) fn passes(&mut self, entry: &Entry) -> Result<()> {
+        if entry.metadata.links > 1
+            && let Some(now) = self.tree.metadata(self.below(&entry.path))?
+        {
+            // Only its name is noted.
+            drop(self.further(entry, &now));
+        }
+        Ok(())
+    }
+
     /// What it is if it is a further name of a file that was met.
-    fn further(&mut self, entry: &Entry, now: &Metadata) -> Option<Further> {
+    fn further(&mut self, entry: &Entry, now: &Metadata) -> Option<FurtherName> {
         let (group, is) = (self.links.group(entry)?, (now.device_key, now.inode));
         let first = self.links.meet((group, entry), || FirstName { path: entry.path.clone(), now: is })?;
         let not_linked = (first.now != is).then_some(Difference::NotLinked(first.path));
-        Some(Further { not_linked, is_marked: Links::<FirstName>::is_by_mark(&group, entry) })
+        Some(FurtherName { not_linked, is_marked: Links::<FirstName>::is_by_mark(&group, entry) })
     }
 
     /// The ranges of a file that are not what the snapshot has.
@@ -169,6 +184,7 @@ impl Comparison<'_> {
             layout,
             holes,
             content: 0,
+            passed: 0,
             bad: Vec::new(),
             key,
             buffer,
@@ -184,7 +200,10 @@ impl Comparison<'_> {
         if failed.is_none() && listed.is_ok() {
             failed = reading.pass_holes(u64::MAX, progress)?;
         }
-        let Reading { content, mut bad, .. } = reading;
+        let Reading { content, passed, mut bad, .. } = reading;
+        // A manifest may claim anything.
+        let bytes = &mut self.verified.bytes;
+        *bytes = bytes.saturating_add(content).saturating_add(passed);
         match (failed, listed) {
             (Some(error), _) => Ok(Some(Difference::Unreadable(error.to_string()))),
             // The list of this one file is damaged, and says nothing of the others.

@@ -34,7 +34,7 @@ pub trait Witness {
 }
 
 /// Nobody.
-pub(super) struct Nobody;
+pub(in crate::ops) struct Nobody;
 
 impl Witness for Nobody {
     fn opened(&mut self, _: &File) {}
@@ -59,6 +59,8 @@ pub(super) struct Reading<'a> {
     pub(super) holes: slice::Iter<'a, Hole>,
     /// Bytes in no hole that were compared.
     pub(super) content: u64,
+    /// Bytes of holes that were compared.
+    pub(super) passed: u64,
     pub(super) bad: Vec<Range<u64>>,
     pub(super) key: &'a ChunkIdKey,
     pub(super) buffer: &'a mut Vec<u8>,
@@ -115,6 +117,7 @@ impl Reading<'_> {
                     Err(error) => return Ok(Some(unreadable(error))),
                 }
             }
+            self.passed = self.passed.saturating_add(hole.length);
             let mut left = hole.length;
             while left > 0 {
                 progress.check()?;
@@ -147,6 +150,7 @@ mod tests {
             layout: Layout::new(&holes),
             holes: holes.iter(),
             content: 0,
+            passed: 0,
             bad: Vec::new(),
             key: &key,
             buffer: &mut Vec::new(),

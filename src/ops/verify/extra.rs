@@ -2,7 +2,7 @@
 //! else.
 
 use super::{
-    super::restore::{LEFT_UNFINISHED, begins, is_covered},
+    super::besides::{Beside, Besides, LEFT_OVER, LEFT_UNFINISHED, judge},
     Difference, VerifyOptions,
     comparison::Comparison,
 };
@@ -11,15 +11,15 @@ use crate::{
     filesystem::{
         metadata::Note,
         old::Found,
-        partial::is_unfinished,
-        remove::{Never, Removal, Remover, Watch},
+        remove::{Never, Onlooker, Removal, Remover},
         restore::Target,
         select::Selection,
-        unmet::{Ended, Unmet},
+        unmet::Ended,
     },
     format::{
         entry::{Entry, EntryKind},
-        path::{is_below, join, split},
+        path::{is_below, split},
+        snapshot::Snapshot,
     },
 };
 
@@ -32,60 +32,79 @@ pub(super) struct Extras<'a> {
     /// The tree, as a restore sees it.
     target: Target,
     never: Never,
-    pub(super) unmet: Unmet,
+    besides: Besides<'a>,
 }
 
 impl<'a> Extras<'a> {
-    pub(super) fn new(options: &'a VerifyOptions, target: Target) -> Self {
-        Self { options, target, never: Never::new(&options.never), unmet: Unmet::default() }
+    pub(super) fn new(options: &'a VerifyOptions, snapshot: &'a Snapshot, target: Target) -> Self {
+        let chosen = (&options.selection, &options.left_out);
+        let besides = Besides::new(snapshot, &options.subpath, chosen);
+        Self { options, target, never: Never::new(&options.never), besides }
+    }
+
+    /// Begins with the root; why that cannot be listed, if it has to be.
+    pub(super) fn begin(&mut self, comparison: &mut Comparison<'_>) -> Option<Difference> {
+        unlisted(self.besides.begin(&mut |path, left_out| comparison.names(path, left_out)))
     }
 
     /// Comes to the next entry; why it cannot be listed, of a folder that has to be.
     pub(super) fn entry(&mut self, comparison: &mut Comparison<'_>, entry: &Entry) -> Option<Difference> {
-        while let Some(ended) = self.unmet.ends_before(&entry.path) {
+        while let Some(ended) = self.besides.ends_before(&entry.path) {
             self.tell(comparison, &ended);
         }
-        self.unmet.meet(&entry.path);
-        let covered = is_covered(entry, &comparison.snapshot.record, &self.options.selection);
-        if covered { self.enter(comparison, &entry.path) } else { None }
+        unlisted(self.besides.entry(entry, &mut |path, left_out| comparison.names(path, left_out)))
     }
 
-    pub(super) fn enter(&mut self, comparison: &mut Comparison<'_>, path: &[u8]) -> Option<Difference> {
-        let begins = begins(&comparison.snapshot.record, &self.options.subpath, path);
-        let below = path.get(comparison.strip..).unwrap_or_default();
-        match comparison.tree.names(below) {
-            Ok(Some(names)) => self.unmet.enter(path.to_vec(), names, begins),
-            Ok(None) => {}
-            Err(error) => return Some(Difference::Unreadable(error.to_string())),
+    /// Entries are lost here.
+    pub(super) fn doubt(&mut self) {
+        self.besides.doubt();
+    }
+
+    /// No more entries come.
+    pub(super) fn end(&mut self, comparison: &mut Comparison<'_>) {
+        while let Some(ended) = self.besides.end() {
+            self.tell(comparison, &ended);
         }
-        None
     }
 
-    pub(super) fn tell(&self, comparison: &mut Comparison<'_>, ended: &Ended) {
-        let progress = comparison.progress;
+    fn tell(&self, comparison: &mut Comparison<'_>, ended: &Ended) {
+        let strip = comparison.strip;
+        let judged = judge(ended, (&self.target, strip), &mut |path, what| {
+            match what {
+                Beside::Unfinished => comparison.verified.note(path, Note::Told(LEFT_UNFINISHED.into())),
+                Beside::Leftover => comparison.verified.note(path, Note::Told(LEFT_OVER.into())),
+                Beside::Extra => self.would_go(comparison, path),
+            }
+            Ok(())
+        });
+        if let Err(error) = judged {
+            comparison.differs(&ended.folder, Difference::Unreadable(error.to_string()));
+        }
+    }
+
+    /// Tells what of it would go.
+    fn would_go(&self, comparison: &mut Comparison<'_>, path: &[u8]) {
+        let VerifyOptions { selection, left_out, .. } = self.options;
         let remover = Remover {
             target: &self.target,
             strip: comparison.strip,
-            selection: &self.options.selection,
+            selection,
+            left_out,
             never: &self.never,
             removal: Removal::Tell,
-            progress,
+            progress: comparison.progress,
         };
-        for name in ended.names() {
-            let path = join(&ended.folder, name);
-            if is_unfinished(name) {
-                comparison.verified.note(&path, Note::Told(LEFT_UNFINISHED.into()));
-                continue;
-            }
-            let mut waiting =
-                Waiting { selection: &self.options.selection, comparison, items: Vec::new(), bytes: 0 };
-            let done = remover.remove_watched(&path, &mut waiting);
-            waiting.settle();
-            if let Err(error) = done {
-                comparison.differs(&path, Difference::Unreadable(error.to_string()));
-            }
+        let mut waiting = Waiting { selection, comparison, items: Vec::new(), bytes: 0 };
+        let done = remover.remove_before(path, &mut waiting);
+        waiting.settle();
+        if let Err(error) = done {
+            comparison.differs(path, Difference::Unreadable(error.to_string()));
         }
     }
+}
+
+fn unlisted(listed: Result<()>) -> Option<Difference> {
+    listed.err().map(|error| Difference::Unreadable(error.to_string()))
 }
 
 /// What would go, and may yet go with the folder that it is in: then the folder is told, and not what is in it.
@@ -126,7 +145,7 @@ impl Waiting<'_, '_> {
     }
 }
 
-impl Watch for Waiting<'_, '_> {
+impl Onlooker for Waiting<'_, '_> {
     fn gone(&mut self, path: &[u8], found: &Found) {
         let is_folder = found.kind == EntryKind::Directory;
         // What is told answers what was asked for.

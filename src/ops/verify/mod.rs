@@ -4,16 +4,22 @@
 
 use std::path::{Path, PathBuf};
 
-pub(super) use self::difference::metadata_differences;
-use self::{comparison::Comparison, content::Nobody, extra::Extras};
+use self::{comparison::Comparison, extra::Extras};
+pub(super) use self::{content::Nobody, difference::metadata_differences, same::Same};
 pub use self::{content::Witness, difference::Difference};
 use super::links::Links;
 use crate::{
     error::Result,
-    filesystem::{live::LiveTree, metadata::Note, restore::Target, select::Selection},
+    filesystem::{
+        filter::Filter,
+        live::{Closed, LiveTree},
+        metadata::Note,
+        restore::Target,
+        select::Selection,
+    },
     format::{
         entry::{Entry, EntryKind},
-        path::is_below,
+        path::Nest,
     },
     limits,
     progress::Phase,
@@ -29,6 +35,7 @@ mod comparison;
 mod content;
 mod difference;
 mod extra;
+mod same;
 
 /// Differences are named one by one up to so many, and counted beyond.
 const NAMED_MAX: usize = 10_000;
@@ -46,8 +53,12 @@ pub struct VerifyOptions {
     pub owners: Owners,
     /// Whether what is there besides is a difference.
     pub besides: Besides,
+    /// What the backup left out by other rules than patterns, and so is no difference.
+    pub left_out: Filter,
     /// Folders that no backup holds: the repository's, the cache.
     pub never: Vec<PathBuf>,
+    /// What is done where the user's own folders are closed to them.
+    pub closed: Closed,
 }
 
 impl Default for VerifyOptions {
@@ -58,7 +69,9 @@ impl Default for VerifyOptions {
             selection: Selection::default(),
             owners: Owners::Compare,
             besides: Besides::Tell,
+            left_out: Filter::default(),
             never: Vec::new(),
+            closed: Closed::Leave,
         }
     }
 }
@@ -99,7 +112,7 @@ impl Owners {
 pub struct Verified {
     /// Files that are exactly as the snapshot has them.
     pub files: u64,
-    /// Bytes that were read and compared.
+    /// Bytes that were read and compared, whether they are the same or not.
     pub bytes: u64,
     /// Entries that differ.
     pub differing: u64,
@@ -208,7 +221,7 @@ pub fn run_before(
         progress,
         owners: options.owners,
         strip,
-        tree: LiveTree::open(target)?,
+        tree: LiveTree::open(target, options.closed)?,
         key,
         nodes: &nodes,
         buffer: vec![0; limits::CHUNK_BYTES_MAX],
@@ -218,8 +231,9 @@ pub fn run_before(
     };
     // Of a sample most of a folder is not meant.
     let tells = options.besides == Besides::Tell && !options.selection.is_sample();
-    let extras = if tells { Some(Extras::new(options, Target::open(target)?)) } else { None };
-    let mut walk = Walk { options, comparison, extras, folders: Vec::new(), inside: Vec::new() };
+    let extras =
+        if tells { Some(Extras::new(options, &snapshot.record, Target::open(target)?)) } else { None };
+    let mut walk = Walk { options, comparison, extras, folders: Nest::default() };
     walk.begin();
     for_each_entry(&nodes, snapshot.record.root, &options.subpath, &mut |entry| {
         progress.check()?;
@@ -239,26 +253,21 @@ struct Walk<'a> {
     options: &'a VerifyOptions,
     comparison: Comparison<'a>,
     extras: Option<Extras<'a>>,
-    folders: Vec<OpenFolder>,
-    /// The path of the innermost folder: those of the others are the beginnings of it.
-    inside: Vec<u8>,
+    folders: Nest<OpenFolder>,
 }
 
 impl Walk<'_> {
     fn begin(&mut self) {
-        let record = &self.comparison.snapshot.record;
-        let covered = super::restore::is_root_covered(record, &self.options.subpath);
-        if let Some(extras) = self.extras.as_mut().filter(|_| covered) {
-            let unlisted = extras.enter(&mut self.comparison, b"");
-            unlisted.into_iter().for_each(|difference| self.comparison.differs(b"", difference));
-        }
+        let Self { extras: Some(extras), comparison, .. } = self else { return };
+        let unlisted = extras.begin(comparison);
+        unlisted.into_iter().for_each(|difference| comparison.differs(b"", difference));
     }
 
     /// What is lost in the repository cannot be compared; the rest is.
     fn gap(&mut self, Gap { first, error }: Gap) {
         self.comparison.progress.trouble();
         if let Some(extras) = &mut self.extras {
-            extras.unmet.doubt();
+            extras.doubt();
         }
         let verified = &mut self.comparison.verified;
         verified.lost += 1;
@@ -272,19 +281,19 @@ impl Walk<'_> {
             Some(extras) => extras.entry(&mut self.comparison, &entry),
             None => None,
         };
-        while !self.folders.is_empty() && !is_below(&entry.path, &self.inside) {
-            self.leave();
+        while let Some(left) = self.folders.leave_for(&entry.path) {
+            self.leave(left);
         }
-        let Self { options, comparison, folders, inside, .. } = self;
+        let Self { options, comparison, folders, .. } = self;
         let selected = options.selection.selects_entry(&entry);
         if selected {
             comparison.verified.not_compared(&entry);
         }
         let meant = selected && entry.error.is_none();
         if meant {
-            for folder in folders.iter_mut() {
+            for (path, folder) in folders.iter_mut() {
                 if let Some(mut entry) = folder.entry.take() {
-                    entry.path = inside[..folder.length].to_vec();
+                    entry.path = path.to_vec();
                     comparison.entry(&entry, folder.unlisted.take())?;
                 }
             }
@@ -292,28 +301,24 @@ impl Walk<'_> {
         let unlisted = if meant { comparison.entry(&entry, unlisted).map(|()| None)? } else { unlisted };
         if entry.metadata.kind == EntryKind::Directory {
             let waits = !meant && entry.error.is_none();
-            inside.clone_from(&entry.path);
-            let (length, entry) = (entry.path.len(), Entry { path: Vec::new(), ..entry });
-            folders.push(OpenFolder { entry: waits.then_some(entry), unlisted, length });
+            let (path, entry) = (entry.path.clone(), Entry { path: Vec::new(), ..entry });
+            folders.enter(path, OpenFolder { entry: waits.then_some(entry), unlisted });
         }
         Ok(())
     }
 
-    /// Leaves the innermost folder.
-    fn leave(&mut self) {
-        let unlisted = self.folders.pop().and_then(|folder| folder.unlisted);
-        unlisted.into_iter().for_each(|difference| self.comparison.differs(&self.inside, difference));
-        self.inside.truncate(self.folders.last().map_or(0, |folder| folder.length));
+    /// Has left a folder.
+    fn leave(&mut self, (path, folder): (Vec<u8>, OpenFolder)) {
+        let unlisted = folder.unlisted;
+        unlisted.into_iter().for_each(|difference| self.comparison.differs(&path, difference));
     }
 
     fn end(mut self) -> Verified {
-        while !self.folders.is_empty() {
-            self.leave();
+        while let Some(left) = self.folders.leave() {
+            self.leave(left);
         }
         if let Some(mut extras) = self.extras {
-            while let Some(ended) = extras.unmet.end() {
-                extras.tell(&mut self.comparison, &ended);
-            }
+            extras.end(&mut self.comparison);
         }
         self.comparison.verified
     }
@@ -325,8 +330,6 @@ struct OpenFolder {
     entry: Option<Entry>,
     /// Why it could not be listed, as long as it was not compared: so that it counts once.
     unlisted: Option<Difference>,
-    /// Bytes of its path.
-    length: usize,
 }
 
 #[cfg(test)]

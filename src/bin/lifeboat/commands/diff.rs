@@ -5,7 +5,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    filesystem::select::Selection,
+    filesystem::{filter::Filter, live::Closed, select::Selection},
     ops::{
         diff::{self, Change, Contents, DiffOptions, Diffed},
         select::Place,
@@ -85,7 +85,9 @@ pub(crate) fn run(arguments: &Diff, context: &Context<'_>) -> Result<()> {
                 selection,
                 owners: arguments.owners.owners(),
                 besides: Besides::Tell,
+                left_out: Filter::default(),
                 never: context.never()?,
+                closed: Closed::Leave,
             };
             let done = verify::run(&repository, &snapshot, arguments.target.as_deref(), &options)?;
             context.end_display();

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        live::Closed,
         names::{Ownership, OwnershipPolicy},
         restore::Zeros,
         select::Selection,
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::{notes, refuse_as_target, snapshots::short, verify, workers, worse};
 use crate::{
-    args::{FilterArguments, SelectionArguments},
+    args::{FilterArguments, LeftOutArguments, SelectionArguments},
     context::Context,
 };
 
@@ -38,7 +39,7 @@ changed where they are (meanwhile they are named .NAME.lifeboat-partial), smalle
 interrupted goes on when it is run again.
 
 --delete removes from the folders of the snapshot what is not in it, also what the backup left out: give the same
---exclude. It touches nothing above a source, no other file system that is mounted there, and no folder of which
+--exclude, --exclude-caches, --exclude-if-present and --exclude-larger-than. It touches nothing above a source, no other file system that is mounted there, and no folder of which
 something could not be restored. Look first with --dry-run: it writes and locks nothing. The room that it tells is enough
 for contents, folders and names; inodes and other needs of the file system itself are not in it.
 
@@ -74,6 +75,8 @@ pub(crate) struct Restore {
     how: How,
     #[command(flatten)]
     what: SelectionArguments,
+    #[command(flatten)]
+    left_out: LeftOutArguments,
     #[command(flatten)]
     filter: FilterArguments,
 }
@@ -119,6 +122,12 @@ impl From<Overwrite> for restore::Overwrite {
 pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     let place = Place::parse(arguments.snapshot.as_bytes())?;
     let selection = Selection::new(&arguments.what.include, &arguments.what.exclude)?;
+    let left_out = arguments.left_out.filter()?;
+    if !arguments.left_out.is_empty() && !arguments.how.delete {
+        let what = "--exclude-caches, --exclude-if-present and --exclude-larger-than say what --delete keeps";
+        return Err(Error::new(ErrorKind::Usage, what)
+            .with_remedy("Leave them out; --exclude chooses what of the snapshot is restored"));
+    }
     refuse_as_target(&arguments.target, context.location()?.folder().as_deref())?;
     let repository = context.open()?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
@@ -136,6 +145,7 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
         overwrite: arguments.overwrite.into(),
         extra: if arguments.how.delete { Extra::Remove } else { Extra::Keep },
         zeros: if arguments.how.sparse { Zeros::Holes } else { Zeros::Write },
+        left_out,
         never: context.never()?,
     };
     if arguments.how.dry_run {
@@ -163,7 +173,7 @@ fn compare(
     snapshot: &KnownSnapshot,
     options: RestoreOptions,
 ) -> Result<Verified> {
-    let RestoreOptions { subpath, selection, never, extra, .. } = options;
+    let RestoreOptions { subpath, selection, left_out, never, extra, .. } = options;
     let owners = match (arguments.numeric_ids, arguments.no_ownership) {
         (true, _) => Owners::Numbers,
         (_, true) => Owners::Ignore,
@@ -171,7 +181,9 @@ fn compare(
     };
     // What was there before does not matter unless it was to go.
     let besides = if extra == Extra::Remove { Besides::Tell } else { Besides::Ignore };
-    let options = VerifyOptions { subpath, selection, owners, besides, never };
+    // As they are while they are restored into.
+    let closed = Closed::OpenUp;
+    let options = VerifyOptions { subpath, selection, owners, besides, left_out, never, closed };
     let mut compared = lifeboat::ops::verify::run(repository, snapshot, Some(&arguments.target), &options)?;
     // They were told by the restore.
     compared.notes = Vec::new();
@@ -189,10 +201,10 @@ fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore)
         "restored {}, {}, from snapshot {id} to {target}{}",
         text::count(*files, "file", "files"),
         size::show(*bytes),
-        what_was_there(*files_unchanged, done, "removed"),
+        what_was_there(*files_unchanged, done, ("was", "were"), "removed"),
     ));
     output.message(&summary(done, (id, arguments), None));
-    end(done, ("not restored as in the snapshot", "has its contents, but"))
+    end(done, (done.files, &DID))
 }
 
 /// The end of a restore, or of a look at what one would do.
@@ -221,24 +233,30 @@ fn summary(done: &Restored, (id, arguments): (&str, &Restore), forecast: Option<
             "space_needed_bytes": known(|forecast| forecast.space_needed),
             "space_free_bytes": known(|forecast| forecast.space_free),
             "fits": forecast.map(Forecast::fits),
+            "read_only": forecast.map(|forecast| !forecast.read_only.is_empty()),
         }),
     )
 }
 
-/// Says what a restore would do.
+/// Says what a restore would do: first of all how it would end, and what to do about it.
 fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Restore) -> Result<()> {
-    let (output, done) = (context.output, &forecast.restored);
-    notes::tell(context, &done.notes, done.notes_unnamed);
-    tell_removed(context, &done.removed, true);
-    tell_failed(context, done);
+    let (output, done, ends) = (context.output, &forecast.restored, would_end(forecast, arguments));
     let Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, requests, .. } = forecast;
-    output.say(&format!(
+    let would = format!(
         "would restore {}, {}, from snapshot {id} to {}{}",
         text::count(*files, "file", "files"),
         size::show(*bytes),
         arguments.target.display(),
-        what_was_there(*files_unchanged, done, "to be removed"),
-    ));
+        what_was_there(*files_unchanged, done, ("is", "are"), "to be removed"),
+    );
+    match &ends {
+        Ok(()) => output.say(&format!("{would}. Nothing was written: without --plan it is done")),
+        Err(error) => {
+            let remedy = error.remedy().map(|remedy| format!(" {remedy}")).unwrap_or_default();
+            output.say(&format!("this restore would not end well: {error}.{remedy}"));
+            output.say(&would);
+        }
+    }
     output.say(&format!(
         "{} are there already; {} to read from {} in {}",
         size::show(*bytes_unchanged),
@@ -246,29 +264,47 @@ fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Re
         text::count(*packs, "pack", "packs"),
         text::count(*requests, "request", "requests"),
     ));
-    let (needed, free) = (size::show(forecast.space_needed), size::show(forecast.space_free));
-    output.say(&format!("the target needs {needed} more, and {free} are free"));
+    output.say(&room(forecast));
+    tell_removed(context, &done.removed, true);
+    notes::tell(context, &done.notes, done.notes_unnamed);
+    tell_failed(context, done);
     output.message(&summary(done, (id, arguments), Some(forecast)));
+    ends
+}
+
+/// The room that the target needs and has.
+fn room(forecast: &Forecast) -> String {
+    let (needed, free) = (size::show(forecast.space_needed), size::show(forecast.space_free));
+    format!("the target needs {needed} more, and {free} are free")
+}
+
+/// How a restore would end that is only planned.
+fn would_end(forecast: &Forecast, arguments: &Restore) -> Result<()> {
+    if let Some(place) = forecast.read_only.first() {
+        let target = arguments.target.display();
+        let what = if place.is_empty() { String::new() } else { format!(" for {}", text::path(place)) };
+        let what = format!("nothing can be written to {target}{what}: it is mounted read-only");
+        return Err(Error::new(ErrorKind::Failed, what)
+            .with_remedy("Mount it to be written (`mount -o remount,rw`), or choose another target"));
+    }
     if forecast.chunks_lost > 0 {
         let count = text::count(forecast.chunks_lost, "chunk is", "chunks are");
         return Err(Error::new(ErrorKind::Damaged, format!("{count} lost: not every file would be whole"))
             .with_remedy("`lifeboat check` names the files"));
     }
-    end(done, ("not going to be restored as in the snapshot", "would have its contents, but"))?;
+    end(&forecast.restored, (forecast.files, &WOULD))?;
     if !forecast.fits() {
-        return Err(Error::new(
-            ErrorKind::Failed,
-            format!("the target needs {needed} more, and {free} are free"),
-        )
-        .with_remedy("Free some space there, or choose another target"));
+        return Err(Error::new(ErrorKind::Failed, room(forecast))
+            .with_remedy("Free some space there, or choose another target"));
     }
     Ok(())
 }
 
 /// How much was there already, and what became of what was in the way.
-fn what_was_there(unchanged: u64, done: &Restored, removed: &str) -> String {
+fn what_was_there(unchanged: u64, done: &Restored, (was, were): (&str, &str), removed: &str) -> String {
     let part = |count: u64, what: String| if count > 0 { what } else { String::new() };
-    let files = part(unchanged, format!("; {} so already", text::count(unchanged, "file was", "files were")));
+    let so = text::count(unchanged, &format!("file {was}"), &format!("files {were}"));
+    let files = part(unchanged, format!("; {so} so already"));
     let left = part(done.left, format!("; {} left alone", text::count(done.left, "entry", "entries")));
     let gone = format!("; {} {removed}", text::count(done.removals, "entry", "entries"));
     files + &left + &part(done.removals, gone)
@@ -290,29 +326,52 @@ fn tell_failed(context: &Context<'_>, done: &Restored) {
     }
 }
 
+/// What is said at the end of a restore, or of a plan.
+struct Words {
+    one_failed: &'static str,
+    many_failed: &'static str,
+    failed_remedy: &'static str,
+    unset: &'static str,
+    came: &'static str,
+}
+
+const DID: Words = Words {
+    one_failed: "entry was not restored as in the snapshot",
+    many_failed: "entries were not restored as in the snapshot",
+    failed_remedy: "The lines above name them; everything else is complete",
+    unset: "every file has its contents, but",
+    came: "came back",
+};
+
+const WOULD: Words = Words {
+    one_failed: "entry would not come back as in the snapshot",
+    many_failed: "entries would not come back as in the snapshot",
+    failed_remedy: "Each is named, and what to do about it; everything else would be complete",
+    unset: "every file would have its contents, but",
+    came: "would come back",
+};
+
 /// How the command ends: what is said of entries that failed, and of every file if none did.
-fn end(done: &Restored, (what, every_file): (&str, &str)) -> Result<()> {
-    let Restored { files, kinds, gaps, failures, unset, .. } = done;
+fn end(done: &Restored, (files, words): (u64, &Words)) -> Result<()> {
+    let Restored { kinds, gaps, failures, unset, .. } = done;
     match exit::worst(kinds.iter().copied()) {
         None if *unset > 0 => {
             let what = text::count(*unset, "piece of metadata", "pieces of metadata");
-            Err(Error::new(ErrorKind::Incomplete, format!("every file {every_file} {what} could not be set"))
-                .with_remedy(
-                    "The notes above name them: root can set more, on a file system that can hold it",
-                ))
+            let what = format!("{} {what} could not be set", words.unset);
+            Err(Error::new(ErrorKind::Incomplete, what)
+                .with_remedy("The notes name them: root can set more, on a file system that can hold it"))
         }
         None => Ok(()),
         Some(kind) if *gaps > 0 => {
             let count = text::count(*gaps, "part of the manifest is lost", "parts of the manifest are lost");
-            let came = text::count(*files, "file", "files");
-            Err(Error::new(kind, format!("{count}, with all entries in it: {came} came back")).with_remedy(
+            let came = format!("{} {}", text::count(files, "file", "files"), words.came);
+            Err(Error::new(kind, format!("{count}, with all entries in it: {came}")).with_remedy(
                 "`lifeboat snapshots` shows how many there were; an older snapshot may have the rest",
             ))
         }
         Some(kind) => {
-            let count = text::count(*failures, "entry was", "entries were");
-            Err(Error::new(kind, format!("{count} {what}"))
-                .with_remedy("The lines above name them; everything else is complete"))
+            let count = text::count(*failures, words.one_failed, words.many_failed);
+            Err(Error::new(kind, count).with_remedy(words.failed_remedy))
         }
     }
 }

@@ -5,7 +5,10 @@ use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::PathBuf};
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    filesystem::select::{Selection, Unmatched},
+    filesystem::{
+        live::Closed,
+        select::{Selection, Unmatched},
+    },
     ops::{
         select::Place,
         verify::{self, Besides, Verified, VerifyOptions},
@@ -16,15 +19,15 @@ use serde_json::json;
 
 use super::{notes, snapshots::short, worse};
 use crate::{
-    args::{FilterArguments, OwnerArguments, SelectionArguments},
+    args::{FilterArguments, LeftOutArguments, OwnerArguments, SelectionArguments},
     context::Context,
 };
 
 const AFTER: &str = "\
 Every file is read and compared with the hashes in the snapshot; no stored data is downloaded. Paths and --target follow
 the rule of restore: without --target the files are compared where they were backed up. What is in a folder of the
-snapshot, and not in the snapshot, is a difference too, if restore --delete would remove it; --exclude what the backup
-left out. Exit code 6 says that there are differences, 3 that the backup could not read something, or that an --include finds nothing.
+snapshot, and not in the snapshot, is a difference too, if restore --delete would remove it; leave out what the backup
+left out, by the same options. Exit code 6 says that there are differences, 3 that the backup could not read something, or that an --include finds nothing.
 
 Examples:
   lifeboat verify latest
@@ -50,6 +53,8 @@ pub(crate) struct Verify {
     #[command(flatten)]
     what: SelectionArguments,
     #[command(flatten)]
+    left_out: LeftOutArguments,
+    #[command(flatten)]
     filter: FilterArguments,
 }
 
@@ -60,7 +65,9 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
         selection: Selection::new(&arguments.what.include, &arguments.what.exclude)?,
         owners: arguments.owners.owners(),
         besides: if arguments.ignore_extra { Besides::Ignore } else { Besides::Tell },
+        left_out: arguments.left_out.filter()?,
         never: context.never()?,
+        closed: Closed::Leave,
     };
     let repository = context.open()?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;

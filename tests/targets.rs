@@ -1,0 +1,485 @@
+//! Targets that are not as one would like them: closed, read-only or full, with what others have left in them or write to
+//! them at the same time. What a plan says of them is what a restore then meets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use lifeboat::{
+    clock::{Clock, SystemClock, Timestamp},
+    filesystem::metadata::Note,
+    ops::{
+        restore::{self, Extra, Forecast, Overwrite, RestoreOptions},
+        verify::{self, VerifyOptions},
+    },
+};
+
+use self::{
+    changed::back_up_changed,
+    place::{Place, noise, same},
+    world::World,
+};
+
+#[path = "support/changed.rs"]
+mod changed;
+#[path = "support/ordinary.rs"]
+mod ordinary;
+#[path = "support/place.rs"]
+mod place;
+#[path = "support/world.rs"]
+mod world;
+
+const LARGE: usize = 5 << 20;
+
+fn deleting() -> RestoreOptions {
+    RestoreOptions { extra: Extra::Remove, ..RestoreOptions::default() }
+}
+
+fn forecast(place: &Place, target: &str, options: &RestoreOptions) -> Forecast {
+    let repository = place.open();
+    restore::forecast(&repository, &place.newest(&repository), &place.at(target), options).unwrap()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn what_is_unfinished_beside_a_file_that_is_left_alone_is_named() {
+    let place = Place::new(1);
+    place.put("large", &noise(1, LARGE));
+    place.put("small", b"small");
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    fs::write(copy.join(".large.lifeboat-partial"), "half").unwrap();
+    fs::write(copy.join(".small.lifeboat-partial"), "no large file").unwrap();
+    for overwrite in [Overwrite::Never, Overwrite::IfNewer, Overwrite::IfChanged] {
+        let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+        let foretold = forecast(&place, "all", &options).restored.notes;
+        for notes in [foretold, place.restore_with("all", &options).notes] {
+            let [(path, note)] = &notes[..] else { panic!("{overwrite:?}: {notes:?}") };
+            let note = note.to_string();
+            assert!(path.ends_with(b"/large") && note.contains(".large.lifeboat-partial"), "{note}");
+            assert!(note.contains("remove it if none is running"), "{note}");
+        }
+    }
+    // If the snapshot has a file of that name, that is no file of a restore.
+    place.put(".large.lifeboat-partial", b"half");
+    place.back_up(&place.options());
+    let options = RestoreOptions { overwrite: Overwrite::Never, ..RestoreOptions::default() };
+    assert_eq!(place.restore_with("all", &options).notes, []);
+}
+
+/// A clock at which somebody else restores into the same target as soon as this restore writes.
+struct Other<F>(AtomicBool, F);
+
+impl<F: Fn() -> bool + Send + Sync> Clock for Other<F> {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        if !self.0.load(Ordering::SeqCst) && self.1() {
+            self.0.store(true, Ordering::SeqCst);
+        }
+        SystemClock.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration);
+    }
+}
+
+fn chattr(flag: &str, path: &Path) -> bool {
+    Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
+}
+
+/// Lets everything below a folder be changed again.
+fn thaw(root: &Path) {
+    Command::new("chattr").args(["-R", "-i"]).arg(root).output().unwrap();
+}
+
+#[test]
+fn what_another_restore_has_written_into_the_same_empty_target_is_right_if_it_is_the_same() {
+    let place = Arc::new(Place::new(1));
+    for name in ["a", "b", "frozen/deep/c", "frozen/d"] {
+        place.put(name, name.as_bytes());
+    }
+    place.put("large", &noise(1, LARGE));
+    fs::hard_link(place.source().join("b"), place.source().join("frozen/b-too")).unwrap();
+    let frozen =
+        ["a", "b", "large", "frozen/d", "frozen/deep", "frozen"].map(|name| place.source().join(name));
+    if !frozen.iter().all(|path| chattr("+i", path)) {
+        println!("SKIP two restores: nothing can be made immutable here");
+        thaw(&place.source());
+        return;
+    }
+    place.back_up(&place.options());
+    let of_others = |target: &'static str, snapshot: &dyn Fn(&Place)| {
+        let theirs = Arc::clone(&place);
+        let other = move || {
+            // This one has begun its first file.
+            let begun = theirs.copy(target).join("a").try_exists().unwrap();
+            if begun {
+                assert_eq!(theirs.restore(target, "", &[]).failures, 0);
+            }
+            begun
+        };
+        let repository = place.open_at(Arc::new(Other(AtomicBool::new(false), other)));
+        let ours = place.newest(&repository);
+        snapshot(&place);
+        restore::run(&repository, &ours, &place.at(target), &RestoreOptions::default()).unwrap()
+    };
+    let equal = of_others("equal", &|_| ());
+    let differs = of_others("differs", &|place| {
+        thaw(&place.source());
+        place.put("b", b"something else");
+        place.put("frozen/d", b"something else");
+        assert!(frozen.iter().all(|path| chattr("+i", path)));
+        place.back_up(&place.options());
+    });
+    let thaws = ["equal", "differs"].map(|target| place.at(target));
+    thaws.iter().for_each(|target| thaw(target));
+    thaw(&place.source());
+    assert_eq!((equal.failures, equal.unset, equal.files), (0, 0, 6), "{:?} {:?}", equal.failed, equal.notes);
+    assert_eq!(equal.kinds.len(), 0);
+    let failed: Vec<_> =
+        differs.failed.iter().map(|(path, _)| path.rsplit(|b| *b == b'/').next().unwrap()).collect();
+    assert_eq!(failed, [&b"b"[..], b"d", b"b-too"], "{:?}", differs.failed);
+    for (_, error) in &differs.failed {
+        assert!(error.to_string().contains("meanwhile"), "{error}");
+        assert!(error.remedy().unwrap().contains("again"), "{error:?}");
+    }
+    assert_eq!(differs.kinds.len(), 1);
+}
+
+/// Runs the program where it has mounts of its own, which a line of the shell makes first.
+fn among_mounts(world: &World, mounts: &str, arguments: &[&str]) -> Command {
+    let script = format!("{mounts} && exec \"$0\" \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_lifeboat")]).args(arguments);
+    command.env_clear().current_dir(world.path("")).env("HOME", world.path("home"));
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("LIFEBOAT_REPOSITORY", world.path("repo")).env("LIFEBOAT_PASSWORD", world::PASSPHRASE);
+    command
+}
+
+/// Whether nobody here may mount anything; then it says so.
+fn no_mounts() -> bool {
+    let can = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    let no = !can.is_ok_and(|output| output.status.success());
+    if no {
+        println!("SKIP mounts: this user may mount nothing here");
+    }
+    no
+}
+
+#[test]
+fn a_plan_says_that_nothing_can_be_written_where_the_restore_then_fails() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::create_dir_all(world.path("t/deep")).unwrap();
+    let read_only = "mount -t tmpfs none t && mkdir t/deep && mount -o remount,ro t";
+    // Below what can be written, where the source goes.
+    let whole = format!("t{}", world.text("src"));
+    let below = format!("mkdir -p {whole} && mount -t tmpfs -o ro none {whole}");
+    for (mounts, from, target) in
+        [(read_only, &*from, "t"), (read_only, &*from, "t/deep/new"), (&*below, "latest", "t")]
+    {
+        let plan = ["restore", from, "--target", target, "--plan"];
+        let (out, err) = world.ends(&mut among_mounts(&world, mounts, &plan), 1);
+        let first = out.lines().next().unwrap();
+        assert!(first.contains("mounted read-only") && first.contains("Mount it to be written"), "{out}");
+        assert!(err.contains("mounted read-only"), "{err}");
+        let (out, err) = world.ends(&mut among_mounts(&world, mounts, &plan[..4]), 1);
+        assert!(err.contains("Read-only"), "{out}{err}");
+    }
+    let plan = ["restore", &from, "--target", "t", "--plan"];
+    let out = world.ends(&mut among_mounts(&world, "mount -t tmpfs none t", &plan), 0).0;
+    let first = out.lines().next().unwrap();
+    assert!(first.starts_with("would restore 2 files") && first.contains("without --plan"), "{out}");
+}
+
+#[test]
+fn what_cannot_be_written_is_named_with_its_whole_path() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::write(world.path("src/deep/f101"), noise(1, 3 << 20)).unwrap();
+    fs::create_dir(world.path("t")).unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    let restore = ["restore", &from, "--target", "t"];
+    let mut command = among_mounts(&world, "mount -t tmpfs -o size=1m none t", &restore);
+    let (_, err) = world.ends(&mut command, 1);
+    assert!(err.contains(&format!("cannot write {}/deep/f101", world.text("t"))), "{err}");
+}
+
+#[test]
+fn a_plan_counts_further_names_as_the_restore_does() {
+    let place = Place::new(1);
+    place.put("a", b"first");
+    place.put("x", b"another");
+    for name in ["b", "c"] {
+        fs::hard_link(place.source().join("a"), place.source().join(name)).unwrap();
+    }
+    fs::hard_link(place.source().join("x"), place.source().join("y")).unwrap();
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    for overwrite in [Overwrite::Never, Overwrite::Always] {
+        let counts = |files, unchanged, left, needed| (files, unchanged, left, needed);
+        // What the first name stands for stays, or is replaced: the others are names of something else.
+        if overwrite == Overwrite::Never {
+            fs::remove_file(copy.join("b")).unwrap();
+        } else {
+            fs::write(copy.join("a"), "FIRST").unwrap();
+        }
+        let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+        let foretold = forecast(&place, "all", &options);
+        let done = place.restore_with("all", &options);
+        assert_eq!(
+            counts(
+                foretold.files,
+                foretold.files_unchanged,
+                foretold.restored.left,
+                foretold.download_bytes > 0
+            ),
+            counts(done.files, done.files_unchanged, done.left, done.bytes > done.bytes_unchanged),
+            "{overwrite:?}"
+        );
+        place.restore("all", "", &[]);
+        same(&place.source(), &copy);
+    }
+}
+
+#[test]
+fn a_closed_target_is_a_note_of_the_plan() {
+    if ordinary::is_done_as_ordinary_user("a_closed_target_is_a_note_of_the_plan") {
+        return;
+    }
+    let place = Place::new(1);
+    place.put("in/file", b"a file");
+    place.put("closed/file", b"a file");
+    place.back_up(&place.options());
+    let subpath = place.source().to_str().unwrap().trim_start_matches('/').as_bytes().to_vec();
+    let options = || RestoreOptions { subpath: subpath.clone(), ..deleting() };
+    fs::create_dir_all(place.at("all/extra")).unwrap();
+    fs::create_dir_all(place.at("all/closed/extra")).unwrap();
+    let closed = |notes: &[(Vec<u8>, Note)]| {
+        notes
+            .iter()
+            .filter(|(_, note)| note.to_string().contains("closed to you"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    for target_mode in [0, 0o300, 0o700] {
+        set_mode(&place.at("all/closed"), 0);
+        set_mode(&place.at("all"), target_mode);
+        let foretold = forecast(&place, "all", &options());
+        assert_eq!((foretold.files, foretold.restored.failures), (2, 0), "{:?}", foretold.restored.failed);
+        assert!(foretold.space_free > 0);
+        let notes = closed(&foretold.restored.notes);
+        let [(path, note)] = &notes[..] else { panic!("{notes:?}") };
+        assert_eq!(path.ends_with(b"/closed"), target_mode == 0o700);
+        assert!(note.to_string().contains("--delete"), "{note}");
+        assert_eq!(mode(&place.at("all")), target_mode);
+        set_mode(&place.at("all"), 0o700);
+    }
+    set_mode(&place.at("all"), 0);
+    let done = place.restore_with("all", &options());
+    assert_eq!((done.failures, done.removals), (0, 2), "{:?}", done.failed);
+}
+
+#[test]
+fn what_is_closed_to_who_restores_it_is_compared_all_the_same() {
+    if ordinary::is_done_as_ordinary_user("what_is_closed_to_who_restores_it_is_compared_all_the_same") {
+        return;
+    }
+    let place = Place::new(1);
+    place.put("closed/in/deep/file", b"file");
+    place.put("closed/unread", b"unread");
+    fs::hard_link(place.source().join("closed/in/deep/file"), place.source().join("closed/in/name")).unwrap();
+    // As root has backed it up.
+    let modes =
+        [("closed/in/deep", 0), ("closed/in", 0o300), ("closed/unread", 0o200), ("closed", 0), ("", 0o300)];
+    let below = |path: &[u8]| {
+        let path = format!("/{}", std::str::from_utf8(path).unwrap());
+        path.strip_prefix(place.source().to_str().unwrap())
+            .map(|path| path.trim_start_matches('/').to_owned())
+    };
+    back_up_changed(&place, |path, metadata| {
+        let known = |(name, _): &&(&str, u32)| below(path).as_deref() == Some(*name);
+        metadata.mode = modes.iter().find(known).map_or(metadata.mode, |(_, mode)| *mode);
+    });
+    let copy = place.at("copy");
+    let open = || modes.iter().rev().for_each(|(name, _)| set_mode(&copy.join(name), 0o700));
+    let ends = |words: &[&str], code| {
+        let from = format!("latest:{}", place.source().display());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
+        command.env_clear().env("HOME", place.at("home")).env("LIFEBOAT_PASSWORD", "right");
+        command.env("LIFEBOAT_REPOSITORY", place.at("repository"));
+        command.args([words[0], &from, "--target"]).arg(&copy).args(&words[1..]);
+        let output = command.output().unwrap();
+        let (out, err) = world::texts(&output);
+        assert_eq!(output.status.code(), Some(code), "{words:?} {out}{err}");
+        out
+    };
+    ends(&["restore", "--verify"], 0);
+    ends(&["restore", "--verify", "--delete"], 0);
+    // What only compares changes nothing, and so sees nothing.
+    ends(&["verify"], 1);
+    assert_eq!((mode(&copy), fs::read_dir(&copy).is_err()), (0o300, true));
+    set_mode(&copy, 0o700);
+    for (name, wanted) in [modes[3], modes[1], modes[0], modes[2]] {
+        assert_eq!(mode(&copy.join(name)), wanted, "{name}");
+        set_mode(&copy.join(name), 0o700);
+    }
+    open();
+    fs::write(copy.join("closed/in/deep/file"), "FILE").unwrap();
+    modes.iter().for_each(|(name, mode)| set_mode(&copy.join(name), *mode));
+    let out = ends(&["restore", "--verify", "--overwrite", "never"], 6);
+    assert!(out.contains("closed/in/deep/file: these bytes differ") && !out.contains("cannot"), "{out}");
+    open();
+}
+
+#[test]
+fn what_verify_did_not_read_is_not_counted_as_compared() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    fs::write(world.path("src/one"), "longer than before").unwrap();
+    fs::remove_file(world.path("src/deep/two")).unwrap();
+    let said = |arguments: &[&str]| {
+        let (out, _) = world.ends(&mut world.command(arguments), 6);
+        out
+    };
+    assert!(
+        said(&["verify", "latest"]).contains("0 files are as in snapshot"),
+        "{}",
+        said(&["verify", "latest"])
+    );
+    assert!(said(&["verify", "latest"]).contains(", 0 B compared"), "{}", said(&["verify", "latest"]));
+    fs::write(world.path("src/one"), "First").unwrap();
+    assert!(said(&["verify", "latest"]).contains(", 5 B compared"));
+}
+
+/// What a backup with these leaves out.
+const RULES: [&str; 5] =
+    ["--exclude-caches", "--exclude-if-present", ".nobackup", "--exclude-larger-than", "4k"];
+
+#[test]
+fn what_the_backup_left_out_by_its_other_rules_stays_and_is_no_difference() {
+    let world = World::with_repository();
+    let put = |name: &str, bytes: &[u8]| {
+        fs::create_dir_all(world.path(name).parent().unwrap()).unwrap();
+        fs::write(world.path(name), bytes).unwrap();
+    };
+    // A source is backed up whatever is in it.
+    put("src/.nobackup", b"");
+    let tag = b"Signature: 8a477f597d28d172789f06886806bc55";
+    put("src/cache/CACHEDIR.TAG", tag);
+    let left_out = ["src/cache/a", "src/cache/sub/b", "src/build/o", "src/big"];
+    left_out.iter().for_each(|name| put(name, &[7; 5000]));
+    put("src/build/.nobackup", b"");
+    let from = format!("latest:{}", world.text("src"));
+    let with = |words: &[&str], rules: &[&str]| -> Vec<String> {
+        words.iter().chain(rules).map(|&word| word.to_owned()).collect()
+    };
+    let ends = |words: &[String], code| {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (out, err) = world.ends(&mut world.command(&words), code);
+        out + &err
+    };
+    ends(&with(&["backup", "src"], &RULES), 0);
+    ends(&with(&["verify", &from, "--target", "src"], &RULES), 0);
+    assert_eq!(
+        ends(&with(&["verify", &from, "--target", "src"], &[]), 6).matches("does not have").count(),
+        4
+    );
+    // Later, in the same way.
+    let later = ["src/new/cache/CACHEDIR.TAG", "src/new/cache/a", "src/new/big", "src/new/x", "src/z"];
+    put(later[0], tag);
+    later[1..3].iter().for_each(|name| put(name, &[7; 5000]));
+    later[3..].iter().for_each(|name| put(name, b"small"));
+    let told = ends(&with(&["verify", &from, "--target", "src"], &RULES), 6);
+    let is_told = |name: &str| told.contains(&format!("{}: the snapshot does not have", world.text(name)));
+    assert_eq!(later.map(is_told), [false, false, false, true, true], "{told}");
+    let restore = ["restore", &from, "--target", "src", "--delete", "--verify"];
+    let plan = ends(&with(&["restore", &from, "--target", "src", "--delete", "--plan"], &RULES), 0);
+    assert_eq!(plan.lines().filter(|line| line.starts_with("- ")).count(), 2, "{plan}");
+    ends(&with(&restore, &RULES), 0);
+    let is_there = |name: &&str| world.path(name).try_exists().unwrap();
+    assert!(left_out.iter().all(is_there));
+    assert_eq!(later.iter().map(is_there).collect::<Vec<_>>(), [true, true, true, false, false]);
+    // Asked for by its own path.
+    let cache = format!("{from}/cache");
+    ends(&with(&["restore", &cache, "--target", "src/cache", "--delete"], &RULES[..1]), 0);
+    assert!(left_out.iter().all(is_there));
+    assert!(ends(&with(&restore[..4], &RULES), 2).contains("what --delete keeps"));
+    ends(&with(&restore, &[]), 0);
+    assert!(!left_out.iter().any(is_there));
+}
+
+#[test]
+fn what_a_killed_restore_left_is_no_difference_and_a_folder_of_such_a_name_is_one() {
+    let place = Place::new(1);
+    place.put("deep/file", b"file");
+    place.back_up(&place.options());
+    place.put("deep/.lifeboat-0123456789abcdef.partial", b"half");
+    place.put("deep/.lifeboat-fedcba9876543210.partial/in it", b"of somebody");
+    let repository = place.open();
+    let verify =
+        || verify::run(&repository, &place.newest(&repository), None, &VerifyOptions::default()).unwrap();
+    let done = verify();
+    assert_eq!(done.extra, 1, "{:?}", done.differences);
+    let notes: Vec<String> = done.notes.iter().map(|(_, note)| note.to_string()).collect();
+    assert!(notes.len() == 1 && notes[0].contains("the next restore"), "{notes:?}");
+    let subpath = place.source().to_str().unwrap().trim_start_matches('/').into();
+    let options = RestoreOptions { subpath, ..deleting() };
+    let source = place.source();
+    assert_eq!(forecast(&place, source.to_str().unwrap(), &options).restored.removals, 2);
+    assert_eq!(place.restore_with(source.to_str().unwrap(), &options).removals, 2);
+    assert_eq!(fs::read_dir(source.join("deep")).unwrap().count(), 1);
+    assert_eq!((verify().differing, verify().notes), (0, Vec::new()));
+}
+
+#[test]
+fn a_file_that_keeps_its_older_spelling_is_not_taken_for_extra() {
+    let world = World::with_repository();
+    fs::write(world.path("src/File"), "a file").unwrap();
+    fs::create_dir(world.path("t")).unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    let folds = "mount -t tmpfs -o casefold none t && mkdir t/t && chattr +F t/t";
+    if !among_mounts(&world, folds, &["--version"]).output().is_ok_and(|output| output.status.success()) {
+        println!("SKIP other spellings: no file system here takes two spellings for one name");
+        return;
+    }
+    let mounts = format!("{folds} && echo older > t/t/file && mkdir t/t/DEEP && touch t/t/extra && unset A");
+    let restore = ["restore", &from, "--target", "t/t", "--delete", "--verify", "-v"];
+    let (out, err) = world.ends(&mut among_mounts(&world, &mounts, &restore), 0);
+    assert_eq!(out.lines().filter(|line| line.starts_with("- ")).count(), 1, "{out}{err}");
+}
