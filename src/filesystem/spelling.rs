@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_name_that_is_listed_has_no_other_one() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("one"), "x").unwrap();
+        fs::File::create(folder.path().join("one")).unwrap();
         fs::hard_link(folder.path().join("one"), folder.path().join("two")).unwrap();
         let dir = fs::File::open(folder.path()).unwrap();
         let other = |name: &str| other_name(dir.as_fd(), &CString::new(name).unwrap()).unwrap();
