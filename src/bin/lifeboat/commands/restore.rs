@@ -11,6 +11,7 @@ use lifeboat::{
         select::Selection,
     },
     ops::{
+        repair::after_index,
         restore::{self, Extra, Forecast, RestoreOptions, Restored},
         select::Place,
         verify::{Besides, Owners, Verified, VerifyOptions},
@@ -121,6 +122,7 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     let selection = Selection::new(&arguments.what.include, &arguments.what.exclude)?;
     refuse_as_target(&arguments.target, context.location()?.folder().as_deref())?;
     let repository = context.open()?;
+    repository.check_reads_data("restore files")?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
     let snapshot = &snapshot;
     let policy = match (arguments.numeric_ids, arguments.no_ownership) {
@@ -252,7 +254,7 @@ fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Re
     if forecast.chunks_lost > 0 {
         let count = text::count(forecast.chunks_lost, "chunk is", "chunks are");
         return Err(Error::new(ErrorKind::Damaged, format!("{count} lost: not every file would be whole"))
-            .with_remedy("`lifeboat check` names the files"));
+            .with_remedy(after_index(done.has_unlisted, "`lifeboat check` names the files")));
     }
     end(done, ("not going to be restored as in the snapshot", "would have its contents, but"))?;
     if !forecast.fits() {
@@ -292,7 +294,7 @@ fn tell_failed(context: &Context<'_>, done: &Restored) {
 
 /// How the command ends: what is said of entries that failed, and of every file if none did.
 fn end(done: &Restored, (what, every_file): (&str, &str)) -> Result<()> {
-    let Restored { files, kinds, gaps, failures, unset, .. } = done;
+    let Restored { files, kinds, gaps, failures, unset, has_unlisted, .. } = done;
     match exit::worst(kinds.iter().copied()) {
         None if *unset > 0 => {
             let what = text::count(*unset, "piece of metadata", "pieces of metadata");
@@ -305,14 +307,15 @@ fn end(done: &Restored, (what, every_file): (&str, &str)) -> Result<()> {
         Some(kind) if *gaps > 0 => {
             let count = text::count(*gaps, "part of the manifest is lost", "parts of the manifest are lost");
             let came = text::count(*files, "file", "files");
-            Err(Error::new(kind, format!("{count}, with all entries in it: {came} came back")).with_remedy(
-                "`lifeboat snapshots` shows how many there were; an older snapshot may have the rest",
-            ))
+            let rest = "`lifeboat snapshots` shows how many there were; an older snapshot may have the rest";
+            Err(Error::new(kind, format!("{count}, with all entries in it: {came} came back"))
+                .with_remedy(after_index(*has_unlisted, rest)))
         }
         Some(kind) => {
             let count = text::count(*failures, "entry was", "entries were");
-            Err(Error::new(kind, format!("{count} {what}"))
-                .with_remedy("The lines above name them; everything else is complete"))
+            let has_unlisted = *has_unlisted && kind == ErrorKind::Damaged;
+            let rest = "The lines above name them; everything else is complete";
+            Err(Error::new(kind, format!("{count} {what}")).with_remedy(after_index(has_unlisted, rest)))
         }
     }
 }
