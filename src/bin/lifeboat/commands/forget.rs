@@ -260,9 +260,9 @@ fn refuse_what_stays(done: &ForgetDone) -> Result<()> {
     let id = short(&first.snapshot);
     let what = format!("{id} was named and stays: {}", first.stays.join(", "));
     Err(Error::new(ErrorKind::Failed, what).with_remedy(
-        "The newest snapshot of a key ends after the next backup with that key, and what is within the floor when it no \
-         longer is. Of a machine that is gone nothing but `lifeboat key revoke NAME --last-good ID` takes away what is \
-         newer than ID",
+        "The newest of a key can go after the next backup with that key, one within the floor when newer ones are there. Of a \
+         machine that is gone the snapshots behind NUMBER no longer count after `lifeboat key revoke NAME --last-good NUMBER` \
+         (the `sequence` of `lifeboat snapshots --json`)",
     ))
 }
 

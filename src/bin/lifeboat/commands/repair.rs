@@ -215,15 +215,15 @@ fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Re
     let verb = if hurt.len() == 1 { "lacks" } else { "lack" };
     let has = format!("{} of {} {verb} something", hurt.len(), snapshots(*all));
     let copied = if made == 1 { "1 was copied".to_owned() } else { format!("{made} were copied") };
-    output.say(&match (hurt.is_empty(), made, planned) {
-        (true, ..) => format!("nothing to repair: nothing of {} is missing", snapshots(*all)),
-        (_, 0, 0) => {
-            format!(
-                "{has}, copied before or not to be copied at all: `lifeboat forget` ends what is not needed"
-            )
-        }
-        (_, 0, _) => format!("{has}. {planned} would be copied without it: --apply does it"),
-        _ => format!("{has}. {copied} without it; end what was copied with `lifeboat forget`"),
+    let becomes = match (made, planned) {
+        (0, 0) => "Nothing is left to copy; `lifeboat forget` ends what is not needed any more".to_owned(),
+        (0, _) => format!("{planned} would be copied without it: --apply does it"),
+        _ => format!("{copied} without it; end what was copied with `lifeboat forget`"),
+    };
+    output.say(&if hurt.is_empty() {
+        format!("nothing to repair: nothing of {} is missing", snapshots(*all))
+    } else {
+        format!("{has}. {}", after_index(*has_unlisted, &becomes))
     });
     hurt.iter().for_each(|hurt| tell_hurt(hurt, context));
     damaged.iter().for_each(|error| output.trouble(error));
