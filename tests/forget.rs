@@ -76,7 +76,9 @@ fn rules_decide_what_goes_and_say_why_the_rest_stays() {
 fn what_is_mistyped_or_empty_forgets_nothing() {
     let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
     let source = world.text("src");
-    let wrong: [&[&str]; 14] = [
+    let wrong: [&[&str]; 16] = [
+        &["--keep-last", "1", "--host", "web", "--host", "wbe"],
+        &["--keep-last", "1", "--tag", "a", "--tag", "a,typo"],
         &[],
         &["--dry-run"],
         &["--keep-last", "0"],
@@ -109,6 +111,12 @@ fn most_of_a_group_goes_only_if_that_is_meant_and_the_newest_never() {
     let said = world.fails(&["forget", "--keep-last", "1"], 1);
     assert!(said.contains("4 of 5") && said.contains("--allow-mass-removal"), "{said}");
     assert_eq!(days(&world), [1, 2, 3, 4, 5]);
+    let planned = world.does(&["forget", "--keep-last", "1", "--dry-run"]);
+    assert!(planned.contains("would be refused without --allow-mass-removal: 4 of 5"), "{planned}");
+    let planned = world.messages(&["forget", "--keep-last", "1", "--dry-run"]);
+    assert!(planned.last().unwrap()["refused"].is_string());
+    let planned = world.messages(&["forget", "--keep-last", "1", "--dry-run", "--allow-mass-removal"]);
+    assert!(planned.last().unwrap()["refused"].is_null());
     world.does(&["forget", "--keep-last", "1", "--floor", "3", "--allow-mass-removal"]);
     assert_eq!(days(&world), [3, 4, 5]);
     // The newest stays even if no rule keeps it: the next backup follows it.
@@ -128,9 +136,18 @@ fn a_snapshot_goes_by_its_id() {
     assert_eq!(days(&world), [1, 3]);
     let said = world.fails(&["forget", ids[1]], 2);
     assert!(said.contains("there is no snapshot"), "{said}");
-    let done = world.messages(&["forget", ids[2]]);
-    assert_eq!(verdicts(&done), [(3, true, "newest of its key".to_owned())]);
+    // Whoever names one and finds that the command has ended well takes it for gone.
+    let said = world.fails(&["forget", ids[2]], 1);
+    assert!(
+        said.contains("was named and stays: newest of its key") && said.contains("--last-good"),
+        "{said}"
+    );
+    let planned = world.messages(&["forget", "latest", "--dry-run"]);
+    assert_eq!(verdicts(&planned), [(3, true, "newest of its key".to_owned())]);
     assert_eq!(days(&world), [1, 3]);
+    let table = world.does(&["forget", "latest~1", "--allow-mass-removal"]);
+    assert!(table.contains("named") && !table.contains("no rule"), "{table}");
+    assert_eq!(days(&world), [3]);
 }
 
 #[test]
@@ -213,10 +230,28 @@ fn a_key_that_may_not_forget_is_refused() {
         command.env("LIFEBOAT_REPOSITORY", world.path("repo"));
         objects(&world.ends(&mut command, code).0)
     };
-    by("client", 13);
-    by("helper", 13);
+    for key in ["client", "helper"] {
+        let said = by(key, 13).pop().unwrap();
+        assert!(said["message"].as_str().unwrap().contains("cannot forget snapshots"), "{said}");
+        assert!(said["remedy"].as_str().unwrap().contains("role maintain"), "{said}");
+    }
     assert_eq!(days(&world), [1, 2, 3]);
-    by("carer", 0);
+    // What a key may be asked for says the same, whatever it lacks first.
+    for (key, arguments, words) in [
+        ("client", &["restore", "latest", "--target", "out"][..], ["cannot restore files", "role restore"]),
+        ("carer", &["restore", "latest", "--target", "out"], ["cannot restore files", "role restore"]),
+        ("client", &["check", "--read-data"], ["cannot check the content of packs", "role restore"]),
+        ("client", &["rewrite", "latest", "--exclude", "x"], ["cannot rewrite snapshots", "role owner"]),
+    ] {
+        let mut command = world.bare(arguments);
+        command.env("LIFEBOAT_REPOSITORY", world.path("repo")).arg("--access-key-file").arg(world.path(key));
+        let said = world.ends(&mut command, 13).1;
+        assert!(words.iter().all(|word| said.contains(word)), "{key} {arguments:?}: {said}");
+    }
+    let told = by("carer", 0);
+    let first = told.iter().find(|message| message["message_type"] == "forget").unwrap();
+    assert!(first["sources"][0]["path"].as_str().unwrap().ends_with("/src"), "{first}");
+    assert!(first["key"].is_string() && first["domain"].is_string(), "{first}");
     assert_eq!(days(&world), [2, 3]);
 }
 
@@ -288,4 +323,37 @@ fn a_clock_that_was_ahead_once_does_not_choose_the_latest_for_years() {
     let target = world.text("target");
     world.does(&["restore", &format!("latest:{source}"), "--target", &target]);
     assert_eq!(fs::read_to_string(world.path("target/one")).unwrap(), "second");
+}
+
+#[test]
+fn what_only_a_newer_key_opens_is_no_damage_and_no_older_snapshot_is_taken_for_the_newest() {
+    let world = World::with_repository();
+    for role in ["audit", "restore", "maintain"] {
+        let key = world.text(role);
+        world.does(&["key", "add", "--role", role, "--label", role, "--access-key-out", &key]);
+    }
+    let by = |role: &str, arguments: &[&str]| {
+        let mut command = world.bare(arguments);
+        command.env("LIFEBOAT_REPOSITORY", world.path("repo")).arg("--access-key-file").arg(world.path(role));
+        let (out, err) = world.ends(&mut command, 13);
+        let said = format!("{out}{err}");
+        assert!(said.contains("key epoch 2"), "{role} {arguments:?}: {said}");
+        assert!(said.contains(&format!("lifeboat key rotate {role}")), "{role} {arguments:?}: {said}");
+        said
+    };
+    backup(&world, 1, "a");
+    world.does(&["key", "rotate"]);
+    backup(&world, 2, "a");
+    let older = world.messages(&["snapshots"])[0]["short_id"].as_str().unwrap().to_owned();
+    by("restore", &["snapshots"]);
+    by("audit", &["check"]);
+    by("restore", &["check", "--read-data"]);
+    by("maintain", &["forget", "--keep-last", "1"]);
+    let said = by("restore", &["restore", "latest", "--target", "out"]);
+    assert!(said.contains(&older) && !world.path("out").exists(), "{said}");
+    // A key that can read nothing is not told that there is nothing.
+    world.does(&["forget", "latest~1", "--allow-mass-removal"]);
+    by("maintain", &["forget", "--keep-last", "1"]);
+    by("maintain", &["forget", "latest"]);
+    by("restore", &["ls", "latest"]);
 }

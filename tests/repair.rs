@@ -776,13 +776,13 @@ fn the_command_names_what_a_snapshot_has_lost_and_what_to_do() {
     let world = World::with_repository();
     world.does(&["backup", "src/one"]);
     let first = world.does(&["repair", "snapshots"]);
-    assert!(first.starts_with("nothing to repair: nothing that 1 snapshot need is missing"), "{first}");
+    assert!(first.starts_with("nothing to repair: nothing of 1 snapshot is missing"), "{first}");
     let kept: Vec<_> = stored(&world, "/packs/d/");
     world.does(&["backup", "src"]);
     let pack = stored(&world, "/packs/d/").into_iter().find(|path| !kept.contains(path)).unwrap();
     fs::remove_file(&pack).unwrap();
     let (out, err) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
-    assert!(out.starts_with("1 of 2 snapshots lack something. 1 would be copied"), "{out}");
+    assert!(out.starts_with("1 of 2 snapshots lacks something. 1 would be copied"), "{out}");
     assert!(out.contains("src/deep/two: no pack") && err.contains("Back up again"), "{out}{err}");
     let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply", "--json"]), 3);
     let mut messages = objects(&out);
@@ -797,6 +797,36 @@ fn the_command_names_what_a_snapshot_has_lost_and_what_to_do() {
     assert_eq!(fs::read(target.join(world.text("src/one").trim_start_matches('/'))).unwrap(), b"first");
     let said = world.does(&["repair", "snapshots", "--apply"]);
     assert!(said.contains("was copied before"), "{said}");
+}
+
+#[test]
+fn where_index_objects_are_lost_everything_says_first_that_the_packs_are_to_be_listed_again() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    fs::remove_file(stored(&world, "/index/").remove(0)).unwrap();
+    let says = |arguments: &[&str], code| {
+        let mut command = world.command(arguments);
+        let (out, err) = world.ends(command.arg("--no-cache"), code);
+        let said = format!("{out}{err}");
+        let at = |words: &str| said.find(words).unwrap_or(usize::MAX);
+        let first = at("first of all run `lifeboat repair index --apply`");
+        assert!(first < usize::MAX, "{arguments:?}: {said}");
+        for worse in ["`lifeboat forget`", "quarantine", "repair snapshots`", "an older snapshot may"] {
+            assert!(first < at(worse), "{arguments:?} says {worse} first: {said}");
+        }
+    };
+    says(&["check"], 5);
+    says(&["prune"], 5);
+    says(&["repair", "snapshots"], 3);
+    says(&["restore", "latest", "--target", "back"], 5);
+    says(&["restore", "latest", "--target", "back2", "--dry-run"], 5);
+    world.does(&["repair", "index", "--apply"]);
+    world.does(&["check", "--read-data"]);
+    // What is damaged and not only unlisted gets another advice, and never that nothing can be done.
+    flip(&stored(&world, "/packs/m/").remove(0));
+    let (out, err) = world.ends(world.command(&["check"]).arg("--no-cache"), 5);
+    assert!(!err.contains("first of all") && err.contains("repair snapshots"), "{out}{err}");
+    assert!(out.contains("/packs/m/"), "the pack is named: {out}");
 }
 
 fn stored(world: &World, part: &str) -> Vec<std::path::PathBuf> {
@@ -818,7 +848,7 @@ fn the_command_says_first_what_happened_and_what_to_do_next() {
     world.does(&["backup", "src"]);
     let first = |text: &str| text.lines().next().unwrap().to_owned();
     let said = world.does(&["repair", "index"]);
-    assert!(first(&said).starts_with("nothing to repair: 1 index object list"), "{said}");
+    assert!(first(&said).starts_with("nothing to repair: 1 index object lists 2 packs"), "{said}");
     let index = stored(&world, "/index/").remove(0);
     flip(&index);
     let before = tree(&world.path("repo"));

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     backup::tags_fit,
-    select::{Filter, Reference},
+    select::{Filter, Reference, refuse_sealed},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -77,8 +77,10 @@ pub struct Lifted {
 
 impl Chosen {
     /// # Errors
-    /// There is no such snapshot, a reference means several, or nothing says which are meant.
-    pub fn find(&self, snapshots: &[KnownSnapshot]) -> Result<Vec<KnownSnapshot>> {
+    /// There is no such snapshot, a reference means several, or nothing says which are meant; `Forbidden` where this key
+    /// cannot read what may be meant.
+    pub fn find(&self, every: &Snapshots) -> Result<Vec<KnownSnapshot>> {
+        let (snapshots, sealed) = (&every.listed, &every.sealed);
         let usage = |what: &str, remedy: &str| Err(Error::new(ErrorKind::Usage, what).with_remedy(remedy));
         if self.references.is_empty() {
             if self.filter.is_empty() {
@@ -90,6 +92,7 @@ impl Chosen {
             let passing: Vec<_> =
                 snapshots.iter().filter(|known| self.filter.matches(known)).cloned().collect();
             if passing.is_empty() {
+                refuse_sealed(sealed)?;
                 return usage(
                     "there is no snapshot that passes the filters",
                     "`lifeboat snapshots` lists them",
@@ -99,7 +102,7 @@ impl Chosen {
         }
         let mut found: Vec<KnownSnapshot> = Vec::new();
         for reference in &self.references {
-            let known = reference.find(snapshots, &self.filter)?;
+            let known = reference.find_among((snapshots, sealed), &self.filter)?;
             if !found.iter().any(|other| other.name.id == known.name.id) {
                 found.push(known.clone());
             }
@@ -253,9 +256,9 @@ fn check_reason(reason: &str) -> Result<()> {
 fn choose(repository: &Repository, which: &Chosen, says: &Says) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
     repository.store.progress().enter(Phase::Opening);
     repository.check_right_to_say(says)?;
-    let Snapshots { listed, damaged, .. } = repository.every_snapshot()?;
-    let chosen = which.find(&listed)?;
-    Ok((chosen, damaged.into_iter().map(|(_, error)| error).collect()))
+    let every = repository.every_snapshot()?;
+    let chosen = which.find(&every)?;
+    Ok((chosen, every.damaged.into_iter().map(|(_, error)| error).collect()))
 }
 
 fn domains<'a>(

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::select::{Selection, Sieve},
-    format::{entry::EntryKind, role::Role},
+    format::entry::EntryKind,
     id::ObjectId,
     limits,
     progress::Phase,
@@ -112,9 +112,7 @@ pub fn run(
     chosen: &[KnownSnapshot],
     options: &RewriteOptions,
 ) -> Result<RewriteDone> {
-    if repository.role() != Role::Owner {
-        return Err(repository.forbidden("rewrite snapshots", "owner"));
-    }
+    repository.check_owns("rewrite snapshots")?;
     repository.store.progress().enter(Phase::Checking);
     let domain = repository.own_domain()?;
     if let Some(other) = chosen.iter().find(|known| known.name.domain != domain) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    repository::snapshots::KnownSnapshot,
+    repository::snapshots::{KnownSnapshot, SealedSnapshot, SnapshotName},
 };
 
 /// Digits of a snapshot's id that are shown.
@@ -30,6 +30,21 @@ impl Filter {
         (self.hosts.is_empty() || self.hosts.contains(&record.host))
             && (self.paths.is_empty() || self.paths.iter().any(|path| record.sources.contains(path)))
             && (self.tags.is_empty() || self.tags.iter().any(has_all))
+    }
+
+    /// The first thing that it asks for and that no snapshot has, such as "is of the host `web`": it is mistyped.
+    #[must_use]
+    pub fn first_without(&self, snapshots: &[KnownSnapshot]) -> Option<String> {
+        let Self { hosts, paths, tags } = self;
+        let any = |has: &dyn Fn(&KnownSnapshot) -> bool| snapshots.iter().any(has);
+        let host = hosts.iter().find(|host| !any(&|known| known.record.host == **host));
+        let path = paths.iter().find(|path| !any(&|known| known.record.sources.contains(path)));
+        let has_all =
+            |known: &KnownSnapshot, tags: &[String]| tags.iter().all(|tag| known.tags.contains(tag));
+        let tag = tags.iter().find(|tags| !any(&|known| has_all(known, tags)));
+        host.map(|host| format!("is of the host `{host}`"))
+            .or_else(|| path.map(|path| format!("has the source `{}`", String::from_utf8_lossy(path))))
+            .or_else(|| tag.map(|tags| format!("has the tags `{}`", tags.join(","))))
     }
 
     /// Whether it lets everything pass.
@@ -69,6 +84,47 @@ impl Reference {
         if is_hex { Ok(Self::Id(digits)) } else { Err(wrong()) }
     }
 
+    /// # Errors
+    /// `Forbidden` when it names one by its id that this key cannot read.
+    pub fn refuse_one_of(&self, sealed: &[SealedSnapshot]) -> Result<()> {
+        let Self::Id(digits) = self else { return Ok(()) };
+        let one = sealed.iter().find(|one| one.name.id.to_string().starts_with(digits));
+        refuse_sealed(one.map_or(&[], std::slice::from_ref))
+    }
+
+    /// As [`Self::find`], where there are snapshots besides that this key cannot read: an older one is not taken for the
+    /// newest because of that.
+    ///
+    /// # Errors
+    /// As [`Self::find`]; `Forbidden` when the one that is meant may be one of those.
+    pub fn find_among<'a>(
+        &self,
+        (snapshots, sealed): (&'a [KnownSnapshot], &[SealedSnapshot]),
+        filter: &Filter,
+    ) -> Result<&'a KnownSnapshot> {
+        let found = self.find(snapshots, filter);
+        let known = found.as_ref().ok().map(|known| &known.name);
+        let may_be_meant = |one: &&SealedSnapshot| match self {
+            Self::Latest(_) => {
+                may_pass(&one.name, snapshots, filter) && known.is_none_or(|known| is_newer(&one.name, known))
+            }
+            Self::Id(digits) => known.is_none() && one.name.id.to_string().starts_with(digits),
+        };
+        let Some(one) = sealed.iter().filter(may_be_meant).max_by_key(|one| one.name.stored) else {
+            return found;
+        };
+        let short =
+            |name: &SnapshotName| name.id.to_string().chars().take(ID_DIGITS_SHOWN).collect::<String>();
+        let what = match self {
+            Self::Latest(_) => format!("a newer snapshot is there, {}: {}", short(&one.name), one.why),
+            Self::Id(_) => one.why.clone(),
+        };
+        let older = known.map_or_else(String::new, |known| {
+            format!(". If the one before is meant, name it: {}", short(known))
+        });
+        Err(Error::new(ErrorKind::Forbidden, what).with_remedy(format!("{}{older}", one.remedy)))
+    }
+
     /// The snapshot that is meant among those that pass the filter; `snapshots` are oldest first.
     ///
     /// # Errors
@@ -100,6 +156,31 @@ impl Reference {
             }
         }
     }
+}
+
+/// Whether one that cannot be read may pass a filter. Its host is not known; what else its key wrote tells.
+fn may_pass(name: &SnapshotName, snapshots: &[KnownSnapshot], filter: &Filter) -> bool {
+    let is_of_key =
+        |known: &&KnownSnapshot| (known.name.domain, known.name.identity) == (name.domain, name.identity);
+    let mut of_key = snapshots.iter().filter(is_of_key).peekable();
+    filter.is_empty() || of_key.peek().is_none() || of_key.any(|known| filter.matches(known))
+}
+
+fn is_newer(name: &SnapshotName, than: &SnapshotName) -> bool {
+    if (name.domain, name.identity) == (than.domain, than.identity) {
+        name.sequence > than.sequence
+    } else {
+        name.stored > than.stored
+    }
+}
+
+/// Where no snapshot passes among those that can be read.
+///
+/// # Errors
+/// `Forbidden` when there are others, which this key cannot read.
+pub fn refuse_sealed(sealed: &[SealedSnapshot]) -> Result<()> {
+    let Some(one) = sealed.first() else { return Ok(()) };
+    Err(Error::new(ErrorKind::Forbidden, one.why.clone()).with_remedy(one.remedy.clone()))
 }
 
 /// A snapshot, or a path in it, as a user names it: `SNAP` or `SNAP:PATH`.
@@ -154,7 +235,6 @@ mod tests {
     use crate::{
         format::snapshot::Snapshot,
         id::{DomainId, IdentityId, ObjectId},
-        repository::snapshots::SnapshotName,
         store::Name,
     };
 

@@ -295,6 +295,22 @@ impl Repository {
         if may { Ok(()) } else { Err(self.forbidden(what, "maintain")) }
     }
 
+    /// Whether this key may do what needs the contents of files.
+    ///
+    /// # Errors
+    /// `Forbidden` for every other role; `what` says what it was needed for.
+    pub fn check_reads_data(&self, what: &str) -> Result<()> {
+        if self.reads_data() { Ok(()) } else { Err(self.forbidden(what, "restore")) }
+    }
+
+    /// Whether this key may do what only an owner does.
+    ///
+    /// # Errors
+    /// `Forbidden` for every other role; `what` says what it was needed for.
+    pub fn check_owns(&self, what: &str) -> Result<()> {
+        if self.role() == Role::Owner { Ok(()) } else { Err(self.forbidden(what, "owner")) }
+    }
+
     /// The error for what this role may not do.
     #[must_use]
     pub fn forbidden(&self, what: &str, least: &str) -> Error {
@@ -348,9 +364,11 @@ impl Repository {
                 return error;
             }
             let text = format!("this key does not hold the key epoch {epoch}, which is newer");
-            return Error::new(ErrorKind::Forbidden, text).with_remedy(
-                "If it began while this ran, run it again; else an owner renews the key: `lifeboat key rotate NAME`",
-            );
+            let registry = self.registry();
+            let mine = registry.certificate(&self.identity()).map_or("NAME", |known| &known.label);
+            return Error::new(ErrorKind::Forbidden, text).with_remedy(format!(
+                "If it began while this ran, run it again; else an owner renews the key: `lifeboat key rotate {mine}`"
+            ));
         }
         Error::damaged("a sealed object", format!("it names the key epoch {epoch}, which does not exist"))
     }

@@ -155,7 +155,11 @@ impl<'a> NodeReader<'a> {
         let range = ranges.iter().rev().find(|range| covers(range)).ok_or_else(|| missing(id))?;
         let from = usize::try_from(start - range.start).unwrap_or(usize::MAX);
         let sealed = range.bytes.slice(from..from + frame.length as usize);
-        let plain = self.repository.open_frame(&self.domain, (&frame, &section), &sealed, decompressor)?;
+        let opened = self.repository.open_frame(&self.domain, (&frame, &section), &sealed, decompressor);
+        let plain = opened.map_err(|error| match error.kind() {
+            ErrorKind::Damaged => error.context(self.repository.pack_name(&self.domain, &pack)),
+            _ => error,
+        })?;
         let wanted =
             blob_range(&frame, blob).and_then(|range| plain.get(range)).ok_or_else(|| missing(id))?;
         if self.key.id(wanted) != *id {

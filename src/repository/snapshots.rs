@@ -108,6 +108,17 @@ pub struct ChainHead {
     pub forged: Vec<Error>,
 }
 
+/// A snapshot that this key cannot read, since it lacks the key epoch that it was written in.
+#[derive(Clone, Debug)]
+pub struct SealedSnapshot {
+    /// Its name.
+    pub name: SnapshotName,
+    /// Why it cannot be read, with the epoch.
+    pub why: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
 /// Snapshots as they were found, each list with the oldest first.
 #[derive(Debug)]
 pub struct Snapshots {
@@ -117,6 +128,8 @@ pub struct Snapshots {
     pub replaced: Vec<KnownSnapshot>,
     /// What is damaged, missing or suspect.
     pub damaged: Vec<DamageIn>,
+    /// Those that this key cannot read; why is among what is damaged too.
+    pub sealed: Vec<SealedSnapshot>,
 }
 
 impl Snapshots {
@@ -143,6 +156,8 @@ pub struct Roots {
     pub notes: Vec<Error>,
     /// Something that counts may be missing or unreadable.
     pub doubts: Vec<Error>,
+    /// Snapshots that this key cannot read; each is a doubt too.
+    pub sealed: Vec<SealedSnapshot>,
     /// How many have ended.
     pub ended: usize,
 }
@@ -292,7 +307,7 @@ impl Repository {
     /// # Errors
     /// As [`Self::every_snapshot`].
     pub fn snapshots(&self) -> Result<(Vec<KnownSnapshot>, Vec<Error>)> {
-        let Snapshots { listed, replaced: _, damaged } = self.every_snapshot()?;
+        let Snapshots { listed, damaged, .. } = self.every_snapshot()?;
         Ok((listed, damaged.into_iter().map(|(_, error)| error).collect()))
     }
 
@@ -313,6 +328,7 @@ impl Repository {
             listed => listed.map(Ok),
         })?;
         let (mut known, mut damaged, mut domains) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sealed = Vec::new();
         for listed in listed {
             match listed {
                 Ok(domain) => domains.push(domain),
@@ -326,14 +342,17 @@ impl Repository {
                 Err(error) if error.kind() == ErrorKind::Damaged => domain.roots.doubts.push(error),
                 Err(error) => return Err(error),
             }
-            let ListedDomain { id, roots: Roots { known: found, notes, doubts, .. }, .. } = domain;
+            let ListedDomain {
+                id, roots: Roots { known: found, notes, doubts, sealed: of_domain, .. }, ..
+            } = domain;
             known.extend(found);
+            sealed.extend(of_domain);
             damaged.extend(notes.into_iter().chain(doubts).map(|error| (id, error)));
         }
         sort_by_times_that_count(&mut known);
         let hidden = replaced_among(&known);
         let (replaced, listed) = known.into_iter().partition(|known| hidden.contains(&known.name.id));
-        Ok(Snapshots { listed, replaced, damaged })
+        Ok(Snapshots { listed, replaced, damaged, sealed })
     }
 
     /// The snapshots of one domain, for whoever deletes what they do not need.
@@ -411,6 +430,11 @@ impl Repository {
                     }
                 }
                 Err(error) if registry.snapshot_counts(&name.identity, name.sequence, &name.id) => {
+                    if error.kind() == ErrorKind::Forbidden {
+                        let (why, remedy) =
+                            (error.to_string(), error.remedy().unwrap_or_default().to_owned());
+                        roots.sealed.push(SealedSnapshot { name, why, remedy });
+                    }
                     roots.doubts.push(error);
                 }
                 // What a revoked key has written since is nobody's.

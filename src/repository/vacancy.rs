@@ -64,8 +64,12 @@ fn without_config(store: &Store) -> Error {
         Err(error) if matches!(error.kind(), ErrorKind::Temporary | ErrorKind::Interrupted) => error,
         // Credentials that may not list keys cannot tell more.
         Err(_) | Ok(Remains::None) => {
+            let remedy = "Check the address, or create one with `lifeboat init`";
+            let past = ". If there was one and it was deleted, a bucket that keeps versions still has it: `--at TIME` shows \
+                it as it was";
+            let past = if place.starts_with("s3:") { past } else { "" };
             Error::new(ErrorKind::NoRepository, format!("there is no repository at {place}"))
-                .with_remedy("Check the address, or create one with `lifeboat init`")
+                .with_remedy(format!("{remedy}{past}"))
         }
         Ok(Remains::OfBackups) => Error::new(
             ErrorKind::Damaged,

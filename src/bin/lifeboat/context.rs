@@ -110,7 +110,9 @@ impl<'a> Context<'a> {
         let notifier = Arc::new(Notifier::from_environment());
         let display =
             Display::new(output, Arc::clone(&progress), Arc::clone(&signals), Arc::clone(&notifier));
-        Ok(Self { common, output, settings, progress, zone: TimeZone::system(), notifier, signals, display })
+        let (zone, wrong) = environment::zone();
+        wrong.iter().for_each(|wrong| output.warn(wrong));
+        Ok(Self { common, output, settings, progress, zone, notifier, signals, display })
     }
 
     /// Does all of a command's work.
@@ -347,14 +349,15 @@ impl<'a> Context<'a> {
         let mut every = repository.every_snapshot()?;
         let damaged = std::mem::take(&mut every.damaged);
         // An id also finds one that another one replaced.
+        let sealed = std::mem::take(&mut every.sealed);
         let snapshots = if matches!(reference, Reference::Id(_)) { every.all() } else { every.listed };
-        let found = reference.find(&snapshots, filter);
+        let found = reference.find_among((&snapshots, &sealed), filter);
         let chosen = found.as_ref().ok();
         let excluded = |domain: DomainId| {
             let mut there = snapshots.iter().filter(|known| known.name.domain == domain).peekable();
             !filter.is_empty() && there.peek().is_some() && !there.any(|known| filter.matches(known))
         };
-        let mut end = Ok(());
+        let mut unread = Vec::new();
         for (domain, error) in damaged {
             let by_id = matches!(reference, Reference::Id(_)) && chosen.is_some();
             let other = chosen.is_some_and(|known| known.name.domain != domain) && excluded(domain);
@@ -362,10 +365,10 @@ impl<'a> Context<'a> {
                 self.output.warn(&format!("another snapshot cannot be trusted: {error}"));
             } else {
                 self.output.trouble(&error);
-                end = end.and_then(|()| Err(unreadable(error)));
+                unread.push(error);
             }
         }
-        Ok((found?.clone(), end))
+        Ok((found?.clone(), whole(unread)))
     }
 
     /// All snapshots, oldest first. Damaged ones are told, and given back as the end of the command.
@@ -377,8 +380,7 @@ impl<'a> Context<'a> {
         for error in &damaged {
             self.output.trouble(error);
         }
-        let end = damaged.into_iter().next().map_or(Ok(()), |error| Err(unreadable(error)));
-        Ok((snapshots, end))
+        Ok((snapshots, whole(damaged)))
     }
 }
 
@@ -391,10 +393,23 @@ fn surroundings(store: &Store, cache: Option<&Path>) -> (Option<PathBuf>, Arc<dy
     }
 }
 
-fn unreadable(error: Error) -> Error {
-    Error::new(ErrorKind::Damaged, "some snapshots cannot be read")
-        .with_remedy("`lifeboat check` tells what is damaged")
-        .with_source(error)
+fn whole(unread: Vec<Error>) -> Result<()> {
+    end_of_unread(&unread, ("some snapshots cannot be read", "`lifeboat check` tells what is damaged"))
+        .map_err(|error| match unread.into_iter().next() {
+            Some(source) => error.with_source(source),
+            None => error,
+        })
+}
+
+/// How a command ends that could not read all that it was to judge; each of `unread` was told. What only a newer key opens
+/// is no damage.
+pub(crate) fn end_of_unread(unread: &[Error], (what, remedy): (&str, &str)) -> Result<()> {
+    let Some(first) = unread.first() else { return Ok(()) };
+    if unread.iter().all(|error| error.kind() == ErrorKind::Forbidden) {
+        let error = Error::new(ErrorKind::Forbidden, format!("{what}: {first}"));
+        return Err(error.with_remedy(first.remedy().unwrap_or(remedy)));
+    }
+    Err(Error::new(ErrorKind::Damaged, what).with_remedy(remedy))
 }
 
 fn read_text(path: &Path) -> Result<String> {

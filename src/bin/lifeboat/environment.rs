@@ -101,6 +101,23 @@ pub(crate) fn temporary_folder() -> PathBuf {
     std::env::temp_dir()
 }
 
+/// The time zone in which times are shown and rules have their days, and what to say where TZ names none.
+pub(crate) fn zone() -> (jiff::tz::TimeZone, Option<String>) {
+    use jiff::tz::TimeZone;
+    match TimeZone::try_system() {
+        Ok(zone) => (zone, None),
+        Err(_) => {
+            let warn = |name: OsString| {
+                format!(
+                    "TZ names no time zone that this system knows ({}), so UTC counts",
+                    name.to_string_lossy()
+                )
+            };
+            (TimeZone::UTC, os("TZ").map(warn))
+        }
+    }
+}
+
 /// The name of this machine.
 pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

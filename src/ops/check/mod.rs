@@ -71,10 +71,12 @@ pub struct Problem {
     pub what: String,
     /// The first snapshots and paths that it hurts.
     pub hurts: Vec<String>,
+    /// What to do about it, where that is known.
+    pub remedy: Option<String>,
 }
 
 /// What a check found.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Checked {
     /// Snapshots that were looked at.
     pub snapshots: u64,
@@ -98,6 +100,11 @@ pub struct Checked {
     pub problems: Vec<Problem>,
     /// What is worth knowing and hurts nothing.
     pub notes: Vec<String>,
+    /// Snapshots that this key cannot read, since it lacks the key epoch that they were written in: nobody looked at what
+    /// they need.
+    pub sealed: Vec<Error>,
+    /// Whether manifests or chunks are missing where packs are that no index lists: an index object is lost.
+    pub lost_index: bool,
 }
 
 impl Checked {
@@ -107,7 +114,12 @@ impl Checked {
         if self.problems.len() >= NAMED_MAX {
             return None;
         }
-        self.problems.push(Problem { object: object.into(), what: what.into(), hurts: Vec::new() });
+        self.problems.push(Problem {
+            object: object.into(),
+            what: what.into(),
+            hurts: Vec::new(),
+            remedy: None,
+        });
         Some(self.problems.len() - 1)
     }
 
@@ -126,7 +138,10 @@ impl Checked {
     fn problem_unless_known(&mut self, object: impl Into<String>, error: &Error) {
         let text = error.to_string();
         if !self.problems.iter().any(|known| text.contains(&known.object)) {
-            self.problem(object, text);
+            let number = self.problem(object, text);
+            if let Some(problem) = number.and_then(|number| self.problems.get_mut(number)) {
+                problem.remedy = error.remedy().map(str::to_owned);
+            }
         }
     }
 
@@ -169,11 +184,11 @@ pub fn run_and_record(
 fn run_as(repository: &Repository, options: CheckOptions, witness: Option<Witness<'_>>) -> Result<Checked> {
     let progress = repository.store.progress();
     progress.enter(Phase::Checking);
+    if matches!(options.depth, Depth::Data(_)) {
+        repository.check_reads_data("check the content of packs")?;
+    }
     if !repository.reads_metadata() {
         return Err(repository.forbidden("read snapshots", "audit"));
-    }
-    if matches!(options.depth, Depth::Data(_)) && !repository.reads_data() {
-        return Err(repository.forbidden("check the content of packs", "restore"));
     }
     let reading = reading_of(repository);
     let mut checked = Checked::default();
@@ -244,7 +259,10 @@ fn domains_of(
 ) -> Result<Vec<record::Read>> {
     // What is read below may come from the cache, which says nothing about the storage.
     objects::run(repository, domains, (options.depth, checked))?;
-    let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
+    let Snapshots { listed, replaced, damaged, .. } = repository.every_snapshot()?;
+    let (sealed, damaged): (Vec<_>, Vec<_>) =
+        damaged.into_iter().partition(|(_, error)| error.kind() == ErrorKind::Forbidden);
+    checked.sealed = sealed.into_iter().map(|(_, error)| error).collect();
     for (_, error) in damaged {
         checked.problem_unless_known("snapshots", &error);
     }
@@ -271,6 +289,8 @@ fn domains_of(
         for snapshot in listed.iter().filter(own) {
             structure.snapshot(snapshot)?;
         }
+        let misses = structure.misses;
+        checked.lost_index |= misses && !view.unindexed.is_empty();
     }
     recorder.write(checked)?;
     Ok(all)
@@ -294,7 +314,8 @@ fn late_ones(
         if gaps > 0 {
             let id = snapshot.name.id;
             checked.note(format!(
-                "snapshot {id} came too late, lacks {gaps} things and was replaced by the next"
+                "snapshot {id} came too late, lacks {} and was replaced by the next",
+                counted(gaps, ("thing", "things"))
             ));
         }
     }
@@ -322,11 +343,12 @@ fn one_view(
     if !view.unindexed.is_empty() {
         let bytes: u64 = view.unindexed.iter().map(|(_, size)| size).sum();
         checked.note(format!(
-            "{} packs ({bytes} bytes) are in no index: a backup that runs now, or one that was cut short",
-            view.unindexed.len()
+            "{} ({bytes} bytes) in no index: a backup that runs now, one that was cut short, or an index object that is lost",
+            counted(view.unindexed.len() as u64, ("pack is", "packs are"))
         ));
     }
     let (mut seen, mut missed) = (HashSet::new(), MissedPacks::new());
+    let mut pruned = 0;
     let mut damaged: HashSet<PackId> = HashSet::new();
     for pack in view.index.packs().filter(|pack| seen.insert(pack.id)) {
         checked.packs += 1;
@@ -339,9 +361,17 @@ fn one_view(
                     missed.insert(pack.id, checked.problem(name.as_str(), what));
                     damaged.insert(pack.id);
                 }
+                _ if view.quarantined.contains(name.as_str()) => {
+                    checked.note(format!("{name} is set aside, and an index still lists it"));
+                }
+                _ if view.tombstoned.contains(&pack.id) => pruned += 1,
                 _ => checked.note(format!("{name} is in the index and not in the store")),
             }
         }
+    }
+    if pruned > 0 {
+        let packs = counted(pruned, ("pack that was pruned", "packs that were pruned"));
+        checked.note(format!("an index still lists {packs}"));
     }
     let Some(choice) = choice else { return Ok(((BadBlobs::new(), missed), None)) };
     let mut outcome = PackCheck::new(repository, (domain, view))?.run(choice, workers)?;
@@ -363,6 +393,10 @@ fn one_view(
         checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
     }
     Ok(((name_damaged(repository, domain, outcome, checked), missed), read))
+}
+
+fn counted(number: u64, (one, many): (&str, &str)) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Makes a problem of everything that is damaged, and lets the next backup of this machine not count on it.

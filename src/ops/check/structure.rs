@@ -33,6 +33,8 @@ pub(super) struct Structure<'a> {
     lists: HashMap<BlobId, ((u64, u64), Option<Loss>)>,
     /// Chunks that no pack holds, with the problem that names each.
     missing: HashMap<BlobId, Option<usize>>,
+    /// Whether something cannot be found or read.
+    pub(super) misses: bool,
     checked: &'a mut Checked,
 }
 
@@ -48,7 +50,8 @@ impl<'a> Structure<'a> {
         checked: &'a mut Checked,
     ) -> Self {
         let (seen, lists, missing) = (Accounts::new(), HashMap::new(), HashMap::new());
-        Self { repository, domain, index, nodes, bad, missed, seen, lists, missing, checked }
+        let misses = false;
+        Self { repository, domain, index, nodes, bad, missed, seen, lists, missing, misses, checked }
     }
 
     pub(super) fn snapshot(&mut self, snapshot: &KnownSnapshot) -> Result<()> {
@@ -70,6 +73,7 @@ impl<'a> Structure<'a> {
                 Ok(None) => break Ok(()),
                 // What comes after a damaged node is still looked at.
                 Err(error) if error.is_damage() => {
+                    self.misses = true;
                     let object = format!("manifest of snapshot {label}");
                     let number = self.checked.problem(object, error.to_string());
                     self.checked.hurt(number, format!("{label}: entries after /{}", cursor.last_path()));
@@ -104,6 +108,7 @@ impl<'a> Structure<'a> {
                 self.checked.problem(shown, what);
             }
             Err(error) if error.is_damage() => {
+                self.misses = true;
                 self.repository.store.progress().trouble();
                 let number = self.checked.problem("a list of chunks", error.to_string());
                 self.checked.hurt(number, shown);
@@ -179,7 +184,10 @@ impl<'a> Structure<'a> {
     /// The problem with a chunk that is nowhere: that of the pack that should hold it, if the index knows one.
     fn missing(&mut self, id: &BlobId, places: &[Location]) -> Option<usize> {
         let number = match places.iter().find_map(|at| self.index.pack_at(*at)) {
-            None => self.checked.problem(format!("chunk {id}"), "no index lists it"),
+            None => {
+                self.misses = true;
+                self.checked.problem(format!("chunk {id}"), "no index lists it")
+            }
             Some(pack) => *self.missed.entry(pack.id).or_insert_with(|| {
                 let name = self.repository.pack_name(&self.domain, &pack);
                 self.checked.problem(name.as_str(), "it is not there, and snapshots need it")

@@ -142,7 +142,7 @@ pub fn run(repository: &Repository, options: &DrillOptions, files: &mut dyn Writ
     };
     let began = Began::announce(repository, options)?;
     let begun = repository.clock.elapsed();
-    let Snapshots { listed: snapshots, replaced: _, damaged } = repository.every_snapshot()?;
+    let Snapshots { listed: snapshots, damaged, .. } = repository.every_snapshot()?;
     let clients = clients::newest_of_each(&snapshots, &options.filter, &repository.registry());
     let locate = repository.clock.elapsed().saturating_sub(begun);
     if clients.len() > limits::DRILL_CLIENTS_MAX {

@@ -8,7 +8,10 @@ use jiff::tz::TimeZone;
 
 pub use self::rules::{Bucket, Candidate, Count, Rules, Span};
 pub use super::deleting::Kept;
-use super::{deleting::Deleter, select::Filter};
+use super::{
+    deleting::Deleter,
+    select::{Filter, Reference, refuse_sealed},
+};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
@@ -19,7 +22,7 @@ use crate::{
     repository::{
         Repository,
         records::Records,
-        snapshots::{KnownSnapshot, Place, SnapshotName, Snapshots, times_that_count},
+        snapshots::{KnownSnapshot, Place, SealedSnapshot, SnapshotName, Snapshots, times_that_count},
     },
 };
 
@@ -101,7 +104,7 @@ impl Group {
 pub enum Which {
     /// What no rule keeps, of each group among those that pass the filter.
     ByRules(Rules, Filter, GroupBy),
-    /// These: whole ids or their first digits.
+    /// These: `latest`, `latest~N`, whole ids or their first digits.
     Named(Vec<String>),
 }
 
@@ -168,6 +171,8 @@ pub struct ForgetDone {
     pub kept: Kept,
     /// What is wrong with snapshots that cannot be judged: they stay.
     pub damaged: Vec<Error>,
+    /// Why nothing would end if this were no dry run: more than half of a group goes, and that was not allowed.
+    pub refused: Option<Error>,
 }
 
 impl ForgetDone {
@@ -186,14 +191,19 @@ impl ForgetDone {
 /// would end and that was not allowed, or a snapshot that was named is held; `Damaged` when an annotation cannot be
 /// read that may be a hold; `Forbidden` for a role that may not; storage trouble.
 pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDone> {
+    if options.mode == Mode::Write {
+        repository.check_maintains("forget snapshots")?;
+    }
     repository.store.progress().enter(Phase::Opening);
-    let Snapshots { listed, replaced, damaged } = repository.every_snapshot()?;
+    let Snapshots { listed, replaced, damaged, sealed } = repository.every_snapshot()?;
     let mut done =
         ForgetDone { damaged: damaged.into_iter().map(|(_, error)| error).collect(), ..Default::default() };
     let times = times_that_count(&listed);
     let judged = match &options.which {
-        Which::Named(ids) => named(ids, &listed, &replaced)?,
-        Which::ByRules(rules, filter, by) => by_rules((rules, filter, *by), &listed, &times, &options.zone)?,
+        Which::Named(ids) => named(ids, (&listed, &replaced, &sealed))?,
+        Which::ByRules(rules, filter, by) => {
+            by_rules((rules, filter, *by), (&listed, &sealed), &times, &options.zone)?
+        }
     };
     done.groups = group_verdicts(judged, &times);
     keep_floor(&mut done.groups, &listed, options.floor.max(1));
@@ -202,7 +212,10 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
         refuse_held(done.groups.iter().flat_map(|(_, verdicts)| verdicts).map(|verdict| &verdict.snapshot))?;
     }
     if options.mass_removal == MassRemoval::Refuse {
-        refuse_mass_removal(&done.groups, &options.which, &listed)?;
+        match (refuse_mass_removal(&done.groups, &options.which, &listed), options.mode) {
+            (refused, Mode::DryRun) => done.refused = refused.err(),
+            (refused, Mode::Write) => refused?,
+        }
     }
     check_holds(repository, &done.groups)?;
     if options.mode == Mode::Write {
@@ -217,15 +230,23 @@ type Judged<'a> = (&'a KnownSnapshot, Group, Vec<String>);
 
 fn named<'a>(
     ids: &[String],
-    listed: &'a [KnownSnapshot],
-    replaced: &'a [KnownSnapshot],
+    (listed, replaced, sealed): (&'a [KnownSnapshot], &'a [KnownSnapshot], &[SealedSnapshot]),
 ) -> Result<Vec<Judged<'a>>> {
     let mut chosen: HashMap<ObjectId, &KnownSnapshot> = HashMap::new();
     for id in ids {
+        if let Ok(latest @ Reference::Latest(_)) = Reference::parse(id) {
+            let found = latest.find_among((listed, sealed), &Filter::default())?;
+            chosen.insert(found.name.id, found);
+            continue;
+        }
         let digits = id.to_ascii_lowercase();
         let matches = |known: &&KnownSnapshot| known.name.id.to_string().starts_with(&digits);
         let found: Vec<_> = listed.iter().chain(replaced).filter(matches).collect();
         let [one] = found[..] else {
+            if found.is_empty() {
+                // One that this key cannot read is no snapshot that is not there.
+                Reference::parse(id).map_or(Ok(()), |reference| reference.refuse_one_of(sealed))?;
+            }
             let what = match found.len() {
                 0 => format!("there is no snapshot `{id}`, and nothing was forgotten"),
                 several => format!("`{id}` means {several} snapshots, and nothing was forgotten"),
@@ -243,7 +264,7 @@ fn named<'a>(
 
 fn by_rules<'a>(
     (rules, filter, by): (&Rules, &Filter, GroupBy),
-    listed: &'a [KnownSnapshot],
+    (listed, sealed): (&'a [KnownSnapshot], &[SealedSnapshot]),
     times: &HashMap<ObjectId, Timestamp>,
     zone: &TimeZone,
 ) -> Result<Vec<Judged<'a>>> {
@@ -256,10 +277,18 @@ fn by_rules<'a>(
     }
     let passing: Vec<&KnownSnapshot> = listed.iter().filter(|known| filter.matches(known)).collect();
     if passing.is_empty() {
+        refuse_sealed(sealed)?;
         let and = if filter.is_empty() { "" } else { " that passes the filters" };
         return usage(
             format!("there is no snapshot{and}, so nothing was forgotten"),
             "`lifeboat snapshots` lists them",
+        );
+    }
+    // So is a host beside one that is known: what was to go would stay, and nobody would see it.
+    if let Some(nothing) = filter.first_without(listed) {
+        return usage(
+            format!("no snapshot {nothing}, so nothing was forgotten"),
+            "`lifeboat snapshots` shows all hosts, paths and tags",
         );
     }
     // A tag that nobody has is mistyped, and what it was to keep would go.

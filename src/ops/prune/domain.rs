@@ -341,8 +341,10 @@ impl Pruning<'_> {
         let mut notes = roots.notes;
         notes.extend(view.damaged);
         if reached.known_lost > 0 {
-            let text =
-                format!("{} chunks that snapshots need are in packs that are set aside", reached.known_lost);
+            let text = match reached.known_lost {
+                1 => "1 chunk that snapshots need is in a pack that is set aside".to_owned(),
+                lost => format!("{lost} chunks that snapshots need are in packs that are set aside"),
+            };
             notes.push(Error::new(ErrorKind::Damaged, text));
         }
         if reached.gaps > 0 {

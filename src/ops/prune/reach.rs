@@ -10,6 +10,7 @@ use crate::{
     format::{entry::Content, node::Node, pack::PackKind},
     id::{BlobId, DomainId, IdentityId},
     limits,
+    ops::repair::after_index,
     repository::{
         index::{Index, Location},
         manifest::NodeSource,
@@ -80,7 +81,7 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
         for known in snapshots {
             walk.gaps = if roots.replaced.contains(&known.name.id) { Gaps::Count } else { Gaps::Fail };
             let walked = walk.tree(Kind::Manifest, known.record.levels, known.record.root);
-            if walked.map_err(|error| in_doubt(error, known))? == Walked::NoTime {
+            if walked.map_err(|error| in_doubt(error, known, view))? == Walked::NoTime {
                 return Ok(None);
             }
         }
@@ -96,15 +97,17 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
     Ok(Some(reached.unwrap_or_else(|| Reached { frames: Bits::new(0), known_lost: 0, gaps: 0 })))
 }
 
-fn in_doubt(error: Error, known: &KnownSnapshot) -> Error {
+fn in_doubt(error: Error, known: &KnownSnapshot, view: &View) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
-    error.context(format!("the snapshot {}", known.name.name)).with_remedy(
+    let remedy = after_index(
+        !view.unindexed.is_empty(),
         "Look at it with `lifeboat check`. If it does not come back, end that snapshot with `lifeboat forget` (the newest of a key \
          ends when there is a newer one; that of a lost machine with `lifeboat key revoke --last-good`), or set the pack \
          aside with `lifeboat repair quarantine NAME --force`: then it is known that chunks of files are lost",
-    )
+    );
+    error.context(format!("the snapshot {}", known.name.name)).with_remedy(remedy)
 }
 
 /// What to do about something that is not there.

@@ -30,6 +30,17 @@ pub struct Fault {
     pub why: String,
 }
 
+/// What is the first thing to do where something is missing and packs are there that no index lists.
+const INDEX_FIRST: &str = "Packs are there that no index lists, and what is missing may be in them: first of all run \
+    `lifeboat repair index --apply`, which lists them again and deletes nothing. Only for what is missing then";
+
+/// A remedy for what is missing, after `repair index` where packs are there that no index lists: other remedies would
+/// give up what only has to be listed again.
+#[must_use]
+pub fn after_index(has_unlisted: bool, remedy: &str) -> String {
+    if has_unlisted { format!("{INDEX_FIRST}: {remedy}") } else { remedy.to_owned() }
+}
+
 /// Writes that objects are set aside.
 fn publish(repository: &Repository, domain: &DomainId, objects: &[String], reason: &str) -> Result<()> {
     let mut reason = reason.to_owned();

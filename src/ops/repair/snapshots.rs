@@ -92,6 +92,8 @@ pub struct SnapshotsDone {
     pub elsewhere: u64,
     /// What cannot be read or is suspect.
     pub damaged: Vec<Error>,
+    /// Whether packs are there that no index lists: what is missing may be in them.
+    pub has_unlisted: bool,
 }
 
 /// How snapshots are repaired.
@@ -111,9 +113,7 @@ pub struct SnapshotOptions {
 /// `Forbidden` for all but an owner, who alone reads what others wrote and writes snapshots; storage trouble;
 /// `Temporary` when a copy could not be committed.
 pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Result<SnapshotsDone> {
-    if repository.role() != Role::Owner {
-        return Err(repository.forbidden("repair snapshots", "owner"));
-    }
+    repository.check_owns("repair snapshots")?;
     repository.store.progress().enter(Phase::Checking);
     let domain = repository.own_domain()?;
     let (known, damaged) = repository.snapshots()?;
@@ -122,7 +122,8 @@ pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Res
     let copies = copies(repository, &known);
     let view = Arc::new(repository.view_to_read(&domain)?);
     let (snapshots, elsewhere) = (known.len() as u64, elsewhere.len() as u64);
-    let mut done = SnapshotsDone { snapshots, elsewhere, damaged, ..SnapshotsDone::default() };
+    let has_unlisted = !view.unindexed.is_empty();
+    let mut done = SnapshotsDone { snapshots, elsewhere, damaged, has_unlisted, ..SnapshotsDone::default() };
     for snapshot in known {
         let stored = Stored::new(repository, &view, &snapshot)?;
         let Losses { lost, named, nothing } = losses(&stored, &snapshot)?;

@@ -154,7 +154,8 @@ fn with_view(
         clearing.finish()?;
     }
     let Tally { files, bytes, files_unchanged, bytes_unchanged, .. } = tally;
-    let restored = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut restored = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    restored.has_unlisted = !view.unindexed.is_empty();
     let packs = packs.len() as u64;
     let space_needed = tally.room(options.workers);
     Ok(Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, space_needed, restored, ..forecast })

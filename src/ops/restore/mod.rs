@@ -143,6 +143,8 @@ pub struct Restored {
     pub notes_unnamed: u64,
     /// How often something could not be set, named or not.
     pub unset: u64,
+    /// Whether packs are there that no index lists: what is lost may be in them.
+    pub has_unlisted: bool,
     /// When what happened.
     pub moments: Moments,
 }
@@ -251,6 +253,7 @@ fn with_view(
     let last_byte = repository.clock.elapsed();
     let first_byte = job.first_byte.get().copied().unwrap_or(last_byte);
     let mut done = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.has_unlisted = !view.unindexed.is_empty();
     done.moments = Moments { indexed, first_byte, last_byte };
     Ok(done)
 }

@@ -3,13 +3,19 @@
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
-    ops::check::{self, CheckOptions, Checked, Coverage, Depth, Policy, Problem, Subset, Witness},
+    ops::{
+        check::{self, CheckOptions, Checked, Coverage, Depth, Policy, Problem, Subset, Witness},
+        repair::after_index,
+    },
     report::{json, ledger, size, text, time},
 };
 use serde_json::json;
 
 use super::workers;
-use crate::{context::Context, environment};
+use crate::{
+    context::{Context, end_of_unread},
+    environment,
+};
 
 const AFTER: &str = "\
 Without flags: the snapshots, manifests and index, and whether every pack is there with its size. With --read-data every
@@ -96,15 +102,19 @@ fn in_time(coverage: &Coverage) -> Result<()> {
 fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
     let output = context.output;
     let Checked { snapshots, nodes, packs, packs_read, bytes_read, attested, .. } = checked;
-    let Checked { problems_found, problems, notes, coverage, recorded, .. } = checked;
-    for Problem { object, what, hurts } in problems {
+    let Checked { problems_found, problems, notes, coverage, recorded, sealed, .. } = checked;
+    for problem in problems {
+        let Problem { object, what, hurts, remedy: _ } = problem;
         output.say(&format!("{}: {}", text::shown(object.as_bytes()), text::shown(what.as_bytes())));
         for hurt in hurts {
             output.say(&format!("  hurts {}", text::shown(hurt.as_bytes())));
         }
-        let fields = json!({ "code": 5, "object": object, "message": what, "hurts": hurts });
+        let remedy = remedy_of(problem);
+        let fields =
+            json!({ "code": 5, "object": object, "message": what, "hurts": hurts, "remedy": remedy });
         output.message(&json::message("error", fields));
     }
+    sealed.iter().for_each(|error| output.trouble(error));
     for note in notes {
         output.note(&format!("note: {}", text::shown(note.as_bytes())));
         output.message(&json::message("note", json!({ "message": note })));
@@ -143,23 +153,54 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
             "recorded": recorded,
             "coverage": coverage.as_ref().map(ledger::summary),
             "problems": problems_found,
+            "sealed": sealed.len(),
+            "lost_index": checked.lost_index,
         }),
     ));
     if *problems_found == 0 {
         if !idle {
             output.note("no damage was found");
         }
+        let what = "some snapshots cannot be read, and nobody looked at what they need";
+        end_of_unread(sealed, (what, "`lifeboat key list` shows the keys"))?;
         return coverage.as_ref().map_or(Ok(()), in_time);
     }
     let count = text::count(*problems_found, "problem was", "problems were");
-    let made_anew =
-        |problem: &Problem| ["/packs/", "/index/"].iter().any(|part| problem.object.contains(part));
-    Err(Error::new(ErrorKind::Damaged, format!("{count} found")).with_remedy(
-        if problems.iter().any(made_anew) {
-            "The lines above name them. `lifeboat repair index` lists again what an index object listed, `lifeboat \
-             repair quarantine NAME` sets a pack aside; then back up again: what is still at its source is stored anew"
-        } else {
-            "The lines above name them, and what is hurt. Change nothing else in the storage"
-        },
-    ))
+    let mut remedies: Vec<&str> = Vec::new();
+    for remedy in problems.iter().map(remedy_of) {
+        if !remedies.contains(&remedy) && remedies.len() < REMEDIES_MAX {
+            remedies.push(remedy);
+        }
+    }
+    let remedy = format!("The lines above name them. {}", remedies.join(". "));
+    Err(Error::new(ErrorKind::Damaged, format!("{count} found"))
+        .with_remedy(after_index(checked.lost_index, &remedy)))
+}
+
+/// Different remedies that the last line names; the JSON has that of each problem.
+const REMEDIES_MAX: usize = 4;
+
+/// What to do about a problem, beginning with what gives up least.
+fn remedy_of(problem: &Problem) -> &str {
+    let Problem { object, what, remedy, .. } = problem;
+    let is_of = |part: &str| object.contains(part) || what.contains(part);
+    if let Some(remedy) = remedy {
+        remedy
+    } else if is_of("/packs/") || is_of("/index/") {
+        "`lifeboat repair index` lists again what an index object listed, `lifeboat repair quarantine NAME` sets a damaged \
+         pack aside; then back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies \
+         each snapshot without what is lost for good"
+    } else if is_of("/snapshots/") {
+        "Put an older version of a damaged snapshot back if the storage has one; else `lifeboat repair quarantine NAME \
+         --apply` sets it aside, and the next backup follows the one before"
+    } else if object.starts_with("d/") || object == "snapshots" {
+        "Put an older version of that object back if the storage has one; else `lifeboat repair quarantine NAME --apply` \
+         sets aside what is damaged: then it does not count"
+    } else if ["keys/", "registry", "config", "evidence/"].iter().any(|begin| object.starts_with(begin)) {
+        "Put an older version of that object back if the storage has one; `lifeboat key recover --rebuild-config` rebuilds \
+         config and registry, `lifeboat key list` shows which keys can still be read"
+    } else {
+        "Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies each snapshot \
+         without what is lost for good; then the old one ends with `lifeboat forget`"
+    }
 }

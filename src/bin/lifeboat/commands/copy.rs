@@ -20,7 +20,7 @@ use serde_json::json;
 use super::{backup::compression_of, snapshots::short, workers};
 use crate::{
     args::{FilterArguments, FromArguments},
-    context::{Context, Given, Which},
+    context::{Context, Given, Which, end_of_unread},
 };
 
 const AFTER: &str = "\
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &Copy, context: &Context<'_>) -> Result<()> {
     let compression = compression_of(arguments.compression.as_deref())?;
     let (place, unlock, network) = arguments.from.parts(&context.common.network);
     let given = Given { which: Which::From, place: &place, unlock: &unlock, network: &network };
-    let from = Arc::new(context.open_given(&given)?);
+    let from = Arc::new(context.open_given(&given).map_err(of_source)?);
     let to = Arc::new(context.open()?);
     let (chosen, end) = choose(&from, (&references, arguments), context)?;
     let program = format!("lifeboat {}", env!("CARGO_PKG_VERSION"));
@@ -119,20 +119,28 @@ pub(crate) fn run(arguments: &Copy, context: &Context<'_>) -> Result<()> {
         ))
 }
 
+/// Two repositories are at hand: what is wrong says with which.
+fn of_source(error: Error) -> Error {
+    error.context("the source")
+}
+
 /// The snapshots that are meant, oldest first, and how the command is to end because of those that cannot be read.
 fn choose(
     from: &Repository,
     (references, arguments): (&[Reference], &Copy),
     context: &Context<'_>,
 ) -> Result<(Vec<KnownSnapshot>, Result<()>)> {
+    from.check_reads_data("read what is to be copied").map_err(of_source)?;
     let filter = arguments.filter.filter();
-    let mut every: Snapshots = from.every_snapshot()?;
-    let mut end = Ok(());
+    let mut every: Snapshots = from.every_snapshot().map_err(of_source)?;
+    let mut unread = Vec::new();
     for (_, error) in std::mem::take(&mut every.damaged) {
+        let error = error.context("the source");
         context.output.trouble(&error);
-        let unreadable = Error::new(ErrorKind::Damaged, "some snapshots of the source cannot be read");
-        end = end.and(Err(unreadable.with_remedy("`lifeboat check` of the source tells what is damaged")));
+        unread.push(error);
     }
+    let remedy = "`lifeboat check` of the source tells what is damaged";
+    let end = end_of_unread(&unread, ("some snapshots of the source cannot be read", remedy));
     if references.is_empty() {
         every.listed.retain(|snapshot| filter.matches(snapshot));
         if every.listed.is_empty() && !filter.is_empty() {
@@ -143,7 +151,7 @@ fn choose(
     }
     let mut chosen: Vec<KnownSnapshot> = Vec::new();
     for reference in references {
-        let found = reference.find(&every.listed, &filter)?;
+        let found = reference.find_among((&every.listed, &every.sealed), &filter).map_err(of_source)?;
         if !chosen.iter().any(|known| known.name == found.name) {
             chosen.push(found.clone());
         }

@@ -1,8 +1,12 @@
 //! `forget`: which snapshots end, and why the others stay.
 
+use std::collections::HashSet;
+
 use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
+    format::registry::Registry,
+    id::DomainId,
     ops::forget::{
         self, Bucket, Count, ForgetDone, ForgetOptions, Group, GroupBy, Kept, MassRemoval, Mode, Rules, Span,
         Verdict, Which,
@@ -12,6 +16,7 @@ use lifeboat::{
         table::{Side, Table},
         text, time,
     },
+    repository::snapshots::SnapshotName,
 };
 use serde_json::json;
 
@@ -21,7 +26,7 @@ use super::{
 };
 use crate::{
     args::{FilterArguments, names_nothing, split_tags},
-    context::Context,
+    context::{Context, end_of_unread},
 };
 
 const AFTER: &str = "\
@@ -39,7 +44,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Forget {
-    /// These snapshots, by the first digits of their ids, instead of rules
+    /// These snapshots instead of rules: latest, latest~2, or the first digits of an id
     #[arg(value_name = "ID")]
     ids: Vec<String>,
     #[command(flatten)]
@@ -172,7 +177,7 @@ pub(crate) fn run(arguments: &Forget, context: &Context<'_>) -> Result<()> {
     let options = ForgetOptions {
         which,
         floor: arguments.care.floor,
-        mass_removal: if arguments.care.allow_mass_removal || arguments.dry_run {
+        mass_removal: if arguments.care.allow_mass_removal {
             MassRemoval::Allow
         } else {
             MassRemoval::Refuse
@@ -184,28 +189,43 @@ pub(crate) fn run(arguments: &Forget, context: &Context<'_>) -> Result<()> {
     let done = forget::run(&repository, &options)?;
     context.end_display();
     let mode = options.mode;
-    let reported = report(context, &done, arguments);
+    let reported = report(context, &done, (arguments, &repository.registry()));
     if arguments.prune {
         prune::run_after(&repository, mode, context)?;
     }
     reported
 }
 
-fn report(context: &Context<'_>, done: &ForgetDone, arguments: &Forget) -> Result<()> {
+fn report(
+    context: &Context<'_>,
+    done: &ForgetDone,
+    (arguments, registry): (&Forget, &Registry),
+) -> Result<()> {
     let output = context.output;
+    let is_named = !arguments.ids.is_empty();
+    let domains: HashSet<DomainId> = done.groups.iter().map(|(group, _)| group.domain).collect();
     for (group, verdicts) in &done.groups {
-        output.say(&title(group));
-        for line in table(verdicts, context).lines(output.width()) {
+        let domain = (domains.len() > 1).then(|| domain_name(registry, &group.domain));
+        output.say(&title(group, domain));
+        let why_it_goes = if is_named { "named" } else { "no rule keeps it" };
+        for line in table((verdicts, why_it_goes), context).lines(output.width()) {
             output.say(&line);
         }
-        verdicts.iter().for_each(|verdict| output.message(&message(verdict)));
+        verdicts.iter().for_each(|verdict| output.message(&message(verdict, registry)));
     }
     for error in &done.damaged {
         output.trouble(error);
     }
     let (stay, go) = done.counts();
-    let would = if arguments.dry_run { "would go" } else { "are forgotten" };
-    output.note(&format!("{} stay, {go} {would}", text::count(stay, "snapshot", "snapshots")));
+    let would = match (arguments.dry_run, go) {
+        (true, _) => "would go",
+        (false, 1) => "is forgotten",
+        (false, _) => "are forgotten",
+    };
+    output.note(&format!("{}, {go} {would}", text::count(stay, "snapshot stays", "snapshots stay")));
+    if let Some(refused) = &done.refused {
+        output.say(&format!("would be refused without --allow-mass-removal: {refused}"));
+    }
     if done.finished > 0 {
         let finished = text::count(done.finished, "snapshot", "snapshots");
         output.note(&format!("{finished} that an earlier run had ended and not deleted are deleted now"));
@@ -222,13 +242,34 @@ fn report(context: &Context<'_>, done: &ForgetDone, arguments: &Forget) -> Resul
             "finished": done.finished,
             "kept_by_storage": done.kept.objects,
             "damaged": done.damaged.len(),
+            "refused": done.refused.as_ref().map(ToString::to_string),
         }),
     ));
-    if done.damaged.is_empty() {
+    let what = "some snapshots stay, since what is said above cannot be read";
+    end_of_unread(&done.damaged, (what, "`lifeboat check` tells what is damaged"))?;
+    if is_named && !arguments.dry_run { refuse_what_stays(done) } else { Ok(()) }
+}
+
+/// Who names a snapshot means that it is gone afterwards.
+fn refuse_what_stays(done: &ForgetDone) -> Result<()> {
+    let all = done.groups.iter().flat_map(|(_, verdicts)| verdicts);
+    let Some(first) = all.filter(|verdict| !verdict.goes()).min_by_key(|verdict| verdict.snapshot.name.id)
+    else {
         return Ok(());
-    }
-    Err(Error::new(ErrorKind::Damaged, "some snapshots stay, since what is said above cannot be read")
-        .with_remedy("`lifeboat check` tells what is damaged"))
+    };
+    let id = short(&first.snapshot);
+    let what = format!("{id} was named and stays: {}", first.stays.join(", "));
+    Err(Error::new(ErrorKind::Failed, what).with_remedy(
+        "The newest of a key can go after the next backup with that key, one within the floor when newer ones are there. Of a \
+         machine that is gone the snapshots behind NUMBER no longer count after `lifeboat key revoke NAME --last-good NUMBER` \
+         (the `sequence` of `lifeboat snapshots --json`)",
+    ))
+}
+
+/// The name of a domain, or its id where the registry has none.
+fn domain_name(registry: &Registry, id: &DomainId) -> String {
+    let known = registry.domains.iter().find(|domain| domain.id == *id);
+    known.map_or_else(|| id.to_string(), |domain| domain.name.clone())
 }
 
 /// What is to be said of snapshots that have ended and that the storage keeps.
@@ -243,17 +284,18 @@ pub(super) fn kept_line(kept: &Kept) -> Option<String> {
     ))
 }
 
-fn title(group: &Group) -> String {
+fn title(group: &Group, domain: Option<String>) -> String {
+    let domain = domain.map(|name| format!("domain {}", text::shown(name.as_bytes())));
     let host = group.host.as_ref().map(|host| format!("host {}", text::shown(host.as_bytes())));
     let shown =
         |paths: &Vec<Vec<u8>>| paths.iter().map(|path| text::shown(path)).collect::<Vec<_>>().join(" ");
     let paths = group.paths.as_ref().map(|paths| format!("paths {}", shown(paths)));
     let tags = group.tags.as_ref().map(|tags| format!("tags {}", text::shown(tags.join(",").as_bytes())));
-    let parts: Vec<String> = [host, paths, tags].into_iter().flatten().collect();
+    let parts: Vec<String> = [domain, host, paths, tags].into_iter().flatten().collect();
     if parts.is_empty() { "all snapshots:".to_owned() } else { format!("{}:", parts.join(", ")) }
 }
 
-fn table(verdicts: &[Verdict], context: &Context<'_>) -> Table {
+fn table((verdicts, why_it_goes): (&[Verdict], &str), context: &Context<'_>) -> Table {
     let mut table = Table::new(&[
         ("", Side::Left),
         ("ID", Side::Left),
@@ -268,19 +310,26 @@ fn table(verdicts: &[Verdict], context: &Context<'_>) -> Table {
             short(&verdict.snapshot),
             time::show(verdict.time, &context.zone),
             text::shown(verdict.snapshot.tags.join(",").as_bytes()),
-            if verdict.goes() { "no rule keeps it".to_owned() } else { verdict.stays.join(", ") },
+            if verdict.goes() { why_it_goes.to_owned() } else { verdict.stays.join(", ") },
         ]);
     }
     table
 }
 
-fn message(verdict: &Verdict) -> serde_json::Value {
+fn message(verdict: &Verdict, registry: &Registry) -> serde_json::Value {
     let record = &verdict.snapshot.record;
+    let SnapshotName { domain, identity, .. } = &verdict.snapshot.name;
+    let sources: Vec<_> = record.sources.iter().map(|source| json::with_path(json!({}), source)).collect();
+    let key = registry.certificate(identity).map(|known| known.label.as_str());
     json::message(
         "forget",
         json!({
             "id": verdict.snapshot.name.id.to_string(),
             "host": record.host,
+            "sources": sources,
+            "domain": domain_name(registry, domain),
+            "identity": identity.to_string(),
+            "key": key,
             "tags": verdict.snapshot.tags,
             "time": time::rfc3339(verdict.time),
             "kept": !verdict.goes(),

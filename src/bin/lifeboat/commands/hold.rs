@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use lifeboat::{
-    error::{Error, ErrorKind, Result},
+    error::Result,
     ops::{
         annotate::{self, Lifted, Mode, Placed},
         select::ID_DIGITS_SHOWN,
@@ -17,7 +17,10 @@ use lifeboat::{
 use serde_json::{Value, json};
 
 use super::{snapshots::short, tag};
-use crate::{args::FilterArguments, context::Context};
+use crate::{
+    args::FilterArguments,
+    context::{Context, end_of_unread},
+};
 
 const AFTER: &str = "\
 `forget` leaves a snapshot that is held alone, and `prune` its data, until every hold on it was lifted. A maintain, restore or
@@ -98,8 +101,9 @@ pub(crate) fn run(arguments: &HoldCommand, context: &Context<'_>) -> Result<()> 
 
 fn tell_placed(placed: &Placed, reason: &str, (mode, context): (Mode, &Context<'_>)) {
     let (output, is_dry) = (context.output, mode == Mode::DryRun);
+    let would = if is_dry { "would be held" } else { "held" };
     for known in &placed.held {
-        output.say(&format!("{}: held: {}", short(known), text::shown(reason.as_bytes())));
+        output.say(&format!("{}: {would}: {}", short(known), text::shown(reason.as_bytes())));
         let is_ended = placed.ended.contains(&known.name.id);
         if is_ended {
             output.warn(&format!(
@@ -113,7 +117,6 @@ fn tell_placed(placed: &Placed, reason: &str, (mode, context): (Mode, &Context<'
         output.message(&json::message("held", fields));
     }
     let count = placed.held.len() as u64;
-    let would = if is_dry { "would be held" } else { "held" };
     output.note(&format!("{} {would}", text::count(count, "snapshot", "snapshots")));
     let fields = json!({ "dry_run": is_dry, "held": count, "damaged": placed.damaged.len() });
     output.message(&json::message("summary", fields));
@@ -125,7 +128,8 @@ fn tell_lifted(repository: &Repository, lifted: &Lifted, (mode, context): (Mode,
         for hold in holds {
             let more = if *others == 0 { String::new() } else { format!("; {others} other holds stay") };
             let reason = text::shown(hold.reason.as_bytes());
-            output.say(&format!("{}: no longer held: {reason}{more}", short(known)));
+            let longer = if is_dry { "would no longer be held" } else { "no longer held" };
+            output.say(&format!("{}: {longer}: {reason}{more}", short(known)));
             output.message(&message("lifted", known, (hold, &who(repository, hold))));
         }
     }
@@ -142,10 +146,8 @@ fn list(filter: &FilterArguments, context: &Context<'_>) -> Result<()> {
     let repository = context.open()?;
     let mut every = repository.every_snapshot()?;
     context.end_display();
-    let damaged = std::mem::take(&mut every.damaged);
-    for (_, error) in &damaged {
-        context.output.trouble(error);
-    }
+    let damaged: Vec<_> = std::mem::take(&mut every.damaged).into_iter().map(|(_, error)| error).collect();
+    damaged.iter().for_each(|error| context.output.trouble(error));
     let filter = filter.filter();
     let mut snapshots = every.all();
     snapshots.retain(|known| filter.matches(known) && !known.holds.is_empty());
@@ -179,11 +181,8 @@ fn list(filter: &FilterArguments, context: &Context<'_>) -> Result<()> {
         table.lines(context.output.width()).iter().for_each(|line| context.output.say(line));
     }
     context.output.note(&format!("{} held", text::count(count, "snapshot", "snapshots")));
-    if damaged.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Damaged, "there may be more holds: something cannot be read")
-        .with_remedy("`lifeboat check` tells what is damaged"))
+    let what = "there may be more holds: something cannot be read";
+    end_of_unread(&damaged, (what, "`lifeboat check` tells what is damaged"))
 }
 
 /// The label of whoever placed it.

@@ -73,7 +73,10 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     let made = count(|outcome| matches!(outcome, Outcome::Made(_)));
     let damaged = count(|outcome| matches!(outcome, Outcome::Damaged(_)));
     output.say(&match (found.is_empty(), mode) {
-        (true, _) => format!("nothing to recover: every whole manifest of {nodes} nodes has its snapshot"),
+        (true, _) => format!(
+            "nothing to recover: every whole manifest of {} has its snapshot",
+            text::count(*nodes, "node", "nodes")
+        ),
         (false, Mode::DryRun) => format!(
             "{} without a snapshot. Nothing was written: --apply makes snapshots of them",
             manifests(found.len() as u64)

@@ -9,7 +9,7 @@ use lifeboat::{
         prune::Packs,
         repair::{
             self, AsideOptions, Copy, Fault, Force, Hurt, IndexDone, Lost, Mode, OfDomain, SnapshotOptions,
-            SnapshotsDone, Verdict,
+            SnapshotsDone, Verdict, after_index,
         },
     },
     report::{json, size, text, time},
@@ -17,7 +17,7 @@ use lifeboat::{
 use serde_json::json;
 
 use super::{snapshots::short, workers};
-use crate::context::Context;
+use crate::context::{Context, end_of_unread};
 
 const AFTER: &str = "\
 Nothing is ever deleted, and nothing is written without --apply: first look at what would be done. Everything is read from
@@ -139,7 +139,11 @@ impl Sum {
         let objects_of = |count: u64| text::count(count, "index object", "index objects");
         if *written == 0 && *set_aside == 0 {
             let all = text::count(*packs - *unreadable, "pack", "packs");
-            return format!("nothing to repair: {} list {all}", objects_of(*objects));
+            return format!(
+                "nothing to repair: {} {} {all}",
+                objects_of(*objects),
+                if *objects == 1 { "lists" } else { "list" }
+            );
         }
         let would = if mode == Mode::DryRun { "would be " } else { "" };
         let listed = format!(
@@ -203,21 +207,23 @@ fn tell_index(domains: &[OfDomain], mode: Mode, context: &Context<'_>) -> Result
 
 fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Result<()> {
     let output = context.output;
-    let SnapshotsDone { hurt, snapshots: all, elsewhere, damaged } = done;
+    let SnapshotsDone { hurt, snapshots: all, elsewhere, damaged, has_unlisted } = done;
     let counted = |is: fn(&Copy) -> bool| hurt.iter().filter(|hurt| is(&hurt.copy)).count() as u64;
     let (made, planned) =
         (counted(|copy| matches!(copy, Copy::Made(_))), counted(|copy| *copy == Copy::Planned));
     let snapshots = |count| text::count(count, "snapshot", "snapshots");
-    let has = format!("{} of {}", hurt.len(), snapshots(*all));
-    output.say(&match (hurt.is_empty(), made, planned) {
-        (true, ..) => format!("nothing to repair: nothing that {} need is missing", snapshots(*all)),
-        (_, 0, 0) => {
-            format!("{has} lack something, and were copied before or cannot be: `lifeboat forget` ends them")
-        }
-        (_, 0, _) => format!("{has} lack something. {planned} would be copied without it: --apply does it"),
-        _ => format!(
-            "{has} lack something. {made} were copied without it; end the old ones with `lifeboat forget`"
-        ),
+    let verb = if hurt.len() == 1 { "lacks" } else { "lack" };
+    let has = format!("{} of {} {verb} something", hurt.len(), snapshots(*all));
+    let copied = if made == 1 { "1 was copied".to_owned() } else { format!("{made} were copied") };
+    let becomes = match (made, planned) {
+        (0, 0) => "Nothing is left to copy; `lifeboat forget` ends what is not needed any more".to_owned(),
+        (0, _) => format!("{planned} would be copied without it: --apply does it"),
+        _ => format!("{copied} without it; end what was copied with `lifeboat forget`"),
+    };
+    output.say(&if hurt.is_empty() {
+        format!("nothing to repair: nothing of {} is missing", snapshots(*all))
+    } else {
+        format!("{has}. {}", after_index(*has_unlisted, &becomes))
     });
     hurt.iter().for_each(|hurt| tell_hurt(hurt, context));
     damaged.iter().for_each(|error| output.trouble(error));
@@ -239,15 +245,14 @@ fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Re
     });
     output.message(&json::message("summary", fields));
     if !damaged.is_empty() {
-        return Err(Error::new(ErrorKind::Damaged, "some snapshots cannot be read or are suspect")
-            .with_remedy("`lifeboat repair quarantine NAME` sets aside what nobody can read"));
+        let remedy = "`lifeboat repair quarantine NAME` sets aside what nobody can read";
+        return end_of_unread(damaged, ("some snapshots cannot be read or are suspect", remedy));
     }
     if hurt.iter().all(|hurt| matches!(hurt.copy, Copy::Before(_))) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Incomplete, format!("{has} lack something")).with_remedy(
-        "Back up again what is still at its source. A snapshot that is not needed any more ends with `lifeboat forget`",
-    ))
+    let remedy = "Back up again what is still at its source. A snapshot that is not needed any more ends with `lifeboat forget`";
+    Err(Error::new(ErrorKind::Incomplete, has).with_remedy(after_index(*has_unlisted, remedy)))
 }
 
 fn tell_hurt(Hurt { snapshot, lost, named, copy }: &Hurt, context: &Context<'_>) {

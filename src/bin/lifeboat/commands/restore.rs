@@ -12,6 +12,7 @@ use lifeboat::{
         select::Selection,
     },
     ops::{
+        repair::after_index,
         restore::{self, Extra, Forecast, RestoreOptions, Restored},
         select::Place,
         verify::{Besides, Owners, Verified, VerifyOptions},
@@ -130,6 +131,7 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     }
     refuse_as_target(&arguments.target, context.location()?.folder().as_deref())?;
     let repository = context.open()?;
+    repository.check_reads_data("restore files")?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
     let snapshot = &snapshot;
     let policy = match (arguments.numeric_ids, arguments.no_ownership) {
@@ -290,7 +292,7 @@ fn would_end(forecast: &Forecast, arguments: &Restore) -> Result<()> {
     if forecast.chunks_lost > 0 {
         let count = text::count(forecast.chunks_lost, "chunk is", "chunks are");
         return Err(Error::new(ErrorKind::Damaged, format!("{count} lost: not every file would be whole"))
-            .with_remedy("`lifeboat check` names the files"));
+            .with_remedy(after_index(forecast.restored.has_unlisted, "`lifeboat check` names the files")));
     }
     end(&forecast.restored, (forecast.files, &WOULD))?;
     if !forecast.fits() {
@@ -353,7 +355,7 @@ const WOULD: Words = Words {
 
 /// How the command ends: what is said of entries that failed, and of every file if none did.
 fn end(done: &Restored, (files, words): (u64, &Words)) -> Result<()> {
-    let Restored { kinds, gaps, failures, unset, .. } = done;
+    let Restored { kinds, gaps, failures, unset, has_unlisted, .. } = done;
     match exit::worst(kinds.iter().copied()) {
         None if *unset > 0 => {
             let what = text::count(*unset, "piece of metadata", "pieces of metadata");
@@ -365,13 +367,14 @@ fn end(done: &Restored, (files, words): (u64, &Words)) -> Result<()> {
         Some(kind) if *gaps > 0 => {
             let count = text::count(*gaps, "part of the manifest is lost", "parts of the manifest are lost");
             let came = format!("{} {}", text::count(files, "file", "files"), words.came);
-            Err(Error::new(kind, format!("{count}, with all entries in it: {came}")).with_remedy(
-                "`lifeboat snapshots` shows how many there were; an older snapshot may have the rest",
-            ))
+            let rest = "`lifeboat snapshots` shows how many there were; an older snapshot may have the rest";
+            Err(Error::new(kind, format!("{count}, with all entries in it: {came}"))
+                .with_remedy(after_index(*has_unlisted, rest)))
         }
         Some(kind) => {
             let count = text::count(*failures, words.one_failed, words.many_failed);
-            Err(Error::new(kind, count).with_remedy(words.failed_remedy))
+            let has_unlisted = *has_unlisted && kind == ErrorKind::Damaged;
+            Err(Error::new(kind, count).with_remedy(after_index(has_unlisted, words.failed_remedy)))
         }
     }
 }

@@ -52,9 +52,12 @@ pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
     };
     let which = arguments.which.chosen()?;
     let repository = Arc::new(context.open()?);
+    // Before its own snapshots are looked for: other roles are told who may.
+    repository.check_owns("rewrite snapshots")?;
     let every = repository.every_snapshot()?;
+    let chosen = which.find(&every)?;
     let mut damaged: Vec<_> = every.damaged.into_iter().map(|(_, error)| error).collect();
-    let done = rewrite::run(&repository, &which.find(&every.listed)?, &options)?;
+    let done = rewrite::run(&repository, &chosen, &options)?;
     context.end_display();
     report(&done.snapshots, &options, context);
     if let Some(line) = forget::kept_line(&done.kept) {

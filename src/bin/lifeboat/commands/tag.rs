@@ -2,7 +2,7 @@
 
 use clap::Args;
 use lifeboat::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     format::annotation::TagChange,
     ops::{
         annotate::{self, Chosen, Mode, Tagged},
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::snapshots::short;
 use crate::{
     args::{FilterArguments, split_tags},
-    context::Context,
+    context::{Context, end_of_unread},
 };
 
 const AFTER: &str = "\
@@ -71,11 +71,8 @@ pub(super) fn end(damaged: &[Error], context: &Context<'_>) -> Result<()> {
     for error in damaged {
         context.output.trouble(error);
     }
-    if damaged.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Damaged, "some snapshots, or what was said of them, cannot be read")
-        .with_remedy("`lifeboat check` tells what is damaged"))
+    let what = "some snapshots, or what was said of them, cannot be read";
+    end_of_unread(damaged, (what, "`lifeboat check` tells what is damaged"))
 }
 
 pub(crate) fn run(arguments: &Tag, context: &Context<'_>) -> Result<()> {

@@ -143,27 +143,30 @@ fn end(found: &Findings, arguments: &Usage) -> Result<()> {
 /// What is good to know about the numbers.
 fn notes(found: &Findings, reconcile: bool) -> Vec<String> {
     let Findings { unindexed, set_aside, deleted, dying, unexplained_found, .. } = found;
-    let packs = |count: u64| text::count(count, "pack", "packs");
     let mut notes = Vec::new();
     if unindexed.objects > 0 {
         notes.push(format!(
-            "dead bytes: {} ({}) are in no index, of a backup that runs now or was cut short",
-            packs(unindexed.objects),
+            "dead bytes: {} ({}) in no index, of a backup that runs now or was cut short",
+            text::count(unindexed.objects, "pack is", "packs are"),
             size::show(unindexed.bytes),
         ));
     }
     if set_aside.objects > 0 {
         let bytes = size::show(set_aside.bytes);
-        notes.push(format!("dead bytes: {} ({bytes}) are set aside", packs(set_aside.objects)));
+        notes.push(format!(
+            "dead bytes: {} ({bytes}) set aside",
+            text::count(set_aside.objects, "pack is", "packs are")
+        ));
     }
     if *deleted > 0 {
-        notes.push(format!("an index still lists {} that were pruned", packs(*deleted)));
+        notes.push(format!(
+            "an index still lists {}",
+            text::count(*deleted, "pack that was pruned", "packs that were pruned")
+        ));
     }
     if *dying > 0 {
-        let blobs = text::count(*dying, "blob", "blobs");
-        notes.push(format!(
-            "{blobs} that snapshots need are only in packs that are to die; the next prune moves them"
-        ));
+        let blobs = text::count(*dying, "blob that snapshots need is", "blobs that snapshots need are");
+        notes.push(format!("{blobs} only in packs that are to die; the next prune moves what is needed"));
     }
     if *unexplained_found == 0 && reconcile {
         notes.push("every object is explained by the records".to_owned());
