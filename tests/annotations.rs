@@ -139,7 +139,7 @@ fn what_is_mistyped_changes_no_tag_and_places_no_hold() {
     let tag = |number: usize| format!("t{number}");
     let list = |from: usize, to: usize| (from..to).map(tag).collect::<Vec<_>>().join(",");
     let (host, over) = ("x".repeat(1025), list(0, 1025));
-    for arguments in [&["backup", "src", "--tag", &over[..]][..], &["backup", "src", "--host", &host]] {
+    for arguments in [&["backup", "src", "--tag", over.as_str()][..], &["backup", "src", "--host", &host]] {
         assert!(world.fails(arguments, 2).contains("at most 1024"));
     }
     for from in (0..1000).step_by(200) {

@@ -29,7 +29,7 @@ use lifeboat::{
         repair::{self, AsideOptions, Copy, Force, Hurt, IndexDone, Mode, SnapshotOptions, Verdict},
     },
     repository::{Repository, unlock::Credential, view::ListedPack},
-    store::{Name, Parsed},
+    store::{Deletion, Name, Parsed},
 };
 
 mod support {
@@ -412,7 +412,7 @@ fn a_damaged_pack_is_set_aside_and_the_next_backup_stores_what_it_held_anew() {
 fn a_prune_goes_on_when_a_pack_of_files_that_is_lost_for_good_was_set_aside() {
     let scene = Scene::new();
     let pack = scene.names("/packs/d/").remove(0);
-    let _ = scene.owner().store.try_delete(&pack).unwrap();
+    assert!(matches!(scene.owner().store.try_delete(&pack).unwrap(), Deletion::Gone));
     let refused = scene.prune().unwrap_err();
     assert!(refused.remedy().unwrap().contains("repair quarantine NAME --force"), "{refused:?}");
     let [verdict] = <[_; 1]>::try_from(scene.aside(&[&pack], Force::Yes).unwrap()).unwrap();

@@ -183,6 +183,7 @@ fn among_mounts(world: &World, mounts: &str, arguments: &[&str]) -> Command {
 }
 
 /// Whether nobody here may mount anything; then it says so.
+#[expect(clippy::print_stdout, reason = "for whoever reads what a test says")]
 fn no_mounts() -> bool {
     let can = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
     let no = !can.is_ok_and(|output| output.status.success());

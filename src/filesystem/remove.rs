@@ -526,7 +526,8 @@ mod tests {
                 if told == 0 {
                     fs::rename(at("x"), at("away")).unwrap();
                     fs::create_dir(at("x")).unwrap();
-                    fs::write(at("x/z"), "of somebody").unwrap();
+                    std::io::Write::write_all(&mut fs::File::create(at("x/z")).unwrap(), b"of somebody")
+                        .unwrap();
                 }
                 told += 1;
             });
@@ -546,17 +547,19 @@ mod tests {
         // Threads are, in /proc.
         let (told, thread) = std::sync::mpsc::channel();
         let (end, ends) = std::sync::mpsc::channel::<()>();
-        let running = std::thread::spawn(move || {
-            told.send(rustix::thread::gettid().as_raw_nonzero().to_string()).unwrap();
-            ends.recv().unwrap_err();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                told.send(rustix::thread::gettid().as_raw_nonzero().to_string()).unwrap();
+                ends.recv().unwrap_err();
+            });
+            let thread = thread.recv().unwrap();
+            let proc = Target::open(std::path::Path::new("/proc")).unwrap();
+            let names =
+                [thread.clone().into_bytes(), b"not there".to_vec(), b"stat".to_vec(), b"..".to_vec()];
+            let spelled = proc.spelled_otherwise(b"", &names).unwrap();
+            let at = |name: &[u8]| super::super::old::Look::new(&proc).at(name).unwrap().unwrap();
+            assert!(spelled.has(&at(thread.as_bytes())) && !spelled.has(&at(b"stat")));
+            drop(end);
         });
-        let thread = thread.recv().unwrap();
-        let proc = Target::open(std::path::Path::new("/proc")).unwrap();
-        let names = [thread.clone().into_bytes(), b"not there".to_vec(), b"stat".to_vec(), b"..".to_vec()];
-        let spelled = proc.spelled_otherwise(b"", &names).unwrap();
-        let at = |name: &[u8]| super::super::old::Look::new(&proc).at(name).unwrap().unwrap();
-        assert!(spelled.has(&at(thread.as_bytes())) && !spelled.has(&at(b"stat")));
-        drop(end);
-        running.join().unwrap();
     }
 }

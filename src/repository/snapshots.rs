@@ -568,7 +568,7 @@ fn check_numbers(domain: DomainId, accounted: &HashSet<ObjectId>, roots: &mut Ro
         .take(usize::try_from(gone).unwrap_or(usize::MAX).min(GONE_NAMED_MAX));
     let names: Vec<String> = missing
         .map(|(identity, number)| {
-            let hash = blake3::hash(&[identity.as_bytes().as_slice(), &number.to_be_bytes()].concat());
+            let hash = blake3::hash(&[identity.as_bytes().as_slice(), &number.to_le_bytes()].concat());
             Name::snapshot(&domain, &identity, number, &ObjectId::new(*hash.as_bytes())).to_string()
         })
         .collect();

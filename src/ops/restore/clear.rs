@@ -85,7 +85,7 @@ impl<'a> Clearing<'a> {
             return Ok(());
         }
         let job = self.job;
-        let judged = judge(ended, (job.target, job.strip), &mut |path, what| {
+        judge(ended, (job.target, job.strip), &mut |path, what| {
             match what {
                 Beside::Leftover => {}
                 Beside::Unfinished => job.note(path, vec![Note::Told(LEFT_UNFINISHED.into())]),
@@ -96,8 +96,7 @@ impl<'a> Clearing<'a> {
                 }
             }
             Ok(())
-        });
-        judged
+        })
     }
 
     /// Whether something in the folder could not be restored, or nobody knows any more where that happened.

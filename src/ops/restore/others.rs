@@ -74,7 +74,11 @@ pub(super) fn forgive(pass: &Pass<'_>, job: &Job<'_>, target: &Path) -> Result<(
         if is_right && has_failed {
             accept(&entry, pass, job)?;
         }
-        compared.count(entry, is_right, is_found);
+        if is_right {
+            compared.right(entry, is_found);
+        } else if !is_found {
+            compared.wrong(entry);
+        }
         Ok(())
     })?;
     settle(&mut job.done(), &found, compared);
@@ -82,16 +86,18 @@ pub(super) fn forgive(pass: &Pass<'_>, job: &Job<'_>, target: &Path) -> Result<(
 }
 
 impl Compared {
-    fn count(&mut self, entry: Entry, is_right: bool, is_found: bool) {
-        if is_right {
-            if entry.metadata.kind == EntryKind::File {
-                self.files += 1;
-                self.bytes = self.bytes.saturating_add(entry.metadata.size);
-            }
-            if is_found {
-                self.right.insert(entry.path);
-            }
-        } else if !is_found && entry.metadata.kind != EntryKind::Socket {
+    fn right(&mut self, entry: Entry, is_found: bool) {
+        if entry.metadata.kind == EntryKind::File {
+            self.files += 1;
+            self.bytes = self.bytes.saturating_add(entry.metadata.size);
+        }
+        if is_found {
+            self.right.insert(entry.path);
+        }
+    }
+
+    fn wrong(&mut self, entry: Entry) {
+        if entry.metadata.kind != EntryKind::Socket {
             self.wrongs += 1;
             if self.wrong.len() < super::NAMED_MAX {
                 let error = Error::new(ErrorKind::Incomplete, NOT_OURS).with_remedy(REMEDY);

@@ -165,6 +165,12 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         end_of_unread(sealed, (what, "`lifeboat key list` shows the keys"))?;
         return coverage.as_ref().map_or(Ok(()), in_time);
     }
+    Err(damage(checked))
+}
+
+/// How a check ends that has found something: with what to do, the most careful first.
+fn damage(checked: &Checked) -> Error {
+    let Checked { problems_found, problems, .. } = checked;
     let count = text::count(*problems_found, "problem was", "problems were");
     let mut remedies: Vec<&str> = Vec::new();
     for remedy in problems.iter().map(remedy_of) {
@@ -173,8 +179,8 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         }
     }
     let remedy = format!("The lines above name them. {}", remedies.join(". "));
-    Err(Error::new(ErrorKind::Damaged, format!("{count} found"))
-        .with_remedy(after_index(checked.lost_index, &remedy)))
+    Error::new(ErrorKind::Damaged, format!("{count} found"))
+        .with_remedy(after_index(checked.lost_index, &remedy))
 }
 
 /// Different remedies that the last line names; the JSON has that of each problem.
