@@ -442,25 +442,7 @@ impl Repository {
             }
         }
         self.check_chains(ended, roots);
-        let is_gone = |id: &ObjectId| !ended.contains(id) && !roots.names.iter().any(|name| name.id == *id);
-        let mut accounted = HashSet::new();
-        for (hold, held) in annotations.all_holds() {
-            for id in held.iter().filter(|id| is_gone(id)) {
-                let what = format!(
-                    "the snapshot {id} of the domain {domain}, which is under a legal hold ({})",
-                    hold.reason
-                );
-                accounted.insert(*id);
-                // Any number will do: it is known by its id.
-                let name = Name::snapshot(domain, &hold.by, 0, id);
-                roots.doubts.push(Error::damaged(what, "it is gone and nobody forgot it").with_remedy(format!(
-                    "Put it back from a copy or a version of the bucket, and look who deleted it. If it is lost for good, \
-                     `lifeboat repair quarantine {name} --force --apply` says so"
-                )));
-            }
-        }
-        accounted.extend(ended.iter().copied());
-        check_numbers(*domain, &accounted, roots);
+        check_numbers(*domain, ended, roots);
         // Whoever has seen a newer world says so, also when only reading.
         let me = self.identity();
         if let Some((sequence, id)) = self.memory.head(domain, &me)
@@ -539,8 +521,8 @@ impl Repository {
 }
 
 /// A chain counts from 1 without gaps, so what is missing of it was forgotten or set aside, or is gone. Records name ids
-/// and no numbers; so the numbers of a domain that are missing are counted, and the ids that are accounted for and not there.
-fn check_numbers(domain: DomainId, accounted: &HashSet<ObjectId>, roots: &mut Roots) {
+/// and no numbers; so the numbers of a domain that are missing are counted, and what has ended and is not there.
+fn check_numbers(domain: DomainId, ended: &HashSet<ObjectId>, roots: &mut Roots) {
     let mut heads: HashMap<IdentityId, u64> = HashMap::new();
     for KnownSnapshot { name, .. } in &roots.known {
         let head = heads.entry(name.identity).or_default();
@@ -553,9 +535,9 @@ fn check_numbers(domain: DomainId, accounted: &HashSet<ObjectId>, roots: &mut Ro
     let there: HashSet<(IdentityId, u64)> =
         roots.names.iter().filter(is_of_chain).map(|name| (name.identity, name.sequence)).collect();
     let ids: HashSet<ObjectId> = roots.names.iter().map(|name| name.id).collect();
-    let accounted = accounted.iter().filter(|id| !ids.contains(id)).count();
+    let ended_and_gone = ended.iter().filter(|id| !ids.contains(id)).count();
     let all = heads.values().fold(0, |sum: u64, head| sum.saturating_add(*head));
-    let gone = all.saturating_sub((there.len() + accounted) as u64);
+    let gone = all.saturating_sub((there.len() + ended_and_gone) as u64);
     if gone == 0 {
         return;
     }
