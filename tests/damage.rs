@@ -278,7 +278,11 @@ fn write_records(owner: &Repository, domain: &DomainId, (ended, junk): (ObjectId
     let nothing = ObjectId::new([round; 32]);
     let snapshots = if round == 1 { vec![ended] } else { vec![nothing] };
     owner.publish_forgotten(domain, &Forgotten { time: TIME, snapshots, reason: String::new() }).unwrap();
-    let says = format::annotation::Says::Hold(format!("case {round}"));
+    // A hold on a snapshot that is not there would be an alarm.
+    let says = format::annotation::Says::Tags(format::annotation::TagChange {
+        add: vec![format!("case-{round}")],
+        ..format::annotation::TagChange::default()
+    });
     let annotation = format::annotation::Annotation { time: TIME, snapshots: vec![nothing], says };
     owner.publish_annotation(domain, &annotation).unwrap();
     let objects = if round == 1 { vec![junk] } else { vec![Name::tombstones(domain, &nothing).to_string()] };

@@ -535,9 +535,12 @@ fn check_numbers(domain: DomainId, ended: &HashSet<ObjectId>, roots: &mut Roots)
     let there: HashSet<(IdentityId, u64)> =
         roots.names.iter().filter(is_of_chain).map(|name| (name.identity, name.sequence)).collect();
     let ids: HashSet<ObjectId> = roots.names.iter().map(|name| name.id).collect();
-    let ended_and_gone = ended.iter().filter(|id| !ids.contains(id)).count();
+    // One that the next names was told by that.
+    let named = roots.known.iter().filter_map(|known| known.record.previous);
+    let accounted: HashSet<ObjectId> = ended.iter().copied().chain(named).collect();
+    let accounted = accounted.iter().filter(|id| !ids.contains(id)).count();
     let all = heads.values().fold(0, |sum: u64, head| sum.saturating_add(*head));
-    let gone = all.saturating_sub((there.len() + ended_and_gone) as u64);
+    let gone = all.saturating_sub((there.len() + accounted) as u64);
     if gone == 0 {
         return;
     }

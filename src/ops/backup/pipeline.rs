@@ -108,13 +108,15 @@ pub(super) fn run(
         });
         walk(items, &found);
         drop(found);
-        let merged = merger.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let built = builder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // The workers get their stops whatever became of the others: else a panic would wait for them for ever.
+        let (merged, built) = (merger.join(), builder.join());
         for _ in 0..workers {
             if jobs.send(Job::Stop).is_err() {
                 break;
             }
         }
+        let merged = merged.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let built = built.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // When the builder failed, the merger only saw that nobody listened any more.
         built.and(merged)
     });
@@ -217,7 +219,7 @@ impl Gathered<'_> {
     }
 
     fn ride(&mut self, entry: Entry) -> Result<()> {
-        self.bytes += weight(&entry) as u64;
+        self.bytes = self.bytes.saturating_add(weight(&entry) as u64);
         self.batch.push((entry, None));
         let full = self.batch.len() >= BATCH_ENTRIES_MAX || self.bytes >= BATCH_BYTES;
         if full { self.send() } else { Ok(()) }
