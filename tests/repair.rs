@@ -823,13 +823,8 @@ fn where_index_objects_are_lost_everything_says_first_that_the_packs_are_to_be_l
     world.does(&["repair", "index", "--apply"]);
     world.does(&["check", "--read-data"]);
     // What is damaged and not only unlisted gets another advice, and never that nothing can be done.
-    // In its first frame: in the middle of a small pack stands its directory, which the index has too.
-    let pack = stored(&world, "/packs/m/").remove(0);
-    let mut bytes = fs::read(&pack).unwrap();
-    bytes[20] ^= 1;
-    fs::set_permissions(&pack, fs::Permissions::from_mode(0o644)).unwrap();
-    fs::write(&pack, bytes).unwrap();
-    let (out, err) = world.ends(world.command(&["check"]).arg("--no-cache"), 5);
+    flip(&stored(&world, "/packs/m/").remove(0));
+    let (out, err) = world.ends(world.command(&["check", "--read-data"]).arg("--no-cache"), 5);
     assert!(!err.contains("first of all") && err.contains("repair snapshots"), "{out}{err}");
     assert!(out.contains("/packs/m/"), "the pack is named: {out}");
 }
