@@ -28,8 +28,8 @@ use lifeboat::{
     id::ObjectId,
     ops::{
         annotate::{self, Chosen},
-        forget::{self, ForgetOptions, MassRemoval, Which},
-        prune::{self, DomainDone, Mode, PruneOptions},
+        forget,
+        prune::{self, DomainDone, PruneOptions},
         select::{Filter, Reference},
     },
     repository::{Repository, snapshots::KnownSnapshot, unlock::Credential},
@@ -42,7 +42,7 @@ mod support {
 }
 use support::{
     lab::{self, Files, noise},
-    yard::{Yard, files_below},
+    yard::{Yard, ending, files_below},
 };
 
 const DAY: i64 = 86_400;
@@ -68,14 +68,7 @@ fn one(snapshot: ObjectId) -> Chosen {
 }
 
 fn forget(repository: &Repository, snapshot: ObjectId) {
-    let options = ForgetOptions {
-        which: Which::Named(vec![snapshot.to_string()]),
-        floor: 1,
-        mass_removal: MassRemoval::Allow,
-        zone: jiff::tz::TimeZone::UTC,
-        mode: Mode::Write,
-    };
-    assert_eq!(forget::run(repository, &options).unwrap().counts().1, 1);
+    assert_eq!(forget::run(repository, &ending(snapshot)).unwrap().counts().1, 1);
 }
 
 /// What was done in each domain.
@@ -374,14 +367,7 @@ fn what_a_newer_program_calls_critical_stops_this_one() {
     let id = ObjectId::new(*blake3::hash(&sealed).as_bytes());
     let name = Name::record(&owner.own_domain().unwrap(), Folder::Annotations, &id);
     yard.store().create(&name, sealed).unwrap();
-    let options = ForgetOptions {
-        which: Which::Named(vec![snapshot.to_string()]),
-        floor: 1,
-        mass_removal: MassRemoval::Allow,
-        zone: jiff::tz::TimeZone::UTC,
-        mode: Mode::Write,
-    };
-    let error = forget::run(&yard.owner(), &options).unwrap_err();
+    let error = forget::run(&yard.owner(), &ending(snapshot)).unwrap_err();
     assert!(format!("{error:?}").contains("critical"), "{error:?}");
     assert_eq!(yard.having("/snapshots/").len(), 2);
 }

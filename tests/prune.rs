@@ -24,7 +24,7 @@ use lifeboat::{
     id::ObjectId,
     ops::{
         annotate::{self, Chosen},
-        forget::{self, ForgetOptions, MassRemoval, Which},
+        forget,
         prune::{self, DomainDone, Mode, PruneOptions, Pruned, Unused},
         select::{Filter, Reference},
     },
@@ -47,7 +47,7 @@ use support::{
     intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
     lab::{self, Files, noise},
     world::World,
-    yard::Yard,
+    yard::{Yard, ending},
 };
 
 const DAY: i64 = 86_400;
@@ -118,14 +118,7 @@ impl Yard {
 
 /// Gives how many ended snapshots the storage keeps.
 fn forget_on(repository: &Repository, snapshot: ObjectId) -> u64 {
-    let options = ForgetOptions {
-        which: Which::Named(vec![snapshot.to_string()]),
-        floor: 1,
-        mass_removal: MassRemoval::Allow,
-        zone: jiff::tz::TimeZone::UTC,
-        mode: Mode::Write,
-    };
-    forget::run(repository, &options).unwrap().kept.objects
+    forget::run(repository, &ending(snapshot)).unwrap().kept.objects
 }
 
 fn options() -> PruneOptions {

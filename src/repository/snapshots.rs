@@ -537,8 +537,8 @@ fn check_numbers(domain: DomainId, ended: &HashSet<ObjectId>, roots: &mut Roots)
     let ids: HashSet<ObjectId> = roots.names.iter().map(|name| name.id).collect();
     // One that the next names was told by that.
     let named = roots.known.iter().filter_map(|known| known.record.previous);
-    let accounted: HashSet<ObjectId> = ended.iter().copied().chain(named).collect();
-    let accounted = accounted.iter().filter(|id| !ids.contains(id)).count();
+    let named: HashSet<ObjectId> = named.filter(|id| !ids.contains(id) && !ended.contains(id)).collect();
+    let accounted = named.len() + ended.iter().filter(|id| !ids.contains(id)).count();
     let all = heads.values().fold(0, |sum: u64, head| sum.saturating_add(*head));
     let gone = all.saturating_sub((there.len() + accounted) as u64);
     if gone == 0 {

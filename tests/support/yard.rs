@@ -17,7 +17,10 @@ use lifeboat::{
     error::Result,
     format::{role::Role, slot::KdfParameters},
     id::ObjectId,
-    ops::key::{self, AddOptions, By},
+    ops::{
+        forget::{ForgetOptions, MassRemoval, Mode, Which},
+        key::{self, AddOptions, By},
+    },
     repository::{InitOptions, Repository, unlock::Credential},
     store::{Location, Store},
 };
@@ -50,6 +53,17 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// One snapshot ends, whatever is left of its group.
+pub(crate) fn ending(snapshot: ObjectId) -> ForgetOptions {
+    ForgetOptions {
+        which: Which::Named(vec![snapshot.to_string()]),
+        floor: 1,
+        mass_removal: MassRemoval::Allow,
+        zone: jiff::tz::TimeZone::UTC,
+        mode: Mode::Write,
+    }
 }
 
 /// A repository in a folder.
