@@ -76,6 +76,19 @@ impl Error {
         Self { kind, message: message.into(), remedy: None, source: None }
     }
 
+    /// Something is not so although the storage has acknowledged it.
+    #[must_use]
+    pub fn untrue(what: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, what)
+            .with_remedy("Do not trust this storage until its operator has explained it")
+    }
+
+    /// An object is not there although its write was acknowledged.
+    #[must_use]
+    pub fn not_kept(object: impl fmt::Display) -> Self {
+        Self::untrue(format!("{object} is not there although its write was acknowledged"))
+    }
+
     /// An object of the repository is not what its name or signature promises.
     pub fn damaged(object: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Damaged, format!("{object} is damaged: {why}"))

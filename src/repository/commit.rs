@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{Repository, cache::claim, index::Standing, view::View};
 use crate::{
     clock::Timestamp,
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     format::{
         envelope::{self, EnvelopeHeader, RecordKind, Sealer},
         pack::{IndexedPack, encode_index},
@@ -166,17 +166,11 @@ impl Repository {
     /// # Errors
     /// Storage trouble; the snapshot or the probe is not there although its write was acknowledged.
     pub fn in_time(&self, probe: &Name, snapshot: &Name, view_begun: Duration) -> Result<bool> {
-        let untrue = |text: String| {
-            Error::new(ErrorKind::Failed, text)
-                .with_remedy("Do not trust this storage until its operator has explained it")
-        };
         let stamp = |name: &Name| -> Result<Timestamp> {
-            let listed = self.store.head(name)?;
-            let listed = listed
-                .ok_or_else(|| untrue(format!("{name} is not there although its write was acknowledged")))?;
+            let listed = self.store.head(name)?.ok_or_else(|| Error::not_kept(name))?;
             if let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() {
                 if self.is_cut_short(&id, listed.size) {
-                    return Err(untrue(format!("{name} has not the size that was written")));
+                    return Err(Error::untrue(format!("{name} has not the size that was written")));
                 }
                 // Not before: what was acknowledged and never seen must not stop the next backup.
                 self.memory.saw_head(&domain, &identity, (sequence, id));

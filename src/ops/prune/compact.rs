@@ -210,9 +210,7 @@ fn not_kept(error: Error, name: &Name) -> Error {
     if error.kind() != ErrorKind::NotFound {
         return error;
     }
-    Error::new(ErrorKind::Failed, format!("{name} is not there although its write was acknowledged"))
-        .with_remedy("Nothing of the old index was deleted. Do not trust this storage until its operator has explained it")
-        .with_source(error)
+    Error::not_kept(name).with_source(error)
 }
 
 /// Deletes batches of tombstones that nobody can need any more. Gives how many.

@@ -200,10 +200,7 @@ impl Pruning<'_> {
             nonce: random::bytes()?,
         };
         let name = repository.publish_run(&self.id, &run)?;
-        let listed = repository.store.head(&name)?.ok_or_else(|| {
-            Error::new(ErrorKind::Failed, format!("{name} is not there although its write was acknowledged"))
-                .with_remedy("Do not trust this storage until its operator has explained it")
-        })?;
+        let listed = repository.store.head(&name)?.ok_or_else(|| Error::not_kept(&name))?;
         Ok(listed.modified)
     }
 

@@ -15,7 +15,7 @@ use crate::{context::Context, environment};
 const AFTER: &str = "\
 What no snapshot needs is marked first. A later run deletes it, when the marks are older than the grace (72 hours unless
 `init` said otherwise) and nothing needs it after all. So run it regularly, for example once a day, beside any backups;
-it may be stopped at any time, and the next run carries on. If something that is needed is in doubt nothing is deleted
+it may be stopped at any time, and the next run carries on. If something that is needed is in doubt nothing more is done
 in that domain (exit code 5). Where the storage refuses to delete, because of a lock or its policy, everything else is
 done and the next run tries again (exit code 3). Needs a key with the role maintain or owner.
 
@@ -113,11 +113,14 @@ fn run_on(repository: &Repository, options: &PruneOptions, context: &Context<'_>
             text::count(packs, "pack", "packs")
         ),
     };
-    Err(Error::new(
-        ErrorKind::Damaged,
-        format!("{count} could not be pruned to the end: something there is in doubt"),
-    )
-    .with_remedy(format!("{done}. Follow what is said above, then run it again")))
+    let kinds = pruned.domains.iter().filter_map(|domain| domain.refused.as_ref()).map(Error::kind);
+    // What only another key can read is no damage.
+    let kind = match kinds.into_iter().all(|kind| kind == ErrorKind::Forbidden) {
+        true => ErrorKind::Forbidden,
+        false => ErrorKind::Damaged,
+    };
+    Err(Error::new(kind, format!("{count} could not be pruned to the end: something there is in doubt"))
+        .with_remedy(format!("{done}. Follow what is said above, then run it again")))
 }
 
 /// What the storage refused to delete, in all domains.
