@@ -505,6 +505,32 @@ fn backup_creates_a_repository_only_when_told() {
 }
 
 #[test]
+fn a_backup_begins_no_repository_in_the_place_of_one_that_has_vanished() {
+    let world = World::new();
+    world.does(&["backup", "--init", "src"]);
+    // A disk that is not mounted, or somebody who deletes.
+    fs::rename(world.path("repo"), world.path("away")).unwrap();
+    for arguments in [&["backup", "--init", "src"][..], &["backup", "--init", "--dry-run", "src"]] {
+        let said = world.fails(arguments, 10);
+        let first = said.lines().next().unwrap();
+        assert!(first.contains("there is no repository at") && first.contains("any more"), "{said}");
+        assert!(!world.path("repo").exists());
+    }
+    fs::rename(world.path("away"), world.path("repo")).unwrap();
+    world.does(&["backup", "--init", "src"]);
+    // A person may; and then it is another one.
+    fs::remove_dir_all(world.path("repo")).unwrap();
+    world.does(&["init"]);
+    world.does(&["backup", "--init", "src"]);
+    fs::remove_dir_all(world.path("repo")).unwrap();
+    let said = world.fails(&["backup", "--init", "src"], 10);
+    let file = said.split("remove ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    fs::remove_file(file).unwrap();
+    world.does(&["backup", "--init", "src"]);
+    assert_eq!(world.snapshots(), 1);
+}
+
+#[test]
 fn verify_tells_differences_from_damage() {
     let world = World::with_repository();
     world.does(&["backup", "src"]);

@@ -11,7 +11,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -159,6 +159,30 @@ fn marked() -> Marked {
     assert_eq!((done.deleted.packs, done.after.packs), (0, done.before.packs));
     assert!(done.marked.packs == 3 && done.next_deletion.is_some(), "{done:?}");
     Marked { yard, ended, kept, marked: done.marked.packs }
+}
+
+#[test]
+fn the_next_deletion_is_counted_from_when_the_storage_got_the_tombstones() {
+    let yard = Yard::new();
+    let whole = yard.back_up(&files(&[1]));
+    yard.back_up(&files(&[2]));
+    yard.forget(whole);
+    yard.wait(2 * DAY);
+    // An hour passes between the beginning of the run and its end.
+    let (over, root) = (yard.watched(), yard.path());
+    over.intercept(move |call: &Call| {
+        if call.kind == Kind::Head && call.name.contains("/runs/") {
+            let run = File::open(root.join(&call.name)).unwrap();
+            run.set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
+        }
+        Fate::Works
+    });
+    let next = yard.prune_over(&over).unwrap().next_deletion.unwrap();
+    let batch = yard.having("/tombstones/").pop().unwrap();
+    let stored =
+        fs::metadata(batch).unwrap().modified().unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let grace = yard.owner().config.minimum_grace_seconds;
+    assert_eq!(u64::try_from(next.seconds).unwrap(), stored + grace + 1);
 }
 
 impl Marked {
@@ -529,6 +553,15 @@ fn what_is_needed_of_a_pack_that_holds_little_of_it_moves_and_the_rest_goes() {
     let planned = only(prune::run(&yard.owner(), &dry()).unwrap()).unwrap();
     let done = yard.prune();
     assert_eq!((planned.repacked, planned.moved), (done.repacked, done.moved));
+    assert_eq!(
+        (planned.written.packs, planned.after.packs.packs),
+        (done.written.packs, done.after.packs.packs)
+    );
+    let headers = done.written.bytes.abs_diff(planned.written.bytes);
+    assert!(
+        headers < 4096 && done.after.packs.bytes.abs_diff(planned.after.packs.bytes) == headers,
+        "{planned:?}"
+    );
     assert_eq!((done.repacked.packs, done.written.packs, done.unused), (1, 1, 0), "{done:?}");
     assert!(done.moved >= 900_000 && done.moved < 3_000_000, "{done:?}");
     assert!(done.repacked.bytes > 5_000_000 && done.marked.bytes >= done.repacked.bytes, "{done:?}");
@@ -830,7 +863,7 @@ fn what_a_backup_that_runs_for_days_has_stored_is_left_alone() {
     // It has written an index object just now.
     let index = yard.having("/index/");
     let newest = index.iter().max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap()).unwrap();
-    File::open(newest).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+    File::open(newest).unwrap().set_modified(SystemTime::now()).unwrap();
     let done = yard.prune();
     assert_eq!((done.marked.packs, done.under_way.packs), (0, left.len() as u64), "{done:?}");
     // It fell silent.

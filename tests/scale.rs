@@ -187,7 +187,7 @@ const LAWS: [Law; 15] = [
         snapshot: gets(1, 0),
         second: NONE,
         domain: [[1, 3, 1, 17, 0], [1, 1, 1, 17, 0]],
-        index: [[1, 3, 0, 1, 0], [1, 1, 0, 1, 0]],
+        index: [[1, 3, 1, 1, 0], [1, 1, 1, 1, 0]],
         level: gets(1, 1),
     },
     Law {

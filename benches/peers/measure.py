@@ -1,5 +1,5 @@
 """One command: what it took, and whether it worked. And whether two trees are the same."""
-import os, stat, subprocess, threading, time
+import json, os, signal, stat, subprocess, sys, threading, time
 from typing import NamedTuple
 
 # A tool that hangs must not hang the night's run with it.
@@ -12,28 +12,40 @@ class Measured(NamedTuple):
     wall: float  # seconds
     cpu: float  # seconds, user and system, of the command and of all that it waited for
     peak: int  # bytes, of its largest process
+    synced: float  # seconds, until all that it wrote was on the disk
     said: str  # the end of what it printed
 
 
 def measure(command, environment, folder, log):
-    """Runs `command` in `folder`. This process must stay small: a child begins with the peak of its parent."""
+    """Runs `command` in `folder`, below a small process: a child begins with the peak of its parent."""
+    words = [sys.executable, "-S", __file__, log, *command]
+    options = dict(env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen([str(word) for word in words], **options)
+    try:
+        figures, _ = process.communicate()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    said = log.read_bytes()[-2000:].decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise RuntimeError(f"{command[0]} could not be measured: {said}")
+    return Measured(**json.loads(figures), said=said)
+
+
+def observe(log, command):
+    """In that process: what `command` takes."""
     with open(log, "wb") as output:
         begun = time.monotonic()
-        options = dict(env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        process = subprocess.Popen([str(word) for word in command], **options)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         limit = threading.Timer(SECONDS_MAX, process.kill)
         limit.start()
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            limit.cancel()
+        _, status, usage = os.wait4(process.pid, 0)
+        limit.cancel()
         wall = time.monotonic() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    said = log.read_bytes()[-2000:].decode(errors="replace").strip()
-    return Measured(process.returncode, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, said)
+    os.sync()
+    synced = time.monotonic() - begun
+    cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return dict(code=os.waitstatus_to_exitcode(status), wall=wall, cpu=cpu, peak=peak, synced=synced)
 
 
 def read_once(folder):
@@ -99,3 +111,7 @@ def same_bytes(one, other):
 def size(folder):
     """The bytes of all files below `folder`."""
     return sum(entry.stat().st_size for entry in walk(folder) if entry.is_file(follow_symlinks=False))
+
+
+if __name__ == "__main__":
+    print(json.dumps(observe(sys.argv[1], sys.argv[2:])))

@@ -2,7 +2,7 @@
 import statistics
 
 OURS = "lifeboat"
-MEASURES = ["wall", "cpu", "peak", "stored", "grown"]
+MEASURES = ["wall", "synced", "cpu", "peak", "stored", "grown"]
 # At most this much of what restic takes.
 GOALS = {
     "linux": {
@@ -43,13 +43,13 @@ def in_order(results, field):
 
 
 def table(results):
-    """In Markdown. The last four columns are what lifeboat took, as a part of what the tool of that line took."""
+    """In Markdown. The last five columns are what lifeboat took, as a part of what the tool of that line took."""
     found = medians(results)
     lines = []
     for corpus in in_order(results, "corpus"):
         lines += ["", f"**{corpus}**", ""]
-        lines += ["| step | tool | wall s | CPU s | peak MB | stored MB | wall | CPU | peak | stored |"]
-        lines += ["|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+        lines += ["| step | tool | wall s | on disk s | CPU s | peak MB | stored MB | wall | on disk | CPU | peak | stored |"]
+        lines += ["|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"]
         for step in in_order(results, "step"):
             for tool in [OURS, *(tool for tool in sorted(in_order(results, "tool")) if tool != OURS)]:
                 if (corpus, step, tool) in found:
@@ -59,8 +59,9 @@ def table(results):
 
 def line(found, corpus, step, tool):
     took = found[corpus, step, tool]
-    cells = [step, tool, f"{took['wall']:.2f}", f"{took['cpu']:.2f}", f"{took['peak'] / 1e6:.0f}", f"{took['stored'] / 1e6:.1f}"]
-    for measure in ["wall", "cpu", "peak", "stored"]:
+    seconds = [f"{took[measure]:.2f}" for measure in ["wall", "synced", "cpu"]]
+    cells = [step, tool, *seconds, f"{took['peak'] / 1e6:.0f}", f"{took['stored'] / 1e6:.1f}"]
+    for measure in ["wall", "synced", "cpu", "peak", "stored"]:
         part = ratio(found, corpus, step, tool, measure) if tool != OURS else None
         cells.append("" if part is None else f"{part:.2f}")
     return f"| {' | '.join(cells)} |"

@@ -75,10 +75,10 @@ class Bench:
         return [step for step in self.steps if step not in ("check", "restore")][-1]
 
     def record(self, measured, failed, **known):
-        figures = dict(wall=measured.wall, cpu=measured.cpu, peak=measured.peak)
+        figures = dict(wall=measured.wall, synced=measured.synced, cpu=measured.cpu, peak=measured.peak)
         self.results.append({**known, **figures, "failed": failed})
         line = f"{known['corpus']} {known['round'] + 1} {known['step']:9} {known['tool']:8}"
-        line += f" {measured.wall:8.2f} s {measured.cpu:8.2f} s CPU {measured.peak / 1e6:6.0f} MB"
+        line += f" {measured.wall:8.2f} s, {measured.synced:8.2f} s to the disk, {measured.cpu:8.2f} s CPU {measured.peak / 1e6:6.0f} MB"
         print(line + (f"  FAILED: {failed}" if failed else f" {known['stored'] / 1e6:9.1f} MB stored"), flush=True)
 
     def failures(self):

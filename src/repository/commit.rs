@@ -106,6 +106,14 @@ impl Repository {
         }
     }
 
+    /// When the storage got what was written under a name, by its clock.
+    ///
+    /// # Errors
+    /// It was acknowledged and is not there; storage trouble.
+    pub fn stored(&self, name: &Name) -> Result<Timestamp> {
+        Ok(self.store.head(name)?.ok_or_else(|| Error::not_kept(name))?.modified)
+    }
+
     fn seal_run(&self, domain: &DomainId, run: &Run) -> Result<(Name, Bytes)> {
         let (epoch, public) = self.metadata_public()?;
         let header = self.header(RecordKind::Run, domain, 0, epoch);

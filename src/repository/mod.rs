@@ -48,6 +48,7 @@ pub mod manifest;
 pub mod memory;
 pub mod pack_mover;
 pub mod pack_writer;
+pub mod places;
 pub mod reader;
 pub mod records;
 pub mod registry;

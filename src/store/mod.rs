@@ -44,6 +44,7 @@ use crate::{
 };
 
 mod at_once;
+mod buffers;
 mod build;
 mod create;
 mod downloads;

@@ -1,12 +1,12 @@
 //! Transfers that must go on, and must be whole.
 
-use std::time::Duration;
+use std::{fs::File, io, os::unix::fs::FileExt, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use object_store::{GetResult, GetResultPayload};
 
-use super::failure::Broken;
+use super::{buffers, failure::Broken};
 
 /// A call in which nothing moves for so long has failed; an upload has the time that its bytes need on top.
 pub(super) const STALL: Duration = Duration::from_secs(60);
@@ -38,24 +38,56 @@ pub(super) async fn next<T>(
 
 /// The body of an answer, which must have exactly `size` bytes and must not stall.
 pub(super) async fn collect(got: GetResult, size: u64, stall: Duration) -> object_store::Result<Bytes> {
-    let bytes = if matches!(got.payload, GetResultPayload::Stream(_)) {
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        let mut pieces = got.into_stream();
-        while let Some(piece) = next(&mut pieces, stall).await? {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() as u64 > size {
-                break;
-            }
+    let mut buffer = buffers::take(usize::try_from(size).unwrap_or(0));
+    let came = match got.payload {
+        GetResultPayload::File(file, _) => {
+            let begin = got.range.start;
+            let reading = tokio::task::spawn_blocking(move || {
+                read(&file, begin, &mut buffer).map(|came| (came, buffer))
+            });
+            let read = within(stall, async { Ok(reading.await.map_err(io::Error::other).flatten()) }).await?;
+            let came;
+            (came, buffer) = read.map_err(|error| object_store::Error::Generic {
+                store: "LocalFileSystem",
+                source: Box::new(error),
+            })?;
+            came
         }
-        Bytes::from(bytes)
-    } else {
-        within(stall, got.bytes()).await?
+        GetResultPayload::Stream(mut pieces) => {
+            let mut came = 0;
+            while let Some(piece) = next(&mut pieces, stall).await? {
+                let end = came + piece.len();
+                match buffer.get_mut(came..end) {
+                    Some(place) => place.copy_from_slice(&piece),
+                    None => {
+                        came = end;
+                        break;
+                    }
+                }
+                came = end;
+            }
+            came
+        }
     };
-    if bytes.len() as u64 == size {
-        Ok(bytes)
+    if came as u64 == size {
+        Ok(buffers::lend(buffer))
     } else {
-        Err(Broken(format!("{} of {size} bytes came", bytes.len())).into())
+        Err(Broken(format!("{came} of {size} bytes came")).into())
     }
+}
+
+/// Fills a buffer from a file; how many bytes there were.
+fn read(file: &File, begin: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut came = 0;
+    while let Some(rest) = buffer.get_mut(came..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, begin + came as u64) {
+            Ok(0) => break,
+            Ok(bytes) => came += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(came)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use lifeboat::{
     ops::select::{Filter, Reference},
     progress::Progress,
     report::{size, time},
-    repository::{Repository, snapshots::KnownSnapshot},
+    repository::{Repository, places, snapshots::KnownSnapshot},
     store::{Location, S3Settings, Store, StoreOptions},
 };
 
@@ -332,7 +332,9 @@ impl<'a> Context<'a> {
         // Before anybody is asked for a passphrase.
         let config = Repository::read_config(&store)?;
         let credential = self.credentials_of(given).credential()?;
-        Repository::unlock_and_open(store, config, &credential, cache.as_deref(), clock)
+        let repository = Repository::unlock_and_open(store, config, &credential, cache.as_deref(), clock)?;
+        places::remember(cache.as_deref(), location, &repository.config.repository_id);
+        Ok(repository)
     }
 
     /// The snapshot that is meant, and how the command is to end because of damaged ones. Those that cannot be

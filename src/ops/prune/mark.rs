@@ -23,13 +23,14 @@ use crate::{
 /// A pack that is younger is left alone: a backup may be about to use it. It saves work; safety does not need it.
 const AGE_MAX: Duration = Duration::from_hours(24);
 
-/// Marks what nobody needs, and what was repacked. Says whether a batch was written, or would be.
+/// Marks what nobody needs, and what was repacked. Gives the storage's time of the batch that was written, or would be:
+/// the grace is counted from it, and it may be hours after the run began.
 pub(super) fn mark(
     pruning: &Pruning<'_>,
     (seen, now): (&Seen, Timestamp),
     repacked: BTreeMap<PackId, u64>,
     done: &mut DomainDone,
-) -> Result<bool> {
+) -> Result<Option<Timestamp>> {
     let mut dead = unreached(pruning, (seen, now), done)?;
     dead.extend(repacked);
     dead.extend(unlisted(pruning, (seen, now), done)?);
@@ -48,13 +49,15 @@ pub(super) fn mark(
         done.marked.add(dead.get(id).copied().unwrap_or_default());
     }
     if packs.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
-    if pruning.writes() {
-        let time = pruning.repository.clock.now();
-        pruning.repository.publish_tombstones(&pruning.id, &Tombstones { time, packs })?;
+    if !pruning.writes() {
+        return Ok(Some(now));
     }
-    Ok(true)
+    let repository = pruning.repository;
+    let batch = Tombstones { time: repository.clock.now(), packs };
+    let name = repository.publish_tombstones(&pruning.id, &batch)?;
+    repository.stored(&name).map(Some)
 }
 
 /// Packs that are marked by nothing but batches whose age is wrong, with their sizes.

@@ -214,13 +214,17 @@ struct Repack<'a> {
     seen: &'a Seen,
     mover: PackMover<'a>,
     publisher: Publisher<'a>,
+    /// Bytes of a pack.
+    target: usize,
+    /// Bytes of frames that would move.
+    planned: u64,
 }
 
 impl<'a> Repack<'a> {
     fn new(pruning: &'a Pruning<'a>, (seen, kind): (&'a Seen, PackKind)) -> Result<Self> {
         let target = target_length(seen.view.index.bytes());
         let mover = PackMover::new(pruning.repository, (pruning.id, kind), target)?;
-        Ok(Self { pruning, seen, mover, publisher: Publisher::new(pruning) })
+        Ok(Self { pruning, seen, mover, publisher: Publisher::new(pruning), target, planned: 0 })
     }
 
     fn pack(&mut self, candidate: &Candidate) -> Result<()> {
@@ -228,6 +232,7 @@ impl<'a> Repack<'a> {
         let Pruning { repository, id: domain, .. } = self.pruning;
         repository.store.progress().check()?;
         if *needed == 0 || !self.pruning.writes() {
+            self.planned += *needed;
             return Ok(());
         }
         let name = repository.pack_name(domain, pack);
@@ -252,8 +257,12 @@ impl<'a> Repack<'a> {
         Ok(())
     }
 
-    /// Gives the packs that were written.
+    /// Gives the packs that were written. Of a dry run about those that would be: without their headers and directories.
     fn finish(mut self) -> Result<Packs> {
+        if !self.pruning.writes() {
+            let packs = self.planned.div_ceil(self.target as u64);
+            return Ok(Packs { packs, bytes: self.planned });
+        }
         let last = self.mover.finish()?;
         self.publisher.upload(last)?;
         self.publisher.publish()?;

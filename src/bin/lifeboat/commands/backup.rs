@@ -17,6 +17,7 @@ use lifeboat::{
         filter::{Filter, FilterOptions, Pattern, Why},
         walk::{LeftOut, resolve_source},
     },
+    id::RepositoryId,
     ops::{
         backup::{
             self, BackupOptions, Done, Mode, Observed, Reuse, Unchanged,
@@ -26,7 +27,8 @@ use lifeboat::{
         select::ID_DIGITS_SHOWN,
     },
     report::{json, left_out, size, text, time},
-    repository::{InitOptions, Repository},
+    repository::{InitOptions, Repository, places},
+    store::Location,
 };
 use serde_json::json;
 
@@ -282,20 +284,15 @@ fn tell_left_out(found: &LeftOut, filter: &FilterOptions, context: &Context<'_>)
 }
 
 /// Refuses sources that are the repository, or in it.
-fn refuse_repository(paths: &[PathBuf], location: &lifeboat::store::Location) -> Result<()> {
-    let lifeboat::store::Location::Folder(repository) = location else { return Ok(()) };
+fn refuse_repository(paths: &[PathBuf], location: &Location) -> Result<()> {
+    let Location::Folder(repository) = location else { return Ok(()) };
     paths.iter().try_for_each(|path| {
         refuse_as_source(path, Some(repository)).map_err(|error| error.context(path.display()))
     })
 }
 
 /// That a backup was tried, as far as that is possible: what went wrong first is what the user hears of.
-fn tell_the_repository(
-    context: &Context<'_>,
-    location: &lifeboat::store::Location,
-    options: &BackupOptions,
-    error: &Error,
-) {
+fn tell_the_repository(context: &Context<'_>, location: &Location, options: &BackupOptions, error: &Error) {
     let told =
         context.open_at(location).and_then(|repository| backup::could_not_begin(&repository, options, error));
     if let Err(other) = told {
@@ -304,7 +301,7 @@ fn tell_the_repository(
 }
 
 /// The first line in the journal.
-fn announce(sources: Option<&Sources>, location: &lifeboat::store::Location, context: &Context<'_>) {
+fn announce(sources: Option<&Sources>, location: &Location, context: &Context<'_>) {
     let what = match sources {
         Some(sources) => text::count(sources.paths.len() as u64, "source", "sources"),
         None => "a stream".to_owned(),
@@ -315,13 +312,12 @@ fn announce(sources: Option<&Sources>, location: &lifeboat::store::Location, con
 }
 
 /// The repository; `None` when it would have to be created and nothing is to be written.
-fn open(
-    arguments: &Backup,
-    context: &Context<'_>,
-    location: &lifeboat::store::Location,
-) -> Result<Option<Repository>> {
+fn open(arguments: &Backup, context: &Context<'_>, location: &Location) -> Result<Option<Repository>> {
     match context.open_at(location) {
         Err(error) if arguments.create.init && error.kind() == ErrorKind::NoRepository => {
+            if let Some(seen) = places::remembered(context.cache_folder().as_deref(), location) {
+                return Err(vanished(location, &seen));
+            }
             if arguments.dry_run {
                 init::dry_run(context, location, "initialized")?;
                 context.end_display();
@@ -334,6 +330,18 @@ fn open(
         }
         other => other.map(Some),
     }
+}
+
+/// Nobody watches a scheduled backup: a new repository in the place of one that somebody has removed or hidden would
+/// look healthy.
+fn vanished(location: &Location, (id, file): &(RepositoryId, PathBuf)) -> Error {
+    let id = format!("{:.ID_DIGITS_SHOWN$}", id.to_string());
+    let text = format!("there is no repository at {location} any more: this machine has used {id} there");
+    Error::new(ErrorKind::NoRepository, text).with_remedy(format!(
+        "`--init` begins no other in its place. A disk may not be mounted; a bucket that keeps versions shows what there was \
+         with `--at TIME`. If it was removed on purpose, remove {} and run this again",
+        file.display()
+    ))
 }
 
 /// The summary of a dry run where there is no repository yet: what would be new in it nobody knows.
