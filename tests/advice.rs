@@ -86,6 +86,21 @@ fn a_lost_or_damaged_config_is_damage_and_the_words_rebuild_it() {
 }
 
 #[test]
+fn without_any_key_slot_a_check_says_that_only_the_words_open_it() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    world.does(&["check", "--without-keys"]);
+    let words = ["--recovery-words-file", "words"];
+    world.does(&[&["check"][..], &words].concat());
+    fs::rename(world.path("repo/keys"), world.path("keys")).unwrap();
+    world.says(&["check", "--without-keys"], 5, &["no key slot is left", "key recover"]);
+    world.says(&[&["check"][..], &words].concat(), 5, &["no key slot is left", "key recover"]);
+    fs::write(world.path("new"), "new").unwrap();
+    world.does(&[&["key", "recover", "--new-password-file", "new"][..], &words].concat());
+    world.does(&["check", "--without-keys"]);
+}
+
+#[test]
 fn an_init_that_fails_leaves_no_words_in_the_way_of_the_next_one() {
     let world = World::new();
     fs::create_dir(world.path("repo")).unwrap();

@@ -188,6 +188,11 @@ fn lists_come_in_three_forms_and_from_standard_input() {
     let patterns = b"# a comment\n\n  many/a?  \r\nmany/[!a]1\n";
     assert_eq!(files(&["--files-from", "-"], patterns), ["a1", "a2", "b1"]);
     assert_eq!(files(&["--files-from", "-"], b"many/*1\n"), ["a1", "b1"]);
+    // A slash at the end says that what a link leads to is meant.
+    std::os::unix::fs::symlink("many", world.path("link")).unwrap();
+    assert_eq!(files(&["--files-from", "-"], b"link/\n").len(), 7);
+    assert_eq!(files(&["--files-from", "-"], b"l?nk/\n").len(), 7);
+    fs::remove_file(world.path("link")).unwrap();
     assert_eq!(files(&["--files-from-verbatim", "-"], b"many/a1\nmany/ space \n"), [" space ", "a1"]);
     let raw = [&b"many/two\nlines\0many/"[..], odd.as_bytes(), b"\0"].concat();
     assert_eq!(files(&["--files-from-raw", "-"], &raw), ["# odd\u{fffd} *", "two\nlines"]);
@@ -250,7 +255,7 @@ fn as_git_says(world: &World, pattern: &str, paths: &[&str]) -> Option<Vec<Strin
     Some(texts(&out).0.split_terminator('\0').map(str::to_owned).collect())
 }
 
-const PATTERNS: [&str; 58] = [
+const PATTERNS: [&str; 63] = [
     "a{b,c}d",
     "{ab}",
     "\\{ab\\}",
@@ -309,9 +314,14 @@ const PATTERNS: [&str; 58] = [
     "?x",
     "!x",
     "[[:alpha:]",
+    "\\\\/",
+    "\\\\x",
+    "y\\\\/",
+    "d\\/",
+    "[^a]\\/",
 ];
 
-const PATHS: [&str; 44] = [
+const PATHS: [&str; 46] = [
     "abd",
     "acd",
     "a{b,c}d",
@@ -356,6 +366,8 @@ const PATHS: [&str; 44] = [
     "[[:alpha:]",
     "e/d/x",
     "e/d/y",
+    "\\/z",
+    "y\\/z",
 ];
 
 #[test]
@@ -414,7 +426,15 @@ fn a_source_that_is_suddenly_empty_ends_with_9_and_its_snapshot_is_kept() {
     fs::remove_file(world.path("other/x")).unwrap();
     let said = world.fails(&["backup", "src", "other"], 9);
     assert!(said.contains(&world.text("other")), "{said}");
-    // Another group of sources has another last snapshot.
+    // That was told.
+    world.does(&["backup", "src"]);
+    // Another list of sources, and a night in which it is not there, hide nothing.
+    fs::write(world.path("src/one"), "again").unwrap();
+    world.does(&["backup", "src", "other"]);
+    fs::rename(world.path("src"), world.path("away")).unwrap();
+    world.fails(&["backup", "src", "other"], 3);
+    fs::create_dir(world.path("src")).unwrap();
+    assert!(world.fails(&["backup", "src"], 9).contains(&world.text("src")));
     world.does(&["backup", "src"]);
 }
 

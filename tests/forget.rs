@@ -342,6 +342,9 @@ fn what_only_a_newer_key_opens_is_no_damage_and_no_older_snapshot_is_taken_for_t
     backup(&world, 1, "a");
     world.does(&["key", "rotate"]);
     backup(&world, 2, "a");
+    for arguments in [&["usage"][..], &["usage", "--reconcile"]] {
+        by("audit", arguments);
+    }
     let older = world.messages(&["snapshots"])[0]["short_id"].as_str().unwrap().to_owned();
     by("restore", &["snapshots"]);
     by("audit", &["check"]);

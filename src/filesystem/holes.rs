@@ -1,6 +1,6 @@
 //! Holes of sparse files: found without reading, passed over while reading, and left out while writing.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
+use std::{cmp::Reverse, fs::File, io, ops::Range, os::unix::fs::FileExt};
 
 use rustix::{
     fs::{SeekFrom, seek},
@@ -12,15 +12,15 @@ use crate::{format::entry::Hole, limits};
 /// A hole is looked through in pieces of so many bytes where it holds data now.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// The holes of a file of `size` bytes, as its file system tells. Of more than [`limits::HOLES_MAX`] the smaller ones are
-/// left out: what is in no hole is read.
+/// The holes of a file of `size` bytes, as its file system tells. Of more than [`limits::HOLES_MAX`] the longest are
+/// given, of equal ones the first: what is in no hole is read.
 #[must_use]
 pub fn find(file: &File, size: u64) -> Vec<Hole> {
     find_at_most(file, size, limits::HOLES_MAX)
 }
 
 fn find_at_most(file: &File, size: u64, most: usize) -> Vec<Hole> {
-    let (mut holes, mut at, mut least) = (Vec::new(), 0, 1);
+    let (mut holes, mut at) = (Vec::new(), 0);
     while at < size {
         // Whoever does not know holes has none.
         let Ok(offset) = seek(file, SeekFrom::Hole(at)) else { return Vec::new() };
@@ -32,18 +32,26 @@ fn find_at_most(file: &File, size: u64, most: usize) -> Vec<Hole> {
             Err(Errno::NXIO) => size,
             Err(_) => return Vec::new(),
         };
-        if end > offset && end - offset >= least {
+        if end > offset {
             holes.push(Hole { offset, length: end - offset });
         }
         // Somebody may write there meanwhile: it must go on all the same.
         at = end.max(offset + 1);
-        // The limit for the length grows with the file alone: whoever reads it again finds the same holes.
-        while holes.len() > most {
-            least *= 2;
-            holes.retain(|hole| hole.length >= least);
+        if holes.len() >= most.saturating_mul(2) {
+            keep_longest(&mut holes, most);
         }
     }
+    keep_longest(&mut holes, most);
     holes
+}
+
+/// Leaves so many of them, in order. Which ones depends on the file alone: whoever reads it again finds the same.
+fn keep_longest(holes: &mut Vec<Hole>, most: usize) {
+    if holes.len() > most {
+        holes.sort_unstable_by_key(|hole| (Reverse(hole.length), hole.offset));
+        holes.truncate(most);
+        holes.sort_unstable_by_key(|hole| hole.offset);
+    }
 }
 
 /// Whether each of these holes is in one of the others. All are in order, and no two of a file touch.
@@ -273,11 +281,14 @@ mod tests {
         let blocks: Vec<u64> = (0..40).flat_map(|n| [n * 6 + 1, n * 6 + 5]).collect();
         let file = file(&blocks, 240 * BLOCK);
         assert_eq!(find(&file, 240 * BLOCK).len(), 80);
-        let kept = find_at_most(&file, 240 * BLOCK, 50);
-        assert_eq!(kept.len(), 40);
-        assert!(kept.iter().all(|hole| hole.length == 3 * BLOCK));
-        assert_eq!(find_at_most(&file, 240 * BLOCK, 50), kept);
-        assert_eq!(find_at_most(&file, 240 * BLOCK, 30), []);
+        assert_eq!(find_at_most(&file, 240 * BLOCK, 50).len(), 50);
+        let kept = find_at_most(&file, 240 * BLOCK, 40);
+        assert!(kept.len() == 40 && kept.iter().all(|hole| hole.length == 3 * BLOCK));
+        let first: Vec<u64> = kept.iter().map(|hole| hole.offset).collect();
+        assert!(first.is_sorted());
+        // Of equal ones the first, however many there are.
+        assert_eq!(find_at_most(&file, 240 * BLOCK, 30), kept[..30]);
+        assert_eq!(find_at_most(&file, 240 * BLOCK, 3), kept[..3]);
     }
 
     #[test]

@@ -56,9 +56,14 @@ fn translated(text: &str) -> Result<String, String> {
     let literal = |c: char, out: &mut String| {
         if is_taken(c) && c.is_ascii() { out.extend(['[', c, ']']) } else { out.push(c) }
     };
+    // The last slash is one to git whatever stands before it, and the crate takes a backslash there for its escape.
+    let (folders, pattern) = match pattern.strip_suffix('/') {
+        Some(pattern) => ("/", pattern),
+        None => ("", pattern),
+    };
     let (anchored, pattern) = match pattern.strip_prefix('/') {
         Some(pattern) => (true, pattern),
-        None => (pattern.strip_suffix('/').unwrap_or(pattern).contains('/'), pattern),
+        None => (pattern.contains('/'), pattern),
     };
     if text.starts_with('#') || pattern.is_empty() {
         return Ok(text.to_owned());
@@ -70,10 +75,9 @@ fn translated(text: &str) -> Result<String, String> {
         match c {
             '\\' => match rest.next() {
                 Some(c) if is_taken(c) => literal(c, &mut out),
-                next => {
-                    out.push('\\');
-                    out.extend(next);
-                }
+                Some('\\') => out.push_str("[\\]"),
+                Some(c) => out.extend(['\\', c]),
+                None => return Err("there is nothing behind its last \\".to_owned()),
             },
             '{' | '}' => out.extend(['\\', c]),
             '[' => {
@@ -87,6 +91,7 @@ fn translated(text: &str) -> Result<String, String> {
     if out.ends_with(is_taken) {
         return Err("its last character is white space: ? stands for any".to_owned());
     }
+    out.push_str(folders);
     Ok(out)
 }
 
@@ -250,7 +255,8 @@ mod tests {
             ("a\\  ", "**/a\\ "),
             ("a\\ \\  ", "**/a\\ \\ "),
             ("a \\ b ", "**/a \\ b"),
-            ("a\\\\ ", "**/a\\\\"),
+            ("a\\\\ ", "**/a[\\]"),
+            ("a\\\\/", "**/a[\\]/"),
             ("a\t", "**/a[\t]"),
             ("a\\\t", "**/a[\t]"),
             ("a\u{3000}b", "**/a\u{3000}b"),
@@ -263,6 +269,8 @@ mod tests {
             ("x[/]", "nothing"),
             ("[z-a]", "empty"),
             ("a\u{3000} ", "white space"),
+            ("a\\/", "nothing behind"),
+            ("\\", "nothing behind"),
         ] {
             assert!(translated(pattern).unwrap_err().contains(why), "{pattern}");
         }

@@ -98,6 +98,32 @@ impl Cache {
         }
     }
 
+    fn held_path(&self, machine: &str) -> Option<PathBuf> {
+        let name = blake3::hash(machine.as_bytes()).to_hex();
+        Some(self.folder.as_ref()?.join(format!("held-{}", name.as_str().get(..32)?)))
+    }
+
+    /// Sources of a machine (one identity and host, in a text) that held something when they were there last, as
+    /// [`Self::keep_held`] was given them. A wrong list costs a warning, so nothing vouches for it.
+    #[must_use]
+    pub fn held(&self, machine: &str) -> HashSet<String> {
+        let read =
+            self.held_path(machine).and_then(|path| durable::read_own(&path, limits::RECORD_BYTES_MAX));
+        let text = String::from_utf8(read.unwrap_or_default()).unwrap_or_default();
+        text.lines().take(limits::SOURCES_MAX).map(str::to_owned).collect()
+    }
+
+    /// Remembers them. A cache that cannot be written is no error.
+    pub fn keep_held(&self, machine: &str, held: &HashSet<String>) {
+        if let Some(path) = self.held_path(machine)
+            && *held != self.held(machine)
+        {
+            let text: String =
+                held.iter().take(limits::SOURCES_MAX).map(|source| format!("{source}\n")).collect();
+            drop(durable::write_atomic(&path, text.as_bytes(), 0o600));
+        }
+    }
+
     fn parent_path(&self, group: &str) -> Option<PathBuf> {
         let name = blake3::hash(group.as_bytes()).to_hex();
         Some(self.folder.as_ref()?.join(format!("parent-{}", &name.as_str().get(..32)?)))

@@ -1,5 +1,10 @@
 //! Sources that held something when they were backed up last, and hold nothing now: a disk that is not mounted,
 //! a share that went away. Nothing is wrong with such a backup, except that nobody may have noticed.
+//!
+//! The backup before tells what they held, and so does the cache, where the last one had other sources, or one was not
+//! there at all for a night. A source that was seen to be empty is told once.
+
+use std::collections::HashSet;
 
 use super::OBSERVED_NAMED_MAX;
 use crate::{
@@ -21,11 +26,27 @@ pub struct Emptied {
 /// Sees entries in path order, and knows which sources hold something.
 #[derive(Debug)]
 pub(super) struct Holdings {
-    /// Without their leading slash, in path order, and whether something is there.
-    sources: Vec<(Vec<u8>, bool)>,
+    sources: Vec<Source>,
+    /// Those that held something when they were there last, by [`hash`].
+    before: HashSet<String>,
     next: usize,
     /// Sources that the last entry is at or below: each is below the one before it.
     around: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Source {
+    /// Without its leading slash; they are in path order.
+    path: Vec<u8>,
+    /// Whether it is there.
+    there: bool,
+    /// Whether something is in it.
+    holds: bool,
+}
+
+/// How a source is remembered.
+fn hash(path: &[u8]) -> String {
+    blake3::hash(path).to_hex().chars().take(32).collect()
 }
 
 /// Folders, and files of no bytes, are what is left where nothing is.
@@ -41,50 +62,66 @@ fn is_in(path: &[u8], source: &[u8]) -> bool {
 }
 
 impl Holdings {
-    pub(super) fn new(sources: &[Vec<u8>]) -> Self {
+    /// Of these absolute paths; `before` is what [`Self::held`] gave when they were looked at last.
+    pub(super) fn new(sources: &[Vec<u8>], before: HashSet<String>) -> Self {
         let plain = |source: &Vec<u8>| source.strip_prefix(b"/").unwrap_or(source).to_vec();
         let mut sources: Vec<Vec<u8>> = sources.iter().map(plain).collect();
         sources.sort_unstable_by(|a, b| compare_paths(a, b));
-        let sources = sources.into_iter().map(|source| (source, false)).collect();
-        Self { sources, next: 0, around: Vec::new() }
+        let source = |path| Source { path, there: false, holds: false };
+        Self { sources: sources.into_iter().map(source).collect(), before, next: 0, around: Vec::new() }
     }
 
     pub(super) fn entry(&mut self, entry: &Entry) {
         let is_around =
-            |at: &usize| self.sources.get(*at).is_some_and(|(source, _)| is_in(&entry.path, source));
+            |at: &usize| self.sources.get(*at).is_some_and(|source| is_in(&entry.path, &source.path));
         while self.around.last().is_some_and(|at| !is_around(at)) {
             self.around.pop();
         }
-        while let Some((source, _)) = self.sources.get(self.next)
-            && compare_paths(source, &entry.path).is_le()
+        while let Some(source) = self.sources.get_mut(self.next)
+            && compare_paths(&source.path, &entry.path).is_le()
         {
-            if is_in(&entry.path, source) {
+            if is_in(&entry.path, &source.path) {
+                source.there = entry.error.is_none();
                 self.around.push(self.next);
             }
             self.next += 1;
         }
         if is_something(entry) {
             for at in &self.around {
-                if let Some((_, held)) = self.sources.get_mut(*at) {
-                    *held = true;
+                if let Some(source) = self.sources.get_mut(*at) {
+                    source.holds = true;
                 }
             }
         }
     }
 
-    /// Those that hold nothing, and held something in the manifest below `root`. What cannot be read of it is
-    /// told by whoever reads all of it.
-    pub(super) fn emptied(&self, nodes: &dyn NodeSource, root: BlobId) -> Emptied {
+    /// Those that hold nothing, and held something in the manifest below the root of the last backup, or when they were
+    /// there last. What cannot be read of that manifest is told by whoever reads all of it.
+    pub(super) fn emptied(&self, last: Option<(&dyn NodeSource, BlobId)>) -> Emptied {
         let mut emptied = Emptied::default();
-        for (source, _) in self.sources.iter().filter(|(_, held)| !held) {
-            if held(nodes, root, source) {
+        for Source { path, there, .. } in self.sources.iter().filter(|source| !source.holds) {
+            let did = *there && self.before.contains(&hash(path));
+            if did || last.is_some_and(|(nodes, root)| held(nodes, root, path)) {
                 emptied.count += 1;
                 if emptied.named.len() < OBSERVED_NAMED_MAX {
-                    emptied.named.push([b"/", &source[..]].concat());
+                    emptied.named.push([b"/", &path[..]].concat());
                 }
             }
         }
         emptied
+    }
+
+    /// Those that hold something now, and those that are not here and held something before.
+    pub(super) fn held(self) -> HashSet<String> {
+        let Self { sources, before: mut held, .. } = self;
+        for Source { path, there, holds } in sources {
+            match (holds, there) {
+                (true, _) => _ = held.insert(hash(&path)),
+                (false, true) => _ = held.remove(&hash(&path)),
+                (false, false) => {}
+            }
+        }
+        held
     }
 }
 
@@ -116,7 +153,7 @@ mod tests {
     fn a_source_holds_something_when_there_is_more_in_it_than_folders_and_empty_files() {
         let sources =
             ["/a", "/a/b", "/a-b", "/c", "/d/e", "/gone", "/z"].map(|source| source.as_bytes().to_vec());
-        let mut holdings = Holdings::new(&sources);
+        let mut holdings = Holdings::new(&sources, HashSet::new());
         let file = |path: &str, size| entry(path, EntryKind::File, size);
         let folder = |path: &str| entry(path, EntryKind::Directory, 0);
         let broken = Entry { error: Some("no".to_owned()), ..folder("z") };
@@ -136,11 +173,38 @@ mod tests {
         ] {
             holdings.entry(&entry);
         }
-        let empty = holdings.sources.iter().filter(|(_, held)| !held);
-        let empty: Vec<&[u8]> = empty.map(|(source, _)| &source[..]).collect();
+        let empty = holdings.sources.iter().filter(|source| !source.holds);
+        let empty: Vec<&[u8]> = empty.map(|source| &source.path[..]).collect();
         assert_eq!(empty, [&b"a/b"[..], b"a-b", b"d/e", b"gone"]);
-        let mut all = Holdings::new(&[b"/".to_vec()]);
+        let mut all = Holdings::new(&[b"/".to_vec()], HashSet::new());
         all.entry(&file("x", 1));
-        assert!(all.sources[0].1);
+        assert!(all.sources[0].holds);
+    }
+
+    #[test]
+    fn a_source_that_held_something_is_missed_once_it_is_there_again_and_only_once() {
+        let [a, gone, c] = ["/a", "/gone", "/c"].map(|source| source.as_bytes().to_vec());
+        let look = |sources: &[&Vec<u8>], entries: &[Entry], before: &HashSet<String>| {
+            let sources: Vec<Vec<u8>> = sources.iter().map(|source| (*source).clone()).collect();
+            let mut holdings = Holdings::new(&sources, before.clone());
+            entries.iter().for_each(|entry| holdings.entry(entry));
+            (holdings.emptied(None).named, holdings.held())
+        };
+        let [folder_a, folder_gone] = ["a", "gone"].map(|path| entry(path, EntryKind::Directory, 0));
+        let full = [
+            folder_a.clone(),
+            entry("a/x", EntryKind::File, 1),
+            folder_gone.clone(),
+            entry("gone/x", EntryKind::File, 1),
+        ];
+        let (named, held) = look(&[&a, &gone], &full, &HashSet::new());
+        assert_eq!((named.len(), held.len()), (0, 2));
+        // Other sources, and one that is not there.
+        let (named, held) = look(&[&gone, &c], &[], &held);
+        assert_eq!((named.len(), held.len()), (0, 2));
+        let (named, held) = look(&[&gone], std::slice::from_ref(&folder_gone), &held);
+        assert_eq!((named, held.len()), (vec![gone.clone()], 1));
+        assert_eq!(look(&[&gone], &[folder_gone], &held).0.len(), 0);
+        assert_eq!(look(&[&a], &[folder_a], &held).0, [a]);
     }
 }

@@ -145,6 +145,11 @@ impl BackupOptions {
         let sources: Vec<String> = self.sources.iter().map(|source| crate::id::to_hex(source)).collect();
         format!("{identity}\n{}\n{}", self.host, sources.join("\n"))
     }
+
+    /// Names all backups of the same identity and host, whatever their sources.
+    fn machine(&self, identity: IdentityId) -> String {
+        format!("{identity}\n{}", self.host)
+    }
 }
 
 /// What a file's content is read from.
@@ -332,6 +337,7 @@ struct Pass {
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
     observed: Observed,
+    held: HashSet<String>,
     /// `None` when the cache was damaged meanwhile.
     reached: Option<HashSet<PackId>>,
     probe: Option<Probe>,
@@ -355,6 +361,8 @@ struct Captured<'a> {
     unreadable: u64,
     unreadable_named: Vec<(Vec<u8>, String)>,
     observed: Observed,
+    /// Sources that hold something, and others that did when they were there; see [`Holdings`].
+    held: HashSet<String>,
     /// Why the parent could not be read to its end.
     damage: Option<String>,
 }
@@ -363,7 +371,7 @@ impl Captured<'_> {
     /// Waits until the store has acknowledged every pack, and sees to it that index objects list them all.
     fn publish_index(self) -> Result<Pass> {
         let Self { ingest, root, levels, mut statistics, unreadable, unreadable_named, .. } = self;
-        let (observed, damage) = (self.observed, self.damage);
+        let (observed, held, damage) = (self.observed, self.held, self.damage);
         let probe = ingest.settle()?;
         (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
         let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
@@ -374,6 +382,7 @@ impl Captured<'_> {
             unreadable,
             unreadable_named,
             observed,
+            held,
             reached,
             probe,
             nodes,
@@ -650,6 +659,8 @@ impl Backup<'_> {
         if self.copy_of.is_some() {
             return;
         }
+        let machine = self.options.machine(self.repository.identity());
+        self.repository.cache.keep_held(&machine, &pass.held);
         let kept = self.parent.as_ref().and_then(|parent| parent.cached.as_ref());
         let kept = kept.filter(|_| unchanged).map(|(record, _)| record.nodes);
         let nodes = pass.nodes.filter(|_| kept.is_none());
@@ -693,7 +704,10 @@ impl Backup<'_> {
             unreadable: 0,
             unreadable_named: Vec::new(),
             observed: Observed::default(),
-            holdings: Holdings::new(&options.sources),
+            holdings: Holdings::new(
+                &options.sources,
+                repository.cache.held(&options.machine(repository.identity())),
+            ),
             names: links::Watch::default(),
         };
         let nodes = parent.as_ref().map(|parent| parent.nodes(repository, (view, &keys.node))).transpose()?;
@@ -727,14 +741,24 @@ impl Backup<'_> {
         let Manifest { builder, mut worker, mut statistics, unreadable, unreadable_named, .. } = manifest;
         let mut observed = manifest.observed;
         observed.vanished = source.vanished() + ingest.vanished();
-        if let (Some(parent), Some(nodes)) = (parent, &nodes) {
-            observed.emptied = manifest.holdings.emptied(&**nodes, parent.root);
-        }
+        let last = parent.as_ref().zip(nodes.as_deref()).map(|(parent, nodes)| (nodes, parent.root));
+        observed.emptied = manifest.holdings.emptied(last);
+        let held = manifest.holdings.held();
         let (root, levels) = builder.finish(&mut worker.nodes())?;
         drop(worker);
         statistics.files_unchanged = reused;
         let root = root.id;
-        Ok(Captured { ingest, root, levels, statistics, unreadable, unreadable_named, observed, damage })
+        Ok(Captured {
+            ingest,
+            root,
+            levels,
+            statistics,
+            unreadable,
+            unreadable_named,
+            observed,
+            held,
+            damage,
+        })
     }
 
     fn record(

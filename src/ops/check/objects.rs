@@ -96,6 +96,10 @@ fn list(repository: &Repository, domains: &[DomainId], depth: Depth) -> Result<V
     Ok(objects)
 }
 
+/// Whoever has it open does not notice, and nobody else opens it.
+pub(super) const NO_SLOT: &str = "no key slot is left: no passphrase and no access key opens this repository any more. With \
+    the 24 words `lifeboat key recover` makes a slot";
+
 /// Looks at every object of a repository but packs.
 pub(super) fn run(
     repository: &Repository,
@@ -104,6 +108,9 @@ pub(super) fn run(
 ) -> Result<()> {
     let store = &repository.store;
     let objects = list(repository, domains, depth)?;
+    if !objects.iter().any(|(name, _)| matches!(name.parsed(), Parsed::Slot(_))) {
+        checked.problem("keys", NO_SLOT);
+    }
     let checked = Mutex::new(checked);
     store
         .each(&objects, |(name, size)| {

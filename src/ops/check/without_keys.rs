@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{
     Checked, Subset,
-    objects::{Looked, look},
+    objects::{Looked, NO_SLOT, look},
 };
 use crate::{
     error::{ErrorKind, Result},
@@ -31,13 +31,14 @@ pub fn run(store: &Store, subset: Subset, workers: usize) -> Result<Checked> {
         Err(error) => return Err(error),
     }
     let (mut packs, mut others, mut foreign) = (Vec::new(), Vec::new(), 0_u64);
-    let mut registries = 0_u64;
+    let (mut registries, mut slots) = (0_u64, 0_u64);
     for listed in store.list(&Prefix::all())? {
         match Name::parse(&listed.name).map(|name| (name.parsed(), name)) {
             Some((Parsed::Pack { id, .. }, name)) => packs.push((id, listed.size, (name, listed.size))),
             Some((Parsed::Config, _)) => {}
             Some((parsed, name)) => {
                 registries += u64::from(matches!(parsed, Parsed::Registry { .. }));
+                slots += u64::from(matches!(parsed, Parsed::Slot(_)));
                 others.push((name, listed.size));
             }
             None => foreign += 1,
@@ -50,6 +51,9 @@ pub fn run(store: &Store, subset: Subset, workers: usize) -> Result<Checked> {
     }
     if registries == 0 {
         checked.problem("registry", "it is gone: `lifeboat key recover --rebuild-config` rebuilds it");
+    }
+    if slots == 0 {
+        checked.problem("keys", NO_SLOT);
     }
     checked.packs = packs.len() as u64;
     let chosen = subset.choose(packs, &random::bytes()?);

@@ -168,7 +168,7 @@ impl Pruning<'_> {
         let marked = mark::mark(self, (&seen, now), repacked, done)?;
         // 7: the index without what is gone, and records that are of no use any more.
         let compacted = compact::compact(self, (&seen, now), &swept.gone, done)?;
-        self.tell(&seen, &swept, marked, done);
+        self.tell(&seen, (now, &swept), marked, done);
         let batches = seen.details.batches.len() as u64 - compacted.batches + u64::from(marked.is_some());
         let index = seen.objects.len() as u64 + done.index_written - done.index_deleted;
         let packs = done.after.packs.packs;
@@ -311,7 +311,13 @@ impl Pruning<'_> {
     }
 
     /// What is there now, and when something more can be deleted.
-    fn tell(&self, seen: &Seen, swept: &Swept, marked: Option<Timestamp>, done: &mut DomainDone) {
+    fn tell(
+        &self,
+        seen: &Seen,
+        (now, swept): (Timestamp, &Swept),
+        marked: Option<Timestamp>,
+        done: &mut DomainDone,
+    ) {
         let waits = |id: &PackId| !swept.gone.contains(id) && !swept.kept.contains(id);
         for (id, pack) in seen.details.packs.iter().filter(|(id, _)| !swept.gone.contains(id)) {
             done.after.packs.add(pack.size);
@@ -321,7 +327,12 @@ impl Pruning<'_> {
         }
         let waits =
             |batch: &[PackId]| batch.iter().any(|id| seen.details.packs.contains_key(id) && waits(id));
-        let waiting = seen.details.batches.iter().filter(|(_, batch)| waits(&batch.packs));
+        // What a batch of a wrong age marks, another one has marked again.
+        let waiting = seen
+            .details
+            .batches
+            .iter()
+            .filter(|(name, batch)| waits(&batch.packs) && !self.age(seen, (name, batch), now).is_wrong);
         let stored = waiting.filter_map(|(name, _)| seen.stored(name)).chain(marked);
         // Older than the grace, by whole seconds.
         let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX).saturating_add(1);

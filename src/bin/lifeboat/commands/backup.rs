@@ -261,7 +261,7 @@ pub(crate) fn run(arguments: &Backup, context: &Context<'_>) -> Result<()> {
             (done, tree.left_out().clone())
         }
         None => {
-            let mut stream = stream(&arguments.stream, &arguments.sources.paths, context)?;
+            let mut stream = stream(&arguments.stream, &arguments.sources, context)?;
             options.sources = vec![stream.path()];
             (backup::run(&repository, &mut stream, &options)?, BTreeMap::new())
         }
@@ -444,7 +444,15 @@ impl StreamArguments {
     }
 }
 
-fn stream(arguments: &StreamArguments, words: &[PathBuf], context: &Context<'_>) -> Result<Stream> {
+fn stream(arguments: &StreamArguments, sources: &SourceArguments, context: &Context<'_>) -> Result<Stream> {
+    let words = &sources.paths;
+    if sources.lists() {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "a stream is backed up alone, and --files-from names paths",
+        )
+        .with_remedy("Leave out one of them"));
+    }
     let name = arguments.stdin_filename.as_ref().map_or(&b"stdin"[..], |name| name.as_bytes());
     let file = StreamFile {
         path: name.to_vec(),

@@ -258,7 +258,7 @@ fn refuse_what_stays(done: &ForgetDone) -> Result<()> {
         return Ok(());
     };
     let id = short(&first.snapshot);
-    let what = format!("{id} was named and stays: {}", first.stays.join(", "));
+    let what = format!("{id} was named and stays: {}", why_it_stays(first));
     Err(Error::new(ErrorKind::Failed, what).with_remedy(
         "The newest of a key can go after the next backup with that key, one within the floor when newer ones are there. Of a \
          machine that is gone the snapshots behind NUMBER no longer count after `lifeboat key revoke NAME --last-good NUMBER` \
@@ -295,6 +295,11 @@ fn title(group: &Group, domain: Option<String>) -> String {
     if parts.is_empty() { "all snapshots:".to_owned() } else { format!("{}:", parts.join(", ")) }
 }
 
+/// Somebody wrote the reason of a hold.
+fn why_it_stays(verdict: &Verdict) -> String {
+    text::shown(verdict.stays.join(", ").as_bytes())
+}
+
 fn table((verdicts, why_it_goes): (&[Verdict], &str), context: &Context<'_>) -> Table {
     let mut table = Table::new(&[
         ("", Side::Left),
@@ -310,7 +315,7 @@ fn table((verdicts, why_it_goes): (&[Verdict], &str), context: &Context<'_>) -> 
             short(&verdict.snapshot),
             time::show(verdict.time, &context.zone),
             text::shown(verdict.snapshot.tags.join(",").as_bytes()),
-            if verdict.goes() { why_it_goes.to_owned() } else { verdict.stays.join(", ") },
+            if verdict.goes() { why_it_goes.to_owned() } else { why_it_stays(verdict) },
         ]);
     }
     table

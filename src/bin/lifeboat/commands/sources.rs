@@ -44,6 +44,13 @@ pub(crate) struct SourceArguments {
     pub(crate) files_from_raw: Vec<PathBuf>,
 }
 
+impl SourceArguments {
+    /// Whether a list names paths.
+    pub(crate) const fn lists(&self) -> bool {
+        !self.files_from.is_empty() || !self.files_from_verbatim.is_empty() || !self.files_from_raw.is_empty()
+    }
+}
+
 /// Absolute paths.
 #[derive(Debug)]
 pub(crate) struct Sources {
@@ -298,6 +305,10 @@ fn expand(pattern: &Path, named: &mut Named) -> Result<()> {
         }
         found = next.paths;
     }
+    if pattern.as_os_str().as_bytes().ends_with(b"/") {
+        // It says that what a link leads to is meant.
+        found.iter_mut().for_each(|path| path.push(""));
+    }
     found.retain(|path| path.symlink_metadata().is_ok());
     if found.is_empty() {
         return named.push(pattern.to_owned());
@@ -305,24 +316,41 @@ fn expand(pattern: &Path, named: &mut Named) -> Result<()> {
     found.into_iter().try_for_each(|path| named.push(path))
 }
 
-/// Whether a name matches a pattern with `*`, `?` and `[a-z]`.
+/// Whether a name matches a pattern with `*`, `?` and `[a-z]`. Only the last `*` that was met ever takes more: what one
+/// before it would take can be left to it, so the time is the product of both lengths at most.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern.split_first(), name.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            (0..=name.len()).any(|at| matches(rest, name.get(at..).unwrap_or_default()))
+    let (mut pattern, mut name) = (pattern, name);
+    // What comes after the last `*`, and the name from where it was tried there.
+    let mut star: Option<(&[u8], &[u8])> = None;
+    loop {
+        if let Some((b'*', rest)) = pattern.split_first() {
+            star = Some((rest, name));
+            pattern = rest;
+        } else if pattern.is_empty() && name.is_empty() {
+            return true;
+        } else if let Some(rest) = matched_one(pattern, name) {
+            (pattern, name) = rest;
+        } else {
+            let Some((after, [_, from @ ..])) = star else { return false };
+            star = Some((after, from));
+            (pattern, name) = (after, from);
         }
-        (Some((b'?', rest)), Some((_, names))) => matches(rest, names),
-        (Some((b'\\', rest)), Some((byte, names))) => {
-            rest.split_first().is_some_and(|(literal, rest)| literal == byte && matches(rest, names))
-        }
-        (Some((b'[', rest)), Some((byte, names))) => match class(rest, *byte) {
-            Some((is_in, rest)) => is_in && matches(rest, names),
-            None => *byte == b'[' && matches(rest, names),
-        },
-        (Some((literal, rest)), Some((byte, names))) => literal == byte && matches(rest, names),
-        _ => false,
     }
+}
+
+/// What is left of both when the first sign of a pattern, which is no `*`, takes the first byte of a name.
+fn matched_one<'p, 'n>(pattern: &'p [u8], name: &'n [u8]) -> Option<(&'p [u8], &'n [u8])> {
+    let ((sign, rest), (byte, names)) = (pattern.split_first()?, name.split_first()?);
+    let rest = match sign {
+        b'?' => Some(rest),
+        b'\\' => rest.split_first().filter(|(literal, _)| *literal == byte).map(|(_, rest)| rest),
+        b'[' => match class(rest, *byte) {
+            Some((is_in, rest)) => is_in.then_some(rest),
+            None => (*byte == b'[').then_some(rest),
+        },
+        literal => (literal == byte).then_some(rest),
+    };
+    Some((rest?, names))
 }
 
 /// Whether a byte is in the class that begins here, and what follows the class.
@@ -363,13 +391,19 @@ mod tests {
             ("[!a]", "b"),
             ("\\*", "*"),
             ("[]]", "]"),
+            ("*a*b*", "xxabxb"),
+            ("a*", "a"),
+            ("*ab", "aab"),
+            ("*[", "x["),
         ] {
             assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
         }
         for (pattern, name) in
-            [("a*c", "ab"), ("?", ""), ("[a-c]", "d"), ("[!a]", "a"), ("\\*", "a"), ("", "a")]
+            [("a*c", "ab"), ("?", ""), ("[a-c]", "d"), ("[!a]", "a"), ("\\*", "a"), ("", "a"), ("*ab", "aba")]
         {
             assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
         }
+        // Tried in every way this takes longer than the world has stood.
+        assert!(!matches(&b"*a".repeat(40), &[&[b'a'; 200][..], b"b"].concat()));
     }
 }

@@ -125,6 +125,11 @@ fn tell(found: &Findings, reconcile: bool, (context, line): (&Context<'_>, &dyn 
 }
 
 fn end(found: &Findings, arguments: &Usage) -> Result<()> {
+    if found.problems_found > 0 && found.problems.iter().all(|error| error.kind() == ErrorKind::Forbidden) {
+        let text = "only another key can read some of it, so the numbers may be too small";
+        return Err(Error::new(ErrorKind::Forbidden, text)
+            .with_remedy("The lines above name it; `lifeboat key list` shows the keys"));
+    }
     if found.problems_found > 0 {
         return Err(Error::new(ErrorKind::Damaged, "something is damaged, so the numbers may be too small")
             .with_remedy("The lines above name it; `lifeboat check` tells what it hurts"));
