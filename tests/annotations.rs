@@ -167,7 +167,7 @@ fn what_is_held_stays_whatever_a_rule_or_a_person_says_until_the_hold_is_lifted(
     world.does(&["hold", "place", "latest~2", "--reason", "a\nb\u{1b}[31mred"]);
     let table = world.does(&["forget", "--keep-last", "1", "--dry-run"]);
     assert!(table.contains("red") && !table.contains('\u{1b}') && !table.contains("a\nb"), "{table}");
-    world.does(&["hold", "lift", "latest~2"]);
+    world.does(&["hold", "lift", "latest~2", "--reason", "a joke"]);
     world.does(&["hold", "place", "latest~2", "--reason", "case 17"]);
     let done = world.messages(&["forget", "--keep-last", "1"]);
     let verdict = of_first(&done).unwrap();

@@ -97,8 +97,8 @@ fn list(repository: &Repository, domains: &[DomainId], depth: Depth) -> Result<V
 }
 
 /// Whoever has it open does not notice, and nobody else opens it.
-pub(super) const NO_SLOT: &str = "no key slot is left: no passphrase and no access key opens this repository any more. With \
-    the 24 words `lifeboat key recover` makes a slot";
+pub(super) const NO_SLOT: &str =
+    "no key slot is left: no passphrase and no access key opens this repository any more";
 
 /// Looks at every object of a repository but packs.
 pub(super) fn run(

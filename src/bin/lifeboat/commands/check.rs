@@ -202,13 +202,15 @@ fn remedy_of(problem: &Problem) -> &str {
     } else if object.starts_with("d/") || object == "snapshots" {
         "Put an older version of that object back if the storage has one; else `lifeboat repair quarantine NAME --apply` \
          sets aside what is damaged: then it does not count"
+    } else if object == "keys" {
+        "With the 24 words `lifeboat key recover` makes a slot; `lifeboat key add` gives others new keys"
     } else if object.starts_with("keys/") {
         "Put an older version of that object back if the storage has one; else delete it with the tools of the storage, and \
          give its owner a new key (`lifeboat key add`) or passphrase (`lifeboat key recover`, with the words)"
     } else if object.starts_with("registry/") {
         "Put an older version of that object back if the storage has one; else `lifeboat key recover --rebuild-config` rebuilds \
          the registry if no other is whole, and then the damaged object can be deleted: a newer one stands for it"
-    } else if ["keys", "registry", "config", "evidence/"].iter().any(|begin| object.starts_with(begin)) {
+    } else if ["registry", "config", "evidence/"].iter().any(|begin| object.starts_with(begin)) {
         "Put an older version of that object back if the storage has one; `lifeboat key recover --rebuild-config` rebuilds \
          config and registry, `lifeboat key list` shows which keys can still be read"
     } else {
