@@ -153,6 +153,16 @@ fn what_is_mistyped_changes_no_tag_and_places_no_hold() {
 }
 
 #[test]
+fn who_writes_the_reason_of_a_hold_writes_nothing_else_on_a_terminal() {
+    let (world, ids) = world();
+    world.does(&["hold", "place", "latest~2", "--reason", "a\nb\u{1b}[31mred"]);
+    let said = world.fails(&["forget", &ids[0], "--allow-mass-removal"], 1);
+    for shown in [world.does(&["forget", "--keep-last", "1", "--dry-run"]), said] {
+        assert!(shown.contains("red") && !shown.contains('\u{1b}') && !shown.contains("a\nb"), "{shown}");
+    }
+}
+
+#[test]
 fn what_is_held_stays_whatever_a_rule_or_a_person_says_until_the_hold_is_lifted() {
     let (world, ids) = world();
     world.does(&["hold", "place", "latest~2", "--reason", "case 17", "--dry-run"]);
@@ -163,12 +173,6 @@ fn what_is_held_stays_whatever_a_rule_or_a_person_says_until_the_hold_is_lifted(
     let shown = of_first(&listed(&world)).unwrap();
     assert_eq!(shown["holds"][0]["reason"], "case 17");
     assert!(world.does(&["snapshots"]).contains("(held)"));
-    // Whoever writes a reason writes nothing else on the terminal.
-    world.does(&["hold", "place", "latest~2", "--reason", "a\nb\u{1b}[31mred"]);
-    let table = world.does(&["forget", "--keep-last", "1", "--dry-run"]);
-    assert!(table.contains("red") && !table.contains('\u{1b}') && !table.contains("a\nb"), "{table}");
-    world.does(&["hold", "lift", "latest~2", "--reason", "a joke"]);
-    world.does(&["hold", "place", "latest~2", "--reason", "case 17"]);
     let done = world.messages(&["forget", "--keep-last", "1"]);
     let verdict = of_first(&done).unwrap();
     assert_eq!((&verdict["kept"], &verdict["reasons"][0]), (&true.into(), &"held: case 17".into()));
