@@ -6,7 +6,7 @@
     reason = "a test may stop at the first surprise, and its files need not be durable"
 )]
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, slice, sync::Arc};
 
 use bytes::Bytes;
 use lifeboat::{
@@ -310,8 +310,7 @@ fn what_a_revoked_key_signed_is_listed_only_as_far_as_it_is_its_own() {
     let other = scene.owner().identity();
     let own = pack(&second, |_| {});
     let moved = pack(&second, |directory: &mut Directory| directory.sections[0].author = other);
-    key::revoke(&scene.owner(), &RevokeOptions { who: "second".to_owned(), last_good: LastGood::Head })
-        .unwrap();
+    scene.revoke("second");
     let done = scene.repair(Mode::Write);
     let view = scene.owner().view(&scene.domain()).unwrap();
     let listed: BTreeSet<PackId> = view.index.packs().map(|pack| pack.id).collect();
@@ -319,21 +318,137 @@ fn what_a_revoked_key_signed_is_listed_only_as_far_as_it_is_its_own() {
     assert!(done.unreadable[0].why.contains("was revoked"), "{done:?}");
 }
 
+impl Scene {
+    /// The same pack with a directory that this key has signed, as a repack makes it; the old one stays.
+    fn signed_again(&self, name: &Name, by: &Repository) -> Name {
+        let Parsed::Pack { domain, kind, .. } = name.parsed() else { unreachable!("{name}") };
+        let mut bytes = self.bytes(name);
+        let trailer = Trailer::decode(&bytes).unwrap();
+        let mut plain = Writer::new();
+        self.owner().own_directory(&domain, &bytes).unwrap().encode_into(&mut plain);
+        let sealed = forger::seal(by, domain, RecordKind::Directory, &plain.finish());
+        let (start, end) = (trailer.offset as usize, bytes.len() - TRAILER_LEN);
+        bytes.splice(start..end, sealed);
+        let id = PackId::new(*blake3::hash(&bytes).as_bytes());
+        let name = Name::pack(&domain, kind, &id);
+        self.store().create(&name, Bytes::from(bytes)).unwrap();
+        name
+    }
+
+    /// All packs are what `keeper` has made of them, one of two index objects is gone and the other one damaged, and then
+    /// the key of `keeper` is revoked.
+    fn merged_and_lost(&self, keeper: &Repository, label: &str) -> Vec<String> {
+        let packs: Vec<String> = self
+            .names("/packs/")
+            .iter()
+            .map(|name| {
+                let new = self.signed_again(name, keeper).as_str().to_owned();
+                self.store().delete(name).unwrap();
+                new
+            })
+            .collect();
+        let [first, second] = <[Name; 2]>::try_from(self.names("/index/")).unwrap();
+        self.store().delete(&first).unwrap();
+        self.flip(&second);
+        self.revoke(label);
+        packs
+    }
+
+    fn revoke(&self, label: &str) {
+        let options = RevokeOptions { who: label.to_owned(), last_good: LastGood::Head };
+        key::revoke(&self.owner(), &options).unwrap();
+    }
+}
+
+#[test]
+fn what_a_revoked_key_has_merged_is_listed_again_by_who_finds_every_frame_true() {
+    let scene = Scene::new();
+    let (old, keeper) = (scene.add_key(Role::Maintain, "old"), scene.add_key(Role::Maintain, "keeper"));
+    let packs = scene.merged_and_lost(&old, "old");
+    let parsed = |name: &String| Name::parse(name).unwrap();
+    assert!(packs.iter().any(|name| name.contains("/packs/m/")) && packs.len() == 4, "{packs:?}");
+    // Whoever cannot read them says who can, gives nothing up, and keeps a prune from going on.
+    let before = scene.names("");
+    let done = repair_by(&keeper, Mode::Write).unwrap();
+    assert_eq!(summary(&done), (0, 0, vec![], vec![]));
+    let mut told: Vec<&str> = done.unvouched.iter().map(|fault| fault.object.as_str()).collect();
+    told.sort_unstable();
+    let mut sorted = packs.clone();
+    sorted.sort_unstable();
+    assert_eq!(told, sorted);
+    assert!(done.unvouched.iter().all(|fault| fault.why.contains("was revoked")), "{done:?}");
+    assert_eq!(scene.names(""), before);
+    let refused = scene.prune().unwrap_err();
+    assert!(refused.remedy().unwrap().contains("lifeboat repair index"), "{refused:?}");
+    // Nothing is wrong with them, whoever asks.
+    for name in &packs {
+        scene.refuses(&parsed(name), Force::No, "lifeboat repair index --apply");
+        let names = vec![name.clone()];
+        let options = AsideOptions { names, reason: None, force: Force::No, mode: Mode::Write };
+        assert_eq!(repair::set_aside(&keeper, &options).unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    let planned = scene.repair(Mode::DryRun);
+    let done = scene.repair(Mode::Write);
+    assert_eq!(summary(&done), summary(&planned));
+    assert_eq!((done.listed.packs, done.set_aside.len(), done.unreadable.len()), (4, 1, 0), "{done:?}");
+    scene.holds();
+    scene.prune().unwrap();
+    scene.files.iter().for_each(|files| _ = lab::back_up(&scene.owner(), files).unwrap());
+    assert_eq!(scene.names("/packs/").len(), packs.len(), "what was listed again is used again");
+    packs.iter().for_each(|name| scene.refuses(&parsed(name), Force::No, "nothing is wrong with"));
+    // By the index of the owner it counts for all.
+    assert_eq!(summary(&repair_by(&keeper, Mode::Write).unwrap()), (0, 0, vec![], vec![]));
+}
+
+#[test]
+fn what_a_revoked_key_has_merged_is_not_listed_if_it_lies_about_one_frame() {
+    let scene = Scene::new();
+    let (owner, old) = (scene.owner(), scene.add_key(Role::Maintain, "old"));
+    let chunk = noise(9, 5_000);
+    let made = |frames: &[Forged], kind, lie: &dyn Fn(&mut Directory)| {
+        let pack = forger::pack(&owner, kind, frames, lie);
+        let name = Name::pack(&scene.domain(), kind, &pack.id);
+        let again = scene.signed_again(&name, &old);
+        scene.store().delete(&name).unwrap();
+        again
+    };
+    let id = Manifest::new(&owner).chunk(&chunk).id;
+    let true_one = Forged::raw(id, &chunk);
+    let other_id = Forged::raw(Manifest::new(&owner).chunk(b"other").id, &chunk);
+    let good = made(slice::from_ref(&true_one), PackKind::Data, &|_| {});
+    let lies = [
+        made(&[true_one.clone(), other_id], PackKind::Data, &|_| {}),
+        made(slice::from_ref(&true_one), PackKind::Metadata, &|_| {}),
+        made(slice::from_ref(&true_one), PackKind::Data, &|directory| directory.frames[0].hash[0] ^= 1),
+        made(slice::from_ref(&true_one), PackKind::Data, &|directory| directory.frames[0].counter += 1),
+        made(slice::from_ref(&true_one), PackKind::Data, &|directory| {
+            directory.sections[0].author = IdentityId::new([9; 16])
+        }),
+    ];
+    let damaged = scene.signed_again(&scene.names("/packs/d/").remove(0), &old);
+    scene.flip(&damaged);
+    scene.revoke("old");
+    let done = scene.repair(Mode::Write);
+    let listed = scene.owner().view(&scene.domain()).unwrap();
+    let listed: BTreeSet<PackId> = listed.index.packs().map(|pack| pack.id).collect();
+    assert!(listed.iter().any(|id| good.as_str().ends_with(&id.to_string())), "{done:?}");
+    for lie in lies.iter().chain([&damaged]) {
+        assert!(done.unreadable.iter().any(|fault| fault.object == lie.as_str()), "{lie}: {done:?}");
+        assert!(!listed.iter().any(|id| lie.as_str().ends_with(&id.to_string())), "{lie}");
+        // And this can be set aside.
+        assert!(!scene.aside(&[lie], Force::No).unwrap()[0].already, "{lie}");
+    }
+    assert_eq!(done.listed.packs, 1, "{done:?}");
+    scene.holds();
+}
+
 #[test]
 fn a_role_that_writes_no_packs_has_none_listed() {
     let scene = Scene::new();
     let (domain, audit) = (scene.domain(), scene.add_key(Role::Audit, "auditor"));
     let good = pack(&scene.owner(), |_| {});
-    let mut bytes = scene.bytes(&Name::pack(&domain, PackKind::Data, &good.id));
-    let trailer = Trailer::decode(&bytes).unwrap();
-    let mut plain = Writer::new();
-    good.directory.encode_into(&mut plain);
-    let sealed = forger::seal(&audit, domain, RecordKind::Directory, &plain.finish());
-    let (start, end) = (trailer.offset as usize, bytes.len() - TRAILER_LEN);
-    bytes.splice(start..end, sealed);
-    let id = PackId::new(*blake3::hash(&bytes).as_bytes());
-    let name = Name::pack(&domain, PackKind::Data, &id);
-    scene.store().create(&name, Bytes::from(bytes)).unwrap();
+    let name = scene.signed_again(&Name::pack(&domain, PackKind::Data, &good.id), &audit);
     let done = scene.repair(Mode::Write);
     assert_eq!(summary(&done), (1, 1, vec![], vec![name.as_str().to_owned()]));
     assert!(done.unreadable[0].why.contains("role audit may not write it"), "{done:?}");
@@ -892,6 +1007,35 @@ fn the_command_says_first_what_happened_and_what_to_do_next() {
     let (out, _) = world.ends(&mut world.command(&["repair", "quarantine", "nonsense", "--json"]), 2);
     assert_eq!(objects(&out).last().unwrap()["message_type"], "exit_error");
     world.fails(&["repair", "index", "-n", "--apply"], 2);
+}
+
+#[test]
+fn a_key_that_cannot_read_what_a_revoked_one_has_merged_says_that_the_owners_can() {
+    let scene = Scene::new();
+    let keeper = scene.add_key(Role::Maintain, "old");
+    let merged = scene.merged_and_lost(&keeper, "old").len();
+    let world = World::new();
+    for (name, bytes) in scene.all() {
+        let path = world.path("repo").join(name.as_str());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    fs::write(world.path("words"), scene.root.words()).unwrap();
+    let run = |arguments: &[&str], unlock: [&str; 2], code| {
+        let mut command = world.bare(&[arguments, &unlock].concat());
+        let (out, err) = world.ends(command.env("LIFEBOAT_REPOSITORY", world.path("repo")), code);
+        format!("{out}{err}")
+    };
+    let owner = ["--recovery-words-file", &world.text("words")];
+    let key = world.text("key");
+    run(&["key", "add", "--role", "maintain", "--label", "new", "--access-key-out", &key], owner, 0);
+    let said = run(&["repair", "index", "--apply"], ["--access-key-file", &key], 3);
+    assert!(said.starts_with("nothing that this key can repair: 0 index objects list 0 packs"), "{said}");
+    assert_eq!(said.matches("needs an owner's key: ").count(), merged, "{said}");
+    assert!(said.contains("`lifeboat repair index --apply` with the owner's passphrase"), "{said}");
+    assert!(!said.contains("quarantine"), "{said}");
+    run(&["repair", "index", "--apply"], owner, 0);
+    run(&["check", "--read-data"], owner, 0);
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod drill;
 mod evidence;
 pub mod forget;
+mod frames;
 pub mod init;
 pub mod key;
 mod links;

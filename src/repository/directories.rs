@@ -1,5 +1,5 @@
 //! What packs say of themselves, and which of them no index lists, as the storage has it: no cache is asked. Promise:
-//! what is to be listed for all was signed by somebody who may speak for every section of it.
+//! what is to be listed for all was signed by somebody who may speak for every section of it, or is told apart from that.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -39,11 +39,26 @@ pub struct StoredIndex {
     pub notes: Vec<Error>,
 }
 
+/// What a pack says of itself, and what that is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// Whoever signed it may speak for all of it.
+    Vouched(IndexedPack),
+    /// This key signed it and was revoked since: it counts if every frame is found to be what it says.
+    Unvouched(IndexedPack, IdentityId),
+}
+
 /// A directory, and who signed it.
 struct Signed {
     directory: Directory,
     author: IdentityId,
     role: Role,
+}
+
+/// What the word of whoever signed a directory is worth.
+enum Signer {
+    Vouches,
+    Revoked,
 }
 
 impl Repository {
@@ -98,7 +113,7 @@ impl Repository {
     /// # Errors
     /// `Damaged` when the pack does not end in a directory that accounts for all of it, or whoever signed that may not
     /// speak for each of its sections; storage trouble; `Forbidden` without the index key of the domain.
-    pub fn listing_of(&self, domain: &DomainId, (id, listed): (&PackId, ListedPack)) -> Result<IndexedPack> {
+    pub fn listing_of(&self, domain: &DomainId, (id, listed): (&PackId, ListedPack)) -> Result<Listing> {
         let name = Name::pack(domain, listed.kind, id);
         let read = || self.read_listing(domain, (id, listed), &name);
         // A bit may have flipped on the way.
@@ -111,7 +126,7 @@ impl Repository {
         domain: &DomainId,
         (id, listed): (&PackId, ListedPack),
         name: &Name,
-    ) -> Result<IndexedPack> {
+    ) -> Result<Listing> {
         let ListedPack { kind, size, stored: _ } = listed;
         let small = u32::try_from(size).ok().filter(|size| *size as usize <= limits::PACK_BYTES_MAX);
         let Some((small, end)) = small.zip(size.checked_sub(TRAILER_LEN as u64)) else {
@@ -124,25 +139,27 @@ impl Repository {
         }
         let sealed = self.store.read_range(name, u64::from(offset)..end)?;
         let signed = self.open_directory(domain, &sealed)?;
-        self.check_signer(&signed)?;
+        let signer = self.check_signer(&signed)?;
         let directory = signed.directory;
         if !directory.fits(kind, small) || directory.pack_length() as u64 != size {
             return Err(Error::damaged("a directory", "it is not that of this pack"));
         }
-        Ok(IndexedPack { id: *id, size: small, kind, directory })
+        let pack = IndexedPack { id: *id, size: small, kind, directory };
+        Ok(match signer {
+            Signer::Vouches => Listing::Vouched(pack),
+            Signer::Revoked => Listing::Unvouched(pack, signed.author),
+        })
     }
 
     /// A maintainer who lists a pack speaks for all of its sections. So a client must not get a section listed that
     /// bears another one's name; and a maintainer's key that was revoked says nothing any more.
-    fn check_signer(&self, Signed { directory, author, role }: &Signed) -> Result<()> {
+    fn check_signer(&self, Signed { directory, author, role }: &Signed) -> Result<Signer> {
         let is_revoked = self.registry().revocation(author).is_some();
         let own = directory.sections.iter().all(|section| section.author == *author);
         match role {
-            Role::Maintain | Role::Owner if own || !is_revoked => Ok(()),
-            Role::Backup if own => Ok(()),
-            Role::Maintain | Role::Owner => {
-                Err(Error::damaged("a directory", format!("{author}, who signed it, was revoked")))
-            }
+            Role::Maintain | Role::Owner if own || !is_revoked => Ok(Signer::Vouches),
+            Role::Backup if own => Ok(Signer::Vouches),
+            Role::Maintain | Role::Owner => Ok(Signer::Revoked),
             Role::Backup => {
                 let why = format!("{author}, who signed it, may not speak for sections of others");
                 Err(Error::damaged("a directory", why))

@@ -8,15 +8,16 @@ use std::{
 use super::subset::Subset;
 use crate::{
     compress::Decompressor,
-    crypto::{ChunkIdKey, NodeKey},
     error::{Error, ErrorKind, Result},
     format::{
         attestation::{AttestedSection, digest},
         ledger::Shelf,
-        pack::{Directory, Frame, PackKind, SectionHeader},
+        pack::Directory,
     },
     id::{BlobId, DomainId, PackId},
-    limits, random,
+    limits,
+    ops::frames::FrameCheck,
+    random,
     repository::{
         Repository,
         index::{KnownPack, Standing},
@@ -72,18 +73,14 @@ pub(super) struct PackCheck<'a> {
     repository: &'a Repository,
     domain: &'a DomainId,
     view: &'a View,
-    /// Without them only hashes are compared.
-    keys: Option<(ChunkIdKey, NodeKey)>,
+    /// Without it only hashes are compared.
+    frames: Option<FrameCheck<'a>>,
 }
 
 impl<'a> PackCheck<'a> {
     pub(super) fn new(repository: &'a Repository, (domain, view): (&'a DomainId, &'a View)) -> Result<Self> {
-        let keys = if repository.reads_data() {
-            Some((repository.chunk_keys(domain)?.id, repository.node_key(domain)?))
-        } else {
-            None
-        };
-        Ok(Self { repository, domain, view, keys })
+        let frames = FrameCheck::new(repository, domain)?;
+        Ok(Self { repository, domain, view, frames })
     }
 
     /// The packs that are meant.
@@ -189,7 +186,8 @@ impl<'a> PackCheck<'a> {
             Err(error) => return Err(error),
         };
         let Some(directory) = directory else { return Ok(()) };
-        for (number, frame, error) in self.bad_frames(&bytes, &directory, decompressor)? {
+        let bad = self.frames.as_ref().map(|frames| frames.bad(&bytes, &directory, decompressor));
+        for (number, frame, error) in bad.transpose()?.unwrap_or_default() {
             whole = false;
             damaged(format!("frame {number}: {error}"), frame.blobs.iter().map(|blob| blob.id).collect());
         }
@@ -197,63 +195,12 @@ impl<'a> PackCheck<'a> {
         outcome.packs += 1;
         outcome.bytes += bytes.len() as u64;
         // What no index lists serves nobody.
-        if whole && self.keys.is_some() && pack.listed.is_some() {
+        if whole && self.frames.is_some() && pack.listed.is_some() {
             for (number, section) in (0_u16..).zip(&directory.sections) {
                 outcome
                     .attested
                     .push(AttestedSection { id: section.id(), digest: digest(&directory, number) });
             }
-        }
-        Ok(())
-    }
-
-    /// The frames that are not as the directory says, as far as there are keys to tell.
-    fn bad_frames<'d>(
-        &self,
-        bytes: &[u8],
-        directory: &'d Directory,
-        decompressor: &mut Decompressor,
-    ) -> Result<Vec<(usize, &'d Frame, Error)>> {
-        let Some(keys) = &self.keys else { return Ok(Vec::new()) };
-        let mut bad = Vec::new();
-        for (number, frame) in directory.frames.iter().enumerate() {
-            match self.frame(bytes, (frame, directory), keys, decompressor) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Damaged => bad.push((number, frame, error)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(bad)
-    }
-
-    fn frame(
-        &self,
-        bytes: &[u8],
-        (frame, listed): (&Frame, &Directory),
-        keys: &(ChunkIdKey, NodeKey),
-        decompressor: &mut Decompressor,
-    ) -> Result<()> {
-        let start = frame.offset as usize;
-        let sealed = bytes.get(start..start + frame.length as usize);
-        let sealed = sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))?;
-        let section: &SectionHeader = listed
-            .sections
-            .get(usize::from(frame.section))
-            .ok_or_else(|| Error::damaged("a frame", "it has no section"))?;
-        let plain = self.repository.open_frame(self.domain, (frame, section), sealed, decompressor)?;
-        let mut rest = &plain[..];
-        for blob in &frame.blobs {
-            let (head, tail) = rest
-                .split_at_checked(blob.length as usize)
-                .ok_or_else(|| Error::damaged("a frame", "it is shorter than what it holds"))?;
-            let id = match section.kind {
-                PackKind::Data => keys.0.id(head),
-                PackKind::Metadata => keys.1.id(head),
-            };
-            if id != blob.id {
-                return Err(Error::damaged("a frame", "what it holds is not what its ids name"));
-            }
-            rest = tail;
         }
         Ok(())
     }

@@ -3,13 +3,18 @@
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
-use super::{Mode, publish};
+use super::{
+    Mode, publish,
+    truth::{Truth, truth_of},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     id::DomainId,
     limits,
     progress::Phase,
-    repository::{Repository, runs::RunName, snapshots::SnapshotName, view::ListedPack},
+    repository::{
+        Repository, directories::Listing, runs::RunName, snapshots::SnapshotName, view::ListedPack,
+    },
     store::{Folder, Listed, Name, Parsed},
 };
 
@@ -157,7 +162,7 @@ const fn about_fine(parsed: &Parsed) -> &'static str {
     match parsed {
         Parsed::Pack { .. } => {
             "If `lifeboat check --read-data` names it all the same, --force sets it aside: what no other pack holds is \
-             lost until it is backed up again"
+             lost until it is backed up again. If no index lists it, `lifeboat repair index --apply` does"
         }
         Parsed::Index { .. } => "--force sets it aside; run `lifeboat repair index` afterwards",
         Parsed::Snapshot { .. } => "`lifeboat forget` ends a snapshot",
@@ -201,7 +206,12 @@ fn fault(
         Parsed::Pack { kind, id, .. } => {
             repository.store.read_hashed(name, limits::PACK_BYTES_MAX, id.as_bytes())?;
             let pack = ListedPack { kind, size: listed.size, stored: listed.modified };
-            repository.listing_of(domain, (&id, pack)).map(drop)?;
+            // That the key of whoever signed it was revoked since is no damage.
+            if let Listing::Unvouched(pack, signer) = repository.listing_of(domain, (&id, pack))?
+                && let Truth::False(error) = truth_of(repository, domain, (&pack, &signer))?
+            {
+                return Ok(Some(error));
+            }
         }
         Parsed::Index { id, .. } => drop(repository.read_index(domain, name, id)?),
         Parsed::Run { domain, identity, id } => {

@@ -1,7 +1,10 @@
 //! Lists again the packs that no index object lists, from their own directories, and sets aside index objects that
 //! count for nothing.
 
-use super::{Fault, Mode, publish};
+use super::{
+    Fault, Mode, publish,
+    truth::{Truth, truth_of},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::pack::IndexedPack,
@@ -9,7 +12,12 @@ use crate::{
     limits,
     ops::prune::Packs,
     progress::Phase,
-    repository::{Repository, commit::UNINDEXED_BLOBS_MAX, directories::StoredIndex, view::ListedPack},
+    repository::{
+        Repository,
+        commit::UNINDEXED_BLOBS_MAX,
+        directories::{Listing, StoredIndex},
+        view::ListedPack,
+    },
     store::Name,
 };
 
@@ -34,6 +42,9 @@ pub struct IndexDone {
     pub set_aside: Vec<Fault>,
     /// Packs that cannot be listed: what is in them is lost, as far as it is in no other.
     pub unreadable: Vec<Fault>,
+    /// Packs that another key can list: whoever signed their directories was revoked, and this one cannot read whether
+    /// they are true.
+    pub unvouched: Vec<Fault>,
     /// What is worth knowing.
     pub notes: Vec<Error>,
 }
@@ -73,29 +84,30 @@ fn one_domain(repository: &Repository, id: &DomainId, mode: Mode) -> Result<Inde
     let unlisted: Vec<(PackId, ListedPack)> = unlisted.into_iter().collect();
     for some in unlisted.chunks(DIRECTORIES_AT_ONCE) {
         repository.store.progress().check()?;
-        let read = repository.store.each(some, |(pack, listed)| {
-            match repository.listing_of(id, (pack, *listed)) {
-                Err(error) if !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => Err(error),
-                read => Ok(read),
-            }
-        })?;
+        let read = repository
+            .store
+            .each(some, |(pack, listed)| unless_bad(repository.listing_of(id, (pack, *listed))))?;
         for ((pack, listed), read) in some.iter().zip(read) {
-            match read {
-                Ok(listing) => {
-                    done.listed.add(listed.size);
+            let fault = |error: &Error| {
+                let object = Name::pack(id, listed.kind, pack).as_str().to_owned();
+                Fault { object, why: error.to_string() }
+            };
+            match with_truth(repository, id, read)? {
+                Ok((listing, Truth::True)) => {
+                    done.listed.add(listing.size.into());
                     lister.add(listing)?;
                 }
+                Ok((_, Truth::Unknown(error))) => done.unvouched.push(fault(&error)),
                 // A prune deleted it meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => {
-                    let object = Name::pack(id, listed.kind, pack).as_str().to_owned();
-                    done.unreadable.push(Fault { object, why: error.to_string() });
-                }
+                Ok((_, Truth::False(error))) | Err(error) => done.unreadable.push(fault(&error)),
             }
         }
     }
     done.index_written = lister.finish()?;
-    // 2: only then what nobody can read is set aside, so that a prune does not stop at it any more.
+    // 2: only then what nobody can read is set aside, so that a prune does not stop at it any more. It is to stop as
+    // long as another key can list more.
+    let damaged = if done.unvouched.is_empty() { damaged } else { Vec::new() };
     let objects: Vec<String> = damaged.iter().map(|(name, _)| name.as_str().to_owned()).collect();
     if mode == Mode::Write {
         publish(repository, id, &objects, REASON)?;
@@ -103,6 +115,30 @@ fn one_domain(repository: &Repository, id: &DomainId, mode: Mode) -> Result<Inde
     let faults = objects.into_iter().zip(damaged);
     done.set_aside = faults.map(|(object, (_, error))| Fault { object, why: error.to_string() }).collect();
     Ok(done)
+}
+
+/// What is wrong with a pack, or that it is gone, is a result.
+fn unless_bad<T>(read: Result<T>) -> Result<Result<T>> {
+    match read {
+        Err(error) if !matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => Err(error),
+        read => Ok(read),
+    }
+}
+
+/// Whose word counts is believed; else all of the pack is read, one after the other, since each may take 80 MiB.
+fn with_truth(
+    repository: &Repository,
+    domain: &DomainId,
+    read: Result<Listing>,
+) -> Result<Result<(IndexedPack, Truth)>> {
+    match read {
+        Ok(Listing::Vouched(pack)) => Ok(Ok((pack, Truth::True))),
+        Ok(Listing::Unvouched(pack, signer)) => {
+            let truth = unless_bad(truth_of(repository, domain, (&pack, &signer)))?;
+            Ok(truth.map(|truth| (pack, truth)))
+        }
+        Err(error) => Ok(Err(error)),
+    }
 }
 
 /// Collects what is to be listed until it fills an index object.

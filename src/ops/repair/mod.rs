@@ -20,6 +20,7 @@ use crate::{
 mod aside;
 mod index;
 mod snapshots;
+mod truth;
 
 /// An object, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -114,12 +114,13 @@ struct Sum {
     written: u64,
     set_aside: u64,
     unreadable: u64,
+    unvouched: u64,
 }
 
 impl Sum {
     fn of(domains: &[OfDomain]) -> Self {
         let mut sum = Self::default();
-        for IndexDone { objects, packs, listed, index_written, set_aside, unreadable, notes: _ } in
+        for IndexDone { objects, packs, listed, index_written, set_aside, unreadable, unvouched, notes: _ } in
             domains.iter().map(|domain| &domain.done)
         {
             sum.objects += objects;
@@ -129,18 +130,21 @@ impl Sum {
             sum.written += index_written;
             sum.set_aside += set_aside.len() as u64;
             sum.unreadable += unreadable.len() as u64;
+            sum.unvouched += unvouched.len() as u64;
         }
         sum
     }
 
     /// What happened, and what to do next.
     fn line(&self, mode: Mode) -> String {
-        let Self { objects, packs, listed, written, set_aside, unreadable } = self;
+        let Self { objects, packs, listed, written, set_aside, unreadable, unvouched } = self;
         let objects_of = |count: u64| text::count(count, "index object", "index objects");
         if *written == 0 && *set_aside == 0 {
-            let all = text::count(*packs - *unreadable, "pack", "packs");
+            let all = text::count(*packs - *unreadable - *unvouched, "pack", "packs");
+            let nothing =
+                if *unvouched == 0 { "nothing to repair" } else { "nothing that this key can repair" };
             return format!(
-                "nothing to repair: {} {} {all}",
+                "{nothing}: {} {} {all}",
                 objects_of(*objects),
                 if *objects == 1 { "lists" } else { "list" }
             );
@@ -165,10 +169,13 @@ fn tell_index(domains: &[OfDomain], mode: Mode, context: &Context<'_>) -> Result
     let sum = Sum::of(domains);
     output.say(&sum.line(mode));
     for OfDomain { id, done, .. } in domains {
-        let each = [(&done.set_aside, "set_aside"), (&done.unreadable, "cannot_list")];
-        for (faults, action) in each {
+        let each = [
+            (&done.set_aside, "set_aside", "set aside"),
+            (&done.unreadable, "cannot_list", "cannot be listed"),
+            (&done.unvouched, "needs_owner", "needs an owner's key"),
+        ];
+        for (faults, action, what) in each {
             for Fault { object, why } in faults {
-                let what = if action == "set_aside" { "set aside" } else { "cannot be listed" };
                 output.say(&format!("  {what}: {}", text::shown(why_of(object, why).as_bytes())));
                 let fields =
                     json!({ "domain": id.to_string(), "action": action, "object": object, "why": why });
@@ -192,8 +199,19 @@ fn tell_index(domains: &[OfDomain], mode: Mode, context: &Context<'_>) -> Result
             "index_written": sum.written,
             "set_aside": sum.set_aside,
             "unreadable": sum.unreadable,
+            "needs_owner": sum.unvouched,
         }),
     ));
+    if sum.unvouched > 0 {
+        let count = text::count(sum.unvouched, "pack", "packs");
+        let what = format!(
+            "{count} can be listed only by who reads their contents: the key that signed them was revoked"
+        );
+        return Err(Error::new(ErrorKind::Incomplete, what).with_remedy(
+            "Run `lifeboat repair index --apply` with the owner's passphrase or the recovery words; set nothing aside \
+             before",
+        ));
+    }
     if sum.unreadable == 0 {
         return Ok(());
     }

@@ -1,0 +1,85 @@
+//! Whether the frames of a pack are what its directory says: each opens under the key of its section, and every blob in
+//! it has the id that stands there. It takes the content keys, and nobody's signature.
+
+use crate::{
+    compress::Decompressor,
+    crypto::{ChunkIdKey, NodeKey},
+    error::{Error, ErrorKind, Result},
+    format::pack::{Directory, Frame, PackKind, SectionHeader},
+    id::DomainId,
+    repository::Repository,
+};
+
+/// Opens frames of one domain.
+pub(super) struct FrameCheck<'a> {
+    repository: &'a Repository,
+    domain: &'a DomainId,
+    chunks: ChunkIdKey,
+    nodes: NodeKey,
+}
+
+impl<'a> FrameCheck<'a> {
+    /// `None` for a key that reads no contents.
+    ///
+    /// # Errors
+    /// `Forbidden` without the keys of the domain.
+    pub(super) fn new(repository: &'a Repository, domain: &'a DomainId) -> Result<Option<Self>> {
+        if !repository.reads_data() {
+            return Ok(None);
+        }
+        let (chunks, nodes) = (repository.chunk_keys(domain)?.id, repository.node_key(domain)?);
+        Ok(Some(Self { repository, domain, chunks, nodes }))
+    }
+
+    /// The frames of a whole pack that are not as its directory says, with their numbers.
+    ///
+    /// # Errors
+    /// `Forbidden` without the key epoch of a section.
+    pub(super) fn bad<'d>(
+        &self,
+        bytes: &[u8],
+        directory: &'d Directory,
+        decompressor: &mut Decompressor,
+    ) -> Result<Vec<(usize, &'d Frame, Error)>> {
+        let mut bad = Vec::new();
+        for (number, frame) in directory.frames.iter().enumerate() {
+            match self.frame(bytes, (frame, directory), decompressor) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Damaged => bad.push((number, frame, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bad)
+    }
+
+    fn frame(
+        &self,
+        bytes: &[u8],
+        (frame, listed): (&Frame, &Directory),
+        decompressor: &mut Decompressor,
+    ) -> Result<()> {
+        let start = frame.offset as usize;
+        let sealed = bytes.get(start..start + frame.length as usize);
+        let sealed = sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))?;
+        let section: &SectionHeader = listed
+            .sections
+            .get(usize::from(frame.section))
+            .ok_or_else(|| Error::damaged("a frame", "it has no section"))?;
+        let plain = self.repository.open_frame(self.domain, (frame, section), sealed, decompressor)?;
+        let mut rest = &plain[..];
+        for blob in &frame.blobs {
+            let (head, tail) = rest
+                .split_at_checked(blob.length as usize)
+                .ok_or_else(|| Error::damaged("a frame", "it is shorter than what it holds"))?;
+            let id = match section.kind {
+                PackKind::Data => self.chunks.id(head),
+                PackKind::Metadata => self.nodes.id(head),
+            };
+            if id != blob.id {
+                return Err(Error::damaged("a frame", "what it holds is not what its ids name"));
+            }
+            rest = tail;
+        }
+        Ok(())
+    }
+}
