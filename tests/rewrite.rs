@@ -165,3 +165,112 @@ fn a_copy_is_as_old_as_what_it_is_a_copy_of_and_is_made_once() {
     let order: Vec<Value> = listed(&world).iter().map(|snapshot| snapshot["time"].clone()).collect();
     assert!(order.is_sorted_by_key(|time| time.as_str().map(str::to_owned)), "{order:?}");
 }
+
+/// Two backups of the same host; the second has two files more, in a pack of their own, which comes with it.
+fn with_a_pack_to_lose() -> (World, Value, std::path::PathBuf) {
+    let world = World::with_repository();
+    world.does(&["backup", "--host", "web", &world.text("src")]);
+    let before = data_packs(&world);
+    fs::write(world.path("src/more"), noise()).unwrap();
+    fs::write(world.path("src/secret"), "secret").unwrap();
+    world.does(&["backup", "--host", "web", &world.text("src")]);
+    let pack = data_packs(&world).into_iter().find(|pack| !before.contains(pack)).unwrap();
+    let last = listed(&world).remove(1);
+    (world, last, pack)
+}
+
+fn noise() -> Vec<u8> {
+    let mut bytes = vec![0; 100_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn data_packs(world: &World) -> Vec<std::path::PathBuf> {
+    let all = world::tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+    all.filter(|path| path.to_str().unwrap().contains("/packs/d/")).collect()
+}
+
+fn flip(path: &std::path::Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_should_stay_and_is_lost_is_named_and_no_old_one_ends() {
+    for is_gone in [true, false] {
+        let (world, last, pack) = with_a_pack_to_lose();
+        if is_gone {
+            fs::remove_file(&pack).unwrap();
+        } else {
+            flip(&pack);
+        }
+        let rewrite = |more: &[&str], code| {
+            let arguments = [&["rewrite", id(&last), "--exclude", "secret"], more].concat();
+            let (out, err) = world.ends(&mut world.command(&arguments), code);
+            format!("{out}{err}")
+        };
+        // What is damaged and there is met only when all of it is read.
+        if is_gone {
+            let repository = world::tree(&world.path("repo"));
+            let said = rewrite(&["--dry-run"], 5);
+            assert!(said.contains("src/more: no pack that is there holds its chunk"), "{said}");
+            assert_eq!(world::tree(&world.path("repo")), repository, "a dry run writes nothing");
+        }
+        for more in [&["--forget"][..], &[]] {
+            let said = rewrite(more, 5);
+            assert!(said.contains("1 loss") && said.contains("src/more: "), "{said}");
+            assert!(said.contains("1 file of 1 snapshot cannot be read"), "{said}");
+            assert_eq!(said.contains("no old snapshot was forgotten"), !more.is_empty(), "{said}");
+            assert!(!said.contains("src/secret"), "what is left out cannot be missed: {said}");
+            assert!(listed(&world).iter().any(|known| id(known) == id(&last)), "{said}");
+        }
+        let (said, _) =
+            world.ends(&mut world.command(&["rewrite", id(&last), "--exclude", "secret", "--json"]), 5);
+        let messages = world::objects(&said);
+        let of = |kind: &str| messages.iter().find(|message| message["message_type"] == kind).unwrap();
+        assert!(of("lost")["path"].as_str().unwrap().ends_with("/src/more"), "{said}");
+        assert_eq!((&of("rewritten")["lost"], &of("summary")["lost"]), (&1.into(), &1.into()));
+        assert_eq!(of("exit_error")["code"], 5);
+
+        // The next backup heals it, and then the copy is whole.
+        world.ends(&mut world.command(&["check", "--read-data"]), 5);
+        world.does(&["backup", "--host", "web", &world.text("src")]);
+        let bad: Vec<String> = listed(&world).iter().map(|known| id(known).to_owned()).collect();
+        let done = world.messages(&["rewrite", id(&last), "--exclude", "secret", "--forget"]);
+        let copy = done[0]["copy"].as_str().unwrap();
+        assert!(!bad.iter().any(|known| known == copy), "a copy that lacks something is not taken for it");
+        assert_eq!((&done[0]["lost"], &done[0]["forgotten"]), (&0.into(), &true.into()));
+        let target = world.text("out");
+        world.does(&["restore", copy, "--target", &target, "--verify"]);
+        let back = world.path("out").join(world.text("src").trim_start_matches('/'));
+        assert_eq!(fs::read(back.join("more")).unwrap(), noise());
+        assert!(!back.join("secret").exists());
+    }
+}
+
+#[test]
+fn a_rewrite_of_the_latest_that_was_killed_before_its_forget_is_repeated_as_it_was() {
+    let world = World::with_repository();
+    fs::write(world.path("src/secret"), "secret").unwrap();
+    world.does(&["backup", "--host", "web", &world.text("src")]);
+    let old = listed(&world).remove(0);
+    // What such a run has left: the copy is there, and nothing has ended.
+    let copy = world.messages(&["rewrite", "latest", "--exclude", "secret"])[0]["copy"].clone();
+    assert_eq!(listed(&world).len(), 2);
+    // A copy that lacks something else is not what this command makes.
+    world.fails(&["rewrite", copy.as_str().unwrap(), "--exclude", "nothing"], 2);
+    let other = world.messages(&["rewrite", "latest", "--exclude", "one"]);
+    assert_eq!((&other[0]["id"], listed(&world).len()), (&copy, 3));
+    world.does(&["forget", copy.as_str().unwrap(), "--allow-mass-removal"]);
+    let copy = world.messages(&["rewrite", id(&old), "--exclude", "secret"])[0]["copy"].clone();
+    let again = world.messages(&["rewrite", "latest", "--exclude", "secret", "--dry-run"]);
+    assert_eq!(again[0]["id"], old["id"], "{again:?}");
+    let done = world.messages(&["rewrite", "latest", "--exclude", "secret", "--forget"]);
+    assert_eq!((&done[0]["id"], &done[0]["copy"], &done[0]["forgotten"]), (&old["id"], &copy, &true.into()));
+    assert!(!listed(&world).iter().any(|known| known["id"] == old["id"]));
+    // Now there is nothing that it was made of.
+    world.fails(&["rewrite", "latest", "--exclude", "secret", "--forget"], 2);
+}

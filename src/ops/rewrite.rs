@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+pub use super::copy::{Losses, Lost};
 use super::{
     backup::BackupOptions,
     forget::{self, ForgetDone, ForgetOptions, Kept, MassRemoval, Which},
@@ -74,6 +75,8 @@ pub struct LeftOut {
     pub named: Vec<Vec<u8>>,
     /// Entries that stay.
     pub stays: u64,
+    /// Those that the backup could not read, or not whole, among these.
+    pub stays_unreadable: u64,
 }
 
 /// A snapshot and what became of it.
@@ -83,6 +86,8 @@ pub struct Rewritten {
     pub snapshot: KnownSnapshot,
     /// What of it is left out.
     pub left_out: LeftOut,
+    /// What should stay and cannot be read any more: the copy has it as unreadable.
+    pub lost: Losses,
     /// The copy without that, if one was made.
     pub copy: Option<ObjectId>,
     /// Whether it has ended.
@@ -98,14 +103,18 @@ pub struct RewriteDone {
     pub kept: Kept,
     /// What could not be read when the old ones were to end.
     pub damaged: Vec<Error>,
+    /// Whether packs are there that no index lists: what is lost may be in them.
+    pub has_unlisted: bool,
 }
 
-/// Copies snapshots without what the selection leaves out. One of which nothing is left out gets no copy.
+/// Copies snapshots without what the selection leaves out. One of which nothing is left out gets no copy. Where a copy that
+/// a run like this has made is chosen, what it was made of is meant, so that `latest` can be repeated. When something is
+/// lost the copies are made, and no old one ends.
 ///
 /// # Errors
 /// `Forbidden` for all but an owner, who alone reads what others wrote and writes snapshots, and for snapshots of a domain that
 /// it does not back up to; `Usage` when nothing is left out of any, or everything of one, or one has too many tags for the copy; `Failed` when one that
-/// is to end is held; `Damaged` when a part of a manifest cannot be read, or a copy has lost something; storage trouble;
+/// is to end is held; `Damaged` when a part of a manifest cannot be read; storage trouble;
 /// `Temporary` when a copy could not be committed.
 pub fn run(
     repository: &Arc<Repository>,
@@ -121,21 +130,23 @@ pub fn run(
             "Use an owner's key of that domain: `lifeboat key add --role owner --domain NAME`",
         ));
     }
+    let before = repository.every_snapshot()?.listed;
+    let view = Arc::new(repository.view_to_read(&domain)?);
+    let chosen = &meant(repository, (chosen, &view), (&before, options))?;
     if options.old == Old::Forget {
         forget::refuse_held(chosen)?;
     }
     chosen.iter().try_for_each(|snapshot| backup_of(snapshot, options).check())?;
-    let view = Arc::new(repository.view_to_read(&domain)?);
-    let mut done = RewriteDone::default();
+    let mut done = RewriteDone { has_unlisted: !view.unindexed.is_empty(), ..RewriteDone::default() };
     let all = &mut done.snapshots;
     for snapshot in chosen {
-        let left_out = left_out(repository, (snapshot, &view), &options.selection)?;
+        let (left_out, lost) = left_out(repository, (snapshot, &view), &options.selection)?;
         if left_out.stays == 0 && left_out.entries > 0 {
             let what = format!("of the snapshot {} nothing would stay", snapshot.name.id);
             return Err(Error::new(ErrorKind::Usage, what)
                 .with_remedy("If it is not wanted, `lifeboat forget` ends it"));
         }
-        all.push(Rewritten { snapshot: snapshot.clone(), left_out, copy: None, forgotten: false });
+        all.push(Rewritten { snapshot: snapshot.clone(), left_out, lost, copy: None, forgotten: false });
     }
     if all.iter().all(|one| one.left_out.entries == 0) {
         return Err(Error::new(
@@ -147,14 +158,18 @@ pub fn run(
     if options.mode == Mode::DryRun {
         return Ok(done);
     }
-    let before = repository.every_snapshot()?.listed;
     for one in all.iter_mut().filter(|one| one.left_out.entries > 0) {
         one.copy = Some(match copy_of_before(repository, (one, &view), (&before, options))? {
             Some(copy) => copy,
-            None => copy(repository, (&one.snapshot, &view), options)?,
+            None => {
+                let (copy, lost) = copy(repository, (&one.snapshot, &view), options)?;
+                one.lost = lost;
+                copy
+            }
         });
     }
-    if options.old == Old::Forget {
+    // With an old one would end what may be found again.
+    if options.old == Old::Forget && all.iter().all(|one| one.lost.count == 0) {
         let ended = end(repository, all, options)?;
         (done.kept, done.damaged) = (ended.kept, ended.damaged);
     }
@@ -165,19 +180,24 @@ fn left_out(
     repository: &Arc<Repository>,
     (snapshot, view): (&KnownSnapshot, &Arc<View>),
     selection: &Selection,
-) -> Result<LeftOut> {
+) -> Result<(LeftOut, Losses)> {
     let stored = Stored::new(repository, view, snapshot)?;
-    let mut left_out = LeftOut::default();
+    let (mut left_out, mut lost) = (LeftOut::default(), Losses::default());
     let (nodes, mut sieve) = (stored.nodes()?, Sieve::new(selection));
     for_each_entry(&nodes, snapshot.record.root, &[], &mut |entry| {
         repository.store.progress().check()?;
         let entry = entry.map_err(|gap| gap.error)?;
+        let unreadable = u64::from(entry.error.is_some() || entry.metadata.lacks.is_some());
         if sieve.takes(&entry) {
             left_out.stays += 1;
+            left_out.stays_unreadable += unreadable;
+            if let Some(why) = stored.loss(&entry, &nodes)? {
+                lost.add(&entry.path, why);
+            }
             return Ok(());
         }
         left_out.entries += 1;
-        left_out.unreadable += u64::from(entry.error.is_some() || entry.metadata.lacks.is_some());
+        left_out.unreadable += unreadable;
         if entry.metadata.kind == EntryKind::File {
             left_out.bytes = left_out.bytes.saturating_add(entry.metadata.size);
         }
@@ -186,22 +206,57 @@ fn left_out(
         }
         Ok(())
     })?;
-    Ok(left_out)
+    Ok((left_out, lost))
 }
 
-/// The copy that a run which was interrupted has made: it lacks what is left out, and nothing else.
+/// Whether a snapshot is a copy of another one, of whatever of it.
+fn is_copy_of(known: &KnownSnapshot, old: &KnownSnapshot) -> bool {
+    let is_named = || known.record.tags.contains(&tag_of_origin(TAG_REWRITTEN, old));
+    known.is_copy && known.record.time == old.record.time && is_named()
+}
+
+/// Whether a copy lacks what is left out, and nothing else, though not all of it may be readable.
+const fn is_what_stays(copy: &LeftOut, old: &LeftOut) -> bool {
+    copy.entries == 0 && copy.stays == old.stays
+}
+
+/// What is to be rewritten: where a copy was chosen that this very command makes of a snapshot which is there, that one.
+fn meant(
+    repository: &Arc<Repository>,
+    (chosen, view): (&[KnownSnapshot], &Arc<View>),
+    (before, options): (&[KnownSnapshot], &RewriteOptions),
+) -> Result<Vec<KnownSnapshot>> {
+    let mut meant: Vec<KnownSnapshot> = Vec::new();
+    for known in chosen {
+        let olds = before.iter().filter(|old| old.name.domain == known.name.domain && is_copy_of(known, old));
+        let mut found = known;
+        for old in olds {
+            let (copy, _) = left_out(repository, (known, view), &options.selection)?;
+            let (of_old, _) = left_out(repository, (old, view), &options.selection)?;
+            if of_old.entries > 0 && is_what_stays(&copy, &of_old) {
+                found = old;
+                break;
+            }
+        }
+        if meant.iter().all(|one| one.name.id != found.name.id) {
+            meant.push(found.clone());
+        }
+    }
+    Ok(meant)
+}
+
+/// The copy that a run which was interrupted has made: as whole as one would be that is made now.
 fn copy_of_before(
     repository: &Arc<Repository>,
     (one, view): (&Rewritten, &Arc<View>),
     (before, options): (&[KnownSnapshot], &RewriteOptions),
 ) -> Result<Option<ObjectId>> {
-    let tag = tag_of_origin(TAG_REWRITTEN, &one.snapshot);
-    let is_like = |known: &&KnownSnapshot| {
-        known.is_copy && known.record.tags.contains(&tag) && known.record.time == one.snapshot.record.time
-    };
-    for known in before.iter().filter(is_like) {
-        let again = left_out(repository, (known, view), &options.selection)?;
-        if again.entries == 0 && again.stays == one.left_out.stays {
+    let unreadable = |left_out: &LeftOut, lost: &Losses| left_out.stays_unreadable + lost.count;
+    for known in before.iter().filter(|known| is_copy_of(known, &one.snapshot)) {
+        let (copy, lost) = left_out(repository, (known, view), &options.selection)?;
+        if is_what_stays(&copy, &one.left_out)
+            && unreadable(&copy, &lost) == unreadable(&one.left_out, &one.lost)
+        {
             return Ok(Some(known.name.id));
         }
     }
@@ -217,11 +272,11 @@ fn copy(
     repository: &Arc<Repository>,
     (snapshot, view): (&KnownSnapshot, &Arc<View>),
     options: &RewriteOptions,
-) -> Result<ObjectId> {
+) -> Result<(ObjectId, Losses)> {
     let backup = backup_of(snapshot, options);
     let stored = Stored::new(repository, view, snapshot)?;
     let selection = Some(Arc::clone(&options.selection));
-    Survivors { stored, root: snapshot.record.root, selection }.store(repository, &backup)
+    Survivors::new(stored, snapshot, selection).store(repository, &backup)
 }
 
 /// Ends the old ones, if nothing is lost with them.

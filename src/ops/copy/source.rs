@@ -61,6 +61,15 @@ pub struct Losses {
     pub named: Vec<Lost>,
 }
 
+impl Losses {
+    pub(in crate::ops) fn add(&mut self, path: &[u8], why: String) {
+        self.count += 1;
+        if self.named.len() < NAMED_MAX {
+            self.named.push(Lost { path: path.to_vec(), why });
+        }
+    }
+}
+
 /// A snapshot in its repository: where to read it.
 pub(super) struct Place {
     repository: Arc<Repository>,
@@ -186,12 +195,7 @@ impl Shared {
     }
 
     fn lose(&self, path: &[u8], why: String) {
-        let mut losses = lock(&self.losses);
-        losses.count += 1;
-        // A file that is read once more is the same file.
-        if losses.named.len() < NAMED_MAX {
-            losses.named.push(Lost { path: path.to_vec(), why });
-        }
+        lock(&self.losses).add(path, why);
     }
 
     pub(super) fn name_of(&self, found: &Found) -> Name {

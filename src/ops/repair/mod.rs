@@ -6,9 +6,9 @@ pub(super) use self::snapshots::{Stored, Survivors, tag_of_origin};
 pub use self::{
     aside::{AsideOptions, Force, Verdict, set_aside},
     index::{IndexDone, OfDomain, index},
-    snapshots::{Copy, Hurt, Lost, SnapshotOptions, SnapshotsDone, snapshots},
+    snapshots::{Copy, Hurt, SnapshotOptions, SnapshotsDone, snapshots},
 };
-pub use super::forget::Mode;
+pub use super::{copy::Lost, forget::Mode};
 use crate::{
     error::Result,
     format::quarantine::{OBJECTS_MAX, Quarantine},

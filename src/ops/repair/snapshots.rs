@@ -5,7 +5,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io::{self, Read},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::Mode;
@@ -21,7 +21,10 @@ use crate::{
         role::Role,
     },
     id::{BlobId, DomainId, IdentityId, ObjectId},
-    ops::backup::{self, BackupOptions, Item, ReadContent, Source},
+    ops::{
+        backup::{self, BackupOptions, Item, ReadContent, Source},
+        copy::{Losses, Lost},
+    },
     progress::Phase,
     repository::{
         Repository,
@@ -33,8 +36,6 @@ use crate::{
     },
 };
 
-/// Files that are lost are named up to so many for each snapshot, and counted beyond: the copy names all.
-const NAMED_MAX: usize = 1000;
 /// Entries that are read from the manifest at a time.
 const ENTRIES_AT_ONCE: usize = 256;
 /// Digits of that id.
@@ -44,15 +45,6 @@ const TAG_DIGITS: usize = 16;
 pub(in crate::ops) fn tag_of_origin(prefix: &str, snapshot: &KnownSnapshot) -> String {
     let id = snapshot.name.id.to_string();
     format!("{prefix}{}", id.get(..TAG_DIGITS).unwrap_or(&id))
-}
-
-/// A file that is lost, or the first of several of which not even the names are known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// Its path without the leading slash.
-    pub path: Vec<u8>,
-    /// Why.
-    pub why: String,
 }
 
 /// A snapshot that has lost something.
@@ -126,7 +118,7 @@ pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Res
     let mut done = SnapshotsDone { snapshots, elsewhere, damaged, has_unlisted, ..SnapshotsDone::default() };
     for snapshot in known {
         let stored = Stored::new(repository, &view, &snapshot)?;
-        let Losses { lost, named, nothing } = losses(&stored, &snapshot)?;
+        let (Losses { count: lost, named }, nothing) = losses(&stored, &snapshot)?;
         if lost == 0 {
             continue;
         }
@@ -167,38 +159,29 @@ fn copy(
     let old = snapshot.tags.iter().filter(|tag| !tag.starts_with(TAG_REPAIRED)).cloned();
     let tags = old.chain([tag(snapshot)]).collect();
     let backup = BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers));
-    Survivors { stored, root: snapshot.record.root, selection: None }.store(repository, &backup)
+    Ok(Survivors::new(stored, snapshot, None).store(repository, &backup)?.0)
 }
 
-/// What a snapshot has lost.
-#[derive(Default)]
-struct Losses {
-    lost: u64,
-    named: Vec<Lost>,
-    nothing: bool,
-}
-
-fn losses(stored: &Stored, snapshot: &KnownSnapshot) -> Result<Losses> {
-    let mut losses = Losses::default();
+/// What a snapshot has lost, and whether nothing of it can be read.
+fn losses(stored: &Stored, snapshot: &KnownSnapshot) -> Result<(Losses, bool)> {
+    let (mut losses, mut nothing) = (Losses::default(), false);
     let nodes = stored.nodes()?;
     for_each_entry(&nodes, snapshot.record.root, &[], &mut |found| {
         stored.repository.store.progress().check()?;
-        let lost = match found {
-            Ok(entry) => stored.loss(&entry, &nodes)?.map(|why| Lost { path: entry.path, why }),
-            Err(Gap { first, error }) => {
-                losses.nothing |= first.is_empty();
-                Some(Lost { path: first, why: unknown(&error) })
+        match found {
+            Ok(entry) => {
+                if let Some(why) = stored.loss(&entry, &nodes)? {
+                    losses.add(&entry.path, why);
+                }
             }
-        };
-        if let Some(lost) = lost {
-            losses.lost += 1;
-            if losses.named.len() < NAMED_MAX {
-                losses.named.push(lost);
+            Err(Gap { first, error }) => {
+                nothing |= first.is_empty();
+                losses.add(&first, unknown(&error));
             }
         }
         Ok(())
     })?;
-    Ok(losses)
+    Ok((losses, nothing))
 }
 
 fn unknown(error: &Error) -> String {
@@ -248,7 +231,7 @@ impl Stored {
     }
 
     /// Why the content of an entry is lost, if it is.
-    fn loss(&self, entry: &Entry, nodes: &dyn NodeSource) -> Result<Option<String>> {
+    pub(in crate::ops) fn loss(&self, entry: &Entry, nodes: &dyn NodeSource) -> Result<Option<String>> {
         if entry.metadata.kind != EntryKind::File || entry.error.is_some() {
             return Ok(None);
         }
@@ -270,30 +253,58 @@ impl Stored {
 
 /// What can be read of a snapshot.
 pub(in crate::ops) struct Survivors {
-    pub(in crate::ops) stored: Arc<Stored>,
-    pub(in crate::ops) root: BlobId,
+    stored: Arc<Stored>,
+    root: BlobId,
     /// Only this of it.
-    pub(in crate::ops) selection: Option<Arc<Selection>>,
+    selection: Option<Arc<Selection>>,
+    lost: Arc<Mutex<Losses>>,
+}
+
+fn lock(lost: &Mutex<Losses>) -> MutexGuard<'_, Losses> {
+    lost.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Survivors {
-    /// Makes a snapshot of them.
+    pub(in crate::ops) fn new(
+        stored: Arc<Stored>,
+        snapshot: &KnownSnapshot,
+        selection: Option<Arc<Selection>>,
+    ) -> Self {
+        Self { stored, root: snapshot.record.root, selection, lost: Arc::default() }
+    }
+
+    /// Makes a snapshot of them, and tells what is not in it since it could not be read.
     pub(in crate::ops) fn store(
         mut self,
         repository: &Arc<Repository>,
         backup: &BackupOptions,
-    ) -> Result<ObjectId> {
+    ) -> Result<(ObjectId, Losses)> {
         let done = backup::run(repository, &mut self, backup)?;
-        done.snapshot.map(|(id, _)| id).ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))
+        let (id, _) = done.snapshot.ok_or_else(|| Error::new(ErrorKind::Failed, "no copy was written"))?;
+        let mut lost = std::mem::take(&mut *lock(&self.lost));
+        // Several files are read at a time.
+        lost.named.sort_by(|a, b| compare_paths(&a.path, &b.path));
+        Ok((id, lost))
     }
 }
 
 impl Source for Survivors {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
-        let Self { stored, root, selection } = self;
+        let Self { stored, root, selection, lost } = self;
+        // A backup that is not committed in time goes through all of it once more.
+        *lock(lost) = Losses::default();
         let (nodes, found) = (stored.nodes()?, VecDeque::new());
         let sieve = selection.as_deref().map(Sieve::new);
-        Ok(Box::new(Entries { stored, nodes, root: *root, sieve, last: Vec::new(), found, ended: false }))
+        Ok(Box::new(Entries {
+            stored,
+            nodes,
+            root: *root,
+            sieve,
+            lost,
+            last: Vec::new(),
+            found,
+            ended: false,
+        }))
     }
 }
 
@@ -303,6 +314,7 @@ struct Entries<'a> {
     nodes: NodeReader<'a>,
     root: BlobId,
     sieve: Option<Sieve<'a>>,
+    lost: &'a Arc<Mutex<Losses>>,
     last: Vec<u8>,
     found: VecDeque<Entry>,
     ended: bool,
@@ -312,21 +324,24 @@ impl Entries<'_> {
     fn fill(&mut self) -> Result<()> {
         let mut cursor = ManifestCursor::from(&self.nodes, self.root, &self.last);
         while self.found.len() < ENTRIES_AT_ONCE {
-            let entry = match cursor.next_entry() {
-                Ok(Some(entry)) => entry,
+            let (entry, gap) = match cursor.next_entry() {
+                Ok(Some(entry)) => (entry, None),
                 Ok(None) => {
                     self.ended = true;
                     break;
                 }
                 // Of an empty copy nobody would have anything.
                 Err(error) if error.is_damage() && !cursor.tried().is_empty() => {
-                    nameless(cursor.tried(), &error)
+                    (nameless(cursor.tried(), &error), Some(unknown(&error)))
                 }
                 Err(error) => return Err(error),
             };
             if compare_paths(&entry.path, &self.last).is_gt() {
                 self.last.clone_from(&entry.path);
                 if self.sieve.as_mut().is_none_or(|sieve| sieve.takes(&entry)) {
+                    if let Some(why) = gap {
+                        lock(self.lost).add(&entry.path, why);
+                    }
                     self.found.push_back(entry);
                 }
             }
@@ -337,6 +352,7 @@ impl Entries<'_> {
     fn item(&self, mut entry: Entry) -> Result<Item> {
         let nodes = &self.nodes;
         if let Some(why) = self.stored.loss(&entry, nodes)? {
+            lock(self.lost).add(&entry.path, why.clone());
             entry.error = Some(format!("it was lost in the repository: {why}"));
         }
         if entry.metadata.kind != EntryKind::File || entry.error.is_some() {
@@ -347,8 +363,9 @@ impl Entries<'_> {
         let stored = Arc::clone(self.stored);
         let (content, metadata, changed) =
             (entry.content.clone(), entry.metadata.clone(), entry.changed_while_read);
+        let (path, lost) = (entry.path.clone(), Arc::clone(self.lost));
         let open = move || {
-            let content = StoredContent::new(stored, content, (metadata, changed))?;
+            let content = StoredContent::new((stored, path, lost), content, (metadata, changed))?;
             Ok(Box::new(content) as Box<dyn ReadContent>)
         };
         Ok(Item::File(entry, Box::new(open)))
@@ -383,6 +400,9 @@ fn nameless(first: &[u8], error: &Error) -> Entry {
 /// The content of a file as it is stored, chunk by chunk, each checked against its id.
 struct StoredContent {
     stored: Arc<Stored>,
+    /// Its path, for those that are lost.
+    path: Vec<u8>,
+    lost: Arc<Mutex<Losses>>,
     /// Nodes of lists that are to be read, the next one last.
     lists: Vec<BlobId>,
     chunks: VecDeque<ChunkRef>,
@@ -398,7 +418,11 @@ struct StoredContent {
 }
 
 impl StoredContent {
-    fn new(stored: Arc<Stored>, content: Content, (metadata, changed): (Metadata, bool)) -> Result<Self> {
+    fn new(
+        (stored, path, lost): (Arc<Stored>, Vec<u8>, Arc<Mutex<Losses>>),
+        content: Content,
+        (metadata, changed): (Metadata, bool),
+    ) -> Result<Self> {
         let left = metadata.content_bytes();
         let (lists, chunks) = match content {
             Content::Inline(chunks) => (Vec::new(), chunks.into()),
@@ -407,6 +431,8 @@ impl StoredContent {
         let (plain, decompressor) = ((Vec::new(), 0), Decompressor::new()?);
         Ok(Self {
             stored,
+            path,
+            lost,
             lists,
             chunks,
             plain,
@@ -486,7 +512,11 @@ impl StoredContent {
 impl Read for StoredContent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.plain.1 == self.plain.0.len() {
-            if !self.advance().map_err(io::Error::other)? {
+            let more = self.advance().map_err(|error| {
+                lock(&self.lost).add(&self.path, error.to_string());
+                io::Error::other(error)
+            });
+            if !more? {
                 return Ok(0);
             }
         }

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use lifeboat::{
-    error::Result,
+    error::{Error, ErrorKind, Result},
     filesystem::select::Selection,
-    ops::rewrite::{self, Mode, Old, RewriteOptions, Rewritten},
+    ops::{
+        repair::after_index,
+        rewrite::{self, Losses, Lost, Mode, Old, RewriteDone, RewriteOptions, Rewritten},
+    },
     report::{json, size, text},
 };
 use serde_json::json;
@@ -63,16 +66,54 @@ pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
     if let Some(line) = forget::kept_line(&done.kept) {
         context.output.warn(&line);
     }
+    let lost = lost(&done, &options);
     damaged.extend(done.damaged);
-    tag::end(&damaged, context)
+    match lost {
+        None => tag::end(&damaged, context),
+        Some(error) => {
+            damaged.iter().for_each(|error| context.output.trouble(error));
+            Err(error)
+        }
+    }
+}
+
+/// How it ends when something that should stay cannot be read.
+fn lost(done: &RewriteDone, options: &RewriteOptions) -> Option<Error> {
+    let hurt: Vec<&Rewritten> = done.snapshots.iter().filter(|one| one.lost.count > 0).collect();
+    let lost = hurt.iter().map(|one| one.lost.count).sum();
+    if lost == 0 {
+        return None;
+    }
+    let snapshots = text::count(hurt.len() as u64, "snapshot", "snapshots");
+    let stay = if options.old == Old::Forget { ", so no old snapshot was forgotten" } else { "" };
+    let what = format!("{} of {snapshots} cannot be read{stay}", text::count(lost, "file", "files"));
+    let remedy = "`lifeboat check --read-data` tells what is damaged. Back up again what is still at its source, then run this \
+                  again: what is whole then gets a whole copy";
+    Some(Error::new(ErrorKind::Damaged, what).with_remedy(after_index(done.has_unlisted, remedy)))
+}
+
+fn tell_lost(snapshot: &str, Losses { count, named }: &Losses, context: &Context<'_>) {
+    let output = context.output;
+    for Lost { path, why } in named {
+        output.say(&format!("  {}: {}", text::path(path), text::shown(why.as_bytes())));
+        let fields = json!({ "snapshot": snapshot, "why": why });
+        output.message(&json::with_path(json::message("lost", fields), &json::absolute(path)));
+    }
+    if *count > named.len() as u64 {
+        output.say(&format!("  and {} more", count - named.len() as u64));
+    }
 }
 
 fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
     let (output, is_dry) = (context.output, options.mode == Mode::DryRun);
     for one in done {
-        let Rewritten { snapshot, left_out, copy, forgotten } = one;
-        let what =
-            format!("{} ({})", text::count(left_out.entries, "entry", "entries"), size::show(left_out.bytes));
+        let Rewritten { snapshot, left_out, lost, copy, forgotten } = one;
+        let losses = match lost.count {
+            0 => String::new(),
+            count => format!("; {}", text::count(count, "loss", "losses")),
+        };
+        let entries = text::count(left_out.entries, "entry", "entries");
+        let what = format!("{entries} ({}){losses}", size::show(left_out.bytes));
         output.say(&match copy {
             Some(id) if *forgotten => {
                 format!("{}: {:.8} without {what}, and forgotten", short(snapshot), id.to_string())
@@ -84,7 +125,9 @@ fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
         if output.is_verbose() {
             left_out.named.iter().for_each(|path| output.say(&format!("  {}", text::path(path))));
         }
-        if options.old == Old::Forget && copy.is_some() && !forgotten {
+        tell_lost(&snapshot.name.id.to_string(), lost, context);
+        let are_whole = done.iter().all(|one| one.lost.count == 0);
+        if options.old == Old::Forget && copy.is_some() && !forgotten && are_whole {
             output.warn(&format!("{} stays: the newest of its key is never forgotten", short(snapshot)));
         }
         let fields = json!({
@@ -94,19 +137,20 @@ fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
             "entries": left_out.entries,
             "bytes": left_out.bytes,
             "paths": left_out.named.iter().map(|path| json::with_path(json!({}), path)).collect::<Vec<_>>(),
+            "lost": lost.count,
             "forgotten": forgotten,
         });
         output.message(&json::message("rewritten", fields));
     }
     let count = |is: fn(&&Rewritten) -> bool| done.iter().filter(is).count() as u64;
     let (copies, forgotten) = (count(|one| one.copy.is_some()), count(|one| one.forgotten));
+    let lost: u64 = done.iter().map(|one| one.lost.count).sum();
     if copies > 0 {
         output.note(match forgotten == copies {
             true => "The data of what was left out stay until `lifeboat prune`, and as long as another snapshot has them",
             false => "The old snapshots still have what was left out: `lifeboat forget ID` ends one",
         });
     }
-    let fields =
-        json!({ "dry_run": is_dry, "snapshots": done.len(), "copies": copies, "forgotten": forgotten });
+    let fields = json!({ "dry_run": is_dry, "snapshots": done.len(), "copies": copies, "forgotten": forgotten, "lost": lost });
     output.message(&json::message("summary", fields));
 }
