@@ -358,3 +358,32 @@ fn what_only_a_newer_key_opens_is_no_damage_and_no_older_snapshot_is_taken_for_t
     by("maintain", &["forget", "latest"]);
     by("restore", &["ls", "latest"]);
 }
+
+#[test]
+fn of_an_original_and_a_copy_that_has_lost_something_the_original_stays() {
+    let world = World::with_repository();
+    let packs = || {
+        let all = world::tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+        all.filter(|path| path.to_str().unwrap().contains("/packs/d/")).collect::<Vec<_>>()
+    };
+    backup(&world, 1, "a");
+    let before = packs();
+    fs::write(world.path("src/more"), "more").unwrap();
+    backup(&world, 2, "a");
+    let pack = packs().into_iter().find(|pack| !before.contains(pack)).unwrap();
+    let bytes = fs::read(&pack).unwrap();
+    fs::remove_file(&pack).unwrap();
+    let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply", "--json"]), 3);
+    let repaired = objects(&out).into_iter().find(|message| message["message_type"] == "repair").unwrap();
+    let (old, copy) = (repaired["snapshot"].as_str().unwrap(), repaired["copy"].as_str().unwrap());
+    fs::write(&pack, bytes).unwrap();
+    // The newest of its key would stay in any case.
+    fs::write(world.path("src/more"), "and more").unwrap();
+    backup(&world, 3, "a");
+    for rule in [&["--keep-last", "2"][..], &["--keep-daily", "2"]] {
+        let planned = world.messages(&[&["forget", "--dry-run"], rule].concat());
+        let kept = |id: &str| planned.iter().find(|message| message["id"] == id).unwrap()["kept"].as_bool();
+        assert_eq!((kept(old), kept(copy)), (Some(true), Some(false)), "{planned:?}");
+    }
+    world.does(&["restore", old, "--target", &world.text("out"), "--verify"]);
+}

@@ -2,7 +2,10 @@
 //! then deleted: whoever finds a snapshot gone finds out why, and a run that was killed is finished by the next one.
 //! Nothing of their data is deleted here; that is for `prune`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 
 use jiff::tz::TimeZone;
 
@@ -320,9 +323,12 @@ fn time_of(known: &KnownSnapshot, times: &HashMap<ObjectId, Timestamp>) -> Times
     times.get(&known.name.id).copied().unwrap_or(known.record.time.min(known.name.stored))
 }
 
+/// Of several of one time that of which least could not be read comes first, then the last written. So a copy that lost
+/// something does not push out its original: a restore of that gives at least as much, and more when it was healed.
 fn sort_newest_first(members: &mut [&KnownSnapshot], times: &HashMap<ObjectId, Timestamp>) {
-    members
-        .sort_by_key(|known| std::cmp::Reverse((time_of(known, times), known.name.sequence, known.name.id)));
+    members.sort_by_key(|known| {
+        Reverse((time_of(known, times), Reverse(known.record.unreadable), known.name.sequence, known.name.id))
+    });
 }
 
 fn group_verdicts(
