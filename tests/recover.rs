@@ -328,3 +328,47 @@ fn the_program_shows_what_is_lost_and_brings_it_back() {
     world.does(&["check", "--read-data", "--cache-dir", "fresh"]);
     assert!(with(&[]).starts_with("nothing to recover"));
 }
+
+#[test]
+fn the_machine_that_has_seen_what_was_lost_goes_on_from_what_was_recovered() {
+    let world = World::with_repository();
+    for text in ["a", "b", "c"] {
+        fs::write(world.path("src/more"), text).unwrap();
+        world.does(&["backup", "src"]);
+    }
+    let lost: Vec<_> = tree(&world.path("repo"))
+        .into_iter()
+        .filter(|(path, _)| path.to_str().unwrap().contains("/snapshots/"))
+        .collect();
+    assert_eq!(lost.len(), 3);
+    lost.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+    // A person looks first, and the machine still says what it has seen.
+    world.does(&["recover"]);
+    let said = world.fails(&["backup", "src"], 5);
+    assert!(said.contains("ends at snapshot 0 instead of 3"), "{said}");
+    // Elsewhere nothing was seen, and this machine is not told.
+    world.does(&["recover", "--apply", "--cache-dir", "fresh"]);
+    let said = world.fails(&["backup", "src"], 5);
+    assert!(said.contains("snapshot 3 of this key is another one"), "{said}");
+    // Here it is accepted, also by a run that finds nothing left to do.
+    assert!(world.does(&["recover", "--apply"]).starts_with("nothing to recover"));
+    world.does(&["backup", "src"]);
+    world.does(&["prune"]);
+    world.does(&["check", "--read-data"]);
+    assert_eq!(world.snapshots(), 4);
+
+    // The old ones come back: all are there, and the next backup follows.
+    lost.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    assert_eq!(world.snapshots(), 7);
+    world.does(&["backup", "src"]);
+    world.does(&["prune"]);
+    world.does(&["check", "--read-data"]);
+    // What is older than what was accepted is told as before.
+    let newest = tree(&world.path("repo")).into_iter().filter(|(path, _)| {
+        path.to_str().unwrap().contains("/snapshots/")
+            && path.file_name().unwrap().to_str().unwrap().starts_with("0000000005-")
+    });
+    assert_eq!(newest.map(|(path, _)| fs::remove_file(path).unwrap()).count(), 1);
+    let said = world.fails(&["backup", "src"], 5);
+    assert!(said.contains("ends at snapshot 4 instead of 5"), "{said}");
+}

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -28,8 +29,10 @@ use crate::{
     progress::Phase,
     repository::{
         Repository,
+        cache::Cache,
         index::{Index, KnownPack, Standing},
         manifest::{ManifestCursor, NodeSource},
+        memory::Memory,
         reader::{NodeReader, blob_range},
         snapshots::TAG_RECOVERED,
     },
@@ -146,6 +149,25 @@ pub fn run(repository: &Arc<Repository>, options: &RecoverOptions) -> Result<Rec
         done.found.push((manifest, outcome));
     }
     Ok(done)
+}
+
+/// Whoever recovers knows what is gone: where the chain of this key ends with what was recovered, the machine whose cache is
+/// below `cache` goes on from there, though it has seen another end.
+///
+/// # Errors
+/// Storage trouble.
+pub fn accept(repository: &Repository, cache: &Path) -> Result<()> {
+    let (domain, me) = (repository.own_domain()?, repository.identity());
+    let known = repository.roots(&domain)?.known;
+    let own = known.iter().filter(|known| known.name.identity == me);
+    if let Some(last) = own.max_by_key(|known| (known.name.sequence, known.name.id))
+        && last.is_copy
+        && last.record.tags.iter().any(|tag| tag == TAG_RECOVERED)
+    {
+        let cache = Cache::open(Some(cache), &repository.config.repository_id);
+        Memory::open(cache.folder()).saw_head(&domain, &me, (last.name.sequence, last.name.id));
+    }
+    Ok(())
 }
 
 fn is(root: &str, manifest: &Manifest) -> bool {

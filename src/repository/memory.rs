@@ -3,6 +3,7 @@
 //! missing or unreadable it is no error, since a new machine has seen nothing either.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -95,10 +96,16 @@ impl Memory {
         Some((*sequence, ObjectId::from_hex(id)?))
     }
 
-    /// The error for a chain that ends before the head that was seen.
+    /// The error for a chain that lacks the head that was seen, by the number of the last snapshot that it has.
     #[must_use]
     pub fn older_head(sequence: u64, seen: u64) -> Error {
-        older(&format!("the chain of this key ends at snapshot {sequence} instead of {seen}"))
+        older(&match sequence.cmp(&seen) {
+            Ordering::Less => {
+                format!("the chain of this key ends at snapshot {sequence} instead of {seen}")
+            }
+            Ordering::Equal => format!("snapshot {seen} of this key is another one than it was"),
+            Ordering::Greater => format!("snapshot {seen} of this key is gone"),
+        })
     }
 
     /// Remembers the head of a chain.
@@ -129,6 +136,14 @@ mod tests {
         durable::write_atomic(&folder.path().join("seen"), b"{\"reg", 0o600).unwrap();
         open().check_registry(1, &[a]).unwrap();
         Memory::open(None).check_registry(1, &[a]).unwrap();
+    }
+
+    #[test]
+    fn it_is_said_how_a_chain_differs_from_what_was_seen() {
+        let said = |last, seen| Memory::older_head(last, seen).to_string();
+        assert!(said(2, 3).contains("ends at snapshot 2 instead of 3"));
+        assert!(said(3, 3).contains("snapshot 3 of this key is another one"));
+        assert!(said(4, 3).contains("snapshot 3 of this key is gone"));
     }
 
     #[test]

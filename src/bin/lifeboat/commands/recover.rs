@@ -60,7 +60,11 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
         program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
         workers: workers(),
     };
-    let done = recover::run(&Arc::new(context.open_without_cache()?), &options)?;
+    let repository = Arc::new(context.open_without_cache()?);
+    let done = recover::run(&repository, &options)?;
+    if let (Mode::Write, Some(cache)) = (mode, context.cache_folder()) {
+        recover::accept(&repository, &cache)?;
+    }
     context.end_display();
     tell(&done, mode, context)
 }
