@@ -30,7 +30,7 @@ use lifeboat::{
 use self::{
     changed::back_up_changed,
     place::{Place, noise, same},
-    world::World,
+    world::{World, tree},
 };
 
 #[path = "support/changed.rs"]
@@ -221,6 +221,43 @@ fn a_plan_says_that_nothing_can_be_written_where_the_restore_then_fails() {
     let out = world.ends(&mut among_mounts(&world, "mount -t tmpfs none t", &plan), 0).0;
     let first = out.lines().next().unwrap();
     assert!(first.starts_with("would restore 2 files") && first.contains("without --plan"), "{out}");
+}
+
+#[test]
+fn no_mount_leads_a_restore_into_the_repository_or_the_cache() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    fs::create_dir(world.path("b")).unwrap();
+    let from = format!("latest:{}", world.text("src"));
+    let all = || (tree(&world.path("repo")), tree(&world.path("home")));
+    let before = all();
+    assert!(world.path("home/.cache/lifeboat").is_dir());
+    let inside = |mounts: &str, repository: &str, target: &str, what: &str| {
+        for more in [&["--delete"][..], &["--delete", "--plan"], &[]] {
+            let arguments = [&["-r", repository, "restore", &from, "--target", target][..], more].concat();
+            let (out, err) = world.ends(&mut among_mounts(&world, mounts, &arguments), 2);
+            assert!(err.contains(what) && err.contains("Name a target outside"), "{mounts}: {out}{err}");
+            assert!(all() == before, "{mounts}: something was written");
+        }
+    };
+    let repository = "is in the repository itself";
+    inside("mount --bind repo b", "repo", "b", repository);
+    inside("mount --bind repo b", "repo", "b/new/er", repository);
+    inside("mount --bind repo b", "b", "repo", repository);
+    inside("mount --bind repo/keys b", "repo", "b", repository);
+    inside("mount --bind repo/keys b", "repo", "b/new", repository);
+    inside("mount --bind repo b", "b", "repo/keys", repository);
+    inside("mount -t tmpfs none repo/keys && mount --bind repo/keys b", "repo", "b/new", repository);
+    inside("true", "repo", "home/.cache/lifeboat", "is in the cache");
+    inside("mount --bind home/.cache/lifeboat b", "repo", "b", "is in the cache");
+    // What the repository lies in, and what is mounted beside it, may be a target.
+    for (mounts, target) in [("mount --bind . b", "b"), ("mount --bind src b", "b"), ("true", ".")] {
+        let plan = ["restore", &from, "--target", target, "--plan"];
+        world.ends(&mut among_mounts(&world, mounts, &plan), 0);
+    }
 }
 
 #[test]

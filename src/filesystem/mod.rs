@@ -6,6 +6,7 @@ pub mod capture;
 pub mod durable;
 pub mod filter;
 pub mod holes;
+pub mod inside;
 pub mod live;
 pub mod metadata;
 pub mod mounts;

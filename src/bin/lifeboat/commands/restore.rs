@@ -129,7 +129,7 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
         return Err(Error::new(ErrorKind::Usage, what)
             .with_remedy("Leave them out; --exclude chooses what of the snapshot is restored"));
     }
-    refuse_as_target(&arguments.target, context.location()?.folder().as_deref())?;
+    refuse_as_target(&arguments.target, context)?;
     let repository = context.open()?;
     repository.check_reads_data("restore files")?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
