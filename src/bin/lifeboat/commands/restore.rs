@@ -134,6 +134,7 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     repository.check_reads_data("restore files")?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
     let snapshot = &snapshot;
+    let selection = selection.below_sources_of(&snapshot.record);
     let policy = match (arguments.numeric_ids, arguments.no_ownership) {
         (true, _) => OwnershipPolicy::Numeric,
         (_, true) => OwnershipPolicy::Keep,
