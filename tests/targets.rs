@@ -20,7 +20,10 @@ use std::{
 
 use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
-    filesystem::metadata::Note,
+    filesystem::{
+        metadata::Note,
+        names::{Ownership, OwnershipPolicy},
+    },
     ops::{
         restore::{self, Extra, Forecast, Overwrite, RestoreOptions},
         verify::{self, VerifyOptions},
@@ -302,6 +305,81 @@ fn a_plan_counts_further_names_as_the_restore_does() {
     );
     place.restore("all", "", &[]);
     same(&place.source(), &copy);
+}
+
+#[test]
+fn a_plan_tells_root_too_what_goes_to_another_owner_without_its_rights() {
+    let place = Place::new(1);
+    for name in ["setuid", "setgid", "program", "mine"] {
+        place.put(name, name.as_bytes());
+    }
+    let capability = vec![0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    back_up_changed(&place, |path, metadata| match path.rsplit(|byte| *byte == b'/').next().unwrap() {
+        b"setuid" => (metadata.uid, metadata.mode) = (1, 0o4755),
+        b"setgid" => (metadata.gid, metadata.mode) = (1, 0o2755),
+        b"program" => {
+            metadata.uid = 1;
+            metadata.xattrs.push((b"security.capability".to_vec(), capability.clone()));
+        }
+        b"mine" => metadata.mode = 0o4755,
+        _ => {}
+    });
+    let options =
+        RestoreOptions { ownership: Ownership::new(OwnershipPolicy::Keep), ..RestoreOptions::default() };
+    // Into nothing, and over what is there.
+    for round in 0..2 {
+        let foretold = forecast(&place, "all", &options).restored;
+        let done = place.restore_with("all", &options);
+        let sorted = |mut notes: Vec<(Vec<u8>, Note)>| {
+            notes.sort_by(|(one, _), (other, _)| one.cmp(other));
+            notes
+        };
+        assert_eq!((foretold.unset, done.unset), (3, 3), "{round}: {:?} {:?}", foretold.notes, done.notes);
+        assert_eq!(sorted(foretold.notes), sorted(done.notes), "{round}");
+    }
+    assert_eq!(mode(&place.copy("all").join("mine")), 0o4755);
+}
+
+#[test]
+fn attributes_that_the_backup_could_not_take_stay_where_they_are() {
+    let place = Place::new(1);
+    fs::create_dir(place.source().join("folder")).unwrap();
+    let names = ["folder", "folder/lacking", "folder/whole", "folder/opaque"];
+    for name in &names[1..] {
+        place.put(name, name.as_bytes());
+    }
+    back_up_changed(&place, |path, metadata| {
+        metadata.lacks = match path.rsplit(|byte| *byte == b'/').next().unwrap() {
+            b"folder" | b"lacking" => Some("attribute user.large (all together have more than 1 KiB)".into()),
+            b"opaque" => Some("extended attributes (Input/output error)".into()),
+            _ => None,
+        };
+    });
+    place.restore("all", "", &[]);
+    // Read by user 1 too: version 2, then owner, user, group, mask, others.
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 6, u32::MAX), (2, 4, 1), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
+    let entry = |(tag, rights, who): &(u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &who.to_le_bytes()].concat()
+    };
+    let acl = [2_u32.to_le_bytes().to_vec(), entries.iter().flat_map(entry).collect()].concat();
+    let copy = place.copy("all");
+    let set = |name: &str, attribute: &str, value: &[u8]| {
+        rustix::fs::lsetxattr(copy.join(name), attribute, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    let has = |name: &str, attribute: &str| {
+        rustix::fs::lgetxattr(copy.join(name), attribute, &mut [0_u8; 64][..]).is_ok()
+    };
+    for name in names {
+        set(name, "user.large", b"all that there is");
+    }
+    for name in &names[1..] {
+        set(name, "system.posix_acl_access", &acl);
+    }
+    place.restore("all", "", &[]);
+    assert_eq!(names.map(|name| has(name, "user.large")), [true, true, false, true]);
+    // An ACL gives rights: it stays only where nobody knows what there was.
+    assert_eq!(names.map(|name| has(name, "system.posix_acl_access")), [false, false, false, true]);
 }
 
 #[test]

@@ -125,28 +125,27 @@ impl Handle<'_> {
     }
 }
 
-/// What would be noted of something that is restored, as far as the user who restores tells: of what root restores, only
-/// what the backup has not. `there` owns what has its name, if that stays.
+/// What would be noted of something that is restored, as far as the user who restores tells: root may set all
+/// that the backup has. `there` owns what has its name, if that stays.
 #[must_use]
 pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, u32)>) -> Notes {
     if metadata.kind == EntryKind::Socket {
         return vec![Note::socket()];
     }
     let mut notes = lacks(metadata);
-    let us = geteuid();
-    if us.is_root() {
-        return notes;
-    }
-    let owner = ownership.resolve(metadata);
+    let (us, owner) = (geteuid(), ownership.resolve(metadata));
     let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
-    let may_give = |gid: u32| {
-        let ours = getgroups().unwrap_or_default();
-        getegid().as_raw() == gid || ours.iter().any(|group| group.as_raw() == gid)
-    };
     // A new file belongs to whoever restores.
     let (user, group) = there.unwrap_or((us.as_raw(), getegid().as_raw()));
-    let may_set = user == us.as_raw();
-    let same = Owner { same_user: uid == user, same_group: gid == group || may_set && may_give(gid) };
+    let may_give = |gid: u32| {
+        let is_ours = || getgroups().unwrap_or_default().iter().any(|group| group.as_raw() == gid);
+        user == us.as_raw() && (getegid().as_raw() == gid || is_ours())
+    };
+    let gives_all = owner.is_some() && us.is_root();
+    let same = Owner {
+        same_user: uid == user || gives_all,
+        same_group: gid == group || gives_all || owner.is_some() && may_give(gid),
+    };
     let denied = || Err(Errno::PERM);
     if owner.is_some() && !(same.same_user && same.same_group) {
         note(&mut notes, ("owner", &format!("{uid}:{gid}")), denied());
@@ -154,16 +153,17 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, 
     if lost_bits(metadata, &same) & metadata.mode != 0 {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
     }
-    let roots = |name: &[u8]| is_capability(name) || name.starts_with(b"trusted.");
-    for (name, _) in metadata.xattrs.iter().filter(|(name, _)| roots(name)) {
-        if same.same_user || !is_capability(name) {
-            note(&mut notes, ("the attribute", &shown(name)), denied());
-        } else {
+    for (name, _) in &metadata.xattrs {
+        if is_capability(name) && !same.same_user {
             notes.push(Note::Unset(NO_CAPABILITIES.into()));
+        } else if !us.is_root() && (is_capability(name) || name.starts_with(b"trusted.")) {
+            note(&mut notes, ("the attribute", &shown(name)), denied());
         }
     }
-    for name in flag_names(metadata.flags & FREEZING_FLAGS) {
-        note(&mut notes, ("the flag", name), denied());
+    if !us.is_root() {
+        for name in flag_names(metadata.flags & FREEZING_FLAGS) {
+            note(&mut notes, ("the flag", name), denied());
+        }
     }
     notes
 }
@@ -317,10 +317,22 @@ impl<'a> Setting<'a> {
         }
     }
 
+    /// Whether the entry may have had the attribute, since the backup could not take all of them. An ACL or a capability
+    /// gives somebody rights, so these have to be named.
+    fn may_have_had(&self, name: &[u8]) -> bool {
+        self.metadata.lacks.as_deref().is_some_and(|lacks| {
+            let gives_rights = is_acl(name) || is_capability(name);
+            !gives_rights || lacks.contains(attributes::ALL) || lacks.contains(&*shown(name))
+        })
+    }
+
     /// Removes what it has and had not: ACLs that the folder has given to it, attributes of what was there before.
     fn remove_others(&mut self, names: &[u8]) {
         let way = self.handle.way();
         for name in each(names).filter(|name| is_given(name)) {
+            if self.may_have_had(name) {
+                continue;
+            }
             if !self.metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
                 match self.with_right_to_write(&|| way.remove(name)) {
                     Ok(()) | Err(Errno::NODATA) => {}
