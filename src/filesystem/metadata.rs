@@ -16,7 +16,7 @@ use rustix::{
 
 use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
-    capture,
+    capture, exact,
     names::Ownership,
     old,
     partial::is_begun,
@@ -177,6 +177,8 @@ fn lacks(metadata: &Metadata) -> Notes {
     metadata.lacks.iter().map(lack).collect()
 }
 
+const LESS_EXACT: &str = "time could not be set: the file system does not keep all of its nanoseconds";
+const NO_SUCH_TIME: &str = "time could not be set: the file system cannot hold it, and has another one";
 const NOT_OF_ITS_OWNER: &str = "setuid or setgid was left out, since the owner is another";
 const NO_CAPABILITIES: &str = "its capabilities were left out, since the owner is another";
 
@@ -264,6 +266,7 @@ struct Setting<'a> {
     mode: Option<u32>,
     /// When its content changed last.
     mtime: Option<Timestamp>,
+    device: exact::Device,
 }
 
 impl<'a> Setting<'a> {
@@ -286,18 +289,19 @@ impl<'a> Setting<'a> {
         }
         let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
         let now = if changed.is_some() { capture::status(handle.fd(), c"") } else { before };
-        let (owner, mode, mtime) = match now {
+        let (owner, mode, mtime, device) = match now {
             Ok(status) => (
                 Owner { same_user: status.stx_uid == uid, same_group: status.stx_gid == gid },
                 Some(u32::from(status.stx_mode) & 0o7777),
                 Some(capture::timestamp(&status.stx_mtime)),
+                (status.stx_dev_major, status.stx_dev_minor),
             ),
             Err(errno) => {
                 notes.push(Note::Unset(format!("the owner could not be checked: {}", reason(errno))));
-                (Owner { same_user: false, same_group: false }, None, None)
+                (Owner { same_user: false, same_group: false }, None, None, exact::Device::default())
             }
         };
-        (Self { handle, metadata, notes, mode, mtime }, owner)
+        (Self { handle, metadata, notes, mode, mtime, device }, owner)
     }
 
     /// Does what the owner may do only as long as its mode lets them write to it: a file that was there may be
@@ -387,9 +391,20 @@ impl<'a> Setting<'a> {
         if self.mtime == Some(self.metadata.mtime) {
             return;
         }
-        if let Err(errno) = self.handle.set_times(&times(self.metadata)) {
-            self.notes.push(Note::Unset(format!("time could not be set: {}", reason(errno))));
-        }
+        let wanted = self.metadata.mtime;
+        let done = self.handle.set_times(&times(self.metadata)).and_then(|()| {
+            if exact::is_kept(self.device, wanted) {
+                return Ok(wanted);
+            }
+            capture::status(self.handle.fd(), c"").map(|status| capture::timestamp(&status.stx_mtime))
+        });
+        let why = match done {
+            Ok(now) if now == wanted => return exact::remember(self.device, wanted),
+            Ok(now) if now.seconds == wanted.seconds => LESS_EXACT.into(),
+            Ok(_) => NO_SUCH_TIME.into(),
+            Err(errno) => format!("time could not be set: {}", reason(errno)),
+        };
+        self.notes.push(Note::Unset(why));
     }
 }
 

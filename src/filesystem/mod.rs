@@ -4,6 +4,7 @@
 pub mod attributes;
 pub mod capture;
 pub mod durable;
+mod exact;
 pub mod filter;
 pub mod holes;
 pub mod inside;
