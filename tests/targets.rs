@@ -23,6 +23,7 @@ use lifeboat::{
     filesystem::{
         metadata::Note,
         names::{Ownership, OwnershipPolicy},
+        select::Selection,
     },
     ops::{
         restore::{self, Extra, Forecast, Overwrite, RestoreOptions},
@@ -185,13 +186,18 @@ fn among_mounts(world: &World, mounts: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Whether nobody here may mount anything; then it says so.
+/// Says why a test does nothing here.
 #[expect(clippy::print_stdout, reason = "for whoever reads what a test says")]
+fn skip(why: &str) {
+    println!("SKIP {why}");
+}
+
+/// Whether nobody here may mount anything; then it says so.
 fn no_mounts() -> bool {
     let can = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
     let no = !can.is_ok_and(|output| output.status.success());
     if no {
-        println!("SKIP mounts: this user may mount nothing here");
+        skip("mounts: this user may mount nothing here");
     }
     no
 }
@@ -261,6 +267,186 @@ fn no_mount_leads_a_restore_into_the_repository_or_the_cache() {
         let plan = ["restore", &from, "--target", target, "--plan"];
         world.ends(&mut among_mounts(&world, mounts, &plan), 0);
     }
+}
+
+#[test]
+fn a_time_that_the_file_system_does_not_hold_is_told_of_each_entry() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::create_dir(world.path("t")).unwrap();
+    let makes = |image: &str| {
+        fs::File::create(world.path(image)).unwrap().set_len(8 << 20).unwrap();
+        let mut make = Command::new("mke2fs");
+        make.args(["-q", "-t", "ext4", "-I", "128", &world.text(image)]);
+        make.output().is_ok_and(|made| made.status.success())
+    };
+    // One image is never mounted twice.
+    let can = makes("image") && makes("another");
+    let mut look = among_mounts(&world, "mount -o loop another t", &["snapshots"]);
+    if !can || !look.output().unwrap().status.success() {
+        return skip("no file system with small inodes can be made or mounted here");
+    }
+    std::os::unix::fs::symlink("one", world.path("src/link")).unwrap();
+    let touch = |name: &str, time: &str| {
+        let done = Command::new("touch").args(["-h", "-d", time]).arg(world.path(name)).status().unwrap();
+        assert!(done.success(), "{name}");
+    };
+    touch("src/one", "2020-01-01 00:00:00");
+    for name in ["src/deep/two", "src/link", "src/deep"] {
+        touch(name, "2020-01-01 00:00:00.123456789");
+    }
+    touch("src", "2100-01-01 00:00:00");
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    // It says so again when it finds them there.
+    let twice = "mount -o loop image t && { \"$0\" \"$@\"; true; }";
+    let restore = ["restore", &from, "--target", "t", "--json"];
+    let (out, _) = world.ends(&mut among_mounts(&world, twice, &restore), 3);
+    let times = |name: &str, what: &str| {
+        let path = format!("{}\"", world.text(name));
+        let is_told = |line: &&str| line.contains("time could not be set") && line.contains(&path);
+        out.lines().filter(is_told).filter(|line| line.contains(what)).count()
+    };
+    for name in ["src/deep/two", "src/link", "src/deep"] {
+        assert_eq!(times(name, "nanoseconds"), 2, "{name}: {out}");
+    }
+    assert_eq!((times("src", "cannot hold it"), times("src/one", "")), (2, 0), "{out}");
+    // Elsewhere all of them are kept.
+    world.does(&["restore", &from, "--target", "whole", "--verify"]);
+}
+
+#[test]
+fn what_is_mounted_on_a_file_is_right_if_it_is_that_file_or_is_to_stay() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::write(world.path("src/large"), noise(1, LARGE)).unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    for copy in ["same", "t"] {
+        world.does(&["restore", &from, "--target", copy]);
+    }
+    for name in ["t/one", "t/large"] {
+        fs::write(world.path(name), "it is below, and never seen").unwrap();
+    }
+    let mounts = "mount --bind same/one t/one && mount --bind same/large t/large";
+    for policy in ["always", "if-changed", "if-newer", "never"] {
+        let restore = ["restore", &from, "--target", "t", "--overwrite", policy, "--verify"];
+        world.ends(&mut among_mounts(&world, mounts, &restore), 0);
+        world.ends(&mut among_mounts(&world, mounts, &[&restore[..6], &["--plan"]].concat()), 0);
+    }
+    // Another one stays if it is to, and is an error else.
+    fs::write(world.path("same/one"), "other").unwrap();
+    fs::set_permissions(world.path("same/large"), PermissionsExt::from_mode(0o600)).unwrap();
+    let restore = ["restore", &from, "--target", "t", "--overwrite"];
+    for policy in ["if-newer", "never"] {
+        world.ends(&mut among_mounts(&world, mounts, &[&restore[..], &[policy]].concat()), 0);
+    }
+    for more in [&[][..], &["--plan"]] {
+        for policy in ["always", "if-changed"] {
+            let (out, err) =
+                world.ends(&mut among_mounts(&world, mounts, &[&restore[..], &[policy], more].concat()), 3);
+            for name in ["one", "large"] {
+                assert!(err.contains(&format!("something is mounted on {name}. Unmount it")), "{out}{err}");
+            }
+        }
+    }
+    assert_eq!(fs::read(world.path("same/one")).unwrap(), b"other");
+}
+
+#[test]
+fn a_plan_tells_that_an_empty_folder_with_something_mounted_on_it_is_in_the_way() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::create_dir_all(world.path("t/one")).unwrap();
+    for more in [&[][..], &["--delete"]] {
+        for plan in [&["--plan"][..], &[]] {
+            let restore = [&["restore", &from, "--target", "t"], more, plan].concat();
+            let (out, err) = world.ends(&mut among_mounts(&world, "mount -t tmpfs none t/one", &restore), 3);
+            assert!(err.contains("something is mounted on one. Unmount it"), "{out}{err}");
+        }
+    }
+    assert_eq!(fs::read(world.path("t/deep/two")).unwrap(), b"second");
+    world.does(&["restore", &from, "--target", "t"]);
+}
+
+#[test]
+fn what_stands_where_a_folder_leads_to_what_is_chosen_goes_as_the_policy_says() {
+    let place = Place::new(1);
+    for name in ["x/deep/b", "x/deep/c", "x/other"] {
+        place.put(name, name.as_bytes());
+    }
+    place.back_up(&place.options());
+    let options = |overwrite, include: &str| RestoreOptions {
+        overwrite,
+        selection: Selection::new(&[include.to_owned()], &[]).unwrap(),
+        ..RestoreOptions::default()
+    };
+    let copy = place.copy("all");
+    let stands = |name: &str, is_link: bool| {
+        drop(fs::remove_dir_all(copy.join("x")));
+        drop(fs::remove_file(copy.join("x")));
+        fs::create_dir_all(copy.join(name).parent().unwrap()).unwrap();
+        match is_link {
+            true => std::os::unix::fs::symlink("elsewhere", copy.join(name)).unwrap(),
+            false => fs::write(copy.join(name), "a file").unwrap(),
+        }
+    };
+    for (name, is_link) in [("x", false), ("x", true), ("x/deep", false), ("x/deep", true)] {
+        for (overwrite, comes) in
+            [(Overwrite::Always, true), (Overwrite::IfNewer, false), (Overwrite::Never, false)]
+        {
+            stands(name, is_link);
+            let options = options(overwrite, "[bc]");
+            let foretold = forecast(&place, "all", &options);
+            let done = place.restore_with("all", &options);
+            let what = format!("{name} {is_link} {overwrite:?}: {:?}", done.failed);
+            assert_eq!((foretold.restored.failures, done.failures), (0, 0), "{what}");
+            let left = if comes { 0 } else { 2 };
+            assert_eq!((foretold.restored.left, done.left), (left, left), "{what}");
+            assert_eq!((foretold.files, done.files), (2 - left, 2 - left), "{what}");
+            assert_eq!(copy.join("x/deep/b").exists(), comes, "{what}");
+            assert!(
+                comes || fs::symlink_metadata(copy.join(name)).unwrap().is_symlink() == is_link,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_link_above_a_source_that_gives_way_is_told() {
+    let world = World::with_repository();
+    fs::create_dir_all(world.path("up/source")).unwrap();
+    fs::write(world.path("up/source/file"), "content").unwrap();
+    world.does(&["backup", "up/source"]);
+    let up = format!("t{}", world.text("up"));
+    for policy in ["always", "if-changed", "if-newer"] {
+        for include in [&[][..], &["--include", "file"]] {
+            drop(fs::remove_dir_all(world.path("t")));
+            fs::create_dir_all(world.path(&up).parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink("upreal", world.path(&up)).unwrap();
+            let restore = [&["restore", "latest", "--target", "t", "--overwrite", policy], include].concat();
+            for plan in [&["--plan"][..], &[]] {
+                let (out, err) = world.ends(&mut world.command(&[&restore[..], plan].concat()), 0);
+                let told = "the link to upreal that had the name of this folder gives way";
+                assert!(out.contains(told) || err.contains(told), "{policy} {plan:?}: {out}{err}");
+            }
+            assert_eq!(fs::read(world.path(&up).join("source/file")).unwrap(), b"content", "{policy}");
+        }
+    }
+    // What is never to be overwritten stays, with all that would be in it.
+    fs::remove_dir_all(world.path(&up)).unwrap();
+    std::os::unix::fs::symlink("upreal", world.path(&up)).unwrap();
+    world.does(&["restore", "latest", "--target", "t", "--overwrite", "never"]);
+    assert!(fs::symlink_metadata(world.path(&up)).unwrap().is_symlink());
 }
 
 #[test]

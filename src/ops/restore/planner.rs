@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    existing::{Basis, Existing, Fate, Further, Same, There, alone},
+    existing::{Basis, Existing, Fate, Further, Same, There, alone, mounted},
     may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
@@ -204,6 +204,9 @@ impl<'a, 'b> Planner<'a, 'b> {
     ) -> Result<bool> {
         if self.job.is_broken(first) {
             return self.entry(entry, nodes).map(|()| true);
+        if let Some(found) = there.file().filter(|found| found.is_mount()) {
+            return self.mounted(entry, *found, nodes);
+        }
         }
         let new = Ok(Further::GivesWay(There::Nothing));
         let further = self
@@ -276,6 +279,19 @@ impl<'a, 'b> Planner<'a, 'b> {
         for (number, chunk) in chunks.iter().enumerate() {
             match same.chunk(number, offset, chunk.length) {
                 Some(bytes) => self.window.add_local(bytes),
+    /// Something is mounted on a file: that is right if it is the file of the snapshot.
+    fn mounted(&mut self, entry: Entry, found: Found, nodes: &dyn NodeSource) -> Result<()> {
+        let is_whole = match &mut self.existing {
+            Some(existing) => existing.is_whole(&entry, &found, nodes)?,
+            None => false,
+        };
+        if !is_whole {
+            return self.job.entry_failed(&entry, mounted(self.job.below(&entry.path)));
+        }
+        self.job.repository.store.progress().add(0, entry.metadata.size);
+        self.keep(entry, found)
+    }
+
                 None => self.window.add_chunk(*chunk, self.job, &mut self.recent),
             }
             offset += chunk.length as usize;

@@ -23,6 +23,7 @@ use crate::{
         remove::{Never, Removal, Remover},
         restore::{Folder, Made, NewFile, Target},
     },
+        select::Selection,
     format::{
         entry::{Entry, EntryKind},
         path::{is_within, split},
@@ -254,7 +255,7 @@ impl Job<'_> {
     /// it goes.
     pub(super) fn remove(&self, path: &[u8]) -> Result<bool> {
         // Without --delete what only gives way is not counted.
-        self.remover().remove(path, &mut |path| {
+        Remover { selection, ..self.remover() }.remove(path, &mut |path| {
             if self.clears() {
                 self.done().remove(path)
             }
@@ -268,6 +269,11 @@ impl Job<'_> {
             made.sync()?;
             let what = "the folder in its place cannot go";
             if !self.remove(&entry.path).map_err(|error| error.context(what))? {
+        self.remove_of(path, &self.options.selection)
+    }
+
+    /// As [`Self::remove`], where something else is chosen.
+    pub(super) fn remove_of(&self, path: &[u8], selection: &Selection) -> Result<bool> {
                 // It was all to go when the restore came to it.
                 return Err(is_kept(String::from_utf8_lossy(self.below(&entry.path))));
             }
