@@ -378,6 +378,40 @@ fn a_plan_tells_that_an_empty_folder_with_something_mounted_on_it_is_in_the_way(
 }
 
 #[test]
+fn a_mount_in_the_target_that_is_read_only_is_trouble_of_what_is_on_it() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::create_dir(world.path("src/deep/er")).unwrap();
+    fs::write(world.path("src/deep/er/large"), noise(1, LARGE)).unwrap();
+    fs::write(world.path("src/zz"), "last").unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::create_dir_all(world.path("t/deep")).unwrap();
+    let mounts = "mount -t tmpfs -o ro none t/deep";
+    let restore = ["restore", &from, "--target", "t"];
+    for plan in [&["--plan"][..], &[]] {
+        let (out, err) = world.ends(&mut among_mounts(&world, mounts, &[&restore[..], plan].concat()), 3);
+        for name in ["src/deep/two", "src/deep/er/large"] {
+            let name = format!("{}: ", world.text(name));
+            let said = err.lines().find(|line| line.contains(&name));
+            let said = said.map(str::to_lowercase).unwrap_or_else(|| panic!("{name}{out}{err}"));
+            assert!(said.contains("read-only"), "{said}");
+        }
+        assert!(!err.contains(&world.text("src/one")), "{err}");
+    }
+    assert_eq!(fs::read(world.path("t/one")).unwrap(), b"first");
+    assert_eq!(fs::read(world.path("t/zz")).unwrap(), b"last");
+    // What is right already needs no writing.
+    world.does(&["restore", &from, "--target", "whole"]);
+    let mounts = "mount --bind whole/deep t/deep && mount -o remount,bind,ro t/deep";
+    for plan in [&["--plan"][..], &[]] {
+        world.ends(&mut among_mounts(&world, mounts, &[&restore[..], plan].concat()), 0);
+    }
+}
+
+#[test]
 fn what_stands_where_a_folder_leads_to_what_is_chosen_goes_as_the_policy_says() {
     let place = Place::new(1);
     for name in ["x/deep/b", "x/deep/c", "x/other"] {
