@@ -139,13 +139,24 @@ impl Error {
     #[must_use]
     pub fn is_of_the_whole_system(&self) -> bool {
         use rustix::io::Errno;
-        let whole = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+        self.is_read_only()
+            || self.is_one_of(&[Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::NOMEM])
+    }
+
+    /// Whether the system said that nothing can be written there: that may be one mount among others.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.is_one_of(&[rustix::io::Errno::ROFS])
+    }
+
+    fn is_one_of(&self, errors: &[rustix::io::Errno]) -> bool {
+        use rustix::io::Errno;
         let mut cause: Option<&(dyn error::Error + 'static)> = error::Error::source(self);
         while let Some(error) = cause {
             let code = error.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
             let code = code
                 .or_else(|| error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error));
-            if code.is_some_and(|code| whole.iter().any(|errno| errno.raw_os_error() == code)) {
+            if code.is_some_and(|code| errors.iter().any(|errno| errno.raw_os_error() == code)) {
                 return true;
             }
             cause = error.source();

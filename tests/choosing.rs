@@ -151,6 +151,68 @@ fn what_is_a_source_is_taken_whatever_the_rules_say() {
 }
 
 #[test]
+fn excludes_of_a_restore_and_a_comparison_take_what_those_of_a_backup_do() {
+    let world = World::with_repository();
+    fs::create_dir_all(world.path("an/build/proj/tmp")).unwrap();
+    for name in ["one", "build/two", "build/proj/main.c", "build/proj/main.o", "build/proj/tmp/three"] {
+        fs::write(world.path("an").join(name), "seven77").unwrap();
+    }
+    let inner = world.text("an/build/proj");
+    let rules = ["-e", "build", "-e", "*.o", "-e", "tmp"];
+    let names = |root: &str| {
+        let files = tree(&world.path(root)).into_iter().map(|(path, _)| path.file_name().unwrap().to_owned());
+        files.map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+    };
+    // The folder of the test itself lies in one that is called tmp.
+    for (sources, files) in
+        [(&["an/build/proj"][..], &["main.c"][..]), (&["an", "an/build/proj"], &["main.c", "one"])]
+    {
+        world.does(&[&["backup"], sources, &rules[..]].concat());
+        let count =
+            if files.len() == 1 { "1 file is".to_owned() } else { format!("{} files are", files.len()) };
+        let same =
+            |out: &str| assert!(out.contains(&format!("{count} as in snapshot")), "{sources:?}: {out}");
+        same(&world.does(&[&["verify", "latest"], &rules[..]].concat()));
+        let live = world.messages(&[&["diff", "latest", "--live"], &rules[..]].concat());
+        assert_eq!(live.last().unwrap()["message_type"], "summary", "{live:?}");
+        assert!(live.iter().all(|message| message["message_type"] != "change"), "{live:?}");
+        drop(fs::remove_dir_all(world.path("copy")));
+        let restore = [&["restore", "latest", "--target", "copy", "--delete"], &rules[..]].concat();
+        same(&world.does(&[&restore[..], &["--verify"]].concat()));
+        assert_eq!(names("copy"), files, "{sources:?}");
+        // One source by its path is no other thing.
+        drop(fs::remove_dir_all(world.path("part")));
+        let part = format!("latest:{inner}");
+        world.does(&[&["restore", &part, "--target", "part"], &rules[..]].concat());
+        assert_eq!(names("part"), ["main.c"], "{sources:?}");
+        world.does(&[&["verify", &part], &rules[..]].concat());
+    }
+    // What was taken then is left out now, and stays where it is.
+    world.does(&["backup", "an", "an/build/proj"]);
+    let restore = [&["restore", "latest", "--target", "whole"], &rules[..]].concat();
+    world.does(&restore);
+    assert_eq!(names("whole"), ["main.c", "one"]);
+    fs::write(world.path(&format!("whole{inner}/stays.o")), "").unwrap();
+    fs::write(world.path(&format!("whole{inner}/goes.c")), "").unwrap();
+    world.does(&[&restore[..], &["--delete"]].concat());
+    assert_eq!(names("whole"), ["main.c", "stays.o", "one"]);
+    let two = world.does(&[&["diff", "latest~1", "latest"], &rules[..]].concat());
+    assert!(!two.contains("main.o") && !two.contains("three"), "{two}");
+    // What leaves nothing is told.
+    let part = format!("latest:{inner}/tmp");
+    let empty: [&[&str]; 4] = [
+        &["verify", &part, "-e", "tmp"],
+        &["diff", &part, "--live", "-e", "tmp"],
+        &["restore", &part, "--target", "none", "-e", "tmp"],
+        &["restore", &part, "--target", "none", "-e", "tmp", "--plan"],
+    ];
+    for arguments in empty {
+        let said = world.fails(arguments, 1);
+        assert!(said.contains("--exclude takes out all"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn several_sources_are_one_snapshot_and_each_entry_is_in_it_once() {
     let world = World::with_repository();
     fs::create_dir(world.path("other")).unwrap();

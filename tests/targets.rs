@@ -20,7 +20,11 @@ use std::{
 
 use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
-    filesystem::metadata::Note,
+    filesystem::{
+        metadata::Note,
+        names::{Ownership, OwnershipPolicy},
+        select::Selection,
+    },
     ops::{
         restore::{self, Extra, Forecast, Overwrite, RestoreOptions},
         verify::{self, VerifyOptions},
@@ -30,7 +34,7 @@ use lifeboat::{
 use self::{
     changed::back_up_changed,
     place::{Place, noise, same},
-    world::World,
+    world::{World, tree},
 };
 
 #[path = "support/changed.rs"]
@@ -182,13 +186,18 @@ fn among_mounts(world: &World, mounts: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Whether nobody here may mount anything; then it says so.
+/// Says why a test does nothing here.
 #[expect(clippy::print_stdout, reason = "for whoever reads what a test says")]
+fn skip(why: &str) {
+    println!("SKIP {why}");
+}
+
+/// Whether nobody here may mount anything; then it says so.
 fn no_mounts() -> bool {
     let can = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
     let no = !can.is_ok_and(|output| output.status.success());
     if no {
-        println!("SKIP mounts: this user may mount nothing here");
+        skip("mounts: this user may mount nothing here");
     }
     no
 }
@@ -221,6 +230,257 @@ fn a_plan_says_that_nothing_can_be_written_where_the_restore_then_fails() {
     let out = world.ends(&mut among_mounts(&world, "mount -t tmpfs none t", &plan), 0).0;
     let first = out.lines().next().unwrap();
     assert!(first.starts_with("would restore 2 files") && first.contains("without --plan"), "{out}");
+}
+
+#[test]
+fn no_mount_leads_a_restore_into_the_repository_or_the_cache() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    fs::create_dir(world.path("b")).unwrap();
+    let from = format!("latest:{}", world.text("src"));
+    let all = || (tree(&world.path("repo")), tree(&world.path("home")));
+    let before = all();
+    assert!(world.path("home/.cache/lifeboat").is_dir());
+    let inside = |mounts: &str, repository: &str, target: &str, what: &str| {
+        for more in [&["--delete"][..], &["--delete", "--plan"], &[]] {
+            let arguments = [&["-r", repository, "restore", &from, "--target", target][..], more].concat();
+            let (out, err) = world.ends(&mut among_mounts(&world, mounts, &arguments), 2);
+            assert!(err.contains(what) && err.contains("Name a target outside"), "{mounts}: {out}{err}");
+            assert!(all() == before, "{mounts}: something was written");
+        }
+    };
+    let repository = "is in the repository itself";
+    inside("mount --bind repo b", "repo", "b", repository);
+    inside("mount --bind repo b", "repo", "b/new/er", repository);
+    inside("mount --bind repo b", "b", "repo", repository);
+    inside("mount --bind repo/keys b", "repo", "b", repository);
+    inside("mount --bind repo/keys b", "repo", "b/new", repository);
+    inside("mount --bind repo b", "b", "repo/keys", repository);
+    inside("mount -t tmpfs none repo/keys && mount --bind repo/keys b", "repo", "b/new", repository);
+    inside("true", "repo", "home/.cache/lifeboat", "is in the cache");
+    inside("mount --bind home/.cache/lifeboat b", "repo", "b", "is in the cache");
+    // What the repository lies in, and what is mounted beside it, may be a target.
+    for (mounts, target) in [("mount --bind . b", "b"), ("mount --bind src b", "b"), ("true", ".")] {
+        let plan = ["restore", &from, "--target", target, "--plan"];
+        world.ends(&mut among_mounts(&world, mounts, &plan), 0);
+    }
+}
+
+#[test]
+fn a_time_that_the_file_system_does_not_hold_is_told_of_each_entry() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::create_dir(world.path("t")).unwrap();
+    let makes = |image: &str| {
+        fs::File::create(world.path(image)).unwrap().set_len(8 << 20).unwrap();
+        let mut make = Command::new("mke2fs");
+        make.args(["-q", "-t", "ext4", "-I", "128", &world.text(image)]);
+        make.output().is_ok_and(|made| made.status.success())
+    };
+    // One image is never mounted twice.
+    let can = makes("image") && makes("another");
+    let mut look = among_mounts(&world, "mount -o loop another t", &["snapshots"]);
+    if !can || !look.output().unwrap().status.success() {
+        return skip("no file system with small inodes can be made or mounted here");
+    }
+    std::os::unix::fs::symlink("one", world.path("src/link")).unwrap();
+    let touch = |name: &str, time: &str| {
+        let done = Command::new("touch").args(["-h", "-d", time]).arg(world.path(name)).status().unwrap();
+        assert!(done.success(), "{name}");
+    };
+    touch("src/one", "2020-01-01 00:00:00");
+    for name in ["src/deep/two", "src/link", "src/deep"] {
+        touch(name, "2020-01-01 00:00:00.123456789");
+    }
+    touch("src", "2100-01-01 00:00:00");
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    // It says so again when it finds them there.
+    let twice = "mount -o loop image t && { \"$0\" \"$@\"; true; }";
+    let restore = ["restore", &from, "--target", "t", "--json"];
+    let (out, _) = world.ends(&mut among_mounts(&world, twice, &restore), 3);
+    let times = |name: &str, what: &str| {
+        let path = format!("{}\"", world.text(name));
+        let is_told = |line: &&str| line.contains("time could not be set") && line.contains(&path);
+        out.lines().filter(is_told).filter(|line| line.contains(what)).count()
+    };
+    for name in ["src/deep/two", "src/link", "src/deep"] {
+        assert_eq!(times(name, "nanoseconds"), 2, "{name}: {out}");
+    }
+    assert_eq!((times("src", "cannot hold it"), times("src/one", "")), (2, 0), "{out}");
+    // Elsewhere all of them are kept.
+    world.does(&["restore", &from, "--target", "whole", "--verify"]);
+}
+
+#[test]
+fn what_is_mounted_on_a_file_is_right_if_it_is_that_file_or_is_to_stay() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::write(world.path("src/large"), noise(1, LARGE)).unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    for copy in ["same", "t"] {
+        world.does(&["restore", &from, "--target", copy]);
+    }
+    for name in ["t/one", "t/large"] {
+        fs::write(world.path(name), "it is below, and never seen").unwrap();
+    }
+    let mounts = "mount --bind same/one t/one && mount --bind same/large t/large";
+    for policy in ["always", "if-changed", "if-newer", "never"] {
+        let restore = ["restore", &from, "--target", "t", "--overwrite", policy, "--verify"];
+        world.ends(&mut among_mounts(&world, mounts, &restore), 0);
+        world.ends(&mut among_mounts(&world, mounts, &[&restore[..6], &["--plan"]].concat()), 0);
+    }
+    // Another one stays if it is to, and is an error else.
+    fs::write(world.path("same/one"), "other").unwrap();
+    fs::set_permissions(world.path("same/large"), PermissionsExt::from_mode(0o600)).unwrap();
+    let restore = ["restore", &from, "--target", "t", "--overwrite"];
+    for policy in ["if-newer", "never"] {
+        world.ends(&mut among_mounts(&world, mounts, &[&restore[..], &[policy]].concat()), 0);
+    }
+    for more in [&[][..], &["--plan"]] {
+        for policy in ["always", "if-changed"] {
+            let (out, err) =
+                world.ends(&mut among_mounts(&world, mounts, &[&restore[..], &[policy], more].concat()), 3);
+            for name in ["one", "large"] {
+                assert!(err.contains(&format!("something is mounted on {name}. Unmount it")), "{out}{err}");
+            }
+        }
+    }
+    assert_eq!(fs::read(world.path("same/one")).unwrap(), b"other");
+}
+
+#[test]
+fn a_plan_tells_that_an_empty_folder_with_something_mounted_on_it_is_in_the_way() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::create_dir_all(world.path("t/one")).unwrap();
+    for more in [&[][..], &["--delete"]] {
+        for plan in [&["--plan"][..], &[]] {
+            let restore = [&["restore", &from, "--target", "t"], more, plan].concat();
+            let (out, err) = world.ends(&mut among_mounts(&world, "mount -t tmpfs none t/one", &restore), 3);
+            assert!(err.contains("something is mounted on one. Unmount it"), "{out}{err}");
+        }
+    }
+    assert_eq!(fs::read(world.path("t/deep/two")).unwrap(), b"second");
+    world.does(&["restore", &from, "--target", "t"]);
+}
+
+#[test]
+fn a_mount_in_the_target_that_is_read_only_is_trouble_of_what_is_on_it() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::create_dir(world.path("src/deep/er")).unwrap();
+    fs::write(world.path("src/deep/er/large"), noise(1, LARGE)).unwrap();
+    fs::write(world.path("src/zz"), "last").unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::create_dir_all(world.path("t/deep")).unwrap();
+    let mounts = "mount -t tmpfs -o ro none t/deep";
+    let restore = ["restore", &from, "--target", "t"];
+    for plan in [&["--plan"][..], &[]] {
+        let (out, err) = world.ends(&mut among_mounts(&world, mounts, &[&restore[..], plan].concat()), 3);
+        for name in ["src/deep/two", "src/deep/er/large"] {
+            let name = format!("{}: ", world.text(name));
+            let said = err.lines().find(|line| line.contains(&name));
+            let said = said.map(str::to_lowercase).unwrap_or_else(|| panic!("{name}{out}{err}"));
+            assert!(said.contains("read-only"), "{said}");
+        }
+        assert!(!err.contains(&world.text("src/one")), "{err}");
+    }
+    assert_eq!(fs::read(world.path("t/one")).unwrap(), b"first");
+    assert_eq!(fs::read(world.path("t/zz")).unwrap(), b"last");
+    // What is right already needs no writing.
+    world.does(&["restore", &from, "--target", "whole"]);
+    let mounts = "mount --bind whole/deep t/deep && mount -o remount,bind,ro t/deep";
+    for plan in [&["--plan"][..], &[]] {
+        world.ends(&mut among_mounts(&world, mounts, &[&restore[..], plan].concat()), 0);
+    }
+}
+
+#[test]
+fn what_stands_where_a_folder_leads_to_what_is_chosen_goes_as_the_policy_says() {
+    let place = Place::new(1);
+    for name in ["x/deep/b", "x/deep/c", "x/other"] {
+        place.put(name, name.as_bytes());
+    }
+    place.back_up(&place.options());
+    let options = |overwrite, include: &str| RestoreOptions {
+        overwrite,
+        selection: Selection::new(&[include.to_owned()], &[]).unwrap(),
+        ..RestoreOptions::default()
+    };
+    let copy = place.copy("all");
+    let stands = |name: &str, is_link: bool| {
+        drop(fs::remove_dir_all(copy.join("x")));
+        drop(fs::remove_file(copy.join("x")));
+        fs::create_dir_all(copy.join(name).parent().unwrap()).unwrap();
+        match is_link {
+            true => std::os::unix::fs::symlink("elsewhere", copy.join(name)).unwrap(),
+            false => fs::write(copy.join(name), "a file").unwrap(),
+        }
+    };
+    for (name, is_link) in [("x", false), ("x", true), ("x/deep", false), ("x/deep", true)] {
+        for (overwrite, comes) in
+            [(Overwrite::Always, true), (Overwrite::IfNewer, false), (Overwrite::Never, false)]
+        {
+            stands(name, is_link);
+            let options = options(overwrite, "[bc]");
+            let foretold = forecast(&place, "all", &options);
+            let done = place.restore_with("all", &options);
+            let what = format!("{name} {is_link} {overwrite:?}: {:?}", done.failed);
+            assert_eq!((foretold.restored.failures, done.failures), (0, 0), "{what}");
+            let left = if comes { 0 } else { 2 };
+            assert_eq!((foretold.restored.left, done.left), (left, left), "{what}");
+            assert_eq!((foretold.files, done.files), (2 - left, 2 - left), "{what}");
+            assert_eq!(copy.join("x/deep/b").exists(), comes, "{what}");
+            assert!(
+                comes || fs::symlink_metadata(copy.join(name)).unwrap().is_symlink() == is_link,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_link_above_a_source_that_gives_way_is_told() {
+    let world = World::with_repository();
+    fs::create_dir_all(world.path("up/source")).unwrap();
+    fs::write(world.path("up/source/file"), "content").unwrap();
+    world.does(&["backup", "up/source"]);
+    let up = format!("t{}", world.text("up"));
+    for policy in ["always", "if-changed", "if-newer"] {
+        for include in [&[][..], &["--include", "file"]] {
+            drop(fs::remove_dir_all(world.path("t")));
+            fs::create_dir_all(world.path(&up).parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink("upreal", world.path(&up)).unwrap();
+            let restore = [&["restore", "latest", "--target", "t", "--overwrite", policy], include].concat();
+            for plan in [&["--plan"][..], &[]] {
+                let (out, err) = world.ends(&mut world.command(&[&restore[..], plan].concat()), 0);
+                let told = "the link to upreal that had the name of this folder gives way";
+                assert!(out.contains(told) || err.contains(told), "{policy} {plan:?}: {out}{err}");
+            }
+            assert_eq!(fs::read(world.path(&up).join("source/file")).unwrap(), b"content", "{policy}");
+        }
+    }
+    // What is never to be overwritten stays, with all that would be in it.
+    fs::remove_dir_all(world.path(&up)).unwrap();
+    std::os::unix::fs::symlink("upreal", world.path(&up)).unwrap();
+    world.does(&["restore", "latest", "--target", "t", "--overwrite", "never"]);
+    assert!(fs::symlink_metadata(world.path(&up)).unwrap().is_symlink());
 }
 
 #[test]
@@ -265,6 +525,81 @@ fn a_plan_counts_further_names_as_the_restore_does() {
     );
     place.restore("all", "", &[]);
     same(&place.source(), &copy);
+}
+
+#[test]
+fn a_plan_tells_root_too_what_goes_to_another_owner_without_its_rights() {
+    let place = Place::new(1);
+    for name in ["setuid", "setgid", "program", "mine"] {
+        place.put(name, name.as_bytes());
+    }
+    let capability = vec![0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    back_up_changed(&place, |path, metadata| match path.rsplit(|byte| *byte == b'/').next().unwrap() {
+        b"setuid" => (metadata.uid, metadata.mode) = (1, 0o4755),
+        b"setgid" => (metadata.gid, metadata.mode) = (1, 0o2755),
+        b"program" => {
+            metadata.uid = 1;
+            metadata.xattrs.push((b"security.capability".to_vec(), capability.clone()));
+        }
+        b"mine" => metadata.mode = 0o4755,
+        _ => {}
+    });
+    let options =
+        RestoreOptions { ownership: Ownership::new(OwnershipPolicy::Keep), ..RestoreOptions::default() };
+    // Into nothing, and over what is there.
+    for round in 0..2 {
+        let foretold = forecast(&place, "all", &options).restored;
+        let done = place.restore_with("all", &options);
+        let sorted = |mut notes: Vec<(Vec<u8>, Note)>| {
+            notes.sort_by(|(one, _), (other, _)| one.cmp(other));
+            notes
+        };
+        assert_eq!((foretold.unset, done.unset), (3, 3), "{round}: {:?} {:?}", foretold.notes, done.notes);
+        assert_eq!(sorted(foretold.notes), sorted(done.notes), "{round}");
+    }
+    assert_eq!(mode(&place.copy("all").join("mine")), 0o4755);
+}
+
+#[test]
+fn attributes_that_the_backup_could_not_take_stay_where_they_are() {
+    let place = Place::new(1);
+    fs::create_dir(place.source().join("folder")).unwrap();
+    let names = ["folder", "folder/lacking", "folder/whole", "folder/opaque"];
+    for name in &names[1..] {
+        place.put(name, name.as_bytes());
+    }
+    back_up_changed(&place, |path, metadata| {
+        metadata.lacks = match path.rsplit(|byte| *byte == b'/').next().unwrap() {
+            b"folder" | b"lacking" => Some("attribute user.large (all together have more than 1 KiB)".into()),
+            b"opaque" => Some("extended attributes (Input/output error)".into()),
+            _ => None,
+        };
+    });
+    place.restore("all", "", &[]);
+    // Read by user 1 too: version 2, then owner, user, group, mask, others.
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 6, u32::MAX), (2, 4, 1), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
+    let entry = |(tag, rights, who): &(u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &who.to_le_bytes()].concat()
+    };
+    let acl = [2_u32.to_le_bytes().to_vec(), entries.iter().flat_map(entry).collect()].concat();
+    let copy = place.copy("all");
+    let set = |name: &str, attribute: &str, value: &[u8]| {
+        rustix::fs::lsetxattr(copy.join(name), attribute, value, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    let has = |name: &str, attribute: &str| {
+        rustix::fs::lgetxattr(copy.join(name), attribute, &mut [0_u8; 64][..]).is_ok()
+    };
+    for name in names {
+        set(name, "user.large", b"all that there is");
+    }
+    for name in &names[1..] {
+        set(name, "system.posix_acl_access", &acl);
+    }
+    place.restore("all", "", &[]);
+    assert_eq!(names.map(|name| has(name, "user.large")), [true, true, false, true]);
+    // An ACL gives rights: it stays only where nobody knows what there was.
+    assert_eq!(names.map(|name| has(name, "system.posix_acl_access")), [false, false, false, true]);
 }
 
 #[test]

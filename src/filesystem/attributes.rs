@@ -35,6 +35,9 @@ const MASK: u32 = 0o070;
 /// Rights of a program beyond those of its user.
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// What a backup lacks that could not even list them.
+pub(super) const ALL: &str = "extended attributes";
+
 /// Whether the attribute is an ACL.
 pub(super) fn is_acl(name: &[u8]) -> bool {
     ACLS.contains(&name)
@@ -186,7 +189,7 @@ fn read(way: &Way<'_>, metadata: &mut Metadata) {
     let names = match way.names() {
         Ok(names) if names.is_empty() => return,
         Ok(names) => names,
-        Err(errno) => return lacking(metadata, "extended attributes", errno),
+        Err(errno) => return lacking(metadata, ALL, errno),
     };
     let (mut xattrs, mut bytes) = (Vec::new(), 0);
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !is_of_xfs(name)) {

@@ -16,7 +16,7 @@ use rustix::{
 
 use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
-    capture,
+    capture, exact,
     names::Ownership,
     old,
     partial::is_begun,
@@ -125,28 +125,27 @@ impl Handle<'_> {
     }
 }
 
-/// What would be noted of something that is restored, as far as the user who restores tells: of what root restores, only
-/// what the backup has not. `there` owns what has its name, if that stays.
+/// What would be noted of something that is restored, as far as the user who restores tells: root may set all
+/// that the backup has. `there` owns what has its name, if that stays.
 #[must_use]
 pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, u32)>) -> Notes {
     if metadata.kind == EntryKind::Socket {
         return vec![Note::socket()];
     }
     let mut notes = lacks(metadata);
-    let us = geteuid();
-    if us.is_root() {
-        return notes;
-    }
-    let owner = ownership.resolve(metadata);
+    let (us, owner) = (geteuid(), ownership.resolve(metadata));
     let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
-    let may_give = |gid: u32| {
-        let ours = getgroups().unwrap_or_default();
-        getegid().as_raw() == gid || ours.iter().any(|group| group.as_raw() == gid)
-    };
     // A new file belongs to whoever restores.
     let (user, group) = there.unwrap_or((us.as_raw(), getegid().as_raw()));
-    let may_set = user == us.as_raw();
-    let same = Owner { same_user: uid == user, same_group: gid == group || may_set && may_give(gid) };
+    let may_give = |gid: u32| {
+        let is_ours = || getgroups().unwrap_or_default().iter().any(|group| group.as_raw() == gid);
+        user == us.as_raw() && (getegid().as_raw() == gid || is_ours())
+    };
+    let gives_all = owner.is_some() && us.is_root();
+    let same = Owner {
+        same_user: uid == user || gives_all,
+        same_group: gid == group || gives_all || owner.is_some() && may_give(gid),
+    };
     let denied = || Err(Errno::PERM);
     if owner.is_some() && !(same.same_user && same.same_group) {
         note(&mut notes, ("owner", &format!("{uid}:{gid}")), denied());
@@ -154,16 +153,17 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, 
     if lost_bits(metadata, &same) & metadata.mode != 0 {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
     }
-    let roots = |name: &[u8]| is_capability(name) || name.starts_with(b"trusted.");
-    for (name, _) in metadata.xattrs.iter().filter(|(name, _)| roots(name)) {
-        if same.same_user || !is_capability(name) {
-            note(&mut notes, ("the attribute", &shown(name)), denied());
-        } else {
+    for (name, _) in &metadata.xattrs {
+        if is_capability(name) && !same.same_user {
             notes.push(Note::Unset(NO_CAPABILITIES.into()));
+        } else if !us.is_root() && (is_capability(name) || name.starts_with(b"trusted.")) {
+            note(&mut notes, ("the attribute", &shown(name)), denied());
         }
     }
-    for name in flag_names(metadata.flags & FREEZING_FLAGS) {
-        note(&mut notes, ("the flag", name), denied());
+    if !us.is_root() {
+        for name in flag_names(metadata.flags & FREEZING_FLAGS) {
+            note(&mut notes, ("the flag", name), denied());
+        }
     }
     notes
 }
@@ -177,6 +177,8 @@ fn lacks(metadata: &Metadata) -> Notes {
     metadata.lacks.iter().map(lack).collect()
 }
 
+const LESS_EXACT: &str = "time could not be set: the file system does not keep all of its nanoseconds";
+const NO_SUCH_TIME: &str = "time could not be set: the file system cannot hold it, and has another one";
 const NOT_OF_ITS_OWNER: &str = "setuid or setgid was left out, since the owner is another";
 const NO_CAPABILITIES: &str = "its capabilities were left out, since the owner is another";
 
@@ -264,6 +266,7 @@ struct Setting<'a> {
     mode: Option<u32>,
     /// When its content changed last.
     mtime: Option<Timestamp>,
+    device: exact::Device,
 }
 
 impl<'a> Setting<'a> {
@@ -286,18 +289,19 @@ impl<'a> Setting<'a> {
         }
         let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
         let now = if changed.is_some() { capture::status(handle.fd(), c"") } else { before };
-        let (owner, mode, mtime) = match now {
+        let (owner, mode, mtime, device) = match now {
             Ok(status) => (
                 Owner { same_user: status.stx_uid == uid, same_group: status.stx_gid == gid },
                 Some(u32::from(status.stx_mode) & 0o7777),
                 Some(capture::timestamp(&status.stx_mtime)),
+                (status.stx_dev_major, status.stx_dev_minor),
             ),
             Err(errno) => {
                 notes.push(Note::Unset(format!("the owner could not be checked: {}", reason(errno))));
-                (Owner { same_user: false, same_group: false }, None, None)
+                (Owner { same_user: false, same_group: false }, None, None, exact::Device::default())
             }
         };
-        (Self { handle, metadata, notes, mode, mtime }, owner)
+        (Self { handle, metadata, notes, mode, mtime, device }, owner)
     }
 
     /// Does what the owner may do only as long as its mode lets them write to it: a file that was there may be
@@ -317,10 +321,22 @@ impl<'a> Setting<'a> {
         }
     }
 
+    /// Whether the entry may have had the attribute, since the backup could not take all of them. An ACL or a capability
+    /// gives somebody rights, so these have to be named.
+    fn may_have_had(&self, name: &[u8]) -> bool {
+        self.metadata.lacks.as_deref().is_some_and(|lacks| {
+            let gives_rights = is_acl(name) || is_capability(name);
+            !gives_rights || lacks.contains(attributes::ALL) || lacks.contains(&*shown(name))
+        })
+    }
+
     /// Removes what it has and had not: ACLs that the folder has given to it, attributes of what was there before.
     fn remove_others(&mut self, names: &[u8]) {
         let way = self.handle.way();
         for name in each(names).filter(|name| is_given(name)) {
+            if self.may_have_had(name) {
+                continue;
+            }
             if !self.metadata.xattrs.iter().any(|(wanted, _)| wanted == name) {
                 match self.with_right_to_write(&|| way.remove(name)) {
                     Ok(()) | Err(Errno::NODATA) => {}
@@ -375,9 +391,20 @@ impl<'a> Setting<'a> {
         if self.mtime == Some(self.metadata.mtime) {
             return;
         }
-        if let Err(errno) = self.handle.set_times(&times(self.metadata)) {
-            self.notes.push(Note::Unset(format!("time could not be set: {}", reason(errno))));
-        }
+        let wanted = self.metadata.mtime;
+        let done = self.handle.set_times(&times(self.metadata)).and_then(|()| {
+            if exact::is_kept(self.device, wanted) {
+                return Ok(wanted);
+            }
+            capture::status(self.handle.fd(), c"").map(|status| capture::timestamp(&status.stx_mtime))
+        });
+        let why = match done {
+            Ok(now) if now == wanted => return exact::remember(self.device, wanted),
+            Ok(now) if now.seconds == wanted.seconds => LESS_EXACT.into(),
+            Ok(_) => NO_SUCH_TIME.into(),
+            Err(errno) => format!("time could not be set: {}", reason(errno)),
+        };
+        self.notes.push(Note::Unset(why));
     }
 }
 

@@ -4,8 +4,10 @@
 pub mod attributes;
 pub mod capture;
 pub mod durable;
+mod exact;
 pub mod filter;
 pub mod holes;
+pub mod inside;
 pub mod live;
 pub mod metadata;
 pub mod mounts;

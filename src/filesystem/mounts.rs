@@ -92,6 +92,21 @@ pub(super) struct Mount {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mounts(pub(super) Vec<Mount>);
 
+/// A place in a file system, wherever that is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct At {
+    device: (u32, u32),
+    /// From the root of the file system.
+    path: PathBuf,
+}
+
+impl At {
+    /// Whether it is the other one, or below it.
+    pub(super) fn is_in(&self, other: &Self) -> bool {
+        self.device == other.device && self.path.starts_with(&other.path)
+    }
+}
+
 /// A tree that a backup walks.
 struct Walked<'a> {
     source: &'a Path,
@@ -142,6 +157,19 @@ impl Mounts {
             }
         }
         Some(at)
+    }
+
+    /// Where in its file system a path without links is.
+    pub(super) fn at(&self, path: &Path) -> Option<At> {
+        let (_, mount) = self.through(path)?;
+        let path = mount.root.join(path.strip_prefix(&mount.point).ok()?);
+        Some(At { device: mount.device, path })
+    }
+
+    /// Where a folder is, and what is mounted in it.
+    pub(super) fn parts(&self, folder: &Path) -> Vec<At> {
+        let in_it = self.0.iter().filter(|mount| mount.point.starts_with(folder) && mount.point != folder);
+        self.at(folder).into_iter().chain(in_it.filter_map(|mount| self.at(&mount.point))).collect()
     }
 
     /// The mounts below the sources, by their numbers, of which a backup sees everything at another place too,
@@ -274,6 +302,24 @@ mod tests {
         let text = b"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 0:5 / /dev rw - devtmpfs udev rw\n";
         let kinds = Mounts::parse(text).made_up();
         assert_eq!(kinds, HashMap::from([(1, None), (2, Some("devtmpfs"))]));
+    }
+
+    #[test]
+    fn a_place_in_a_file_system_is_the_same_by_whatever_mount() {
+        let text = b"1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 /deep /data rw - ext4 b rw\n\
+                     3 1 8:1 /repo/d /mnt/d rw - ext4 a rw\n4 1 8:3 / /repo/large rw - ext4 c rw\n\
+                     5 1 8:3 /in /mnt/in rw - ext4 c rw\n6 1 8:1 /repository /mnt/other rw - ext4 a rw\n";
+        let mounts = Mounts::parse(text);
+        let parts = mounts.parts(Path::new("/repo"));
+        let is_in = |path: &str| parts.iter().any(|part| mounts.at(Path::new(path)).unwrap().is_in(part));
+        for path in ["/repo", "/repo/x", "/mnt/d", "/mnt/d/new", "/repo/large", "/mnt/in", "/mnt/in/x"] {
+            assert!(is_in(path), "{path}");
+        }
+        for path in ["/", "/mnt", "/data", "/data/repo", "/mnt/other", "/repo2"] {
+            assert!(!is_in(path), "{path}");
+        }
+        assert_eq!(mounts.at(Path::new("/data/x")).unwrap().path, Path::new("/deep/x"));
+        assert_eq!(Mounts::default().parts(Path::new("/repo")), [], "nothing is known without /proc");
     }
 
     /// `/` on 8:1; `/data` on 8:2; the lines that a test adds begin at 10.

@@ -16,7 +16,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, Statx, StatxAttributes, accessat, chmodat, openat},
+    fs::{
+        Access, AtFlags, CWD, Mode, OFlags, RawDir, Statx, StatxAttributes, accessat, chmodat, openat,
+        readlinkat,
+    },
     io::Errno,
     process::{getegid, geteuid},
 };
@@ -105,6 +108,8 @@ pub struct Found {
     pub(super) file: FileId,
     /// Another file system begins here, or the system cannot tell.
     pub(super) mount: bool,
+    /// The system tells that something is mounted on it.
+    covered: bool,
 }
 
 impl Found {
@@ -115,6 +120,7 @@ impl Found {
             .iter()
             .filter(|(attribute, _)| status.stx_attributes.contains(*attribute))
             .fold(0, |flags, (_, flag)| flags | flag);
+        let covered = status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
         Some(Self {
             kind,
             size: if kind == EntryKind::File { status.stx_size } else { 0 },
@@ -126,11 +132,8 @@ impl Found {
             freezing,
             file: ((status.stx_dev_major, status.stx_dev_minor), status.stx_ino),
             allocated: status.stx_blocks.saturating_mul(BLOCK_BYTES),
-            mount: if kind == EntryKind::Directory {
-                is_mount(status)
-            } else {
-                status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
-            },
+            mount: if kind == EntryKind::Directory { is_mount(status) } else { covered },
+            covered,
         })
     }
 
@@ -165,10 +168,10 @@ impl Found {
         self.owner
     }
 
-    /// Whether something is mounted on it, or nobody can tell.
+    /// Whether the system tells that something is mounted on it.
     #[must_use]
     pub const fn is_mount(&self) -> bool {
-        self.mount
+        self.covered
     }
 
     /// Whether it is immutable or append-only.
@@ -398,6 +401,15 @@ impl<'a> Look<'a> {
             Err(errno) if is_absent(errno) => Ok(None),
             Err(errno) => Err(system_error("look at", shown_in(dir.as_fd(), name), errno)),
         }
+    }
+
+    /// Where a link leads that was found.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn link_target(&mut self, path: &[u8], found: &Found) -> Result<Option<Vec<u8>>> {
+        let Some(fd) = self.open(path, found, OFlags::PATH)? else { return Ok(None) };
+        Ok(readlinkat(fd, c"", Vec::new()).ok().map(CString::into_bytes))
     }
 
     /// Opens what was found; `None` if it is another file by now, or may not be opened so.

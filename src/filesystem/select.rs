@@ -2,6 +2,7 @@
 //! sample of what they choose.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::Path,
@@ -13,7 +14,10 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use super::{pattern, sample::Sample};
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::entry::{Entry, EntryKind},
+    format::{
+        entry::{Entry, EntryKind},
+        snapshot::Snapshot,
+    },
 };
 
 /// Patterns that choose among paths.
@@ -21,9 +25,15 @@ use crate::{
 pub struct Selection {
     includes: Option<Gitignore>,
     excludes: Gitignore,
+    /// What excludes do not take out, nor the folders that lead there: they count below these only.
+    sources: BTreeSet<Vec<u8>>,
     sample: Option<Sample>,
     /// Each pattern that is to choose something.
     asked: Vec<Asked>,
+    /// Something is meant.
+    means: AtomicBool,
+    /// An exclude has taken something out.
+    takes_out: AtomicBool,
 }
 
 /// A pattern that is to choose something, by itself.
@@ -42,6 +52,8 @@ pub struct Unmatched {
     pub patterns: Vec<String>,
     /// How many patterns there are that choose, these among them.
     pub of: usize,
+    /// Excludes have taken out all that there was.
+    pub all_excluded: bool,
 }
 
 fn compile(patterns: &[String]) -> Result<Gitignore> {
@@ -64,7 +76,15 @@ fn matches(patterns: &Gitignore, path: &Path, is_directory: bool) -> bool {
 impl Default for Selection {
     /// Everything.
     fn default() -> Self {
-        Self { includes: None, excludes: Gitignore::empty(), sample: None, asked: Vec::new() }
+        Self {
+            includes: None,
+            excludes: Gitignore::empty(),
+            sources: BTreeSet::new(),
+            sample: None,
+            asked: Vec::new(),
+            means: AtomicBool::new(false),
+            takes_out: AtomicBool::new(false),
+        }
     }
 }
 
@@ -84,7 +104,15 @@ impl Selection {
             return Err(Error::new(ErrorKind::Usage, what).with_remedy(pattern::REMEDY));
         }
         let included = if includes.is_empty() { None } else { Some(compile(includes)?) };
-        Ok(Self { includes: included, excludes: compile(excludes)?, sample: None, asked })
+        Ok(Self { includes: included, excludes: compile(excludes)?, asked, ..Self::default() })
+    }
+
+    /// Excludes as a backup of these sources has them: what was named as a source is never left out, nor is the
+    /// folder that leads there, and what is in it is judged by its path below it.
+    #[must_use]
+    pub fn below_sources_of(mut self, snapshot: &Snapshot) -> Self {
+        self.sources.extend(snapshot.roots().map(<[u8]>::to_vec));
+        self
     }
 
     /// Only this sample of it. Folders are in none: they come with what is in them.
@@ -113,6 +141,8 @@ impl Selection {
             && self.selects(&entry.path, is_directory);
         if selects {
             self.finds(&entry.path, is_directory);
+        } else if !self.excludes.is_empty() {
+            self.takes_out.store(true, Ordering::Relaxed);
         }
         selects
     }
@@ -120,6 +150,7 @@ impl Selection {
     /// Notes that patterns have found something: what is at `path`, which is meant.
     pub fn finds(&self, path: &[u8], is_directory: bool) {
         let path = Path::new(OsStr::from_bytes(path));
+        self.means.store(true, Ordering::Relaxed);
         for asked in self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed)) {
             asked.found.fetch_or(matches(&asked.alone, path, is_directory), Ordering::Relaxed);
         }
@@ -130,16 +161,42 @@ impl Selection {
     #[must_use]
     pub fn selects(&self, path: &[u8], is_directory: bool) -> bool {
         let path = Path::new(OsStr::from_bytes(path));
-        let of = |patterns: &Gitignore| matches(patterns, path, is_directory);
-        self.includes.as_ref().is_none_or(of) && !of(&self.excludes)
+        self.includes.as_ref().is_none_or(|includes| matches(includes, path, is_directory))
+            && !self.excludes(path, is_directory)
+    }
+
+    /// Whether an exclude takes out what is at `path`, or a folder between it and its source. Of a folder that is
+    /// taken out and leads to a source nothing else is meant.
+    fn excludes(&self, path: &Path, is_directory: bool) -> bool {
+        if self.excludes.is_empty() {
+            return false;
+        }
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
+        let source = path.ancestors().find(|above| self.sources.contains(above.as_os_str().as_bytes()));
+        if source.is_none() && self.leads_to_a_source(bytes(path)) {
+            return false;
+        }
+        let between = path.ancestors().take_while(|above| Some(*above) != source && *above != Path::new(""));
+        let said = between.map(|above| self.excludes.matched(above, is_directory || above != path));
+        said.into_iter().find(|said| !said.is_none()).is_some_and(|said| said.is_ignore())
+    }
+
+    fn leads_to_a_source(&self, folder: Vec<u8>) -> bool {
+        let below = if folder.is_empty() { folder } else { [&folder, &b"/"[..]].concat() };
+        self.sources.range(below.clone()..).next().is_some_and(|source| source.starts_with(&below))
     }
 
     /// The patterns of `includes` that have matched no entry that was asked about so far, or only what an exclude takes
-    /// out.
+    /// out; whether excludes have left nothing.
     #[must_use]
     pub fn unmatched(&self) -> Unmatched {
         let nothing = self.asked.iter().filter(|asked| !asked.found.load(Ordering::Relaxed));
-        Unmatched { patterns: nothing.map(|asked| asked.text.clone()).collect(), of: self.asked.len() }
+        let (takes_out, means) = (&self.takes_out, &self.means);
+        Unmatched {
+            patterns: nothing.map(|asked| asked.text.clone()).collect(),
+            of: self.asked.len(),
+            all_excluded: takes_out.load(Ordering::Relaxed) && !means.load(Ordering::Relaxed),
+        }
     }
 }
 

@@ -159,7 +159,7 @@ impl Snapshot {
     }
 
     /// The sources as the manifest has their paths.
-    fn roots(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn roots(&self) -> impl Iterator<Item = &[u8]> {
         self.sources.iter().map(|source| source.strip_prefix(b"/").unwrap_or(source))
     }
 

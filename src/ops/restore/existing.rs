@@ -3,6 +3,7 @@
 
 use super::{entry_at, may_hold, work::Job};
 use crate::{
+    clock::Timestamp,
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
@@ -13,6 +14,7 @@ use crate::{
         partial::in_the_way,
         remove::{Removal, Remover},
         restore::Zeros,
+        select::Selection,
         spelling::one_name,
         unmet::Names,
     },
@@ -91,29 +93,30 @@ pub(super) enum Further {
 struct Above {
     /// The path of the innermost one: those of the others are the beginnings of it.
     path: Vec<u8>,
-    ends: Vec<usize>,
+    /// Where the path of each ends, and when it changed last in the snapshot.
+    ends: Vec<(usize, Timestamp)>,
 }
 
 impl Above {
     /// Goes out of those that `path` is not in.
     fn leave_for(&mut self, path: &[u8]) {
-        while self.ends.last().is_some_and(|end| !is_below(path, &self.path[..*end])) {
+        while self.ends.last().is_some_and(|(end, _)| !is_below(path, &self.path[..*end])) {
             self.ends.pop();
         }
-        self.path.truncate(self.ends.last().copied().unwrap_or(0));
+        self.path.truncate(self.ends.last().map_or(0, |(end, _)| *end));
     }
 
-    fn enter(&mut self, path: &[u8]) {
+    fn enter(&mut self, path: &[u8], mtime: Timestamp) {
         self.leave_for(path);
         self.path = path.to_vec();
-        self.ends.push(path.len());
+        self.ends.push((path.len(), mtime));
     }
 
     /// Those that an entry is in, each once.
-    fn take(&mut self, path: &[u8]) -> Vec<Vec<u8>> {
+    fn take(&mut self, path: &[u8]) -> Vec<(Vec<u8>, Timestamp)> {
         self.leave_for(path);
         let Self { path, ends } = std::mem::take(self);
-        ends.into_iter().map(|end| path[..end].to_vec()).collect()
+        ends.into_iter().map(|(end, mtime)| (path[..end].to_vec(), mtime)).collect()
     }
 }
 
@@ -136,24 +139,77 @@ impl<'a> Existing<'a> {
     /// Comes past a folder that is not meant itself.
     pub(super) fn passes(&mut self, entry: &Entry) {
         if entry.metadata.kind == EntryKind::Directory && entry.error.is_none() {
-            self.above.enter(&entry.path);
+            self.above.enter(&entry.path, entry.metadata.mtime);
         }
     }
 
-    /// Lets the folders that an entry is in be changed.
+    /// Lets the folders that an entry is in be changed. What stands in the place of one stays or gives way as it does
+    /// where the folder itself is restored.
     pub(super) fn reach(&mut self, path: &[u8]) -> Result<()> {
-        for folder in self.above.take(path) {
+        for (folder, mtime) in self.above.take(path) {
+            if self.job.is_blocked(&folder) {
+                return Ok(());
+            }
             let thaws = !self.job.snapshot.leads_only(&folder);
             match self.job.below(&folder) {
                 b"" if thaws && self.job.removal == Removal::Remove => self.job.target.thaw(),
                 b"" => {}
                 below if !self.job.is_hidden(&folder) => {
-                    if let Some(found) = self.look.at(below)? {
+                    let Some(found) = self.look.at(below)? else { continue };
+                    if found.kind == EntryKind::Directory {
                         self.let_change((&folder, below), &found, thaws)?;
+                    } else if self.stays(&folder, mtime, &found) {
+                        self.job.block(&folder);
+                    } else {
+                        // Nothing chose it, nor what has its name.
+                        let gone = self.instead_of_a_file((&folder, below), &found, &Selection::default());
+                        gone.inspect_err(|_| self.job.block(&folder))?;
                     }
                 }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the policy keeps what was found from giving way to what has this time in the snapshot. Folders that only
+    /// lead to a source have none there: they do not keep all of it away.
+    fn stays(&self, path: &[u8], mtime: Timestamp, found: &Found) -> bool {
+        match self.job.options.overwrite {
+            Overwrite::Always | Overwrite::IfChanged => false,
+            Overwrite::IfNewer => mtime <= found.mtime && !self.job.snapshot.leads_only(path),
+            Overwrite::Never => true,
+        }
+    }
+
+    /// A file or a link stands where a folder is to be, and gives way. Above a source that is told: nobody asked for it.
+    fn instead_of_a_file(
+        &mut self,
+        (path, below): (&[u8], &[u8]),
+        found: &Found,
+        selection: &Selection,
+    ) -> Result<()> {
+        if found.is_mount() {
+            return Err(mounted(below));
+        }
+        let target =
+            if found.kind == EntryKind::Symlink { self.look.link_target(below, found)? } else { None };
+        if self.job.removal == Removal::Remove {
+            self.thaw((path, below), found)?;
+        }
+        self.remove(path, found, selection)?;
+        if self.job.snapshot.leads_only(path) {
+            let what = target.map_or_else(
+                || "what had the name of this folder".to_owned(),
+                |target| {
+                    format!(
+                        "the link to {} that had the name of this folder",
+                        String::from_utf8_lossy(&target)
+                    )
+                },
+            );
+            let told = format!("{what} gives way to it, since it leads to what was backed up");
+            self.job.note(path, vec![Note::Told(told)]);
         }
         Ok(())
     }
@@ -221,6 +277,9 @@ impl<'a> Existing<'a> {
         let (then, overwrite, below) =
             (&entry.metadata, self.job.options.overwrite, self.job.below(&entry.path));
         self.reach(&entry.path)?;
+        if self.job.is_blocked(&entry.path) {
+            return Ok(Fate::Leave);
+        }
         let nothing = Fate::Restore(There::Nothing);
         if self.job.is_hidden(&entry.path) {
             return Ok(nothing);
@@ -232,13 +291,7 @@ impl<'a> Existing<'a> {
             self.let_change((&entry.path, below), &found, self.job.may_thaw(entry))?;
             return Ok(Fate::Enter(found));
         }
-        if found.is_mount() && !was_folder {
-            let message = format!("something is mounted on the file {}", String::from_utf8_lossy(below));
-            return Err(Error::new(ErrorKind::Failed, message)
-                .with_remedy("Unmount it, or leave it out with --exclude"));
-        }
-        let stays =
-            overwrite == Overwrite::Never || overwrite == Overwrite::IfNewer && then.mtime <= found.mtime;
+        let stays = self.stays(&entry.path, then.mtime, &found);
         // What a restore that was killed has begun is nobody's file, however new.
         if stays && !found.is_begun(then, &self.job.options.ownership) {
             return Ok(Fate::Leave);
@@ -246,13 +299,18 @@ impl<'a> Existing<'a> {
         if was_folder {
             return self.instead_of_a_folder(entry, below, &found).map(Fate::Restore);
         }
-        if self.job.removal == Removal::Remove {
+        if is_folder {
+            let selection = &self.job.options.selection;
+            return self.instead_of_a_file((&entry.path, below), &found, selection).map(|()| nothing);
+        }
+        let are_files = (then.kind, found.kind) == (EntryKind::File, EntryKind::File);
+        if found.is_mount() && !are_files {
+            return Err(mounted(below));
+        }
+        if self.job.removal == Removal::Remove && !found.is_mount() {
             self.thaw((&entry.path, below), &found)?;
         }
-        if is_folder {
-            return self.remove(&entry.path, &found).map(|()| nothing);
-        }
-        if (then.kind, found.kind) != (EntryKind::File, EntryKind::File) {
+        if !are_files {
             return Ok(Fate::Restore(There::Other));
         }
         let looks_same = overwrite == Overwrite::IfChanged
@@ -266,6 +324,9 @@ impl<'a> Existing<'a> {
     fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8], found: &Found) -> Result<There> {
         if entry.metadata.kind == EntryKind::Socket {
             return Ok(There::Socket);
+        }
+        if found.is_mount() {
+            return Err(mounted(below));
         }
         let removes = self.job.removal == Removal::Remove;
         if removes && self.job.clears() {
@@ -300,12 +361,12 @@ impl<'a> Existing<'a> {
     }
 
     /// Removes a file or a link that stands where a folder is to be.
-    fn remove(&self, path: &[u8], found: &Found) -> Result<()> {
+    fn remove(&self, path: &[u8], found: &Found, selection: &Selection) -> Result<()> {
         if found.is_frozen() && self.job.removal == Removal::Tell {
             // It would have been thawed.
             return Ok(());
         }
-        if self.job.remove(path)? {
+        if self.job.remove_of(path, selection)? {
             return Ok(());
         }
         let what = format!(
@@ -343,6 +404,10 @@ impl<'a> Existing<'a> {
         }
         let there = match self.fate(entry, nodes)? {
             Fate::Leave => return Ok(None),
+            // Nothing can be linked to its name.
+            Fate::Restore(There::File(found)) | Fate::Keep(found) if found.is_mount() => {
+                return Err(mounted(self.job.below(&entry.path)));
+            }
             Fate::Restore(there) => there,
             Fate::Keep(found) | Fate::Enter(found) => There::File(found),
         };
@@ -363,7 +428,9 @@ impl<'a> Existing<'a> {
 
     /// Whether a file with the right content need not be written anew.
     pub(super) fn may_keep(&mut self, found: &Found, entry: &Entry) -> Result<bool> {
-        Ok(found.may_become(&entry.metadata, &self.job.options.ownership) || self.is_as(found, entry)?)
+        // Of what is mounted on a file nothing is set: it is somewhere else too.
+        let may_become = !found.is_mount() && found.may_become(&entry.metadata, &self.job.options.ownership);
+        Ok(may_become || self.is_as(found, entry)?)
     }
 
     /// Whether a file has the metadata that it is to have.
@@ -436,14 +503,19 @@ impl<'a> Existing<'a> {
         let Some(entry) = entry_at(nodes, self.job.snapshot.root, first)? else { return Ok(false) };
         let below = self.job.below(first);
         let Some(found) = self.look.at(below)? else { return Ok(false) };
+        self.is_whole(&entry, &found, nodes)
+    }
+
+    /// Whether a file that is there is the one of the snapshot: all of it is read and compared.
+    pub(super) fn is_whole(&mut self, entry: &Entry, found: &Found, nodes: &dyn NodeSource) -> Result<bool> {
         let kinds = (found.kind, entry.metadata.kind);
         let looks_so = kinds == (EntryKind::File, EntryKind::File) && found.size == entry.metadata.size;
-        if !looks_so || !self.is_as(&found, &entry)? {
+        if !looks_so || !self.is_as(found, entry)? {
             return Ok(false);
         }
-        let Some(file) = self.look.file(below, &found)? else { return Ok(false) };
+        let Some(file) = self.look.file(self.job.below(&entry.path), found)? else { return Ok(false) };
         let mut basis = Basis::new(Some(file), &entry.metadata.holes, self.job.options.zeros);
-        basis.is_all(&entry, &entry.content, (nodes, self.job))
+        basis.is_all(entry, &entry.content, (nodes, self.job))
     }
 }
 
@@ -477,6 +549,12 @@ impl Hollow {
             }
         }
     }
+}
+
+/// The error of something that cannot be replaced, nor changed: what is mounted on it is somewhere else too.
+pub(super) fn mounted(below: &[u8]) -> Error {
+    let message = format!("something is mounted on {}", String::from_utf8_lossy(below));
+    Error::new(ErrorKind::Failed, message).with_remedy("Unmount it, or leave it out with --exclude")
 }
 
 /// The error of a folder in which something is not to go.

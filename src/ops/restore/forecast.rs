@@ -161,8 +161,9 @@ fn with_view(
     Ok(Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, space_needed, restored, ..forecast })
 }
 
-/// Sources of which nothing could be written.
-fn read_only(job: &Job<'_>) -> Vec<Vec<u8>> {
+/// Where nothing can be written, if that is everywhere: of each source. A mount that is read-only beside others is
+/// trouble of what is on it.
+pub(super) fn read_only(job: &Job<'_>) -> Vec<Vec<u8>> {
     let subpath = &job.options.subpath;
     if job.target.was_empty() {
         // Nothing is mounted in what is empty, or not there.
@@ -175,6 +176,6 @@ fn read_only(job: &Job<'_>) -> Vec<Vec<u8>> {
     let mut places: Vec<Vec<u8>> = job.snapshot.sources.iter().map(below).collect();
     places.sort();
     places.dedup();
-    places.retain(|place| job.target.is_read_only(job.below(place)));
-    places
+    let all = places.iter().all(|place| job.target.is_read_only(job.below(place)));
+    if all { places } else { Vec::new() }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
-    existing::{Basis, Existing, Fate, Further, Same, There, alone},
+    existing::{Basis, Existing, Fate, Further, Same, There, alone, mounted},
     may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
@@ -98,6 +98,8 @@ pub(super) struct Planner<'a, 'b> {
     pub(super) tally: Tally,
     /// What is in the place of entries where nobody looks.
     unseen: There,
+    /// The folder in which a plan would write last, and whether it is mounted read-only.
+    written: Option<(Vec<u8>, bool)>,
     send: &'b mut dyn FnMut(Window) -> Result<()>,
 }
 
@@ -115,7 +117,16 @@ struct InLarge {
 impl<'a, 'b> Planner<'a, 'b> {
     pub(super) fn new(job: &'a Job<'a>, send: &'b mut dyn FnMut(Window) -> Result<()>) -> Self {
         let (window, recent, tally) = (Window::default(), Recent::default(), Tally::default());
-        Self { job, existing: Existing::new(job), window, recent, tally, unseen: There::Nothing, send }
+        Self {
+            job,
+            existing: Existing::new(job),
+            window,
+            recent,
+            tally,
+            unseen: There::Nothing,
+            written: None,
+            send,
+        }
     }
 
     /// What another pass has made may be there already, and gives way.
@@ -126,6 +137,28 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     pub(super) fn flush(&mut self) -> Result<()> {
         if self.window.is_empty() { Ok(()) } else { (self.send)(std::mem::take(&mut self.window)) }
+    }
+
+    /// What a plan says of an entry that would be written on a mount in the target that is read-only. Where all is mounted
+    /// so, that is told once.
+    fn check_may_write(&mut self, entry: &Entry) -> Result<()> {
+        let Self { job, existing, written, .. } = self;
+        if job.removal == Removal::Remove || existing.is_none() || !job.can_write() {
+            return Ok(());
+        }
+        let folder = split(job.below(&entry.path)).0;
+        if written.as_ref().is_none_or(|(known, _)| known != folder) {
+            *written = Some((folder.to_vec(), job.target.is_read_only(folder)));
+        }
+        match written {
+            Some((_, true)) => {
+                let what = format!("{} is mounted read-only", String::from_utf8_lossy(folder));
+                Err(Error::new(ErrorKind::Failed, what).with_remedy(
+                    "Mount it to be written (`mount -o remount,rw`), or leave it out with --exclude",
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn flush_if_full(&mut self) -> Result<()> {
@@ -170,6 +203,9 @@ impl<'a, 'b> Planner<'a, 'b> {
             && let Err(error) = Target::may_make(self.job.below(&entry.path), &entry.metadata)
         {
             return self.job.entry_failed(&entry, error);
+        }
+        if let Some(found) = there.file().filter(|found| found.is_mount()) {
+            return self.mounted(entry, *found, nodes);
         }
         let content = std::mem::replace(&mut entry.content, Content::Inline(Vec::new()));
         match content {
@@ -243,6 +279,19 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.flush_if_full()
     }
 
+    /// Something is mounted on a file: that is right if it is the file of the snapshot.
+    fn mounted(&mut self, entry: Entry, found: Found, nodes: &dyn NodeSource) -> Result<()> {
+        let is_whole = match &mut self.existing {
+            Some(existing) => existing.is_whole(&entry, &found, nodes)?,
+            None => false,
+        };
+        if !is_whole {
+            return self.job.entry_failed(&entry, mounted(self.job.below(&entry.path)));
+        }
+        self.job.repository.store.progress().add(0, entry.metadata.size);
+        self.keep(entry, found)
+    }
+
     fn small(&mut self, entry: Entry, chunks: &[ChunkRef], there: There) -> Result<()> {
         let old = there.file();
         let mut same = Same::default();
@@ -261,6 +310,9 @@ impl<'a, 'b> Planner<'a, 'b> {
                 self.job.repository.store.progress().add(0, entry.metadata.size);
                 return self.keep(entry, *found);
             }
+        }
+        if let Err(error) = self.check_may_write(&entry) {
+            return self.job.entry_failed(&entry, error);
         }
         let unchanged = same.bytes(chunks);
         if unchanged > 0 {
@@ -333,6 +385,9 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             self.rewrite(&large, rewritable)?;
         }
+        if let Err(error) = self.check_may_write(&large.entry) {
+            return self.job.entry_failed(&large.entry, error);
+        }
         if unchanged > 0 {
             self.job.done().bytes_unchanged += unchanged;
         }
@@ -401,7 +456,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
         let file = match rewritable.rewrite(self.job.target, &large.entry.metadata) {
             Ok(file) => Ok(Arc::new(file)),
-            Err(error) => Err(give_up(large, error)?),
+            Err(error) => Err(give_up(self.job, large, error)?),
         };
         *large.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         self.window.add_open_file();

@@ -221,7 +221,7 @@ impl Linker<'_> {
             Further::GivesWay(there) => there,
         };
         match self.job.link(first, entry, there) {
-            Err(error) if error.is_of_the_whole_system() => Err(error),
+            Err(error) if self.job.is_of_all(&error) => Err(error),
             Err(error) => Ok(Err(Note::Unset(format!("it is a file of its own: {error}")))),
             Ok(()) => Ok(Ok(())),
         }

@@ -11,6 +11,7 @@ use super::{
     Extra, RestoreOptions, Restored,
     bad::BadRanges,
     existing::{There, is_kept},
+    forecast::read_only,
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         old::{Found, Look},
         remove::{Never, Removal, Remover},
         restore::{Folder, Made, NewFile, Target},
+        select::Selection,
     },
     format::{
         entry::{Entry, EntryKind},
@@ -55,6 +57,8 @@ pub(super) struct Job<'a> {
     /// Bytes of a path that are above the target.
     pub(super) strip: usize,
     pub(super) first_byte: OnceLock<Duration>,
+    /// Something of the target can be written, if that was asked.
+    can_write: OnceLock<bool>,
     pub(super) done: Mutex<Restored>,
     /// Names of files with several names that could not be restored whole: nothing is linked to them.
     pub(super) broken: Mutex<HashSet<Vec<u8>>>,
@@ -148,6 +152,7 @@ impl<'a> Job<'a> {
             removal,
             strip,
             first_byte: OnceLock::new(),
+            can_write: OnceLock::new(),
             done: Mutex::default(),
             broken: Mutex::default(),
             left: Mutex::default(),
@@ -163,13 +168,24 @@ impl Job<'_> {
     pub(super) fn failed(&self, path: &[u8], error: Error) -> Result<()> {
         use ErrorKind::{CannotUnlock, Forbidden, Interrupted, Temporary};
         if matches!(error.kind(), Temporary | Interrupted | Forbidden | CannotUnlock)
-            || error.is_of_the_whole_system()
+            || self.is_of_all(&error)
         {
             return Err(error);
         }
         self.repository.store.progress().trouble();
         lock(&self.done).fail(path.to_vec(), error);
         Ok(())
+    }
+
+    /// Whether every other entry would meet the same trouble. A mount in the target that is read-only is trouble of what is
+    /// on it.
+    pub(super) fn is_of_all(&self, error: &Error) -> bool {
+        error.is_of_the_whole_system() && !(error.is_read_only() && self.can_write())
+    }
+
+    /// Whether something of the target can be written: not all of it is mounted read-only. It is asked once.
+    pub(super) fn can_write(&self) -> bool {
+        *self.can_write.get_or_init(|| read_only(self).is_empty())
     }
 
     /// As [`Self::failed`]; remembers that nothing can be linked to the entry.
@@ -253,8 +269,13 @@ impl Job<'_> {
     /// Removes what is at `path` in the snapshot's tree with everything in it, or tells what would go; whether all of
     /// it goes.
     pub(super) fn remove(&self, path: &[u8]) -> Result<bool> {
+        self.remove_of(path, &self.options.selection)
+    }
+
+    /// As [`Self::remove`], where something else is chosen.
+    pub(super) fn remove_of(&self, path: &[u8], selection: &Selection) -> Result<bool> {
         // Without --delete what only gives way is not counted.
-        self.remover().remove(path, &mut |path| {
+        Remover { selection, ..self.remover() }.remove(path, &mut |path| {
             if self.clears() {
                 self.done().remove(path)
             }
@@ -596,7 +617,7 @@ impl<'a> Worker<'a> {
                     file
                 }
                 Err(error) => {
-                    *slot = Some(Err(give_up(large, error)?));
+                    *slot = Some(Err(give_up(self.job, large, error)?));
                     return Ok(());
                 }
             },
@@ -606,7 +627,7 @@ impl<'a> Worker<'a> {
         self.job.bytes_come();
         match file.write_at(offset, &part.bytes) {
             Ok(()) => lock(&large.bad).add_all(&part.bad, offset),
-            Err(error) => *lock(&large.file) = Some(Err(give_up(large, error)?)),
+            Err(error) => *lock(&large.file) = Some(Err(give_up(self.job, large, error)?)),
         }
         self.job.repository.store.progress().add(0, part.bytes.len() as u64);
         Ok(())
@@ -628,8 +649,12 @@ impl<'a> Worker<'a> {
 }
 
 /// The rest of a large file that cannot be written need not be read; a full disk ends the restore at once.
-pub(super) fn give_up(large: &Large, error: Error) -> Result<Error> {
-    if error.is_of_the_whole_system() {
+pub(super) fn give_up(job: &Job<'_>, large: &Large, error: Error) -> Result<Error> {
+    give_up_unless(job.is_of_all(&error), large, error)
+}
+
+fn give_up_unless(is_of_all: bool, large: &Large, error: Error) -> Result<Error> {
+    if is_of_all {
         return Err(error);
     }
     large.give_up();
@@ -666,7 +691,11 @@ mod tests {
             Entry { path: b"large".to_vec(), metadata, content, changed_while_read: false, error: None };
         let large = Large::new(entry, There::Nothing, true);
         let error = |errno: Errno| Error::new(ErrorKind::Failed, "write").with_source(errno);
-        assert!(give_up(&large, error(Errno::NOSPC)).is_err() && !large.is_given_up());
-        assert!(give_up(&large, error(Errno::FBIG)).is_ok() && large.is_given_up());
+        let give_up = |errno| {
+            let error = error(errno);
+            give_up_unless(error.is_of_the_whole_system(), &large, error)
+        };
+        assert!(give_up(Errno::NOSPC).is_err() && !large.is_given_up());
+        assert!(give_up(Errno::FBIG).is_ok() && large.is_given_up());
     }
 }

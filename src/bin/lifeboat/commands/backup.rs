@@ -15,6 +15,7 @@ use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::{
         filter::{Filter, FilterOptions, Pattern, Why},
+        inside::Enclosure,
         walk::{LeftOut, resolve_source},
     },
     id::RepositoryId,
@@ -286,8 +287,9 @@ fn tell_left_out(found: &LeftOut, filter: &FilterOptions, context: &Context<'_>)
 /// Refuses sources that are the repository, or in it.
 fn refuse_repository(paths: &[PathBuf], location: &Location) -> Result<()> {
     let Location::Folder(repository) = location else { return Ok(()) };
+    let repository = Enclosure::new(repository);
     paths.iter().try_for_each(|path| {
-        refuse_as_source(path, Some(repository)).map_err(|error| error.context(path.display()))
+        refuse_as_source(path, repository.as_ref()).map_err(|error| error.context(path.display()))
     })
 }
 

@@ -8,6 +8,7 @@ use std::{
 use clap::{Args, Subcommand};
 use lifeboat::{
     error::{Error, ErrorKind, Result},
+    filesystem::inside::Enclosure,
     report::{
         exit, json,
         table::{Side, Table},
@@ -244,9 +245,10 @@ impl Check<'_> {
             Err(error) => return self.tell("sources", Err(error)),
         };
         let repository = self.context.location().ok().and_then(|location| location.folder());
+        let repository = repository.and_then(|folder| Enclosure::new(&folder));
         for path in &paths {
             let result = readable(path).and_then(|what| {
-                refuse_as_source(path, repository.as_deref())?;
+                refuse_as_source(path, repository.as_ref())?;
                 sources::refuse_hidden(std::slice::from_ref(path), &filter)?;
                 Ok(what.to_owned())
             });

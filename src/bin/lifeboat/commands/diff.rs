@@ -16,7 +16,7 @@ use lifeboat::{
 };
 use serde_json::{Value, json};
 
-use super::snapshots::short;
+use super::{snapshots::short, verify::all_found, worse};
 use crate::{
     args::{FilterArguments, OwnerArguments, SelectionArguments},
     context::Context,
@@ -76,13 +76,14 @@ pub(crate) fn run(arguments: &Diff, context: &Context<'_>) -> Result<()> {
         Some(other) => {
             let (second, other_end) = context.find(&repository, (&other.reference, &filter))?;
             end = end.and(other_end);
+            let selection = selection.below_sources_of(&snapshot.record).below_sources_of(&second.record);
             let options = DiffOptions { subpath: place.path, selection };
             snapshots(context, &repository, (&snapshot, &second), &options)?;
         }
         None => {
             let options = VerifyOptions {
                 subpath: place.path,
-                selection,
+                selection: selection.below_sources_of(&snapshot.record),
                 owners: arguments.owners.owners(),
                 besides: Besides::Tell,
                 left_out: Filter::default(),
@@ -91,7 +92,8 @@ pub(crate) fn run(arguments: &Diff, context: &Context<'_>) -> Result<()> {
             };
             let done = verify::run(&repository, &snapshot, arguments.target.as_deref(), &options)?;
             context.end_display();
-            live(context, &done, &short(&snapshot))?;
+            let told = live(context, &done, &short(&snapshot));
+            worse(told, all_found(context, &options.selection.unmatched()))?;
         }
     }
     end

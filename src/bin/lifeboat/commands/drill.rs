@@ -138,7 +138,7 @@ pub(crate) fn run(arguments: &Drill, context: &Context<'_>) -> Result<()> {
 fn drill(arguments: &Run, context: &Context<'_>) -> Result<()> {
     let mut options = options(arguments)?;
     if let Where::Target(target) = &options.place {
-        refuse_as_target(target, context.location()?.folder().as_deref())?;
+        refuse_as_target(target, context)?;
     }
     let paper = Paper::create(arguments.report.as_deref())?;
     let begun = SystemClock.elapsed();

@@ -5,6 +5,7 @@ use std::{os::unix::ffi::OsStrExt, path::Path};
 use clap::Subcommand;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
+    filesystem::inside::Enclosure,
     report::{exit, text},
 };
 
@@ -171,33 +172,30 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
     }
 }
 
-/// Whether a path, of which the end need not be there yet, is a folder or in it.
-fn is_inside(path: &Path, folder: &Path) -> bool {
-    let there = std::path::absolute(path).ok();
-    let there = there.iter().flat_map(|path| path.ancestors()).find_map(|path| path.canonicalize().ok());
-    there.zip(folder.canonicalize().ok()).is_some_and(|(path, folder)| path.starts_with(folder))
-}
-
 /// Refuses what is in the repository: a backup would leave it out, and save an empty source.
 ///
 /// # Errors
 /// `Usage`.
-fn refuse_as_source(path: &Path, repository: Option<&Path>) -> Result<()> {
-    if repository.is_some_and(|repository| is_inside(path, repository)) {
+fn refuse_as_source(path: &Path, repository: Option<&Enclosure>) -> Result<()> {
+    if repository.is_some_and(|repository| repository.holds(path)) {
         return Err(Error::new(ErrorKind::Usage, "it is in the repository, which is never backed up")
             .with_remedy("Name what is to be backed up"));
     }
     Ok(())
 }
 
-/// Refuses to restore among the objects of the repository.
+/// Refuses to restore among the objects of the repository, or into the cache.
 ///
 /// # Errors
 /// `Usage`.
-fn refuse_as_target(target: &Path, repository: Option<&Path>) -> Result<()> {
-    if repository.is_some_and(|repository| is_inside(target, repository)) {
-        let what = format!("{} is in the repository itself", text::shown(target.as_os_str().as_bytes()));
-        return Err(Error::new(ErrorKind::Usage, what).with_remedy("Name a target outside of it"));
+fn refuse_as_target(target: &Path, context: &Context<'_>) -> Result<()> {
+    let places =
+        [(context.location()?.folder(), "the repository itself"), (context.cache_folder(), "the cache")];
+    for (folder, name) in places {
+        if folder.and_then(|folder| Enclosure::new(&folder)).is_some_and(|folder| folder.holds(target)) {
+            let what = format!("{} is in {name}", text::shown(target.as_os_str().as_bytes()));
+            return Err(Error::new(ErrorKind::Usage, what).with_remedy("Name a target outside of it"));
+        }
     }
     Ok(())
 }

@@ -129,11 +129,12 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
         return Err(Error::new(ErrorKind::Usage, what)
             .with_remedy("Leave them out; --exclude chooses what of the snapshot is restored"));
     }
-    refuse_as_target(&arguments.target, context.location()?.folder().as_deref())?;
+    refuse_as_target(&arguments.target, context)?;
     let repository = context.open()?;
     repository.check_reads_data("restore files")?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
     let snapshot = &snapshot;
+    let selection = selection.below_sources_of(&snapshot.record);
     let policy = match (arguments.numeric_ids, arguments.no_ownership) {
         (true, _) => OwnershipPolicy::Numeric,
         (_, true) => OwnershipPolicy::Keep,

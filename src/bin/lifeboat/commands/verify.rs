@@ -60,7 +60,7 @@ pub(crate) struct Verify {
 
 pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
     let place = Place::parse(arguments.snapshot.as_bytes())?;
-    let options = VerifyOptions {
+    let mut options = VerifyOptions {
         subpath: place.path,
         selection: Selection::new(&arguments.what.include, &arguments.what.exclude)?,
         owners: arguments.owners.owners(),
@@ -72,6 +72,7 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
     let repository = context.open()?;
     let (snapshot, end) = context.find(&repository, (&place.reference, &arguments.filter.filter()))?;
     let snapshot = &snapshot;
+    options.selection = options.selection.below_sources_of(&snapshot.record);
     let done = verify::run(&repository, snapshot, arguments.target.as_deref(), &options)?;
     context.end_display();
     let told = report(context, &done, &short(snapshot));
@@ -79,13 +80,18 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
     end
 }
 
-/// Patterns of --include that match nothing are an error: of several each is named, and the rest was done.
+/// Patterns of --include that match nothing are an error: of several each is named, and the rest was done. So are
+/// excludes that leave nothing.
 pub(super) fn all_found(context: &Context<'_>, unmatched: &Unmatched) -> Result<()> {
     let missing = |text: &str| format!("nothing in the snapshot matches --include {text}");
     let remedy = "`lifeboat ls` shows what there is; a pattern with a slash begins at / (**/ before it: anywhere), and what \
                   --exclude takes out does not count";
-    let Unmatched { patterns, of } = unmatched;
+    let Unmatched { patterns, of, all_excluded } = unmatched;
     match patterns.as_slice() {
+        [] if *all_excluded => {
+            let what = "--exclude takes out all that the snapshot has there";
+            Err(Error::new(ErrorKind::Failed, what).with_remedy("Name less, or a place with more in it"))
+        }
         [] => Ok(()),
         [one] if *of == 1 => Err(Error::new(ErrorKind::Failed, missing(one)).with_remedy(remedy)),
         _ => {
