@@ -22,7 +22,7 @@ MUTANTS = [
      "if blake3::hash(sealed).as_bytes() == &frame.hash {", "if frame.hash.len() == 32 {", "forged garbage"),
     ("id of a chunk, in a restore", "src/ops/restore/work.rs",
      "good.filter(|bytes| self.job.key.id(bytes) == piece.chunk.id)", "good", "forged garbage"),
-    ("id of a chunk or node, in `check`", "src/ops/check/packs.rs", "if id != blob.id {", "if id != id {", "forged garbage"),
+    ("id of a chunk or node, in `check`", "src/ops/frames.rs", "if id != blob.id {", "if id != id {", "forged garbage"),
     ("id of a manifest node", "src/repository/reader.rs",
      "if self.key.id(wanted) != *id {", "if wanted.len() > usize::MAX / 2 {", "forged a_manifest_node"),
     ("signatures", "src/format/envelope.rs",

@@ -696,20 +696,10 @@ impl Backup<'_> {
                 ingest.keep_nodes(repository.cache.begin_parent(&group, nonce));
             }
         }
-        let mut manifest = Manifest {
-            builder: ManifestBuilder::new(&keys.node),
-            worker: Worker::new(&ingest, options.compression)?,
-            progress: repository.store.progress(),
-            statistics: Statistics::default(),
-            unreadable: 0,
-            unreadable_named: Vec::new(),
-            observed: Observed::default(),
-            holdings: Holdings::new(
-                &options.sources,
-                repository.cache.held(&options.machine(repository.identity())),
-            ),
-            names: links::Watch::default(),
-        };
+        let before = repository.cache.held(&options.machine(repository.identity()));
+        let holdings = Holdings::new(&options.sources, before);
+        let mut manifest =
+            Manifest::new((repository, keys, holdings), Worker::new(&ingest, options.compression)?);
         let nodes = parent.as_ref().map(|parent| parent.nodes(repository, (view, &keys.node))).transpose()?;
         let mut before = match (parent, &nodes) {
             (Some(parent), Some(nodes)) => Some(parent.entries(&**nodes, options.reuse)),
@@ -814,6 +804,25 @@ struct Manifest<'a, 'b> {
     observed: Observed,
     holdings: Holdings,
     names: links::Watch,
+}
+
+impl<'a, 'b> Manifest<'a, 'b> {
+    fn new(
+        (repository, keys, holdings): (&'b Repository, &'b IngestKeys, Holdings),
+        worker: Worker<'a, 'b>,
+    ) -> Self {
+        Self {
+            builder: ManifestBuilder::new(&keys.node),
+            worker,
+            progress: repository.store.progress(),
+            statistics: Statistics::default(),
+            unreadable: 0,
+            unreadable_named: Vec::new(),
+            observed: Observed::default(),
+            holdings,
+            names: links::Watch::default(),
+        }
+    }
 }
 
 impl pipeline::Entries for Manifest<'_, '_> {
