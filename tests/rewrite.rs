@@ -266,6 +266,8 @@ fn a_rewrite_of_the_latest_that_was_killed_before_its_forget_is_repeated_as_it_w
     assert_eq!((&other[0]["id"], listed(&world).len()), (&copy, 3));
     world.does(&["forget", copy.as_str().unwrap(), "--allow-mass-removal"]);
     let copy = world.messages(&["rewrite", id(&old), "--exclude", "secret"])[0]["copy"].clone();
+    // Who names it by its id means it and nothing else.
+    world.fails(&["rewrite", copy.as_str().unwrap(), "--exclude", "secret", "--forget"], 2);
     let again = world.messages(&["rewrite", "latest", "--exclude", "secret", "--dry-run"]);
     assert_eq!(again[0]["id"], old["id"], "{again:?}");
     let done = world.messages(&["rewrite", "latest", "--exclude", "secret", "--forget"]);

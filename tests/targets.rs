@@ -570,7 +570,9 @@ fn attributes_that_the_backup_could_not_take_stay_where_they_are() {
     }
     back_up_changed(&place, |path, metadata| {
         metadata.lacks = match path.rsplit(|byte| *byte == b'/').next().unwrap() {
-            b"folder" | b"lacking" => Some("attribute user.large (all together have more than 1 KiB)".into()),
+            b"folder" | b"lacking" => Some(
+                "attribute user.large (too much), attribute user.system.posix_acl_access (too much)".into(),
+            ),
             b"opaque" => Some("extended attributes (Input/output error)".into()),
             _ => None,
         };

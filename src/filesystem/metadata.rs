@@ -322,11 +322,13 @@ impl<'a> Setting<'a> {
     }
 
     /// Whether the entry may have had the attribute, since the backup could not take all of them. An ACL or a capability
-    /// gives somebody rights, so these have to be named.
+    /// gives somebody rights, so these have to be named, and first: what comes later in the text may be the name of an
+    /// attribute, which is its owner's to choose.
     fn may_have_had(&self, name: &[u8]) -> bool {
         self.metadata.lacks.as_deref().is_some_and(|lacks| {
             let gives_rights = is_acl(name) || is_capability(name);
-            !gives_rights || lacks.contains(attributes::ALL) || lacks.contains(&*shown(name))
+            let named = || lacks.starts_with(&format!("attribute {} (", shown(name)));
+            !gives_rights || lacks.starts_with(attributes::ALL) || named()
         })
     }
 

@@ -88,7 +88,7 @@ fn translated(text: &str) -> Result<String, String> {
             _ => literal(c, &mut out),
         }
     }
-    if out.ends_with(is_taken) {
+    if folders.is_empty() && out.ends_with(is_taken) {
         return Err("its last character is white space: ? stands for any".to_owned());
     }
     out.push_str(folders);
@@ -260,6 +260,7 @@ mod tests {
             ("a\t", "**/a[\t]"),
             ("a\\\t", "**/a[\t]"),
             ("a\u{3000}b", "**/a\u{3000}b"),
+            ("a\u{3000}/", "**/a\u{3000}/"),
         ] {
             assert_eq!(translated(pattern).as_deref(), Ok(expected), "{pattern}");
         }

@@ -32,7 +32,7 @@ pub struct Selection {
     asked: Vec<Asked>,
     /// Something is meant.
     means: AtomicBool,
-    /// An exclude has taken something out.
+    /// Something was not meant, where there are excludes.
     takes_out: AtomicBool,
 }
 

@@ -152,11 +152,11 @@ pub fn run(repository: &Arc<Repository>, options: &RecoverOptions) -> Result<Rec
 }
 
 /// Whoever recovers knows what is gone: where the chain of this key ends with what was recovered, the machine whose cache is
-/// below `cache` goes on from there, though it has seen another end.
+/// below `cache` goes on from there, though it has seen another end. Gives the number of that snapshot if it has.
 ///
 /// # Errors
 /// Storage trouble.
-pub fn accept(repository: &Repository, cache: &Path) -> Result<()> {
+pub fn accept(repository: &Repository, cache: &Path) -> Result<Option<u64>> {
     let (domain, me) = (repository.own_domain()?, repository.identity());
     let known = repository.roots(&domain)?.known;
     let own = known.iter().filter(|known| known.name.identity == me);
@@ -165,9 +165,13 @@ pub fn accept(repository: &Repository, cache: &Path) -> Result<()> {
         && last.record.tags.iter().any(|tag| tag == TAG_RECOVERED)
     {
         let cache = Cache::open(Some(cache), &repository.config.repository_id);
-        Memory::open(cache.folder()).saw_head(&domain, &me, (last.name.sequence, last.name.id));
+        let (memory, head) = (Memory::open(cache.folder()), (last.name.sequence, last.name.id));
+        if memory.head(&domain, &me).is_some_and(|seen| seen != head) {
+            memory.saw_head(&domain, &me, head);
+            return Ok(Some(head.0));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn is(root: &str, manifest: &Manifest) -> bool {

@@ -50,6 +50,8 @@ pub enum Old {
 pub struct RewriteOptions {
     /// What stays.
     pub selection: Arc<Selection>,
+    /// Snapshots that were named by their ids: nothing else is meant by these.
+    pub named: Vec<ObjectId>,
     /// What becomes of the old ones.
     pub old: Old,
     /// Whether anything is written.
@@ -220,7 +222,7 @@ const fn is_what_stays(copy: &LeftOut, old: &LeftOut) -> bool {
     copy.entries == 0 && copy.stays == old.stays
 }
 
-/// What is to be rewritten: where a copy was chosen that this very command makes of a snapshot which is there, that one.
+/// What is to be rewritten: where a copy was chosen, not by its id, that this very command makes of a snapshot which is there, that one.
 fn meant(
     repository: &Arc<Repository>,
     (chosen, view): (&[KnownSnapshot], &Arc<View>),
@@ -228,7 +230,10 @@ fn meant(
 ) -> Result<Vec<KnownSnapshot>> {
     let mut meant: Vec<KnownSnapshot> = Vec::new();
     for known in chosen {
-        let olds = before.iter().filter(|old| old.name.domain == known.name.domain && is_copy_of(known, old));
+        let is_named = options.named.contains(&known.name.id);
+        let olds = before
+            .iter()
+            .filter(|old| !is_named && old.name.domain == known.name.domain && is_copy_of(known, old));
         let mut found = known;
         for old in olds {
             let (copy, _) = left_out(repository, (known, view), &options.selection)?;

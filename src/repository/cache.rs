@@ -118,8 +118,7 @@ impl Cache {
         if let Some(path) = self.held_path(machine)
             && *held != self.held(machine)
         {
-            let text: String =
-                held.iter().take(limits::SOURCES_MAX).map(|source| format!("{source}\n")).collect();
+            let text: String = held.iter().map(|source| format!("{source}\n")).collect();
             drop(durable::write_atomic(&path, text.as_bytes(), 0o600));
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use object_store::{GetResult, GetResultPayload};
 
-use super::{buffers, failure::Broken};
+use super::{buffers::BUFFERS, failure::Broken};
 
 /// A call in which nothing moves for so long has failed; an upload has the time that its bytes need on top.
 pub(super) const STALL: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ pub(super) async fn next<T>(
 
 /// The body of an answer, which must have exactly `size` bytes and must not stall.
 pub(super) async fn collect(got: GetResult, size: u64, stall: Duration) -> object_store::Result<Bytes> {
-    let mut buffer = buffers::take(usize::try_from(size).unwrap_or(0));
+    let mut buffer = BUFFERS.take(usize::try_from(size).unwrap_or(0));
     let came = match got.payload {
         GetResultPayload::File(file, _) => {
             let begin = got.range.start;
@@ -70,7 +70,7 @@ pub(super) async fn collect(got: GetResult, size: u64, stall: Duration) -> objec
         }
     };
     if came as u64 == size {
-        Ok(buffers::lend(buffer))
+        Ok(BUFFERS.lend(buffer))
     } else {
         Err(Broken(format!("{came} of {size} bytes came")).into())
     }

@@ -278,6 +278,7 @@ fn lift_hold(repository: &Repository) -> Result<()> {
 /// The first snapshot again.
 fn rewrite_it(repository: &Arc<Repository>) -> Result<()> {
     let options = RewriteOptions {
+        named: Vec::new(),
         selection: Arc::new(Selection::new(&[], &[format!("/{LARGE}")])?),
         old: rewrite::Old::Keep,
         mode: rewrite::Mode::Write,

@@ -11,6 +11,7 @@ use crate::{
     format::entry::{Entry, EntryKind},
     format::node::compare_paths,
     id::BlobId,
+    limits,
     repository::manifest::{ManifestCursor, NodeSource},
 };
 
@@ -111,9 +112,12 @@ impl Holdings {
         emptied
     }
 
-    /// Those that hold something now, and those that are not here and held something before.
+    /// Those that hold something now, and those that are not here and held something before: unless these are too many.
     pub(super) fn held(self) -> HashSet<String> {
         let Self { sources, before: mut held, .. } = self;
+        if held.len() + sources.len() > limits::SOURCES_MAX {
+            held.clear();
+        }
         for Source { path, there, holds } in sources {
             match (holds, there) {
                 (true, _) => _ = held.insert(hash(&path)),

@@ -562,6 +562,9 @@ impl Backup<'_> {
     }
 
     fn no_snapshot(&self, pass: Pass) -> Result<Done> {
+        if self.options.mode == Mode::Store {
+            self.remember_held(&pass);
+        }
         let record = self.record(&pass, None, None)?;
         Ok(Done { snapshot: None, record, observed: pass.observed, warnings: self.warnings() })
     }
@@ -654,13 +657,17 @@ impl Backup<'_> {
         .with_remedy("Run it again; what was uploaded is used then"))
     }
 
+    fn remember_held(&self, pass: &Pass) {
+        let machine = self.options.machine(self.repository.identity());
+        self.repository.cache.keep_held(&machine, &pass.held);
+    }
+
     /// Makes this backup the parent of the next one.
     fn remember(&self, snapshot: ObjectId, pass: Pass, unchanged: bool) {
         if self.copy_of.is_some() {
             return;
         }
-        let machine = self.options.machine(self.repository.identity());
-        self.repository.cache.keep_held(&machine, &pass.held);
+        self.remember_held(&pass);
         let kept = self.parent.as_ref().and_then(|parent| parent.cached.as_ref());
         let kept = kept.filter(|_| unchanged).map(|(record, _)| record.nodes);
         let nodes = pass.nodes.filter(|_| kept.is_none());

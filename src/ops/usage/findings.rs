@@ -1,7 +1,7 @@
 //! What an account finds beside numbers.
 
 use super::{NAMED_MAX, reach::Reached};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// Objects and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Findings {
     pub unexplained: Vec<Unexplained>,
     /// How many things are damaged, so that the numbers may be too small.
     pub problems_found: u64,
+    /// How many of them are only what another key can read.
+    pub sealed_found: u64,
     /// The first of them.
     pub problems: Vec<Error>,
 }
@@ -61,6 +63,7 @@ impl Findings {
 
     pub(super) fn problem(&mut self, error: Error) {
         self.problems_found += 1;
+        self.sealed_found += u64::from(error.kind() == ErrorKind::Forbidden);
         if self.problems.len() < NAMED_MAX {
             self.problems.push(error);
         }

@@ -82,6 +82,7 @@ pub(crate) fn curate(
 
 fn rewrite(repository: &Arc<Repository>, chosen: &KnownSnapshot, old: Old) -> Result<Option<Told>> {
     let options = RewriteOptions {
+        named: Vec::new(),
         selection: Arc::new(Selection::new(&[], &[format!("/{LEFT_OUT}")])?),
         old,
         mode: rewrite::Mode::Write,

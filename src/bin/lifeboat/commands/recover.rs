@@ -62,11 +62,19 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
     };
     let repository = Arc::new(context.open_without_cache()?);
     let done = recover::run(&repository, &options)?;
-    if let (Mode::Write, Some(cache)) = (mode, context.cache_folder()) {
-        recover::accept(&repository, &cache)?;
-    }
+    let accepted = match (mode, context.cache_folder()) {
+        (Mode::Write, Some(cache)) => recover::accept(&repository, &cache),
+        _ => Ok(None),
+    };
     context.end_display();
-    tell(&done, mode, context)
+    if let Ok(Some(number)) = &accepted {
+        context.output.note(&format!(
+            "this machine has seen another end of the chain of this key: from now on it goes on from snapshot {number}"
+        ));
+    }
+    // What was made is told whatever else went wrong.
+    tell(&done, mode, context)?;
+    accepted.map(drop)
 }
 
 fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {

@@ -6,9 +6,11 @@ use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::select::Selection,
+    id::ObjectId,
     ops::{
         repair::after_index,
         rewrite::{self, Losses, Lost, Mode, Old, RewriteDone, RewriteOptions, Rewritten},
+        select::Reference,
     },
     report::{json, size, text},
 };
@@ -45,20 +47,29 @@ pub(crate) struct Rewrite {
 }
 
 pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
-    let options = RewriteOptions {
-        selection: Arc::new(Selection::new(&[], &arguments.exclude)?),
-        old: if arguments.forget { Old::Forget } else { Old::Keep },
-        mode: if arguments.dry_run { Mode::DryRun } else { Mode::Write },
-        zone: context.zone.clone(),
-        program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
-        workers: workers(),
-    };
+    let selection = Arc::new(Selection::new(&[], &arguments.exclude)?);
     let which = arguments.which.chosen()?;
     let repository = Arc::new(context.open()?);
     // Before its own snapshots are looked for: other roles are told who may.
     repository.check_owns("rewrite snapshots")?;
     let every = repository.every_snapshot()?;
     let chosen = which.find(&every)?;
+    let is_named = |id: &ObjectId| {
+        let id = id.to_string();
+        which
+            .references
+            .iter()
+            .any(|one| matches!(one, Reference::Id(digits) if id.starts_with(digits.as_str())))
+    };
+    let options = RewriteOptions {
+        selection,
+        named: chosen.iter().map(|known| known.name.id).filter(is_named).collect(),
+        old: if arguments.forget { Old::Forget } else { Old::Keep },
+        mode: if arguments.dry_run { Mode::DryRun } else { Mode::Write },
+        zone: context.zone.clone(),
+        program: format!("lifeboat {}", env!("CARGO_PKG_VERSION")),
+        workers: workers(),
+    };
     let mut damaged: Vec<_> = every.damaged.into_iter().map(|(_, error)| error).collect();
     let done = rewrite::run(&repository, &chosen, &options)?;
     context.end_display();
