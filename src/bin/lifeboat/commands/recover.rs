@@ -67,14 +67,14 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
         _ => Ok(None),
     };
     context.end_display();
-    if let Ok(Some(number)) = &accepted {
+    // What was made is told whatever else went wrong.
+    let told = tell(&done, mode, context);
+    if let Some(number) = accepted? {
         context.output.note(&format!(
             "this machine has seen another end of the chain of this key: from now on it goes on from snapshot {number}"
         ));
     }
-    // What was made is told whatever else went wrong.
-    tell(&done, mode, context)?;
-    accepted.map(drop)
+    told
 }
 
 fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
