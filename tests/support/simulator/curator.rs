@@ -75,12 +75,16 @@ pub(crate) fn curate(
             annotate::lift(&repository, &which, (&[], "over"), annotate::Mode::Write)?;
             Ok(None)
         }
-        Command::Rewrite(old) => rewrite(&Arc::new(repository), &chosen, *old),
+        Command::Rewrite(old) => rewrite(&Arc::new(repository), (&chosen, &known), *old),
         _ => Ok(None),
     }
 }
 
-fn rewrite(repository: &Arc<Repository>, chosen: &KnownSnapshot, old: Old) -> Result<Option<Told>> {
+fn rewrite(
+    repository: &Arc<Repository>,
+    (chosen, known): (&KnownSnapshot, &[KnownSnapshot]),
+    old: Old,
+) -> Result<Option<Told>> {
     let options = RewriteOptions {
         named: Vec::new(),
         selection: Arc::new(Selection::new(&[], &[format!("/{LEFT_OUT}")])?),
@@ -92,7 +96,9 @@ fn rewrite(repository: &Arc<Repository>, chosen: &KnownSnapshot, old: Old) -> Re
     };
     let rewritten = rewrite::run(repository, std::slice::from_ref(chosen), &options)?.snapshots;
     let tag = chosen.record.tags[0].clone();
-    Ok(rewritten.first().and_then(|one| one.copy).map(|id| Told::Snapshot { tag, id }))
+    // A copy that was there was told by whoever made it.
+    let is_new = |id: &ObjectId| !known.iter().any(|known| known.name.id == *id);
+    Ok(rewritten.first().and_then(|one| one.copy).filter(is_new).map(|id| Told::Snapshot { tag, id }))
 }
 
 fn repair(repository: &Arc<Repository>) -> Result<()> {
