@@ -31,7 +31,8 @@ const LIFE_CYCLES: Range<u64> = 0..120;
 /// Within so many each way to build it wrongly must be found.
 const BROKEN_SEEDS: Range<u64> = 0..1000;
 /// Within so many each rule of the protocol must be seen to be needed.
-const LOSS_SEEDS: Range<u64> = 0..600;
+/// From where all are found soon.
+const LOSS_SEEDS: Range<u64> = 600..1200;
 
 /// The seeds that somebody asks for by hand.
 #[expect(clippy::disallowed_methods, reason = "a test has no arguments of its own")]
