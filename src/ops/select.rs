@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    id::ObjectId,
     repository::snapshots::{KnownSnapshot, SealedSnapshot, SnapshotName},
 };
 
@@ -84,11 +85,16 @@ impl Reference {
         if is_hex { Ok(Self::Id(digits)) } else { Err(wrong()) }
     }
 
+    /// Whether it names this snapshot by its id.
+    #[must_use]
+    pub fn is_id_of(&self, id: &ObjectId) -> bool {
+        matches!(self, Self::Id(digits) if id.to_string().starts_with(digits))
+    }
+
     /// # Errors
     /// `Forbidden` when it names one by its id that this key cannot read.
     pub fn refuse_one_of(&self, sealed: &[SealedSnapshot]) -> Result<()> {
-        let Self::Id(digits) = self else { return Ok(()) };
-        let one = sealed.iter().find(|one| one.name.id.to_string().starts_with(digits));
+        let one = sealed.iter().find(|one| self.is_id_of(&one.name.id));
         refuse_sealed(one.map_or(&[], std::slice::from_ref))
     }
 
@@ -108,7 +114,7 @@ impl Reference {
             Self::Latest(_) => {
                 may_pass(&one.name, snapshots, filter) && known.is_none_or(|known| is_newer(&one.name, known))
             }
-            Self::Id(digits) => known.is_none() && one.name.id.to_string().starts_with(digits),
+            Self::Id(_) => known.is_none() && self.is_id_of(&one.name.id),
         };
         let Some(one) = sealed.iter().filter(may_be_meant).max_by_key(|one| one.name.stored) else {
             return found;
@@ -140,8 +146,7 @@ impl Reference {
             Self::Latest(0) => passing.next_back().ok_or_else(|| none("yet".to_owned())),
             Self::Latest(back) => passing.nth_back(*back).ok_or_else(|| none(format!("`latest~{back}`"))),
             Self::Id(digits) => {
-                let found: Vec<_> =
-                    passing.filter(|known| known.name.id.to_string().starts_with(digits)).collect();
+                let found: Vec<_> = passing.filter(|known| self.is_id_of(&known.name.id)).collect();
                 match found[..] {
                     [one] => Ok(one),
                     [] => Err(none(format!("`{digits}`"))),

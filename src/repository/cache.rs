@@ -98,9 +98,14 @@ impl Cache {
         }
     }
 
+    /// The file of a sort for what a text names.
+    fn file_for(&self, sort: &str, text: &str) -> Option<PathBuf> {
+        let name = blake3::hash(text.as_bytes()).to_hex();
+        Some(self.folder.as_ref()?.join(format!("{sort}-{}", name.as_str().get(..32)?)))
+    }
+
     fn held_path(&self, machine: &str) -> Option<PathBuf> {
-        let name = blake3::hash(machine.as_bytes()).to_hex();
-        Some(self.folder.as_ref()?.join(format!("held-{}", name.as_str().get(..32)?)))
+        self.file_for("held", machine)
     }
 
     /// Sources of a machine (one identity and host, in a text) that held something when they were there last, as
@@ -124,8 +129,7 @@ impl Cache {
     }
 
     fn parent_path(&self, group: &str) -> Option<PathBuf> {
-        let name = blake3::hash(group.as_bytes()).to_hex();
-        Some(self.folder.as_ref()?.join(format!("parent-{}", &name.as_str().get(..32)?)))
+        self.file_for("parent", group)
     }
 
     /// The last backup of a group (one identity, host and set of sources, in a text); `None` when there is none

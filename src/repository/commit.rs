@@ -17,7 +17,7 @@ use crate::{
     },
     id::{DomainId, ObjectId, PackId},
     sabotage::{Sabotage, suffers},
-    store::{Name, Parsed, Sent},
+    store::{Listed, Name, Parsed, Sent},
 };
 
 /// What a final view showed.
@@ -111,7 +111,12 @@ impl Repository {
     /// # Errors
     /// It was acknowledged and is not there; storage trouble.
     pub fn stored(&self, name: &Name) -> Result<Timestamp> {
-        Ok(self.store.head(name)?.ok_or_else(|| Error::not_kept(name))?.modified)
+        Ok(self.acknowledged(name)?.modified)
+    }
+
+    /// What the storage says of what it has acknowledged.
+    fn acknowledged(&self, name: &Name) -> Result<Listed> {
+        self.store.head(name)?.ok_or_else(|| Error::not_kept(name))
     }
 
     fn seal_run(&self, domain: &DomainId, run: &Run) -> Result<(Name, Bytes)> {
@@ -175,7 +180,7 @@ impl Repository {
     /// Storage trouble; the snapshot or the probe is not there although its write was acknowledged.
     pub fn in_time(&self, probe: &Name, snapshot: &Name, view_begun: Duration) -> Result<bool> {
         let stamp = |name: &Name| -> Result<Timestamp> {
-            let listed = self.store.head(name)?.ok_or_else(|| Error::not_kept(name))?;
+            let listed = self.acknowledged(name)?;
             if let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() {
                 if self.is_cut_short(&id, listed.size) {
                     return Err(Error::untrue(format!("{name} has not the size that was written")));

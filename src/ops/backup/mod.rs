@@ -330,31 +330,7 @@ impl Done {
 }
 
 /// What one pass over the source gave.
-struct Pass {
-    root: BlobId,
-    levels: u8,
-    statistics: Statistics,
-    unreadable: u64,
-    unreadable_named: Vec<(Vec<u8>, String)>,
-    observed: Observed,
-    held: HashSet<String>,
-    /// `None` when the cache was damaged meanwhile.
-    reached: Option<HashSet<PackId>>,
-    probe: Option<Probe>,
-    nodes: Option<NodeFileWriter>,
-    damage: Option<String>,
-}
-
-impl Pass {
-    /// Whether every pack that it counts on is present, indexed and not tombstoned.
-    fn is_whole_in(&self, view: &View) -> bool {
-        self.reached.as_ref().is_some_and(|reached| matches!(validate(view, reached), Validation::Complete))
-    }
-}
-
-/// A pass whose last packs are under way.
-struct Captured<'a> {
-    ingest: Ingest<'a>,
+struct Gathered {
     root: BlobId,
     levels: u8,
     statistics: Statistics,
@@ -367,27 +343,36 @@ struct Captured<'a> {
     damage: Option<String>,
 }
 
+/// A pass of which everything is stored and listed.
+struct Pass {
+    gathered: Gathered,
+    /// `None` when the cache was damaged meanwhile.
+    reached: Option<HashSet<PackId>>,
+    probe: Option<Probe>,
+    nodes: Option<NodeFileWriter>,
+}
+
+impl Pass {
+    /// Whether every pack that it counts on is present, indexed and not tombstoned.
+    fn is_whole_in(&self, view: &View) -> bool {
+        self.reached.as_ref().is_some_and(|reached| matches!(validate(view, reached), Validation::Complete))
+    }
+}
+
+/// A pass whose last packs are under way.
+struct Captured<'a> {
+    ingest: Ingest<'a>,
+    gathered: Gathered,
+}
+
 impl Captured<'_> {
     /// Waits until the store has acknowledged every pack, and sees to it that index objects list them all.
     fn publish_index(self) -> Result<Pass> {
-        let Self { ingest, root, levels, mut statistics, unreadable, unreadable_named, .. } = self;
-        let (observed, held, damage) = (self.observed, self.held, self.damage);
+        let Self { ingest, mut gathered } = self;
         let probe = ingest.settle()?;
-        (statistics.bytes_new, statistics.bytes_stored) = ingest.sizes();
+        (gathered.statistics.bytes_new, gathered.statistics.bytes_stored) = ingest.sizes();
         let (reached, nodes) = (ingest.reached(), ingest.kept_nodes());
-        Ok(Pass {
-            root,
-            levels,
-            statistics,
-            unreadable,
-            unreadable_named,
-            observed,
-            held,
-            reached,
-            probe,
-            nodes,
-            damage,
-        })
+        Ok(Pass { gathered, reached, probe, nodes })
     }
 }
 
@@ -566,7 +551,7 @@ impl Backup<'_> {
             self.remember_held(&pass);
         }
         let record = self.record(&pass, None, None)?;
-        Ok(Done { snapshot: None, record, observed: pass.observed, warnings: self.warnings() })
+        Ok(Done { snapshot: None, record, observed: pass.gathered.observed, warnings: self.warnings() })
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -603,7 +588,7 @@ impl Backup<'_> {
             // 3: it can be found.
             let mut pass = captured.publish_index()?;
             probe = pass.probe.take().unwrap_or(probe);
-            self.damage = pass.damage.take().or(self.damage.take());
+            self.damage = pass.gathered.damage.take().or(self.damage.take());
             progress.enter(Phase::Committing);
             for _ in 0..COMMITS_MAX {
                 // Nobody else on this machine gives a snapshot the same number.
@@ -623,7 +608,7 @@ impl Backup<'_> {
                 if !pass.is_whole_in(&view) {
                     break;
                 }
-                let unchanged = self.parent.as_ref().is_some_and(|parent| parent.root == pass.root);
+                let unchanged = self.parent.as_ref().is_some_and(|parent| parent.root == pass.gathered.root);
                 if unchanged && self.options.unchanged == Unchanged::Skip && replaces.is_none() {
                     return self.no_snapshot(pass);
                 }
@@ -641,7 +626,7 @@ impl Backup<'_> {
                     drop((fence, turn));
                     // 7: the next backup may build on it, and finds the head of its chain in the cache.
                     repository.cache.keep_object(&id, &sealed);
-                    let observed = std::mem::take(&mut pass.observed);
+                    let observed = std::mem::take(&mut pass.gathered.observed);
                     self.remember(id, pass, unchanged);
                     let (snapshot, warnings) = (Some((id, sequence)), self.warnings());
                     return Ok(Done { snapshot, record, observed, warnings });
@@ -659,7 +644,7 @@ impl Backup<'_> {
 
     fn remember_held(&self, pass: &Pass) {
         let machine = self.options.machine(self.repository.identity());
-        self.repository.cache.keep_held(&machine, &pass.held);
+        self.repository.cache.keep_held(&machine, &pass.gathered.held);
     }
 
     /// Makes this backup the parent of the next one.
@@ -674,10 +659,16 @@ impl Backup<'_> {
         if kept.is_none() && nodes.is_none() {
             return;
         }
-        let Statistics { files, bytes, .. } = pass.statistics;
+        let Statistics { files, bytes, .. } = pass.gathered.statistics;
         let nodes_kept = kept.unwrap_or_default();
-        let record =
-            ParentRecord { snapshot, begun: self.time, root: pass.root, nodes: nodes_kept, files, bytes };
+        let record = ParentRecord {
+            snapshot,
+            begun: self.time,
+            root: pass.gathered.root,
+            nodes: nodes_kept,
+            files,
+            bytes,
+        };
         let group = self.options.group(self.repository.identity());
         // A cache that cannot be written makes the next backup slower, no more.
         drop(self.repository.cache.finish_parent(&group, &self.keys.index, record, nodes));
@@ -745,17 +736,9 @@ impl Backup<'_> {
         drop(worker);
         statistics.files_unchanged = reused;
         let root = root.id;
-        Ok(Captured {
-            ingest,
-            root,
-            levels,
-            statistics,
-            unreadable,
-            unreadable_named,
-            observed,
-            held,
-            damage,
-        })
+        let gathered =
+            Gathered { root, levels, statistics, unreadable, unreadable_named, observed, held, damage };
+        Ok(Captured { ingest, gathered })
     }
 
     fn record(
@@ -765,6 +748,7 @@ impl Backup<'_> {
         replaces: Option<ObjectId>,
     ) -> Result<Snapshot> {
         let BackupOptions { host, user, tags, sources, time, program, .. } = self.options.clone();
+        let Gathered { root, levels, statistics, unreadable, unreadable_named, .. } = &pass.gathered;
         Ok(Snapshot {
             previous,
             registry: self.repository.registry().number,
@@ -776,11 +760,11 @@ impl Backup<'_> {
             user,
             tags,
             sources,
-            root: pass.root,
-            levels: pass.levels,
-            statistics: pass.statistics,
-            unreadable: pass.unreadable,
-            unreadable_named: pass.unreadable_named.clone(),
+            root: *root,
+            levels: *levels,
+            statistics: *statistics,
+            unreadable: *unreadable,
+            unreadable_named: unreadable_named.clone(),
             program,
             parameters: self.parameters(),
             nonce: random::bytes()?,

@@ -10,7 +10,6 @@ use lifeboat::{
     ops::{
         repair::after_index,
         rewrite::{self, Losses, Lost, Mode, Old, RewriteDone, RewriteOptions, Rewritten},
-        select::Reference,
     },
     report::{json, size, text},
 };
@@ -54,13 +53,7 @@ pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
     repository.check_owns("rewrite snapshots")?;
     let every = repository.every_snapshot()?;
     let chosen = which.find(&every)?;
-    let is_named = |id: &ObjectId| {
-        let id = id.to_string();
-        which
-            .references
-            .iter()
-            .any(|one| matches!(one, Reference::Id(digits) if id.starts_with(digits.as_str())))
-    };
+    let is_named = |id: &ObjectId| which.references.iter().any(|one| one.is_id_of(id));
     let options = RewriteOptions {
         selection,
         named: chosen.iter().map(|known| known.name.id).filter(is_named).collect(),
@@ -117,6 +110,7 @@ fn tell_lost(snapshot: &str, Losses { count, named }: &Losses, context: &Context
 
 fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
     let (output, is_dry) = (context.output, options.mode == Mode::DryRun);
+    let lost_of_all: u64 = done.iter().map(|one| one.lost.count).sum();
     for one in done {
         let Rewritten { snapshot, left_out, lost, copy, forgotten } = one;
         let losses = match lost.count {
@@ -137,8 +131,7 @@ fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
             left_out.named.iter().for_each(|path| output.say(&format!("  {}", text::path(path))));
         }
         tell_lost(&snapshot.name.id.to_string(), lost, context);
-        let are_whole = done.iter().all(|one| one.lost.count == 0);
-        if options.old == Old::Forget && copy.is_some() && !forgotten && are_whole {
+        if options.old == Old::Forget && copy.is_some() && !forgotten && lost_of_all == 0 {
             output.warn(&format!("{} stays: the newest of its key is never forgotten", short(snapshot)));
         }
         let fields = json!({
@@ -155,13 +148,12 @@ fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
     }
     let count = |is: fn(&&Rewritten) -> bool| done.iter().filter(is).count() as u64;
     let (copies, forgotten) = (count(|one| one.copy.is_some()), count(|one| one.forgotten));
-    let lost: u64 = done.iter().map(|one| one.lost.count).sum();
     if copies > 0 {
         output.note(match forgotten == copies {
             true => "The data of what was left out stay until `lifeboat prune`, and as long as another snapshot has them",
             false => "The old snapshots still have what was left out: `lifeboat forget ID` ends one",
         });
     }
-    let fields = json!({ "dry_run": is_dry, "snapshots": done.len(), "copies": copies, "forgotten": forgotten, "lost": lost });
+    let fields = json!({ "dry_run": is_dry, "snapshots": done.len(), "copies": copies, "forgotten": forgotten, "lost": lost_of_all });
     output.message(&json::message("summary", fields));
 }
