@@ -30,8 +30,7 @@ const SEEDS: Range<u64> = 0..2000;
 const LIFE_CYCLES: Range<u64> = 0..120;
 /// Within so many each way to build it wrongly must be found.
 const BROKEN_SEEDS: Range<u64> = 0..1000;
-/// Within so many each rule of the protocol must be seen to be needed.
-/// From where all are found soon.
+/// Within so many each rule of the protocol must be seen to be needed; they begin where all are found soon.
 const LOSS_SEEDS: Range<u64> = 600..1200;
 
 /// The seeds that somebody asks for by hand.
