@@ -176,15 +176,14 @@ fn a_socket_is_a_note_in_the_words_of_restore_and_no_difference() {
     assert_eq!(notes(&["restore", &from, "--target", "copy"]), expected);
     assert_eq!(notes(&["verify", &from, "--target", "copy"]), expected);
     // Made anew by its program.
-    drop(socket);
-    fs::remove_file(world.path("src/a socket")).unwrap();
     let (modified, source) =
         (fs::metadata(world.path("src")).unwrap().modified().unwrap(), world.path("src"));
+    drop(socket);
+    fs::remove_file(world.path("src/a socket")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(world.path("src/a socket")).unwrap();
     fs::set_permissions(world.path("src/a socket"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::File::open(source).unwrap().set_modified(modified).unwrap();
-    let (out, err) = world.ends(&mut world.command(&["verify", "latest"]), 6);
-    assert!(!out.contains("a socket") && !err.contains("a socket"), "{out}{err}");
+    world.does(&["verify", "latest"]);
 }
 
 #[test]
@@ -483,7 +482,14 @@ fn a_pattern_that_matches_nothing_is_an_error_that_names_it() {
         "{said}"
     );
     assert!(tree(&world.path("copy")).is_empty());
-    restore(&["--include", "/one", "--dry-run"], 1);
+    let out = |command: &[&str]| world.ends(world.command(command).args(only_wrong), 1).0;
+    let restored = out(&["restore", &from, "--target", "copy"]);
+    assert!(restored.is_empty(), "that nothing was found is all that there is to say: {restored}");
+    let planned = out(&["restore", &from, "--target", "copy", "--plan"]);
+    assert!(
+        planned.starts_with("this restore would not end well: nothing in the snapshot matches"),
+        "{planned}"
+    );
     world.fails(&[&["verify", &from, "--target", "src"], &only_wrong[..]].concat(), 1);
     // The others are restored, and what is missing is not passed over.
     let said = restore(&["--include", "two", "-i", "none", "-i", "nothing", "--verify"], 3);

@@ -127,6 +127,24 @@ fn most_of_a_group_goes_only_if_that_is_meant_and_the_newest_never() {
 }
 
 #[test]
+fn a_backup_is_not_skipped_for_a_snapshot_that_was_forgotten() {
+    let world = World::with_repository();
+    fs::create_dir(world.path("other")).unwrap();
+    for source in ["src", "other", "src", "other"] {
+        world.does(&["backup", source, "--skip-if-unchanged"]);
+    }
+    let messages = world.messages(&["snapshots"]);
+    let ids: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
+    assert_eq!(ids.len(), 2, "what did not change was skipped: {messages:?}");
+    // Its sources are in none then, though nothing has changed.
+    world.does(&["forget", ids[0]]);
+    world.does(&["backup", "src", "--skip-if-unchanged"]);
+    assert_eq!(world.snapshots(), 2);
+    world.does(&["restore", "latest", "--target", "out", "--verify"]);
+    assert!(world::tree(&world.path("out")).iter().any(|(path, _)| path.ends_with("one")));
+}
+
+#[test]
 fn a_snapshot_goes_by_its_id() {
     let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
     let messages = world.messages(&["snapshots"]);

@@ -248,6 +248,22 @@ fn what_no_snapshot_needs_is_gone_after_two_runs_and_the_grace() {
 }
 
 #[test]
+fn what_was_replaced_again_and_again_goes_with_the_last_that_replaced_it() {
+    let yard = Yard::new();
+    let (first, last) = (files(&[1]), files(&[2]));
+    let late = yard.back_up(&first);
+    let root = yard.owner().snapshots().unwrap().0[0].record.root;
+    let replacing = |id| forger::snapshot(&yard.owner(), root, |record| record.replaces = Some(id));
+    let third = replacing(replacing(late));
+    yard.back_up(&last);
+    let every = yard.owner().every_snapshot().unwrap();
+    assert_eq!((every.listed.len(), every.replaced.len()), (2, 2));
+    yard.forget(third);
+    assert_eq!(yard.having("/snapshots/").len(), 1);
+    yard.holds(&[&last]);
+}
+
+#[test]
 fn the_data_of_a_snapshot_that_is_held_stays_though_a_record_has_ended_it() {
     let yard = Yard::new();
     let (first, second) = (files(&[1]), files(&[2]));

@@ -236,6 +236,49 @@ fn of_very_many_frames_that_cannot_be_read_the_first_are_named_and_the_others_co
 }
 
 #[test]
+fn whoever_writes_to_the_domain_cannot_keep_a_manifest_from_being_found_by_its_id() {
+    let scene = Ram::new();
+    let (owner, client) = (scene.owner(), scene.add_key(Role::Backup, "client"));
+    let lost = back_up(&scene, &owner, &files(1));
+    back_up(&scene, &owner, &files(2));
+    scene.lose(&lost);
+    let mut manifest = forger::Manifest::new(&client);
+    let leaf = |name: String| Node::Leaf(vec![entry(&name, EntryKind::Directory, 0)]);
+    // More than are shown of one key, and a branch that refers to what was lost.
+    let many: Vec<BlobId> = (0..1003).map(|number| manifest.node(&leaf(format!("m{number}")))).collect();
+    let child = Child { first: "srv".into(), id: lost.record.root, entries: 1, bytes: 1 };
+    manifest.node(&Node::Branch(1, vec![child]));
+    manifest.store();
+    let all = run(&scene.owner(), Mode::DryRun).unwrap();
+    assert_eq!((all.found.len(), all.more), (1000, 4));
+    let named = |id: String| {
+        let options = RecoverOptions { roots: vec![id], ..options(Mode::Write) };
+        recover::run(&scene.owner(), &options)
+    };
+    let shown = roots(&all);
+    let beyond = many.iter().find(|id| !shown.contains(id)).unwrap().to_string();
+    assert_eq!(named(beyond).unwrap().found.len(), 1, "one that was not shown");
+    let root = lost.record.root.to_string();
+    assert!(named(root[..16].to_owned()).is_err(), "a part of the id may mean any node");
+    let done = named(root).unwrap();
+    let known = scene.known().into_iter().find(|known| known.name.id == made(&done.found[0].1)).unwrap();
+    assert_eq!(lab::restore(&scene.owner(), &known).unwrap().0, files(1));
+}
+
+#[test]
+fn each_chain_that_lacks_a_snapshot_is_told() {
+    let scene = Ram::new();
+    let writers = [scene.owner(), scene.add_key(Role::Backup, "client")];
+    for by in &writers {
+        let three: Vec<_> = (1..=3).map(|generation| back_up(&scene, by, &files(generation))).collect();
+        scene.lose(&three[1]);
+    }
+    let problems = lab::check_all(&scene.owner()).unwrap().problems;
+    let gone = problems.iter().filter(|problem| problem.what.contains("is gone and nobody forgot it"));
+    assert_eq!((gone.count(), problems.len()), (2, 2), "{problems:?}");
+}
+
+#[test]
 fn parts_without_a_beginning_are_counted_and_what_lies_ends() {
     let scene = Ram::new();
     back_up(&scene, &scene.owner(), &files(1));

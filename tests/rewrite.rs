@@ -74,6 +74,7 @@ fn a_copy_lacks_what_is_left_out_and_nothing_else() {
     // What differs is what was left out; contents, modes and links are as they were.
     let changes = world.messages(&["diff", id(&before[0]), id(copy)]);
     let changes: Vec<&Value> = changes.iter().filter(|message| message["message_type"] == "change").collect();
+    assert_eq!(changes.len(), 3, "{changes:?}");
     assert!(changes.iter().all(|change| change["path"].as_str().unwrap().contains(PATTERN)), "{changes:?}");
     world.does(&["restore", id(copy), "--target", &world.text("out"), "--verify"]);
     world.does(&["check", "--read-data"]);

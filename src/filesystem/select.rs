@@ -56,6 +56,14 @@ pub struct Unmatched {
     pub all_excluded: bool,
 }
 
+impl Unmatched {
+    /// Whether nothing was chosen at all: that is all that there is to say then.
+    #[must_use]
+    pub const fn is_all(&self) -> bool {
+        self.all_excluded || self.of > 0 && self.patterns.len() == self.of
+    }
+}
+
 fn compile(patterns: &[String]) -> Result<Gitignore> {
     let mut builder = GitignoreBuilder::new("/");
     builder.allow_unclosed_class(false);

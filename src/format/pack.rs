@@ -3,6 +3,8 @@
 //! with nothing but the index. The padding is random and before the directory, so that nobody sees where
 //! the last frame ends: in a pack of one frame that would be the length of a chunk.
 
+use std::ops::Range;
+
 use super::{
     envelope,
     wire::{Reader, Writer},
@@ -162,6 +164,13 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Where its ciphertext lies in the pack, in bytes.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        let start = u64::from(self.offset);
+        start..start + u64::from(self.length)
+    }
+
     /// Bytes of the plaintext, decompressed: what the blobs sum up to.
     #[must_use]
     pub fn plain_length(&self) -> usize {
@@ -227,7 +236,7 @@ impl Directory {
     /// Whether it may be that of a pack of this kind and size: every frame lies in it, every section is of its kind.
     #[must_use]
     pub fn fits(&self, kind: PackKind, size: u32) -> bool {
-        let inside = |frame: &Frame| u64::from(frame.offset) + u64::from(frame.length) <= u64::from(size);
+        let inside = |frame: &Frame| frame.range().end <= u64::from(size);
         self.frames.iter().all(inside) && self.sections.iter().all(|section| section.kind == kind)
     }
 

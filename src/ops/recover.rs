@@ -133,9 +133,8 @@ pub fn run(repository: &Arc<Repository>, options: &RecoverOptions) -> Result<Rec
     // What of the snapshots is missing or cannot be read is what brings somebody here.
     let mut done = Recovered { doubts: roots.doubts, ..Recovered::default() };
     search.read_all(options.workers, &mut done)?;
-    let mut found = search.unnamed(&named, &mut done)?;
-    found.retain(|manifest| is_meant(&options.roots, manifest));
-    if let Some(root) = options.roots.iter().find(|root| !found.iter().any(|one| is(root, one))) {
+    let found = search.unnamed(&named, &options.roots, &mut done)?;
+    if let Some(root) = options.roots.iter().find(|root| !found.iter().any(|one| is(root, &one.root))) {
         let what = format!("no manifest without a snapshot has the id `{root}`");
         return Err(
             Error::new(ErrorKind::Failed, what).with_remedy("`lifeboat recover` lists those that there are")
@@ -174,12 +173,12 @@ pub fn accept(repository: &Repository, cache: &Path) -> Result<Option<u64>> {
     Ok(None)
 }
 
-fn is(root: &str, manifest: &Manifest) -> bool {
-    manifest.root.to_string().starts_with(&root.to_ascii_lowercase())
+fn is(root: &str, id: &BlobId) -> bool {
+    id.to_string().starts_with(&root.to_ascii_lowercase())
 }
 
-fn is_meant(roots: &[String], manifest: &Manifest) -> bool {
-    roots.is_empty() || roots.iter().any(|root| is(root, manifest))
+fn is_meant(roots: &[String], id: &BlobId) -> bool {
+    roots.is_empty() || roots.iter().any(|root| is(root, id))
 }
 
 /// Makes a snapshot of a manifest.
@@ -356,8 +355,17 @@ impl<'a> Search<'a> {
         self.index.locations(id).into_iter().for_each(|at| each(self.index.blob_number(at)));
     }
 
-    /// The manifests that neither a node nor a snapshot names, the oldest first.
-    fn unnamed(&self, named: &HashSet<BlobId>, done: &mut Recovered) -> Result<Vec<Manifest>> {
+    /// The manifests that neither a node nor a snapshot names, the oldest first; of these what is meant. Whoever may write to
+    /// the domain can make nodes that refer to others, or that are many: what the whole id names is found whatever refers
+    /// to it, and each author has a number of his own.
+    fn unnamed(
+        &self,
+        named: &HashSet<BlobId>,
+        meant: &[String],
+        done: &mut Recovered,
+    ) -> Result<Vec<Manifest>> {
+        let is_whole_id = |id: &BlobId| meant.iter().any(|root| root.eq_ignore_ascii_case(&id.to_string()));
+        let mut of_author: HashMap<IdentityId, usize> = HashMap::new();
         let nodes = NodeReader::new(self.repository, self.domain, self.index)?;
         let mut found: HashMap<BlobId, Manifest> = HashMap::new();
         let marks = self.lock();
@@ -368,25 +376,28 @@ impl<'a> Search<'a> {
             let blobs =
                 directory.frames.iter().flat_map(|frame| frame.blobs.iter().map(move |blob| (frame, blob)));
             for (number, (frame, blob)) in (first..).zip(blobs) {
-                if marks.referred.get(number) || named.contains(&blob.id) || found.contains_key(&blob.id) {
+                let is_referred = marks.referred.get(number) && !is_whole_id(&blob.id);
+                if is_referred || named.contains(&blob.id) || found.contains_key(&blob.id) {
                     continue;
                 }
                 if marks.inner.get(number) {
                     done.fragments += 1;
                 }
-                if !marks.top.get(number) {
+                if !marks.top.get(number) || !is_meant(meant, &blob.id) {
                     continue;
                 }
-                if found.len() >= MANIFESTS_MAX {
+                let section = directory.sections.get(usize::from(frame.section));
+                let Some(author) = section.map(|section| section.author) else { continue };
+                let of_author = of_author.entry(author).or_default();
+                if *of_author >= MANIFESTS_MAX {
                     done.more += 1;
                     continue;
                 }
+                *of_author += 1;
                 let time = match stored {
                     Some(time) => time,
                     None => *stored.insert(self.stored(pack)?),
                 };
-                let section = directory.sections.get(usize::from(frame.section));
-                let Some(author) = section.map(|section| section.author) else { continue };
                 found.insert(blob.id, self.manifest(&nodes, blob.id, (author, time))?);
             }
         }

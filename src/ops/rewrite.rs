@@ -109,6 +109,15 @@ pub struct RewriteDone {
     pub has_unlisted: bool,
 }
 
+impl RewriteDone {
+    /// How much of what should stay cannot be read: if anything, no old one ends, since with it would end what may be found
+    /// again.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.snapshots.iter().map(|one| one.lost.count).sum()
+    }
+}
+
 /// Copies snapshots without what the selection leaves out. One of which nothing is left out gets no copy. Where a copy that
 /// a run like this has made is chosen, what it was made of is meant, so that `latest` can be repeated. When something is
 /// lost the copies are made, and no old one ends.
@@ -170,9 +179,8 @@ pub fn run(
             }
         });
     }
-    // With an old one would end what may be found again.
-    if options.old == Old::Forget && all.iter().all(|one| one.lost.count == 0) {
-        let ended = end(repository, all, options)?;
+    if options.old == Old::Forget && done.lost() == 0 {
+        let ended = end(repository, &mut done.snapshots, options)?;
         (done.kept, done.damaged) = (ended.kept, ended.damaged);
     }
     Ok(done)

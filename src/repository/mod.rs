@@ -49,6 +49,7 @@ pub mod memory;
 pub mod pack_mover;
 pub mod pack_writer;
 pub mod places;
+pub(crate) mod ranges;
 pub mod reader;
 pub mod records;
 pub mod registry;

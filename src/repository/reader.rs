@@ -139,7 +139,7 @@ impl<'a> NodeReader<'a> {
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let (ranges, decompressor) = &mut *kept;
-        let (start, end) = (u64::from(frame.offset), u64::from(frame.offset) + u64::from(frame.length));
+        let Range { start, end } = frame.range();
         let covers = |range: &KeptRange| {
             range.pack == pack.id && range.start <= start && end <= range.start + range.bytes.len() as u64
         };

@@ -93,6 +93,25 @@ impl KnownSnapshot {
     }
 }
 
+/// Snapshots that others replace, to be found by what replaces them.
+#[derive(Debug)]
+pub struct Hidden<'a>(HashMap<Place, &'a KnownSnapshot>);
+
+impl<'a> Hidden<'a> {
+    /// Those that are replaced.
+    #[must_use]
+    pub fn new(replaced: &'a [KnownSnapshot]) -> Self {
+        Self(replaced.iter().map(|known| (known.place(), known)).collect())
+    }
+
+    /// What hides behind a snapshot: the one that it replaces, what that one replaces, and so on.
+    pub fn behind(&self, snapshot: &KnownSnapshot) -> impl Iterator<Item = &'a KnownSnapshot> {
+        let next = |known: &KnownSnapshot| self.0.get(&known.place_replaced()?).copied();
+        // Each is one number below the other, so there is an end.
+        std::iter::successors(next(snapshot), move |known| next(known))
+    }
+}
+
 /// So many names are given to set aside what is gone.
 const GONE_NAMED_MAX: usize = 5;
 
@@ -196,6 +215,20 @@ impl Repository {
         let mut names: Vec<_> = listed.iter().filter_map(SnapshotName::of).collect();
         names.sort_by_key(|name| (name.identity, name.sequence, name.id));
         Ok(names)
+    }
+
+    /// Whether the storage shows a snapshot of an identity, and nobody forgot it or set it aside.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn counts(&self, domain: &DomainId, identity: &IdentityId, id: &ObjectId) -> Result<bool> {
+        let is_there = self.snapshot_names(domain, Some(identity))?.iter().any(|name| name.id == *id);
+        Ok(is_there && !self.has_ended(domain, id)?)
+    }
+
+    fn has_ended(&self, domain: &DomainId, id: &ObjectId) -> Result<bool> {
+        let Records { forgotten, quarantined, .. } = self.records(domain)?;
+        Ok(forgotten.contains(id) || ids_of_snapshots(&quarantined).contains(id))
     }
 
     /// The last number and hash of a chain, its signature checked without any key. What somebody else put

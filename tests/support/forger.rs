@@ -141,11 +141,16 @@ impl<'a> Manifest<'a> {
         id
     }
 
+    /// Stores it.
+    pub(crate) fn store(self) {
+        let listed = pack(self.repository, PackKind::Metadata, &self.frames, |_| {});
+        index(self.repository, &encode_index(&[listed]));
+    }
+
     /// Stores it, and a snapshot of it behind the newest one.
     pub(crate) fn snapshot(self, root: BlobId, change: impl Fn(&mut Snapshot)) -> ObjectId {
-        let Self { repository, frames, .. } = self;
-        let listed = pack(repository, PackKind::Metadata, &frames, |_| {});
-        index(repository, &encode_index(&[listed]));
+        let repository = self.repository;
+        self.store();
         snapshot(repository, root, change)
     }
 }

@@ -554,6 +554,16 @@ impl Backup<'_> {
         Ok(Done { snapshot: None, record, observed: pass.gathered.observed, warnings: self.warnings() })
     }
 
+    /// Whether the snapshot of the backup before is still one: without a new one, it has to stand for this backup.
+    fn parent_counts(&self, head: Option<ObjectId>) -> Result<bool> {
+        let Some(parent) = &self.parent else { return Ok(false) };
+        // The head of its chain was read a moment ago; with several sets of sources it may be another one.
+        if head == Some(parent.snapshot) {
+            return Ok(true);
+        }
+        self.repository.counts(&self.domain, &self.repository.identity(), &parent.snapshot)
+    }
+
     fn warnings(&self) -> Vec<String> {
         self.forged.iter().chain(&self.damage).cloned().collect()
     }
@@ -609,7 +619,8 @@ impl Backup<'_> {
                     break;
                 }
                 let unchanged = self.parent.as_ref().is_some_and(|parent| parent.root == pass.gathered.root);
-                if unchanged && self.options.unchanged == Unchanged::Skip && replaces.is_none() {
+                let skips = unchanged && self.options.unchanged == Unchanged::Skip && replaces.is_none();
+                if skips && self.parent_counts(previous)? {
                     return self.no_snapshot(pass);
                 }
                 progress.check()?;

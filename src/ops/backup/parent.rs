@@ -11,7 +11,7 @@ use crate::{
         node::compare_paths,
         snapshot::Snapshot,
     },
-    id::BlobId,
+    id::{BlobId, ObjectId},
     repository::{
         Repository,
         cache::{CachedNodes, NodeFile, ParentRecord},
@@ -44,6 +44,7 @@ impl Default for Reuse {
 
 /// The backup before, if there is one.
 pub(super) struct Parent {
+    pub(super) snapshot: ObjectId,
     pub(super) root: BlobId,
     begun: Timestamp,
     pub(super) files: u64,
@@ -64,8 +65,8 @@ impl Parent {
         let domain = repository.own_domain().ok()?;
         let key = repository.index_key(&domain).ok()?;
         if let Some((record, nodes)) = repository.cache.parent(group, &key) {
-            let ParentRecord { root, begun, files, bytes, .. } = record;
-            return Some(Self { root, begun, files, bytes, cached: Some((record, nodes)) });
+            let ParentRecord { snapshot, root, begun, files, bytes, .. } = record;
+            return Some(Self { snapshot, root, begun, files, bytes, cached: Some((record, nodes)) });
         }
         if !repository.reads_metadata() {
             return None;
@@ -76,7 +77,7 @@ impl Parent {
             if same(&known.record) && view.index.contains(&known.record.root) {
                 let Snapshot { root, begun, statistics, .. } = known.record;
                 let (files, bytes) = (statistics.files, statistics.bytes);
-                return Some(Self { root, begun, files, bytes, cached: None });
+                return Some(Self { snapshot: name.id, root, begun, files, bytes, cached: None });
             }
         }
         None

@@ -33,6 +33,7 @@ use crate::{
         snapshots::{KnownSnapshot, Snapshots},
         view::View,
     },
+    store::Name,
 };
 
 mod ledger;
@@ -134,10 +135,15 @@ impl Checked {
         }
     }
 
-    /// A problem with an object that was not named before: one damaged object is one problem.
+    /// A problem with an object that was not named before: one damaged object is one problem. An error of a damaged object
+    /// begins with its name; one that only holds it is of something else, which must be told too.
     fn problem_unless_known(&mut self, object: impl Into<String>, error: &Error) {
         let text = error.to_string();
-        if !self.problems.iter().any(|known| text.contains(&known.object)) {
+        let is_known = |known: &Problem| match Name::parse(&known.object) {
+            Some(name) => text.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with([' ', ':'])),
+            None => known.what == text,
+        };
+        if !self.problems.iter().any(is_known) {
             let number = self.problem(object, text);
             if let Some(problem) = number.and_then(|number| self.problems.get_mut(number)) {
                 problem.remedy = error.remedy().map(str::to_owned);

@@ -17,7 +17,8 @@ use crate::{
     id::IdentityId,
     limits,
     repository::{
-        index::{Found, Index, Location},
+        index::{Found, Index, KnownPack, Location},
+        ranges,
         reader::blob_range,
     },
     store::{Downloads, Name, Store},
@@ -31,10 +32,6 @@ const WINDOW_FRAME_BYTES: u64 = 8 << 20;
 pub(super) const WINDOW_CHUNKS: usize = 1 << 14;
 /// Frames that the next window may still ask for without reading them again.
 const RECENT_FRAMES: usize = 4;
-/// Frames of a pack that are no farther apart are read together.
-const GAP_BYTES: u64 = 64 << 10;
-/// The longest range that is read at once, in bytes; a single frame may be longer.
-const RANGE_BYTES: u64 = 4 << 20;
 /// Ciphertext that is read ahead of its turn, in bytes; what a worker needs at once comes beside it.
 const AHEAD_BYTES: u64 = 32 << 20;
 
@@ -242,38 +239,20 @@ impl Window {
             || self.chunks >= WINDOW_CHUNKS
     }
 
-    /// Gives each frame its range, and begins anew. Neighbouring frames of a pack come together.
-    pub(super) fn close(&mut self, ahead: &Ahead, turn: Turn, name_of: &dyn Fn(&Found) -> Name) {
+    /// Gives each frame its range, and begins anew.
+    pub(super) fn close(&mut self, ahead: &Ahead, turn: Turn, name_of: &dyn Fn(&KnownPack) -> Name) {
         let recent = std::mem::take(&mut self.recent);
         let Self { frames, .. } = std::mem::replace(self, Self { recent, ..Self::default() });
-        let mut frames: Vec<Arc<SharedFrame>> = frames.into_values().collect();
-        frames.sort_by_key(|frame| (frame.found.pack.id, frame.found.frame.offset));
-        let mut ranges: Vec<Arc<PackRange>> = Vec::new();
-        let mut rest = &frames[..];
-        while let Some(first) = rest.first() {
-            let pack = first.found.pack.id;
-            let (start, mut end) = of(first);
-            let mut count = 1;
-            for frame in rest.iter().skip(1) {
-                let (begin, stop) = of(frame);
-                let near = frame.found.pack.id == pack && begin <= end + GAP_BYTES;
-                if !near || stop.max(end) - start > RANGE_BYTES {
-                    break;
-                }
-                end = end.max(stop);
-                count += 1;
-            }
-            let (name, read) = (name_of(&first.found), Mutex::new(Read::Planned));
-            let account = Arc::clone(&ahead.account);
-            let range = Arc::new(PackRange { name, range: start..end, read, account });
-            let (together, others) = rest.split_at(count);
-            for frame in together {
-                let at = usize::try_from(of(frame).0 - start).unwrap_or(usize::MAX);
+        let together = ranges::ranges_of(frames.into_values().collect(), |frame| &frame.found);
+        let give = |ranges::PackRange { pack, range, frames }: ranges::PackRange<Arc<SharedFrame>>| {
+            let (read, account) = (Mutex::new(Read::Planned), Arc::clone(&ahead.account));
+            let range = Arc::new(PackRange { name: name_of(&pack), range, read, account });
+            for (frame, at) in frames {
                 *lock(&frame.plain) = Plain::In(Arc::clone(&range), at);
             }
-            ranges.push(range);
-            rest = others;
-        }
+            range
+        };
+        let ranges: Vec<Arc<PackRange>> = together.into_iter().map(give).collect();
         let mut waiting = lock(&ahead.waiting);
         match turn {
             Turn::Last => waiting.extend(ranges.iter().map(Arc::downgrade)),
@@ -291,12 +270,6 @@ pub(super) enum Turn {
     Last,
     /// Before the rest.
     Next,
-}
-
-/// Where a frame lies in its pack.
-fn of(frame: &SharedFrame) -> (u64, u64) {
-    let start = u64::from(frame.found.frame.offset);
-    (start, start + u64::from(frame.found.frame.length))
 }
 
 const _: () = assert!(limits::FRAME_BYTES_MAX as u64 <= WINDOW_BYTES);

@@ -26,7 +26,7 @@ use crate::{
     ops::backup::{CopyOf, Item, ReadContent, Source},
     repository::{
         Repository,
-        index::{Found, Location},
+        index::{Found, KnownPack, Location},
         manifest::{ManifestCursor, NodeSource},
         reader::{NodeReader, blob_range},
         snapshots::KnownSnapshot,
@@ -198,8 +198,8 @@ impl Shared {
         lock(&self.losses).add(path, why);
     }
 
-    pub(super) fn name_of(&self, found: &Found) -> Name {
-        self.place.repository.pack_name(&self.place.domain, &found.pack)
+    pub(super) fn name_of(&self, pack: &KnownPack) -> Name {
+        self.place.repository.pack_name(&self.place.domain, pack)
     }
 
     /// Plans to read a chunk.
@@ -217,7 +217,7 @@ impl Shared {
     }
 
     pub(super) fn close(&self, window: &mut Window, turn: Turn) {
-        window.close(&self.ahead, turn, &|found| self.name_of(found));
+        window.close(&self.ahead, turn, &|pack| self.name_of(pack));
     }
 
     /// The bytes of a chunk, checked against its id, from the first copy that is good.
@@ -266,10 +266,8 @@ impl Shared {
     }
 
     fn try_frame(&self, at: Location, found: &Found) -> Result<Arc<Vec<u8>>> {
-        let start = u64::from(found.frame.offset);
-        let range = start..start + u64::from(found.frame.length);
-        let name = self.name_of(found);
-        let sealed = self.place.repository.store.read_range(&name, range)?;
+        let name = self.name_of(&found.pack);
+        let sealed = self.place.repository.store.read_range(&name, found.frame.range())?;
         let plain = Arc::new(self.open(found, &sealed).map_err(|error| error.context(&name))?);
         let mut tried = lock(&self.tried);
         if tried.len() >= TRIED_FRAMES {

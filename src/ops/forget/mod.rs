@@ -25,7 +25,7 @@ use crate::{
     repository::{
         Repository,
         records::Records,
-        snapshots::{KnownSnapshot, Place, SealedSnapshot, SnapshotName, Snapshots, times_that_count},
+        snapshots::{Hidden, KnownSnapshot, SealedSnapshot, SnapshotName, Snapshots, times_that_count},
     },
 };
 
@@ -371,13 +371,11 @@ fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], fl
 /// What a legal hold names stays, and what replaces such a snapshot too: without it the other one, which may have gaps,
 /// would count as whole.
 fn keep_held(groups: &mut [(Group, Vec<Verdict>)], replaced: &[KnownSnapshot]) {
-    let hidden: HashMap<Place, &KnownSnapshot> =
-        replaced.iter().map(|known| (known.place(), known)).collect();
+    let hidden = Hidden::new(replaced);
     for verdict in groups.iter_mut().flat_map(|(_, verdicts)| verdicts) {
         let Verdict { snapshot, stays, .. } = verdict;
         stays.extend(snapshot.holds.iter().map(|hold| format!("held: {}", hold.reason)));
-        let behind = snapshot.place_replaced().and_then(|place| hidden.get(&place));
-        if let Some(hold) = behind.and_then(|known| known.holds.first()) {
+        if let Some(hold) = hidden.behind(snapshot).find_map(|known| known.holds.first()) {
             stays.push(format!("replaces one that is held: {}", hold.reason));
         }
     }
@@ -456,9 +454,12 @@ fn write(
     }
     // What was replaced hides behind what replaced it, and goes with it.
     let replacing = groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes());
-    let hidden: HashSet<Place> = replacing.filter_map(|verdict| verdict.snapshot.place_replaced()).collect();
-    let goes = |known: &&KnownSnapshot| hidden.contains(&known.place()) && known.holds.is_empty();
-    for known in replaced.iter().filter(goes).filter(|known| gone.insert(known.name.id)) {
+    let hidden = Hidden::new(replaced);
+    let behind = replacing.flat_map(|verdict| hidden.behind(&verdict.snapshot));
+    for known in behind.filter(|known| known.holds.is_empty()) {
+        if !gone.insert(known.name.id) {
+            continue;
+        }
         going.entry(known.name.domain).or_default().push(&known.name);
     }
     let time = repository.clock.now();

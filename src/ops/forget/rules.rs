@@ -167,7 +167,7 @@ impl Span {
 pub struct Rules {
     /// So many of each bucket.
     pub counts: Vec<(Bucket, Count)>,
-    /// Of each bucket whatever is not older than this before the newest snapshot of its group; of `Last` everything.
+    /// Of each bucket whatever is younger than this before the newest snapshot of its group; of `Last` everything.
     pub within: Vec<(Bucket, Span)>,
     /// What has all tags of one of these lists.
     pub tags: Vec<Vec<String>>,

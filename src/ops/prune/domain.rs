@@ -346,8 +346,8 @@ impl Pruning<'_> {
         let Seen { roots, view, reached, .. } = seen;
         let mut notes = roots.notes;
         notes.extend(view.damaged);
-        if reached.known_lost > 0 {
-            let text = match reached.known_lost {
+        if !reached.known_lost.is_empty() {
+            let text = match reached.known_lost.len() {
                 1 => "1 chunk that snapshots need is in a pack that is set aside".to_owned(),
                 lost => format!("{lost} chunks that snapshots need are in packs that are set aside"),
             };

@@ -26,7 +26,7 @@ pub(super) struct Reached {
     /// By the number of the frame.
     frames: Bits,
     /// Blobs that are lost in packs which are set aside.
-    pub(super) known_lost: u64,
+    pub(super) known_lost: HashSet<BlobId>,
     /// Blobs that snapshots lack which came too late and were replaced.
     pub(super) gaps: u64,
 }
@@ -75,7 +75,7 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             nodes,
             copies: Vec::new(),
             crowds: HashSet::new(),
-            reached: Reached { frames: Bits::new(view.index.frames()), known_lost: 0, gaps: 0 },
+            reached: Reached { frames: Bits::new(view.index.frames()), known_lost: HashSet::new(), gaps: 0 },
             gaps: Gaps::Fail,
         };
         for known in snapshots {
@@ -89,12 +89,12 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             None => reached = Some(walk.reached),
             Some(all) => {
                 all.frames.join(&walk.reached.frames);
-                all.known_lost += walk.reached.known_lost;
+                all.known_lost.extend(walk.reached.known_lost);
                 all.gaps += walk.reached.gaps;
             }
         }
     }
-    Ok(Some(reached.unwrap_or_else(|| Reached { frames: Bits::new(0), known_lost: 0, gaps: 0 })))
+    Ok(Some(reached.unwrap_or_else(|| Reached { frames: Bits::new(0), known_lost: HashSet::new(), gaps: 0 })))
 }
 
 fn in_doubt(error: Error, known: &KnownSnapshot, view: &View) -> Error {
@@ -247,7 +247,7 @@ impl Walk<'_> {
         };
         // Chunks of a file have nothing below them that could be needed.
         if kind == PackKind::Data && index.locations(id).into_iter().any(is_set_aside) {
-            self.reached.known_lost += 1;
+            self.reached.known_lost.insert(*id);
             return Ok(false);
         }
         let what = match kind {

@@ -118,16 +118,22 @@ pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Res
     let mut done = SnapshotsDone { snapshots, elsewhere, damaged, has_unlisted, ..SnapshotsDone::default() };
     for snapshot in known {
         let stored = Stored::new(repository, &view, &snapshot)?;
-        let (Losses { count: lost, named }, nothing) = losses(&stored, &snapshot)?;
-        if lost == 0 {
+        let (mut lost, nothing) = losses(&stored, &snapshot)?;
+        if lost.count == 0 {
             continue;
         }
         let copy = match copies.get(&tag(&snapshot)) {
             _ if nothing => Copy::Nothing,
             Some(id) => Copy::Before(*id),
             None if options.mode == Mode::DryRun => Copy::Planned,
-            None => Copy::Made(copy(repository, (stored, &snapshot), options)?),
+            None => {
+                // Whoever reads everything finds what is damaged in packs that are there too.
+                let (id, found) = copy(repository, (stored, &snapshot), options)?;
+                lost = found;
+                Copy::Made(id)
+            }
         };
+        let Losses { count: lost, named } = lost;
         done.hurt.push(Hurt { snapshot, lost, named, copy });
     }
     Ok(done)
@@ -155,11 +161,11 @@ fn copy(
     repository: &Arc<Repository>,
     (stored, snapshot): (Arc<Stored>, &KnownSnapshot),
     options: &SnapshotOptions,
-) -> Result<ObjectId> {
+) -> Result<(ObjectId, Losses)> {
     let old = snapshot.tags.iter().filter(|tag| !tag.starts_with(TAG_REPAIRED)).cloned();
     let tags = old.chain([tag(snapshot)]).collect();
     let backup = BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers));
-    Ok(Survivors::new(stored, snapshot, None).store(repository, &backup)?.0)
+    Survivors::new(stored, snapshot, None).store(repository, &backup)
 }
 
 /// What a snapshot has lost, and whether nothing of it can be read.
@@ -243,11 +249,15 @@ impl Stored {
             }
             Ok(())
         });
-        match walked {
-            Ok(()) => Ok(missing),
-            Err(error) if error.is_damage() => Ok(Some(error.to_string())),
-            Err(error) => Err(error),
+        let loss = match walked {
+            Ok(()) => missing,
+            Err(error) if error.is_damage() => Some(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        if loss.is_some() {
+            self.view.index.vouch()?;
         }
+        Ok(loss)
     }
 }
 
@@ -479,6 +489,7 @@ impl StoredContent {
                 other => return other,
             }
         }
+        stored.view.index.vouch()?;
         Err(failed)
     }
 
@@ -490,9 +501,8 @@ impl StoredContent {
             return Err(wrong("the index says that it is a node"));
         }
         if self.frame.as_ref().is_none_or(|(frame, _)| *frame != at.frame()) {
-            let start = u64::from(found.frame.offset);
-            let range = start..start + u64::from(found.frame.length);
-            let sealed = repository.store.read_range(&repository.pack_name(domain, &found.pack), range)?;
+            let name = repository.pack_name(domain, &found.pack);
+            let sealed = repository.store.read_range(&name, found.frame.range())?;
             let opened = (&found.frame, &found.section);
             let plain = repository.open_frame(domain, opened, &sealed, &mut self.decompressor)?;
             self.frame = Some((at.frame(), plain));

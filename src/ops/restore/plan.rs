@@ -23,6 +23,7 @@ use crate::{
     repository::{
         Repository,
         index::{Found as FoundFrame, Index, KnownPack, Location},
+        ranges,
     },
     store::{Downloads, Pending},
 };
@@ -37,10 +38,6 @@ const WINDOW_OPEN_FILES: usize = 32;
 const WINDOW_ENTRIES: usize = 512;
 /// Chunks of a window: they may be of one byte each.
 const WINDOW_PIECES: usize = 1 << 16;
-/// Frames of a pack that are no farther apart are read together.
-const GAP_BYTES: u64 = 64 << 10;
-/// The longest range that is read at once.
-const RANGE_BYTES: u64 = 4 << 20;
 
 /// A file of several windows.
 #[derive(Debug)]
@@ -356,50 +353,34 @@ impl Window {
         Some((number, range))
     }
 
-    /// The ranges to read for the frames that nobody asked for yet: neighbouring ones of a pack come together.
-    fn wanted(&mut self) -> Vec<(KnownPack, Range<u64>, Vec<&SharedFrame>)> {
+    /// The ranges to read for the frames that nobody asked for yet.
+    fn wanted(&mut self) -> Vec<ranges::PackRange<&SharedFrame>> {
         self.numbers.clear();
-        let place = |frame: &SharedFrame| (frame.found.pack.id, frame.found.frame.offset);
-        self.frames.sort_by_key(|needed| place(&needed.frame));
-        let mut wanted: Vec<(KnownPack, Range<u64>, Vec<&SharedFrame>)> = Vec::new();
-        for frame in self.frames.iter().map(|needed| &*needed.frame).filter(|frame| frame.is_planned()) {
-            let pack = frame.found.pack;
-            let start = u64::from(frame.found.frame.offset);
-            let end = start + u64::from(frame.found.frame.length);
-            match wanted.last_mut() {
-                Some((last, range, frames))
-                    if last.id == pack.id
-                        && start <= range.end + GAP_BYTES
-                        && end.max(range.end) - range.start <= RANGE_BYTES =>
-                {
-                    range.end = range.end.max(end);
-                    frames.push(frame);
-                }
-                _ => wanted.push((pack, start..end, vec![frame])),
-            }
-        }
-        wanted
+        // They are worked on in the order in which they come.
+        self.frames.sort_by_key(|needed| {
+            let FoundFrame { pack, frame, .. } = &needed.frame.found;
+            (pack.id, frame.offset)
+        });
+        let planned = self.frames.iter().map(|needed| &*needed.frame).filter(|frame| frame.is_planned());
+        ranges::ranges_of(planned.collect(), |frame| &frame.found)
     }
 
     /// Asks for what it needs.
     pub(super) fn fetch(&mut self, repository: &Repository, domain: &DomainId, downloads: &Downloads) {
-        for (pack, range, frames) in self.wanted() {
-            let begin = range.start;
+        for ranges::PackRange { pack, range, frames } in self.wanted() {
             let pending = downloads.read_range(repository.pack_name(domain, &pack), range);
             let range = Arc::new(PackRange(Mutex::new(Read::Waits(pending))));
-            for frame in frames {
-                let start = u64::from(frame.found.frame.offset) - begin;
-                let start = usize::try_from(start).unwrap_or(usize::MAX);
-                *lock(&frame.plain) = Plain::Asked(Arc::clone(&range), start);
+            for (frame, at) in frames {
+                *lock(&frame.plain) = Plain::Asked(Arc::clone(&range), at);
             }
         }
     }
 
     /// Tells what it would ask for.
     pub(super) fn count(&mut self, each: &mut dyn FnMut(&KnownPack, Range<u64>)) {
-        for (pack, range, frames) in self.wanted() {
+        for ranges::PackRange { pack, range, frames } in self.wanted() {
             each(&pack, range);
-            frames.iter().for_each(|frame| *lock(&frame.plain) = Plain::Opened(None));
+            frames.iter().for_each(|(frame, _)| *lock(&frame.plain) = Plain::Opened(None));
         }
     }
 }

@@ -487,9 +487,8 @@ impl<'a> Worker<'a> {
         }
         let Job { repository, domain, index, .. } = self.job;
         let Some(found) = index.found(at) else { return Ok(None) };
-        let start = u64::from(found.frame.offset);
-        let range = start..start + u64::from(found.frame.length);
-        let read = repository.store.read_range(&repository.pack_name(domain, &found.pack), range);
+        let name = repository.pack_name(domain, &found.pack);
+        let read = repository.store.read_range(&name, found.frame.range());
         let opened = read.and_then(|sealed| {
             let frame = (&found.frame, &found.section);
             repository.open_frame(domain, frame, &sealed, &mut self.decompressor)

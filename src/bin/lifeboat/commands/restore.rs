@@ -9,7 +9,7 @@ use lifeboat::{
         live::Closed,
         names::{Ownership, OwnershipPolicy},
         restore::Zeros,
-        select::Selection,
+        select::{Selection, Unmatched},
     },
     ops::{
         repair::after_index,
@@ -154,16 +154,21 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
     if arguments.how.dry_run {
         let forecast = restore::forecast(&repository, snapshot, &arguments.target, &options)?;
         context.end_display();
-        let told = foretell(context, &forecast, &short(snapshot), arguments);
-        worse(told, verify::all_found(context, &options.selection.unmatched()))?;
+        let ends = worse(
+            would_end(&forecast, arguments),
+            verify::all_found(context, &options.selection.unmatched()),
+        );
+        foretell(context, (&forecast, &ends), &short(snapshot), arguments);
+        ends?;
         return end;
     }
     let done = restore::run(&repository, snapshot, &arguments.target, &options)?;
     let unmatched = options.selection.unmatched();
     let compared = arguments.verify.then(|| compare(arguments, &repository, snapshot, options));
     context.end_display();
-    let restored = report(context, &done, &short(snapshot), arguments);
-    let verified = compared.map_or(Ok(()), |compared| verify::report(context, &compared?, &short(snapshot)));
+    let restored = report(context, (&done, &unmatched), &short(snapshot), arguments);
+    let verified = compared
+        .map_or(Ok(()), |compared| verify::report(context, (&compared?, &unmatched), &short(snapshot)));
     // What could not be restored differs of course: that it could not is the thing to say.
     worse(restored.and(verified), verify::all_found(context, &unmatched))?;
     end
@@ -193,19 +198,26 @@ fn compare(
     Ok(compared)
 }
 
-fn report(context: &Context<'_>, done: &Restored, id: &str, arguments: &Restore) -> Result<()> {
+fn report(
+    context: &Context<'_>,
+    (done, unmatched): (&Restored, &Unmatched),
+    id: &str,
+    arguments: &Restore,
+) -> Result<()> {
     let output = context.output;
     let Restored { files, bytes, files_unchanged, removed, .. } = done;
     notes::tell(context, &done.notes, done.notes_unnamed);
     tell_removed(context, removed, output.is_verbose());
     tell_failed(context, done);
     let target = arguments.target.display();
-    output.note(&format!(
-        "restored {}, {}, from snapshot {id} to {target}{}",
-        text::count(*files, "file", "files"),
-        size::show(*bytes),
-        what_was_there(*files_unchanged, done, ("was", "were"), "removed"),
-    ));
+    if !unmatched.is_all() {
+        output.note(&format!(
+            "restored {}, {}, from snapshot {id} to {target}{}",
+            text::count(*files, "file", "files"),
+            size::show(*bytes),
+            what_was_there(*files_unchanged, done, ("was", "were"), "removed"),
+        ));
+    }
     output.message(&summary(done, (id, arguments), None));
     end(done, (done.files, &DID))
 }
@@ -242,8 +254,13 @@ fn summary(done: &Restored, (id, arguments): (&str, &Restore), forecast: Option<
 }
 
 /// Says what a restore would do: first of all how it would end, and what to do about it.
-fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Restore) -> Result<()> {
-    let (output, done, ends) = (context.output, &forecast.restored, would_end(forecast, arguments));
+fn foretell(
+    context: &Context<'_>,
+    (forecast, ends): (&Forecast, &Result<()>),
+    id: &str,
+    arguments: &Restore,
+) {
+    let (output, done) = (context.output, &forecast.restored);
     let Forecast { files, bytes, files_unchanged, bytes_unchanged, packs, requests, .. } = forecast;
     let would = format!(
         "would restore {}, {}, from snapshot {id} to {}{}",
@@ -252,7 +269,7 @@ fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Re
         arguments.target.display(),
         what_was_there(*files_unchanged, done, ("is", "are"), "to be removed"),
     );
-    match &ends {
+    match ends {
         Ok(()) => output.say(&format!("{would}. Nothing was written: without --plan it is done")),
         Err(error) => {
             let remedy = error.remedy().map(|remedy| format!(" {remedy}")).unwrap_or_default();
@@ -272,7 +289,6 @@ fn foretell(context: &Context<'_>, forecast: &Forecast, id: &str, arguments: &Re
     notes::tell(context, &done.notes, done.notes_unnamed);
     tell_failed(context, done);
     output.message(&summary(done, (id, arguments), Some(forecast)));
-    ends
 }
 
 /// The room that the target needs and has.

@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
     let mut damaged: Vec<_> = every.damaged.into_iter().map(|(_, error)| error).collect();
     let done = rewrite::run(&repository, &chosen, &options)?;
     context.end_display();
-    report(&done.snapshots, &options, context);
+    report(&done, &options, context);
     if let Some(line) = forget::kept_line(&done.kept) {
         context.output.warn(&line);
     }
@@ -83,12 +83,12 @@ pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
 
 /// How it ends when something that should stay cannot be read.
 fn lost(done: &RewriteDone, options: &RewriteOptions) -> Option<Error> {
-    let hurt: Vec<&Rewritten> = done.snapshots.iter().filter(|one| one.lost.count > 0).collect();
-    let lost = hurt.iter().map(|one| one.lost.count).sum();
+    let lost = done.lost();
     if lost == 0 {
         return None;
     }
-    let snapshots = text::count(hurt.len() as u64, "snapshot", "snapshots");
+    let hurt = done.snapshots.iter().filter(|one| one.lost.count > 0).count();
+    let snapshots = text::count(hurt as u64, "snapshot", "snapshots");
     let stay = if options.old == Old::Forget { ", so no old snapshot was forgotten" } else { "" };
     let what = format!("{} of {snapshots} cannot be read{stay}", text::count(lost, "file", "files"));
     let remedy = "`lifeboat check --read-data` tells what is damaged. Back up again what is still at its source, then run this \
@@ -108,10 +108,10 @@ fn tell_lost(snapshot: &str, Losses { count, named }: &Losses, context: &Context
     }
 }
 
-fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
+fn report(done: &RewriteDone, options: &RewriteOptions, context: &Context<'_>) {
     let (output, is_dry) = (context.output, options.mode == Mode::DryRun);
-    let lost_of_all: u64 = done.iter().map(|one| one.lost.count).sum();
-    for one in done {
+    let lost_of_all = done.lost();
+    for one in &done.snapshots {
         let Rewritten { snapshot, left_out, lost, copy, forgotten } = one;
         let losses = match lost.count {
             0 => String::new(),
@@ -146,7 +146,7 @@ fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
         });
         output.message(&json::message("rewritten", fields));
     }
-    let count = |is: fn(&&Rewritten) -> bool| done.iter().filter(is).count() as u64;
+    let count = |is: fn(&&Rewritten) -> bool| done.snapshots.iter().filter(is).count() as u64;
     let (copies, forgotten) = (count(|one| one.copy.is_some()), count(|one| one.forgotten));
     if copies > 0 {
         output.note(match forgotten == copies {
@@ -154,6 +154,6 @@ fn report(done: &[Rewritten], options: &RewriteOptions, context: &Context<'_>) {
             false => "The old snapshots still have what was left out: `lifeboat forget ID` ends one",
         });
     }
-    let fields = json!({ "dry_run": is_dry, "snapshots": done.len(), "copies": copies, "forgotten": forgotten, "lost": lost_of_all });
+    let fields = json!({ "dry_run": is_dry, "snapshots": done.snapshots.len(), "copies": copies, "forgotten": forgotten, "lost": lost_of_all });
     output.message(&json::message("summary", fields));
 }

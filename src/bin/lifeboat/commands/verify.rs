@@ -75,8 +75,9 @@ pub(crate) fn run(arguments: &Verify, context: &Context<'_>) -> Result<()> {
     options.selection = options.selection.below_sources_of(&snapshot.record);
     let done = verify::run(&repository, snapshot, arguments.target.as_deref(), &options)?;
     context.end_display();
-    let told = report(context, &done, &short(snapshot));
-    worse(told, all_found(context, &options.selection.unmatched()))?;
+    let unmatched = options.selection.unmatched();
+    let told = report(context, (&done, &unmatched), &short(snapshot));
+    worse(told, all_found(context, &unmatched))?;
     end
 }
 
@@ -106,7 +107,11 @@ pub(super) fn all_found(context: &Context<'_>, unmatched: &Unmatched) -> Result<
     }
 }
 
-pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result<()> {
+pub(super) fn report(
+    context: &Context<'_>,
+    (done, unmatched): (&Verified, &Unmatched),
+    id: &str,
+) -> Result<()> {
     let output = context.output;
     let Verified { files, bytes, differing, missing, extra, differences, unnamed, lost, .. } = done;
     let Verified { not_backed_up, attributes_not_backed_up, notes, .. } = done;
@@ -124,11 +129,13 @@ pub(super) fn report(context: &Context<'_>, done: &Verified, id: &str) -> Result
         output.say(&format!("and {} more", text::count(*unnamed, "difference", "differences")));
     }
     notes::tell(context, notes, 0);
-    output.note(&format!(
-        "{} as in snapshot {id}, {} compared",
-        text::count(*files, "file is", "files are"),
-        size::show(*bytes)
-    ));
+    if !unmatched.is_all() {
+        output.note(&format!(
+            "{} as in snapshot {id}, {} compared",
+            text::count(*files, "file is", "files are"),
+            size::show(*bytes)
+        ));
+    }
     output.message(&json::message(
         "summary",
         json!({
