@@ -137,7 +137,7 @@ fn a_backup_is_not_skipped_for_a_snapshot_that_was_forgotten() {
     let ids: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
     assert_eq!(ids.len(), 2, "what did not change was skipped: {messages:?}");
     // Its sources are in none then, though nothing has changed.
-    world.does(&["forget", ids[0]]);
+    world.does(&["forget", ids[0], "--allow-mass-removal"]);
     world.does(&["backup", "src", "--skip-if-unchanged"]);
     assert_eq!(world.snapshots(), 2);
     world.does(&["restore", "latest", "--target", "out", "--verify"]);

@@ -811,7 +811,10 @@ fn a_large_file_is_copied_by_its_lists_and_not_when_they_lie() {
     let old = manifest.snapshot(leaf, |record| record.levels = 0);
     let done = hurt(&scene.owner(), Mode::Write).unwrap();
     let [done] = <[Hurt; 1]>::try_from(done).unwrap();
-    assert_eq!((done.snapshot.name.id, paths(&done)), (old, vec!["b".to_owned(), "e".to_owned()]));
+    assert_eq!(
+        (done.snapshot.name.id, paths(&done)),
+        (old, ["b", "d", "e", "f"].map(str::to_owned).to_vec())
+    );
     let Copy::Made(id) = done.copy else { unreachable!("{done:?}") };
     let (known, _) = scene.owner().snapshots().unwrap();
     let copy = known.iter().find(|known| known.name.id == id).unwrap();

@@ -315,7 +315,7 @@ fn the_policy_is_what_the_command_says() {
 #[test]
 fn what_a_killed_restore_has_begun_is_written_anew_under_every_policy() {
     let place = Place::new(1);
-    for name in ["begun", "theirs", "linked", "longer", "sticky"] {
+    for name in ["begun", "theirs", "linked", "longer", "sticky", "used"] {
         place.put(name, b"whole");
         set_time(&place.source().join(name), 1_000);
     }
@@ -325,9 +325,14 @@ fn what_a_killed_restore_has_begun_is_written_anew_under_every_policy() {
         let target = format!("{overwrite:?}");
         let copy = place.copy(&target);
         fs::create_dir_all(&copy).unwrap();
-        for (name, mode) in
-            [("begun", 0o1600), ("theirs", 0o600), ("linked", 0o1600), ("longer", 0o1600), ("sticky", 0o1600)]
-        {
+        for (name, mode) in [
+            ("begun", 0o1600),
+            ("theirs", 0o600),
+            ("linked", 0o1600),
+            ("longer", 0o1600),
+            ("sticky", 0o1600),
+            ("used", 0o1644),
+        ] {
             fs::write(copy.join(name), if name == "longer" { "somebody's" } else { "who" }).unwrap();
             fs::set_permissions(copy.join(name), fs::Permissions::from_mode(mode)).unwrap();
         }
@@ -338,8 +343,8 @@ fn what_a_killed_restore_has_begun_is_written_anew_under_every_policy() {
         let stays = matches!(overwrite, Overwrite::Never | Overwrite::IfNewer);
         let others = if stays { "who" } else { "whole" };
         assert_eq!(
-            ["begun", "theirs", "linked", "sticky"].map(read),
-            ["whole", others, others, others].map(str::to_owned),
+            ["begun", "theirs", "linked", "sticky", "used"].map(read),
+            ["whole", others, others, others, others].map(str::to_owned),
             "{target}"
         );
         assert_eq!(read("longer"), if stays { "somebody's" } else { "whole" });
@@ -886,6 +891,30 @@ fn a_file_that_is_kept_is_frozen_again() {
     assert!(still);
     assert!(planned.contains("extra: ") && planned.contains("chattr"), "{planned}");
     assert!(err.contains("extra: ") && err.contains("chattr"), "{out}{err}");
+}
+
+#[test]
+fn what_is_left_out_of_a_frozen_file_is_told_the_first_time_too() {
+    let world = World::with_repository();
+    let [source, copy] = ["src/frozen", "copy/frozen"].map(|path| world.path(path));
+    fs::write(&source, "x").unwrap();
+    let chattr = |flag: &str, path: &Path| {
+        std::process::Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
+    };
+    let is_anothers = std::os::unix::fs::chown(&source, Some(1000), Some(4242)).is_ok();
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o2775)).unwrap();
+    if !is_anothers || !chattr("+a", &source) {
+        println!("SKIP a frozen file: nothing can be made immutable here");
+        return;
+    }
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    let restore = ["restore", from.as_str(), "--target", "copy", "--no-ownership"];
+    let said = [(); 2].map(|()| world.ends(&mut world.command(&restore), 3).1);
+    for path in [&source, &copy] {
+        chattr("-a", path);
+    }
+    assert!(said.iter().all(|said| said.contains("setuid or setgid")), "{said:?}");
 }
 
 #[test]

@@ -25,12 +25,14 @@ use rustix::{
 };
 
 use super::{
-    attributes::{self, has_flags},
+    attributes::{self, has_flags, is_acl},
     capture,
     filter::Filter,
     holes,
     names::Ownership,
-    partial::{claim, has_only_name, is_begun, meanwhile, rename_new, sync_names, unfinished_name},
+    partial::{
+        claim, has_only_name, is_begun, is_begun_with_acl, meanwhile, rename_new, sync_names, unfinished_name,
+    },
     remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
     shown, shown_in, spelling, system_error,
@@ -189,7 +191,10 @@ impl Found {
         let file =
             matches!((self.kind, metadata.kind), (EntryKind::File, EntryKind::File)) && self.links == 1;
         let ours = self.owner.0 == us || self.owner.0 == uid;
-        file && ours && is_begun(self.mode) && !is_begun(metadata.mode) && self.size <= metadata.size
+        let has_acl = metadata.xattrs.iter().any(|(name, _)| is_acl(name));
+        let begun = is_begun(self.mode) && !is_begun(metadata.mode)
+            || has_acl && is_begun_with_acl(self.mode, metadata.mode);
+        file && ours && begun && self.size <= metadata.size
     }
 
     /// Whether it is the same file as another one.

@@ -93,9 +93,15 @@ const STICKY: u32 = 0o1000;
 /// The mode of such a file.
 const BEGUN: u32 = STICKY | 0o600;
 
-/// Whether it is the mode of a file that a restore has begun and not ended. An ACL changes the other bits of it.
+/// Whether it is the mode of a file that a restore has begun and not ended. The default ACL of a folder may leave less of
+/// it. A file that somebody uses has other bits too.
 pub(super) const fn is_begun(mode: u32) -> bool {
-    mode & STICKY != 0
+    mode & !0o600 == STICKY
+}
+
+/// Whether it is the mode of such a file that has its ACL already, which brings the rights of `whole` with it.
+pub(super) const fn is_begun_with_acl(mode: u32, whole: u32) -> bool {
+    whole & STICKY == 0 && mode == STICKY | whole & 0o777
 }
 
 /// File systems of Linux that are known to keep the bits of [`BEGUN`] for anybody: the `f_type` of statfs(2), for ext2

@@ -3,7 +3,7 @@
 //! compared at the end: if it is as in the snapshot, all is well.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     error::Error as _,
     path::Path,
 };
@@ -11,7 +11,10 @@ use std::{
 use super::{Pass, Restored, may_hold, planner::unfinished_path, work::Job};
 use crate::{
     error::{Error, ErrorKind, Result},
-    filesystem::{metadata::foretell, old::Look},
+    filesystem::{
+        metadata::{Notes, foretell},
+        old::Look,
+    },
     format::entry::{Entry, EntryKind},
     ops::verify::{Nobody, Same},
     repository::manifest::NodeSource,
@@ -34,8 +37,8 @@ struct Found {
 /// What was compared.
 #[derive(Default)]
 struct Compared {
-    /// What was found, and is as in the snapshot.
-    right: HashSet<Vec<u8>>,
+    /// What was found, and is as in the snapshot, as far as this user can set it.
+    right: BTreeMap<Vec<u8>, Notes>,
     /// If everything was compared: files that are right, the bytes in them.
     files: u64,
     bytes: u64,
@@ -75,25 +78,28 @@ pub(super) fn forgive(pass: &Pass<'_>, job: &Job<'_>, target: &Path) -> Result<(
             accept(&entry, pass, job)?;
         }
         if is_right {
-            compared.right(entry, is_found);
+            let mut cannot = foretell(&entry.metadata, &job.options.ownership, None);
+            // The rest stands with what was written.
+            cannot.retain(|note| has_failed || note.is_unset());
+            compared.right(entry, is_found.then_some(cannot));
         } else if !is_found {
             compared.wrong(entry);
         }
         Ok(())
     })?;
-    settle(&mut job.done(), &found, compared);
+    let right = settle(&mut job.done(), &found, compared);
+    // Whoever set it, or tried to, this user cannot.
+    right.into_iter().for_each(|(path, cannot)| job.note(&path, cannot));
     Ok(())
 }
 
 impl Compared {
-    fn right(&mut self, entry: Entry, is_found: bool) {
+    fn right(&mut self, entry: Entry, found: Option<Notes>) {
         if entry.metadata.kind == EntryKind::File {
             self.files += 1;
             self.bytes = self.bytes.saturating_add(entry.metadata.size);
         }
-        if is_found {
-            self.right.insert(entry.path);
-        }
+        self.right.extend(found.map(|cannot| (entry.path, cannot)));
     }
 
     fn wrong(&mut self, entry: Entry) {
@@ -128,9 +134,8 @@ fn found(job: &Job<'_>) -> Found {
     found
 }
 
-/// What is there is as in the snapshot, as far as this user can set it.
+/// What is there is as in the snapshot, though this restore has not written it.
 fn accept(entry: &Entry, pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
-    job.note(&entry.path, foretell(&entry.metadata, &job.options.ownership, None));
     if entry.metadata.kind != EntryKind::File {
         return Ok(());
     }
@@ -149,11 +154,12 @@ fn accept(entry: &Entry, pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
     }
 }
 
-/// Takes back what was said of entries that are right, and says of the others whose they are.
-fn settle(done: &mut Restored, found: &Found, compared: Compared) {
+/// Takes back what was said of entries that are right, and says of the others whose they are. Gives those that are right,
+/// with what has to be said of them instead.
+fn settle(done: &mut Restored, found: &Found, compared: Compared) -> BTreeMap<Vec<u8>, Notes> {
     let Compared { right, files, bytes, wrong, wrongs } = compared;
     for (path, error) in std::mem::take(&mut done.failed) {
-        if right.contains(&path) && found.failed.contains_key(&path) {
+        if right.contains_key(&path) && found.failed.contains_key(&path) {
             continue;
         }
         // What the system said tells nobody whose it is; other errors say what is the matter.
@@ -178,9 +184,10 @@ fn settle(done: &mut Restored, found: &Found, compared: Compared) {
     done.kinds.extend(done.failed.iter().map(|(_, error)| error.kind()));
     let mut unset = done.unset;
     done.notes.retain(|(path, note)| {
-        let goes = note.is_unset() && found.unset.contains(path) && right.contains(path);
+        let goes = note.is_unset() && found.unset.contains(path) && right.contains_key(path);
         unset -= u64::from(goes);
         !goes
     });
     done.unset = unset;
+    right
 }
