@@ -44,6 +44,8 @@ pub const HOLES_MAX: usize = 4096;
 
 /// Most files with several names that a backup keeps in mind, about 80 bytes each, until it has met all of their names.
 pub const WATCHED_FILES_MAX: usize = 1 << 18;
+/// Files with several names in a tree that is compared or restored into: their first names and what is kept of each, in bytes.
+pub const MET_BYTES_MAX: usize = 32 * MIB;
 /// Plaintext of frames that a restore keeps open, since the next windows may ask for them again, in bytes.
 pub const RECENT_BYTES: usize = 32 * MIB;
 /// Most frames that it keeps: they may be short.

@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileExt, PermissionsExt, symlink},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
 
@@ -175,6 +175,23 @@ fn a_socket_is_a_note_in_the_words_of_restore_and_no_difference() {
     assert_eq!(notes(&["restore", &from, "--target", "copy", "--plan"]), expected);
     assert_eq!(notes(&["restore", &from, "--target", "copy"]), expected);
     assert_eq!(notes(&["verify", &from, "--target", "copy"]), expected);
+    // What stands in its place goes as what the snapshot does not have.
+    let restore = |more: &[&'static str], code| {
+        let restore = ["restore", &from, "--target", "copy"];
+        world.ends(&mut world.command(&[&restore[..], more].concat()), code)
+    };
+    let in_its_place: [&dyn Fn(&Path); 2] =
+        [&|path| fs::write(path, "secret").unwrap(), &|path| fs::create_dir_all(path.join("deep")).unwrap()];
+    for put in in_its_place {
+        put(&world.path("copy/a socket"));
+        let (_, err) = restore(&[], 3);
+        assert!(err.contains("something else has the place of this socket"), "{err}");
+        assert!(world.path("copy/a socket").exists());
+        restore(&["--delete", "--plan"], 0);
+        restore(&["--delete"], 0);
+        assert!(!world.path("copy/a socket").exists());
+        assert_eq!(notes(&["verify", &from, "--target", "copy"]), expected);
+    }
     // Made anew by its program.
     let (modified, source) =
         (fs::metadata(world.path("src")).unwrap().modified().unwrap(), world.path("src"));
@@ -200,9 +217,7 @@ fn a_change_of_holes_is_told_as_that_and_not_as_one_of_content() {
         file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(5)).unwrap();
     };
     write(false);
-    if fs::metadata(place.source().join("image")).map(|m| std::os::unix::fs::MetadataExt::blocks(&m)).unwrap()
-        > 6 << 11
-    {
+    if fs::metadata(place.source().join("image")).map(|m| MetadataExt::blocks(&m)).unwrap() > 6 << 11 {
         println!("SKIP holes: this file system has none");
         return;
     }
@@ -464,6 +479,43 @@ fn contents_of_two_domains_are_not_taken_for_changed_and_that_they_are_not_compa
     let (out, err) = said("latest~1", "latest");
     assert!(out.contains("these bytes differ") && !err.contains("cannot be compared"), "{out}{err}");
     assert_eq!(summary(&world.messages(&["diff", "latest~1", "latest"]))["contents_compared"], true);
+}
+
+#[test]
+fn what_was_two_files_and_became_one_is_told_and_restored_as_two() {
+    let world = World::with_repository();
+    let path = |name: &str| world.path(&format!("src/{name}"));
+    fs::remove_dir_all(world.path("src")).unwrap();
+    fs::create_dir(world.path("src")).unwrap();
+    for name in ["a1", "b1", "c"] {
+        fs::write(path(name), "same").unwrap();
+        fs::File::open(path(name)).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    }
+    for (first, further) in [("a1", "a2"), ("b1", "b2")] {
+        fs::hard_link(path(first), path(further)).unwrap();
+    }
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    let verify = ["verify", &from, "--target", "copy"];
+    for policy in ["always", "if-changed"] {
+        world.does(&["restore", &from, "--target", "copy"]);
+        // As programs do that look for files which are the same.
+        for name in ["copy/b1", "copy/b2", "copy/c"] {
+            fs::remove_file(world.path(name)).unwrap();
+            fs::hard_link(world.path("copy/a1"), world.path(name)).unwrap();
+        }
+        let (out, _) = world.ends(&mut world.command(&verify), 6);
+        for name in ["b1", "c"] {
+            let told = format!("{name}: it is one file with ");
+            assert!(out.contains(&told), "{name}: {out}");
+        }
+        assert!(!out.contains("a2: ") && !out.contains("b2: "), "{out}");
+        world.does(&["restore", &from, "--target", "copy", "--overwrite", policy]);
+        world.does(&verify);
+        let inode = |name: &str| fs::metadata(world.path(&format!("copy/{name}"))).unwrap().ino();
+        assert!(inode("a1") == inode("a2") && inode("b1") == inode("b2"));
+        assert!(inode("a1") != inode("b1") && inode("c") != inode("a1") && inode("c") != inode("b1"));
+    }
 }
 
 #[test]

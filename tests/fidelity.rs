@@ -174,7 +174,8 @@ fn make_theirs(world: &World) {
     let mine = "umask 022; cd corpus/mine && mkdir -p read-only/below setgid sticky no-list \
         && for folder in read-only/below setgid sticky no-list; do echo x > $folder/file; done \
         && chmod 444 read-only/below/file && chmod 555 read-only/below read-only && chmod 2775 setgid \
-        && chmod 1777 sticky && chmod 311 no-list && ln setgid/file sticky/linked && mkfifo setgid/pipe";
+        && chmod 1777 sticky && chmod 311 no-list && ln setgid/file sticky/linked \
+        && ln no-list/file to-no-list && mkfifo setgid/pipe";
     fs::create_dir(world.path("corpus/mine")).unwrap();
     for path in [world.folder.path(), &world.path("corpus"), &world.path("corpus/mine")] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();

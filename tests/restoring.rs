@@ -372,6 +372,13 @@ fn further_names_are_never_linked_to_a_file_that_was_left_alone() {
     assert_eq!(again.left, 3);
     assert_eq!([read("a"), read("b"), read("c")], ["theirs", "ours", "ours"]);
     assert!(again.notes.is_empty());
+    // The other way round: what is restored is a file of its own, and what stays is told.
+    fs::remove_file(place.copy("all").join("a")).unwrap();
+    let done = place.restore_with("all", &options);
+    assert_eq!((done.left, read("a")), (2, "ours".to_owned()));
+    let said = |note: &str| note.contains("not one file with /") && note.contains("/a,");
+    let told: Vec<String> = done.notes.iter().map(|(_, note)| note.to_string()).collect();
+    assert!(told.len() == 2 && told.iter().all(|note| said(note)), "{told:?}");
 }
 
 /// The last parts of the paths of which it was said that they are files of their own.

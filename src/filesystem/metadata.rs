@@ -185,11 +185,11 @@ const NO_CAPABILITIES: &str = "its capabilities were left out, since the owner i
 /// Whether a folder with that mode keeps the user who restores, and who owns it, from what is in it.
 #[must_use]
 pub fn closes(metadata: &Metadata) -> bool {
-    metadata.mode & SEARCH == 0 && !geteuid().is_root()
+    metadata.mode & REACHING_RIGHTS != REACHING_RIGHTS && !geteuid().is_root()
 }
 
-/// The right of an owner to reach what is in a folder.
-const SEARCH: u32 = 0o100;
+/// What an owner needs to open a folder and to reach what is in it.
+const REACHING_RIGHTS: u32 = 0o500;
 
 /// Sets everything but what [`freeze`] sets. What is so already is left alone: each change is one of the inode's own
 /// time too, by which the next backup would take the file for another one.

@@ -176,6 +176,12 @@ impl Found {
         self.covered
     }
 
+    /// Its device and inode, if it has several names.
+    #[must_use]
+    pub fn shared(&self) -> Option<((u32, u32), u64)> {
+        (self.links > 1 && self.kind == EntryKind::File).then_some(self.file)
+    }
+
     /// Whether it is immutable or append-only.
     #[must_use]
     pub const fn is_frozen(&self) -> bool {

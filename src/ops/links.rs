@@ -1,7 +1,7 @@
 //! Which entries are names of one file (hard links). Each name has the whole content in a manifest, so whoever restores
 //! one of them needs no other.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::Hash};
 
 use crate::{
     clock::Timestamp,
@@ -31,7 +31,7 @@ impl File {
 
 /// Which group of hard links an entry belongs to by what it is, if to any: sockets to none, since no restore makes them.
 /// Members have the same content too: an inode number that was used again during a long backup is another file.
-fn group_of(entry: &Entry) -> Option<Group> {
+pub(super) fn group_of(entry: &Entry) -> Option<Group> {
     let Entry { path: _, metadata, content, changed_while_read: _, error: _ } = entry;
     let Metadata { kind, links, inode, device_key, size, mtime, link_target, device_number, .. } = metadata;
     let Metadata { holes, .. } = metadata;
@@ -187,6 +187,41 @@ impl Watch {
     }
 }
 
+/// Files with several names in a tree that is there, as they are met: what the snapshot has as two may have become one. When
+/// they fill their memory all are forgotten, and what is one with one of these is not noticed.
+#[derive(Debug)]
+pub(super) struct Met<K> {
+    /// The name by which each was met first, and the group that the snapshot has it in.
+    files: HashMap<K, (Vec<u8>, Option<Group>)>,
+    /// Bytes of them.
+    bytes: usize,
+}
+
+impl<K> Default for Met<K> {
+    fn default() -> Self {
+        Self { files: HashMap::new(), bytes: 0 }
+    }
+}
+
+impl<K: Eq + Hash> Met<K> {
+    /// Meets a file under one of its names, in this group in the snapshot: under which one it was met as another file of
+    /// the snapshot.
+    pub(super) fn meet(&mut self, file: K, path: &[u8], group: Option<Group>) -> Option<&[u8]> {
+        if !self.files.contains_key(&file) {
+            self.bytes += MET_BYTES + path.len();
+            if self.bytes > limits::MET_BYTES_MAX {
+                *self = Self { bytes: MET_BYTES + path.len(), ..Self::default() };
+            }
+        }
+        let (first, of) = self.files.entry(file).or_insert_with(|| (path.to_vec(), group));
+        let is_same = first == path || of.is_some() && *of == group;
+        (!is_same).then_some(first)
+    }
+}
+
+/// What one file takes beside its path, in bytes.
+const MET_BYTES: usize = 128;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,5 +300,23 @@ mod tests {
         // The last ones are still known.
         assert_eq!(watch.meet(&file(94, 2)), Some(Changed::SameFile));
         assert_eq!(watch.meet(&file(0, 2)), None);
+    }
+
+    #[test]
+    fn what_was_two_files_and_is_one_is_met_as_the_other() {
+        let mut met = Met::default();
+        let mut meet = |file: u64, path: &str, group: Option<u8>| {
+            met.meet(file, path.as_bytes(), group.map(|number| [number; 32])).map(<[u8]>::to_vec)
+        };
+        assert_eq!(meet(1, "a", Some(1)), None);
+        assert_eq!(meet(1, "b", Some(1)), None, "they are one in the snapshot too");
+        assert_eq!(meet(1, "c", Some(2)), Some(b"a".to_vec()));
+        assert_eq!(meet(1, "d", None), Some(b"a".to_vec()));
+        assert_eq!(meet(2, "e", None), None);
+        assert_eq!(meet(2, "e", None), None, "looked at twice");
+        let long = "p".repeat(1 << 16);
+        (3..600).for_each(|file| assert_eq!(meet(file, &long, None), None));
+        assert_eq!(meet(1, "d", None), None, "it was forgotten");
+        assert!(met.bytes <= limits::MET_BYTES_MAX && met.files.len() < 600);
     }
 }

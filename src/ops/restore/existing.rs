@@ -1,7 +1,11 @@
 //! What a restore does where something is already: who may be overwritten, what of a file need not be
 //! read from the storage, and what may be changed where it is.
 
-use super::{entry_at, may_hold, work::Job};
+use super::{
+    super::links::{Met, group_of},
+    entry_at, may_hold,
+    work::Job,
+};
 use crate::{
     clock::Timestamp,
     crypto::ChunkIdKey,
@@ -63,8 +67,6 @@ pub(super) enum There {
     File(Found),
     /// A folder that is not empty, which goes once the entry is whole.
     Folder,
-    /// A folder, which stays: nothing is made in the place of a socket.
-    Socket,
 }
 
 impl There {
@@ -127,13 +129,15 @@ pub(super) struct Existing<'a> {
     above: Above,
     /// The folder that something was found in last, and the names in it if it takes two for one.
     folding: Option<(Vec<u8>, Option<Names>)>,
+    /// Files with several names.
+    met: Met<((u32, u32), u64)>,
 }
 
 impl<'a> Existing<'a> {
     /// `None` where nothing was before: then nothing is looked at.
     pub(super) fn new(job: &'a Job<'a>) -> Option<Self> {
-        let (look, above, folding) = (Look::new(job.target), Above::default(), None);
-        (!job.target.was_empty()).then_some(Self { job, look, above, folding })
+        let (look, above, folding, met) = (Look::new(job.target), Above::default(), None, Met::default());
+        (!job.target.was_empty()).then_some(Self { job, look, above, folding, met })
     }
 
     /// Comes past a folder that is not meant itself.
@@ -296,6 +300,9 @@ impl<'a> Existing<'a> {
         if stays && !found.is_begun(then, &self.job.options.ownership) {
             return Ok(Fate::Leave);
         }
+        if then.kind == EntryKind::Socket && found.kind != EntryKind::Socket {
+            return self.instead_of_a_socket((&entry.path, below), &found).map(Fate::Restore);
+        }
         if was_folder {
             return self.instead_of_a_folder(entry, below, &found).map(Fate::Restore);
         }
@@ -319,12 +326,34 @@ impl<'a> Existing<'a> {
         Ok(if looks_same { Fate::Keep(found) } else { Fate::Restore(There::File(found)) })
     }
 
+    /// Something else stands where the snapshot has a socket, which no restore makes: so it gives way to nothing, and goes as
+    /// what the snapshot does not have.
+    fn instead_of_a_socket(&mut self, (path, below): (&[u8], &[u8]), found: &Found) -> Result<There> {
+        if !self.job.clears() {
+            let what = "something else has the place of this socket: --delete removes it";
+            self.job.note(path, vec![Note::Unset(what.into())]);
+            return Ok(There::Other);
+        }
+        if found.is_mount() {
+            return Err(mounted(below));
+        }
+        if self.job.removal == Removal::Remove && found.kind == EntryKind::Directory {
+            self.open_up((path, below), found)?;
+        }
+        if self.job.remove(path)? {
+            return Ok(There::Nothing);
+        }
+        let what = format!(
+            "{} is a socket in the snapshot, and what is there is not to go",
+            String::from_utf8_lossy(below)
+        );
+        Err(Error::new(ErrorKind::Failed, what)
+            .with_remedy("Move it away (it is or holds what is excluded, mounted, or unfinished)"))
+    }
+
     /// A folder stands where something else is to be. One that is empty is replaced as a file is; another one goes only
     /// with `--delete`, and when what replaces it is whole.
     fn instead_of_a_folder(&mut self, entry: &Entry, below: &[u8], found: &Found) -> Result<There> {
-        if entry.metadata.kind == EntryKind::Socket {
-            return Ok(There::Socket);
-        }
         if found.is_mount() {
             return Err(mounted(below));
         }
@@ -385,7 +414,12 @@ impl<'a> Existing<'a> {
     ) -> Result<Further> {
         match self.further_of(first, entry, nodes) {
             Ok(Some(further)) => return Ok(further),
-            Ok(None) => self.job.left(entry),
+            Ok(None) => {
+                if !self.job.is_left(first.0) {
+                    self.job.note(&entry.path, vec![apart(first.0)]);
+                }
+                self.job.left(entry);
+            }
             Err(error) => self.job.entry_failed(entry, error)?,
         }
         Ok(Further::Left)
@@ -426,8 +460,14 @@ impl<'a> Existing<'a> {
         Ok(first.zip(there).is_some_and(|(first, there)| first.is(&there)))
     }
 
-    /// Whether a file with the right content need not be written anew.
+    /// Whether a file with the right content need not be written anew. What is one with another file of the snapshot is: who
+    /// writes to one of them later would write to both.
     pub(super) fn may_keep(&mut self, found: &Found, entry: &Entry) -> Result<bool> {
+        // One that is marked may belong to a file that held something else.
+        let shared = found.shared().filter(|_| !entry.changed_while_read);
+        if shared.is_some_and(|file| self.met.meet(file, &entry.path, group_of(entry)).is_some()) {
+            return Ok(false);
+        }
         // Of what is mounted on a file nothing is set: it is somewhere else too.
         let may_become = !found.is_mount() && found.may_become(&entry.metadata, &self.job.options.ownership);
         Ok(may_become || self.is_as(found, entry)?)
@@ -525,6 +565,12 @@ pub(super) fn alone(first: &[u8]) -> Note {
     Note::Told(format!(
         "it is a file of its own now: /{first} stays, and is not the file that the snapshot has there"
     ))
+}
+
+/// What is said of a further name of the file at `first` that stays as it is, where that one was restored.
+fn apart(first: &[u8]) -> Note {
+    let first = String::from_utf8_lossy(first);
+    Note::Told(format!("it stays as it is, and is not one file with /{first}, as it is in the snapshot"))
 }
 
 /// What is to be said of the holes of a file that is there.

@@ -3,7 +3,9 @@
 use std::{fs::File, os::fd::AsFd};
 
 use super::{
-    super::links::Links, Difference, Owners, Verified, Witness, content::Reading,
+    super::links::{Links, Met},
+    Difference, Owners, Verified, Witness,
+    content::Reading,
     difference::metadata_differences,
 };
 use crate::{
@@ -31,6 +33,7 @@ pub(super) struct Comparison<'a> {
     pub(super) buffer: Vec<u8>,
     pub(super) witness: &'a mut dyn Witness,
     pub(super) links: Links<FirstName>,
+    pub(super) met: Met<(u64, u64)>,
     pub(super) verified: Verified,
 }
 
@@ -119,7 +122,9 @@ impl Comparison<'_> {
             // Its program has made it anew, or will.
             return Ok(Vec::new());
         }
+        let joined = self.joined(entry, &now);
         let further = self.further(entry, &now);
+        let joined = joined.filter(|_| further.is_none());
         let linked = further.as_ref().is_some_and(|further| further.not_linked.is_none());
         if let Some(FurtherName { not_linked, is_marked: true }) = further {
             return Ok(not_linked.into_iter().collect());
@@ -141,7 +146,7 @@ impl Comparison<'_> {
         // Of one file that is told once, with its first name.
         let mut differences =
             if linked { Vec::new() } else { metadata_differences(then, &now, self.owners, leads_only) };
-        differences.extend(further.and_then(|further| further.not_linked));
+        differences.extend(further.and_then(|further| further.not_linked).or(joined));
         if let Some(file) = file.filter(|_| now.size == then.size) {
             let content = self.content(entry, &file, &now)?;
             if content.is_none() && differences.is_empty() {
@@ -164,6 +169,15 @@ impl Comparison<'_> {
             drop(self.further(entry, &now));
         }
         Ok(())
+    }
+
+    /// Whether it is one with another file of the snapshot now.
+    fn joined(&mut self, entry: &Entry, now: &Metadata) -> Option<Difference> {
+        if now.links < 2 || now.kind == EntryKind::Directory {
+            return None;
+        }
+        let (group, is) = (self.links.group(entry), (now.device_key, now.inode));
+        self.met.meet(is, &entry.path, group).map(|first| Difference::Joined(first.to_vec()))
     }
 
     /// What it is if it is a further name of a file that was met.

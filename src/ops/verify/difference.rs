@@ -31,6 +31,8 @@ pub enum Difference {
     Owner(String),
     /// It is not the same file any more as the one with this path.
     NotLinked(Vec<u8>),
+    /// It is one file with the one that has this path, and was not.
+    Joined(Vec<u8>),
     /// It stands for another device now (major and minor number).
     Device(u64),
     /// These extended attributes are others, are missing or were added (an ACL that was added lets others in).
@@ -57,7 +59,7 @@ impl Difference {
             Self::LinkTarget(_) => "link_target",
             Self::Mode(_) => "mode",
             Self::Owner(_) => "owner",
-            Self::NotLinked(_) => "hard_link",
+            Self::NotLinked(_) | Self::Joined(_) => "hard_link",
             Self::Device(_) => "device",
             Self::Attributes(_) => "attributes",
             Self::Flags(_) => "flags",
@@ -72,7 +74,7 @@ impl Difference {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Content(ranges) => size_of_val(ranges.as_slice()),
-            Self::LinkTarget(bytes) | Self::NotLinked(bytes) => bytes.len(),
+            Self::LinkTarget(bytes) | Self::NotLinked(bytes) | Self::Joined(bytes) => bytes.len(),
             Self::Attributes(names) => names.iter().map(|name| name.len() + size_of_val(name)).sum(),
             Self::Owner(text) | Self::Unreadable(text) => text.len(),
             Self::Missing
@@ -125,6 +127,13 @@ impl std::fmt::Display for Difference {
             Self::Owner(owner) => write!(f, "it belongs to {owner} now"),
             Self::NotLinked(path) => {
                 write!(f, "it is no longer the same file as /{}", String::from_utf8_lossy(path))
+            }
+            Self::Joined(path) => {
+                write!(
+                    f,
+                    "it is one file with /{} now, and two in the snapshot",
+                    String::from_utf8_lossy(path)
+                )
             }
             Self::Device(number) => {
                 write!(f, "it is the device {}:{} now", number >> 32, number & u64::from(u32::MAX))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use self::{comparison::Comparison, extra::Extras};
 pub(super) use self::{content::Nobody, difference::metadata_differences, same::Same};
 pub use self::{content::Witness, difference::Difference};
-use super::links::Links;
+use super::links::{Links, Met};
 use crate::{
     error::Result,
     filesystem::{
@@ -227,6 +227,7 @@ pub fn run_before(
         buffer: vec![0; limits::CHUNK_BYTES_MAX],
         witness,
         links: Links::default(),
+        met: Met::default(),
         verified: Verified::default(),
     };
     // Of a sample most of a folder is not meant.

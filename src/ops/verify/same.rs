@@ -13,7 +13,7 @@ use crate::{
     },
     format::entry::Entry,
     limits,
-    ops::links::Links,
+    ops::links::{Links, Met},
     repository::{Repository, manifest::NodeSource, snapshots::KnownSnapshot},
 };
 
@@ -48,6 +48,7 @@ impl<'a> Same<'a> {
             buffer: vec![0; limits::CHUNK_BYTES_MAX],
             witness,
             links: Links::default(),
+            met: Met::default(),
             verified: Default::default(),
         }))
     }
