@@ -119,6 +119,11 @@ impl Comparison<'_> {
             // Its program has made it anew, or will.
             return Ok(Vec::new());
         }
+        let leads_only = self.snapshot.record.leads_only(&entry.path);
+        if !leads_only && then.only_holds_a_place() && self.tree.is_mounted_on(path) {
+            // A restore leaves alone what is mounted there.
+            return Ok(Vec::new());
+        }
         let further = self.further(entry, &now);
         let linked = further.as_ref().is_some_and(|further| further.not_linked.is_none());
         if let Some(FurtherName { not_linked, is_marked: true }) = further {
@@ -137,7 +142,6 @@ impl Comparison<'_> {
                 None
             }
         };
-        let leads_only = self.snapshot.record.leads_only(&entry.path);
         // Of one file that is told once, with its first name.
         let mut differences =
             if linked { Vec::new() } else { metadata_differences(then, &now, self.owners, leads_only) };
