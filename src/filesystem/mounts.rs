@@ -453,7 +453,7 @@ mod tests {
         // It hides nothing, or is beside it, or covers the same here.
         assert_eq!(elsewhere(&[bind, "11 1 0:9 / /srv/x rw - tmpfs t rw"], &["/"]), [at(10, "/srv")]);
         assert_eq!(elsewhere(&[bind, "11 1 0:9 / /srv2/full rw - tmpfs t rw"], &["/"]), [at(10, "/srv")]);
-        let both = [bind, over, "12 10 0:9 / /mnt/srv/www/full rw - tmpfs t rw"];
+        let both = [over, bind, "12 10 0:9 / /mnt/srv/www/full rw - tmpfs t rw"];
         assert_eq!(elsewhere(&both, &["/"]), [at(10, "/srv")]);
     }
 

@@ -40,8 +40,7 @@ pub(super) fn tells_apart(text: &str, places: [&Path; 2]) -> bool {
     let pattern = if text.starts_with('#') { "" } else { trimmed(text) };
     let pattern = pattern.strip_prefix('!').unwrap_or(pattern);
     let pattern = pattern.strip_suffix('/').unwrap_or(pattern);
-    let pattern = pattern.strip_prefix("**/").unwrap_or(pattern);
-    if !pattern.contains('/') {
+    if !pattern.strip_prefix("**/").unwrap_or(pattern).contains('/') {
         // It means a name, wherever that is.
         return false;
     }
