@@ -222,15 +222,24 @@ pub(super) fn set_flags(fd: BorrowedFd<'_>, wanted: u32, of: u32) -> Vec<(&'stat
     };
     let differ = (now ^ wanted) & of;
     let set = |flags: u32| ioctl_setflags(fd, IFlags::from_bits_retain(flags));
-    if differ == 0 || set(now ^ differ).is_ok() {
+    if differ == 0 {
         return Vec::new();
     }
-    // One that this file system does not have must not keep away the others.
     let mut failed = Vec::new();
-    for (bit, name) in named(differ) {
-        match set(now ^ bit) {
-            Ok(()) => now ^= bit,
-            Err(errno) => failed.push((*name, errno)),
+    if set(now ^ differ).is_err() {
+        // One that this file system does not have must not keep away the others.
+        for (bit, name) in named(differ) {
+            match set(now ^ bit) {
+                Ok(()) => now ^= bit,
+                Err(errno) => failed.push((*name, errno)),
+            }
+        }
+    }
+    // Some file systems drop without a word what they do not have.
+    let dropped = ioctl_getflags(fd).map_or(0, |flags| (flags.bits() ^ wanted) & differ);
+    for (_, name) in named(dropped) {
+        if failed.iter().all(|(known, _)| known != name) {
+            failed.push((*name, Errno::NOTSUP));
         }
     }
     failed
@@ -283,6 +292,22 @@ mod tests {
     /// Whether attributes can be set where the tests put their files.
     fn attributes_are_possible(file: &File) -> bool {
         Way::Open(file.as_fd()).set(b"user.x", b"1").is_ok()
+    }
+
+    #[test]
+    fn a_flag_is_set_or_told() {
+        let file = tempfile::tempfile().unwrap();
+        let Ok(before) = ioctl_getflags(&file) else {
+            println!("SKIP flags: this file system has none");
+            return;
+        };
+        let of = settable_flags() & !FREEZING_FLAGS;
+        for (bit, name) in SETTABLE_FLAGS.iter().filter(|(bit, _)| bit & of != 0) {
+            let failed = set_flags(file.as_fd(), *bit, of);
+            let is_set = ioctl_getflags(&file).unwrap().bits() & bit != 0;
+            assert_eq!(failed.iter().any(|(told, _)| told == name), !is_set, "{name} {failed:?}");
+            drop(ioctl_setflags(&file, before));
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{
     attributes,
     capture::{self, Surroundings},
     filter::Filter,
+    mounts::is_mounted_on,
     old::{OpenedUp, names_of},
     open_quietly,
     read::{self, Seen},
@@ -151,6 +152,13 @@ impl LiveTree {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(system_error("look at", shown(path), errno)),
         }
+    }
+
+    /// Whether something is mounted on what is at `path`.
+    pub fn is_mounted_on(&mut self, path: &[u8]) -> bool {
+        let Ok(Some(name)) = self.place(path) else { return false };
+        let (Ok(name), Some((_, dir))) = (c_name(name), &self.folder) else { return false };
+        capture::status(dir.as_fd(), &name).is_ok_and(|status| is_mounted_on(&status))
     }
 
     /// Adds the attributes of what is at `path`, but of files: theirs come with [`attributes::of_open`] when they are open.

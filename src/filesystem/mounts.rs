@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags, Statx, StatxFlags, fstatfs, openat};
+use rustix::fs::{Mode, OFlags, Statx, StatxAttributes, StatxFlags, fstatfs, openat};
 
 /// File systems whose files the kernel makes up when they are looked at, or which another program mounts when
 /// somebody looks (`autofs`): their names, and the number by which `statfs` knows them, if it is their own.
@@ -119,6 +119,17 @@ struct Walked<'a> {
     point: PathBuf,
 }
 
+/// What a list of mounts does not tell: what the rules of a backup take, and what there is to be seen. In doubt the answer
+/// is no, and a tree is walked at both of its places: it is stored once all the same.
+pub(super) trait Sight {
+    /// Whether the walk of `source` is sure to come to `place`, and to take all below it that it would take if it stood
+    /// at `other`.
+    fn takes(&self, source: &Path, place: &Path, other: &Path) -> bool;
+
+    /// Whether it is a folder and nothing is in it.
+    fn is_empty(&self, path: &Path) -> bool;
+}
+
 impl Mounts {
     /// Those of this process; none where `/proc` is not mounted, as in a rescue shell.
     #[must_use]
@@ -135,9 +146,7 @@ impl Mounts {
 
     /// Of each mount, by its number, the kind of its file system if that is made up by the kernel.
     pub(super) fn made_up(&self) -> HashMap<u64, Option<&'static str>> {
-        let kind =
-            |mount: &Mount| MADE_UP.iter().map(|(name, _)| *name).find(|name| name.as_bytes() == mount.kind);
-        self.0.iter().map(|mount| (mount.id, kind(mount))).collect()
+        self.0.iter().map(|mount| (mount.id, mount.made_up())).collect()
     }
 
     /// The mount that the kernel comes to when it looks for a path.
@@ -172,13 +181,13 @@ impl Mounts {
         self.at(folder).into_iter().chain(in_it.filter_map(|mount| self.at(&mount.point))).collect()
     }
 
-    /// The mounts below the sources, by their numbers, of which a backup sees everything at another place too,
-    /// and that place: bind mounts, and file systems that are mounted twice. Of two the older one is walked.
-    /// A source is always walked. `left_out` says whether the walk of a source comes past a place without looking.
+    /// The mounts below the sources, by their numbers, of which a backup is sure to see everything at another place
+    /// too, and that place: bind mounts, and file systems that are mounted twice. Of two the older one is walked.
+    /// A source is always walked.
     pub(super) fn seen_elsewhere<'a>(
         &'a self,
         sources: &'a [PathBuf],
-        left_out: &dyn Fn(&Path, &Path) -> bool,
+        sight: &dyn Sight,
     ) -> HashMap<u64, PathBuf> {
         let mut devices: HashMap<(u32, u32), u32> = HashMap::new();
         self.0.iter().for_each(|mount| *devices.entry(mount.device).or_default() += 1);
@@ -194,15 +203,13 @@ impl Mounts {
         };
         let mut walked: Vec<Walked<'_>> = sources.iter().filter_map(of_source).collect();
         for (order, mount) in self.0.iter().enumerate().filter(|(_, mount)| twice(mount)) {
-            let Some(source) = sources.iter().find(|source| mount.point.starts_with(source)) else {
+            let Some(source) = sources.iter().find(|source| self.is_come_to(mount, source, &found)) else {
                 continue;
             };
-            let is_reached = self.through(&mount.point).is_some_and(|(top, _)| top == order);
-            if !is_reached || sources.contains(&mount.point) {
+            if !self.is_entered(mount) || sources.contains(&mount.point) {
                 continue;
             }
-            let elsewhere = walked.iter().filter(|walked| walked.order < order);
-            match elsewhere.filter_map(|walked| self.shows(walked, mount, left_out)).next() {
+            match self.place(&walked, (order, mount), sources, sight) {
                 Some(place) => drop(found.insert(mount.id, place)),
                 None => {
                     let (root, point) = (mount.root.clone(), mount.point.clone());
@@ -213,13 +220,39 @@ impl Mounts {
         found
     }
 
-    /// Where the tree that `mount` shows lies in one that is walked, if nothing hides it there.
-    fn shows(
+    /// Whether a walk that comes to the point of a mount goes into it.
+    fn is_entered(&self, mount: &Mount) -> bool {
+        self.through(&mount.point).is_some_and(|(_, top)| top.id == mount.id) && mount.made_up().is_none()
+    }
+
+    /// Whether the walk of a source goes into all mounts on its way to this one, but for those that were `found`.
+    fn is_come_to(&self, mount: &Mount, source: &Path, found: &HashMap<u64, PathBuf>) -> bool {
+        let of_source = self.through(source).map(|(_, mount)| mount.id);
+        let way = mount.point.ancestors().skip(1).take_while(|folder| folder.starts_with(source));
+        mount.point.starts_with(source)
+            && way.filter_map(|folder| self.through(folder)).all(|(_, on)| {
+                Some(on.id) == of_source || on.made_up().is_none() && !found.contains_key(&on.id)
+            })
+    }
+
+    /// Where all that is to be seen at a mount is walked anyhow, with what is mounted below it: nobody will look there.
+    fn place(
         &self,
-        walked: &Walked<'_>,
-        mount: &Mount,
-        left_out: &dyn Fn(&Path, &Path) -> bool,
+        walked: &[Walked<'_>],
+        (order, mount): (usize, &Mount),
+        sources: &[PathBuf],
+        sight: &dyn Sight,
     ) -> Option<PathBuf> {
+        let is_other = |walked: &&Walked<'_>| walked.order < order && !walked.point.starts_with(&mount.point);
+        let elsewhere: Vec<_> = walked.iter().filter(is_other).collect();
+        let place = |mount: &Mount| elsewhere.iter().find_map(|walked| self.shows(walked, mount, sight));
+        let in_it = |below: &&Mount| below.point.starts_with(&mount.point) && below.point != mount.point;
+        let mut in_it = self.0.iter().filter(in_it).filter(|below| self.is_entered(below));
+        place(mount).filter(|_| in_it.all(|below| sources.contains(&below.point) || place(below).is_some()))
+    }
+
+    /// Where the tree that `mount` shows lies in one that is walked, if that is sure to show all of it.
+    fn shows(&self, walked: &Walked<'_>, mount: &Mount, sight: &dyn Sight) -> Option<PathBuf> {
         if walked.mount.device != mount.device {
             return None;
         }
@@ -227,11 +260,24 @@ impl Mounts {
         let place =
             if below.as_os_str().is_empty() { walked.point.clone() } else { walked.point.join(below) };
         let is_seen = self.through(&place).is_some_and(|(top, _)| top == walked.order);
-        (is_seen && !left_out(walked.source, &place)).then_some(place)
+        // What lies below something that is mounted in there `mount` may show, if the same does not cover it here too.
+        let hides = |over: &Mount| {
+            let below = over.point.strip_prefix(&place).ok().filter(|_| over.parent == walked.mount.id);
+            below.map(|below| mount.point.join(below)).is_some_and(|here| {
+                self.through(&here).is_some_and(|(_, top)| top.id == mount.id) && !sight.is_empty(&here)
+            })
+        };
+        let is_whole = || !self.0.iter().any(hides);
+        (is_seen && sight.takes(walked.source, &place, &mount.point) && is_whole()).then_some(place)
     }
 }
 
 impl Mount {
+    /// The kind of its file system, if the kernel makes that up.
+    fn made_up(&self) -> Option<&'static str> {
+        MADE_UP.iter().map(|(name, _)| *name).find(|name| name.as_bytes() == self.kind)
+    }
+
     /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -258,6 +304,11 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
         rest = if code.is_some() { after.get(3..).unwrap_or_default() } else { after };
     }
     plain
+}
+
+/// Whether the system tells that something is mounted on what has this status.
+pub(super) fn is_mounted_on(status: &Statx) -> bool {
+    status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
 }
 
 /// What kind of file system `name` in `dir` is on, if that is made up by the kernel. It mounts nothing.
@@ -322,13 +373,25 @@ mod tests {
         assert_eq!(Mounts::default().parts(Path::new("/repo")), [], "nothing is known without /proc");
     }
 
+    /// Nothing below `/excluded` is taken, and nothing is below a mount unless its name is `full`.
+    struct Pretended;
+
+    impl Sight for Pretended {
+        fn takes(&self, _: &Path, place: &Path, _: &Path) -> bool {
+            !place.starts_with("/excluded")
+        }
+
+        fn is_empty(&self, path: &Path) -> bool {
+            !path.ends_with("full")
+        }
+    }
+
     /// `/` on 8:1; `/data` on 8:2; the lines that a test adds begin at 10.
     fn elsewhere(lines: &[&str], sources: &[&str]) -> Vec<(u64, String)> {
         let first = ["1 0 8:1 / / rw - ext4 a rw", "2 1 8:2 / /data rw - ext4 b rw"];
         let text = [&first, lines].concat().join("\n");
         let sources: Vec<PathBuf> = sources.iter().map(PathBuf::from).collect();
-        let left_out = |_: &Path, path: &Path| path.starts_with("/excluded");
-        let found = Mounts::parse(text.as_bytes()).seen_elsewhere(&sources, &left_out);
+        let found = Mounts::parse(text.as_bytes()).seen_elsewhere(&sources, &Pretended);
         let mut found: Vec<_> = found.into_iter().map(|(id, at)| (id, at.display().to_string())).collect();
         found.sort();
         found
@@ -378,7 +441,39 @@ mod tests {
             "12 1 8:3 /x /mnt/c rw - ext4 c rw",
         ];
         assert_eq!(elsewhere(&hidden, &["/"]), []);
-        assert_eq!(Mounts::default().seen_elsewhere(&["/".into()], &|_, _| false), HashMap::new());
+        assert_eq!(Mounts::default().seen_elsewhere(&["/".into()], &Pretended), HashMap::new());
+    }
+
+    #[test]
+    fn what_a_mount_in_the_other_place_hides_is_walked() {
+        let bind = "10 1 8:1 /srv /mnt/srv rw - ext4 a rw";
+        let over = "11 1 0:9 / /srv/www/full rw - tmpfs t rw";
+        assert_eq!(elsewhere(&[bind, over], &["/"]), []);
+        assert_eq!(elsewhere(&[over, bind], &["/"]), [], "whichever came first");
+        // It hides nothing, or is beside it, or covers the same here.
+        assert_eq!(elsewhere(&[bind, "11 1 0:9 / /srv/x rw - tmpfs t rw"], &["/"]), [at(10, "/srv")]);
+        assert_eq!(elsewhere(&[bind, "11 1 0:9 / /srv2/full rw - tmpfs t rw"], &["/"]), [at(10, "/srv")]);
+        let both = [over, bind, "12 10 0:9 / /mnt/srv/www/full rw - tmpfs t rw"];
+        assert_eq!(elsewhere(&both, &["/"]), [at(10, "/srv")]);
+    }
+
+    #[test]
+    fn what_is_mounted_only_in_a_bind_mount_is_walked_with_it() {
+        let bind = "10 1 8:1 /srv /mnt/srv rw - ext4 a rw";
+        assert_eq!(elsewhere(&[bind, "11 10 0:9 / /mnt/srv/db rw - tmpfs t rw"], &["/"]), []);
+        let known = [bind, "11 10 8:2 /x /mnt/srv/db rw - ext4 b rw"];
+        assert_eq!(elsewhere(&known, &["/"]), [at(10, "/srv")]);
+        // What the kernel makes up is an empty folder wherever it is.
+        let made_up = [bind, "11 10 0:9 / /mnt/srv/proc rw - proc p rw"];
+        assert_eq!(elsewhere(&made_up, &["/"]), [at(10, "/srv")]);
+    }
+
+    #[test]
+    fn what_is_mounted_in_something_that_the_kernel_makes_up_is_no_other_place() {
+        let shm = ["10 1 0:7 / /dev rw - devtmpfs d rw", "11 10 0:8 / /dev/shm rw - tmpfs s rw"];
+        let bind = "12 1 0:8 /x /mnt/x rw - tmpfs s rw";
+        assert_eq!(elsewhere(&[shm[0], shm[1], bind], &["/"]), []);
+        assert_eq!(elsewhere(&[shm[0], shm[1], bind], &["/", "/dev/shm"]), [at(12, "/dev/shm/x")]);
     }
 
     #[test]

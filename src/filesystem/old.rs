@@ -29,6 +29,7 @@ use super::{
     capture,
     filter::Filter,
     holes,
+    mounts::is_mounted_on,
     names::Ownership,
     partial::{
         claim, has_only_name, is_begun, is_begun_with_acl, meanwhile, rename_new, sync_names, unfinished_name,
@@ -65,7 +66,7 @@ pub(super) type FileId = ((u32, u32), u64);
 /// Whether another file system begins at a folder. Before Linux 5.8 nobody could tell: then each may be one.
 fn is_mount(status: &Statx) -> bool {
     let told = status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
-    !told || status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+    !told || is_mounted_on(status)
 }
 
 /// Whether nothing is in a folder.
@@ -122,7 +123,7 @@ impl Found {
             .iter()
             .filter(|(attribute, _)| status.stx_attributes.contains(*attribute))
             .fold(0, |flags, (_, flag)| flags | flag);
-        let covered = status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+        let covered = is_mounted_on(status);
         Some(Self {
             kind,
             size: if kind == EntryKind::File { status.stx_size } else { 0 },

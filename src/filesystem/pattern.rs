@@ -1,7 +1,10 @@
 //! Patterns as git reads them, written in the syntax of the crate that matches them. That one knows alternatives
 //! (`{a,b}`), which to git are what stands there, and lets a class such as `[!a]` match a slash, which git never does.
 
-use std::path::PathBuf;
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use ignore::gitignore::GitignoreBuilder;
 
@@ -30,6 +33,27 @@ pub(super) fn plain(error: &ignore::Error) -> String {
 /// Whether a pattern can choose something: it is no comment, no empty line, and takes nothing back.
 pub(super) fn chooses(text: &str) -> bool {
     !trimmed(text).is_empty() && !text.starts_with(['#', '!'])
+}
+
+/// Whether a pattern may say something else of what is below one place than of the same below the other. In doubt it does.
+pub(super) fn tells_apart(text: &str, places: [&Path; 2]) -> bool {
+    let pattern = if text.starts_with('#') { "" } else { trimmed(text) };
+    let pattern = pattern.strip_prefix('!').unwrap_or(pattern);
+    let pattern = pattern.strip_suffix('/').unwrap_or(pattern);
+    if !pattern.strip_prefix("**/").unwrap_or(pattern).contains('/') {
+        // It means a name, wherever that is.
+        return false;
+    }
+    // The folders that it begins with, as far as they are what stands there.
+    let is_plain = |name: &&str| !name.is_empty() && name.is_ascii() && !name.contains(['*', '?', '[', '\\']);
+    let path = pattern.strip_prefix('/').unwrap_or(pattern);
+    places.into_iter().any(|place| {
+        let names = place.iter().skip(1).map(|name| name.as_bytes());
+        path.split('/').take_while(is_plain).zip(names).all(|(wanted, name)| {
+            // Case counts for some patterns only.
+            !name.is_ascii() || wanted.as_bytes().eq_ignore_ascii_case(name)
+        })
+    })
 }
 
 /// Without the spaces at its end. One behind a backslash stays, with what is before it.
@@ -226,6 +250,20 @@ impl Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_places_are_told_apart_by_patterns_that_may_reach_one_of_them() {
+        let places = [Path::new("/srv/www"), Path::new("/mnt/www")];
+        for text in ["", "# /srv/www", "*.o", "!keep", "cache/", "**/x", "/var/*", "!/srv/db", "srv/other/x"]
+        {
+            assert!(!tells_apart(text, places), "{text}");
+        }
+        for text in
+            ["/srv/www/a", "!/srv/www/a", "mnt/www/*.o", "/srv/*/a", "/*/a", "**/x/y", "a*/b", "/SRV/www"]
+        {
+            assert!(tells_apart(text, places), "{text}");
+        }
+    }
 
     #[test]
     fn what_is_no_sign_to_git_is_none_here() {

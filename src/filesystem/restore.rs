@@ -31,6 +31,7 @@ use super::{
     attributes, capture,
     holes::{self, Layout},
     metadata::{Handle, Notes, freeze, set_metadata, set_owner_and_mode},
+    mounts::is_mounted_on,
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
@@ -471,7 +472,8 @@ impl Target {
         Ok(Made { pending, name, notes, what: What::Other })
     }
 
-    /// Sets the metadata of a folder: after everything in it is done, since that changes its time.
+    /// Sets the metadata of a folder: after everything in it is done, since that changes its time. One that only holds the
+    /// place of a mount is left alone if something is mounted there.
     ///
     /// # Errors
     /// There is no such folder.
@@ -482,6 +484,11 @@ impl Target {
         ownership: &Ownership,
     ) -> Result<Notes> {
         let dir = self.directory_at_its_end(path)?;
+        let is_mounted = || capture::status(dir.as_fd(), c"").is_ok_and(|status| is_mounted_on(&status));
+        if metadata.only_holds_a_place() && is_mounted() {
+            // What is mounted there is none of the snapshot's.
+            return Ok(Notes::new());
+        }
         let mut notes = set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership);
         freeze(dir.as_fd(), metadata, &mut notes);
         Ok(notes)

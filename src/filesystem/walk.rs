@@ -21,8 +21,8 @@ pub use super::filter::{Filter, FilterOptions, Pattern, Why};
 use super::{
     attributes,
     capture::{self, Captured, Surroundings, capture},
-    mounts::{self, Mounts, On},
-    open_quietly, reason, shown, system_error,
+    mounts::{self, Mounts, On, Sight},
+    open_quietly, pattern, reason, shown, system_error,
 };
 use crate::{
     clock::Timestamp,
@@ -248,13 +248,39 @@ struct Known {
 
 impl Known {
     fn new(mounts: &Mounts, sources: &[PathBuf], filter: &Filter) -> Self {
-        let left_out = |source: &Path, path: &Path| filter.leaves_out(source, path);
         let elsewhere = match filter.options().one_file_system {
             // No mount is entered.
             true => HashMap::new(),
-            false => mounts.seen_elsewhere(sources, &left_out),
+            false => mounts.seen_elsewhere(sources, filter),
         };
         Self { made_up: mounts.made_up(), elsewhere }
+    }
+}
+
+/// A folder with what is in it, if it can be listed.
+fn listed(folder: &Path) -> Option<(OwnedFd, Listing)> {
+    let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
+    let dir = open_quietly(CWD, &path, OFlags::DIRECTORY).ok()?;
+    let listing = Listing::read(dir.as_fd()).ok()?;
+    Some((dir, listing))
+}
+
+impl Sight for Filter {
+    fn takes(&self, source: &Path, place: &Path, other: &Path) -> bool {
+        let is_walked = |folder: &Path| {
+            listed(folder).is_some_and(|(dir, listing)| {
+                // A source is taken whatever marks it.
+                folder == source || self.marker(dir.as_fd(), &|name| listing.contains(name)).is_none()
+            })
+        };
+        let tells_apart = |pattern: &Pattern| pattern::tells_apart(&pattern.text, [place, other]);
+        !self.leaves_out(source, place)
+            && !self.options().patterns().any(tells_apart)
+            && place.ancestors().skip(1).take_while(|folder| folder.starts_with(source)).all(is_walked)
+    }
+
+    fn is_empty(&self, path: &Path) -> bool {
+        listed(path).is_some_and(|(_, listing)| listing.names.is_empty())
     }
 }
 
@@ -385,7 +411,7 @@ impl Walk {
         }
         let Captured { mut metadata, device, on, .. } = captured;
         let only_leads = metadata.kind == EntryKind::Directory && !is_source && !counts;
-        if only_leads || hollow == Some(Why::PseudoFileSystem) {
+        if only_leads || hollow.is_some() {
             leads_only(&mut metadata);
         }
         let is_hollow = hollow.is_some();

@@ -122,6 +122,15 @@ impl Metadata {
         self.size.saturating_sub(holes)
     }
 
+    /// Whether it is as a backup describes what holds the place of a mount that it does not enter, or a folder that only
+    /// leads to a source: without times, which nothing has that somebody made.
+    #[must_use]
+    pub fn only_holds_a_place(&self) -> bool {
+        let never = Timestamp::default();
+        let holds = matches!(self.kind, EntryKind::Directory | EntryKind::File) && self.size == 0;
+        holds && (self.mtime, self.ctime, self.btime) == (never, never, None)
+    }
+
     /// Of something of which only the kind is known: owned by root, without times, with one name.
     #[must_use]
     pub const fn of(kind: EntryKind) -> Self {

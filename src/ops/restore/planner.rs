@@ -281,6 +281,11 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     /// Something is mounted on a file: that is right if it is the file of the snapshot.
     fn mounted(&mut self, entry: Entry, found: Found, nodes: &dyn NodeSource) -> Result<()> {
+        if entry.metadata.only_holds_a_place() {
+            // The snapshot has nothing of what is mounted there.
+            self.job.left(&entry);
+            return Ok(());
+        }
         let is_whole = match &mut self.existing {
             Some(existing) => existing.is_whole(&entry, &found, nodes)?,
             None => false,

@@ -122,6 +122,11 @@ impl Comparison<'_> {
             // Its program has made it anew, or will.
             return Ok(Vec::new());
         }
+        let leads_only = self.snapshot.record.leads_only(&entry.path);
+        if !leads_only && then.only_holds_a_place() && self.tree.is_mounted_on(path) {
+            // A restore leaves alone what is mounted there.
+            return Ok(Vec::new());
+        }
         let joined = self.joined(entry, &now);
         let further = self.further(entry, &now);
         let joined = joined.filter(|_| further.is_none());
@@ -142,7 +147,6 @@ impl Comparison<'_> {
                 None
             }
         };
-        let leads_only = self.snapshot.record.leads_only(&entry.path);
         // Of one file that is told once, with its first name.
         let mut differences =
             if linked { Vec::new() } else { metadata_differences(then, &now, self.owners, leads_only) };
