@@ -25,7 +25,7 @@ use lifeboat::sabotage::Sabotage;
 use support::simulator::{Run, Story, aims::Scene, run, weather::Broken};
 
 /// Each time that the tests run.
-const SEEDS: Range<u64> = 0..2000;
+const SEEDS: Range<u64> = 0..1000;
 /// Each time that the tests run, of those in which somebody deletes.
 const LIFE_CYCLES: Range<u64> = 0..120;
 /// Within so many each way to build it wrongly must be found.
