@@ -606,7 +606,8 @@ fn a_folder_goes_only_when_what_replaces_it_is_whole() {
     names.iter().for_each(|name| fs::create_dir_all(copy.join(name).join("in it")).unwrap());
     let done = place.restore_with("all", &deleting());
     let still = names.map(|name| copy.join(name).join("in it").exists());
-    assert_eq!(still, [true, true, false, true], "{:?}", done.failed);
+    // Nothing replaces the one in the place of a socket, which is as if the snapshot did not have its name.
+    assert_eq!(still, [true, true, false, false], "{:?}", done.failed);
     assert!(copy.join("fine").is_file());
     let damaged = |name: &str| copy.join(name).try_exists().unwrap();
     assert!(damaged("large.damaged") && damaged("small.damaged"), "{:?}", done.failed);
