@@ -24,6 +24,7 @@ use crate::{
         annotations::Hold,
         snapshots::{KnownSnapshot, Snapshots},
     },
+    store::Parsed,
 };
 
 /// Of which snapshots something is said.
@@ -173,14 +174,25 @@ pub fn place(repository: &Repository, which: &Chosen, reason: &str, mode: Mode) 
     if mode == Mode::DryRun {
         return Ok(placed);
     }
-    say(repository, placed.held.iter(), &says)?;
+    let holds = say(repository, placed.held.iter(), &says)?;
     // A `forget` writes what ends and then looks for holds; so of the two at least one sees the other.
     for domain in domains(placed.held.iter()).into_keys() {
         let there: HashSet<ObjectId> =
             repository.snapshot_names(&domain, None)?.into_iter().map(|name| name.id).collect();
         let of_domain = placed.held.iter().filter(|known| known.name.domain == domain);
         let ids: Vec<ObjectId> = of_domain.map(|known| known.name.id).collect();
-        if let Some(gone) = ids.iter().find(|id| !there.contains(id)) {
+        let gone: Vec<&KnownSnapshot> = placed
+            .held
+            .iter()
+            .filter(|known| ids.contains(&known.name.id) && !there.contains(&known.name.id))
+            .collect();
+        if let Some(first) = gone.first() {
+            if repository.check_right_to_say(&Says::Lift(Vec::new(), String::new())).is_ok() {
+                // What is held and gone is missed for ever, and this was forgotten before.
+                let why = "it was forgotten and deleted while the hold was placed".to_owned();
+                say(repository, gone.iter().copied(), &Says::Lift(holds, why))?;
+            }
+            let gone = first.name.id;
             return Err(Error::new(
                 ErrorKind::Failed,
                 format!("the snapshot {gone} was forgotten and deleted while the hold was placed"),
@@ -271,7 +283,7 @@ fn domains<'a>(
     domains
 }
 
-/// Writes it, in each domain, with a time that is later than everything that was said there.
+/// Writes it, in each domain, with a time that is later than everything that was said there. Gives the ids of the records.
 ///
 /// # Errors
 /// `Forbidden` for a role that may not say this; storage trouble.
@@ -279,15 +291,20 @@ fn say<'a>(
     repository: &Repository,
     snapshots: impl Iterator<Item = &'a KnownSnapshot>,
     says: &Says,
-) -> Result<()> {
+) -> Result<Vec<ObjectId>> {
+    let mut said = Vec::new();
     for (domain, of_domain) in domains(snapshots) {
         let quarantined = repository.records(&domain)?.quarantined;
         let time = repository.annotations(&domain, &quarantined)?.next_time(repository.clock.now());
         for batch in of_domain.chunks(SNAPSHOTS_MAX) {
             repository.store.progress().check()?;
             let snapshots = batch.iter().map(|known| known.name.id).collect();
-            repository.publish_annotation(&domain, &Annotation { time, snapshots, says: says.clone() })?;
+            let record = Annotation { time, snapshots, says: says.clone() };
+            let name = repository.publish_annotation(&domain, &record)?;
+            if let Parsed::Record { id, .. } = name.parsed() {
+                said.push(id);
+            }
         }
     }
-    Ok(())
+    Ok(said)
 }
