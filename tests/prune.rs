@@ -26,6 +26,7 @@ use lifeboat::{
         annotate::{self, Chosen},
         forget,
         prune::{self, DomainDone, Mode, PruneOptions, Pruned, Unused},
+        repair,
         select::{Filter, Reference},
     },
     repository::{Repository, unlock::Credential},
@@ -799,6 +800,26 @@ fn a_prune_whose_clock_was_years_ahead_holds_up_nothing_for_years() {
 /// Nobody can tell it from a first backup that was not finished, so it stays.
 #[test]
 fn the_packs_of_a_key_whose_snapshots_are_all_gone_stay() {
+    the_packs_of_nobody_stay(|_, _| {});
+}
+
+/// The objects of whoever compacts the index, or repairs it, list them then; or nothing does.
+#[test]
+fn they_stay_too_if_no_index_object_of_that_key_is_left() {
+    the_packs_of_nobody_stay(|yard, client| {
+        yard.having(&format!("/index/{}", client.identity()))
+            .iter()
+            .for_each(|path| fs::remove_file(path).unwrap());
+    });
+    the_packs_of_nobody_stay(|yard, client| {
+        yard.having(&format!("/index/{}", client.identity()))
+            .iter()
+            .for_each(|path| fs::remove_file(path).unwrap());
+        repair::index(&yard.owner(), Mode::Write).unwrap();
+    });
+}
+
+fn the_packs_of_nobody_stay(lose: fn(&Yard, &Repository)) {
     let yard = Yard::new();
     yard.back_up(&files(&[1]));
     let client = yard.add_key(Role::Backup, "client", Some("main"));
@@ -806,20 +827,21 @@ fn the_packs_of_a_key_whose_snapshots_are_all_gone_stay() {
     let gone = yard.having(&id.to_string());
     let bytes = fs::read(&gone[0]).unwrap();
     fs::remove_file(&gone[0]).unwrap();
+    lose(&yard, &client);
     let before = yard.packs();
+    let mut notes = Vec::new();
     for _ in 0..3 {
         yard.wait(4 * DAY);
         let done = yard.prune();
         assert_eq!((done.marked.packs, done.deleted.packs), (0, 0), "{done:?}");
-        assert!(
-            done.notes.iter().any(|note| note.to_string().contains("have no snapshot")),
-            "{:?}",
-            done.notes
-        );
+        notes = done.notes;
     }
+    // Packs that no index lists are looked at after twice the grace.
+    assert!(notes.iter().any(|note| note.to_string().contains("have no snapshot")), "{notes:?}");
     assert_eq!(yard.packs(), before);
     // It comes back whole.
     fs::write(&gone[0], bytes).unwrap();
+    repair::index(&yard.owner(), Mode::Write).unwrap();
     yard.holds(&[&files(&[1]), &files(&[2])]);
 }
 

@@ -13,7 +13,10 @@ use super::{
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::tombstones::{PACKS_MAX, Tombstones},
+    format::{
+        pack::Directory,
+        tombstones::{PACKS_MAX, Tombstones},
+    },
     id::{IdentityId, PackId},
     limits,
     repository::index::{KnownPack, Standing},
@@ -107,15 +110,20 @@ fn unreached(
         }
         dead.insert(pack.id, listed.size);
     }
+    tell_spared(of_nobody, "", done);
+    Ok(dead)
+}
+
+/// What keys without a snapshot wrote stays, and that is told.
+fn tell_spared(of_nobody: Packs, listed: &str, done: &mut DomainDone) {
     if of_nobody.packs > 0 {
         let text = format!(
-            "{} packs ({} bytes) are of keys that have no snapshot here, and stay: a first backup that was never finished, or \
-             all of their snapshots are gone. `lifeboat status` names the keys; those that are revoked do not count",
+            "{} packs ({} bytes){listed} are of keys that have no snapshot here, and stay: a first backup that was never \
+             finished, or all of their snapshots are gone. `lifeboat status` names the keys; those that are revoked do not count",
             of_nobody.packs, of_nobody.bytes
         );
         done.notes.push(Error::new(ErrorKind::Damaged, text));
     }
-    Ok(dead)
 }
 
 /// Keys that count and have no snapshot. The newest snapshot of a key always stays, so whoever had one has one; of what
@@ -128,9 +136,10 @@ struct Bereft<'a> {
 impl<'a> Bereft<'a> {
     fn new(pruning: &Pruning<'_>, seen: &'a Seen) -> Self {
         let registry = pruning.repository.registry();
-        let mut bereft: HashSet<IdentityId> = seen.objects.iter().map(|object| object.writer).collect();
-        bereft
-            .retain(|writer| registry.certificate(writer).is_some() && registry.revocation(writer).is_none());
+        // Whoever compacts the index or repairs it lists the packs of others in objects of its own: so these do not tell.
+        let mut bereft: HashSet<IdentityId> =
+            registry.certificates.iter().map(|known| known.identity).collect();
+        bereft.retain(|writer| registry.revocation(writer).is_none());
         for name in &seen.roots.names {
             bereft.remove(&name.identity);
         }
@@ -143,7 +152,12 @@ impl<'a> Bereft<'a> {
             return Ok(false);
         }
         let directory = self.seen.view.index.directory(pack).ok_or_else(lost_pack)?;
-        Ok(directory.sections.iter().all(|section| self.bereft.contains(&section.author)))
+        Ok(self.are_theirs(&directory))
+    }
+
+    /// Whether all that a directory tells of is theirs.
+    fn are_theirs(&self, directory: &Directory) -> bool {
+        directory.sections.iter().all(|section| self.bereft.contains(&section.author))
     }
 }
 
@@ -210,6 +224,7 @@ fn unlisted(
     let mut dead = BTreeMap::new();
     let mut unindexed = seen.view.unindexed.clone();
     unindexed.sort_unstable();
+    let (without, mut of_nobody) = (Bereft::new(pruning, seen), Packs::default());
     for (id, size) in unindexed {
         let Some(listed) = seen.details.packs.get(&id) else { continue };
         if now.seconds_since(listed.stored) <= least || seen.view.tombstoned.contains(&id) {
@@ -236,9 +251,15 @@ fn unlisted(
         let is_needed = blobs.any(|blob| {
             seen.reached.blob(index, &blob.id) && !index.locations(&blob.id).into_iter().any(is_live)
         });
-        if !is_needed {
+        if is_needed {
+            continue;
+        }
+        if without.are_theirs(&directory) {
+            of_nobody.add(size);
+        } else {
             dead.insert(id, size);
         }
     }
+    tell_spared(of_nobody, " in no index", done);
     Ok(dead)
 }
