@@ -800,26 +800,26 @@ fn a_prune_whose_clock_was_years_ahead_holds_up_nothing_for_years() {
 /// Nobody can tell it from a first backup that was not finished, so it stays.
 #[test]
 fn the_packs_of_a_key_whose_snapshots_are_all_gone_stay() {
-    the_packs_of_nobody_stay(|_, _| {});
+    the_packs_of_nobody_stay(0, |_, _| {});
 }
 
 /// The objects of whoever compacts the index, or repairs it, list them then; or nothing does.
 #[test]
 fn they_stay_too_if_no_index_object_of_that_key_is_left() {
-    the_packs_of_nobody_stay(|yard, client| {
-        yard.having(&format!("/index/{}", client.identity()))
-            .iter()
-            .for_each(|path| fs::remove_file(path).unwrap());
-    });
-    the_packs_of_nobody_stay(|yard, client| {
-        yard.having(&format!("/index/{}", client.identity()))
-            .iter()
-            .for_each(|path| fs::remove_file(path).unwrap());
+    let lose_index = |yard: &Yard, client: &Repository| {
+        let index = yard.having(&format!("/index/{}", client.identity()));
+        index.iter().for_each(|path| fs::remove_file(path).unwrap());
+    };
+    // What no index lists is looked at after twice the grace.
+    the_packs_of_nobody_stay(1, lose_index);
+    the_packs_of_nobody_stay(0, |yard, client| {
+        lose_index(yard, client);
         repair::index(&yard.owner(), Mode::Write).unwrap();
     });
 }
 
-fn the_packs_of_nobody_stay(lose: fn(&Yard, &Repository)) {
+/// So many prunes say nothing of them, and each later one does.
+fn the_packs_of_nobody_stay(silent: usize, lose: impl Fn(&Yard, &Repository)) {
     let yard = Yard::new();
     yard.back_up(&files(&[1]));
     let client = yard.add_key(Role::Backup, "client", Some("main"));
@@ -829,15 +829,13 @@ fn the_packs_of_nobody_stay(lose: fn(&Yard, &Repository)) {
     fs::remove_file(&gone[0]).unwrap();
     lose(&yard, &client);
     let before = yard.packs();
-    let mut notes = Vec::new();
-    for _ in 0..3 {
+    for round in 0..3 {
         yard.wait(4 * DAY);
         let done = yard.prune();
         assert_eq!((done.marked.packs, done.deleted.packs), (0, 0), "{done:?}");
-        notes = done.notes;
+        let is_told = done.notes.iter().any(|note| note.to_string().contains("have no snapshot"));
+        assert_eq!(is_told, round >= silent, "{:?}", done.notes);
     }
-    // Packs that no index lists are looked at after twice the grace.
-    assert!(notes.iter().any(|note| note.to_string().contains("have no snapshot")), "{notes:?}");
     assert_eq!(yard.packs(), before);
     // It comes back whole.
     fs::write(&gone[0], bytes).unwrap();

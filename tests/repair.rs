@@ -711,6 +711,7 @@ fn a_snapshot_that_has_lost_files_is_copied_without_them_and_each_is_named() {
     for (planned, done) in planned.iter().zip(&done) {
         // What nobody has noticed is not planned, and told by whoever reads it.
         assert_eq!((planned.copy, paths(planned)), (Copy::Planned, vec!["srv/2".to_owned()]));
+        assert!(planned.named.iter().all(|lost| done.named.contains(lost)), "{planned:?} {done:?}");
         assert!(done.named[0].why.contains("no pack that is there holds its chunk"), "{done:?}");
         let Copy::Made(id) = done.copy else { unreachable!("{done:?}") };
         let (known, _) = scene.owner().snapshots().unwrap();

@@ -176,16 +176,11 @@ pub fn place(repository: &Repository, which: &Chosen, reason: &str, mode: Mode) 
     }
     let holds = say(repository, placed.held.iter(), &says)?;
     // A `forget` writes what ends and then looks for holds; so of the two at least one sees the other.
-    for domain in domains(placed.held.iter()).into_keys() {
+    for (domain, of_domain) in domains(placed.held.iter()) {
         let there: HashSet<ObjectId> =
             repository.snapshot_names(&domain, None)?.into_iter().map(|name| name.id).collect();
-        let of_domain = placed.held.iter().filter(|known| known.name.domain == domain);
-        let ids: Vec<ObjectId> = of_domain.map(|known| known.name.id).collect();
-        let gone: Vec<&KnownSnapshot> = placed
-            .held
-            .iter()
-            .filter(|known| ids.contains(&known.name.id) && !there.contains(&known.name.id))
-            .collect();
+        let is_gone = |known: &&&KnownSnapshot| !there.contains(&known.name.id);
+        let gone: Vec<&KnownSnapshot> = of_domain.iter().filter(is_gone).copied().collect();
         if let Some(first) = gone.first() {
             if repository.check_right_to_say(&Says::Lift(Vec::new(), String::new())).is_ok() {
                 // What is held and gone is missed for ever, and this was forgotten before.
@@ -200,7 +195,8 @@ pub fn place(repository: &Repository, which: &Chosen, reason: &str, mode: Mode) 
             .with_remedy("The hold on the others counts. Versions in the bucket may still have that one"));
         }
         let forgotten = repository.records(&domain)?.forgotten;
-        placed.ended.extend(ids.into_iter().filter(|id| forgotten.contains(id)));
+        let ids = of_domain.iter().map(|known| known.name.id);
+        placed.ended.extend(ids.filter(|id| forgotten.contains(id)));
     }
     Ok(placed)
 }

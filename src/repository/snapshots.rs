@@ -223,12 +223,13 @@ impl Repository {
     /// Storage trouble.
     pub fn counts(&self, domain: &DomainId, identity: &IdentityId, id: &ObjectId) -> Result<bool> {
         let is_there = self.snapshot_names(domain, Some(identity))?.iter().any(|name| name.id == *id);
-        Ok(is_there && !self.has_ended(domain, id)?)
+        Ok(is_there && !self.ended(domain)?.contains(id))
     }
 
-    fn has_ended(&self, domain: &DomainId, id: &ObjectId) -> Result<bool> {
+    /// The snapshots of a domain that were forgotten or set aside, whatever is held.
+    fn ended(&self, domain: &DomainId) -> Result<HashSet<ObjectId>> {
         let Records { forgotten, quarantined, .. } = self.records(domain)?;
-        Ok(forgotten.contains(id) || ids_of_snapshots(&quarantined).contains(id))
+        Ok(forgotten.into_iter().chain(ids_of_snapshots(&quarantined)).collect())
     }
 
     /// The last number and hash of a chain, its signature checked without any key. What somebody else put
@@ -245,9 +246,7 @@ impl Repository {
         // forked a machine may remember the end that was forgotten.
         let mut is_set_aside = |id: &ObjectId| -> Result<bool> {
             if ended.is_none() {
-                let Records { forgotten, quarantined, .. } = self.records(domain)?;
-                let aside = ids_of_snapshots(&quarantined);
-                ended = Some(forgotten.into_iter().chain(aside).collect());
+                ended = Some(self.ended(domain)?);
             }
             Ok(ended.as_ref().is_some_and(|ended| ended.contains(id)))
         };

@@ -34,9 +34,10 @@ pub(super) fn mark(
     repacked: BTreeMap<PackId, u64>,
     done: &mut DomainDone,
 ) -> Result<Option<Timestamp>> {
-    let mut dead = unreached(pruning, (seen, now), done)?;
+    let without = Bereft::new(pruning, seen);
+    let mut dead = unreached(pruning, (seen, now), &without, done)?;
     dead.extend(repacked);
-    dead.extend(unlisted(pruning, (seen, now), done)?);
+    dead.extend(unlisted(pruning, (seen, now), &without, done)?);
     let again = undated(pruning, (seen, now));
     if !again.is_empty() {
         let text = format!(
@@ -78,6 +79,7 @@ fn undated(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> BTreeMap<P
 fn unreached(
     pruning: &Pruning<'_>,
     (seen, now): (&Seen, Timestamp),
+    without: &Bereft<'_>,
     done: &mut DomainDone,
 ) -> Result<BTreeMap<PackId, u64>> {
     let index = &seen.view.index;
@@ -90,7 +92,7 @@ fn unreached(
     }
     let busy = Busy::new(pruning, (seen, now));
     let (mut dead, mut spared) = (BTreeMap::new(), HashSet::new());
-    let (without, mut of_nobody) = (Bereft::new(pruning, seen), Packs::default());
+    let mut of_nobody = Packs::default();
     for pack in index.packs().filter(|pack| pack.standing == Standing::Live && !alive.contains(&pack.id)) {
         let Some(listed) = seen.details.packs.get(&pack.id) else { continue };
         if busy.is_young(listed.stored) {
@@ -217,6 +219,7 @@ fn running(seen: &Seen, now: Timestamp, least: u64) -> HashMap<IdentityId, Optio
 fn unlisted(
     pruning: &Pruning<'_>,
     (seen, now): (&Seen, Timestamp),
+    without: &Bereft<'_>,
     done: &mut DomainDone,
 ) -> Result<BTreeMap<PackId, u64>> {
     let index = &seen.view.index;
@@ -224,7 +227,7 @@ fn unlisted(
     let mut dead = BTreeMap::new();
     let mut unindexed = seen.view.unindexed.clone();
     unindexed.sort_unstable();
-    let (without, mut of_nobody) = (Bereft::new(pruning, seen), Packs::default());
+    let mut of_nobody = Packs::default();
     for (id, size) in unindexed {
         let Some(listed) = seen.details.packs.get(&id) else { continue };
         if now.seconds_since(listed.stored) <= least || seen.view.tombstoned.contains(&id) {
