@@ -896,7 +896,7 @@ fn the_command_names_what_a_snapshot_has_lost_and_what_to_do() {
     let world = World::with_repository();
     world.does(&["backup", "src/one"]);
     let first = world.does(&["repair", "snapshots"]);
-    assert!(first.starts_with("nothing to repair: nothing of 1 snapshot is missing"), "{first}");
+    assert!(first.starts_with("nothing to repair: every pack that 1 snapshot need"), "{first}");
     let kept: Vec<_> = stored(&world, "/packs/d/");
     world.does(&["backup", "src"]);
     let pack = stored(&world, "/packs/d/").into_iter().find(|path| !kept.contains(path)).unwrap();
@@ -917,6 +917,84 @@ fn the_command_names_what_a_snapshot_has_lost_and_what_to_do() {
     assert_eq!(fs::read(target.join(world.text("src/one").trim_start_matches('/'))).unwrap(), b"first");
     let said = world.does(&["repair", "snapshots", "--apply"]);
     assert!(said.contains("was copied before"), "{said}");
+}
+
+/// The one pack of files of a repository.
+fn only_pack(world: &World) -> (std::path::PathBuf, String) {
+    let packs = stored(world, "/packs/d/");
+    assert_eq!(packs.len(), 1, "{packs:?}");
+    let name = packs[0].strip_prefix(world.path("repo")).unwrap().to_str().unwrap().to_owned();
+    (packs[0].clone(), name)
+}
+
+#[test]
+fn what_is_good_in_a_pack_that_is_set_aside_is_not_lost_and_is_stored_anew() {
+    let world = World::with_repository();
+    // A frame holds 1 MiB at most, so that one damaged frame hurts one of these.
+    for (number, name) in ["a", "b", "c"].iter().enumerate() {
+        fs::write(world.path(&format!("src/{name}")), noise(40 + number as u64, 1_500_000)).unwrap();
+    }
+    world.does(&["backup", "src"]);
+    let (pack, name) = only_pack(&world);
+    flip(&pack);
+    world.ends(&mut world.command(&["check", "--read-data"]), 5);
+    world.does(&["repair", "quarantine", &name, "--apply"]);
+    let (out, err) = world.ends(&mut world.command(&["check"]), 5);
+    assert!(out.contains("snapshots need what cannot be read in it"), "{out}");
+    assert!(out.contains("what can still be read in it and nowhere else"), "{out}");
+    let hurts = out.lines().filter(|line| line.starts_with("  hurts")).count();
+    assert_eq!(hurts, 1, "only one file is hurt: {out}");
+    assert!(err.contains("forget nothing before"), "{err}");
+    let said = world.does(&["usage"]);
+    assert!(said.contains("in packs that are set aside"), "{said}");
+    let (out, _) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
+    assert!(out.starts_with("1 of 1 snapshot lacks something. 1 would be copied without it"), "{out}");
+    let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply", "--json"]), 3);
+    let messages = objects(&out);
+    let repaired = messages.iter().find(|message| message["message_type"] == "repair").unwrap();
+    assert_eq!(repaired["lost"], 1, "{out}");
+    let copy = repaired["copy"].as_str().unwrap().to_owned();
+    world.ends(&mut world.command(&["restore", &copy, "--target", "back"]), 3);
+    let whole = |target: &str| {
+        let is_whole = |name: &&str| {
+            let source = world.text(&format!("src/{name}"));
+            let back = world.path(target).join(source.trim_start_matches('/'));
+            fs::read(back).ok() == fs::read(source).ok()
+        };
+        ["a", "b", "c"].iter().filter(|name| is_whole(name)).count()
+    };
+    assert_eq!(whole("back"), 2, "all that is good is in the copy");
+    // The pack may be gone now: the copy does not rest on it.
+    fs::remove_file(&pack).unwrap();
+    world.ends(&mut world.command(&["restore", &copy, "--target", "again"]), 3);
+    assert_eq!(whole("again"), 2);
+}
+
+#[test]
+fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_by_a_copy() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    world.does(&["backup", "src/one"]);
+    let (packs, nodes) = (stored(&world, "/packs/d/"), stored(&world, "/packs/m/"));
+    for pack in packs.iter().chain(&nodes) {
+        let name = pack.strip_prefix(world.path("repo")).unwrap().to_str().unwrap();
+        world.does(&["repair", "quarantine", name, "--force", "--apply"]);
+    }
+    let (out, err) = world.ends(&mut world.command(&["check"]), 5);
+    assert!(!out.contains("hurts") && !out.contains("cannot be read"), "nothing is lost: {out}");
+    assert_eq!(out.matches("still be read").count(), packs.len() + nodes.len(), "{out}");
+    assert!(err.contains("repair snapshots --apply"), "{err}");
+    let (out, err) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
+    assert!(out.starts_with("2 of 2 snapshots rest on packs that are set aside. 2 would be copied"), "{out}");
+    assert!(err.contains("--apply"), "{err}");
+    let said = world.does(&["repair", "snapshots", "--apply"]);
+    assert!(said.contains("whole again"), "{said}");
+    world.does(&["check", "--read-data"]);
+    world.does(&["repair", "snapshots"]);
+    world.does(&["prune"]);
+    packs.iter().chain(&nodes).for_each(|pack| fs::remove_file(pack).unwrap());
+    world.does(&["restore", "latest", "--target", "back"]);
+    world.does(&["check", "--read-data"]);
 }
 
 #[test]

@@ -65,6 +65,19 @@ impl<'a> FrameCheck<'a> {
             .sections
             .get(usize::from(frame.section))
             .ok_or_else(|| Error::damaged("a frame", "it has no section"))?;
+        self.opened((frame, section), sealed, decompressor)
+    }
+
+    /// One frame, given its bytes.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not what its directory says; `Forbidden` without the key epoch of its section.
+    pub(super) fn opened(
+        &self,
+        (frame, section): (&Frame, &SectionHeader),
+        sealed: &[u8],
+        decompressor: &mut Decompressor,
+    ) -> Result<()> {
         let plain = self.repository.open_frame(self.domain, (frame, section), sealed, decompressor)?;
         let mut rest = &plain[..];
         for blob in &frame.blobs {

@@ -11,6 +11,7 @@ pub mod drill;
 mod evidence;
 pub mod forget;
 mod frames;
+mod holding;
 pub mod init;
 pub mod key;
 mod links;

@@ -186,13 +186,16 @@ impl Repository {
         // Each with its size, and whether an index lists it.
         let mut present = HashMap::new();
         let mut packs = HashMap::new();
+        let mut aside = HashMap::new();
         for (id, pack) in listed {
-            // One that is set aside is there for nobody.
-            if quarantined.is_empty() || !quarantined.contains(Name::pack(domain, pack.kind, &id).as_str()) {
-                present.insert(id, (pack.size, Cell::new(false)));
-                if purpose == Purpose::Prune {
-                    packs.insert(id, pack);
-                }
+            // Names are only made where something is set aside.
+            if !quarantined.is_empty() && quarantined.contains(Name::pack(domain, pack.kind, &id).as_str()) {
+                aside.insert(id, pack.size);
+                continue;
+            }
+            present.insert(id, (pack.size, Cell::new(false)));
+            if purpose == Purpose::Prune {
+                packs.insert(id, pack);
             }
         }
         let tombstoned: HashSet<PackId> =
@@ -203,6 +206,7 @@ impl Repository {
             match (there || suffers(Sabotage::NoList), tombstoned.contains(id)) {
                 (true, false) => Standing::Live,
                 (true, true) => Standing::Tombstoned,
+                (false, _) if aside.get(id) == Some(&u64::from(size)) => Standing::SetAside,
                 (false, _) => Standing::Missing,
             }
         });

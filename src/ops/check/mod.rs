@@ -124,6 +124,19 @@ impl Checked {
         Some(self.problems.len() - 1)
     }
 
+    fn problem_with_remedy(
+        &mut self,
+        object: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Option<usize> {
+        let number = self.problem(object, what);
+        if let Some(problem) = number.and_then(|number| self.problems.get_mut(number)) {
+            problem.remedy = Some(remedy.into());
+        }
+        number
+    }
+
     fn hurt(&mut self, number: Option<usize>, what: String) {
         if let Some(problem) = number.and_then(|number| self.problems.get_mut(number))
             && problem.hurts.len() <= HURT_MAX
@@ -358,6 +371,10 @@ fn one_view(
     let mut damaged: HashSet<PackId> = HashSet::new();
     for pack in view.index.packs().filter(|pack| seen.insert(pack.id)) {
         checked.packs += 1;
+        if pack.standing == Standing::SetAside {
+            let name = repository.pack_name(domain, &pack);
+            checked.note(format!("{name} is set aside, and an index still lists it"));
+        }
         if pack.standing == Standing::Missing {
             let name = repository.pack_name(domain, &pack);
             // One that is gone hurts only if something needs it; one of another size is damaged in any case.
@@ -382,7 +399,7 @@ fn one_view(
     let Some(choice) = choice else { return Ok(((BadBlobs::new(), missed), None)) };
     let mut outcome = PackCheck::new(repository, (domain, view))?.run(choice, workers)?;
     // What is there and was not read keeps its shelf from counting as read.
-    let listed = view.index.packs().filter(|pack| pack.standing != Standing::Missing).map(|pack| pack.id);
+    let listed = view.index.packs().filter(|pack| pack.standing.counts()).map(|pack| pack.id);
     let there = listed.chain(view.unindexed.iter().map(|(id, _)| *id));
     let unread = there.filter(|id| !outcome.read.contains(id)).map(|id| Shelf::of(&id)).collect();
     damaged.extend(outcome.damaged.iter().map(|bad| bad.pack));

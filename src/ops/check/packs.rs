@@ -18,11 +18,7 @@ use crate::{
     limits,
     ops::frames::FrameCheck,
     random,
-    repository::{
-        Repository,
-        index::{KnownPack, Standing},
-        view::View,
-    },
+    repository::{Repository, index::KnownPack, view::View},
     store::{Name, on_each},
 };
 
@@ -86,8 +82,8 @@ impl<'a> PackCheck<'a> {
     /// The packs that are meant.
     fn choose(&self, choice: Choice<'_>) -> Result<Vec<Wanted>> {
         let mut seen: HashSet<PackId> = HashSet::new();
-        let there = |pack: &KnownPack| pack.standing != Standing::Missing;
-        let packs = self.view.index.packs().filter(there).filter(|pack| seen.insert(pack.id));
+        let counts = |pack: &KnownPack| pack.standing.counts();
+        let packs = self.view.index.packs().filter(counts).filter(|pack| seen.insert(pack.id));
         let wanted = |pack: KnownPack| {
             let (size, name) = (u64::from(pack.size), self.repository.pack_name(self.domain, &pack));
             Wanted { id: pack.id, size, name, listed: Some(pack) }

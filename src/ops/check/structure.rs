@@ -1,6 +1,6 @@
 //! Walks manifests: every node, every list and every chunk. What was seen to be good is not looked at again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{BadBlobs, Checked, MissedPacks};
 use crate::{
@@ -8,16 +8,25 @@ use crate::{
     format::{
         entry::{Content, Entry},
         node::Node,
+        pack::PackKind,
     },
-    id::{BlobId, DomainId},
+    id::{BlobId, DomainId, PackId},
+    ops::holding::{AsideFrames, WatchedNodes, copies},
     repository::{
         Repository,
-        index::{Index, KnownPack, Location, Standing},
+        index::{Index, KnownPack, Standing},
         manifest::{Accounts, ManifestCursor, NodeSource, list_sums},
         reader::NodeReader,
         snapshots::KnownSnapshot,
     },
 };
+
+/// What to do when a pack that is set aside holds what nothing else holds.
+const STORE_ANEW: &str = "`lifeboat repair snapshots --apply` stores anew what only a pack holds that is set aside, and so does a \
+                          backup of what is still at its source; forget nothing before";
+/// What to do when it cannot be read.
+const BACK_UP_AGAIN: &str = "Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies each \
+                             snapshot without what is lost for good";
 
 /// The manifests of one domain.
 pub(super) struct Structure<'a> {
@@ -33,6 +42,9 @@ pub(super) struct Structure<'a> {
     lists: HashMap<BlobId, ((u64, u64), Option<Loss>)>,
     /// Chunks that no pack holds, with the problem that names each.
     missing: HashMap<BlobId, Option<usize>>,
+    aside: AsideFrames,
+    /// Packs that are set aside and were told to be needed.
+    rested_on: HashSet<PackId>,
     /// Whether something cannot be found or read.
     pub(super) misses: bool,
     checked: &'a mut Checked,
@@ -50,8 +62,22 @@ impl<'a> Structure<'a> {
         checked: &'a mut Checked,
     ) -> Self {
         let (seen, lists, missing) = (Accounts::new(), HashMap::new(), HashMap::new());
-        let misses = false;
-        Self { repository, domain, index, nodes, bad, missed, seen, lists, missing, misses, checked }
+        let (aside, rested_on, misses) = (AsideFrames::default(), HashSet::new(), false);
+        Self {
+            repository,
+            domain,
+            index,
+            nodes,
+            bad,
+            missed,
+            seen,
+            lists,
+            missing,
+            aside,
+            rested_on,
+            misses,
+            checked,
+        }
     }
 
     pub(super) fn snapshot(&mut self, snapshot: &KnownSnapshot) -> Result<()> {
@@ -59,8 +85,7 @@ impl<'a> Structure<'a> {
         self.nodes.serve(snapshot.name.identity);
         let label = format!("{:.8}", snapshot.name.id.to_string());
         let progress = self.repository.store.progress();
-        let mut nodes = NodeReader::new(self.repository, snapshot.name.domain, self.index)?;
-        nodes.serve(snapshot.name.identity);
+        let nodes = WatchedNodes::new(self.repository, (self.domain, self.index), snapshot.name.identity)?;
         let mut cursor =
             ManifestCursor::accounting(&nodes, snapshot.record.root, std::mem::take(&mut self.seen));
         let ended = loop {
@@ -84,6 +109,9 @@ impl<'a> Structure<'a> {
         };
         self.checked.nodes += cursor.nodes_read;
         self.seen = cursor.into_accounts();
+        for at in nodes.into_aside() {
+            self.index.pack_at(at).iter().for_each(|pack| self.rests_on(pack));
+        }
         ended
     }
 
@@ -93,7 +121,7 @@ impl<'a> Structure<'a> {
         let found = match &entry.content {
             Content::Inline(chunks) => {
                 for chunk in chunks {
-                    self.chunk(&chunk.id, &shown);
+                    self.chunk(&chunk.id, &shown)?;
                 }
                 Ok(chunks.iter().map(|chunk| u64::from(chunk.length)).sum())
             }
@@ -142,7 +170,7 @@ impl<'a> Structure<'a> {
         match node {
             Node::Chunks(chunks) => {
                 for chunk in chunks {
-                    loss = self.chunk(&chunk.id, shown).or(loss);
+                    loss = self.chunk(&chunk.id, shown)?.or(loss);
                 }
             }
             Node::Lists(level, children) => {
@@ -157,43 +185,60 @@ impl<'a> Structure<'a> {
         Ok((sums, loss))
     }
 
-    /// A chunk is lost when no pack that is there holds a copy that is good, as far as that is known.
-    fn chunk(&mut self, id: &BlobId, shown: &str) -> Option<Loss> {
-        let index = self.index;
-        let there = |pack: &KnownPack| pack.standing != Standing::Missing;
-        let places = index.locations(id);
-        let mut packs = places.iter().filter_map(|at| index.pack_at(*at)).filter(there).peekable();
-        let number = match self.bad.get(id) {
-            _ if packs.peek().is_none() => match self.missing.get(id) {
-                Some(number) => *number,
-                None => self.missing(id, &places),
-            },
-            None => return None,
-            Some(bad) => {
-                if packs.any(|pack| bad.iter().all(|(damaged, _)| *damaged != pack.id)) {
-                    return None;
-                }
-                bad.iter().find_map(|(_, number)| *number)
-            }
+    /// A chunk is lost when no pack holds a copy that is good: as far as that is known of packs that count, and as it is read
+    /// of those that are set aside.
+    fn chunk(&mut self, id: &BlobId, shown: &str) -> Result<Option<Loss>> {
+        let blob = (id, PackKind::Data);
+        let bad = self.bad.get(id).map_or(&[][..], Vec::as_slice);
+        let mut packs = copies(self.index, blob, Standing::counts).peekable();
+        let is_none = packs.peek().is_none();
+        if packs.any(|(_, pack)| bad.iter().all(|(damaged, _)| *damaged != pack.id)) {
+            return Ok(None);
+        }
+        if let Some(pack) = self.aside.pack_of((self.repository, &self.domain, self.index), blob)? {
+            self.rests_on(&pack);
+            return Ok(None);
+        }
+        let number = match (is_none, self.missing.get(id)) {
+            (false, _) => bad.iter().find_map(|(_, number)| *number),
+            (true, Some(number)) => *number,
+            (true, None) => self.missing(id),
         };
         self.repository.store.progress().trouble();
         self.checked.hurt(number, shown.to_owned());
-        Some(Loss(number))
+        Ok(Some(Loss(number)))
     }
 
     /// The problem with a chunk that is nowhere: that of the pack that should hold it, if the index knows one.
-    fn missing(&mut self, id: &BlobId, places: &[Location]) -> Option<usize> {
-        let number = match places.iter().find_map(|at| self.index.pack_at(*at)) {
+    fn missing(&mut self, id: &BlobId) -> Option<usize> {
+        let places = self.index.locations(id);
+        let number = match places.into_iter().find_map(|at| self.index.pack_at(at)) {
             None => {
                 self.misses = true;
                 self.checked.problem(format!("chunk {id}"), "no index lists it")
             }
             Some(pack) => *self.missed.entry(pack.id).or_insert_with(|| {
                 let name = self.repository.pack_name(&self.domain, &pack);
-                self.checked.problem(name.as_str(), "it is not there, and snapshots need it")
+                match pack.standing {
+                    Standing::SetAside => self.checked.problem_with_remedy(
+                        name.as_str(),
+                        "it is set aside, and snapshots need what cannot be read in it",
+                        BACK_UP_AGAIN,
+                    ),
+                    _ => self.checked.problem(name.as_str(), "it is not there, and snapshots need it"),
+                }
             }),
         };
         self.missing.insert(*id, number);
         number
+    }
+
+    /// Snapshots need what can be read in a pack that is set aside, and nowhere else.
+    fn rests_on(&mut self, pack: &KnownPack) {
+        if self.rested_on.insert(pack.id) {
+            let name = self.repository.pack_name(&self.domain, pack);
+            let what = "it is set aside, and snapshots need what can still be read in it and nowhere else";
+            self.checked.problem_with_remedy(name.as_str(), what, STORE_ANEW);
+        }
     }
 }

@@ -115,7 +115,7 @@ impl<'a> Survivors<'a> {
             let is_elsewhere = |blob: &Blob| {
                 let packs =
                     self.index.locations(&blob.id).into_iter().filter_map(|at| self.index.pack_at(at));
-                packs.filter(|pack| pack.id != *dying).any(|pack| pack.standing != Standing::Missing)
+                packs.filter(|pack| pack.id != *dying).any(|pack| pack.standing.counts())
             };
             return Ok(frame.blobs.iter().all(is_elsewhere));
         }

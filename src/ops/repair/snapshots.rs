@@ -24,11 +24,11 @@ use crate::{
     ops::{
         backup::{self, BackupOptions, Item, ReadContent, Source},
         copy::{Losses, Lost},
+        holding::{AsideFrames, Holding, WatchedNodes},
     },
     progress::Phase,
     repository::{
         Repository,
-        index::Standing,
         manifest::{Gap, ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
         reader::{NodeReader, blob_range},
         snapshots::{KnownSnapshot, TAG_REPAIRED},
@@ -56,6 +56,8 @@ pub struct Hurt {
     pub lost: u64,
     /// The first of them.
     pub named: Vec<Lost>,
+    /// Files, and parts of its manifest, that only packs hold which are set aside: a copy stores them anew.
+    pub aside: u64,
     /// What becomes of it.
     pub copy: Copy,
 }
@@ -112,29 +114,34 @@ pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Res
     let (known, elsewhere): (Vec<KnownSnapshot>, Vec<KnownSnapshot>) =
         known.into_iter().partition(|known| known.name.domain == domain);
     let copies = copies(repository, &known);
-    let view = Arc::new(repository.view_to_read(&domain)?);
+    let mut view = Arc::new(repository.view_to_read(&domain)?);
     let (snapshots, elsewhere) = (known.len() as u64, elsewhere.len() as u64);
     let has_unlisted = !view.unindexed.is_empty();
     let mut done = SnapshotsDone { snapshots, elsewhere, damaged, has_unlisted, ..SnapshotsDone::default() };
     for snapshot in known {
         let stored = Stored::new(repository, &view, &snapshot)?;
-        let (mut lost, nothing) = losses(&stored, &snapshot)?;
-        if lost.count == 0 {
+        let Found { mut lost, aside, nothing } = look(&stored, &snapshot)?;
+        if lost.count == 0 && aside == 0 {
             continue;
         }
         let copy = match copies.get(&tag(&snapshot)) {
             _ if nothing => Copy::Nothing,
-            Some(id) => Copy::Before(*id),
-            None if options.mode == Mode::DryRun => Copy::Planned,
-            None => {
+            // One that has lost nothing was whole once there was a copy, until another pack was set aside.
+            Some(id) if lost.count > 0 => Copy::Before(*id),
+            _ if options.mode == Mode::DryRun => Copy::Planned,
+            _ => {
                 // Whoever reads everything finds what is damaged in packs that are there too.
                 let (id, found) = copy(repository, (stored, &snapshot), options)?;
                 lost = found;
+                if aside > 0 {
+                    // What was stored anew with this copy others need not store again.
+                    view = Arc::new(repository.view_to_read(&domain)?);
+                }
                 Copy::Made(id)
             }
         };
         let Losses { count: lost, named } = lost;
-        done.hurt.push(Hurt { snapshot, lost, named, copy });
+        done.hurt.push(Hurt { snapshot, lost, named, aside, copy });
     }
     Ok(done)
 }
@@ -168,26 +175,36 @@ fn copy(
     Survivors::new(stored, snapshot, None).store(repository, &backup)
 }
 
-/// What a snapshot has lost, and whether nothing of it can be read.
-fn losses(stored: &Stored, snapshot: &KnownSnapshot) -> Result<(Losses, bool)> {
-    let (mut losses, mut nothing) = (Losses::default(), false);
-    let nodes = stored.nodes()?;
-    for_each_entry(&nodes, snapshot.record.root, &[], &mut |found| {
+/// What is not as it should be of a snapshot.
+#[derive(Default)]
+struct Found {
+    lost: Losses,
+    /// What only packs hold that are set aside.
+    aside: u64,
+    /// Nothing of it can be read.
+    nothing: bool,
+}
+
+fn look(stored: &Stored, snapshot: &KnownSnapshot) -> Result<Found> {
+    let mut found = Found::default();
+    let nodes = WatchedNodes::new(&stored.repository, (stored.domain, &stored.view.index), stored.reader)?;
+    for_each_entry(&nodes, snapshot.record.root, &[], &mut |entry| {
         stored.repository.store.progress().check()?;
-        match found {
-            Ok(entry) => {
-                if let Some(why) = stored.loss(&entry, &nodes)? {
-                    losses.add(&entry.path, why);
-                }
-            }
+        match entry {
+            Ok(entry) => match stored.state(&entry, &nodes)? {
+                State::Whole => {}
+                State::Aside => found.aside += 1,
+                State::Lost(why) => found.lost.add(&entry.path, why),
+            },
             Err(Gap { first, error }) => {
-                nothing |= first.is_empty();
-                losses.add(&first, unknown(&error));
+                found.nothing |= first.is_empty();
+                found.lost.add(&first, unknown(&error));
             }
         }
         Ok(())
     })?;
-    Ok((losses, nothing))
+    found.aside += nodes.into_aside().len() as u64;
+    Ok(found)
 }
 
 fn unknown(error: &Error) -> String {
@@ -202,6 +219,17 @@ pub(in crate::ops) struct Stored {
     domain: DomainId,
     /// Whose copies are tried first.
     reader: IdentityId,
+    aside: Mutex<AsideFrames>,
+}
+
+/// How the content of an entry is.
+enum State {
+    /// As far as the index tells.
+    Whole,
+    /// All of it can be read, some of it in packs that are set aside alone.
+    Aside,
+    /// Not all of it can be read, for this reason.
+    Lost(String),
 }
 
 impl Stored {
@@ -217,6 +245,7 @@ impl Stored {
             keys: repository.chunk_keys(&domain)?,
             domain,
             reader: snapshot.name.identity,
+            aside: Mutex::default(),
         }))
     }
 
@@ -226,38 +255,47 @@ impl Stored {
         Ok(nodes)
     }
 
-    fn is_there(&self, id: &BlobId) -> bool {
-        let index = &self.view.index;
-        let there = |at| {
-            index
-                .pack_at(at)
-                .is_some_and(|pack| pack.standing != Standing::Missing && pack.kind == PackKind::Data)
-        };
-        index.locations(id).into_iter().any(there)
+    fn holding(&self, id: &BlobId) -> Result<Holding> {
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        aside.holding((&self.repository, &self.domain, &self.view.index), (id, PackKind::Data))
     }
 
     /// Why the content of an entry is lost, if it is.
     pub(in crate::ops) fn loss(&self, entry: &Entry, nodes: &dyn NodeSource) -> Result<Option<String>> {
+        Ok(match self.state(entry, nodes)? {
+            State::Whole | State::Aside => None,
+            State::Lost(why) => Some(why),
+        })
+    }
+
+    fn state(&self, entry: &Entry, nodes: &dyn NodeSource) -> Result<State> {
         if entry.metadata.kind != EntryKind::File || entry.error.is_some() {
-            return Ok(None);
+            return Ok(State::Whole);
         }
-        let mut missing = None;
+        let mut state = State::Whole;
         let walked = for_each_chunk(&entry.content, nodes, &mut |chunk| {
             self.repository.store.progress().check()?;
-            if missing.is_none() && !self.is_there(&chunk.id) {
-                missing = Some(format!("no pack that is there holds its chunk {}", chunk.id));
+            match state {
+                State::Lost(_) => {}
+                State::Whole | State::Aside => match self.holding(&chunk.id)? {
+                    Holding::Counts => {}
+                    Holding::Aside => state = State::Aside,
+                    Holding::Lost => {
+                        state = State::Lost(format!("no pack that is there holds its chunk {}", chunk.id));
+                    }
+                },
             }
             Ok(())
         });
-        let loss = match walked {
-            Ok(()) => missing,
-            Err(error) if error.is_damage() => Some(error.to_string()),
+        match walked {
+            Ok(()) => {}
+            Err(error) if error.is_damage() => state = State::Lost(error.to_string()),
             Err(error) => return Err(error),
-        };
-        if loss.is_some() {
+        }
+        if matches!(state, State::Lost(_)) {
             self.view.index.vouch()?;
         }
-        Ok(loss)
+        Ok(state)
     }
 }
 
@@ -494,7 +532,7 @@ impl StoredContent {
     }
 
     fn copy_at(&mut self, chunk: &ChunkRef, at: crate::repository::index::Location) -> Result<Vec<u8>> {
-        let Stored { repository, view, keys, domain, reader: _ } = &*self.stored;
+        let Stored { repository, view, keys, domain, .. } = &*self.stored;
         let wrong = |why: &str| Error::damaged(format!("chunk {}", chunk.id), why);
         let found = view.index.found(at).ok_or_else(|| wrong("the index is damaged"))?;
         if found.section.kind != PackKind::Data {

@@ -41,6 +41,8 @@ pub struct Findings {
     pub deleted: u64,
     /// Reached blobs that only packs hold which are to die: the next prune rescues them.
     pub dying: u64,
+    /// Reached blobs that only packs hold which are set aside: a restore still reads what is good of them.
+    pub aside: u64,
     /// How many objects nothing explains.
     pub unexplained_found: u64,
     /// The first of them.
@@ -71,6 +73,7 @@ impl Findings {
 
     pub(super) fn take(&mut self, reached: &mut Reached) {
         self.dying += reached.dying;
+        self.aside += reached.aside;
         std::mem::take(&mut reached.problems).into_iter().for_each(|error| self.problem(error));
         for id in std::mem::take(&mut reached.lost) {
             let what = "a snapshot needs it, and no pack that is there holds it";

@@ -37,6 +37,8 @@ pub(super) struct Reached {
     pub(super) nodes: u64,
     /// Blobs that only packs hold which are to die.
     pub(super) dying: u64,
+    /// Reached blobs that only packs hold which are set aside.
+    pub(super) aside: u64,
     /// The first blobs that no pack holds which is there.
     pub(super) lost: BTreeSet<BlobId>,
     /// The first things that are wrong with manifests.
@@ -273,8 +275,12 @@ impl<'a> Walk<'a> {
     fn mark(&mut self, at: Location, rows: u32) -> Result<()> {
         let number = self.index.blob_number(at);
         let before = self.reached.marks.get(number).copied().unwrap_or(NOBODY);
-        if before == NOBODY && self.index.standing(at) == Some(Standing::Tombstoned) {
-            self.reached.dying += 1;
+        if before == NOBODY {
+            match self.index.standing(at) {
+                Some(Standing::Tombstoned) => self.reached.dying += 1,
+                Some(Standing::SetAside) => self.reached.aside += 1,
+                _ => {}
+            }
         }
         let joined = if rows == REACHED { REACHED } else { self.rows.sets.join(before, rows)? };
         if let Some(mark) = self.reached.marks.get_mut(number) {

@@ -36,8 +36,18 @@ pub enum Standing {
     Live = 0,
     /// It is there, but a tombstone names it: read from it, never borrow from it.
     Tombstoned = 1,
+    /// It is there and set aside: nobody counts on it, and what no other pack holds is still read from it.
+    SetAside = 2,
     /// It is not there, or has another size.
-    Missing = 2,
+    Missing = 3,
+}
+
+impl Standing {
+    /// Whether snapshots may rest on it, if only until it is deleted.
+    #[must_use]
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Live | Self::Tombstoned)
+    }
 }
 
 /// A bit beside the standing of a pack: it was borrowed from.
@@ -216,6 +226,7 @@ impl Index {
         let standing = match state & !USED {
             0 => Standing::Live,
             1 => Standing::Tombstoned,
+            2 => Standing::SetAside,
             _ => Standing::Missing,
         };
         Some((standing, state & USED != 0))
@@ -234,7 +245,7 @@ impl Index {
     }
 
     /// Every copy of a blob in the order in which a snapshot of `author` uses them: attested ones, its own,
-    /// those of others; then those that are to die, then those that are not there. Of equal ones the pack
+    /// those of others; then those that are to die, those that are set aside, and those that are not there. Of equal ones the pack
     /// with the lower id comes first, so that every machine chooses the same.
     #[must_use]
     pub fn copies(&self, id: &BlobId, author: IdentityId) -> Vec<Location> {
@@ -292,10 +303,10 @@ impl Index {
         })
     }
 
-    /// Bytes of all packs that are there.
+    /// Bytes of all packs that count.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let there = self.packs().filter(|pack| pack.standing != Standing::Missing);
+        let there = self.packs().filter(|pack| pack.standing.counts());
         there.map(|pack| u64::from(pack.size)).sum()
     }
 
@@ -340,7 +351,7 @@ impl Index {
         Some(first..first + row.frames as usize)
     }
 
-    /// Every copy of a blob in a pack of this kind that is there, whether it is to die or not, each with whether
+    /// Every copy of a blob in a pack of this kind that counts, whether it is to die or not, each with whether
     /// a snapshot of `reader` may use it. What was in `copies` goes.
     pub fn copies_there(
         &self,
@@ -353,7 +364,7 @@ impl Index {
             for (frame, blob) in part.segment.find(id) {
                 let at = Location { segment, frame, blob };
                 let Some(pack) = self.pack_at(at) else { continue };
-                if pack.standing != Standing::Missing && pack.kind == kind {
+                if pack.standing.counts() && pack.kind == kind {
                     copies.push((at, self.serves(at, reader) == Some(true)));
                 }
             }

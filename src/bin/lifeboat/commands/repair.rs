@@ -223,40 +223,73 @@ fn tell_index(domains: &[OfDomain], mode: Mode, context: &Context<'_>) -> Result
         ))
 }
 
+/// The first line: how many snapshots lack something or rest on what is set aside, and what becomes of them.
+fn what_of_snapshots(done: &SnapshotsDone) -> String {
+    let SnapshotsDone { hurt, snapshots: all, elsewhere, has_unlisted, .. } = done;
+    let all_of = |count| text::count(count, "snapshot", "snapshots");
+    if hurt.is_empty() {
+        return match (*all, *elsewhere) {
+            (0, 1..) => format!("nobody looked at {}: all are of other domains", all_of(*elsewhere)),
+            _ => format!(
+                "nothing to repair: every pack that {} need is there. What is damaged in packs `lifeboat check --read-data` \
+                 finds: then set these aside first",
+                all_of(*all)
+            ),
+        };
+    }
+    let of = |is: &dyn Fn(&Hurt) -> bool| hurt.iter().filter(|hurt| is(hurt)).count() as u64;
+    let made = of(&|hurt| matches!(hurt.copy, Copy::Made(_)));
+    let planned = of(&|hurt| hurt.copy == Copy::Planned);
+    let (lacking, resting) = (of(&|hurt| hurt.lost > 0), of(&|hurt| hurt.lost == 0));
+    let mut has = Vec::new();
+    if lacking > 0 {
+        let verb = if lacking == 1 { "lacks" } else { "lack" };
+        has.push(format!("{lacking} of {} {verb} something", all_of(*all)));
+    }
+    if resting > 0 {
+        let verb = if resting == 1 { "rests" } else { "rest" };
+        has.push(format!("{resting} of {} {verb} on packs that are set aside", all_of(*all)));
+    }
+    let without = match (lacking, resting) {
+        (0, _) => ", which stores anew what only these hold",
+        (_, 0) => " without it",
+        _ => ", without what is lost",
+    };
+    let becomes = match (made, planned) {
+        (0, 0) => "Nothing is left to copy; `lifeboat forget` ends what is not needed any more".to_owned(),
+        (0, _) => format!("{planned} would be copied{without}: --apply does it"),
+        (1, _) => format!("1 was copied{without}"),
+        _ => format!("{made} were copied{without}"),
+    };
+    format!("{}. {}", has.join(", "), after_index(*has_unlisted, &becomes))
+}
+
 fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Result<()> {
     let output = context.output;
     let SnapshotsDone { hurt, snapshots: all, elsewhere, damaged, has_unlisted } = done;
-    let counted = |is: fn(&Copy) -> bool| hurt.iter().filter(|hurt| is(&hurt.copy)).count() as u64;
-    let (made, planned) =
-        (counted(|copy| matches!(copy, Copy::Made(_))), counted(|copy| *copy == Copy::Planned));
-    let snapshots = |count| text::count(count, "snapshot", "snapshots");
-    let verb = if hurt.len() == 1 { "lacks" } else { "lack" };
-    let has = format!("{} of {} {verb} something", hurt.len(), snapshots(*all));
-    let copied = if made == 1 { "1 was copied".to_owned() } else { format!("{made} were copied") };
-    let becomes = match (made, planned) {
-        (0, 0) => "Nothing is left to copy; `lifeboat forget` ends what is not needed any more".to_owned(),
-        (0, _) => format!("{planned} would be copied without it: --apply does it"),
-        _ => format!("{copied} without it; end what was copied with `lifeboat forget`"),
-    };
-    output.say(&if hurt.is_empty() {
-        format!("nothing to repair: nothing of {} is missing", snapshots(*all))
-    } else {
-        format!("{has}. {}", after_index(*has_unlisted, &becomes))
-    });
+    let first = what_of_snapshots(done);
+    let is_elsewhere = *all == 0 && *elsewhere > 0 && damaged.is_empty();
+    if !is_elsewhere {
+        output.say(&first);
+    }
     hurt.iter().for_each(|hurt| tell_hurt(hurt, context));
     damaged.iter().for_each(|error| output.trouble(error));
-    if *elsewhere > 0 {
-        let note =
-            format!("{} of other domains: use an owner's key that backs up to them", snapshots(*elsewhere));
-        output.note(&format!("note: nobody looked at {note}"));
-        output.message(&json::message("note", json!({ "message": format!("nobody looked at {note}") })));
+    if *elsewhere > 0 && !is_elsewhere {
+        let snapshots = text::count(*elsewhere, "snapshot", "snapshots");
+        let note = format!(
+            "nobody looked at {snapshots} of other domains: use an owner's key that backs up to them"
+        );
+        output.note(&format!("note: {note}"));
+        output.message(&json::message("note", json!({ "message": note })));
     }
+    let of = |is: &dyn Fn(&Copy) -> bool| hurt.iter().filter(|hurt| is(&hurt.copy)).count();
     let fields = json!({
         "dry_run": mode == Mode::DryRun,
         "snapshots": all,
-        "hurt": hurt.len(),
-        "copied": made,
-        "to_copy": planned,
+        "hurt": hurt.iter().filter(|hurt| hurt.lost > 0).count(),
+        "on_set_aside": hurt.iter().filter(|hurt| hurt.aside > 0).count(),
+        "copied": of(&|copy| matches!(copy, Copy::Made(_))),
+        "to_copy": of(&|copy| *copy == Copy::Planned),
         "elsewhere": elsewhere,
         "damaged": damaged.len(),
         "lost": hurt.iter().map(|hurt| hurt.lost).sum::<u64>(),
@@ -266,25 +299,55 @@ fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Re
         let remedy = "`lifeboat repair quarantine NAME` sets aside what nobody can read";
         return end_of_unread(damaged, ("some snapshots cannot be read or are suspect", remedy));
     }
-    if hurt.iter().all(|hurt| matches!(hurt.copy, Copy::Before(_))) {
+    if is_elsewhere {
+        return Err(Error::new(ErrorKind::Incomplete, first)
+            .with_remedy("Use an owner's key that backs up to them: `lifeboat key list` shows the keys"));
+    }
+    let is_done = |hurt: &Hurt| match hurt.copy {
+        Copy::Before(_) => true,
+        Copy::Made(_) => hurt.lost == 0,
+        Copy::Planned | Copy::Nothing => false,
+    };
+    if hurt.iter().all(is_done) {
         return Ok(());
     }
-    let remedy = "Back up again what is still at its source. A snapshot that is not needed any more ends with `lifeboat forget`";
-    Err(Error::new(ErrorKind::Incomplete, has).with_remedy(after_index(*has_unlisted, remedy)))
+    let lacks = hurt.iter().filter(|hurt| hurt.lost > 0).count() as u64;
+    let (what, remedy) = if lacks > 0 {
+        (
+            format!("{} lost something", text::count(lacks, "snapshot has", "snapshots have")),
+            "Back up again what is still at its source. A snapshot that is not needed any more ends with `lifeboat forget`, \
+             when its copy is there",
+        )
+    } else {
+        (
+            "snapshots rest on packs that are set aside".to_owned(),
+            "Run it with --apply, and forget nothing before",
+        )
+    };
+    Err(Error::new(ErrorKind::Incomplete, what).with_remedy(after_index(*has_unlisted, remedy)))
 }
 
-fn tell_hurt(Hurt { snapshot, lost, named, copy }: &Hurt, context: &Context<'_>) {
+fn tell_hurt(Hurt { snapshot, lost, named, aside, copy }: &Hurt, context: &Context<'_>) {
     let output = context.output;
+    let without = if *lost > 0 { " without what is lost" } else { "" };
     let becomes = match copy {
-        Copy::Planned => "would be copied without what is lost".to_owned(),
-        Copy::Made(id) => format!("copied without what is lost: {:.8}", id.to_string()),
+        Copy::Planned => format!("would be copied{without}"),
+        Copy::Made(id) if *lost > 0 => format!("copied{without}: {:.8}", id.to_string()),
+        Copy::Made(id) => format!("whole again; the copy that did it: {:.8}", id.to_string()),
         Copy::Before(id) => format!("was copied before: {:.8}", id.to_string()),
         Copy::Nothing => "nothing of it can be read".to_owned(),
     };
     let id = short(snapshot);
     let host = text::shown(snapshot.record.host.as_bytes());
     let time = time::show(snapshot.record.time, &context.zone);
-    output.say(&format!("{id} of {host}, {time}: {}; {becomes}", text::count(*lost, "loss", "losses")));
+    let mut has = Vec::new();
+    if *lost > 0 {
+        has.push(text::count(*lost, "loss", "losses"));
+    }
+    if *aside > 0 {
+        has.push(format!("{} only in packs that are set aside", text::count(*aside, "part", "parts")));
+    }
+    output.say(&format!("{id} of {host}, {time}: {}; {becomes}", has.join(", ")));
     let copy_id = match copy {
         Copy::Made(id) | Copy::Before(id) => Some(id.to_string()),
         Copy::Planned | Copy::Nothing => None,
@@ -297,7 +360,8 @@ fn tell_hurt(Hurt { snapshot, lost, named, copy }: &Hurt, context: &Context<'_>)
     if *lost > named.len() as u64 {
         output.say(&format!("  and {} more: the copy names each", lost - named.len() as u64));
     }
-    let fields = json!({ "snapshot": snapshot.name.id.to_string(), "lost": lost, "copy": copy_id });
+    let id = snapshot.name.id.to_string();
+    let fields = json!({ "snapshot": id, "lost": lost, "on_set_aside": aside, "copy": copy_id });
     output.message(&json::message("repair", fields));
 }
 

@@ -147,7 +147,7 @@ fn end(found: &Findings, arguments: &Usage) -> Result<()> {
 
 /// What is good to know about the numbers.
 fn notes(found: &Findings, reconcile: bool) -> Vec<String> {
-    let Findings { unindexed, set_aside, deleted, dying, unexplained_found, .. } = found;
+    let Findings { unindexed, set_aside, deleted, dying, aside, unexplained_found, .. } = found;
     let mut notes = Vec::new();
     if unindexed.objects > 0 {
         notes.push(format!(
@@ -172,6 +172,12 @@ fn notes(found: &Findings, reconcile: bool) -> Vec<String> {
     if *dying > 0 {
         let blobs = text::count(*dying, "blob that snapshots need is", "blobs that snapshots need are");
         notes.push(format!("{blobs} only in packs that are to die; the next prune moves what is needed"));
+    }
+    if *aside > 0 {
+        let blobs = text::count(*aside, "blob that snapshots need is", "blobs that snapshots need are");
+        notes.push(format!(
+            "{blobs} only in packs that are set aside; `lifeboat check` tells whether they can be read"
+        ));
     }
     if *unexplained_found == 0 && reconcile {
         notes.push("every object is explained by the records".to_owned());

@@ -1,0 +1,144 @@
+//! How a snapshot has what it needs: in packs that count, or only in packs that are set aside. A restore reads what is
+//! good in these, so nobody may call that lost; and nobody may call it safe.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
+
+use super::frames::FrameCheck;
+use crate::{
+    compress::Decompressor,
+    error::Result,
+    format::pack::PackKind,
+    id::{BlobId, DomainId, IdentityId},
+    repository::{
+        Repository,
+        index::{Found, Index, KnownPack, Location, Standing},
+        manifest::NodeSource,
+        reader::NodeReader,
+        section::check_ciphertext,
+    },
+};
+
+/// How a snapshot has a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holding {
+    /// In a pack that counts.
+    Counts,
+    /// In packs that are set aside alone, and it can be read there.
+    Aside,
+    /// Nowhere.
+    Lost,
+}
+
+/// The copies of a blob in packs that stand so.
+pub(super) fn copies(
+    index: &Index,
+    (id, kind): (&BlobId, PackKind),
+    standing: impl Fn(Standing) -> bool,
+) -> impl Iterator<Item = (Location, KnownPack)> {
+    let packs = index.locations(id).into_iter().filter_map(|at| Some((at, index.pack_at(at)?)));
+    packs.filter(move |(_, pack)| pack.kind == kind && standing(pack.standing))
+}
+
+/// What can be read in packs that are set aside: each frame is looked at once.
+#[derive(Debug, Default)]
+pub(super) struct AsideFrames(HashMap<(u32, u32), bool>);
+
+impl AsideFrames {
+    /// How a blob is there. A pack that counts is believed.
+    ///
+    /// # Errors
+    /// As [`Self::pack_of`].
+    pub(super) fn holding(
+        &mut self,
+        place: (&Repository, &DomainId, &Index),
+        blob: (&BlobId, PackKind),
+    ) -> Result<Holding> {
+        let (_, _, index) = place;
+        if copies(index, blob, Standing::counts).next().is_some() {
+            return Ok(Holding::Counts);
+        }
+        Ok(self.pack_of(place, blob)?.map_or(Holding::Lost, |_| Holding::Aside))
+    }
+
+    /// A pack that is set aside in which a blob can be read: by a key that reads no contents as far as the hash of its frame
+    /// tells.
+    ///
+    /// # Errors
+    /// Storage trouble; `Forbidden` without the key epoch of a section.
+    pub(super) fn pack_of(
+        &mut self,
+        (repository, domain, index): (&Repository, &DomainId, &Index),
+        blob: (&BlobId, PackKind),
+    ) -> Result<Option<KnownPack>> {
+        for (at, pack) in copies(index, blob, |standing| standing == Standing::SetAside) {
+            let is_good = match (self.0.get(&at.frame()), index.found(at)) {
+                (Some(known), _) => *known,
+                (None, None) => false,
+                (None, Some(found)) => is_good(repository, domain, &found)?,
+            };
+            self.0.insert(at.frame(), is_good);
+            if is_good {
+                return Ok(Some(pack));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn is_good(repository: &Repository, domain: &DomainId, found: &Found) -> Result<bool> {
+    let look = || -> Result<()> {
+        let name = repository.pack_name(domain, &found.pack);
+        let sealed = repository.store.read_range(&name, found.frame.range())?;
+        match FrameCheck::new(repository, domain)? {
+            Some(frames) => frames.opened((&found.frame, &found.section), &sealed, &mut Decompressor::new()?),
+            None => check_ciphertext(&found.frame, &sealed),
+        }
+    };
+    match look() {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_damage() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads nodes, and remembers those that only packs hold which are set aside.
+pub(super) struct WatchedNodes<'a> {
+    index: &'a Index,
+    nodes: NodeReader<'a>,
+    aside: Mutex<HashSet<Location>>,
+}
+
+impl<'a> WatchedNodes<'a> {
+    /// # Errors
+    /// As [`NodeReader::new`].
+    pub(super) fn new(
+        repository: &'a Repository,
+        (domain, index): (DomainId, &'a Index),
+        reader: IdentityId,
+    ) -> Result<Self> {
+        let mut nodes = NodeReader::new(repository, domain, index)?;
+        nodes.serve(reader);
+        Ok(Self { index, nodes, aside: Mutex::default() })
+    }
+
+    /// Where these are.
+    pub(super) fn into_aside(self) -> HashSet<Location> {
+        self.aside.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NodeSource for WatchedNodes<'_> {
+    fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
+        let plain = self.nodes.plain(id)?;
+        let node = (id, PackKind::Metadata);
+        if copies(self.index, node, Standing::counts).next().is_none()
+            && let Some((at, _)) = copies(self.index, node, |standing| standing == Standing::SetAside).next()
+        {
+            self.aside.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
+        }
+        Ok(plain)
+    }
+}
