@@ -373,6 +373,45 @@ fn the_program_shows_what_is_lost_and_brings_it_back() {
 }
 
 #[test]
+fn where_nobody_looked_is_told_first() {
+    let world = World::with_repository();
+    world.does(&[
+        "key",
+        "add",
+        "--role",
+        "backup",
+        "--label",
+        "b",
+        "--domain",
+        "b",
+        "--access-key-out",
+        "b.key",
+    ]);
+    world.does(&["--access-key-file", "b.key", "backup", "src"]);
+    // The owner's own domain is empty: that all is well is not said.
+    let (out, err) = world.ends(&mut world.command(&["recover"]), 3);
+    assert!(out.starts_with("nothing to recover: the domain that this key backs up to holds no"), "{out}");
+    assert!(out.contains("1 other domain") && err.contains("owner's key that backs up to"), "{out}{err}");
+    let (out, err) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
+    assert!(out.is_empty(), "{out}");
+    assert!(err.starts_with("lifeboat: nobody looked at 1 snapshot: all are of other domains"), "{err}");
+    // Nor where the index is lost with the snapshots.
+    world.does(&["backup", "src"]);
+    let own = |part: &str| {
+        let all = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+        all.filter(|path| path.to_str().unwrap().contains(part)).collect::<Vec<_>>()
+    };
+    let foreign = own("/index/").into_iter().chain(own("/snapshots/"));
+    foreign.for_each(|path| fs::remove_file(path).unwrap());
+    let (out, err) = world.ends(world.command(&["recover"]).args(["--cache-dir", "fresh"]), 3);
+    assert!(out.starts_with("nothing to recover yet: 2 packs are in no index"), "{out}");
+    assert!(err.contains("repair index --apply"), "{err}");
+    world.does(&["repair", "index", "--apply", "--cache-dir", "fresh"]);
+    let said = world.does(&["recover", "--cache-dir", "fresh"]);
+    assert!(said.starts_with("1 manifest without a snapshot"), "{said}");
+}
+
+#[test]
 fn the_machine_that_has_seen_what_was_lost_goes_on_from_what_was_recovered() {
     let world = World::with_repository();
     for text in ["a", "b", "c"] {

@@ -24,7 +24,7 @@ use lifeboat::{
     format::{forgotten::Forgotten, role::Role, snapshot::Run},
     ops::{
         annotate::{self, Chosen},
-        backup::{self, BackupOptions, Item, Source, tree::Tree},
+        backup::{self, BackupOptions, CopyOf, Item, Source, tree::Tree},
         key::{self, AddOptions, Added, By, LastGood, RevokeOptions},
         select::{Filter, Reference},
         status::{self, Client, ClientName, Limits, Status},
@@ -162,6 +162,19 @@ impl Source for Broken {
     }
 }
 
+/// A source that is a snapshot, as `rewrite` and `repair` have it.
+struct Again(Tree);
+
+impl Source for Again {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        self.0.open()
+    }
+
+    fn copy_of(&self) -> Option<CopyOf> {
+        Some(CopyOf { origin: None, begun: Timestamp::default(), command: "rewrite" })
+    }
+}
+
 fn of<'a>(status: &'a Status, name: &str) -> &'a Client {
     status.clients.iter().find(|client| report::status::name(&client.name) == name).unwrap()
 }
@@ -243,6 +256,46 @@ fn an_incomplete_backup_is_shown_and_is_not_the_last_complete_one() {
     let forgotten = Forgotten { time: Timestamp::default(), snapshots, reason: String::new() };
     world.owner().publish_forgotten(&domain, &forgotten).unwrap();
     assert!(of(&world.status(), "web").complete.is_none());
+}
+
+#[test]
+fn a_copy_of_an_older_snapshot_is_no_backup_of_now() {
+    let world = World::new();
+    let web = world.open(&world.add(Role::Backup, "web", false));
+    back_up(&world, &web, "web", &["source"]).unwrap();
+    let complete = back_up(&world, &world.owner(), "desk", &["source"]).unwrap().snapshot.unwrap().0;
+    let partly = back_up(&world, &world.owner(), "desk", &["source", "gone"]).unwrap();
+    let now = SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let then = i64::try_from(now).unwrap() - 30 * 3600;
+    let copy = |host: &str, sources: &[&str], tag: &str| {
+        let time = Some(Timestamp::from_seconds(then));
+        let again = BackupOptions { tags: vec![tag.to_owned()], time, ..options(host) };
+        let sources = sources.iter().map(|source| world.folder.path().join(source)).collect();
+        let mut tree = Again(Tree { sources, filter: FilterOptions::default() });
+        backup::run(&world.owner(), &mut tree, &again).unwrap().snapshot.unwrap().0
+    };
+    world.age(29, |name| matches!(name, Parsed::Snapshot { .. }));
+    copy("desk", &["source"], "rewritten-0123456789abcdef");
+    copy("desk", &["source", "gone"], "repaired-0123456789abcdef");
+    copy("web", &["source"], "rewritten-fedcba9876543210");
+    let status = world.status();
+    assert_eq!(
+        names(&status),
+        ["owner@desk", "web"],
+        "nobody is a client for having copied what others backed up"
+    );
+    let owner = of(&status, "owner@desk");
+    assert!(owner.overdue, "{owner:?}");
+    assert_eq!(owner.complete.as_ref().unwrap().id, complete);
+    assert_eq!(owner.last.as_ref().unwrap().id, partly.snapshot.unwrap().0);
+    // What was rewritten and has ended is known by its copy, with its age.
+    let domain = world.owner().own_domain().unwrap();
+    let snapshots = vec![complete, partly.snapshot.unwrap().0];
+    let forgotten = Forgotten { time: Timestamp::default(), snapshots, reason: String::new() };
+    world.owner().publish_forgotten(&domain, &forgotten).unwrap();
+    let status = world.status();
+    let owner = of(&status, "owner@desk");
+    assert!(owner.overdue && owner.complete.as_ref().unwrap().stored.seconds == then, "{owner:?}");
 }
 
 #[test]

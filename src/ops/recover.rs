@@ -23,7 +23,7 @@ use crate::{
         pack::PackKind,
         role::Role,
     },
-    id::{BlobId, DomainId, IdentityId, ObjectId},
+    id::{BlobId, DomainId, IdentityId, ObjectId, PackId},
     limits,
     ops::backup::{self, BackupOptions, CopyOf, Reuse, Unchanged},
     progress::Phase,
@@ -35,6 +35,7 @@ use crate::{
         memory::Memory,
         reader::{NodeReader, blob_range},
         snapshots::TAG_RECOVERED,
+        view::View,
     },
     store::on_each,
 };
@@ -113,6 +114,12 @@ pub struct Recovered {
     pub unreadable_more: u64,
     /// What is missing or cannot be read among the snapshots.
     pub doubts: Vec<Error>,
+    /// Packs that no index lists: what they hold is not known.
+    pub unlisted: u64,
+    /// Packs of nodes that are marked to be deleted.
+    pub tombstoned: u64,
+    /// Domains that this key does not back up to.
+    pub elsewhere: u64,
 }
 
 /// Looks for manifests in the domain that this key backs up to, and makes snapshots of those that are meant.
@@ -128,10 +135,19 @@ pub fn run(repository: &Arc<Repository>, options: &RecoverOptions) -> Result<Rec
     let domain = repository.own_domain()?;
     let roots = repository.roots(&domain)?;
     let named = roots.known.iter().map(|known| known.record.root).collect();
-    let index = repository.view_to_read(&domain)?.index;
+    let View { index, unindexed, .. } = repository.view_to_read(&domain)?;
     let search = Search::new(repository, domain, &index)?;
-    // What of the snapshots is missing or cannot be read is what brings somebody here.
-    let mut done = Recovered { doubts: roots.doubts, ..Recovered::default() };
+    let mut dying: Vec<PackId> = index.packs().filter(|pack| is_dying(pack)).map(|pack| pack.id).collect();
+    dying.sort_unstable();
+    dying.dedup();
+    let mut done = Recovered {
+        // What of the snapshots is missing or cannot be read is what brings somebody here.
+        doubts: roots.doubts,
+        unlisted: unindexed.len() as u64,
+        tombstoned: dying.len() as u64,
+        elsewhere: repository.registry().domains.iter().filter(|known| known.id != domain).count() as u64,
+        ..Recovered::default()
+    };
     search.read_all(options.workers, &mut done)?;
     let found = search.unnamed(&named, &options.roots, &mut done)?;
     if let Some(root) = options.roots.iter().find(|root| !found.iter().any(|one| is(root, &one.root))) {
@@ -171,6 +187,10 @@ pub fn accept(repository: &Repository, cache: &Path) -> Result<Option<u64>> {
         }
     }
     Ok(None)
+}
+
+fn is_dying(pack: &KnownPack) -> bool {
+    pack.kind == PackKind::Metadata && pack.standing == Standing::Tombstoned
 }
 
 fn is(root: &str, id: &BlobId) -> bool {
@@ -244,9 +264,11 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Result<Self> {
         let mut seen = HashSet::new();
-        // What is marked to be deleted is not brought back: it may go at any moment.
-        let lives = |pack: &KnownPack| pack.kind == PackKind::Metadata && pack.standing == Standing::Live;
-        let packs = index.packs().filter(lives).filter(|pack| seen.insert(pack.id)).collect();
+        // What is marked to be deleted is not brought back: it may go at any moment. What is set aside stays.
+        let stays = |pack: &KnownPack| {
+            pack.kind == PackKind::Metadata && matches!(pack.standing, Standing::Live | Standing::SetAside)
+        };
+        let packs = index.packs().filter(stays).filter(|pack| seen.insert(pack.id)).collect();
         let bits = || Bits::new(index.blobs());
         let (referred, top, inner) = (bits(), bits(), bits());
         let marks = Marks { referred, top, inner, nodes: 0, unreadable: Vec::new(), unreadable_more: 0 };

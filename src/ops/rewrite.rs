@@ -289,7 +289,7 @@ fn copy(
     let backup = backup_of(snapshot, options);
     let stored = Stored::new(repository, view, snapshot)?;
     let selection = Some(Arc::clone(&options.selection));
-    Survivors::new(stored, snapshot, selection).store(repository, &backup)
+    Survivors::new(stored, (snapshot, "rewrite"), selection).store(repository, &backup)
 }
 
 /// Ends the old ones, if nothing is lost with them.

@@ -31,16 +31,26 @@ use crate::{
 /// So many snapshots, and so many runs, of one client are looked at for one that is complete, or that failed.
 /// Of an identity that several machines use, all: each of them may have fallen silent long ago.
 pub const LOOK_BACK: usize = 100;
+/// So many copies of older snapshots are passed on the way to these.
+const COPIES_PASSED: usize = 1000;
 
 /// A backup that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     /// Its snapshot.
     pub id: ObjectId,
-    /// When the storage got it.
+    /// When the storage got it; a copy is as old as what it is a copy of.
     pub stored: Timestamp,
     /// Entries that could not be read.
     pub unreadable: u64,
+}
+
+/// A snapshot that an owner made of an older one.
+struct Copied {
+    host: String,
+    backup: Backup,
+    /// That is in another repository.
+    is_of_elsewhere: bool,
 }
 
 /// A run that failed.
@@ -249,8 +259,9 @@ impl<'a> Found<'a> {
         (clients, damaged): (&mut Vec<Client>, &mut Vec<Error>),
     ) -> Result<()> {
         let mut hosts: BTreeMap<Option<String>, Client> = BTreeMap::new();
-        self.backups(certificate, &mut hosts, damaged)?;
+        let copies = self.backups(certificate, &mut hosts, damaged)?;
         self.failures(certificate, &mut hosts, damaged)?;
+        self.copies(certificate, &mut hosts, copies);
         if hosts.is_empty() && certificate.role == Role::Backup {
             // It was made to back up, and never did.
             self.client(certificate, &mut hosts, None);
@@ -281,17 +292,45 @@ impl<'a> Found<'a> {
         hosts.entry(host).or_insert(new)
     }
 
-    /// From the newest snapshot back to one that is complete.
+    /// What an owner has copied counts where it is newer than what he has backed up: so it is when that was rewritten and has
+    /// ended. He may have repaired what others backed up, which makes him no client; copies from another repository do.
+    fn copies(
+        &self,
+        certificate: &Certificate,
+        hosts: &mut BTreeMap<Option<String>, Client>,
+        copies: Vec<Copied>,
+    ) {
+        for Copied { host, backup, is_of_elsewhere } in copies {
+            let place = Some(host.clone()).filter(|_| certificate.shared);
+            if !is_of_elsewhere && !hosts.contains_key(&place) {
+                continue;
+            }
+            let client = self.client(certificate, hosts, Some(&host));
+            let is_newer =
+                |known: &Option<Backup>| known.as_ref().is_none_or(|known| known.stored < backup.stored);
+            if backup.unreadable == 0 && is_newer(&client.complete) {
+                client.complete = Some(backup.clone());
+            }
+            if is_newer(&client.last) {
+                client.last = Some(backup);
+            }
+        }
+    }
+
+    /// From the newest snapshot back to one that is complete. Copies are given back.
     fn backups(
         &mut self,
         certificate: &Certificate,
         hosts: &mut BTreeMap<Option<String>, Client>,
         damaged: &mut Vec<Error>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Copied>> {
         let chain = self.snapshots.remove(&certificate.identity).unwrap_or_default();
         let mut replaced = HashSet::new();
-        let exists = chain.into_iter().filter(|name| !self.ended.contains(&name.id));
-        for name in exists.take(if certificate.shared { usize::MAX } else { LOOK_BACK }) {
+        let (mut copies, mut looked_at) = (Vec::new(), 0);
+        for name in chain.into_iter().filter(|name| !self.ended.contains(&name.id)) {
+            if !certificate.shared && (looked_at == LOOK_BACK || copies.len() == COPIES_PASSED) {
+                break;
+            }
             self.repository.store.progress().check()?;
             let known = match self.repository.read_snapshot(&name) {
                 Ok(known) => known,
@@ -299,6 +338,7 @@ impl<'a> Found<'a> {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) if error.kind() == ErrorKind::Damaged => {
                     damaged.push(error);
+                    looked_at += 1;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -307,8 +347,14 @@ impl<'a> Found<'a> {
             if replaced.contains(&known.place()) {
                 continue;
             }
-            let KnownSnapshot { name, record, .. } = known;
-            let backup = Backup { id: name.id, stored: name.stored, unreadable: record.unreadable };
+            let KnownSnapshot { name, record, is_copy, .. } = known;
+            let mut backup = Backup { id: name.id, stored: name.stored, unreadable: record.unreadable };
+            if is_copy {
+                backup.stored = record.time.min(name.stored);
+                copies.push(Copied { host: record.host, backup, is_of_elsewhere: record.origin.is_some() });
+                continue;
+            }
+            looked_at += 1;
             let client = self.client(certificate, hosts, Some(&record.host));
             if backup.unreadable == 0 && client.complete.is_none() {
                 client.complete = Some(backup.clone());
@@ -318,7 +364,7 @@ impl<'a> Found<'a> {
                 break;
             }
         }
-        Ok(())
+        Ok(copies)
     }
 
     /// From the newest run back to one that failed.

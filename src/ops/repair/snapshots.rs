@@ -22,7 +22,7 @@ use crate::{
     },
     id::{BlobId, DomainId, IdentityId, ObjectId},
     ops::{
-        backup::{self, BackupOptions, Item, ReadContent, Source},
+        backup::{self, BackupOptions, CopyOf, Item, ReadContent, Source},
         copy::{Losses, Lost},
         holding::{AsideFrames, Holding, WatchedNodes},
     },
@@ -172,7 +172,7 @@ fn copy(
     let old = snapshot.tags.iter().filter(|tag| !tag.starts_with(TAG_REPAIRED)).cloned();
     let tags = old.chain([tag(snapshot)]).collect();
     let backup = BackupOptions::of_snapshot(snapshot, tags, (&options.program, options.workers));
-    Survivors::new(stored, snapshot, None).store(repository, &backup)
+    Survivors::new(stored, (snapshot, "repair"), None).store(repository, &backup)
 }
 
 /// What is not as it should be of a snapshot.
@@ -303,6 +303,7 @@ impl Stored {
 pub(in crate::ops) struct Survivors {
     stored: Arc<Stored>,
     root: BlobId,
+    copy_of: CopyOf,
     /// Only this of it.
     selection: Option<Arc<Selection>>,
     lost: Arc<Mutex<Losses>>,
@@ -315,10 +316,11 @@ fn lock(lost: &Mutex<Losses>) -> MutexGuard<'_, Losses> {
 impl Survivors {
     pub(in crate::ops) fn new(
         stored: Arc<Stored>,
-        snapshot: &KnownSnapshot,
+        (snapshot, command): (&KnownSnapshot, &'static str),
         selection: Option<Arc<Selection>>,
     ) -> Self {
-        Self { stored, root: snapshot.record.root, selection, lost: Arc::default() }
+        let copy_of = CopyOf { origin: None, begun: snapshot.record.begun, command };
+        Self { stored, root: snapshot.record.root, copy_of, selection, lost: Arc::default() }
     }
 
     /// Makes a snapshot of them, and tells what is not in it since it could not be read.
@@ -338,7 +340,7 @@ impl Survivors {
 
 impl Source for Survivors {
     fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
-        let Self { stored, root, selection, lost } = self;
+        let Self { stored, root, selection, lost, .. } = self;
         // A backup that is not committed in time goes through all of it once more.
         *lock(lost) = Losses::default();
         let (nodes, found) = (stored.nodes()?, VecDeque::new());
@@ -353,6 +355,10 @@ impl Source for Survivors {
             found,
             ended: false,
         }))
+    }
+
+    fn copy_of(&self) -> Option<CopyOf> {
+        Some(self.copy_of)
     }
 }
 

@@ -79,12 +79,19 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
 
 fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     let output = context.output;
-    let Recovered { found, nodes, fragments, more, unreadable, unreadable_more, doubts } = done;
+    let Recovered { found, nodes, fragments, more, unreadable, unreadable_more, doubts, .. } = done;
+    let Recovered { unlisted, tombstoned, elsewhere, .. } = done;
     let manifests = |count: u64| text::count(count, "manifest", "manifests");
     let count = |is: fn(&Outcome) -> bool| found.iter().filter(|(_, outcome)| is(outcome)).count() as u64;
     let made = count(|outcome| matches!(outcome, Outcome::Made(_)));
     let damaged = count(|outcome| matches!(outcome, Outcome::Damaged(_)));
     output.say(&match (found.is_empty(), mode) {
+        (true, _) if *unlisted > 0 => format!(
+            "nothing to recover yet: {} in no index, and what they hold is not known. First of all run `lifeboat repair index \
+             --apply`, then this again",
+            text::count(*unlisted, "pack is", "packs are")
+        ),
+        (true, _) if *nodes == 0 => "nothing to recover: the domain that this key backs up to holds no manifest".to_owned(),
         (true, _) => format!(
             "nothing to recover: every whole manifest of {} has its snapshot",
             text::count(*nodes, "node", "nodes")
@@ -100,6 +107,18 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     found.iter().for_each(|(manifest, outcome)| tell_one(manifest, outcome, context));
     if *more > 0 {
         output.say(&format!("and {more} more: run it again when these have their snapshots"));
+    }
+    if *tombstoned > 0 {
+        output.note(&format!(
+            "note: {} marked to be deleted, and not looked at",
+            text::count(*tombstoned, "pack of manifests is", "packs of manifests are")
+        ));
+    }
+    if *elsewhere > 0 {
+        output.note(&format!(
+            "note: nobody looked at {}: use an owner's key that backs up to it",
+            text::count(*elsewhere, "other domain", "other domains")
+        ));
     }
     if *fragments > 0 {
         let of = text::count(*fragments, "part of a manifest", "parts of manifests");
@@ -121,11 +140,14 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
         "fragments": fragments,
         "nodes": nodes,
         "snapshots_in_doubt": doubts.len(),
+        "packs_in_no_index": unlisted,
+        "packs_marked": tombstoned,
+        "domains_elsewhere": elsewhere,
         "unreadable": unreadable.len() as u64 + unreadable_more,
     });
     output.message(&json::message("summary", fields));
     if damaged == 0 && unreadable.is_empty() {
-        return Ok(());
+        return nobody_looked(done);
     }
     let what = if damaged > 0 {
         format!("{} cannot be read whole, so that no snapshot was made of them", manifests(damaged))
@@ -134,6 +156,25 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     };
     Err(Error::new(ErrorKind::Damaged, what)
         .with_remedy("`lifeboat check --read-data` tells what is damaged"))
+}
+
+/// Nothing was found, and there may be something where nobody looked.
+fn nobody_looked(done: &Recovered) -> Result<()> {
+    let Recovered { found, nodes, unlisted, elsewhere, .. } = done;
+    let incomplete = |what: &str, remedy: &str| {
+        Err(Error::new(ErrorKind::Incomplete, what.to_owned()).with_remedy(remedy))
+    };
+    match (found.is_empty(), *unlisted, *nodes, *elsewhere) {
+        (true, 1.., ..) => incomplete(
+            "what packs hold that no index lists is not known",
+            "Run `lifeboat repair index --apply`, then this again",
+        ),
+        (true, 0, 0, 1..) => incomplete(
+            "there is nothing in the domain of this key, and nobody looked at the others",
+            "Use an owner's key that backs up to them: `lifeboat key list` shows the keys",
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn tell_one(manifest: &Manifest, outcome: &Outcome, context: &Context<'_>) {
