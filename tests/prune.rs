@@ -271,7 +271,7 @@ fn the_data_of_a_snapshot_that_is_held_stays_though_a_record_has_ended_it() {
     let id = yard.back_up(&first);
     yard.back_up(&second);
     let which = Chosen { references: vec![Reference::Id(id.to_string())], filter: Filter::default() };
-    annotate::place(&yard.owner(), &which, "a case", annotate::Mode::Write).unwrap();
+    annotate::place(&yard.owner(), &which, "a case", Mode::Write).unwrap();
     // As of a `forget` that began before.
     let forgotten = Forgotten { time: Timestamp::default(), snapshots: vec![id], reason: String::new() };
     yard.owner().publish_forgotten(&yard.owner().own_domain().unwrap(), &forgotten).unwrap();
@@ -281,7 +281,7 @@ fn the_data_of_a_snapshot_that_is_held_stays_though_a_record_has_ended_it() {
         assert_eq!((done.marked.packs, done.finished), (0, 0), "{done:?}");
     }
     yard.holds(&[&first, &second]);
-    annotate::lift(&yard.owner(), &which, (&[], "over"), annotate::Mode::Write).unwrap();
+    annotate::lift(&yard.owner(), &which, (&[], "over"), Mode::Write).unwrap();
     let done = yard.prune();
     assert_eq!(done.finished, 1);
     assert!(done.marked.packs > 0, "{done:?}");
@@ -413,12 +413,12 @@ fn what_was_said_of_snapshots_that_are_gone_goes_after_a_month() {
     };
     let tag = |ids: &[ObjectId], tag: &str| {
         let change = TagChange { add: vec![tag.to_owned()], ..TagChange::default() };
-        annotate::tag(&yard.owner(), &of(ids), &change, annotate::Mode::Write).unwrap();
+        annotate::tag(&yard.owner(), &of(ids), &change, Mode::Write).unwrap();
     };
     tag(&ids[..1], "alone");
     tag(&ids[..2], "both");
-    annotate::place(&yard.owner(), &of(&ids[..1]), "a case", annotate::Mode::Write).unwrap();
-    annotate::lift(&yard.owner(), &of(&ids[..1]), (&[], "over"), annotate::Mode::Write).unwrap();
+    annotate::place(&yard.owner(), &of(&ids[..1]), "a case", Mode::Write).unwrap();
+    annotate::lift(&yard.owner(), &of(&ids[..1]), (&[], "over"), Mode::Write).unwrap();
     let annotations = || yard.having("/annotations/").len();
     // All of them are old, and what they speak of is there: a lock keeps it though it has ended.
     yard.wait(29 * DAY);

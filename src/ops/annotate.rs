@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+pub use super::Mode;
 use super::{
     backup::tags_fit,
     select::{Filter, Reference, refuse_sealed},
@@ -34,15 +35,6 @@ pub struct Chosen {
     pub references: Vec<Reference>,
     /// Among these.
     pub filter: Filter,
-}
-
-/// Whether anything is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// It is said.
-    Write,
-    /// Only tell.
-    DryRun,
 }
 
 /// Snapshots whose tags change.

@@ -25,3 +25,12 @@ pub mod select;
 pub mod status;
 pub mod usage;
 pub mod verify;
+
+/// Whether anything is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is done.
+    Write,
+    /// Only tell.
+    DryRun,
+}

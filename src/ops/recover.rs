@@ -7,11 +7,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{copy, prune::bits::Bits};
 pub use super::{
+    Mode,
     copy::{Losses, Lost},
-    forget::Mode,
 };
+use super::{copy, prune::bits::Bits};
 use crate::{
     clock::Timestamp,
     compress::{Compression, Decompressor},

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-pub use super::copy::{Losses, Lost};
+pub use super::{
+    Mode,
+    copy::{Losses, Lost},
+};
 use super::{
     backup::BackupOptions,
     forget::{self, ForgetDone, ForgetOptions, Kept, MassRemoval, Which},
@@ -26,15 +29,6 @@ use crate::{
 
 /// So many paths that are left out are named.
 const NAMED_MAX: usize = 1000;
-
-/// Whether anything is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Copies are made.
-    Write,
-    /// Only tell.
-    DryRun,
-}
 
 /// What becomes of the old snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,7 +310,7 @@ fn end(repository: &Repository, all: &mut [Rewritten], options: &RewriteOptions)
         // Each has its copy.
         mass_removal: MassRemoval::Allow,
         zone: options.zone.clone(),
-        mode: forget::Mode::Write,
+        mode: Mode::Write,
     };
     let done = forget::run(repository, &options)?;
     for verdict in done.groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes()) {

@@ -9,7 +9,7 @@ use self::{
     names::Names,
     source::{Base, Copying, Cuts, Place, Shared},
 };
-pub use super::forget::Mode;
+pub use super::Mode;
 use crate::{
     compress::Compression,
     error::{Error, ErrorKind, Result},

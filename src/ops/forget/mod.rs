@@ -10,7 +10,7 @@ use std::{
 use jiff::tz::TimeZone;
 
 pub use self::rules::{Bucket, Candidate, Count, Rules, Span};
-pub use super::deleting::Kept;
+pub use super::{Mode, deleting::Kept};
 use super::{
     deleting::Deleter,
     select::{Filter, Reference, refuse_sealed},
@@ -133,15 +133,6 @@ pub enum MassRemoval {
     Refuse,
     /// The user has said so.
     Allow,
-}
-
-/// Whether anything is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// What ends, ends.
-    Write,
-    /// Only tell.
-    DryRun,
 }
 
 /// What becomes of a snapshot.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use self::domain::Pruning;
-pub use super::forget::Mode;
+pub use super::Mode;
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},

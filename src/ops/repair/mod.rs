@@ -8,7 +8,7 @@ pub use self::{
     index::{IndexDone, OfDomain, index},
     snapshots::{Copy, Hurt, SnapshotOptions, SnapshotsDone, snapshots},
 };
-pub use super::{copy::Lost, forget::Mode};
+pub use super::{Mode, copy::Lost};
 use crate::{
     error::Result,
     format::quarantine::{OBJECTS_MAX, Quarantine},
