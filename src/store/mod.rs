@@ -312,6 +312,13 @@ impl Store {
         location.folder().map_or(Ok(()), |folder| local::create_folder(&folder))
     }
 
+    /// A prefix as the keys of objects in a bucket have it: `*`, `?` and what else is not sure to be a name everywhere is
+    /// written as `%2A` and so on.
+    #[must_use]
+    pub fn prefix_of_keys(prefix: &str) -> String {
+        Path::from(prefix).to_string()
+    }
+
     /// What the user should know about this store before it is used.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
