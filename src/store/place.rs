@@ -65,7 +65,7 @@ mod tests {
         std::fs::create_dir(&one).unwrap();
         let id = |folder: &Path| Place::Folder.id(Some(folder));
         assert_eq!(id(&one), None, "without config it is no repository");
-        std::fs::write(one.join("config"), "x").unwrap();
+        std::fs::File::create(one.join("config")).unwrap();
         let before = id(&one).unwrap();
         std::fs::rename(&one, &two).unwrap();
         let told = metadata(two.join("config")).unwrap();
