@@ -150,7 +150,8 @@ fn a_snapshot_goes_by_its_id() {
     let messages = world.messages(&["snapshots"]);
     let ids: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
     world.fails(&["forget", ids[1], "--keep-last", "1"], 2);
-    world.does(&["forget", ids[1].get(..12).unwrap()]);
+    let said = world.does(&["forget", ids[1].get(..12).unwrap()]);
+    assert!(said.contains("1 snapshot is forgotten") && !said.contains("snapshots stay"), "{said}");
     assert_eq!(days(&world), [1, 3]);
     let said = world.fails(&["forget", ids[1]], 2);
     assert!(said.contains("there is no snapshot"), "{said}");
@@ -166,6 +167,39 @@ fn a_snapshot_goes_by_its_id() {
     let table = world.does(&["forget", "latest~1", "--allow-mass-removal"]);
     assert!(table.contains("named") && !table.contains("no rule"), "{table}");
     assert_eq!(days(&world), [3]);
+}
+
+#[test]
+fn a_prune_tells_what_waits_for_its_age_and_from_when_it_can_be_marked() {
+    let world = with_days(&[(1, "a"), (2, "a")]);
+    world.does(&["forget", "--keep-last", "1", "--allow-mass-removal"]);
+    let packs: Vec<_> = world::tree(&world.path("repo"))
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter(|path| path.to_str().unwrap().contains("/packs/"))
+        .collect();
+    // All but one have come an hour ago, by the clock of the storage.
+    let hour = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
+    let stored = |path: &std::path::PathBuf| fs::File::options().write(true).open(path).unwrap();
+    packs.iter().for_each(|path| stored(path).set_modified(hour).unwrap());
+    let summary = |arguments: &[&str]| world.messages(arguments).pop().unwrap();
+    let pruned = summary(&["prune", "--dry-run"]);
+    let young = &pruned["young"];
+    assert!(young["packs"].as_u64() > Some(0) && young["bytes"].as_u64() > Some(0), "{pruned}");
+    assert_eq!((&pruned["marked"]["packs"], &pruned["next_deletion"]), (&0.into(), &Value::Null), "{pruned}");
+    let from: jiff::Timestamp = pruned["next_marking"].as_str().unwrap().parse().unwrap();
+    let expected = hour.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 24 * 3600 + 1;
+    assert_eq!(from.as_second().cast_unsigned(), expected);
+    let text = world.does(&["prune"]);
+    assert!(text.contains("that nothing needs wait for their age: they can be marked from"), "{text}");
+    // Then they are.
+    let then = hour - std::time::Duration::from_hours(23);
+    packs.iter().for_each(|path| stored(path).set_modified(then).unwrap());
+    let marked = summary(&["prune"]);
+    assert_eq!(
+        (&marked["marked"], &marked["young"]["packs"], &marked["next_marking"]),
+        (young, &0.into(), &Value::Null)
+    );
 }
 
 #[test]

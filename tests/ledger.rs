@@ -119,6 +119,7 @@ impl World {
         report.head.sequence = Some(place.sequence);
         report.head.previous = place.previous.map(|id| id.to_string());
         report.begun = "2020-01-01T00:00:00Z".to_owned();
+        report.place = repository.store.place();
         change(&mut report);
         let payload = serde_json::to_string(&report).unwrap();
         repository
@@ -441,7 +442,7 @@ fn a_check_that_is_stopped_records_what_it_has_read_and_the_next_one_goes_on() {
     });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = lab::options(Arc::clone(&clock), progress, 0);
-    let store = Store::from_object_store(objects, "", options).unwrap();
+    let store = Store::from_folder_through(objects, &world.world.path("repo"), options).unwrap();
     let text = fs::read_to_string(world.world.path("tech")).unwrap();
     let credential = Credential::AccessKey(text.trim().to_owned().into());
     let repository = lab::open_with(&store, &credential, None).unwrap();
@@ -461,4 +462,56 @@ fn a_check_that_is_stopped_records_what_it_has_read_and_the_next_one_goes_on() {
     assert_eq!(decrypted(&after), all);
     let out = world.world.ends(&mut world.command("tech", &["drill", "history"]), 0).0;
     assert!(out.contains("2 records") && !out.contains("is gone"), "the chain goes on: {out}");
+}
+
+#[test]
+fn what_was_read_in_one_storage_was_not_read_in_a_mirror_of_it() {
+    let world = World::new(3);
+    world.later(40);
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    let all = decrypted(&summary);
+    assert_eq!(
+        (&summary["coverage"]["bytes"], &summary["coverage"]["elsewhere_bytes"]),
+        (&all.into(), &0.into())
+    );
+    // Every object as it is, its stamp too.
+    let (repository, mirror) = (world.world.path("repo"), world.world.path("mirror"));
+    assert!(Command::new("cp").arg("-a").args([&repository, &mirror]).status().unwrap().success());
+    let there = |arguments: &[&str], code: i32| {
+        let mut command = world.command("tech", arguments);
+        world.world.ends(command.env("LIFEBOAT_REPOSITORY", &mirror), code).0
+    };
+    let told = "were read in another storage only";
+    let text = there(&["status", "--max-age", "365d"], 0);
+    assert!(text.contains("decrypted 0 B (0.0%)") && text.contains(told), "{text}");
+    let summary =
+        |text: &str| world::objects(text).into_iter().find(|one| one["message_type"] == "summary").unwrap();
+    // A budget that does for one shelf: the others are still read elsewhere only.
+    let one = summary(&there(&["check", "--json", "--max-age", "30d", "--budget", "1"], 7));
+    let coverage = &one["coverage"];
+    assert_eq!(decrypted(&one) + coverage["elsewhere_bytes"].as_u64().unwrap(), all, "{one}");
+    let rest = summary(&there(&["check", "--json", "--max-age", "30d"], 0));
+    assert_eq!((decrypted(&rest), &rest["coverage"]["elsewhere_bytes"]), (all, &0.into()));
+    let read = [&one, &rest].map(|run| run["packs_read"].as_u64().unwrap());
+    assert_eq!(read.iter().sum::<u64>(), world.objects("/packs/").len() as u64, "{one} {rest}");
+    assert_eq!(summary(&there(&["check", "--json", "--max-age", "30d"], 0))["packs_read"], 0);
+    // A storage that was renamed, or is reached by another path, is the same one.
+    let moved = world.world.path("moved");
+    fs::rename(&repository, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &repository).unwrap();
+    assert_eq!(world.check("tech", &MONTH, 0).0["packs_read"], 0);
+}
+
+#[test]
+fn a_record_that_does_not_say_where_it_was_made_counts_nowhere() {
+    let world = World::new(1);
+    world.later(40);
+    world.forge("tech", |report| {
+        report.reading = Reading::Decrypted;
+        report.begun = "2199-01-01T00:00:00Z".to_owned();
+        report.place = None;
+    });
+    let (summary, _) = world.check("auditor", &["--max-age", "365d"], 0);
+    let coverage = &summary["coverage"];
+    assert_eq!((decrypted(&summary), &coverage["elsewhere_bytes"]), (0, &coverage["bytes"]));
 }

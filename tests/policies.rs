@@ -22,12 +22,13 @@ use lifeboat::{
         prune::{self, PruneOptions},
     },
     repository::{Repository, unlock::Credential},
-    store::{Folder, Store, StoreOptions},
+    store::{Folder, Name, Store, StoreOptions},
 };
 use object_store::{
     ObjectStore, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
     local::LocalFileSystem,
+    memory::InMemory,
     path::Path,
 };
 use serde_json::Value;
@@ -55,6 +56,18 @@ const PEOPLE: [(&str, &str); 6] = [
     ("boss", "owner"),
 ];
 const PREFIX: &str = "some/prefix";
+
+fn options(clock: Arc<dyn Clock>) -> StoreOptions {
+    StoreOptions {
+        connections: 1,
+        upload_limit: None,
+        download_limit: None,
+        retry_for: Duration::ZERO,
+        s3: Default::default(),
+        clock,
+        progress: Arc::default(),
+    }
+}
 
 struct World {
     folder: tempfile::TempDir,
@@ -249,15 +262,7 @@ impl World {
     fn marked_long_ago(&self) {
         const SECONDS: i64 = 4 * 86_400;
         let clock: Arc<dyn Clock> = Arc::new(Ago(SECONDS));
-        let options = StoreOptions {
-            connections: 1,
-            upload_limit: None,
-            download_limit: None,
-            retry_for: Duration::ZERO,
-            s3: Default::default(),
-            clock: Arc::clone(&clock),
-            progress: Arc::default(),
-        };
+        let options = options(Arc::clone(&clock));
         let files = LocalFileSystem::new_with_prefix(&self.guard.folder).unwrap();
         let store = Store::from_object_store(Arc::new(files), PREFIX, options).unwrap();
         let access = std::fs::read_to_string(self.path("keeper")).unwrap().trim().to_owned();
@@ -355,6 +360,23 @@ fn the_templates_on_the_page_are_what_key_add_prints() {
         assert_eq!(printed, shown, "{role:?}");
     }
     assert_eq!(blocks.len(), 5);
+}
+
+/// The policy of a prefix names the keys that a store with this prefix writes, and no others.
+#[test]
+fn a_policy_names_the_keys_of_an_odd_prefix_as_they_are_written() {
+    let (prefix, objects) = ("team*?/${aws:username}", Arc::new(InMemory::new()));
+    let store = Store::from_object_store(Arc::clone(&objects) as _, prefix, options(Arc::new(SystemClock)));
+    store.unwrap().create(&Name::config(), "x".into()).unwrap();
+    let listed = Runtime::new().unwrap().block_on(objects.list_with_delimiter(Some(&Path::from(prefix))));
+    let key = listed.unwrap().objects[0].location.to_string();
+    let (identity, role) = (IdentityId::new([0x1d; 16]), Role::Owner);
+    let options = PolicyOptions { role, domain: None, identity, slot: None, bucket: "b", prefix };
+    let policy: Value = serde_json::from_str(&key::policy(&options)).unwrap();
+    let put = policy["Statement"][1]["Resource"][0].as_str().unwrap();
+    let root = key.strip_suffix("config").unwrap();
+    assert_eq!(put.strip_suffix('*').unwrap(), format!("arn:aws:s3:::b/{root}"));
+    assert!(!root.contains(['*', '?', '{']), "{root}");
 }
 
 #[test]

@@ -455,3 +455,102 @@ fn the_machine_that_has_seen_what_was_lost_goes_on_from_what_was_recovered() {
     let said = world.fails(&["backup", "src"], 5);
     assert!(said.contains("ends at snapshot 4 instead of 5"), "{said}");
 }
+
+/// Backups of a client, and everything that names their packs is gone. By the first word of `who` each has a memory of his own.
+struct Emptied(World);
+
+impl Emptied {
+    fn new() -> Self {
+        let world = World::with_repository();
+        for (role, label) in [("backup", "web"), ("restore", "tech")] {
+            world.does(&["key", "add", "--role", role, "--label", label, "--access-key-out", label]);
+        }
+        Self(world)
+    }
+
+    #[track_caller]
+    fn by(&self, who: &str, home: &str, arguments: &[&str], code: i32) -> String {
+        let mut command = self.0.bare(arguments);
+        command.env("HOME", self.0.path(home)).env("LIFEBOAT_REPOSITORY", self.0.path("repo"));
+        let (out, err) = self.0.ends(command.env("LIFEBOAT_ACCESS_KEY_FILE", self.0.path(who)), code);
+        out + &err
+    }
+
+    fn loses(&self, parts: &[&str]) {
+        for (path, _) in tree(&self.0.path("repo")) {
+            if parts.iter().any(|part| path.to_str().unwrap().contains(part)) {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn who_has_read_the_snapshots_of_another_key_says_so_when_all_of_them_are_gone() {
+    let scene = Emptied::new();
+    scene.by("web", "web-home", &["backup", "src"], 0);
+    scene.by("web", "web-home", &["backup", "src", "--tag", "two"], 0);
+    scene.by("tech", "tech-home", &["snapshots"], 0);
+    let name = tree(&scene.0.path("repo"))
+        .into_iter()
+        .map(|(path, _)| path)
+        .filter_map(|path| path.strip_prefix(scene.0.path("repo")).ok()?.to_str().map(str::to_owned));
+    let last = name.filter(|name| name.contains("/snapshots/")).max().unwrap();
+    scene.loses(&["/snapshots/", "/index/"]);
+    let said = scene.by("tech", "tech-home", &["check"], 5);
+    assert!(said.contains("the chain of the key `web`") && said.contains("number 2, is gone"), "{said}");
+    assert!(said.contains("lifeboat recover") && said.contains(&last), "{said}");
+    scene.by("tech", "tech-home", &["snapshots"], 5);
+    // Who remembers nothing is told what stands there, and what to do.
+    let said = scene.by("tech", "new-home", &["check"], 0);
+    assert!(said.contains("no snapshot there") && said.contains("lifeboat recover"), "{said}");
+    assert!(said.contains("lifeboat repair index --apply"), "{said}");
+    // They are lost for good, and a maintainer says so: then it is so for everybody.
+    scene.0.does(&["repair", "quarantine", &last, "--force", "--apply"]);
+    let said = scene.by("tech", "tech-home", &["check"], 0);
+    assert!(said.contains("no snapshot there"), "{said}");
+}
+
+#[test]
+fn a_chain_whose_end_was_cut_off_is_told_by_whoever_has_read_it_and_what_was_forgotten_is_not() {
+    let scene = Emptied::new();
+    for tag in ["one", "two", "three"] {
+        scene.by("web", "web-home", &["backup", "src", "--tag", tag], 0);
+    }
+    scene.by("tech", "tech-home", &["snapshots"], 0);
+    scene.0.does(&["forget", "--keep-last", "1", "--allow-mass-removal", "--group-by", "host"]);
+    scene.by("tech", "tech-home", &["check"], 0);
+    scene.by("web", "web-home", &["backup", "src", "--tag", "four"], 0);
+    scene.by("tech", "tech-home", &["check"], 0);
+    scene.loses(&["/0000000004-"]);
+    let said = scene.by("tech", "tech-home", &["check"], 5);
+    assert!(said.contains("number 4, is gone"), "{said}");
+    scene.by("tech", "new-home", &["check"], 0);
+    // Of a key that was revoked with an earlier end the later ones count no more.
+    scene.0.does(&["key", "revoke", "web", "--last-good", "3"]);
+    scene.by("tech", "tech-home", &["check"], 0);
+}
+
+#[test]
+fn snapshots_that_were_forgotten_and_no_other_are_a_sign_that_needs_no_memory() {
+    let scene = Emptied::new();
+    scene.by("web", "web-home", &["backup", "src"], 0);
+    // A first backup that came no further is no damage.
+    let repository = scene.0.path("repo");
+    let kept = scene.0.path("kept");
+    fs::rename(&repository, &kept).unwrap();
+    assert!(
+        std::process::Command::new("cp").arg("-a").args([&kept, &repository]).status().unwrap().success()
+    );
+    scene.loses(&["/snapshots/", "/index/"]);
+    let said = scene.by("tech", "one", &["check"], 0);
+    assert!(said.contains("a first backup runs or was cut short"), "{said}");
+    fs::remove_dir_all(&repository).unwrap();
+    fs::rename(&kept, &repository).unwrap();
+    scene.by("web", "web-home", &["backup", "src", "--tag", "two"], 0);
+    scene.0.does(&["forget", "--keep-last", "1", "--allow-mass-removal", "--group-by", "host"]);
+    assert!(!scene.by("tech", "two", &["check"], 0).contains("no snapshot there"));
+    scene.loses(&["/snapshots/"]);
+    let said = scene.by("tech", "three", &["check"], 5);
+    assert!(said.contains("the newest snapshot of each key always stays"), "{said}");
+}

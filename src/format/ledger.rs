@@ -146,6 +146,10 @@ pub struct CheckReport {
     pub packs: u64,
     /// Bytes of these.
     pub bytes: u64,
+    /// What tells the storage in which it was read from others with the same objects. A record without it says nothing of
+    /// any storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// What was read.
     pub domains: Vec<DomainRead>,
 }

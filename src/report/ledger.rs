@@ -44,7 +44,7 @@ fn domain(name: &str) -> String {
 /// What to say of it; everything, with who read what, if that is wanted.
 #[must_use]
 pub fn lines(coverage: &Coverage, all: bool, zone: &TimeZone) -> Vec<String> {
-    let Coverage { policy, bytes, domains, oldest, due, .. } = coverage;
+    let Coverage { policy, bytes, domains, oldest, due, elsewhere, .. } = coverage;
     let sums = shares(coverage.read(Reading::Hashed), coverage.read(Reading::Decrypted), *bytes);
     let mut lines = vec![format!("of {} in the last {}: {sums}", size::show(*bytes), span(policy.max_age))];
     let several = domains.iter().filter(|domain| domain.bytes > 0).count() > 1;
@@ -66,6 +66,12 @@ pub fn lines(coverage: &Coverage, all: bool, zone: &TimeZone) -> Vec<String> {
             "oldest unverified byte: {} ({who}), shelf {shelf} of {}",
             age(*oldest),
             domain(name)
+        ));
+    }
+    if *elsewhere > 0 {
+        lines.push(format!(
+            "{} were read in another storage only: what a check has read counts where it was read",
+            size::show(*elsewhere)
         ));
     }
     if *due > 0 {
@@ -132,7 +138,7 @@ pub fn messages(coverage: &Coverage) -> Vec<Value> {
 /// All of it together.
 #[must_use]
 pub fn summary(coverage: &Coverage) -> Value {
-    let Coverage { reading, policy, habit, bytes, due, needs, oldest, domains: _ } = coverage;
+    let Coverage { reading, policy, habit, bytes, due, elsewhere, needs, oldest, domains: _ } = coverage;
     let oldest = oldest.as_ref().map(|Oldest { domain, name, shelf, age, reader: by }| {
         json!({
             "age_seconds": seconds(*age),
@@ -151,6 +157,7 @@ pub fn summary(coverage: &Coverage) -> Value {
         "bytes": bytes,
         "hashed_bytes": coverage.read(Reading::Hashed),
         "decrypted_bytes": coverage.read(Reading::Decrypted),
+        "elsewhere_bytes": elsewhere,
         "due_bytes": due,
         "oldest": oldest,
     })

@@ -1,5 +1,5 @@
-//! What this machine has seen of a repository: the newest registry and the heads of its own chains. A
-//! store that shows an older world was rolled back, or hides a revocation. Kept in the local cache;
+//! What this machine has seen of a repository: the newest registry, the heads of its own chains, and where those of
+//! others ended when it read them. A store that shows an older world was rolled back, or hides a revocation. Kept in the local cache;
 //! missing or unreadable it is no error, since a new machine has seen nothing either.
 
 use std::{
@@ -23,14 +23,24 @@ struct Seen {
     registry: u64,
     registry_ids: Vec<String>,
     /// `domain/identity` to the number and id of the head.
-    heads: BTreeMap<String, (u64, String)>,
+    heads: Chains,
 }
+
+/// Where the chains of others ended.
+const CHAINS: &str = "chains";
+/// The longest file about the chains of others: some 100,000 of them. Of more nothing is remembered.
+const CHAINS_BYTES_MAX: usize = 16 << 20;
+
+/// `domain/identity` to the number and id of the last snapshot that counted.
+type Chains = BTreeMap<String, (u64, String)>;
 
 /// What was seen, and where that is kept.
 #[derive(Debug, Default)]
 pub struct Memory {
     path: Option<PathBuf>,
     seen: Mutex<Seen>,
+    /// In a file of its own, the file `chains` beside the other: it grows with the number of clients.
+    chains: Mutex<Chains>,
 }
 
 fn older(what: &str) -> Error {
@@ -51,7 +61,41 @@ impl Memory {
             serde_json::from_slice(&bytes).ok()
         };
         let seen = path.as_ref().and_then(read).unwrap_or_default();
-        Self { path, seen: Mutex::new(seen) }
+        // Before anything is listed: what another program on this machine sees meanwhile is no sign.
+        let read = |path: &PathBuf| -> Option<Chains> {
+            let bytes = durable::read_own(&path.with_file_name(CHAINS), CHAINS_BYTES_MAX)?;
+            serde_json::from_slice(&bytes).ok()
+        };
+        let chains = path.as_ref().and_then(read).unwrap_or_default();
+        Self { path, seen: Mutex::new(seen), chains: Mutex::new(chains) }
+    }
+
+    /// Where the chain of somebody else ended when it was read last.
+    #[must_use]
+    pub fn last_of(&self, domain: &DomainId) -> Vec<(IdentityId, u64, ObjectId)> {
+        let chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = format!("{domain}/");
+        let here = chains.range(below.clone()..).take_while(|(key, _)| key.starts_with(&below));
+        here.filter_map(|(key, (sequence, id))| {
+            let identity = IdentityId::from_hex(key.strip_prefix(&below)?)?;
+            Some((identity, *sequence, ObjectId::from_hex(id)?))
+        })
+        .collect()
+    }
+
+    /// Remembers where the chains of others end. One that is shorter than it was keeps its end.
+    pub fn saw_chains(&self, ends: impl Iterator<Item = (DomainId, IdentityId, u64, ObjectId)>) {
+        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_new = false;
+        for (domain, identity, sequence, id) in ends {
+            let known = chains.entry(format!("{domain}/{identity}")).or_default();
+            if known.0 < sequence {
+                (*known, is_new) = ((sequence, id.to_string()), true);
+            }
+        }
+        if is_new && let (Some(path), Ok(bytes)) = (&self.path, serde_json::to_vec(&*chains)) {
+            drop(durable::write_atomic(&path.with_file_name(CHAINS), &bytes, 0o600));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -144,6 +188,20 @@ mod tests {
         assert!(said(2, 3).contains("ends at snapshot 2 instead of 3"));
         assert!(said(3, 3).contains("snapshot 3 of this key is another one"));
         assert!(said(4, 3).contains("snapshot 3 of this key is gone"));
+    }
+
+    #[test]
+    fn the_ends_of_the_chains_of_others_are_remembered_and_never_go_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (here, there) = (DomainId::new([1; 8]), DomainId::new([0x11; 8]));
+        let (one, two) = (IdentityId::new([2; 16]), IdentityId::new([3; 16]));
+        let id = |number| ObjectId::new([number; 32]);
+        let open = || Memory::open(Some(folder.path()));
+        open().saw_chains([(here, one, 7, id(7)), (here, two, 1, id(1)), (there, one, 3, id(3))].into_iter());
+        open().saw_chains([(here, one, 6, id(6)), (here, two, 2, id(2))].into_iter());
+        assert_eq!(open().last_of(&here), [(one, 7, id(7)), (two, 2, id(2))]);
+        assert_eq!(open().last_of(&there), [(one, 3, id(3))]);
+        assert!(Memory::open(None).last_of(&here).is_empty());
     }
 
     #[test]

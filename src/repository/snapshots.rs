@@ -177,8 +177,6 @@ pub struct Roots {
     pub doubts: Vec<Error>,
     /// Snapshots that this key cannot read; each is a doubt too.
     pub sealed: Vec<SealedSnapshot>,
-    /// How many have ended.
-    pub ended: usize,
 }
 
 /// Each snapshot that was read, or why it was not.
@@ -381,6 +379,9 @@ impl Repository {
             sealed.extend(of_domain);
             damaged.extend(notes.into_iter().chain(doubts).map(|error| (id, error)));
         }
+        let me = self.identity();
+        let others = known.iter().map(KnownSnapshot::place).filter(|(_, identity, ..)| *identity != me);
+        self.memory.saw_chains(others);
         sort_by_times_that_count(&mut known);
         let hidden = replaced_among(&known);
         let (replaced, listed) = known.into_iter().partition(|known| hidden.contains(&known.name.id));
@@ -402,10 +403,6 @@ impl Repository {
         }
         let mut roots = listed.roots;
         roots.replaced = replaced_among(&roots.known);
-        if roots.names.is_empty() && roots.ended > 0 {
-            let why = "it is empty, although the newest snapshot of each key always stays";
-            roots.doubts.push(Error::damaged("the list of snapshots", why));
-        }
         Ok(roots)
     }
 
@@ -416,8 +413,19 @@ impl Repository {
         let mut annotations = self.annotations(domain, &quarantined)?;
         ignored.append(&mut annotations.ignored);
         let doubts = std::mem::take(&mut annotations.doubts);
-        let roots = Roots { names, notes: ignored, doubts, ended: forgotten.len(), ..Roots::default() };
         let mut ended = ids_of_snapshots(&quarantined);
+        // Of one that is set aside the object may have gone since.
+        let is_emptied = names.is_empty() && !forgotten.is_empty() && ended.is_empty();
+        let mut roots = Roots { names, notes: ignored, doubts, ..Roots::default() };
+        if is_emptied {
+            let why = "it is empty, although the newest snapshot of each key always stays";
+            roots.doubts.push(
+                Error::damaged(format!("the list of snapshots of the domain {domain}"), why).with_remedy(
+                    "Put them back from a copy or a version of the bucket, and look who deleted them. Let no prune run: \
+                     `lifeboat recover` finds what they held",
+                ),
+            );
+        }
         ended.extend(forgotten.into_iter().filter(|id| !annotations.is_held(id)));
         Ok(ListedDomain { id: *domain, ended, annotations, roots })
     }
@@ -485,7 +493,41 @@ impl Repository {
             let last = own.map(|name| name.sequence).max().unwrap_or(0);
             roots.doubts.push(Memory::older_head(last, sequence));
         }
+        self.check_ends(*domain, ended, roots);
         Ok(())
+    }
+
+    /// The chains of others that end before a snapshot that this machine has read: a chain that was cut off looks whole to
+    /// whoever has not seen more of it.
+    fn check_ends(&self, domain: DomainId, ended: &HashSet<ObjectId>, roots: &mut Roots) {
+        let registry = self.registry();
+        let mut last: HashMap<IdentityId, u64> = HashMap::new();
+        for name in &roots.names {
+            let last = last.entry(name.identity).or_default();
+            *last = (*last).max(name.sequence);
+        }
+        for (identity, sequence, id) in self.memory.last_of(&domain) {
+            let is_there = last.get(&identity).is_some_and(|last| *last >= sequence);
+            let is_own = identity == self.identity();
+            if is_there
+                || is_own
+                || ended.contains(&id)
+                || !registry.snapshot_counts(&identity, sequence, &id)
+            {
+                continue;
+            }
+            let label = registry.certificate(&identity).map_or("", |known| known.label.as_str());
+            let gone = Name::snapshot(&domain, &identity, sequence, &id);
+            roots.doubts.push(
+                Error::damaged(
+                    format!("the chain of the key `{label}`"),
+                    format!("its last snapshot that this machine has seen, number {sequence}, is gone"),
+                )
+                .with_remedy(format!(
+                    "Put it back from a copy or a version of the bucket, and look who deleted it. Let no prune run:                      `lifeboat recover` finds what lost snapshots held. If it is lost for good, `lifeboat repair                      quarantine {gone} --force --apply` says so"
+                )),
+            );
+        }
     }
 
     /// Reports links that are missing, forks, and snapshots that saw a newer registry than we were shown.

@@ -13,7 +13,7 @@ use object_store::{
     local::LocalFileSystem,
 };
 
-use super::{local, location::Location, past::Past};
+use super::{local, location::Location, past::Past, place::Place};
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
@@ -44,6 +44,8 @@ pub(super) struct Built {
     pub(super) prefix: String,
     /// What the user should know.
     pub(super) warnings: Vec<String>,
+    /// What tells this storage from others.
+    pub(super) place: Place,
     /// The bucket as it was, if that is what `objects` is.
     pub(super) past: Option<Past>,
 }
@@ -67,7 +69,8 @@ pub(super) fn build(location: &Location, settings: &S3Settings, at: Option<Times
                 Error::new(ErrorKind::Failed, format!("could not open {}", folder.display())).with_source(e)
             })?;
             let objects = Arc::new(store.with_fsync(true));
-            Ok(Built { objects, prefix: String::new(), warnings: Vec::new(), past: None })
+            let (prefix, warnings) = (String::new(), Vec::new());
+            Ok(Built { objects, prefix, warnings, place: Place::Folder, past: None })
         }
         Location::Bucket { endpoint, bucket, prefix } => {
             let given = Given::read(settings)?;
@@ -76,14 +79,21 @@ pub(super) fn build(location: &Location, settings: &S3Settings, at: Option<Times
             let warnings = endpoint.and_then(clear_text_warning).into_iter().collect();
             let (store, client) = s3(endpoint, bucket, &given, settings)?;
             let prefix = prefix.clone();
+            let place = Place::Bucket(address(endpoint, bucket, &prefix));
             let Some(at) = at else {
-                return Ok(Built { objects: Arc::new(store), prefix, warnings, past: None });
+                return Ok(Built { objects: Arc::new(store), prefix, warnings, place, past: None });
             };
             given.check_signs()?;
             let past = Past::new(store, client, at);
-            Ok(Built { objects: Arc::new(past.clone()), prefix, warnings, past: Some(past) })
+            Ok(Built { objects: Arc::new(past.clone()), prefix, warnings, place, past: Some(past) })
         }
     }
+}
+
+/// Where a bucket is, whether its endpoint stands in the address or in the environment.
+fn address(endpoint: Option<&str>, bucket: &str, prefix: &str) -> String {
+    let endpoint = endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned());
+    Location::Bucket { endpoint, bucket: bucket.to_owned(), prefix: prefix.to_owned() }.to_string()
 }
 
 /// The settings that count, the weightier last.

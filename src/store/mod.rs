@@ -34,6 +34,7 @@ use self::{
     local::{Fencing, Sharing},
     pace::{GLANCE, Pace, rest},
     past::{Past, Versioning},
+    place::Place,
     transfer::{STALL, collect, next, within},
 };
 use crate::{
@@ -54,6 +55,7 @@ mod location;
 mod name;
 mod pace;
 mod past;
+mod place;
 mod transfer;
 mod uploads;
 
@@ -129,6 +131,8 @@ struct Inner {
     refusal: OnceLock<(String, String)>,
     /// The server has said that it does not know `If-None-Match`.
     unconditional: AtomicBool,
+    /// What tells this storage from others.
+    place: Place,
     /// The bucket as it was, if that is what `objects` is.
     past: Option<Past>,
 }
@@ -215,8 +219,23 @@ impl Store {
         prefix: &str,
         options: StoreOptions,
     ) -> Result<Self> {
-        let built = build::Built { objects, prefix: prefix.to_owned(), warnings: Vec::new(), past: None };
+        let (prefix, warnings, place) = (prefix.to_owned(), Vec::new(), Place::Unknown);
+        let built = build::Built { objects, prefix, warnings, place, past: None };
         Self::new(built, "a test store".to_owned(), None, options)
+    }
+
+    /// As [`Self::from_object_store`], over what is in a local folder.
+    ///
+    /// # Errors
+    /// No runtime.
+    pub fn from_folder_through(
+        objects: Arc<dyn ObjectStore>,
+        folder: &FilePath,
+        options: StoreOptions,
+    ) -> Result<Self> {
+        let (prefix, warnings) = (String::new(), Vec::new());
+        let built = build::Built { objects, prefix, warnings, place: Place::Folder, past: None };
+        Self::new(built, folder.display().to_string(), Some(folder.to_owned()), options)
     }
 
     fn new(
@@ -226,7 +245,7 @@ impl Store {
         options: StoreOptions,
     ) -> Result<Self> {
         let runtime = Some(runtime()?);
-        let build::Built { objects, prefix, warnings, past } = built;
+        let build::Built { objects, prefix, warnings, place, past } = built;
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
         let root = Path::from(prefix);
         let unconditional = AtomicBool::new(false);
@@ -242,6 +261,7 @@ impl Store {
             received,
             refusal: OnceLock::new(),
             unconditional,
+            place,
             past,
         })))
     }
@@ -263,7 +283,7 @@ impl Store {
     /// # Errors
     /// No runtime.
     pub fn uninterrupted(&self) -> Result<Self> {
-        let Inner { objects, root, text, folder, options, past, .. } = &*self.0;
+        let Inner { objects, root, text, folder, options, place, past, .. } = &*self.0;
         let retry_for = options.retry_for.min(UNINTERRUPTED_MAX);
         let options = StoreOptions { progress: Arc::default(), retry_for, ..options.clone() };
         let (sent, received) = (Pace::new(options.upload_limit), Pace::new(options.download_limit));
@@ -279,6 +299,7 @@ impl Store {
             received,
             refusal: self.0.refusal.clone(),
             unconditional: AtomicBool::new(self.0.unconditional.load(Ordering::Relaxed)),
+            place: place.clone(),
             past: past.clone(),
         })))
     }
@@ -289,6 +310,13 @@ impl Store {
     /// It cannot be made.
     pub fn create_folder(location: &Location) -> Result<()> {
         location.folder().map_or(Ok(()), |folder| local::create_folder(&folder))
+    }
+
+    /// A prefix as the keys of objects in a bucket have it: `*`, `?` and what else is not sure to be a name everywhere is
+    /// written as `%2A` and so on.
+    #[must_use]
+    pub fn prefix_of_keys(prefix: &str) -> String {
+        Path::from(prefix).to_string()
     }
 
     /// What the user should know about this store before it is used.
@@ -307,6 +335,12 @@ impl Store {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.options.connections
+    }
+
+    /// What tells this storage from any other that holds the same objects; nothing where nobody can tell.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        self.0.place.id(self.folder())
     }
 
     /// The folder of a local repository.

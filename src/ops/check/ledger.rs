@@ -107,6 +107,8 @@ impl Column {
 struct Columns {
     hashed: Column,
     decrypted: Column,
+    /// What was read as thoroughly as counts, but in another storage with the same objects.
+    elsewhere: Column,
 }
 
 impl Columns {
@@ -145,6 +147,8 @@ pub(super) struct Ledger {
     now: i64,
     /// How often somebody checks.
     habit: Duration,
+    /// The storage that it is the ledger of, and the column that counts.
+    of: (Option<String>, Reading),
 }
 
 /// A shelf in the queue.
@@ -170,6 +174,7 @@ impl Ledger {
             damaged: HashMap::new(),
             now: repository.clock.now().seconds,
             habit: HABIT,
+            of: (repository.store.place(), reading),
         };
         for (domain, aside) in domains {
             let name = registry.domain(domain).map(|known| known.name.clone()).unwrap_or_default();
@@ -228,6 +233,11 @@ impl Ledger {
         if self.damaged.len().saturating_add(named) > DAMAGED_MAX {
             return Err(damaged("too many packs are damaged to remember those that it names"));
         }
+        // A mirror has the records of the original, and nobody has read it for that.
+        if report.place.is_none() || report.place != self.of.0 {
+            self.take_from_elsewhere(time, report.reading, &read);
+            return Ok(());
+        }
         let label = known.head.label.clone();
         self.take(
             Reader { identity: known.identity, label, time: Timestamp::from_seconds(time) },
@@ -259,6 +269,35 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Remembers what was read in another storage.
+    fn take_from_elsewhere(
+        &mut self,
+        time: i64,
+        reading: Reading,
+        read: &[(DomainId, Shelves, Vec<PackId>)],
+    ) {
+        if self.of.1 == Reading::Decrypted && reading == Reading::Hashed {
+            return;
+        }
+        for (id, shelves, _) in read {
+            if let Some((.., columns)) = self.domains.iter_mut().find(|(known, ..)| known == id) {
+                let seen = Seen { time, record: u32::MAX };
+                shelves.ranges().iter().for_each(|range| columns.elsewhere.enter(*range, seen));
+            }
+        }
+    }
+
+    /// Bytes that nobody has read here, and somebody elsewhere.
+    fn read_elsewhere_only(&self) -> u64 {
+        let rows =
+            self.domains.iter().flat_map(|(.., rows, columns)| rows.iter().map(move |row| (row, columns)));
+        let only = rows.filter(|(row, columns)| {
+            let read = |column: &Column| column.at(row.shelf).is_some_and(|seen| seen.time >= row.stored);
+            read(&columns.elsewhere) && !read(columns.column(self.of.1))
+        });
+        only.map(|(row, _)| u64::from(row.size)).sum()
     }
 
     /// The time between two checks, on average over the last ones.
@@ -423,6 +462,7 @@ impl Ledger {
             habit: self.habit,
             bytes,
             due: queue.iter().take(due).map(|shelf| shelf.bytes).sum(),
+            elsewhere: self.read_elsewhere_only(),
             needs: needed(bytes, self.habit, policy.max_age),
             oldest,
             domains,
@@ -449,6 +489,8 @@ pub struct Coverage {
     pub bytes: u64,
     /// Bytes that are due and were not read.
     pub due: u64,
+    /// Bytes that were read so in another storage with the same objects, and never in this one.
+    pub elsewhere: u64,
     /// Bytes that each run must read to keep to the time.
     pub needs: u64,
     /// What was not read for longest.
@@ -542,7 +584,15 @@ mod tests {
         let row = |shelf| Row { head: head_of(&pack(shelf)), stored: 0, size, shelf };
         let rows = (0..shelves).map(|shelf| row(shelf * 16)).collect();
         let domain = (DomainId::new([1; 8]), "main".to_owned(), rows, Columns::default());
-        Ledger { domains: vec![domain], readers: Vec::new(), damaged: HashMap::new(), now: 0, habit: HABIT }
+        let of = (None, Reading::Decrypted);
+        Ledger {
+            domains: vec![domain],
+            readers: Vec::new(),
+            damaged: HashMap::new(),
+            now: 0,
+            habit: HABIT,
+            of,
+        }
     }
 
     fn read(ledger: &mut Ledger, plan: &HashMap<DomainId, HashSet<u16>>) -> u64 {

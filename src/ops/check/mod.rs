@@ -279,6 +279,13 @@ fn domains_of(
     // What is read below may come from the cache, which says nothing about the storage.
     objects::run(repository, domains, (options.depth, checked))?;
     let Snapshots { listed, replaced, damaged, .. } = repository.every_snapshot()?;
+    // Where something is wrong with snapshots that is said anyway.
+    let with_snapshots: HashSet<DomainId> = listed
+        .iter()
+        .chain(&replaced)
+        .map(|known| known.name.domain)
+        .chain(damaged.iter().map(|(domain, _)| *domain))
+        .collect();
     let (sealed, damaged): (Vec<_>, Vec<_>) =
         damaged.into_iter().partition(|(_, error)| error.kind() == ErrorKind::Forbidden);
     checked.sealed = sealed.into_iter().map(|(_, error)| error).collect();
@@ -295,6 +302,9 @@ fn domains_of(
             Depth::Due(_) => plan.get(domain).map(Choice::Shelves),
         };
         let before = (checked.packs_read, checked.bytes_read);
+        if !with_snapshots.contains(domain) {
+            packs_alone(repository, (domain, &view), checked);
+        }
         let (damage, read) = one_view((domain, &view), (choice, options.workers), (recorder, checked))?;
         let read_here = (checked.packs_read - before.0, checked.bytes_read - before.1);
         recorder.domain(read.clone(), read_here, checked)?;
@@ -313,6 +323,27 @@ fn domains_of(
     }
     recorder.write(checked)?;
     Ok(all)
+}
+
+/// Packs of a domain without any snapshot. Nothing tells a first backup, which runs or was cut short, from snapshots that
+/// are all lost, so that is no problem; whoever knows that there were some must hear it before a prune runs.
+fn packs_alone(repository: &Repository, (domain, view): (&DomainId, &View), checked: &mut Checked) {
+    let listed = view.index.packs().filter(|pack| pack.standing != Standing::Missing);
+    let mut packs: HashMap<PackId, u64> = listed.map(|pack| (pack.id, u64::from(pack.size))).collect();
+    let first = if packs.is_empty() { "`lifeboat repair index --apply` lists them again, then " } else { "" };
+    packs.extend(view.unindexed.iter().copied());
+    if packs.is_empty() {
+        return;
+    }
+    let registry = repository.registry();
+    let name = registry.domain(domain).map_or("", |known| known.name.as_str());
+    checked.note(format!(
+        "{} ({} bytes) of the domain `{name}` are there, and no snapshot there: a first backup runs or was cut short, or all \
+         snapshots are lost. If there were some, let no prune run: {first}`lifeboat recover` with an owner's key for that domain \
+         finds what they held",
+        counted(packs.len() as u64, ("pack", "packs")),
+        packs.values().sum::<u64>(),
+    ));
 }
 
 /// Snapshots that came too late and were replaced: what they lack is no damage, since the next one has it.

@@ -161,6 +161,7 @@ impl<'a> Recorder<'a> {
             seconds: self.repository.clock.elapsed().saturating_sub(self.begun.1).as_secs(),
             packs: self.packs,
             bytes: self.bytes,
+            place: store.place(),
             domains: Vec::new(),
         };
         report.head.verdict = Some(if damaged == 0 { "pass" } else { "fail" }.to_owned());

@@ -5,7 +5,11 @@
 
 use std::fmt;
 
-use jiff::{ZonedDateTime, tz::TimeZone};
+use jiff::{
+    ZonedDateTime,
+    civil::Date,
+    tz::{Offset, TimeZone},
+};
 
 use crate::{
     clock::Timestamp,
@@ -151,14 +155,26 @@ impl fmt::Display for Span {
 
 impl Span {
     /// What lies so long before `newest`; the beginning of time if the calendar does not reach that far.
-    fn before(self, newest: &ZonedDateTime) -> ZonedDateTime {
-        let span = jiff::Span::new()
-            .years(i64::from(self.years).min(9_000))
-            .months(i64::from(self.months))
-            .days(i64::from(self.days))
-            .hours(i64::from(self.hours));
-        let start = jiff::Timestamp::MIN.to_zoned_datetime(TimeZone::UTC);
-        newest.checked_sub(span).unwrap_or(start)
+    fn before(self, newest: &ZonedDateTime) -> jiff::Timestamp {
+        self.on_calendar(newest).unwrap_or(jiff::Timestamp::MIN)
+    }
+
+    /// As restic counts, whose language lets a day that its month does not have run over into the next one: a month before
+    /// the 31st of March is the 31st of February, which is the 3rd of March. A time that a change of clocks leaves out or
+    /// brings twice is taken by the offset that holds when UTC shows it, if it does then, else by the one before.
+    fn on_calendar(self, newest: &ZonedDateTime) -> Option<jiff::Timestamp> {
+        let months = i32::from(newest.year()) * 12 + i32::from(newest.month()) - 1;
+        let months = months - i32::from(self.years) * 12 - i32::from(self.months);
+        let year = i16::try_from(months.div_euclid(12)).ok()?;
+        let first = Date::new(year, i8::try_from(months.rem_euclid(12) + 1).ok()?, 1).ok()?;
+        let days = i64::from(newest.day()) - 1 - i64::from(self.days);
+        let date = first.checked_add(jiff::Span::new().days(days)).ok()?;
+        let local = date.to_datetime(newest.time());
+        let at = |offset: Offset| offset.to_timestamp(local).ok();
+        let zone = newest.time_zone();
+        let first = zone.to_offset(at(Offset::UTC)?);
+        let time = at(zone.to_offset(at(first)?))?;
+        time.checked_sub(jiff::Span::new().hours(i64::from(self.hours))).ok()
     }
 }
 
@@ -187,7 +203,7 @@ impl Rules {
         let Some(newest) = times.first() else { return Vec::new() };
         let mut counts: Vec<Running> =
             self.counts.iter().map(|(bucket, count)| Running::of(*bucket, *count)).collect();
-        let mut within: Vec<(Running, Span, ZonedDateTime)> = self
+        let mut within: Vec<(Running, Span, jiff::Timestamp)> = self
             .within
             .iter()
             .map(|(bucket, span)| (Running::of(*bucket, Count::All), *span, span.before(newest)))
@@ -200,7 +216,7 @@ impl Rules {
             why.extend(self.tags.iter().filter(has_all).map(|tags| format!("tag {}", tags.join(","))));
             why.extend(counts.iter_mut().filter_map(|rule| rule.takes((time, at), is_oldest)));
             for (rule, span, start) in &mut within {
-                if *time > *start
+                if time.timestamp() > *start
                     && let Some(taken) = rule.takes((time, at), is_oldest)
                 {
                     let of = if rule.bucket == Bucket::Last { String::new() } else { format!("{taken} ") };
@@ -344,6 +360,30 @@ mod tests {
         assert_eq!(monthly.last(), Some(&(0, "oldest monthly within 1y".into())));
         assert_eq!(times(monthly), [40 * DAY, 10 * DAY, 0]);
         assert_eq!(times(kept(&within(Bucket::Last, "65535y"), &days, &TimeZone::UTC)), days);
+    }
+
+    /// Each line was asked of restic: the last snapshot that goes and the first that stays, around what lies so long before.
+    #[test]
+    fn a_day_that_its_month_does_not_have_is_counted_as_restic_does() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        for (newest, span, start) in [
+            ("2026-03-31T12:00:00+02:00", "1m", "2026-03-03T12:00:00+01:00"),
+            ("2024-03-31T12:00:00+02:00", "1m", "2024-03-02T12:00:00+01:00"),
+            ("2024-02-29T12:00:00+01:00", "1y", "2023-03-01T12:00:00+01:00"),
+            ("2026-05-31T12:00:00+02:00", "3m1d", "2026-03-02T12:00:00+01:00"),
+            ("2025-12-31T12:00:00+01:00", "1y1m", "2024-12-01T12:00:00+01:00"),
+            ("2026-07-31T12:00:00+02:00", "1m12h", "2026-07-01T00:00:00+02:00"),
+            // That hour is left out, and this one comes twice.
+            ("2026-04-29T02:30:00+02:00", "1m", "2026-03-29T03:30:00+02:00"),
+            ("2026-11-25T02:30:00+01:00", "1m", "2026-10-25T02:30:00+01:00"),
+        ] {
+            let at = |text: &str| Timestamp::from_rfc3339(text).unwrap().seconds - NEW_YEAR;
+            let (newest, start) = (at(newest), at(start));
+            let times = [newest, start + 1, start, start - 1];
+            let left = kept(&within(Bucket::Last, span), &times, &berlin);
+            let left: Vec<i64> = left.into_iter().map(|(time, _)| time).collect();
+            assert_eq!(left, times[..2], "{span} before {newest}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     format::role::Role,
     id::{DomainId, IdentityId},
+    store::Store,
 };
 
 /// Whose policy it is.
@@ -30,7 +31,8 @@ pub struct PolicyOptions<'a> {
 #[must_use]
 pub fn policy(options: &PolicyOptions<'_>) -> String {
     let PolicyOptions { role, domain, identity, slot, bucket, prefix } = *options;
-    let prefix = prefix.trim_matches('/');
+    // In a key there is no `*`, `?` or `{` then, which a policy would take for more than the prefix.
+    let prefix = Store::prefix_of_keys(prefix);
     let root = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
     let objects = |names: &[String]| -> Vec<String> {
         names.iter().map(|name| format!("arn:aws:s3:::{bucket}/{root}{name}")).collect()
@@ -132,5 +134,15 @@ mod tests {
         assert_eq!(resources(&options(Role::Audit), "s3:PutObject"), [evidence]);
         let whole = PolicyOptions { prefix: "", ..options(Role::Owner) };
         assert_eq!(resources(&whole, "s3:PutObject"), ["arn:aws:s3:::b/*"]);
+    }
+
+    #[test]
+    fn a_prefix_of_wildcards_and_variables_allows_no_more_than_a_plain_one() {
+        for role in Role::ALL {
+            let (plain, odd) =
+                (policy(&options(role)), policy(&PolicyOptions { prefix: "a*b?/${c}", ..options(role) }));
+            assert_eq!(odd.matches(['*', '?', '{']).count(), plain.matches(['*', '?', '{']).count(), "{odd}");
+            assert_eq!(odd.replace("a%2Ab%3F/$%7Bc%7D/", "p/"), plain);
+        }
     }
 }

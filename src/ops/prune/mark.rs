@@ -95,9 +95,6 @@ fn unreached(
     let mut of_nobody = Packs::default();
     for pack in index.packs().filter(|pack| pack.standing == Standing::Live && !alive.contains(&pack.id)) {
         let Some(listed) = seen.details.packs.get(&pack.id) else { continue };
-        if busy.is_young(listed.stored) {
-            continue;
-        }
         if busy.is_of_running(&pack, listed.stored)? {
             if spared.insert(pack.id) {
                 done.under_way.add(listed.size);
@@ -107,6 +104,14 @@ fn unreached(
         if without.wrote(&pack)? {
             if spared.insert(pack.id) {
                 of_nobody.add(listed.size);
+            }
+            continue;
+        }
+        if busy.is_young(listed.stored) {
+            if spared.insert(pack.id) {
+                done.young.add(listed.size);
+                done.next_marking =
+                    done.next_marking.into_iter().chain([busy.is_old_at(listed.stored)]).min();
             }
             continue;
         }
@@ -181,6 +186,12 @@ impl<'a> Busy<'a> {
     /// Whether a pack is too young to die.
     pub(super) fn is_young(&self, stored: Timestamp) -> bool {
         self.now.seconds_since(stored) <= self.least
+    }
+
+    /// From when on it is not: younger by whole seconds.
+    fn is_old_at(&self, stored: Timestamp) -> Timestamp {
+        let least = i64::try_from(self.least).unwrap_or(i64::MAX).saturating_add(1);
+        Timestamp { seconds: stored.seconds.saturating_add(least), ..stored }
     }
 
     /// Whether a pack was written by somebody who has made no snapshot since.

@@ -159,6 +159,10 @@ pub struct DomainDone {
     pub waiting: Packs,
     /// Packs that nobody needs yet and that seem to be those of a backup that runs.
     pub under_way: Packs,
+    /// Packs that no snapshot needs and that are too young to be marked.
+    pub young: Packs,
+    /// When the first of these can be marked, by the storage's clock.
+    pub next_marking: Option<Timestamp>,
     /// Index objects that were written without the packs that are gone.
     pub index_written: u64,
     /// Index objects that these replaced long enough ago.

@@ -222,7 +222,11 @@ fn report(
         (false, 1) => "is forgotten",
         (false, _) => "are forgotten",
     };
-    output.note(&format!("{}, {go} {would}", text::count(stay, "snapshot stays", "snapshots stay")));
+    // Of those that were not named nobody asked whether they stay.
+    output.note(&match is_named {
+        true => format!("{} {would}", text::count(go, "snapshot", "snapshots")),
+        false => format!("{}, {go} {would}", text::count(stay, "snapshot stays", "snapshots stay")),
+    });
     if let Some(refused) = &done.refused {
         output.say(&format!("would be refused without --allow-mass-removal: {refused}"));
     }

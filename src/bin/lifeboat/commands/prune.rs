@@ -211,6 +211,11 @@ fn tell(name: &str, (done, is_whole): (&DomainDone, bool), (mode, context): (Mod
             output.say(&format!("  {} {what}", shown(*packs)));
         }
     }
+    if let Some(from) = done.next_marking {
+        let (packs, from) = (shown(done.young), time::show(from, &context.zone));
+        output
+            .say(&format!("  {packs} that nothing needs wait for their age: they can be marked from {from}"));
+    }
     let Kept { packs, others, oldest, why, .. } = &done.kept;
     if packs.packs > 0 {
         let since = oldest.map_or_else(String::new, |oldest| time::show(oldest, &context.zone));
@@ -280,10 +285,12 @@ fn message(OfDomain { id, name, done, refused }: &OfDomain, mode: Mode) -> Value
         "marked": packs(done.marked),
         "waiting": packs(done.waiting),
         "under_way": packs(done.under_way),
+        "young": packs(done.young),
         "index_written": done.index_written,
         "index_deleted": done.index_deleted,
         "records_deleted": done.records_deleted,
         "snapshots_finished": done.finished,
+        "next_marking": done.next_marking.map(time::rfc3339),
         "next_deletion": done.next_deletion.map(time::rfc3339),
         "out_of_time": done.out_of_time,
         "notes": done.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -323,6 +330,8 @@ fn summary(pruned: &Pruned, (mode, refused): (Mode, usize), kept: &AllKept) -> V
             "repacked": sum(|done| done.repacked),
             "marked": sum(|done| done.marked),
             "waiting": sum(|done| done.waiting),
+            "young": sum(|done| done.young),
+            "next_marking": all().filter_map(|done| done.next_marking).min().map(time::rfc3339),
             "next_deletion": all().filter_map(|done| done.next_deletion).min().map(time::rfc3339),
         }),
     )
