@@ -524,7 +524,9 @@ impl Repository {
                     format!("its last snapshot that this machine has seen, number {sequence}, is gone"),
                 )
                 .with_remedy(format!(
-                    "Put it back from a copy or a version of the bucket, and look who deleted it. Let no prune run:                      `lifeboat recover` finds what lost snapshots held. If it is lost for good, `lifeboat repair                      quarantine {gone} --force --apply` says so"
+                    "Put it back from a copy or a version of the bucket, and look who deleted it. Let no prune run: \
+                     `lifeboat recover` finds what lost snapshots held. If it is lost for good, `lifeboat repair \
+                     quarantine {gone} --force --apply` says so"
                 )),
             );
         }
