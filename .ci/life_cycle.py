@@ -2,20 +2,27 @@
 """Backups of three hosts beside forget and prune, all of them killed at random, in a repository whose grace is 20 s.
 
     life_cycle.py [BINARY [SECONDS [SEED]]]
+    life_cycle.py --self-test [BINARY [SEED]]
 
-CI runs a minute in a folder, longer where that deletes too little; `.ci/end-to-end` does the same with SeaweedFS. Every snapshot that exists must restore to the
+CI runs it in a folder, longer where that deletes too little; `.ci/end-to-end` does the same with SeaweedFS. What each
+backup promised that said it succeeded is remembered here, not in the repository: its snapshot, and a copy of its tree. Only a
+`forget` that says so ends a promise. Every promised snapshot must be listed, and every one, promised or not, must restore to the
 tree that it was made of, all the time and at the end; then a backup, a prune and `check --read-data` must be clean. It
-fails too when fewer than 100 packs were really deleted, or nobody was killed.
+fails too when too little was promised, restored or really deleted, or nobody was killed.
+
+The self-test wraps the program in scripts that lie, and fails when that is not found.
 """
-import json, os, random, shutil, signal, subprocess, sys, tempfile, threading, time
+import json, os, random, shlex, shutil, signal, subprocess, sys, tempfile, threading, time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HOSTS = ["anna", "bert", "carl"]
 # What files can hold: content that was forgotten comes back, and hosts share it.
 CONTENTS = 300
 FILES = 30
-DELETED_MIN = 100
+# Of the snapshots that were restored and compared, promised ones count, each once.
+LEAST = {"packs deleted": 100, "snapshots promised": 100, "promised ones restored": 50}
 
 
 class LifeCycle:
@@ -25,8 +32,15 @@ class LifeCycle:
         self.start, self.work, self.seed = start, work, seed
         self.words = work / "life-words"
         self.counts, self.problems = Counter(), []
-        self.attempts, self.over = 0, threading.Event()
-        self.guard = threading.Lock()
+        self.over, self.guard = threading.Event(), threading.Lock()
+        # How often each host has begun a backup.
+        self.attempts = Counter()
+        # Each promise is a snapshot and the attempt whose tree it must hold. Only the thread that forgets takes any out.
+        self.promised, self.restored = set(), set()
+        # What a killed `forget` may have forgotten without a word: the next one that is not killed tells.
+        self.unclear = set()
+        # Held while a `forget` runs that has not yet said what it forgot.
+        self.forgetting = threading.Lock()
 
     def owner(self, *arguments):
         return self.start(["--recovery-words-file", self.words], *arguments)
@@ -72,8 +86,8 @@ class LifeCycle:
         while not self.over.is_set():
             change(tree, chance)
             with self.guard:
-                self.attempts += 1
-                attempt = f"attempt-{self.attempts}"
+                self.attempts[host] += 1
+                attempt = f"{host}-{self.attempts[host]}"
             # Before it begins: it may be killed behind its commit.
             shutil.copytree(tree, self.work / "attempts" / attempt)
             begun = time.monotonic()
@@ -82,21 +96,27 @@ class LifeCycle:
                 self.count("backups killed")
                 continue
             # 75: what it counted on died five times.
-            self.done(process, codes=(0, 75))
+            self.promise(self.done(process, codes=(0, 75)), attempt, process.returncode)
             seconds = time.monotonic() - begun
-            self.count("backups done")
+
+    def promise(self, messages, attempt, code):
+        if code != 0:
+            return self.count("backups given up")
+        snapshots = [message["snapshot"] for message in messages if message["message_type"] == "summary"]
+        if len(snapshots) != 1 or not snapshots[0]:
+            return self.problem(f"{attempt} succeeded and names no snapshot: {messages}")
+        with self.guard:
+            self.promised.add((snapshots[0], attempt))
+        self.count("snapshots promised")
 
     def deletions(self):
         chance, seconds = random.Random(f"{self.seed} prune"), 1.0
         # Without a snapshot `forget` is a mistake.
-        while not self.counts["backups done"] and not self.over.is_set():
+        while not self.promised and not self.over.is_set():
             time.sleep(0.1)
         while not self.over.is_set():
-            process = self.owner("forget", "--keep-last", str(chance.randint(1, 3)), "--group-by", "host", "--allow-mass-removal")
-            if self.maybe_killed(process, chance, seconds):
-                self.count("forgets killed")
-            else:
-                self.done(process)
+            with self.forgetting:
+                self.forget(chance.randint(1, 3), chance, seconds)
             if self.over.is_set():
                 break
             options = chance.choice([[], [], ["--max-unused", "0"], ["--max-unused", "unlimited"]])
@@ -109,6 +129,34 @@ class LifeCycle:
             seconds = time.monotonic() - begun
             time.sleep(chance.uniform(0, 1))
 
+    def forget(self, keep, chance=None, seconds=0):
+        process = self.owner("forget", "--keep-last", str(keep), "--group-by", "host", "--allow-mass-removal")
+        if chance and self.maybe_killed(process, chance, seconds):
+            self.count("forgets killed")
+            with self.guard:
+                self.unclear |= {one for one in self.promised if self.newer(one[1]) >= keep}
+            return
+        kept = {tell(message): message["kept"] for message in self.done(process) if message["message_type"] == "forget"}
+        with self.guard:
+            ended = {one for one in self.promised if not kept.get(one, True)}
+            by_killed = self.unclear - set(kept)
+            self.promised -= ended | by_killed
+            self.unclear.clear()
+        self.count("promises ended", len(ended | by_killed))
+        self.all_listed()
+
+    def newer(self, attempt):
+        """How often its host has begun another backup since. Some of them were killed behind their commit."""
+        host, number = attempt.split("-")
+        return self.attempts[host] - int(number)
+
+    def all_listed(self):
+        """Everything that is promised is listed. Only for the thread that forgets: what it has ended it knows."""
+        with self.guard:
+            promised = set(self.promised)
+        for snapshot, attempt in promised - self.snapshots():
+            self.problem(f"{snapshot} was promised by {attempt} and is not listed")
+
     def pruned(self, messages):
         for message in messages:
             if message["message_type"] == "summary":
@@ -118,31 +166,43 @@ class LifeCycle:
                 self.count("prunes done")
 
     def snapshots(self):
-        return {one["id"]: one["tags"][0] for one in self.done(self.owner("snapshots")) if one["message_type"] == "snapshot"}
+        return {tell(one) for one in self.done(self.owner("snapshots")) if one["message_type"] == "snapshot"}
 
     def restores(self, snapshot, attempt, name):
         """Whether a snapshot comes back as the tree that it was made of. It may have been forgotten meanwhile."""
-        target = self.work / f"restored-{name}"
+        promised, target = (snapshot, attempt) in self.promised, self.work / f"restored-{name}"
         shutil.rmtree(target, ignore_errors=True)
         process = self.owner("restore", snapshot, "--target", target)
         text = process.communicate(timeout=240)[0]
         if process.returncode != 0:
-            if snapshot not in self.snapshots():
-                return
-            self.problem(f"{snapshot} of {attempt} does not restore, exit {process.returncode}: {text[-2000:]}")
+            with self.forgetting:
+                if (snapshot, attempt) in (self.promised - self.unclear) | self.snapshots():
+                    self.problem(f"{snapshot} of {attempt} does not restore, exit {process.returncode}: {text[-2000:]}")
             return
         trees = [target / (self.work / host).relative_to("/") for host in HOSTS]
         restored, = [tree for tree in trees if tree.exists()]
         if subprocess.run(["diff", "-rq", self.work / "attempts" / attempt, restored], capture_output=True).returncode != 0:
             self.problem(f"{snapshot} of {attempt} comes back with another content")
+        elif promised and (snapshot, attempt) not in self.restored:
+            self.restored.add((snapshot, attempt))
+            self.count("promised ones restored")
         self.count("restores compared")
 
     def drills(self):
         chance = random.Random(f"{self.seed} drill")
         while not self.over.is_set():
-            there = sorted(self.snapshots().items())
+            with self.guard:
+                there = self.promised - self.unclear
+            # One in four is any that there is, promised or not.
+            if chance.random() < 0.25:
+                there = self.snapshots()
             if there:
-                self.restores(*chance.choice(there), "drill")
+                self.restores(*chance.choice(sorted(there)), "drill")
+            else:
+                time.sleep(0.1)
+
+    def has_done_enough(self):
+        return all(self.counts[what] >= least for what, least in LEAST.items())
 
     def guarded(self, work, *arguments):
         try:
@@ -151,7 +211,13 @@ class LifeCycle:
             self.problem(f"{work.__name__}: {error!r}")
 
     def run(self, seconds):
-        """Everything at once for so long; then all that is left is looked at."""
+        """Whether all is as it must be."""
+        self.rounds(seconds)
+        self.look_at_the_end()
+        return not self.problems
+
+    def rounds(self, seconds):
+        """Everything at once for so long, or until something is wrong."""
         works = [(self.backups, host) for host in HOSTS] + [(self.deletions,), (self.drills,)]
         threads = [threading.Thread(target=self.guarded, args=work) for work in works]
         for thread in threads:
@@ -159,26 +225,36 @@ class LifeCycle:
         self.over.wait(seconds)
         # A slow machine needs longer for as much.
         last = time.monotonic() + 2 * seconds
-        while self.counts["packs deleted"] < DELETED_MIN and time.monotonic() < last and not self.over.is_set():
+        while not self.has_done_enough() and time.monotonic() < last and not self.over.is_set():
             self.over.wait(1)
         self.over.set()
         for thread in threads:
             thread.join()
-        for snapshot, attempt in self.snapshots().items():
+
+    def look_at_the_end(self):
+        """All that is left; and whether enough was done."""
+        # Nothing is forgotten by it; what a killed one has forgotten is clear then.
+        self.forget(1_000_000)
+        before = self.promised | self.snapshots()
+        for snapshot, attempt in before:
             self.restores(snapshot, attempt, "end")
         for host in HOSTS:
-            self.done(self.host(host, "backup", self.work / host, "--host", host, "--tag", "last"))
+            attempt = f"{host}-{self.attempts[host] + 1}"
+            shutil.copytree(self.work / host, self.work / "attempts" / attempt)
+            process = self.host(host, "backup", self.work / host, "--host", host, "--tag", attempt)
+            self.promise(self.done(process), attempt, process.returncode)
         self.pruned(self.done(self.owner("prune")))
         self.done(self.owner("check", "--read-data"))
+        self.all_listed()
+        for snapshot, attempt in self.promised - before:
+            self.restores(snapshot, attempt, "end")
         print("; ".join(f"{count} {what}" for what, count in sorted(self.counts.items())), f"(seed {self.seed})", flush=True)
-        if self.counts["packs deleted"] < DELETED_MIN:
-            self.problem(f"only {self.counts['packs deleted']} packs were deleted")
+        for what, least in LEAST.items():
+            if self.counts[what] < least:
+                self.problem(f"only {self.counts[what]} {what}")
         for what in ["backups killed", "prunes killed", "packs repacked", "restores compared"]:
             if not self.counts[what]:
                 self.problem(f"no {what}")
-        for problem in self.problems:
-            print(f"FAILED with seed {self.seed}: {problem}")
-        return not self.problems
 
 
 def change(tree, chance):
@@ -194,25 +270,94 @@ def change(tree, chance):
             os.utime(path, ns=(time.time_ns(), time.time_ns()))
 
 
+def tell(message):
+    """Which snapshot, and of which attempt."""
+    return message["id"], message["tags"][0]
+
+
+def life_cycle(binary, work, seed):
+    (work / "attempts").mkdir()
+
+    def start(credential, *arguments):
+        environment = {"PATH": os.environ["PATH"], "HOME": str(work), "LIFEBOAT_REPOSITORY": str(work / "repository")}
+        if not credential:
+            environment["LIFEBOAT_PASSWORD"] = "correct horse"
+        command = [binary, "--json", *map(str, credential), *map(str, arguments)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    life = LifeCycle(start, work, seed)
+    life.begin()
+    return life
+
+
 def main(binary, seconds, seed):
     with tempfile.TemporaryDirectory() as folder:
+        life = life_cycle(binary, Path(folder).resolve(), seed)
+        if life.run(seconds):
+            return 0
+    for problem in life.problems:
+        print(f"FAILED with seed {seed}: {problem}")
+    return 1
+
+
+# What the program becomes that is tried: at every so many-th command of a kind it does something else before or instead. The
+# program takes the place of the script, so that it is the one which is killed.
+WRAPPED = """#!/bin/bash
+case " $* " in *" {command} "*) ;; *) exec {binary} "$@" ;; esac
+cd {work}
+touch begun.$$
+if (($(ls begun.* | wc -l) % {every} == 0)); then
+    {deed}
+fi
+exec {binary} "$@" > >(exec tee said.$$)
+"""
+
+# The command, how often it does something else, and what.
+DEEDS = {
+    "a backup that says what an earlier one said, and stores nothing": (
+        "backup", 12,
+        """cat "$(ls -t $(grep -l '"message_type":"summary"' said.*) | head -1)"; exit 0"""
+    ),
+    # Not the last one of its host, which the host itself would miss.
+    "a backup that deletes snapshots": (
+        "backup", 12,
+        """for host in repository/d/*/snapshots/*; do [ $(ls $host | wc -l) -lt 2 ] || rm $host/$(ls $host | head -1); done"""
+    ),
+    "a forget that forgets more than it says": (
+        "forget", 1, """{binary} "${{@:1:3}}" forget --keep-last 1 --group-by host --allow-mass-removal > silent"""
+    ),
+}
+
+
+def is_found(deed, binary, seed):
+    command, every, what = DEEDS[deed]
+    with tempfile.TemporaryDirectory() as folder:
         work = Path(folder).resolve()
-        (work / "attempts").mkdir()
+        names = dict(binary=shlex.quote(str(binary)), work=shlex.quote(str(work)))
+        wrapped = work / "wrapped"
+        wrapped.write_text(WRAPPED.format(command=command, every=every, deed=what.format(**names), **names))
+        wrapped.chmod(0o755)
+        life = life_cycle(wrapped, work, seed)
+        life.rounds(30)
+        # What the program itself has complained of does not count.
+        life.all_listed()
+        return any("and is not listed" in problem for problem in life.problems)
 
-        def start(credential, *arguments):
-            environment = {"PATH": os.environ["PATH"], "HOME": str(work), "LIFEBOAT_REPOSITORY": str(work / "repository")}
-            if not credential:
-                environment["LIFEBOAT_PASSWORD"] = "correct horse"
-            command = [binary, "--json", *map(str, credential), *map(str, arguments)]
-            return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-        life = LifeCycle(start, work, seed)
-        life.begin()
-        return 0 if life.run(seconds) else 1
+def self_test(binary, seed):
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(DEEDS, pool.map(lambda deed: is_found(deed, binary, seed), DEEDS)))
+    for deed, is_found_out in found.items():
+        print(f"found: {deed}" if is_found_out else f"FAILED with seed {seed}: nobody finds {deed}")
+    return 0 if all(found.values()) else 1
 
 
 if __name__ == "__main__":
-    given = dict(enumerate(sys.argv))
+    tries_itself = sys.argv[1:2] == ["--self-test"]
+    given = dict(enumerate(sys.argv[1:] if tries_itself else sys.argv))
     root = Path(__file__).resolve().parent.parent
     program = Path(given.get(1, root / "target/release/lifeboat")).resolve()
-    sys.exit(main(program, int(given.get(2, 60)), int(given.get(3, time.time_ns() % 1_000_000))))
+    now = time.time_ns() % 1_000_000
+    if tries_itself:
+        sys.exit(self_test(program, int(given.get(2, now))))
+    sys.exit(main(program, int(given.get(2, 45)), int(given.get(3, now))))

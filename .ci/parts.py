@@ -113,6 +113,7 @@ def kills():
     if not BINARY.exists():
         raise Failed(f"{BINARY} is not built: run the part `readme` first")
     run([ROOT / ".ci/kills.py", BINARY])
+    run([ROOT / ".ci/life_cycle.py", "--self-test", BINARY])
     run([ROOT / ".ci/life_cycle.py", BINARY])
 
 

@@ -51,6 +51,8 @@ pub(crate) enum Story {
     Clients,
     /// Backups, `forget` and two prunes, over several times the grace.
     LifeCycle,
+    /// The same with eight machines that back up.
+    Eight,
     /// One schedule, aimed at one rule.
     Aimed(Scene),
 }
@@ -61,14 +63,16 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let mut aims = Vec::new();
     let (weather, clients) = match story {
         Story::Clients => (Weather::new(&mut chance), Client::some(&mut chance)),
-        Story::LifeCycle if broken.is_some() => {
-            let (weather, clients) = (Weather::of_losses(&mut chance), Client::of_life_cycle(&mut chance));
+        Story::LifeCycle | Story::Eight if broken.is_some() => {
+            let (weather, clients) = (Weather::of_losses(&mut chance), life_cycle(story, &mut chance));
             if chance.happens(500) {
                 aims = aims::by_chance(&clients, &mut chance);
             }
             (weather, clients)
         }
-        Story::LifeCycle => (Weather::of_life_cycles(&mut chance), Client::of_life_cycle(&mut chance)),
+        Story::LifeCycle | Story::Eight => {
+            (Weather::of_life_cycles(&mut chance), life_cycle(story, &mut chance))
+        }
         Story::Aimed(scene) => {
             let clients;
             (clients, aims) = scene.play(&mut chance);
@@ -79,7 +83,11 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let inits = matches!(clients[0].script[..], [workload::Command::Init]);
     let aimed = matches!(story, Story::Aimed(_));
     let clock = if aimed { StorageClock::default() } else { StorageClock::new(&mut chance) };
-    let objects = if inits { &nothing } else { &cast.objects };
+    let objects = match story {
+        _ if inits => &nothing,
+        Story::Eight => &cast.eight,
+        _ => &cast.objects,
+    };
     let world = World::new(chance, (objects, clock), (weather, broken, aims), clients.len());
     world.record().captured.clone_from(&cast.captured);
     world.run(seed, &clients);
@@ -93,6 +101,10 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let tried = clients.iter().map(Client::backups).sum();
     let missed = world.aims.missed();
     Run { seed, problems, missed, schedule, tried, promised, freed, repacked }
+}
+
+fn life_cycle(story: Story, chance: &mut Chance) -> Vec<Client> {
+    if story == Story::Eight { Client::of_eight(chance) } else { Client::of_life_cycle(chance) }
 }
 
 fn schedule(world: &Arc<World>, clients: &[Client]) -> String {

@@ -83,6 +83,8 @@ pub(crate) struct Client {
 /// The repository in which most runs begin.
 pub(crate) struct Cast {
     pub(crate) objects: BTreeMap<String, Bytes>,
+    /// The same one, in which eight machines have keys of their own in one domain.
+    pub(crate) eight: BTreeMap<String, Bytes>,
     pub(crate) root: RootSecret,
     access: BTreeMap<&'static str, String>,
     /// The domain of the key that several machines use.
@@ -98,6 +100,9 @@ const KEYS: [(&str, Option<&str>, bool); 4] = [
     ("carl", None, false),
     ("dora", None, true),
 ];
+
+/// Those whose machines work in one domain where there are eight.
+const EIGHT: [&str; 8] = ["anna", "bert", "emil", "fred", "gina", "hugo", "ines", "jens"];
 
 /// Passphrases that are stretched no more than they must be.
 pub(crate) fn quick() -> InitOptions {
@@ -128,8 +133,9 @@ impl Cast {
         let clock: Arc<dyn Clock> = Arc::new(super::clock::Afterwards);
         Repository::create(&store, &root, "right", quick(), &*clock).unwrap();
         let owner = lab::open(&store, &root).unwrap();
-        let (objects, access, captured) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut cast = Self { objects, root, access, captured, dora: DomainId::new([0; 8]) };
+        let (objects, eight) = (BTreeMap::new(), BTreeMap::new());
+        let (access, captured) = (BTreeMap::new(), BTreeMap::new());
+        let mut cast = Self { objects, eight, root, access, captured, dora: DomainId::new([0; 8]) };
         for (label, domain, shared) in KEYS {
             let added = key::add(&owner, &new_key(label, domain, shared)).unwrap();
             cast.access.insert(label, added.access_key.unwrap().text().to_string());
@@ -144,6 +150,13 @@ impl Cast {
         let added = key::add(&owner, &AddOptions { role: Role::Maintain, ..new_key(MAINTAIN, None, false) });
         cast.access.insert(MAINTAIN, added.unwrap().access_key.unwrap().text().to_string());
         cast.objects = world.storage.objects();
+        for label in EIGHT {
+            if !cast.access.contains_key(label) {
+                let added = key::add(&owner, &new_key(label, Some("office"), false)).unwrap();
+                cast.access.insert(label, added.access_key.unwrap().text().to_string());
+            }
+        }
+        cast.eight = world.storage.objects();
         cast
     }
 
@@ -244,7 +257,19 @@ impl Client {
     /// Machines that back up in rounds, between which the grace ends, `forget` and two prunes beside them.
     pub(crate) fn of_life_cycle(chance: &mut Chance) -> Vec<Self> {
         let labels = chance.pick(&[&["dora", "dora", "dora"][..], &["anna", "bert"]]);
-        let (rounds, round) = (chance.below(3) + 3, GRACE + Duration::from_hours(1));
+        let rounds = chance.below(3) + 3;
+        Self::in_rounds(labels, rounds, chance)
+    }
+
+    /// The same with eight of them in one domain, most often each with a key of its own, and fewer rounds.
+    pub(crate) fn of_eight(chance: &mut Chance) -> Vec<Self> {
+        let labels = chance.pick(&[EIGHT, EIGHT, ["dora"; 8]]);
+        let rounds = chance.below(2) + 2;
+        Self::in_rounds(&labels, rounds, chance)
+    }
+
+    fn in_rounds(labels: &[&'static str], rounds: u64, chance: &mut Chance) -> Vec<Self> {
+        let round = GRACE + Duration::from_hours(1);
         let contents: Vec<Files> = (0..3).map(|_| some_files(chance)).collect();
         let begin = |number: u64, chance: &mut Chance| {
             let late = chance.pick(&[Duration::from_secs(2), Duration::from_secs(20), WINDOW]);
