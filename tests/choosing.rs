@@ -501,6 +501,79 @@ fn a_source_that_is_suddenly_empty_ends_with_9_and_its_snapshot_is_kept() {
 }
 
 #[test]
+fn a_source_in_whose_place_is_a_link_or_a_pipe_is_empty_too() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    fs::rename(world.path("src"), world.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(world.path("elsewhere"), world.path("src")).unwrap();
+    let said = world.fails(&["backup", "src"], 9);
+    assert!(said.contains("is a link") && said.contains("is empty now"), "{said}");
+    assert_eq!(world.snapshots(), 2);
+    // That was told.
+    world.does(&["backup", "src"]);
+    fs::remove_file(world.path("src")).unwrap();
+    fs::rename(world.path("elsewhere"), world.path("src")).unwrap();
+    world.does(&["backup", "src"]);
+    fs::rename(world.path("src"), world.path("elsewhere")).unwrap();
+    assert!(Command::new("mkfifo").arg(world.path("src")).status().unwrap().success());
+    world.fails(&["backup", "src"], 9);
+}
+
+#[test]
+fn a_list_with_a_path_that_no_file_can_have_is_refused_before_anything_is_written() {
+    let world = World::with_repository();
+    let good = world.text("src/one");
+    for (name, list) in [
+        ("verbatim", format!("{good}\n{good}\0b\n")),
+        ("raw-as-lines", format!("{good}\0{good}b\0")),
+        ("wild", format!("{good}\n{good}\0*\n")),
+    ] {
+        fs::write(world.path(name), list).unwrap();
+    }
+    for arguments in [
+        ["--files-from-verbatim", "verbatim"],
+        ["--files-from-verbatim", "raw-as-lines"],
+        ["--files-from", "verbatim"],
+        ["--files-from", "wild"],
+    ] {
+        let said = world.fails(&[&["backup"], &arguments[..]].concat(), 2);
+        assert!(said.contains("holds a NUL") && said.contains("--files-from-raw"), "{said}");
+    }
+    let profile = format!(
+        "[profile.p]\nrepository = \"{}\"\nsources = [\"{good}\", \"{good}\\u0000b\"]\n",
+        world.text("repo")
+    );
+    fs::write(world.path("config.toml"), profile).unwrap();
+    let said = world.fails(&["--config", "config.toml", "--profile", "p", "backup"], 2);
+    assert!(said.contains("NUL"), "{said}");
+    assert_eq!(world.snapshots(), 0);
+    // As a list of paths that end with a NUL it is one; a mark at the beginning of a text is no part of it.
+    fs::write(world.path("raw"), format!("{good}\0")).unwrap();
+    world.does(&["backup", "--files-from-raw", "raw"]);
+    fs::write(world.path("marked"), format!("\u{feff}{good}\n")).unwrap();
+    world.does(&["backup", "--files-from", "marked"]);
+    let said = world.fails(&["backup", "--files-from", "-", "--files-from-verbatim", "-"], 2);
+    assert!(said.contains("two lists"), "{said}");
+}
+
+#[test]
+fn a_marker_that_no_folder_can_hold_is_refused_and_one_that_none_holds_is_told() {
+    let world = World::with_repository();
+    for marker in ["sub/f", "", ".", ".."] {
+        let said = world.fails(&["backup", "src", "--exclude-if-present", marker], 2);
+        assert!(said.contains("--exclude-if-present"), "{said}");
+    }
+    let said =
+        world.does(&["backup", "src", "-n", "--exclude-if-present", ".none", "--exclude-larger-than", "1T"]);
+    for line in [
+        "left out nothing: what is in folders with .none (--exclude-if-present)\n",
+        "left out nothing: files larger than 1.00 TiB (--exclude-larger-than)\n",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[test]
 fn what_is_missing_weighs_more_than_what_is_empty() {
     let world = World::with_repository();
     fs::create_dir(world.path("other")).unwrap();

@@ -864,7 +864,7 @@ fn snapshots_that_cannot_be_read_or_are_of_another_domain_are_told_and_left_alon
     lab::back_up(&client, &scene.files[0]).unwrap();
     let elsewhere = client.own_domain().unwrap().to_string();
     scene
-        .names("/packs/")
+        .names("/packs/d/")
         .iter()
         .filter(|name| name.as_str().contains(&elsewhere))
         .for_each(|name| scene.store().delete(name).unwrap());
@@ -873,7 +873,11 @@ fn snapshots_that_cannot_be_read_or_are_of_another_domain_are_told_and_left_alon
     let before = scene.names("");
     let options = SnapshotOptions { mode: Mode::Write, program: "test".to_owned(), workers: 1 };
     let done = repair::snapshots(&scene.owner(), &options).unwrap();
-    assert_eq!((done.hurt.len(), done.snapshots, done.elsewhere), (0, 1, 1));
+    assert_eq!((done.hurt.len(), done.snapshots), (1, 2));
+    assert_eq!(
+        (done.hurt[0].copy, done.hurt[0].domain.as_str(), done.hurt[0].lost),
+        (Copy::Elsewhere, "web", 1)
+    );
     assert!(done.damaged.iter().any(|error| error.to_string().contains(own.as_str())), "{done:?}");
     assert_eq!(scene.names(""), before);
 }
@@ -896,7 +900,10 @@ fn the_command_names_what_a_snapshot_has_lost_and_what_to_do() {
     let world = World::with_repository();
     world.does(&["backup", "src/one"]);
     let first = world.does(&["repair", "snapshots"]);
-    assert!(first.starts_with("nothing to repair: every pack that 1 snapshot need"), "{first}");
+    assert!(
+        first.starts_with("nothing to repair: no pack that snapshots need is missing (1 snapshot)"),
+        "{first}"
+    );
     let kept: Vec<_> = stored(&world, "/packs/d/");
     world.does(&["backup", "src"]);
     let pack = stored(&world, "/packs/d/").into_iter().find(|path| !kept.contains(path)).unwrap();
@@ -948,7 +955,8 @@ fn what_is_good_in_a_pack_that_is_set_aside_is_not_lost_and_is_stored_anew() {
     let said = world.does(&["usage"]);
     assert!(said.contains("in packs that are set aside"), "{said}");
     let (out, _) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
-    assert!(out.starts_with("1 of 1 snapshot lacks something. 1 would be copied without it"), "{out}");
+    assert!(out.starts_with("1 of 1 snapshot rests on packs that are set aside: what is needed"), "{out}");
+    assert!(out.contains("1 of 1 snapshot lacks something. 1 would be copied without it"), "{out}");
     let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply", "--json"]), 3);
     let messages = objects(&out);
     let repaired = messages.iter().find(|message| message["message_type"] == "repair").unwrap();
@@ -964,37 +972,79 @@ fn what_is_good_in_a_pack_that_is_set_aside_is_not_lost_and_is_stored_anew() {
         ["a", "b", "c"].iter().filter(|name| is_whole(name)).count()
     };
     assert_eq!(whole("back"), 2, "all that is good is in the copy");
-    // The pack may be gone now: the copy does not rest on it.
+    // The pack may be gone now: nothing that is good rests on it, not even the good part of the file that is hurt. The old
+    // snapshot, which has that, comes first.
     fs::remove_file(&pack).unwrap();
     world.ends(&mut world.command(&["restore", &copy, "--target", "again"]), 3);
     assert_eq!(whole("again"), 2);
+    world.ends(&mut world.command(&["restore", "latest", "--target", "old"]), 5);
+    assert_eq!(whole("old"), 2);
+    let damaged =
+        tree(&world.path("old")).into_iter().find(|(path, _)| path.to_str().unwrap().ends_with(".damaged"));
+    assert!(damaged.is_some_and(|(_, bytes)| bytes.len() == 1_500_000));
+    let (out, _) = world.ends(&mut world.command(&["check"]), 5);
+    assert!(!out.contains("set aside, and snapshots need what can still"), "{out}");
+    // Done is done.
+    let before = stored(&world, "");
+    let said = world.does(&["repair", "snapshots", "--apply"]);
+    assert!(said.contains("was copied before"), "{said}");
+    assert_eq!(stored(&world, "").len(), before.len());
+    world.does(&["prune"]);
 }
 
 #[test]
-fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_by_a_copy() {
+fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_in_every_domain() {
     let world = World::with_repository();
+    let add = [
+        "key",
+        "add",
+        "--role",
+        "backup",
+        "--label",
+        "web",
+        "--domain",
+        "web",
+        "--access-key-out",
+        "web.key",
+    ];
+    world.does(&add);
     world.does(&["backup", "src"]);
     world.does(&["backup", "src/one"]);
-    let (packs, nodes) = (stored(&world, "/packs/d/"), stored(&world, "/packs/m/"));
-    for pack in packs.iter().chain(&nodes) {
+    world.does(&["--access-key-file", "web.key", "backup", "src/deep"]);
+    let packs: Vec<_> = stored(&world, "/packs/");
+    for pack in &packs {
         let name = pack.strip_prefix(world.path("repo")).unwrap().to_str().unwrap();
         world.does(&["repair", "quarantine", name, "--force", "--apply"]);
     }
     let (out, err) = world.ends(&mut world.command(&["check"]), 5);
     assert!(!out.contains("hurts") && !out.contains("cannot be read"), "nothing is lost: {out}");
-    assert_eq!(out.matches("still be read").count(), packs.len() + nodes.len(), "{out}");
+    assert_eq!(out.matches("still be read").count(), packs.len(), "{out}");
     assert!(err.contains("repair snapshots --apply"), "{err}");
+    // A prune reads there what is needed, and gives no advice that would lose it.
+    let (out, err) = world.ends(&mut world.command(&["prune"]), 0);
+    assert!(
+        out.contains("parts of manifests") && format!("{out}{err}").contains("repair snapshots --apply"),
+        "{out}{err}"
+    );
+    let before = stored(&world, "");
     let (out, err) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
-    assert!(out.starts_with("2 of 2 snapshots rest on packs that are set aside. 2 would be copied"), "{out}");
-    assert!(err.contains("--apply"), "{err}");
+    assert!(out.starts_with("3 of 3 snapshots rest on packs that are set aside: what is needed"), "{out}");
+    assert!(err.contains("--apply") && err.contains("forget nothing"), "{err}");
+    assert_eq!(stored(&world, "").len(), before.len());
     let said = world.does(&["repair", "snapshots", "--apply"]);
-    assert!(said.contains("whole again"), "{said}");
+    assert!(said.contains("was stored anew in 4 packs") && said.contains("whole again"), "{said}");
+    assert_eq!(world.snapshots(), 3, "no copy is needed");
     world.does(&["check", "--read-data"]);
-    world.does(&["repair", "snapshots"]);
+    let said = world.does(&["repair", "snapshots"]);
+    assert!(said.starts_with("nothing to repair"), "{said}");
     world.does(&["prune"]);
-    packs.iter().chain(&nodes).for_each(|pack| fs::remove_file(pack).unwrap());
-    world.does(&["restore", "latest", "--target", "back"]);
+    packs.iter().for_each(|pack| fs::remove_file(pack).unwrap());
     world.does(&["check", "--read-data"]);
+    // The client finds what it wrote, and stores nothing again.
+    let data = stored(&world, "/packs/d/").len();
+    world.does(&["--access-key-file", "web.key", "backup", "src/deep"]);
+    assert_eq!(stored(&world, "/packs/d/").len(), data);
+    world.does(&["restore", "latest", "--target", "back"]);
 }
 
 #[test]

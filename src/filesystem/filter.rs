@@ -17,7 +17,10 @@ use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, statx};
 use super::{capture::Captured, open_quietly, pattern};
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::entry::{EntryKind, Metadata},
+    format::{
+        entry::{EntryKind, Metadata},
+        node::is_path,
+    },
 };
 
 /// The first bytes of a `CACHEDIR.TAG` that means it.
@@ -117,6 +120,17 @@ impl Filter {
     /// # Errors
     /// `Usage` if a pattern is not valid.
     pub fn new(options: FilterOptions) -> Result<Self> {
+        for marker in &options.exclude_if_present {
+            if !is_path(marker) || marker.contains(&b'/') {
+                let what = format!(
+                    "no folder holds the name `{}` of --exclude-if-present",
+                    String::from_utf8_lossy(marker)
+                );
+                return Err(Error::new(ErrorKind::Usage, what).with_remedy(
+                    "Give the name of a file or a folder, without a path and without patterns",
+                ));
+            }
+        }
         let mut builder = GitignoreBuilder::new("/");
         builder.allow_unclosed_class(false);
         let invalid = |Pattern { text, origin }: &Pattern, why: &str| {

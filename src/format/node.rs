@@ -195,12 +195,19 @@ fn encode_path(out: &mut Writer, last: &[u8], path: &[u8]) {
     out.bytes(&path[shared..]);
 }
 
+/// Whether a path, without its leading slash, may stand in a manifest: whoever reads one that has another takes the whole node
+/// for damaged.
+#[must_use]
+pub fn is_path(path: &[u8]) -> bool {
+    let safe = |part: &[u8]| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0);
+    path.len() <= limits::PATH_BYTES_MAX && path.split(|byte| *byte == b'/').all(safe)
+}
+
 fn decode_path(reader: &mut Reader<'_>, last: &[u8]) -> Result<Vec<u8>> {
     let shared = reader.count(last.len())?;
     let mut path = last[..shared].to_vec();
     path.extend_from_slice(reader.bytes(limits::PATH_BYTES_MAX)?);
-    let safe = |part: &[u8]| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0);
-    if path.len() > limits::PATH_BYTES_MAX || !path.split(|byte| *byte == b'/').all(safe) {
+    if !is_path(&path) {
         return Err(reader.damaged("a path in it is not allowed"));
     }
     if !last.is_empty() && compare_paths(last, &path).is_ge() {

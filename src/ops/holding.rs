@@ -27,7 +27,7 @@ pub(super) enum Holding {
     /// In a pack that counts.
     Counts,
     /// In packs that are set aside alone, and it can be read there.
-    Aside,
+    Aside(Location),
     /// Nowhere.
     Lost,
 }
@@ -50,7 +50,7 @@ impl AsideFrames {
     /// How a blob is there. A pack that counts is believed.
     ///
     /// # Errors
-    /// As [`Self::pack_of`].
+    /// As [`Self::find`].
     pub(super) fn holding(
         &mut self,
         place: (&Repository, &DomainId, &Index),
@@ -60,20 +60,20 @@ impl AsideFrames {
         if copies(index, blob, Standing::counts).next().is_some() {
             return Ok(Holding::Counts);
         }
-        Ok(self.pack_of(place, blob)?.map_or(Holding::Lost, |_| Holding::Aside))
+        Ok(self.find(place, blob)?.map_or(Holding::Lost, Holding::Aside))
     }
 
-    /// A pack that is set aside in which a blob can be read: by a key that reads no contents as far as the hash of its frame
+    /// Where a blob can be read in a pack that is set aside: by a key that reads no contents as far as the hash of its frame
     /// tells.
     ///
     /// # Errors
     /// Storage trouble; `Forbidden` without the key epoch of a section.
-    pub(super) fn pack_of(
+    pub(super) fn find(
         &mut self,
         (repository, domain, index): (&Repository, &DomainId, &Index),
         blob: (&BlobId, PackKind),
-    ) -> Result<Option<KnownPack>> {
-        for (at, pack) in copies(index, blob, |standing| standing == Standing::SetAside) {
+    ) -> Result<Option<Location>> {
+        for (at, _) in copies(index, blob, |standing| standing == Standing::SetAside) {
             let is_good = match (self.0.get(&at.frame()), index.found(at)) {
                 (Some(known), _) => *known,
                 (None, None) => false,
@@ -81,7 +81,7 @@ impl AsideFrames {
             };
             self.0.insert(at.frame(), is_good);
             if is_good {
-                return Ok(Some(pack));
+                return Ok(Some(at));
             }
         }
         Ok(None)

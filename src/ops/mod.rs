@@ -17,6 +17,7 @@ pub mod key;
 mod links;
 pub mod list;
 pub mod prune;
+mod publisher;
 pub mod recover;
 pub mod repair;
 pub mod restore;

@@ -78,14 +78,15 @@ pub fn name(why: Why, options: &FilterOptions) -> String {
     origin.map_or_else(|| text.clone(), |origin| format!("{text} ({})", text::shown(origin.as_bytes())))
 }
 
-/// What a rule took out, as a line; `None` for one that takes nothing and was not asked for.
+/// What a rule took out, as a line; `None` for one that took nothing and was not asked for.
 #[must_use]
 pub fn line(why: Why, count: Count, options: &FilterOptions) -> Option<String> {
     let Count { entries, bytes } = count;
     let name = name(why, options);
     match (entries, why) {
         (0, Why::Pattern(_)) => Some(format!("nothing matches {name}")),
-        (0, _) => None,
+        (0, Why::PseudoFileSystem | Why::SeenElsewhere | Why::Own) => None,
+        (0, _) => Some(format!("left out nothing: {name}")),
         _ => {
             let entries = text::count(entries, "entry", "entries");
             let bytes = if bytes > 0 { format!(", {}", size::show(bytes)) } else { String::new() };

@@ -10,12 +10,14 @@ use crate::{
     error::{Error, Result},
     format::{
         entry::{ChunkRef, Content, Entry, Metadata},
-        node::{Child, INLINE_CHUNKS_MAX, ListChild, Node, compare_paths},
+        node::{Child, INLINE_CHUNKS_MAX, ListChild, Node, compare_paths, is_path},
     },
     id::BlobId,
     limits,
 };
 
+/// So much of a path is told that no manifest can hold.
+const PATH_BYTES_SHOWN: usize = 200;
 /// A leaf is cut where the hash of a path is 0 modulo this: about so many entries in a leaf.
 const LEAF_ENTRIES_AVERAGE: u64 = 128;
 /// A leaf is cut at the latest after this many entries.
@@ -98,15 +100,15 @@ impl<'a> ManifestBuilder<'a> {
     /// Takes the next entry.
     ///
     /// # Errors
-    /// `Failed` when it does not come after the last one; what the sink says.
+    /// `Failed` when it does not come after the last one, or has a path that none may have; what the sink says.
     pub fn push(&mut self, entry: Entry, sink: &mut dyn NodeSink) -> Result<()> {
-        if entry.path.is_empty() || entry.path.len() > limits::PATH_BYTES_MAX {
+        if !is_path(&entry.path) {
             // A leaf that holds it could not be read again, nor could its neighbours.
-            let length = entry.path.len();
-            return Err(Error::new(
-                crate::error::ErrorKind::Failed,
-                format!("no manifest holds a path of {length} bytes"),
-            ));
+            let (length, begin) =
+                (entry.path.len(), entry.path.get(..PATH_BYTES_SHOWN).unwrap_or(&entry.path));
+            let what =
+                format!("no manifest holds the path /{} of {length} bytes", String::from_utf8_lossy(begin));
+            return Err(Error::new(crate::error::ErrorKind::Failed, what));
         }
         if let Some(last) = self.leaf.last() {
             if compare_paths(&last.path, &entry.path).is_ge() {

@@ -143,13 +143,19 @@ impl Memory {
     /// The error for a chain that lacks the head that was seen, by the number of the last snapshot that it has.
     #[must_use]
     pub fn older_head(sequence: u64, seen: u64) -> Error {
-        older(&match sequence.cmp(&seen) {
+        let error = older(&match sequence.cmp(&seen) {
             Ordering::Less => {
                 format!("the chain of this key ends at snapshot {sequence} instead of {seen}")
             }
             Ordering::Equal => format!("snapshot {seen} of this key is another one than it was"),
             Ordering::Greater => format!("snapshot {seen} of this key is gone"),
-        })
+        });
+        // What a prune then frees is lost for good, so what brings it back comes first.
+        error.with_remedy(
+            "Put what is missing back from a copy or a version of the bucket, and look who deleted it. Let no prune run: \
+             `lifeboat recover` with an owner's key makes snapshots of what lost ones held. Only if the storage was set back \
+             on purpose, and after that, delete the file `seen` in the cache of this repository",
+        )
     }
 
     /// Remembers the head of a chain.

@@ -692,10 +692,14 @@ pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timest
     times
 }
 
-/// The oldest first, by the times that count: `latest` is not whatever a wrong clock calls so.
+/// The oldest first, by the times that count: `latest` is not whatever a wrong clock calls so. Of a snapshot and a copy that
+/// lacks some of it the former comes later.
 fn sort_by_times_that_count(snapshots: &mut [KnownSnapshot]) {
     let times = times_that_count(snapshots);
-    snapshots.sort_by_key(|known| (times.get(&known.name.id).copied(), known.name.sequence, known.name.id));
+    snapshots.sort_by_key(|known| {
+        let unreadable = std::cmp::Reverse(known.record.unreadable);
+        (times.get(&known.name.id).copied(), unreadable, known.name.sequence, known.name.id)
+    });
 }
 
 /// The ids of the snapshots among names of objects.

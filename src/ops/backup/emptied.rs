@@ -50,11 +50,16 @@ fn hash(path: &[u8]) -> String {
     blake3::hash(path).to_hex().chars().take(32).collect()
 }
 
-/// Folders, and files of no bytes, are what is left where nothing is.
-fn is_something(entry: &Entry) -> bool {
-    let empty_file = entry.metadata.kind == EntryKind::File && entry.metadata.size == 0;
+/// Whether a source holds something by an entry in it. Folders, and files of no bytes, are what is left where nothing is; so is
+/// a link, or a pipe, in the place of the source itself: what it leads to is not backed up.
+fn is_something(entry: &Entry, source: &[u8]) -> bool {
+    let fills = match entry.metadata.kind {
+        EntryKind::Directory => false,
+        EntryKind::File => entry.metadata.size > 0,
+        _ => entry.path != source,
+    };
     // What cannot be read may be anything, and is told already.
-    entry.error.is_some() || entry.metadata.kind != EntryKind::Directory && !empty_file
+    entry.error.is_some() || fills
 }
 
 fn is_in(path: &[u8], source: &[u8]) -> bool {
@@ -87,11 +92,9 @@ impl Holdings {
             }
             self.next += 1;
         }
-        if is_something(entry) {
-            for at in &self.around {
-                if let Some(source) = self.sources.get_mut(*at) {
-                    source.holds = true;
-                }
+        for at in &self.around {
+            if let Some(source) = self.sources.get_mut(*at) {
+                source.holds |= is_something(entry, &source.path);
             }
         }
     }
@@ -135,7 +138,7 @@ fn held(nodes: &dyn NodeSource, root: BlobId, source: &[u8]) -> bool {
         if !is_in(&entry.path, source) {
             return false;
         }
-        if is_something(&entry) && entry.error.is_none() {
+        if is_something(&entry, source) && entry.error.is_none() {
             return true;
         }
     }
@@ -180,6 +183,9 @@ mod tests {
         let empty = holdings.sources.iter().filter(|source| !source.holds);
         let empty: Vec<&[u8]> = empty.map(|source| &source.path[..]).collect();
         assert_eq!(empty, [&b"a/b"[..], b"a-b", b"d/e", b"gone"]);
+        let mut link = Holdings::new(&[b"/l".to_vec()], HashSet::new());
+        link.entry(&entry("l", EntryKind::Symlink, 0));
+        assert!(link.sources[0].there && !link.sources[0].holds, "what it leads to is not backed up");
         let mut all = Holdings::new(&[b"/".to_vec()], HashSet::new());
         all.entry(&file("x", 1));
         assert!(all.sources[0].holds);

@@ -137,6 +137,7 @@ impl BackupOptions {
         let named = [("host", host), ("user", user), ("program", program)].into_iter();
         texts_fit(named.chain(tags.iter().map(|tag| ("tag", tag))))?;
         tags_fit(tags.len())?;
+        sources.iter().try_for_each(|source| source_fits(source))?;
         sources_fit(sources.len(), sources.iter().map(Vec::len).sum())
     }
 
@@ -432,6 +433,20 @@ pub fn could_not_begin(repository: &Repository, options: &BackupOptions, error: 
     let failure = (error.kind().exit_code(), error.to_string());
     let run = run_record(repository, options, ("backup", Some(failure)))?;
     repository.publish_failed_run(&domain, &run, FAILURE_PATIENCE)
+}
+
+/// Whether a path can be that of a source at all.
+///
+/// # Errors
+/// `Usage`.
+pub fn source_fits(path: &[u8]) -> Result<()> {
+    if !path.contains(&0) {
+        return Ok(());
+    }
+    let begin = path.split(|byte| *byte == 0).next().unwrap_or_default();
+    let what = format!("a path of the sources holds a NUL, after `{}`", String::from_utf8_lossy(begin));
+    Err(Error::new(ErrorKind::Usage, what)
+        .with_remedy("No file has such a name. A list with a NUL behind each path, as `find -print0` writes it, is for --files-from-raw"))
 }
 
 /// Whether a snapshot can name so many sources, whose paths have together so many bytes.

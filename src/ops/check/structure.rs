@@ -11,7 +11,10 @@ use crate::{
         pack::PackKind,
     },
     id::{BlobId, DomainId, PackId},
-    ops::holding::{AsideFrames, WatchedNodes, copies},
+    ops::{
+        holding::{AsideFrames, WatchedNodes, copies},
+        repair::STORE_ANEW,
+    },
     repository::{
         Repository,
         index::{Index, KnownPack, Standing},
@@ -21,9 +24,6 @@ use crate::{
     },
 };
 
-/// What to do when a pack that is set aside holds what nothing else holds.
-const STORE_ANEW: &str = "`lifeboat repair snapshots --apply` stores anew what only a pack holds that is set aside, and so does a \
-                          backup of what is still at its source; forget nothing before";
 /// What to do when it cannot be read.
 const BACK_UP_AGAIN: &str = "Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies each \
                              snapshot without what is lost for good";
@@ -195,8 +195,8 @@ impl<'a> Structure<'a> {
         if packs.any(|(_, pack)| bad.iter().all(|(damaged, _)| *damaged != pack.id)) {
             return Ok(None);
         }
-        if let Some(pack) = self.aside.pack_of((self.repository, &self.domain, self.index), blob)? {
-            self.rests_on(&pack);
+        if let Some(at) = self.aside.find((self.repository, &self.domain, self.index), blob)? {
+            self.index.pack_at(at).iter().for_each(|pack| self.rests_on(pack));
             return Ok(None);
         }
         let number = match (is_none, self.missing.get(id)) {

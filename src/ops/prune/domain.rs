@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{snapshot::Run, tombstones::Tombstones},
     id::{DomainId, PackId},
-    ops::{deleting::Deleter, forget},
+    ops::{deleting::Deleter, forget, repair::STORE_ANEW},
     random,
     repository::{
         Repository,
@@ -351,7 +351,11 @@ impl Pruning<'_> {
                 1 => "1 chunk that snapshots need is in a pack that is set aside".to_owned(),
                 lost => format!("{lost} chunks that snapshots need are in packs that are set aside"),
             };
-            notes.push(Error::new(ErrorKind::Damaged, text));
+            notes.push(Error::new(ErrorKind::Damaged, format!("{text}. {STORE_ANEW}")));
+        }
+        if reached.nodes_aside > 0 {
+            let text = "parts of manifests that snapshots need are in packs that are set aside";
+            notes.push(Error::new(ErrorKind::Damaged, format!("{text}. {STORE_ANEW}")));
         }
         if reached.gaps > 0 {
             let text =

@@ -27,6 +27,8 @@ pub(super) struct Reached {
     frames: Bits,
     /// Blobs that are lost in packs which are set aside.
     pub(super) known_lost: HashSet<BlobId>,
+    /// Nodes that only packs hold that are set aside, as often as they were met.
+    pub(super) nodes_aside: u64,
     /// Blobs that snapshots lack which came too late and were replaced.
     pub(super) gaps: u64,
 }
@@ -75,7 +77,12 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             nodes,
             copies: Vec::new(),
             crowds: HashSet::new(),
-            reached: Reached { frames: Bits::new(view.index.frames()), known_lost: HashSet::new(), gaps: 0 },
+            reached: Reached {
+                frames: Bits::new(view.index.frames()),
+                known_lost: HashSet::new(),
+                nodes_aside: 0,
+                gaps: 0,
+            },
             gaps: Gaps::Fail,
         };
         for known in snapshots {
@@ -90,11 +97,17 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             Some(all) => {
                 all.frames.join(&walk.reached.frames);
                 all.known_lost.extend(walk.reached.known_lost);
+                all.nodes_aside += walk.reached.nodes_aside;
                 all.gaps += walk.reached.gaps;
             }
         }
     }
-    Ok(Some(reached.unwrap_or_else(|| Reached { frames: Bits::new(0), known_lost: HashSet::new(), gaps: 0 })))
+    Ok(Some(reached.unwrap_or_else(|| Reached {
+        frames: Bits::new(0),
+        known_lost: HashSet::new(),
+        nodes_aside: 0,
+        gaps: 0,
+    })))
 }
 
 fn in_doubt(error: Error, known: &KnownSnapshot, view: &View) -> Error {
@@ -103,9 +116,10 @@ fn in_doubt(error: Error, known: &KnownSnapshot, view: &View) -> Error {
     }
     let remedy = after_index(
         !view.unindexed.is_empty(),
-        "Look at it with `lifeboat check`. If it does not come back, end that snapshot with `lifeboat forget` (the newest of a key \
-         ends when there is a newer one; that of a lost machine with `lifeboat key revoke --last-good`), or set the pack \
-         aside with `lifeboat repair quarantine NAME --force`: then it is known that chunks of files are lost",
+        "Look at it with `lifeboat check`, and let `lifeboat repair snapshots` with an owner's key copy what is left of it. If the \
+         rest does not come back, end that snapshot with `lifeboat forget` (the newest of a key ends when there is a newer one; \
+         that of a lost machine with `lifeboat key revoke --last-good`), or, where a pack of files is lost, set that aside with \
+         `lifeboat repair quarantine NAME --force`: then it is known that chunks of files are lost",
     );
     error.context(format!("the snapshot {}", known.name.name)).with_remedy(remedy)
 }
@@ -241,19 +255,28 @@ impl Walk<'_> {
             return Ok(false);
         }
         let index = &self.view.index;
-        let is_set_aside = |at: Location| {
-            let name = index.pack_at(at).map(|pack| Name::pack(&self.domain, pack.kind, &pack.id));
+        let is_aside = |at: &Location| {
+            let name = index.pack_at(*at).map(|pack| Name::pack(&self.domain, pack.kind, &pack.id));
             name.is_some_and(|name| self.view.quarantined.contains(name.as_str()))
         };
-        // Chunks of a file have nothing below them that could be needed.
-        if kind == PackKind::Data && index.locations(id).into_iter().any(is_set_aside) {
-            self.reached.known_lost.insert(*id);
-            return Ok(false);
+        let aside = index.locations(id).into_iter().find(is_aside);
+        match (kind, aside) {
+            // Chunks of a file have nothing below them that could be needed.
+            (PackKind::Data, Some(_)) => {
+                self.reached.known_lost.insert(*id);
+                Ok(false)
+            }
+            // It may be good there, and then tells what it needs. The pack stays in any case.
+            (PackKind::Metadata, Some(at)) => {
+                self.reached.nodes_aside += 1;
+                Ok(self.reached.frames.set(index.frame_number(at)))
+            }
+            (PackKind::Data, None) => {
+                Err(Error::damaged(format!("chunk {id}"), "no pack that is there holds it"))
+            }
+            (PackKind::Metadata, None) => {
+                Err(Error::damaged(format!("manifest node {id}"), "no pack that is there holds it"))
+            }
         }
-        let what = match kind {
-            PackKind::Data => "chunk",
-            PackKind::Metadata => "manifest node",
-        };
-        Err(Error::damaged(format!("{what} {id}"), "no pack that is there holds it"))
     }
 }

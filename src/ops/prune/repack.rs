@@ -12,7 +12,6 @@ use super::{
     domain::{Pruning, Seen},
     lost_pack,
     mark::Busy,
-    rescue::Publisher,
 };
 use crate::{
     clock::Timestamp,
@@ -20,6 +19,7 @@ use crate::{
     format::pack::{Directory, Frame, PackKind, target_length},
     id::PackId,
     limits,
+    ops::publisher::Publisher,
     repository::{
         index::{KnownPack, Standing},
         pack_mover::PackMover,
@@ -224,7 +224,14 @@ impl<'a> Repack<'a> {
     fn new(pruning: &'a Pruning<'a>, (seen, kind): (&'a Seen, PackKind)) -> Result<Self> {
         let target = target_length(seen.view.index.bytes());
         let mover = PackMover::new(pruning.repository, (pruning.id, kind), target)?;
-        Ok(Self { pruning, seen, mover, publisher: Publisher::new(pruning), target, planned: 0 })
+        Ok(Self {
+            pruning,
+            seen,
+            mover,
+            publisher: Publisher::new(pruning.repository, pruning.id),
+            target,
+            planned: 0,
+        })
     }
 
     fn pack(&mut self, candidate: &Candidate) -> Result<()> {

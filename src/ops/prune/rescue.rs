@@ -12,12 +12,12 @@ use crate::{
     error::{Error, Result},
     format::{
         attestation::digest,
-        pack::{IndexedPack, PackKind, target_length},
+        pack::{PackKind, target_length},
     },
     id::{PackId, SectionId},
     limits,
-    repository::{commit::UNINDEXED_BLOBS_MAX, pack_mover::PackMover, pack_writer::FinishedPack},
-    store::Name,
+    ops::publisher::Publisher,
+    repository::pack_mover::PackMover,
 };
 
 /// The packs of which something is needed.
@@ -38,7 +38,7 @@ pub(super) fn rescue(pruning: &Pruning<'_>, seen: &Seen, judged: &Judged) -> Res
             pruning,
             mover: PackMover::new(pruning.repository, (pruning.id, kind), target)?,
             moved: HashSet::new(),
-            publisher: Publisher::new(pruning),
+            publisher: Publisher::new(pruning.repository, pruning.id),
         };
         for needed in judged.needed.iter().filter(of_kind) {
             rescue.pack(seen, needed)?;
@@ -86,41 +86,6 @@ impl Rescue<'_> {
             self.publisher.upload(finished)?;
         }
         Ok(())
-    }
-}
-
-/// Stores packs, and then index objects that list them.
-pub(super) struct Publisher<'a> {
-    pruning: &'a Pruning<'a>,
-    unindexed: Vec<IndexedPack>,
-    blobs: usize,
-    /// What was stored.
-    pub(super) written: Packs,
-}
-
-impl<'a> Publisher<'a> {
-    pub(super) fn new(pruning: &'a Pruning<'a>) -> Self {
-        Self { pruning, unindexed: Vec::new(), blobs: 0, written: Packs::default() }
-    }
-
-    pub(super) fn upload(&mut self, finished: Option<FinishedPack>) -> Result<()> {
-        let Some(FinishedPack { listed, pieces }) = finished else { return Ok(()) };
-        let Pruning { repository, id: domain, .. } = self.pruning;
-        repository.store.create_parts(&Name::pack(domain, listed.kind, &listed.id), pieces)?;
-        self.written.add(u64::from(listed.size));
-        self.blobs += listed.directory.blobs();
-        self.unindexed.push(listed);
-        if self.blobs >= UNINDEXED_BLOBS_MAX { self.publish() } else { Ok(()) }
-    }
-
-    /// Lists what was stored since the last time.
-    pub(super) fn publish(&mut self) -> Result<()> {
-        if self.unindexed.is_empty() {
-            return Ok(());
-        }
-        self.blobs = 0;
-        let packs = std::mem::take(&mut self.unindexed);
-        self.pruning.repository.publish_index(&self.pruning.id, &packs).map(|_| ())
     }
 }
 

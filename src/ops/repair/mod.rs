@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod aside;
+mod heal;
 mod index;
 mod snapshots;
 mod truth;
@@ -34,6 +35,11 @@ pub struct Fault {
 /// What is the first thing to do where something is missing and packs are there that no index lists.
 const INDEX_FIRST: &str = "Packs are there that no index lists, and what is missing may be in them: first of all run \
     `lifeboat repair index --apply`, which lists them again and deletes nothing. Only for what is missing then";
+
+/// What to do when a pack that is set aside holds what nothing else holds.
+pub(super) const STORE_ANEW: &str = "`lifeboat repair snapshots --apply` with an owner's key stores anew what can still be read in packs \
+                                     that are set aside, and so does a backup of what is still at its source; forget \
+                                     nothing before";
 
 /// A remedy for what is missing, after `repair index` where packs are there that no index lists: other remedies would
 /// give up what only has to be listed again.

@@ -1,14 +1,15 @@
-//! A copy of each snapshot that has lost something, without what is lost. It is a backup whose source is what can
+//! What only packs hold that are set aside is moved out of them. Of each snapshot that has lost something all the same there is
+//! a copy, without what is lost. It is a backup whose source is what can
 //! be read of the old one: so it comes about by the one commit that there is, every byte of it was read and hashed, and
 //! each file that is lost stands in it with the reason. The old snapshot stays as it is.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     io::{self, Read},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::Mode;
+use super::{Mode, heal::heal};
 use crate::{
     compress::Decompressor,
     crypto::ChunkKeys,
@@ -17,7 +18,7 @@ use crate::{
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind, Hole, Metadata},
         node::{Node, compare_paths},
-        pack::PackKind,
+        pack::{Blob, PackKind},
         role::Role,
     },
     id::{BlobId, DomainId, IdentityId, ObjectId},
@@ -25,10 +26,12 @@ use crate::{
         backup::{self, BackupOptions, CopyOf, Item, ReadContent, Source},
         copy::{Losses, Lost},
         holding::{AsideFrames, Holding, WatchedNodes},
+        prune::Packs,
     },
     progress::Phase,
     repository::{
         Repository,
+        index::Location,
         manifest::{Gap, ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
         reader::{NodeReader, blob_range},
         snapshots::{KnownSnapshot, TAG_REPAIRED},
@@ -47,16 +50,18 @@ pub(in crate::ops) fn tag_of_origin(prefix: &str, snapshot: &KnownSnapshot) -> S
     format!("{prefix}{}", id.get(..TAG_DIGITS).unwrap_or(&id))
 }
 
-/// A snapshot that has lost something.
+/// A snapshot that has lost something, or rests on packs that are set aside.
 #[derive(Debug)]
 pub struct Hurt {
     /// Which.
     pub snapshot: KnownSnapshot,
+    /// The name of its domain.
+    pub domain: String,
     /// How many files are lost, as far as their names are known.
     pub lost: u64,
     /// The first of them.
     pub named: Vec<Lost>,
-    /// Files, and parts of its manifest, that only packs hold which are set aside: a copy stores them anew.
+    /// Frames that it needs and only packs hold which are set aside.
     pub aside: u64,
     /// What becomes of it.
     pub copy: Copy,
@@ -65,6 +70,8 @@ pub struct Hurt {
 /// What becomes of a snapshot that has lost something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
+    /// It has lost nothing: it needs no copy.
+    Needless,
     /// A copy of it would be made.
     Planned,
     /// This one was.
@@ -73,21 +80,23 @@ pub enum Copy {
     Before(ObjectId),
     /// Nothing of it can be read.
     Nothing,
+    /// It is of a domain that this key does not back up to, where it can make none.
+    Elsewhere,
 }
 
 /// What came of looking at all snapshots.
 #[derive(Debug, Default)]
 pub struct SnapshotsDone {
-    /// Those that have lost something.
+    /// Those that have lost something, or rest on packs that are set aside.
     pub hurt: Vec<Hurt>,
     /// How many were looked at.
     pub snapshots: u64,
-    /// How many are in domains that this key does not back up to: nobody looked at them.
-    pub elsewhere: u64,
     /// What cannot be read or is suspect.
     pub damaged: Vec<Error>,
     /// Whether packs are there that no index lists: what is missing may be in them.
     pub has_unlisted: bool,
+    /// What was moved out of packs that are set aside.
+    pub moved: Packs,
 }
 
 /// How snapshots are repaired.
@@ -101,7 +110,8 @@ pub struct SnapshotOptions {
     pub workers: usize,
 }
 
-/// Copies every snapshot of the own domain that has lost something and has no copy yet.
+/// Moves what snapshots need out of packs that are set aside, in every domain, and copies every snapshot of the own domain
+/// that has lost something and has no copy yet.
 ///
 /// # Errors
 /// `Forbidden` for all but an owner, who alone reads what others wrote and writes snapshots; storage trouble;
@@ -109,41 +119,60 @@ pub struct SnapshotOptions {
 pub fn snapshots(repository: &Arc<Repository>, options: &SnapshotOptions) -> Result<SnapshotsDone> {
     repository.check_owns("repair snapshots")?;
     repository.store.progress().enter(Phase::Checking);
-    let domain = repository.own_domain()?;
+    let own = repository.own_domain()?;
     let (known, damaged) = repository.snapshots()?;
-    let (known, elsewhere): (Vec<KnownSnapshot>, Vec<KnownSnapshot>) =
-        known.into_iter().partition(|known| known.name.domain == domain);
+    let snapshots = known.len() as u64;
+    let mut done = SnapshotsDone { snapshots, damaged, ..SnapshotsDone::default() };
+    let mut of_domains: BTreeMap<DomainId, Vec<KnownSnapshot>> = BTreeMap::new();
+    known.into_iter().for_each(|known| of_domains.entry(known.name.domain).or_default().push(known));
+    for (domain, known) in of_domains {
+        of_domain(repository, (domain, domain == own), known, (options, &mut done))?;
+    }
+    Ok(done)
+}
+
+fn of_domain(
+    repository: &Arc<Repository>,
+    (domain, is_own): (DomainId, bool),
+    known: Vec<KnownSnapshot>,
+    (options, done): (&SnapshotOptions, &mut SnapshotsDone),
+) -> Result<()> {
     let copies = copies(repository, &known);
     let mut view = Arc::new(repository.view_to_read(&domain)?);
-    let (snapshots, elsewhere) = (known.len() as u64, elsewhere.len() as u64);
-    let has_unlisted = !view.unindexed.is_empty();
-    let mut done = SnapshotsDone { snapshots, elsewhere, damaged, has_unlisted, ..SnapshotsDone::default() };
+    done.has_unlisted |= !view.unindexed.is_empty();
+    let name = repository.registry().domain(&domain).map(|known| known.name.clone()).unwrap_or_default();
+    let (mut looked, mut needed) = (Vec::new(), HashSet::new());
     for snapshot in known {
-        let stored = Stored::new(repository, &view, &snapshot)?;
-        let Found { mut lost, aside, nothing } = look(&stored, &snapshot)?;
-        if lost.count == 0 && aside == 0 {
-            continue;
+        let found = look(&*Stored::new(repository, &view, &snapshot)?, &snapshot)?;
+        if found.lost.count > 0 || !found.aside.is_empty() {
+            let Found { lost, aside, nothing } = found;
+            looked.push((snapshot, lost, aside.len() as u64, nothing));
+            needed.extend(aside);
         }
+    }
+    if options.mode == Mode::Write && !needed.is_empty() {
+        done.moved.join(heal(repository, (&domain, &view.index), &needed)?);
+        view = Arc::new(repository.view_to_read(&domain)?);
+    }
+    for (snapshot, mut lost, aside, nothing) in looked {
         let copy = match copies.get(&tag(&snapshot)) {
+            _ if lost.count == 0 => Copy::Needless,
             _ if nothing => Copy::Nothing,
-            // One that has lost nothing was whole once there was a copy, until another pack was set aside.
-            Some(id) if lost.count > 0 => Copy::Before(*id),
-            _ if options.mode == Mode::DryRun => Copy::Planned,
-            _ => {
+            _ if !is_own => Copy::Elsewhere,
+            Some(id) => Copy::Before(*id),
+            None if options.mode == Mode::DryRun => Copy::Planned,
+            None => {
                 // Whoever reads everything finds what is damaged in packs that are there too.
+                let stored = Stored::new(repository, &view, &snapshot)?;
                 let (id, found) = copy(repository, (stored, &snapshot), options)?;
                 lost = found;
-                if aside > 0 {
-                    // What was stored anew with this copy others need not store again.
-                    view = Arc::new(repository.view_to_read(&domain)?);
-                }
                 Copy::Made(id)
             }
         };
         let Losses { count: lost, named } = lost;
-        done.hurt.push(Hurt { snapshot, lost, named, aside, copy });
+        done.hurt.push(Hurt { snapshot, domain: name.clone(), lost, named, aside, copy });
     }
-    Ok(done)
+    Ok(())
 }
 
 fn tag(snapshot: &KnownSnapshot) -> String {
@@ -179,23 +208,28 @@ fn copy(
 #[derive(Default)]
 struct Found {
     lost: Losses,
-    /// What only packs hold that are set aside.
-    aside: u64,
+    /// Where in packs that are set aside there is what only these hold: one place of each frame.
+    aside: HashSet<Location>,
     /// Nothing of it can be read.
     nothing: bool,
 }
 
 fn look(stored: &Stored, snapshot: &KnownSnapshot) -> Result<Found> {
-    let mut found = Found::default();
+    let (mut found, mut frames) = (Found::default(), HashSet::new());
     let nodes = WatchedNodes::new(&stored.repository, (stored.domain, &stored.view.index), stored.reader)?;
     for_each_entry(&nodes, snapshot.record.root, &[], &mut |entry| {
         stored.repository.store.progress().check()?;
         match entry {
-            Ok(entry) => match stored.state(&entry, &nodes)? {
-                State::Whole => {}
-                State::Aside => found.aside += 1,
-                State::Lost(why) => found.lost.add(&entry.path, why),
-            },
+            Ok(entry) => {
+                let why = stored.loss_of(&entry, &nodes, &mut |at| {
+                    if frames.insert(at.frame()) {
+                        found.aside.insert(at);
+                    }
+                })?;
+                if let Some(why) = why {
+                    found.lost.add(&entry.path, why);
+                }
+            }
             Err(Gap { first, error }) => {
                 found.nothing |= first.is_empty();
                 found.lost.add(&first, unknown(&error));
@@ -203,7 +237,11 @@ fn look(stored: &Stored, snapshot: &KnownSnapshot) -> Result<Found> {
         }
         Ok(())
     })?;
-    found.aside += nodes.into_aside().len() as u64;
+    for at in nodes.into_aside() {
+        if let Some(at) = stored.find_aside(at)? {
+            found.aside.insert(at);
+        }
+    }
     Ok(found)
 }
 
@@ -220,16 +258,6 @@ pub(in crate::ops) struct Stored {
     /// Whose copies are tried first.
     reader: IdentityId,
     aside: Mutex<AsideFrames>,
-}
-
-/// How the content of an entry is.
-enum State {
-    /// As far as the index tells.
-    Whole,
-    /// All of it can be read, some of it in packs that are set aside alone.
-    Aside,
-    /// Not all of it can be read, for this reason.
-    Lost(String),
 }
 
 impl Stored {
@@ -255,47 +283,56 @@ impl Stored {
         Ok(nodes)
     }
 
-    fn holding(&self, id: &BlobId) -> Result<Holding> {
-        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-        aside.holding((&self.repository, &self.domain, &self.view.index), (id, PackKind::Data))
+    fn lock_aside(&self) -> MutexGuard<'_, AsideFrames> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the node of a place in a pack that is set aside can be read there.
+    fn find_aside(&self, at: Location) -> Result<Option<Location>> {
+        let index = &self.view.index;
+        let Some(Blob { id, .. }) = index.blob(at) else { return Ok(None) };
+        self.lock_aside().find((&self.repository, &self.domain, index), (&id, PackKind::Metadata))
     }
 
     /// Why the content of an entry is lost, if it is.
     pub(in crate::ops) fn loss(&self, entry: &Entry, nodes: &dyn NodeSource) -> Result<Option<String>> {
-        Ok(match self.state(entry, nodes)? {
-            State::Whole | State::Aside => None,
-            State::Lost(why) => Some(why),
-        })
+        self.loss_of(entry, nodes, &mut |_| {})
     }
 
-    fn state(&self, entry: &Entry, nodes: &dyn NodeSource) -> Result<State> {
+    /// As [`Self::loss`]; `aside` hears where there is what can be read in packs that are set aside alone.
+    fn loss_of(
+        &self,
+        entry: &Entry,
+        nodes: &dyn NodeSource,
+        aside: &mut dyn FnMut(Location),
+    ) -> Result<Option<String>> {
         if entry.metadata.kind != EntryKind::File || entry.error.is_some() {
-            return Ok(State::Whole);
+            return Ok(None);
         }
-        let mut state = State::Whole;
+        let place = (&*self.repository, &self.domain, &self.view.index);
+        let mut missing = None;
         let walked = for_each_chunk(&entry.content, nodes, &mut |chunk| {
             self.repository.store.progress().check()?;
-            match state {
-                State::Lost(_) => {}
-                State::Whole | State::Aside => match self.holding(&chunk.id)? {
-                    Holding::Counts => {}
-                    Holding::Aside => state = State::Aside,
-                    Holding::Lost => {
-                        state = State::Lost(format!("no pack that is there holds its chunk {}", chunk.id));
-                    }
-                },
+            let holding = self.lock_aside().holding(place, (&chunk.id, PackKind::Data))?;
+            match holding {
+                Holding::Counts => {}
+                Holding::Aside(at) => aside(at),
+                Holding::Lost => {
+                    missing
+                        .get_or_insert_with(|| format!("no pack that is there holds its chunk {}", chunk.id));
+                }
             }
             Ok(())
         });
-        match walked {
-            Ok(()) => {}
-            Err(error) if error.is_damage() => state = State::Lost(error.to_string()),
+        let loss = match walked {
+            Ok(()) => missing,
+            Err(error) if error.is_damage() => Some(error.to_string()),
             Err(error) => return Err(error),
-        }
-        if matches!(state, State::Lost(_)) {
+        };
+        if loss.is_some() {
             self.view.index.vouch()?;
         }
-        Ok(state)
+        Ok(loss)
     }
 }
 
@@ -537,7 +574,7 @@ impl StoredContent {
         Err(failed)
     }
 
-    fn copy_at(&mut self, chunk: &ChunkRef, at: crate::repository::index::Location) -> Result<Vec<u8>> {
+    fn copy_at(&mut self, chunk: &ChunkRef, at: Location) -> Result<Vec<u8>> {
         let Stored { repository, view, keys, domain, .. } = &*self.stored;
         let wrong = |why: &str| Error::damaged(format!("chunk {}", chunk.id), why);
         let found = view.index.found(at).ok_or_else(|| wrong("the index is damaged"))?;

@@ -224,70 +224,61 @@ fn tell_index(domains: &[OfDomain], mode: Mode, context: &Context<'_>) -> Result
 }
 
 /// The first line: how many snapshots lack something or rest on what is set aside, and what becomes of them.
-fn what_of_snapshots(done: &SnapshotsDone) -> String {
-    let SnapshotsDone { hurt, snapshots: all, elsewhere, has_unlisted, .. } = done;
-    let all_of = |count| text::count(count, "snapshot", "snapshots");
+fn what_of_snapshots(done: &SnapshotsDone, mode: Mode) -> String {
+    let SnapshotsDone { hurt, snapshots: all, has_unlisted, moved, .. } = done;
+    let all = text::count(*all, "snapshot", "snapshots");
     if hurt.is_empty() {
-        return match (*all, *elsewhere) {
-            (0, 1..) => format!("nobody looked at {}: all are of other domains", all_of(*elsewhere)),
-            _ => format!(
-                "nothing to repair: every pack that {} need is there. What is damaged in packs `lifeboat check --read-data` \
-                 finds: then set these aside first",
-                all_of(*all)
-            ),
-        };
+        return format!(
+            "nothing to repair: no pack that snapshots need is missing ({all}). What is damaged in packs `lifeboat check \
+             --read-data` finds: then set these aside first"
+        );
     }
     let of = |is: &dyn Fn(&Hurt) -> bool| hurt.iter().filter(|hurt| is(hurt)).count() as u64;
-    let made = of(&|hurt| matches!(hurt.copy, Copy::Made(_)));
-    let planned = of(&|hurt| hurt.copy == Copy::Planned);
-    let (lacking, resting) = (of(&|hurt| hurt.lost > 0), of(&|hurt| hurt.lost == 0));
-    let mut has = Vec::new();
-    if lacking > 0 {
-        let verb = if lacking == 1 { "lacks" } else { "lack" };
-        has.push(format!("{lacking} of {} {verb} something", all_of(*all)));
-    }
+    let verb = |count: u64, one: &str, many: &str| {
+        format!("{count} of {all} {}", if count == 1 { one } else { many })
+    };
+    let (lacking, resting) = (of(&|hurt| hurt.lost > 0), of(&|hurt| hurt.aside > 0));
+    let mut said = Vec::new();
     if resting > 0 {
-        let verb = if resting == 1 { "rests" } else { "rest" };
-        has.push(format!("{resting} of {} {verb} on packs that are set aside", all_of(*all)));
+        let rest = verb(resting, "rests on packs that are set aside", "rest on packs that are set aside");
+        said.push(match mode {
+            Mode::DryRun => format!("{rest}: what is needed of these would be stored anew, --apply does it"),
+            Mode::Write => {
+                let packs = text::count(moved.packs, "pack", "packs");
+                format!("{rest}: what is needed of these was stored anew in {packs}")
+            }
+        });
     }
-    let without = match (lacking, resting) {
-        (0, _) => ", which stores anew what only these hold",
-        (_, 0) => " without it",
-        _ => ", without what is lost",
-    };
-    let becomes = match (made, planned) {
-        (0, 0) => "Nothing is left to copy; `lifeboat forget` ends what is not needed any more".to_owned(),
-        (0, _) => format!("{planned} would be copied{without}: --apply does it"),
-        (1, _) => format!("1 was copied{without}"),
-        _ => format!("{made} were copied{without}"),
-    };
-    format!("{}. {}", has.join(", "), after_index(*has_unlisted, &becomes))
+    if lacking > 0 {
+        said.push(verb(lacking, "lacks something", "lack something"));
+        let made = of(&|hurt| matches!(hurt.copy, Copy::Made(_)));
+        let planned = of(&|hurt| hurt.copy == Copy::Planned);
+        said.push(match (made, planned) {
+            (0, 0) => "Nothing is left to copy".to_owned(),
+            (0, _) => format!("{planned} would be copied without it: --apply does it"),
+            (1, _) => "1 was copied without it".to_owned(),
+            _ => format!("{made} were copied without it"),
+        });
+    }
+    after_index(*has_unlisted, &said.join(". "))
 }
 
 fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Result<()> {
     let output = context.output;
-    let SnapshotsDone { hurt, snapshots: all, elsewhere, damaged, has_unlisted } = done;
-    let first = what_of_snapshots(done);
-    let is_elsewhere = *all == 0 && *elsewhere > 0 && damaged.is_empty();
-    if !is_elsewhere {
-        output.say(&first);
-    }
-    hurt.iter().for_each(|hurt| tell_hurt(hurt, context));
+    let SnapshotsDone { hurt, snapshots: all, damaged, has_unlisted, moved } = done;
+    output.say(&what_of_snapshots(done, mode));
+    hurt.iter().for_each(|hurt| tell_hurt(hurt, mode, context));
     damaged.iter().for_each(|error| output.trouble(error));
-    if *elsewhere > 0 && !is_elsewhere {
-        let snapshots = text::count(*elsewhere, "snapshot", "snapshots");
-        let note = format!(
-            "nobody looked at {snapshots} of other domains: use an owner's key that backs up to them"
-        );
-        output.note(&format!("note: {note}"));
-        output.message(&json::message("note", json!({ "message": note })));
-    }
-    let of = |is: &dyn Fn(&Copy) -> bool| hurt.iter().filter(|hurt| is(&hurt.copy)).count();
+    let of = |is: &dyn Fn(&Copy) -> bool| hurt.iter().filter(|hurt| is(&hurt.copy)).count() as u64;
+    let elsewhere = of(&|copy| *copy == Copy::Elsewhere);
+    let lacking = hurt.iter().filter(|hurt| hurt.lost > 0).count() as u64;
     let fields = json!({
         "dry_run": mode == Mode::DryRun,
         "snapshots": all,
-        "hurt": hurt.iter().filter(|hurt| hurt.lost > 0).count(),
+        "hurt": lacking,
         "on_set_aside": hurt.iter().filter(|hurt| hurt.aside > 0).count(),
+        "packs_moved": moved.packs,
+        "bytes_moved": moved.bytes,
         "copied": of(&|copy| matches!(copy, Copy::Made(_))),
         "to_copy": of(&|copy| *copy == Copy::Planned),
         "elsewhere": elsewhere,
@@ -299,43 +290,52 @@ fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Re
         let remedy = "`lifeboat repair quarantine NAME` sets aside what nobody can read";
         return end_of_unread(damaged, ("some snapshots cannot be read or are suspect", remedy));
     }
-    if is_elsewhere {
-        return Err(Error::new(ErrorKind::Incomplete, first)
-            .with_remedy("Use an owner's key that backs up to them: `lifeboat key list` shows the keys"));
-    }
     let is_done = |hurt: &Hurt| match hurt.copy {
-        Copy::Before(_) => true,
-        Copy::Made(_) => hurt.lost == 0,
-        Copy::Planned | Copy::Nothing => false,
+        Copy::Before(_) | Copy::Needless => hurt.aside == 0 || mode == Mode::Write,
+        Copy::Made(_) | Copy::Planned | Copy::Nothing | Copy::Elsewhere => false,
     };
     if hurt.iter().all(is_done) {
         return Ok(());
     }
-    let lacks = hurt.iter().filter(|hurt| hurt.lost > 0).count() as u64;
-    let (what, remedy) = if lacks > 0 {
+    let (what, remedy) = if lacking > 0 {
+        let what = format!("{} lost something", text::count(lacking, "snapshot has", "snapshots have"));
         (
-            format!("{} lost something", text::count(lacks, "snapshot has", "snapshots have")),
-            "Back up again what is still at its source. A snapshot that is not needed any more ends with `lifeboat forget`, \
-             when its copy is there",
+            what,
+            if elsewhere > 0 {
+                format!("{NOTHING_BETTER}. {OF_OTHER_DOMAINS}")
+            } else {
+                NOTHING_BETTER.to_owned()
+            },
         )
     } else {
-        (
-            "snapshots rest on packs that are set aside".to_owned(),
-            "Run it with --apply, and forget nothing before",
-        )
+        let what = "snapshots rest on packs that are set aside".to_owned();
+        (what, "Run it with --apply, and forget nothing before".to_owned())
     };
-    Err(Error::new(ErrorKind::Incomplete, what).with_remedy(after_index(*has_unlisted, remedy)))
+    Err(Error::new(ErrorKind::Incomplete, what).with_remedy(after_index(*has_unlisted, &remedy)))
 }
 
-fn tell_hurt(Hurt { snapshot, lost, named, aside, copy }: &Hurt, context: &Context<'_>) {
+/// What to do about what is lost.
+const NOTHING_BETTER: &str = "Back up again what is still at its source. The old snapshot still gives what is good of each file that is \
+                              hurt, as NAME.damaged: only when nobody needs that, end it with `lifeboat forget`";
+const OF_OTHER_DOMAINS: &str = "Those of other domains are copied with an owner's key of theirs: `lifeboat key add --role owner \
+                                --label NAME --domain DOMAIN` makes one";
+
+fn tell_hurt(hurt: &Hurt, mode: Mode, context: &Context<'_>) {
+    let Hurt { snapshot, domain, lost, named, aside, copy } = hurt;
     let output = context.output;
-    let without = if *lost > 0 { " without what is lost" } else { "" };
-    let becomes = match copy {
-        Copy::Planned => format!("would be copied{without}"),
-        Copy::Made(id) if *lost > 0 => format!("copied{without}: {:.8}", id.to_string()),
-        Copy::Made(id) => format!("whole again; the copy that did it: {:.8}", id.to_string()),
-        Copy::Before(id) => format!("was copied before: {:.8}", id.to_string()),
-        Copy::Nothing => "nothing of it can be read".to_owned(),
+    let becomes = match (copy, mode) {
+        (Copy::Needless, Mode::DryRun) => "nothing is lost".to_owned(),
+        (Copy::Needless, Mode::Write) => "it is whole again".to_owned(),
+        (Copy::Planned, _) => "would be copied without what is lost".to_owned(),
+        (Copy::Made(id), _) => format!("copied without what is lost: {:.8}", id.to_string()),
+        (Copy::Before(id), _) => format!("was copied before: {:.8}", id.to_string()),
+        (Copy::Nothing, _) => "nothing of it can be read".to_owned(),
+        (Copy::Elsewhere, _) => {
+            format!(
+                "no copy is made, since this key does not back up to the domain `{}`",
+                text::shown(domain.as_bytes())
+            )
+        }
     };
     let id = short(snapshot);
     let host = text::shown(snapshot.record.host.as_bytes());
@@ -345,12 +345,12 @@ fn tell_hurt(Hurt { snapshot, lost, named, aside, copy }: &Hurt, context: &Conte
         has.push(text::count(*lost, "loss", "losses"));
     }
     if *aside > 0 {
-        has.push(format!("{} only in packs that are set aside", text::count(*aside, "part", "parts")));
+        has.push(format!("{} only in packs that are set aside", text::count(*aside, "frame", "frames")));
     }
     output.say(&format!("{id} of {host}, {time}: {}; {becomes}", has.join(", ")));
     let copy_id = match copy {
         Copy::Made(id) | Copy::Before(id) => Some(id.to_string()),
-        Copy::Planned | Copy::Nothing => None,
+        Copy::Needless | Copy::Planned | Copy::Nothing | Copy::Elsewhere => None,
     };
     for Lost { path, why } in named {
         output.say(&format!("  {}: {}", text::path(path), text::shown(why.as_bytes())));

@@ -16,7 +16,7 @@ use lifeboat::{
         sandbox::{Hidden, Mask},
         walk::resolve_source,
     },
-    ops::backup::sources_fit,
+    ops::backup::{source_fits, sources_fit},
     report::{size, text},
 };
 
@@ -137,8 +137,15 @@ pub(crate) fn refuse_hidden(sources: &[PathBuf], filter: &FilterOptions) -> Resu
 pub(crate) fn collect(arguments: &SourceArguments) -> Result<Sources> {
     let mut named = Named::default();
     arguments.paths.iter().try_for_each(|path| named.push(path.clone()))?;
+    let files = [&arguments.files_from, &arguments.files_from_verbatim, &arguments.files_from_raw];
+    if files.into_iter().flatten().filter(|file| *file == Path::new("-")).count() > 1 {
+        return Err(Error::new(ErrorKind::Usage, "two lists are to come from the standard input")
+            .with_remedy("Give one of them as a file"));
+    }
     for file in &arguments.files_from {
-        for line in bytes_of(file, LIST_BYTES_MAX)?.split(|byte| *byte == b'\n') {
+        let bytes = bytes_of(file, LIST_BYTES_MAX)?;
+        // Some editors begin a file with a mark.
+        for line in bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).split(|byte| *byte == b'\n') {
             let line = line.trim_ascii();
             if !line.is_empty() && !line.starts_with(b"#") {
                 expand(Path::new(OsStr::from_bytes(line)), &mut named)?;
@@ -194,6 +201,7 @@ struct Named {
 
 impl Named {
     fn push(&mut self, path: PathBuf) -> Result<()> {
+        source_fits(path.as_os_str().as_bytes())?;
         self.bytes += path.as_os_str().len();
         self.paths.push(path);
         sources_fit(self.paths.len(), self.bytes)?;
