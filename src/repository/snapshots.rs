@@ -177,6 +177,8 @@ pub struct Roots {
     pub doubts: Vec<Error>,
     /// Snapshots that this key cannot read; each is a doubt too.
     pub sealed: Vec<SealedSnapshot>,
+    /// How many have ended.
+    pub ended: usize,
 }
 
 /// Each snapshot that was read, or why it was not.
@@ -403,6 +405,10 @@ impl Repository {
         }
         let mut roots = listed.roots;
         roots.replaced = replaced_among(&roots.known);
+        if roots.names.is_empty() && roots.ended > 0 {
+            let why = "it is empty, although the newest snapshot of each key always stays";
+            roots.doubts.push(Error::damaged("the list of snapshots", why));
+        }
         Ok(roots)
     }
 
@@ -413,19 +419,8 @@ impl Repository {
         let mut annotations = self.annotations(domain, &quarantined)?;
         ignored.append(&mut annotations.ignored);
         let doubts = std::mem::take(&mut annotations.doubts);
+        let roots = Roots { names, notes: ignored, doubts, ended: forgotten.len(), ..Roots::default() };
         let mut ended = ids_of_snapshots(&quarantined);
-        // Of one that is set aside the object may have gone since.
-        let is_emptied = names.is_empty() && !forgotten.is_empty() && ended.is_empty();
-        let mut roots = Roots { names, notes: ignored, doubts, ..Roots::default() };
-        if is_emptied {
-            let why = "it is empty, although the newest snapshot of each key always stays";
-            roots.doubts.push(
-                Error::damaged(format!("the list of snapshots of the domain {domain}"), why).with_remedy(
-                    "Put them back from a copy or a version of the bucket, and look who deleted them. Let no prune run: \
-                     `lifeboat recover` finds what they held",
-                ),
-            );
-        }
         ended.extend(forgotten.into_iter().filter(|id| !annotations.is_held(id)));
         Ok(ListedDomain { id: *domain, ended, annotations, roots })
     }
