@@ -175,7 +175,10 @@ const fn about_fine(parsed: &Parsed) -> &'static str {
 /// What comes of setting it aside.
 const fn effect(parsed: &Parsed) -> &'static str {
     match parsed {
-        Parsed::Pack { .. } => "back up again: what it held and is still at its source is stored anew",
+        Parsed::Pack { .. } => {
+            "forget nothing: what is good of it is still read, and `lifeboat repair snapshots --apply` with an owner's key keeps that. \
+             Or back up again: what it held and is still at its source is stored anew"
+        }
         Parsed::Index { .. } => "run `lifeboat repair index` to list again what it listed",
         Parsed::Snapshot { .. } => "nothing restores it any more, and a prune frees what only it needed",
         Parsed::Record { folder: Folder::Tombstones, .. } => {

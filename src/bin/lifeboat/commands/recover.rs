@@ -93,7 +93,7 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
         ),
         (true, _) if *nodes == 0 => "nothing to recover: the domain that this key backs up to holds no manifest".to_owned(),
         (true, _) => format!(
-            "nothing to recover: every whole manifest of {} has its snapshot",
+            "nothing to recover in the domain that this key backs up to: every whole manifest of {} has its snapshot",
             text::count(*nodes, "node", "nodes")
         ),
         (false, Mode::DryRun) => format!(
@@ -116,7 +116,7 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     }
     if *elsewhere > 0 {
         output.note(&format!(
-            "note: nobody looked at {}: use an owner's key that backs up to it",
+            "note: nobody looked at {}: {OTHER_KEY}",
             text::count(*elsewhere, "other domain", "other domains")
         ));
     }
@@ -158,20 +158,24 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
         .with_remedy("`lifeboat check --read-data` tells what is damaged"))
 }
 
+/// How to look into another domain.
+const OTHER_KEY: &str = "an owner's key that backs up to it is needed, `lifeboat key add --role owner --label NAME --domain \
+                         DOMAIN` makes one";
+
 /// Nothing was found, and there may be something where nobody looked.
 fn nobody_looked(done: &Recovered) -> Result<()> {
     let Recovered { found, nodes, unlisted, elsewhere, .. } = done;
-    let incomplete = |what: &str, remedy: &str| {
+    let incomplete = |what: &str, remedy: String| {
         Err(Error::new(ErrorKind::Incomplete, what.to_owned()).with_remedy(remedy))
     };
     match (found.is_empty(), *unlisted, *nodes, *elsewhere) {
         (true, 1.., ..) => incomplete(
             "what packs hold that no index lists is not known",
-            "Run `lifeboat repair index --apply`, then this again",
+            "Run `lifeboat repair index --apply`, then this again".to_owned(),
         ),
         (true, 0, 0, 1..) => incomplete(
             "there is nothing in the domain of this key, and nobody looked at the others",
-            "Use an owner's key that backs up to them: `lifeboat key list` shows the keys",
+            format!("For each other domain: {OTHER_KEY}"),
         ),
         _ => Ok(()),
     }
