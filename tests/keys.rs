@@ -736,7 +736,10 @@ fn quarantined_packs_and_index_objects_are_out_of_the_view() {
     };
     let view = set_aside(&|name| matches!(name, Parsed::Pack { kind: PackKind::Data, .. }));
     let standing = |kind| view.index.packs().find(|pack| pack.kind == kind).unwrap().standing;
-    assert_eq!((standing(PackKind::Data), standing(PackKind::Metadata)), (Standing::Missing, Standing::Live));
+    assert_eq!(
+        (standing(PackKind::Data), standing(PackKind::Metadata)),
+        (Standing::SetAside, Standing::Live)
+    );
     assert!(view.unindexed.is_empty());
     let view = set_aside(&|name| matches!(name, Parsed::Index { .. }));
     assert_eq!((view.index.packs().count(), view.unindexed.len()), (0, 1));
@@ -756,7 +759,7 @@ fn a_store_that_shows_an_older_world_is_refused_by_whoever_saw_the_newer_one() {
     assert_eq!(delete(&store, |name| matches!(name, Parsed::Snapshot { id, .. } if *id == head)), 1);
     let error = source.backup(&open().unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
-    assert!(error.remedy().unwrap().contains("--cache-dir"), "{error}");
+    assert!(error.remedy().unwrap().contains("lifeboat recover"), "{error}");
     // The newest registry vanishes.
     add(&owner, Role::Audit, "later", None);
     open().unwrap();

@@ -1048,6 +1048,45 @@ fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_in_every_domai
 }
 
 #[test]
+fn what_another_domain_has_lost_is_copied_by_an_owner_of_that_domain() {
+    let world = World::with_repository();
+    let add = [
+        "key",
+        "add",
+        "--role",
+        "backup",
+        "--label",
+        "web",
+        "--domain",
+        "web",
+        "--access-key-out",
+        "web.key",
+    ];
+    world.does(&add);
+    world.does(&["--access-key-file", "web.key", "backup", "src/one"]);
+    world.does(&["--access-key-file", "web.key", "backup", "src"]);
+    let packs = stored(&world, "/packs/d/");
+    fs::remove_file(&packs[0]).unwrap();
+    let (out, err) = world.ends(&mut world.command(&["repair", "snapshots", "--apply"]), 3);
+    assert!(
+        out.contains("This key makes no copies in other domains") && out.contains("the domain `web`"),
+        "{out}"
+    );
+    assert!(err.contains("key add --role owner --label NAME --domain DOMAIN"), "{err}");
+    let add =
+        ["key", "add", "--role", "owner", "--label", "ow", "--domain", "web", "--access-key-out", "ow.key"];
+    world.does(&add);
+    let repair = ["--access-key-file", "ow.key", "repair", "snapshots", "--apply"];
+    let (out, _) = world.ends(&mut world.command(&repair), 3);
+    assert!(out.contains("copied without what is lost"), "{out}");
+    // Whoever looks then sees that it was done.
+    for arguments in [&repair[..], &repair[2..]] {
+        let said = world.does(arguments);
+        assert!(said.contains("was copied before"), "{said}");
+    }
+}
+
+#[test]
 fn where_index_objects_are_lost_everything_says_first_that_the_packs_are_to_be_listed_again() {
     let world = World::with_repository();
     world.does(&["backup", "src"]);

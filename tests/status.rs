@@ -278,10 +278,20 @@ fn a_copy_of_an_older_snapshot_is_no_backup_of_now() {
     copy("desk", &["source"], "rewritten-0123456789abcdef");
     copy("desk", &["source", "gone"], "repaired-0123456789abcdef");
     copy("web", &["source"], "rewritten-fedcba9876543210");
+    // Nor does what he copies of another machine make his own look fresh.
+    let boss = world.open(&world.add(Role::Owner, "boss", false));
+    back_up(&world, &boss, "office", &["source"]).unwrap();
+    world.age(29, |name| matches!(name, Parsed::Snapshot { .. }));
+    let time = Some(Timestamp::from_seconds(i64::try_from(now).unwrap() - 3600));
+    let tags = vec!["repaired-fedcba9876543210".to_owned()];
+    let again = BackupOptions { tags, time, ..options("web") };
+    let sources = vec![world.folder.path().join("source")];
+    backup::run(&boss, &mut Again(Tree { sources, filter: FilterOptions::default() }), &again).unwrap();
+    assert!(of(&world.status(), "boss").overdue);
     let status = world.status();
     assert_eq!(
         names(&status),
-        ["owner@desk", "web"],
+        ["boss", "owner@desk", "web"],
         "nobody is a client for having copied what others backed up"
     );
     let owner = of(&status, "owner@desk");

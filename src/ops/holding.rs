@@ -42,7 +42,7 @@ pub(super) fn copies(
     packs.filter(move |(_, pack)| pack.kind == kind && standing(pack.standing))
 }
 
-/// What can be read in packs that are set aside: each frame is looked at once.
+/// What can be read in packs that are set aside, as one view shows them: each frame is looked at once.
 #[derive(Debug, Default)]
 pub(super) struct AsideFrames(HashMap<(u32, u32), bool>);
 
@@ -114,19 +114,18 @@ pub(super) struct WatchedNodes<'a> {
 impl<'a> WatchedNodes<'a> {
     /// # Errors
     /// As [`NodeReader::new`].
-    pub(super) fn new(
-        repository: &'a Repository,
-        (domain, index): (DomainId, &'a Index),
-        reader: IdentityId,
-    ) -> Result<Self> {
-        let mut nodes = NodeReader::new(repository, domain, index)?;
-        nodes.serve(reader);
-        Ok(Self { index, nodes, aside: Mutex::default() })
+    pub(super) fn new(repository: &'a Repository, (domain, index): (DomainId, &'a Index)) -> Result<Self> {
+        Ok(Self { index, nodes: NodeReader::new(repository, domain, index)?, aside: Mutex::default() })
     }
 
-    /// Where these are.
-    pub(super) fn into_aside(self) -> HashSet<Location> {
-        self.aside.into_inner().unwrap_or_else(PoisonError::into_inner)
+    /// From now on it reads for snapshots of `reader`.
+    pub(super) const fn serve(&mut self, reader: IdentityId) {
+        self.nodes.serve(reader);
+    }
+
+    /// A place of each of these that was read since the last time; it may be another one of its places that is good.
+    pub(super) fn take_aside(&self) -> HashSet<Location> {
+        std::mem::take(&mut *self.aside.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -112,6 +112,8 @@ pub struct Recovered {
     pub unreadable: Vec<Error>,
     /// How many more there are.
     pub unreadable_more: u64,
+    /// Packs that are set aside, and frames in them, that cannot be read.
+    pub unreadable_aside: u64,
     /// What is missing or cannot be read among the snapshots.
     pub doubts: Vec<Error>,
     /// Packs that no index lists: what they hold is not known.
@@ -239,11 +241,15 @@ struct Marks {
     nodes: u64,
     unreadable: Vec<Error>,
     unreadable_more: u64,
+    unreadable_aside: u64,
 }
 
 impl Marks {
-    fn cannot_read(&mut self, error: Error) {
-        if self.unreadable.len() < UNREADABLE_MAX {
+    fn cannot_read(&mut self, standing: Standing, error: Error) {
+        // That is why it was set aside.
+        if standing == Standing::SetAside {
+            self.unreadable_aside += 1;
+        } else if self.unreadable.len() < UNREADABLE_MAX {
             self.unreadable.push(error);
         } else {
             self.unreadable_more += 1;
@@ -271,7 +277,15 @@ impl<'a> Search<'a> {
         let packs = index.packs().filter(stays).filter(|pack| seen.insert(pack.id)).collect();
         let bits = || Bits::new(index.blobs());
         let (referred, top, inner) = (bits(), bits(), bits());
-        let marks = Marks { referred, top, inner, nodes: 0, unreadable: Vec::new(), unreadable_more: 0 };
+        let marks = Marks {
+            referred,
+            top,
+            inner,
+            nodes: 0,
+            unreadable: Vec::new(),
+            unreadable_more: 0,
+            unreadable_aside: 0,
+        };
         Ok(Self {
             repository,
             domain,
@@ -291,7 +305,7 @@ impl<'a> Search<'a> {
             match self.pack(pack) {
                 Err(error) if error.is_damage() => {
                     let name = self.repository.pack_name(&self.domain, pack);
-                    self.lock().cannot_read(error.context(name));
+                    self.lock().cannot_read(pack.standing, error.context(name));
                 }
                 other => other?,
             }
@@ -302,6 +316,7 @@ impl<'a> Search<'a> {
         done.nodes = marks.nodes;
         done.unreadable = std::mem::take(&mut marks.unreadable);
         done.unreadable_more = marks.unreadable_more;
+        done.unreadable_aside = marks.unreadable_aside;
         Ok(())
     }
 
@@ -325,7 +340,7 @@ impl<'a> Search<'a> {
                 self.repository.open_frame(&self.domain, (frame, section), sealed, &mut decompressor);
             let plain = match opened {
                 Err(error) if error.is_damage() => {
-                    self.lock().cannot_read(error.context(&name));
+                    self.lock().cannot_read(pack.standing, error.context(&name));
                     continue;
                 }
                 plain => plain?,

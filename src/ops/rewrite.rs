@@ -185,7 +185,7 @@ fn left_out(
     (snapshot, view): (&KnownSnapshot, &Arc<View>),
     selection: &Selection,
 ) -> Result<(LeftOut, Losses)> {
-    let stored = Stored::new(repository, view, snapshot)?;
+    let stored = Stored::new(repository, (view, &Arc::default()), snapshot)?;
     let (mut left_out, mut lost) = (LeftOut::default(), Losses::default());
     let (nodes, mut sieve) = (stored.nodes()?, Sieve::new(selection));
     for_each_entry(&nodes, snapshot.record.root, &[], &mut |entry| {
@@ -281,7 +281,7 @@ fn copy(
     options: &RewriteOptions,
 ) -> Result<(ObjectId, Losses)> {
     let backup = backup_of(snapshot, options);
-    let stored = Stored::new(repository, view, snapshot)?;
+    let stored = Stored::new(repository, (view, &Arc::default()), snapshot)?;
     let selection = Some(Arc::clone(&options.selection));
     Survivors::new(stored, (snapshot, "rewrite"), selection).store(repository, &backup)
 }

@@ -216,6 +216,8 @@ struct Found<'a> {
     snapshots: HashMap<IdentityId, Vec<SnapshotName>>,
     runs: HashMap<IdentityId, Vec<RunName>>,
     newest: Timestamp,
+    /// The hosts of the identity in hand that have backed up themselves, as far as was looked.
+    own_hosts: HashSet<String>,
 }
 
 impl<'a> Found<'a> {
@@ -238,7 +240,17 @@ impl<'a> Found<'a> {
         let annotations = repository.annotations(domain, &quarantined)?;
         let mut ended = ids_of_snapshots(&quarantined);
         ended.extend(forgotten.into_iter().filter(|id| !annotations.is_held(id)));
-        Ok(Self { repository, domain: *domain, ended, quarantined, annotations, snapshots, runs, newest })
+        Ok(Self {
+            repository,
+            domain: *domain,
+            ended,
+            quarantined,
+            annotations,
+            snapshots,
+            runs,
+            newest,
+            own_hosts: HashSet::new(),
+        })
     }
 
     /// The holds on snapshots that are there. (Before the chains are looked at, which takes them.)
@@ -259,6 +271,7 @@ impl<'a> Found<'a> {
         (clients, damaged): (&mut Vec<Client>, &mut Vec<Error>),
     ) -> Result<()> {
         let mut hosts: BTreeMap<Option<String>, Client> = BTreeMap::new();
+        self.own_hosts.clear();
         let copies = self.backups(certificate, &mut hosts, damaged)?;
         self.failures(certificate, &mut hosts, damaged)?;
         self.copies(certificate, &mut hosts, copies);
@@ -301,8 +314,7 @@ impl<'a> Found<'a> {
         copies: Vec<Copied>,
     ) {
         for Copied { host, backup, is_of_elsewhere } in copies {
-            let place = Some(host.clone()).filter(|_| certificate.shared);
-            if !is_of_elsewhere && !hosts.contains_key(&place) {
+            if !is_of_elsewhere && !self.own_hosts.contains(&host) {
                 continue;
             }
             let client = self.client(certificate, hosts, Some(&host));
@@ -356,6 +368,7 @@ impl<'a> Found<'a> {
             }
             looked_at += 1;
             let client = self.client(certificate, hosts, Some(&record.host));
+            self.own_hosts.insert(record.host);
             if backup.unreadable == 0 && client.complete.is_none() {
                 client.complete = Some(backup.clone());
             }
@@ -389,6 +402,7 @@ impl<'a> Found<'a> {
                 Err(error) => return Err(error),
             };
             let client = self.client(certificate, hosts, Some(&run.host));
+            self.own_hosts.insert(run.host);
             client.heard.get_or_insert(name.stored);
             if let Some((code, message)) = run.failure
                 && client.failed.is_none()

@@ -692,8 +692,8 @@ pub fn times_that_count(snapshots: &[KnownSnapshot]) -> HashMap<ObjectId, Timest
 fn sort_by_times_that_count(snapshots: &mut [KnownSnapshot]) {
     let times = times_that_count(snapshots);
     snapshots.sort_by_key(|known| {
-        let unreadable = std::cmp::Reverse(known.record.unreadable);
-        (times.get(&known.name.id).copied(), unreadable, known.name.sequence, known.name.id)
+        let is_whole = !(known.is_copy && known.record.unreadable > 0);
+        (times.get(&known.name.id).copied(), is_whole, known.name.sequence, known.name.id)
     });
 }
 

@@ -70,8 +70,19 @@ impl Domain<'_> {
                 (false, true) => 1,
                 (false, false) => 2,
             };
-            (self.told.tombstoned.contains(pack), rank, *pack, *frame, *blob)
+            // What is set aside is still read, after all else.
+            let standing = match (self.is_set_aside(pack), self.told.tombstoned.contains(pack)) {
+                (true, _) => 2,
+                (false, true) => 1,
+                (false, false) => 0,
+            };
+            (standing, rank, *pack, *frame, *blob)
         })
+    }
+
+    fn is_set_aside(&self, pack: &PackId) -> bool {
+        let (kind, _) = &self.packs[pack];
+        self.told.set_aside.contains(Name::pack(&self.id, *kind, pack).as_str())
     }
 
     fn reach(&mut self, id: &BlobId, who: (IdentityId, &[String]), length: Option<u32>) -> bool {
@@ -147,6 +158,9 @@ pub(crate) fn expected(repository: &Repository, told: &Told, depth: Option<usize
             walk(&mut domain, &mut expected, (&snapshot.record.root, snapshot.name.identity), (&name, depth));
         }
         for (pack, (kind, directory)) in &domain.packs {
+            if domain.is_set_aside(pack) {
+                continue;
+            }
             let object = Name::pack(&known.id, *kind, pack).to_string();
             let size = sizes[&object];
             let split = if told.tombstoned.contains(pack) {
@@ -175,7 +189,7 @@ fn whole_packs<'a>(
     let mut domain = Domain { id, packs, places, nodes, told, reached };
     for pack in view.index.packs() {
         let name = Name::pack(&id, pack.kind, &pack.id).to_string();
-        let whole = sizes.get(&name) == Some(&u64::from(pack.size)) && !told.set_aside.contains(&name);
+        let whole = sizes.get(&name) == Some(&u64::from(pack.size));
         let directory = view.index.directory(&pack).unwrap();
         if !whole || domain.packs.contains_key(&pack.id) {
             continue;

@@ -181,7 +181,7 @@ impl Ledger {
             let mut rows = Vec::new();
             for (id, pack) in repository.listed_packs(domain)? {
                 ledger.now = ledger.now.max(pack.stored.seconds);
-                // One that is set aside is there for nobody.
+                // Nobody counts on one that is set aside.
                 if aside.is_empty() || !aside.contains(Name::pack(domain, pack.kind, &id).as_str()) {
                     let size = u32::try_from(pack.size).unwrap_or(u32::MAX);
                     let shelf = Shelf::of(&id).number();

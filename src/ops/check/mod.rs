@@ -29,7 +29,6 @@ use crate::{
     repository::{
         Repository,
         index::Standing,
-        reader::NodeReader,
         snapshots::{KnownSnapshot, Snapshots},
         view::View,
     },
@@ -313,8 +312,7 @@ fn domains_of(
         if !late.is_empty() {
             late_ones(repository, &view, (late, &damage.0), checked)?;
         }
-        let nodes = NodeReader::new(repository, *domain, &view.index)?;
-        let mut structure = Structure::new(repository, (*domain, &view.index), (nodes, damage), checked);
+        let mut structure = Structure::new(repository, (*domain, &view.index), damage, checked)?;
         for snapshot in listed.iter().filter(own) {
             structure.snapshot(snapshot)?;
         }
@@ -356,11 +354,13 @@ fn late_ones(
     let mut aside = Checked::default();
     for snapshot in late {
         let domain = snapshot.name.domain;
-        let nodes = NodeReader::new(repository, domain, &view.index)?;
         let before = aside.problems_found;
         let damage = (bad.clone(), MissedPacks::new());
-        Structure::new(repository, (domain, &view.index), (nodes, damage), &mut aside).snapshot(snapshot)?;
-        let gaps = aside.problems_found - before;
+        let mut structure = Structure::new(repository, (domain, &view.index), damage, &mut aside)?;
+        structure.snapshot(snapshot)?;
+        // What only packs hold that are set aside can be read.
+        let rested_on = structure.rested_on.len() as u64;
+        let gaps = aside.problems_found - before - rested_on;
         if gaps > 0 {
             let id = snapshot.name.id;
             checked.note(format!(

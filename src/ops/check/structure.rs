@@ -8,7 +8,7 @@ use crate::{
     format::{
         entry::{Content, Entry},
         node::Node,
-        pack::PackKind,
+        pack::{Blob, PackKind},
     },
     id::{BlobId, DomainId, PackId},
     ops::{
@@ -19,7 +19,6 @@ use crate::{
         Repository,
         index::{Index, KnownPack, Standing},
         manifest::{Accounts, ManifestCursor, NodeSource, list_sums},
-        reader::NodeReader,
         snapshots::KnownSnapshot,
     },
 };
@@ -33,7 +32,7 @@ pub(super) struct Structure<'a> {
     repository: &'a Repository,
     domain: DomainId,
     index: &'a Index,
-    nodes: NodeReader<'a>,
+    nodes: WatchedNodes<'a>,
     bad: BadBlobs,
     missed: MissedPacks,
     /// Manifest nodes that were read.
@@ -43,8 +42,8 @@ pub(super) struct Structure<'a> {
     /// Chunks that no pack holds, with the problem that names each.
     missing: HashMap<BlobId, Option<usize>>,
     aside: AsideFrames,
-    /// Packs that are set aside and were told to be needed.
-    rested_on: HashSet<PackId>,
+    /// Packs that are set aside and were told to be needed: a problem each, and nothing is lost by it.
+    pub(super) rested_on: HashSet<PackId>,
     /// Whether something cannot be found or read.
     pub(super) misses: bool,
     checked: &'a mut Checked,
@@ -58,12 +57,13 @@ impl<'a> Structure<'a> {
     pub(super) fn new(
         repository: &'a Repository,
         (domain, index): (DomainId, &'a Index),
-        (nodes, (bad, missed)): (NodeReader<'a>, (BadBlobs, MissedPacks)),
+        (bad, missed): (BadBlobs, MissedPacks),
         checked: &'a mut Checked,
-    ) -> Self {
+    ) -> Result<Self> {
+        let nodes = WatchedNodes::new(repository, (domain, index))?;
         let (seen, lists, missing) = (Accounts::new(), HashMap::new(), HashMap::new());
         let (aside, rested_on, misses) = (AsideFrames::default(), HashSet::new(), false);
-        Self {
+        Ok(Self {
             repository,
             domain,
             index,
@@ -77,7 +77,7 @@ impl<'a> Structure<'a> {
             rested_on,
             misses,
             checked,
-        }
+        })
     }
 
     pub(super) fn snapshot(&mut self, snapshot: &KnownSnapshot) -> Result<()> {
@@ -85,7 +85,8 @@ impl<'a> Structure<'a> {
         self.nodes.serve(snapshot.name.identity);
         let label = format!("{:.8}", snapshot.name.id.to_string());
         let progress = self.repository.store.progress();
-        let nodes = WatchedNodes::new(self.repository, (self.domain, self.index), snapshot.name.identity)?;
+        let mut nodes = WatchedNodes::new(self.repository, (self.domain, self.index))?;
+        nodes.serve(snapshot.name.identity);
         let mut cursor =
             ManifestCursor::accounting(&nodes, snapshot.record.root, std::mem::take(&mut self.seen));
         let ended = loop {
@@ -109,8 +110,16 @@ impl<'a> Structure<'a> {
         };
         self.checked.nodes += cursor.nodes_read;
         self.seen = cursor.into_accounts();
-        for at in nodes.into_aside() {
-            self.index.pack_at(at).iter().for_each(|pack| self.rests_on(pack));
+        for at in nodes.take_aside().into_iter().chain(self.nodes.take_aside()) {
+            // Where it is good: it may be in several of them.
+            let place = (self.repository, &self.domain, self.index);
+            let good = match self.index.blob(at) {
+                Some(Blob { id, .. }) => self.aside.find(place, (&id, PackKind::Metadata))?,
+                None => None,
+            };
+            if let Some(pack) = self.index.pack_at(good.unwrap_or(at)) {
+                self.rests_on(&pack);
+            }
         }
         ended
     }

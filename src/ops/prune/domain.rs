@@ -346,16 +346,16 @@ impl Pruning<'_> {
         let Seen { roots, view, reached, .. } = seen;
         let mut notes = roots.notes;
         notes.extend(view.damaged);
-        if !reached.known_lost.is_empty() {
-            let text = match reached.known_lost.len() {
-                1 => "1 chunk that snapshots need is in a pack that is set aside".to_owned(),
-                lost => format!("{lost} chunks that snapshots need are in packs that are set aside"),
+        if !reached.in_no_pack_that_counts.is_empty() || reached.rests_on_aside {
+            let text = match reached.in_no_pack_that_counts.len() {
+                0 => "parts of manifests that snapshots need are only in packs that are set aside".to_owned(),
+                1 => "1 chunk that snapshots need is only in packs that are set aside or gone".to_owned(),
+                more => {
+                    format!("{more} chunks that snapshots need are only in packs that are set aside or gone")
+                }
             };
-            notes.push(Error::new(ErrorKind::Damaged, format!("{text}. {STORE_ANEW}")));
-        }
-        if reached.nodes_aside > 0 {
-            let text = "parts of manifests that snapshots need are in packs that are set aside";
-            notes.push(Error::new(ErrorKind::Damaged, format!("{text}. {STORE_ANEW}")));
+            let then = "What cannot be read any more is told here until the snapshots that lack it end";
+            notes.push(Error::new(ErrorKind::Damaged, format!("{text}. {STORE_ANEW}. {then}")));
         }
         if reached.gaps > 0 {
             let text =

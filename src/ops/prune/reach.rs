@@ -10,9 +10,9 @@ use crate::{
     format::{entry::Content, node::Node, pack::PackKind},
     id::{BlobId, DomainId, IdentityId},
     limits,
-    ops::repair::after_index,
+    ops::{holding::copies, repair::after_index},
     repository::{
-        index::{Index, Location},
+        index::{Index, Location, Standing},
         manifest::NodeSource,
         reader::NodeReader,
         snapshots::{KnownSnapshot, Roots},
@@ -25,10 +25,10 @@ use crate::{
 pub(super) struct Reached {
     /// By the number of the frame.
     frames: Bits,
-    /// Blobs that are lost in packs which are set aside.
-    pub(super) known_lost: HashSet<BlobId>,
-    /// Nodes that only packs hold that are set aside, as often as they were met.
-    pub(super) nodes_aside: u64,
+    /// Chunks that only packs hold that are set aside, or were before they went.
+    pub(super) in_no_pack_that_counts: HashSet<BlobId>,
+    /// Whether nodes are needed that only packs hold that are set aside.
+    pub(super) rests_on_aside: bool,
     /// Blobs that snapshots lack which came too late and were replaced.
     pub(super) gaps: u64,
 }
@@ -79,8 +79,8 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             crowds: HashSet::new(),
             reached: Reached {
                 frames: Bits::new(view.index.frames()),
-                known_lost: HashSet::new(),
-                nodes_aside: 0,
+                in_no_pack_that_counts: HashSet::new(),
+                rests_on_aside: false,
                 gaps: 0,
             },
             gaps: Gaps::Fail,
@@ -96,16 +96,16 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             None => reached = Some(walk.reached),
             Some(all) => {
                 all.frames.join(&walk.reached.frames);
-                all.known_lost.extend(walk.reached.known_lost);
-                all.nodes_aside += walk.reached.nodes_aside;
+                all.in_no_pack_that_counts.extend(walk.reached.in_no_pack_that_counts);
+                all.rests_on_aside |= walk.reached.rests_on_aside;
                 all.gaps += walk.reached.gaps;
             }
         }
     }
     Ok(Some(reached.unwrap_or_else(|| Reached {
         frames: Bits::new(0),
-        known_lost: HashSet::new(),
-        nodes_aside: 0,
+        in_no_pack_that_counts: HashSet::new(),
+        rests_on_aside: false,
         gaps: 0,
     })))
 }
@@ -250,33 +250,41 @@ impl Walk<'_> {
     }
 
     fn lost(&mut self, id: &BlobId, kind: PackKind) -> Result<bool> {
+        let index = &self.view.index;
+        if kind == PackKind::Metadata
+            && let Some((at, _)) = copies(index, (id, kind), |standing| standing == Standing::SetAside).next()
+        {
+            // It may be good there, and then tells what it needs. The pack stays in any case.
+            self.reached.rests_on_aside = true;
+            return self.met(id, at);
+        }
         if self.gaps == Gaps::Count {
             self.reached.gaps += 1;
             return Ok(false);
         }
-        let index = &self.view.index;
-        let is_aside = |at: &Location| {
-            let name = index.pack_at(*at).map(|pack| Name::pack(&self.domain, pack.kind, &pack.id));
+        let is_set_aside = |at: Location| {
+            let name = index.pack_at(at).map(|pack| Name::pack(&self.domain, pack.kind, &pack.id));
             name.is_some_and(|name| self.view.quarantined.contains(name.as_str()))
         };
-        let aside = index.locations(id).into_iter().find(is_aside);
-        match (kind, aside) {
-            // Chunks of a file have nothing below them that could be needed.
-            (PackKind::Data, Some(_)) => {
-                self.reached.known_lost.insert(*id);
-                Ok(false)
-            }
-            // It may be good there, and then tells what it needs. The pack stays in any case.
-            (PackKind::Metadata, Some(at)) => {
-                self.reached.nodes_aside += 1;
-                Ok(self.reached.frames.set(index.frame_number(at)))
-            }
-            (PackKind::Data, None) => {
-                Err(Error::damaged(format!("chunk {id}"), "no pack that is there holds it"))
-            }
-            (PackKind::Metadata, None) => {
-                Err(Error::damaged(format!("manifest node {id}"), "no pack that is there holds it"))
-            }
+        // Chunks of a file have nothing below them that could be needed.
+        if kind == PackKind::Data && index.locations(id).into_iter().any(is_set_aside) {
+            self.reached.in_no_pack_that_counts.insert(*id);
+            return Ok(false);
         }
+        let what = match kind {
+            PackKind::Data => "chunk",
+            PackKind::Metadata => "manifest node",
+        };
+        Err(Error::damaged(format!("{what} {id}"), "no pack that is there holds it"))
+    }
+
+    /// Marks the frame of a node, and says whether that was new.
+    fn met(&mut self, id: &BlobId, at: Location) -> Result<bool> {
+        let index = &self.view.index;
+        // Else a node would count as walked because its neighbour was.
+        if index.blobs_beside(at) != Some(1) {
+            return Err(Error::damaged(format!("node {id}"), "a frame of an index has several nodes"));
+        }
+        Ok(self.reached.frames.set(index.frame_number(at)))
     }
 }

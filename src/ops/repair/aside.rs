@@ -129,7 +129,9 @@ fn known(repository: &Repository, text: &str) -> Result<(Name, DomainId)> {
 
 fn judge(repository: &Repository, (name, domain): (&Name, &DomainId), force: Force) -> Result<Verdict> {
     let parsed = name.parsed();
-    let why = match (look(repository, name, domain)?, force) {
+    let state = look(repository, name, domain)?;
+    let effect = effect(&parsed, &state);
+    let why = match (state, force) {
         (State::Wrong(why), _) => why,
         (State::Fine, Force::Yes) if matches!(parsed, Parsed::Pack { .. } | Parsed::Index { .. }) => {
             "nothing is wrong with it".to_owned()
@@ -154,15 +156,15 @@ fn judge(repository: &Repository, (name, domain): (&Name, &DomainId), force: For
             return Err(refused(&format!("{name} is not there"), remedy));
         }
     };
-    Ok(Verdict { object: name.as_str().to_owned(), why, effect: effect(&parsed), already: false })
+    Ok(Verdict { object: name.as_str().to_owned(), why, effect, already: false })
 }
 
 /// Why an object that is fine stays.
 const fn about_fine(parsed: &Parsed) -> &'static str {
     match parsed {
         Parsed::Pack { .. } => {
-            "If `lifeboat check --read-data` names it all the same, --force sets it aside: what no other pack holds is \
-             lost until it is backed up again. If no index lists it, `lifeboat repair index --apply` does"
+            "If `lifeboat check --read-data` names it all the same, --force sets it aside: then nothing counts on it, and what \
+             no other pack holds is still read from it. If no index lists it, `lifeboat repair index --apply` does"
         }
         Parsed::Index { .. } => "--force sets it aside; run `lifeboat repair index` afterwards",
         Parsed::Snapshot { .. } => "`lifeboat forget` ends a snapshot",
@@ -173,8 +175,11 @@ const fn about_fine(parsed: &Parsed) -> &'static str {
 }
 
 /// What comes of setting it aside.
-const fn effect(parsed: &Parsed) -> &'static str {
+const fn effect(parsed: &Parsed, state: &State) -> &'static str {
     match parsed {
+        Parsed::Pack { .. } if matches!(state, State::Gone) => {
+            "back up again: what is still at its source is stored anew, the rest of what it held is lost"
+        }
         Parsed::Pack { .. } => {
             "forget nothing: what is good of it is still read, and `lifeboat repair snapshots --apply` with an owner's key keeps that. \
              Or back up again: what it held and is still at its source is stored anew"

@@ -142,8 +142,9 @@ fn of_domain(
     done.has_unlisted |= !view.unindexed.is_empty();
     let name = repository.registry().domain(&domain).map(|known| known.name.clone()).unwrap_or_default();
     let (mut looked, mut needed) = (Vec::new(), HashSet::new());
+    let mut frames = Arc::default();
     for snapshot in known {
-        let found = look(&*Stored::new(repository, &view, &snapshot)?, &snapshot)?;
+        let found = look(&*Stored::new(repository, (&view, &frames), &snapshot)?, &snapshot)?;
         if found.lost.count > 0 || !found.aside.is_empty() {
             let Found { lost, aside, nothing } = found;
             looked.push((snapshot, lost, aside.len() as u64, nothing));
@@ -152,18 +153,18 @@ fn of_domain(
     }
     if options.mode == Mode::Write && !needed.is_empty() {
         done.moved.join(heal(repository, (&domain, &view.index), &needed)?);
-        view = Arc::new(repository.view_to_read(&domain)?);
+        (view, frames) = (Arc::new(repository.view_to_read(&domain)?), Arc::default());
     }
     for (snapshot, mut lost, aside, nothing) in looked {
         let copy = match copies.get(&tag(&snapshot)) {
             _ if lost.count == 0 => Copy::Needless,
             _ if nothing => Copy::Nothing,
-            _ if !is_own => Copy::Elsewhere,
             Some(id) => Copy::Before(*id),
+            _ if !is_own => Copy::Elsewhere,
             None if options.mode == Mode::DryRun => Copy::Planned,
             None => {
                 // Whoever reads everything finds what is damaged in packs that are there too.
-                let stored = Stored::new(repository, &view, &snapshot)?;
+                let stored = Stored::new(repository, (&view, &frames), &snapshot)?;
                 let (id, found) = copy(repository, (stored, &snapshot), options)?;
                 lost = found;
                 Copy::Made(id)
@@ -216,7 +217,8 @@ struct Found {
 
 fn look(stored: &Stored, snapshot: &KnownSnapshot) -> Result<Found> {
     let (mut found, mut frames) = (Found::default(), HashSet::new());
-    let nodes = WatchedNodes::new(&stored.repository, (stored.domain, &stored.view.index), stored.reader)?;
+    let mut nodes = WatchedNodes::new(&stored.repository, (stored.domain, &stored.view.index))?;
+    nodes.serve(stored.reader);
     for_each_entry(&nodes, snapshot.record.root, &[], &mut |entry| {
         stored.repository.store.progress().check()?;
         match entry {
@@ -237,7 +239,7 @@ fn look(stored: &Stored, snapshot: &KnownSnapshot) -> Result<Found> {
         }
         Ok(())
     })?;
-    for at in nodes.into_aside() {
+    for at in nodes.take_aside() {
         if let Some(at) = stored.find_aside(at)? {
             found.aside.insert(at);
         }
@@ -257,13 +259,13 @@ pub(in crate::ops) struct Stored {
     domain: DomainId,
     /// Whose copies are tried first.
     reader: IdentityId,
-    aside: Mutex<AsideFrames>,
+    aside: Arc<Mutex<AsideFrames>>,
 }
 
 impl Stored {
     pub(in crate::ops) fn new(
         repository: &Arc<Repository>,
-        view: &Arc<View>,
+        (view, aside): (&Arc<View>, &Arc<Mutex<AsideFrames>>),
         snapshot: &KnownSnapshot,
     ) -> Result<Arc<Self>> {
         let domain = snapshot.name.domain;
@@ -273,7 +275,7 @@ impl Stored {
             keys: repository.chunk_keys(&domain)?,
             domain,
             reader: snapshot.name.identity,
-            aside: Mutex::default(),
+            aside: Arc::clone(aside),
         }))
     }
 

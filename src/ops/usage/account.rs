@@ -35,7 +35,7 @@ impl Account<'_> {
     /// # Errors
     /// The local cache is damaged.
     pub(super) fn run(mut self, mut present: Present) -> Result<()> {
-        // What is set aside is there for nobody, whatever the index says of it.
+        // Nobody counts on what is set aside, whatever the index says of it.
         present.retain(|(kind, id), size| {
             let name = Name::pack(self.domain, *kind, id);
             let aside = self.view.quarantined.contains(name.as_str());

@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
 fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     let output = context.output;
     let Recovered { found, nodes, fragments, more, unreadable, unreadable_more, doubts, .. } = done;
-    let Recovered { unlisted, tombstoned, elsewhere, .. } = done;
+    let Recovered { unlisted, tombstoned, elsewhere, unreadable_aside, .. } = done;
     let manifests = |count: u64| text::count(count, "manifest", "manifests");
     let count = |is: fn(&Outcome) -> bool| found.iter().filter(|(_, outcome)| is(outcome)).count() as u64;
     let made = count(|outcome| matches!(outcome, Outcome::Made(_)));
@@ -112,6 +112,12 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
         output.note(&format!(
             "note: {} marked to be deleted, and not looked at",
             text::count(*tombstoned, "pack of manifests is", "packs of manifests are")
+        ));
+    }
+    if *unreadable_aside > 0 {
+        output.note(&format!(
+            "note: {} in packs that are set aside cannot be read",
+            text::count(*unreadable_aside, "frame", "frames")
         ));
     }
     if *elsewhere > 0 {

@@ -254,6 +254,9 @@ fn what_of_snapshots(done: &SnapshotsDone, mode: Mode) -> String {
         let made = of(&|hurt| matches!(hurt.copy, Copy::Made(_)));
         let planned = of(&|hurt| hurt.copy == Copy::Planned);
         said.push(match (made, planned) {
+            (0, 0) if of(&|hurt| hurt.copy == Copy::Elsewhere) > 0 => {
+                "This key makes no copies in other domains".to_owned()
+            }
             (0, 0) => "Nothing is left to copy".to_owned(),
             (0, _) => format!("{planned} would be copied without it: --apply does it"),
             (1, _) => "1 was copied without it".to_owned(),
@@ -297,7 +300,15 @@ fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Re
     if hurt.iter().all(is_done) {
         return Ok(());
     }
-    let (what, remedy) = if lacking > 0 {
+    let is_planned =
+        mode == Mode::DryRun && hurt.iter().any(|hurt| hurt.aside > 0 || hurt.copy == Copy::Planned);
+    let (what, remedy) = if is_planned {
+        let what = format!(
+            "{} not as they should be",
+            text::count(hurt.len() as u64, "snapshot is", "snapshots are")
+        );
+        (what, "Run it with --apply, and forget nothing before".to_owned())
+    } else if lacking > 0 {
         let what = format!("{} lost something", text::count(lacking, "snapshot has", "snapshots have"));
         (
             what,
@@ -308,8 +319,7 @@ fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Re
             },
         )
     } else {
-        let what = "snapshots rest on packs that are set aside".to_owned();
-        (what, "Run it with --apply, and forget nothing before".to_owned())
+        ("some snapshots cannot be made whole".to_owned(), NOTHING_BETTER.to_owned())
     };
     Err(Error::new(ErrorKind::Incomplete, what).with_remedy(after_index(*has_unlisted, &remedy)))
 }
@@ -358,7 +368,8 @@ fn tell_hurt(hurt: &Hurt, mode: Mode, context: &Context<'_>) {
         output.message(&json::with_path(json::message("lost", fields), &json::absolute(path)));
     }
     if *lost > named.len() as u64 {
-        output.say(&format!("  and {} more: the copy names each", lost - named.len() as u64));
+        let names_each = if copy_id.is_some() { ": the copy names each" } else { "" };
+        output.say(&format!("  and {} more{names_each}", lost - named.len() as u64));
     }
     let id = snapshot.name.id.to_string();
     let fields = json!({ "snapshot": id, "lost": lost, "on_set_aside": aside, "copy": copy_id });
