@@ -1023,7 +1023,8 @@ fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_in_every_domai
     // A prune reads there what is needed, and gives no advice that would lose it.
     let (out, err) = world.ends(&mut world.command(&["prune"]), 0);
     assert!(
-        out.contains("parts of manifests") && format!("{out}{err}").contains("repair snapshots --apply"),
+        out.contains("only in packs that are set aside")
+            && format!("{out}{err}").contains("repair snapshots --apply"),
         "{out}{err}"
     );
     let before = stored(&world, "");

@@ -303,11 +303,10 @@ fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Re
     let is_planned =
         mode == Mode::DryRun && hurt.iter().any(|hurt| hurt.aside > 0 || hurt.copy == Copy::Planned);
     let (what, remedy) = if is_planned {
-        let what = format!(
-            "{} not as they should be",
-            text::count(hurt.len() as u64, "snapshot is", "snapshots are")
-        );
-        (what, "Run it with --apply, and forget nothing before".to_owned())
+        let what = text::count(hurt.len() as u64, "snapshot is not whole", "snapshots are not whole");
+        let remedy =
+            "Run it with --apply, and forget nothing before. Back up again what is still at its source";
+        (what, remedy.to_owned())
     } else if lacking > 0 {
         let what = format!("{} lost something", text::count(lacking, "snapshot has", "snapshots have"));
         (
