@@ -139,7 +139,7 @@ pub fn run(repository: &Arc<Repository>, options: &RecoverOptions) -> Result<Rec
     let named = roots.known.iter().map(|known| known.record.root).collect();
     let View { index, unindexed, .. } = repository.view_to_read(&domain)?;
     let search = Search::new(repository, domain, &index)?;
-    let mut dying: Vec<PackId> = index.packs().filter(|pack| is_dying(pack)).map(|pack| pack.id).collect();
+    let mut dying: Vec<PackId> = index.packs().filter(is_dying).map(|pack| pack.id).collect();
     dying.sort_unstable();
     dying.dedup();
     let mut done = Recovered {

@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
 fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     let output = context.output;
     let Recovered { found, nodes, fragments, more, unreadable, unreadable_more, doubts, .. } = done;
-    let Recovered { unlisted, tombstoned, elsewhere, unreadable_aside, .. } = done;
+    let Recovered { unlisted, tombstoned, elsewhere, .. } = done;
     let manifests = |count: u64| text::count(count, "manifest", "manifests");
     let count = |is: fn(&Outcome) -> bool| found.iter().filter(|(_, outcome)| is(outcome)).count() as u64;
     let made = count(|outcome| matches!(outcome, Outcome::Made(_)));
@@ -108,30 +108,7 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     if *more > 0 {
         output.say(&format!("and {more} more: run it again when these have their snapshots"));
     }
-    if *tombstoned > 0 {
-        output.note(&format!(
-            "note: {} marked to be deleted, and not looked at",
-            text::count(*tombstoned, "pack of manifests is", "packs of manifests are")
-        ));
-    }
-    if *unreadable_aside > 0 {
-        output.note(&format!(
-            "note: {} in packs that are set aside cannot be read",
-            text::count(*unreadable_aside, "frame", "frames")
-        ));
-    }
-    if *elsewhere > 0 {
-        output.note(&format!(
-            "note: nobody looked at {}: {OTHER_KEY}",
-            text::count(*elsewhere, "other domain", "other domains")
-        ));
-    }
-    if *fragments > 0 {
-        let of = text::count(*fragments, "part of a manifest", "parts of manifests");
-        output.note(&format!(
-            "note: {of} with no beginning: backups that were interrupted leave them, and a prune takes them"
-        ));
-    }
+    tell_passed_over(done, context);
     doubts.iter().for_each(|doubt| output.warn(&doubt.to_string()));
     unreadable.iter().for_each(|error| output.trouble(error));
     if *unreadable_more > 0 {
@@ -162,6 +139,36 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
     };
     Err(Error::new(ErrorKind::Damaged, what)
         .with_remedy("`lifeboat check --read-data` tells what is damaged"))
+}
+
+/// What nobody looked at, or could.
+fn tell_passed_over(done: &Recovered, context: &Context<'_>) {
+    let (output, Recovered { fragments, tombstoned, elsewhere, unreadable_aside, .. }) =
+        (context.output, done);
+    if *tombstoned > 0 {
+        output.note(&format!(
+            "note: {} marked to be deleted, and not looked at",
+            text::count(*tombstoned, "pack of manifests is", "packs of manifests are")
+        ));
+    }
+    if *unreadable_aside > 0 {
+        output.note(&format!(
+            "note: {} in packs that are set aside cannot be read",
+            text::count(*unreadable_aside, "frame", "frames")
+        ));
+    }
+    if *elsewhere > 0 {
+        output.note(&format!(
+            "note: nobody looked at {}: {OTHER_KEY}",
+            text::count(*elsewhere, "other domain", "other domains")
+        ));
+    }
+    if *fragments > 0 {
+        let of = text::count(*fragments, "part of a manifest", "parts of manifests");
+        output.note(&format!(
+            "note: {of} with no beginning: backups that were interrupted leave them, and a prune takes them"
+        ));
+    }
 }
 
 /// How to look into another domain.
