@@ -15,7 +15,7 @@ use lifeboat::{
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         envelope::RecordKind,
-        node::Node,
+        node::{Child, Node},
         pack::{Directory, IndexedPack, PackKind, TRAILER_LEN, Trailer},
         role::Role,
         tombstones::Tombstones,
@@ -533,6 +533,33 @@ fn a_prune_goes_on_when_a_pack_of_files_that_is_lost_for_good_was_set_aside() {
     let [verdict] = <[_; 1]>::try_from(scene.aside(&[&pack], Force::Yes).unwrap()).unwrap();
     assert_eq!(verdict.why, "it is not there");
     scene.prune().unwrap();
+}
+
+#[test]
+fn nodes_that_share_a_frame_stop_a_prune_in_a_pack_that_is_set_aside_too() {
+    // The second one would count as walked with the first, and what it needs would be deleted.
+    let scene = Scene::new();
+    let owner = scene.owner();
+    let before: BTreeSet<Name> = scene.names("/packs/m/").into_iter().collect();
+    let mut manifest = Manifest::new(&owner);
+    let mut leaf = |path: &str| {
+        let (path, metadata) = (path.as_bytes().to_vec(), Metadata::of(EntryKind::Directory));
+        let content = Content::Inline(Vec::new());
+        let entry = Entry { path: path.clone(), metadata, content, changed_while_read: false, error: None };
+        Child { first: path, id: manifest.node(&Node::Leaf(vec![entry])), entries: 1, bytes: 0 }
+    };
+    let children = vec![leaf("a"), leaf("b")];
+    manifest.in_one_frame();
+    let root = manifest.node(&Node::Branch(1, children));
+    manifest.snapshot(root, |record| record.levels = 1);
+    let pack = scene.names("/packs/m/").into_iter().find(|name| !before.contains(name)).unwrap();
+    for aside in [false, true] {
+        if aside {
+            scene.aside(&[&pack], Force::Yes).unwrap();
+        }
+        let error = scene.prune().unwrap_err();
+        assert!(error.to_string().contains("a frame of an index has several nodes"), "{aside}: {error}");
+    }
 }
 
 #[test]

@@ -141,6 +141,16 @@ impl<'a> Manifest<'a> {
         id
     }
 
+    /// All nodes up to here share one frame, which no honest client does.
+    pub(crate) fn in_one_frame(&mut self) {
+        let mut all = Forged { stored: Vec::new(), codec: Codec::Raw, blobs: Vec::new() };
+        for Forged { stored, blobs, .. } in self.frames.drain(..) {
+            all.stored.extend(stored);
+            all.blobs.extend(blobs);
+        }
+        self.frames.push(all);
+    }
+
     /// Stores it.
     pub(crate) fn store(self) {
         let listed = pack(self.repository, PackKind::Metadata, &self.frames, |_| {});

@@ -240,9 +240,8 @@ impl Walk<'_> {
             if some_serve && !serves {
                 continue;
             }
-            // Else a node would count as walked because its neighbour was.
-            if kind == PackKind::Metadata && index.blobs_beside(*at) != Some(1) {
-                return Err(Error::damaged(format!("node {id}"), "a frame of an index has several nodes"));
+            if kind == PackKind::Metadata {
+                is_alone(index, id, *at)?;
             }
             is_new |= self.reached.frames.set(index.frame_number(*at));
         }
@@ -255,8 +254,9 @@ impl Walk<'_> {
             && let Some((at, _)) = copies(index, (id, kind), |standing| standing == Standing::SetAside).next()
         {
             // It may be good there, and then tells what it needs. The pack stays in any case.
+            is_alone(index, id, at)?;
             self.reached.rests_on_aside = true;
-            return self.met(id, at);
+            return Ok(self.reached.frames.set(index.frame_number(at)));
         }
         if self.gaps == Gaps::Count {
             self.reached.gaps += 1;
@@ -277,14 +277,12 @@ impl Walk<'_> {
         };
         Err(Error::damaged(format!("{what} {id}"), "no pack that is there holds it"))
     }
+}
 
-    /// Marks the frame of a node, and says whether that was new.
-    fn met(&mut self, id: &BlobId, at: Location) -> Result<bool> {
-        let index = &self.view.index;
-        // Else a node would count as walked because its neighbour was.
-        if index.blobs_beside(at) != Some(1) {
-            return Err(Error::damaged(format!("node {id}"), "a frame of an index has several nodes"));
-        }
-        Ok(self.reached.frames.set(index.frame_number(at)))
+/// Refuses nodes that share a frame: else one would count as walked because its neighbour was.
+fn is_alone(index: &Index, id: &BlobId, at: Location) -> Result<()> {
+    if index.blobs_beside(at) == Some(1) {
+        return Ok(());
     }
+    Err(Error::damaged(format!("node {id}"), "a frame of an index has several nodes"))
 }
