@@ -132,9 +132,11 @@ impl<'a> WatchedNodes<'a> {
 impl NodeSource for WatchedNodes<'_> {
     fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
         let plain = self.nodes.plain(id)?;
-        let node = (id, PackKind::Metadata);
-        if copies(self.index, node, Standing::counts).next().is_none()
-            && let Some((at, _)) = copies(self.index, node, |standing| standing == Standing::SetAside).next()
+        // The best come first.
+        let best =
+            copies(self.index, (id, PackKind::Metadata), |standing| standing != Standing::Missing).next();
+        if let Some((at, pack)) = best
+            && pack.standing == Standing::SetAside
         {
             self.aside.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
         }

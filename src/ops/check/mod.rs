@@ -156,10 +156,10 @@ impl Checked {
             None => known.what == text,
         };
         if !self.problems.iter().any(is_known) {
-            let number = self.problem(object, text);
-            if let Some(problem) = number.and_then(|number| self.problems.get_mut(number)) {
-                problem.remedy = error.remedy().map(str::to_owned);
-            }
+            match error.remedy() {
+                Some(remedy) => self.problem_with_remedy(object, text, remedy),
+                None => self.problem(object, text),
+            };
         }
     }
 

@@ -34,6 +34,12 @@ pub(super) struct Reached {
 }
 
 impl Reached {
+    /// Nothing yet, of an index with so many frames.
+    fn nothing(frames: usize) -> Self {
+        let in_no_pack_that_counts = HashSet::new();
+        Self { frames: Bits::new(frames), in_no_pack_that_counts, rests_on_aside: false, gaps: 0 }
+    }
+
     pub(super) fn frame(&self, number: usize) -> bool {
         self.frames.get(number)
     }
@@ -77,12 +83,7 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             nodes,
             copies: Vec::new(),
             crowds: HashSet::new(),
-            reached: Reached {
-                frames: Bits::new(view.index.frames()),
-                in_no_pack_that_counts: HashSet::new(),
-                rests_on_aside: false,
-                gaps: 0,
-            },
+            reached: Reached::nothing(view.index.frames()),
             gaps: Gaps::Fail,
         };
         for known in snapshots {
@@ -102,12 +103,7 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             }
         }
     }
-    Ok(Some(reached.unwrap_or_else(|| Reached {
-        frames: Bits::new(0),
-        in_no_pack_that_counts: HashSet::new(),
-        rests_on_aside: false,
-        gaps: 0,
-    })))
+    Ok(Some(reached.unwrap_or_else(|| Reached::nothing(0))))
 }
 
 fn in_doubt(error: Error, known: &KnownSnapshot, view: &View) -> Error {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     error::{Error, Result},
-    format::pack::{PackKind, target_length},
+    format::pack::{Frame, PackKind, target_length},
     id::DomainId,
     limits,
     ops::{prune::Packs, publisher::Publisher},
@@ -45,9 +45,8 @@ pub(super) fn heal(
             let directory = index.directory(pack).ok_or_else(lost)?;
             let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
             for section in (0_u16..).take(directory.sections.len()) {
-                let is_of_it = |(number, frame): (usize, &crate::format::pack::Frame)| {
-                    frame.section == section && frames.contains(&number)
-                };
+                let is_of_it =
+                    |(number, frame): (usize, &Frame)| frame.section == section && frames.contains(&number);
                 if directory.frames.iter().enumerate().any(is_of_it) {
                     let moved = mover.add((&directory, section), &bytes, |number| frames.contains(&number));
                     publisher.upload(moved.map_err(|error| error.context(&name))?)?;
