@@ -213,7 +213,8 @@ impl Writer<'_> {
         let counter = self.frames.len() as u64;
         let (codec, stored) =
             self.spent.on(Part::Compress, || self.compressor.compress(&self.plain).unwrap());
-        let sealed = self.spent.on(Part::Seal, || self.shared.key.seal(counter, b"", &stored).unwrap());
+        let sealed =
+            self.spent.on(Part::Seal, || self.shared.key.seal_in_place(counter, b"", stored).unwrap());
         self.spent
             .on(Part::Verify, || open(self.shared, &mut self.compressor, (counter, codec), &sealed, &chunks));
         self.frames.push(Frame { start: self.pack.len(), length: sealed.len(), codec, chunks });
@@ -354,7 +355,7 @@ fn main() {
         seen: Mutex::default(),
         packs: Mutex::default(),
         keys: ChunkRoot::from_bytes([1; 32]).domain(&DomainId::new([1; 8])),
-        key: FrameKey::derive(&[1; 32], b"").0,
+        key: FrameKey::derive(&[1; 32], b"").unwrap().0,
         folder: folder.join("limit"),
     };
     fs::create_dir(&shared.folder).unwrap();

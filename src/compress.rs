@@ -4,7 +4,10 @@ use std::{fmt, io};
 
 use zstd::zstd_safe::CParameter;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    limits::TAG_LEN,
+};
 
 /// How a frame's plaintext is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,12 @@ pub enum Compression {
 
 /// Chunks that are smaller on average are small files.
 const SMALL_CHUNK_BYTES: usize = 4096;
+
+/// Of a frame that is twice as long or longer this much is tried first, in pieces from all over it: a frame of which nothing
+/// shrinks is stored as it is. Trying takes a tenth of the time that compressing the frame would.
+const SAMPLE_BYTES: usize = SAMPLE_PIECES * SAMPLE_PIECE_BYTES;
+const SAMPLE_PIECES: usize = 16;
+const SAMPLE_PIECE_BYTES: usize = 4096;
 
 /// What a frame holds, as far as it says how hard to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +82,10 @@ pub struct Compressor {
     /// What the encoder is set up for.
     content: Content,
     encoder: zstd::bulk::Compressor<'static>,
+    /// Tries samples; `None` where everything is to be compressed as hard as possible, or not at all.
+    sampler: Option<zstd::bulk::Compressor<'static>>,
+    /// What was compressed last: kept, since it needs far more room than it fills.
+    packed: Vec<u8>,
     decoder: Decompressor,
 }
 
@@ -88,7 +101,11 @@ impl Compressor {
     pub fn new(setting: Compression) -> Result<Self> {
         let set_up = |error| Error::new(ErrorKind::Failed, "could not set up zstd").with_source(error);
         let encoder = zstd::bulk::Compressor::new(setting.level(Content::Usual)).map_err(set_up)?;
-        let mut new = Self { setting, content: Content::Usual, encoder, decoder: Decompressor::new()? };
+        let samples = matches!(setting, Compression::Auto | Compression::Fast);
+        let sampler = samples.then(|| zstd::bulk::Compressor::new(1)).transpose().map_err(set_up)?;
+        let decoder = Decompressor::new()?;
+        let mut new =
+            Self { setting, content: Content::Usual, encoder, sampler, packed: Vec::new(), decoder };
         new.set_up().map_err(set_up)?;
         Ok(new)
     }
@@ -112,27 +129,46 @@ impl Compressor {
     /// # Errors
     /// zstd failed.
     pub fn compress_chunks(&mut self, plain: &[u8], chunks: usize) -> Result<(Codec, Vec<u8>)> {
-        if self.setting != Compression::Off {
+        let failed = |e| Error::new(ErrorKind::Failed, "zstd could not compress a frame").with_source(e);
+        if self.setting != Compression::Off && self.may_shrink(plain).map_err(failed)? {
             let content = Content::of(plain.len(), chunks);
             if content != self.content {
                 self.content = content;
                 self.set_up()
                     .map_err(|e| Error::new(ErrorKind::Failed, "could not set up zstd").with_source(e))?;
             }
-            let packed = self.encoder.compress(plain).map_err(|e| {
-                Error::new(ErrorKind::Failed, "zstd could not compress a frame").with_source(e)
-            })?;
-            if packed.len() < plain.len() {
-                return Ok((Codec::Zstd, packed));
+            self.packed.clear();
+            self.packed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+            self.encoder.compress_to_buffer(plain, &mut self.packed).map_err(failed)?;
+            if self.packed.len() < plain.len() {
+                return Ok((Codec::Zstd, with_room(&self.packed)));
             }
         }
-        Ok((Codec::Raw, plain.to_vec()))
+        Ok((Codec::Raw, with_room(plain)))
+    }
+
+    /// Whether a sample of a long frame shrinks.
+    fn may_shrink(&mut self, plain: &[u8]) -> io::Result<bool> {
+        let Some(sampler) = self.sampler.as_mut().filter(|_| plain.len() >= 2 * SAMPLE_BYTES) else {
+            return Ok(true);
+        };
+        let pieces = plain.chunks(plain.len() / SAMPLE_PIECES).take(SAMPLE_PIECES);
+        let sample: Vec<u8> = pieces.flat_map(|piece| &piece[..SAMPLE_PIECE_BYTES]).copied().collect();
+        // What zstd finds in noise it does not shrink at all; a hundredth is less than the time is worth.
+        Ok(sampler.compress(&sample)?.len() < sample.len() - sample.len() / 100)
     }
 
     /// The decompressor that goes with it.
     pub const fn decompressor(&mut self) -> &mut Decompressor {
         &mut self.decoder
     }
+}
+
+/// A copy that can be sealed in place.
+fn with_room(stored: &[u8]) -> Vec<u8> {
+    let mut copy = Vec::with_capacity(stored.len() + TAG_LEN);
+    copy.extend_from_slice(stored);
+    copy
 }
 
 /// Decompresses frames; one per worker thread.
@@ -206,6 +242,32 @@ mod tests {
         let mut fast = Compressor::new(Compression::Fast).unwrap();
         lengths = [1, 1000, 1].map(|chunks| fast.compress_chunks(plain.as_bytes(), chunks).unwrap().1.len());
         assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}");
+    }
+
+    #[test]
+    fn a_long_frame_of_noise_is_not_tried_whole_and_one_that_is_partly_text_is() {
+        let noise: Vec<u8> =
+            (0..32_768_u64).flat_map(|i| *blake3::hash(&i.to_le_bytes()).as_bytes()).collect();
+        assert_eq!(noise.len(), 1 << 20);
+        let mut compressor = Compressor::new(Compression::Auto).unwrap();
+        assert!(!compressor.may_shrink(&noise).unwrap());
+        assert!(compressor.may_shrink(&noise[..2 * SAMPLE_BYTES - 1]).unwrap());
+        assert!(Compressor::new(Compression::Max).unwrap().may_shrink(&noise).unwrap());
+        // Text of an eighth of the frame, wherever it is.
+        for at in (0..7 << 17).step_by(12_345) {
+            let mut mixed = noise.clone();
+            let text = std::iter::repeat_n(b"lorem ipsum dolor sit amet ", 1 << 13).flatten().copied();
+            mixed.splice(at..at + (1 << 17), text.take(1 << 17));
+            assert!(compressor.may_shrink(&mixed).unwrap(), "{at}");
+            assert_eq!(compressor.compress(&mixed).unwrap().0, Codec::Zstd);
+        }
+        // Odd lengths have all their pieces.
+        for length in [2 * SAMPLE_BYTES + 1, 2 * SAMPLE_BYTES + 15, 999_983] {
+            assert!(!compressor.may_shrink(&noise[..length]).unwrap());
+            let (codec, stored) = compressor.compress(&noise[..length]).unwrap();
+            assert_eq!((codec, &stored[..]), (Codec::Raw, &noise[..length]));
+            assert!(stored.capacity() >= length + TAG_LEN);
+        }
     }
 
     #[test]

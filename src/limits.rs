@@ -10,6 +10,8 @@ pub const CHUNK_BYTES_AVERAGE: usize = 256 << 10;
 pub const CHUNK_BYTES_MAX: usize = MIB;
 /// Largest plaintext of a frame, in bytes.
 pub const FRAME_BYTES_MAX: usize = 2 * MIB;
+/// Bytes that AES-GCM adds to what it seals.
+pub const TAG_LEN: usize = 16;
 /// Largest manifest node, in bytes of plaintext.
 pub const NODE_BYTES_MAX: usize = MIB;
 /// A pack is closed when it reaches this many bytes, in a small domain.

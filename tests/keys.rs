@@ -380,7 +380,7 @@ fn what_a_restore_key_has_learned_opens_what_is_stored_after_it_was_revoked() {
     let (place, me) = (owner.place(owner.own_domain().unwrap()), owner.identity());
     let public = owner.data_public().unwrap();
     let (header, section) = Section::create(place, PackKind::Data, me, public).unwrap();
-    let sealed = section.seal_frame(0, b"stored later").unwrap();
+    let sealed = section.seal_frame(0, b"stored later".to_vec()).unwrap();
     let opened = Section::open(place, &header, &kept.open_data(header.epoch).unwrap()).unwrap();
     assert_eq!(opened.open_frame(0, &sealed).unwrap(), b"stored later");
 }

@@ -286,7 +286,7 @@ impl Keys {
         let text = |field: &str| slot[field].as_str().unwrap();
         let salt: [u8; 32] = lifeboat::id::from_hex(text("salt")).unwrap();
         let context = [b"lifeboat v1 key slot".as_slice(), text("name").as_bytes(), &salt].concat();
-        let commitment = |key: &[u8; 32]| lifeboat::id::to_hex(&FrameKey::derive(key, &context).1);
+        let commitment = |key: &[u8; 32]| lifeboat::id::to_hex(&FrameKey::derive(key, &context).unwrap().1);
         self.symmetric.iter().any(|key| commitment(key) == text("commitment"))
     }
 }

@@ -119,10 +119,12 @@ fn derived(context: &str, secret: &[u8], then: &[u8]) -> Vec<u8> {
         "domain gear" => chunk_root().domain(&domain()).gear.as_bytes().to_vec(),
         "cache" => index_key().cache_mac(then).to_vec(),
         "index segment" => index_key().segment_key().to_vec(),
-        "frame key commitment" => FrameKey::derive(&key(), then).1.to_vec(),
-        "frame key" => {
-            FrameKey::derive(&key(), then).0.seal((1 << 40) + 3, b"associated", b"plaintext").unwrap()
-        }
+        "frame key commitment" => FrameKey::derive(&key(), then).unwrap().1.to_vec(),
+        "frame key" => FrameKey::derive(&key(), then)
+            .unwrap()
+            .0
+            .seal((1 << 40) + 3, b"associated", b"plaintext")
+            .unwrap(),
         "attested section" => {
             let directory = Directory::decode_from(&mut Reader::new(then, "test")).unwrap();
             attestation::digest(&directory, 0).to_vec()

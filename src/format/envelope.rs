@@ -110,7 +110,7 @@ fn place(repository: &RepositoryId, domain: &DomainId) -> Vec<u8> {
 /// Bytes of a symmetrically sealed record whose plaintext has that many.
 #[must_use]
 pub const fn symmetric_length(plain: usize) -> usize {
-    4 + 4 + AUTHOR_LEN + 8 + 4 + 32 + 32 + 4 + plain + super::pack::TAG_LEN + SIGNATURE_LEN
+    4 + 4 + AUTHOR_LEN + 8 + 4 + 32 + 32 + 4 + plain + limits::TAG_LEN + SIGNATURE_LEN
 }
 
 /// Seals and signs a record.
@@ -154,7 +154,7 @@ pub fn seal(
             secret
         }
     };
-    let (key, commitment) = FrameKey::derive(&secret, &aad);
+    let (key, commitment) = FrameKey::derive(&secret, &aad)?;
     let sealed = key.seal(0, &aad, plain)?;
     let length = u32::try_from(sealed.len())
         .map_err(|e| Error::new(ErrorKind::Failed, "a record grew beyond 4 GiB").with_source(e))?;
@@ -287,7 +287,7 @@ impl<'a> Envelope<'a> {
             }
             _ => return Err(Error::damaged("a record", "it is not sealed in the way of its kind")),
         };
-        let (key, commitment) = FrameKey::derive(&secret, &aad);
+        let (key, commitment) = FrameKey::derive(&secret, &aad)?;
         if commitment != self.commitment {
             return Err(Error::damaged("a record", "it was sealed with another key"));
         }

@@ -13,7 +13,7 @@ use crate::{
     compress::Codec,
     error::{Error, Result},
     id::{BlobId, IdentityId, PackId, SectionId},
-    limits,
+    limits::{self, TAG_LEN},
 };
 
 /// Bytes of an X-Wing encapsulation.
@@ -22,8 +22,6 @@ pub const ENCAPSULATION_LEN: usize = 1120;
 pub const SECTION_HEADER_LEN: usize = 2 + IdentityId::LEN + 4 + 32 + ENCAPSULATION_LEN + 32;
 /// Bytes of a trailer.
 pub const TRAILER_LEN: usize = 16;
-/// Bytes that AES-GCM adds to a frame.
-pub const TAG_LEN: usize = 16;
 const MAGIC: [u8; 4] = *b"LFBP";
 const VERSION: u8 = 1;
 const SUITE: u8 = 1;

@@ -137,7 +137,7 @@ fn stretch(passphrase: &str, salt: &[u8; 32], parameters: KdfParameters) -> Resu
 impl Slot {
     fn seal(secrets: &Secrets, name: String, kdf: Kdf, salt: &[u8; 32], secret: &[u8; 32]) -> Result<Self> {
         let context = [b"lifeboat v1 key slot".as_slice(), name.as_bytes(), salt].concat();
-        let (key, commitment) = FrameKey::derive(secret, &context);
+        let (key, commitment) = FrameKey::derive(secret, &context)?;
         let sealed = key.seal(0, &context, &secrets.encode())?;
         let slot = Self {
             lifeboat_key_slot: 1,
@@ -220,7 +220,7 @@ impl Slot {
 
     fn open(&self, secret: &[u8; 32], salt: &[u8; 32]) -> Result<Option<Secrets>> {
         let context = [b"lifeboat v1 key slot".as_slice(), self.name.as_bytes(), salt].concat();
-        let (key, commitment) = FrameKey::derive(secret, &context);
+        let (key, commitment) = FrameKey::derive(secret, &context)?;
         if to_hex(&commitment) != self.commitment {
             return Ok(None);
         }

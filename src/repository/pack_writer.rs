@@ -117,10 +117,9 @@ impl<'a> PackWriter<'a> {
     ) -> Result<Vec<FinishedPack>> {
         let mut finished = Vec::new();
         let (pack, counter, offset) =
-            self.reserve(stored.len() + crate::format::pack::TAG_LEN, blobs.len(), &mut finished)?;
+            self.reserve(stored.len() + limits::TAG_LEN, blobs.len(), &mut finished)?;
         let section = Arc::clone(&lock(&pack).section);
-        let sealed = section.seal_frame(counter, &stored)?;
-        drop(stored);
+        let sealed = section.seal_frame(counter, stored)?;
         let length = u32::try_from(sealed.len()).map_err(too_large)?;
         let frame = Frame {
             section: 0,

@@ -63,7 +63,7 @@ impl Section {
     ) -> Result<(SectionHeader, Self)> {
         let salt = random::bytes()?;
         let (encapsulation, secret) = public.encapsulate(&place.info())?;
-        let (key, commitment) = FrameKey::derive(&secret, &place.context(kind, author, epoch, &salt));
+        let (key, commitment) = FrameKey::derive(&secret, &place.context(kind, author, epoch, &salt))?;
         let header =
             SectionHeader { kind, author, epoch, salt, encapsulation: Box::new(encapsulation), commitment };
         let id = header.id();
@@ -77,17 +77,19 @@ impl Section {
     pub fn open(place: Place, header: &SectionHeader, private: &OpenKey) -> Result<Self> {
         let SectionHeader { kind, author, epoch, salt, encapsulation, commitment } = header;
         let secret = private.decapsulate(encapsulation, &place.info())?;
-        let (key, expected) = FrameKey::derive(&secret, &place.context(*kind, *author, *epoch, salt));
+        let (key, expected) = FrameKey::derive(&secret, &place.context(*kind, *author, *epoch, salt))?;
         if expected != *commitment {
             return Err(Error::damaged("a section header", "its commitment does not match its key"));
         }
         Ok(Self { place, id: header.id(), key })
     }
 
+    /// Seals in the memory of `plain` if that has room for the tag.
+    ///
     /// # Errors
     /// AES-GCM failed.
-    pub fn seal_frame(&self, counter: u32, plain: &[u8]) -> Result<Vec<u8>> {
-        self.key.seal(u64::from(counter), &self.place.associated_data(&self.id, counter), plain)
+    pub fn seal_frame(&self, counter: u32, plain: Vec<u8>) -> Result<Vec<u8>> {
+        self.key.seal_in_place(u64::from(counter), &self.place.associated_data(&self.id, counter), plain)
     }
 
     /// # Errors

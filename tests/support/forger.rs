@@ -77,7 +77,7 @@ pub(crate) fn pack(
     let mut bytes = header.encode();
     let mut directory = Directory { sections: vec![header], frames: Vec::new() };
     for (counter, Forged { stored, codec, blobs }) in (0_u32..).zip(frames) {
-        let sealed = section.seal_frame(counter, stored).unwrap();
+        let sealed = section.seal_frame(counter, stored.clone()).unwrap();
         directory.frames.push(Frame {
             section: 0,
             counter,
