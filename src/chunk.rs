@@ -221,7 +221,7 @@ mod tests {
 
     const GOLDEN: [usize; 4] = [291_225, 272_616, 316_265, 117_496];
 
-    /// Where the implementation by the authors' reference, in the crate `fastcdc`, cuts.
+    /// Where the crate `fastcdc` cuts.
     fn judged(gear: &[u64; 256], sizes: ChunkSizes, source: &[u8]) -> usize {
         let (strict, relaxed) = select_masks(widen(sizes.average), Normalization::Level1);
         let shifted = gear.map(|word| word << 1);

@@ -78,13 +78,12 @@ impl FrameKey {
     /// # Errors
     /// `Damaged` when the ciphertext was not sealed with this key, counter and associated data.
     pub fn open(&self, counter: u64, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>> {
-        let damaged = || Error::damaged("a sealed object", "it does not decrypt");
-        let length = sealed.len().checked_sub(TAG_LEN).ok_or_else(damaged)?;
-        let (ciphertext, tag) = sealed.split_at(length);
-        let mut plain = vec![0; length];
-        self.0
-            .open_separate_gather(Self::nonce(counter), Aad::from(aad), ciphertext, tag, &mut plain)
-            .map_err(|e| damaged().with_source(e))?;
+        let mut plain = sealed.to_vec();
+        let opened = self.0.open_in_place(Self::nonce(counter), Aad::from(aad), &mut plain);
+        let length = opened
+            .map_err(|e| Error::damaged("a sealed object", "it does not decrypt").with_source(e))?
+            .len();
+        plain.truncate(length);
         Ok(plain)
     }
 }
