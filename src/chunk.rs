@@ -127,12 +127,8 @@ impl Scan<'_> {
 
     /// The first byte before `end` at which the hash lacks the bits of `mask`.
     fn find(&mut self, end: usize, mask: u64) -> Option<usize> {
-        while self.at + LANES * LANE_BYTES <= end {
-            if self.skip_block(mask).is_none() {
-                // It is in this block, and what is left of it is short.
-                break;
-            }
-        }
+        while self.at + LANES * LANE_BYTES <= end && self.skip_block(mask) {}
+        // What is left is less than a block, or the cut is in the next one.
         for byte in &self.tried[self.at..end] {
             self.hash = Self::add(self.gear, self.hash, *byte);
             if self.hash & mask == 0 {
@@ -143,8 +139,8 @@ impl Scan<'_> {
         None
     }
 
-    /// Passes over a block in which no chunk ends; `None`, and nothing is passed over, if one does.
-    fn skip_block(&mut self, mask: u64) -> Option<()> {
+    /// Passes over a block in which no chunk ends; false, and nothing is passed over, if one does.
+    fn skip_block(&mut self, mask: u64) -> bool {
         let (gear, at) = (self.gear, self.at);
         let lane = |n: usize| &self.tried[at + n * LANE_BYTES..][..LANE_BYTES];
         // As if everything before had been added: see `HASH_BYTES`.
@@ -157,11 +153,11 @@ impl Scan<'_> {
             (a, b) = (Self::add(gear, a, *w), Self::add(gear, b, *x));
             (c, d) = (Self::add(gear, c, *y), Self::add(gear, d, *z));
             if (a & mask == 0) | (b & mask == 0) | (c & mask == 0) | (d & mask == 0) {
-                return None;
+                return false;
             }
         }
         (self.at, self.hash) = (at + LANES * LANE_BYTES, d);
-        Some(())
+        true
     }
 }
 

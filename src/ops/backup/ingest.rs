@@ -632,3 +632,16 @@ impl NodeSink for Nodes<'_, '_, '_> {
         ingest.upload(packs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_large_files_are_larger_and_none_is_too_large() {
+        let full = limits::FRAME_BYTES_MAX;
+        assert_eq!(frame_target(full, full / LARGE_CHUNK_BYTES), full);
+        assert_eq!(frame_target(full - 1, full / LARGE_CHUNK_BYTES), FRAME_BYTES_TARGET);
+        assert_eq!(frame_target(FRAME_BYTES_TARGET + 1, 1000), FRAME_BYTES_TARGET);
+    }
+}
