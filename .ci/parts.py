@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Shared with the clean clone, so that no dependency is built twice.
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
 BINARY = TARGET / "release/lifeboat"
-ENVIRONMENT = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
+# Nothing is built twice here, and what a second build would need takes time and disk.
+ENVIRONMENT = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), "CARGO_INCREMENTAL": "0"}
 
 
 class Failed(Exception):

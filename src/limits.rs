@@ -14,9 +14,11 @@ pub const FRAME_BYTES_MAX: usize = 2 * MIB;
 pub const TAG_LEN: usize = 16;
 /// Largest manifest node, in bytes of plaintext.
 pub const NODE_BYTES_MAX: usize = MIB;
-/// A pack is closed when it reaches this many bytes, in a small domain.
+/// A pack is closed where it is nearest to this many bytes, in a small domain.
 pub const PACK_BYTES_TARGET: usize = 16 * MIB;
-/// A pack is closed when it reaches this many bytes, in the largest domain.
+/// What a pack of any target has beyond it at most, if its blobs are not very many: half of a frame, and its directory.
+pub const PACK_BYTES_BEYOND: usize = FRAME_BYTES_MAX;
+/// A pack is closed where it is nearest to this many bytes, in the largest domain.
 pub const PACK_BYTES_TARGET_MAX: usize = 64 * MIB;
 /// Largest pack that is read, in bytes.
 pub const PACK_BYTES_MAX: usize = 80 * MIB;

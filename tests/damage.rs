@@ -343,7 +343,7 @@ impl Scene {
         // A clone shares what it holds.
         let store = store_of(objects.clone());
         let root = RootSecret::generate().unwrap();
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let kdf = KdfParameters::QUICK;
         let init = InitOptions { kdf, ..InitOptions::default() };
         let create = || Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
         let ((), first) = added(&store, create);
@@ -621,12 +621,13 @@ fn a_damaged_part_of_a_manifest_costs_what_stands_in_it_and_nothing_behind_it() 
     let objects = InMemory::new();
     let store = store_of(objects.clone());
     let root = RootSecret::generate().unwrap();
-    let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+    let kdf = KdfParameters::QUICK;
     let init = InitOptions { kdf, ..InitOptions::default() };
     Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
     let repository = open(&store, &root).unwrap();
-    let all: Files =
-        (0..4000).map(|n| (format!("srv/{}/{n:04}", n / 100), n.to_string().into_bytes())).collect();
+    // Long names, so that few files make several leaves.
+    let name = |n: u32| format!("srv/{}/{n:04}{}", n / 100, "-".repeat(200));
+    let all: Files = (0..800).map(|n| (name(n), n.to_string().into_bytes())).collect();
     lab::back_up(&repository, &all).unwrap();
     let domain = repository.own_domain().unwrap();
     let view = repository.view(&domain).unwrap();

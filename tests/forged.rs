@@ -46,7 +46,7 @@ impl Scene {
         let objects = InMemory::new();
         let store = store_of(objects.clone());
         let root = RootSecret::generate().unwrap();
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let kdf = KdfParameters::QUICK;
         let init = InitOptions { kdf, ..InitOptions::default() };
         Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
         let mut files = Files::from([("srv/large".to_owned(), noise(1, 200_000))]);

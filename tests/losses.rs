@@ -36,7 +36,7 @@ impl Scene {
     fn new() -> Self {
         let (objects, root) = (InMemory::new(), RootSecret::generate().unwrap());
         let scene = Self { objects, root };
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let kdf = KdfParameters::QUICK;
         let init = InitOptions { kdf, ..InitOptions::default() };
         Repository::create(&scene.store(), &scene.root, "right", init, &SystemClock).unwrap();
         scene

@@ -49,7 +49,7 @@ fn store_of(objects: Arc<dyn ObjectStore>, retry_seconds: u64) -> Store {
 }
 
 fn create(store: &Store, root: &RootSecret) -> Repository {
-    let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+    let kdf = KdfParameters::QUICK;
     let init = InitOptions { kdf, ..InitOptions::default() };
     Repository::create(store, root, "right", init, &SystemClock).unwrap();
     lab::open(store, root).unwrap()

@@ -66,7 +66,7 @@ fn store_of(objects: InMemory) -> Store {
 impl Scene {
     fn new() -> Self {
         let (store, root) = (store_of(InMemory::new()), RootSecret::from_bytes([42; 32]));
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let kdf = KdfParameters::QUICK;
         let init = InitOptions { kdf, ..InitOptions::default() };
         Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
         let mut added = BTreeMap::new();

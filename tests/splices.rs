@@ -136,7 +136,7 @@ impl Scene {
     fn new(seed: u8) -> Self {
         let scene = Self { objects: InMemory::new(), root: RootSecret::from_bytes([seed; 32]) };
         let store = store_of(scene.objects.clone());
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let kdf = KdfParameters::QUICK;
         let init = InitOptions { kdf, ..InitOptions::default() };
         Repository::create(&store, &scene.root, "right", init, &SystemClock).unwrap();
         let owner = lab::open(&store, &scene.root).unwrap();

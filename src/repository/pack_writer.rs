@@ -98,7 +98,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> PackWriter<'a> {
-    /// A writer of packs that are closed at `target` bytes.
+    /// A writer of packs that are closed where they are nearest to `target` bytes.
     #[must_use]
     pub const fn new(keys: PackKeys<'a>, target: usize) -> Self {
         Self { keys, target, current: Mutex::new(None) }
@@ -150,7 +150,8 @@ impl<'a> PackWriter<'a> {
         let mut current = lock(&self.current);
         let full = current.as_ref().is_some_and(|pack| {
             let open = lock(pack);
-            open.next_offset + length > self.target
+            // With this frame or without it, whichever is nearer: so packs have the target on average.
+            open.next_offset + length / 2 > self.target
                 || open.reserved as usize >= limits::PACK_FRAMES_MAX
                 || open.blobs + blobs > limits::PACK_BLOBS_MAX
         });

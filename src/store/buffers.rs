@@ -15,7 +15,7 @@ const BYTES_MIN: usize = 8 * limits::MIB;
 /// So many are kept, for as many workers as most machines have.
 const KEPT: usize = 2;
 /// Larger ones are not kept: a pack of the usual size fits.
-const KEPT_BYTES_MAX: usize = limits::PACK_BYTES_TARGET + limits::PACK_BYTES_TARGET / 8;
+const KEPT_BYTES_MAX: usize = limits::PACK_BYTES_TARGET + limits::PACK_BYTES_BEYOND;
 
 /// One for the whole process, as its memory is.
 pub(super) static BUFFERS: Buffers = Buffers(Mutex::new(Vec::new()));

@@ -82,7 +82,7 @@ pub(crate) struct Scene {
 
 /// Passphrases that are stretched no more than they must be.
 fn quick() -> InitOptions {
-    InitOptions { kdf: KdfParameters { memory_kib: 64, passes: 1, lanes: 1 }, ..InitOptions::default() }
+    InitOptions { kdf: KdfParameters::QUICK, ..InitOptions::default() }
 }
 
 pub(crate) fn passphrase(text: &str) -> Credential {

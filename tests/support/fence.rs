@@ -36,7 +36,7 @@ pub(crate) fn repository() -> Repository {
     let options = lab::options(Arc::new(SystemClock), Arc::default(), 0);
     let store = Store::from_object_store(Arc::new(InMemory::new()), "", options).unwrap();
     let root = RootSecret::generate().unwrap();
-    let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+    let kdf = KdfParameters::QUICK;
     let init = InitOptions { kdf, ..InitOptions::default() };
     Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
     let repository = lab::open(&store, &root).unwrap();

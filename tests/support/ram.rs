@@ -32,7 +32,7 @@ pub(crate) fn store_of(objects: Arc<dyn ObjectStore>) -> Store {
 impl Ram {
     pub(crate) fn new() -> Self {
         let ram = Self { objects: InMemory::new(), root: RootSecret::generate().unwrap() };
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let kdf = KdfParameters::QUICK;
         let init = InitOptions { kdf, ..InitOptions::default() };
         Repository::create(&ram.store(), &ram.root, "right", init, &SystemClock).unwrap();
         ram

@@ -81,7 +81,7 @@ impl Yard {
     pub(crate) fn of(root: RootSecret) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let yard = Self { folder, root, ahead: Cell::new(0) };
-        let kdf = KdfParameters { memory_kib: 64, passes: 1, lanes: 1 };
+        let kdf = KdfParameters::QUICK;
         let init = InitOptions { kdf, ..InitOptions::default() };
         Repository::create(&yard.store(), &yard.root, "right", init, &SystemClock).unwrap();
         yard

@@ -1,6 +1,9 @@
 //! The `lifeboat` program: the only place that prints, reads the environment or ends the process.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use lifeboat::error::{Error, Result};
@@ -32,6 +35,9 @@ fn main() -> ExitCode {
     };
     raise_open_files();
     let output = Output::new(&arguments.common.show);
+    if cfg!(debug_assertions) && io::stderr().is_terminal() {
+        output.warn("this is a build for tests (without --release): its key slots hinder nobody who guesses passphrases");
+    }
     let result = settle(&mut arguments).and_then(|settings| {
         let context = Context::new(&arguments.common, &output, &settings)?;
         let result = context.watched(|| commands::run(&arguments.command, &context));

@@ -52,7 +52,7 @@ const INDEX_INTERVAL: Duration = Duration::from_secs(600);
 /// A file that changes while it is read is read again at most so often.
 const REREADS_MAX: u32 = 3;
 /// Packs that wait to be uploaded hold at most this many bytes, or are two.
-pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * limits::PACK_BYTES_TARGET;
+pub const UPLOAD_BYTES_IN_FLIGHT: usize = 3 * (limits::PACK_BYTES_TARGET + limits::PACK_BYTES_BEYOND);
 
 /// The keys that a backup works with.
 #[derive(Debug)]

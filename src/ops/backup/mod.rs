@@ -606,7 +606,8 @@ impl Backup<'_> {
         let mut replaces = None;
         for _ in 0..PASSES_MAX {
             progress.enter(Phase::Storing);
-            let in_flight = UPLOAD_BYTES_IN_FLIGHT.max(2 * target_length(view.index.bytes()));
+            let pack = target_length(view.index.bytes()) + limits::PACK_BYTES_BEYOND;
+            let in_flight = UPLOAD_BYTES_IN_FLIGHT.max(2 * pack);
             let uploads = repository.store.uploads(in_flight);
             // 2: the data is sent, and acknowledged before an index object lists it.
             let captured = self.capture(source, &view, Some(&uploads))?;

@@ -106,7 +106,7 @@ const EIGHT: [&str; 8] = ["anna", "bert", "emil", "fred", "gina", "hugo", "ines"
 
 /// Passphrases that are stretched no more than they must be.
 pub(crate) fn quick() -> InitOptions {
-    InitOptions { kdf: KdfParameters { memory_kib: 64, passes: 1, lanes: 1 }, ..InitOptions::default() }
+    InitOptions { kdf: KdfParameters::QUICK, ..InitOptions::default() }
 }
 
 /// The label of the maintain key.
