@@ -94,6 +94,37 @@ fn packs_of_an_interrupted_backup_are_used_by_the_next_one() {
     same(&place.source(), &place.at("all").join(place.source().strip_prefix("/").unwrap()));
 }
 
+/// So many bytes of words, from a seed.
+fn words(seed: u8, length: usize) -> Vec<u8> {
+    let words = ["backup ", "restore ", "chunk ", "frame ", "pack ", "index ", "node ", "lease "];
+    let chosen = noise(seed, length).into_iter().flat_map(|byte| words[usize::from(byte % 8)].bytes());
+    chosen.take(length).collect()
+}
+
+#[test]
+fn what_is_new_in_a_large_file_that_is_known_is_compressed_harder() {
+    let place = Place::new(1);
+    let first = words(1, 16 << 20);
+    place.put("disk", &first);
+    // Of the new bytes, so much is stored.
+    let part = |place: &Place| {
+        let statistics = place.back_up(&place.options()).record.statistics;
+        assert!(statistics.bytes_new >= 3 << 20, "{statistics:?}");
+        statistics.bytes_stored * 1000 / statistics.bytes_new
+    };
+    let usual = part(&place);
+    let mut second = first;
+    second[9 << 20..12 << 20].copy_from_slice(&words(2, 3 << 20));
+    place.put("disk", &second);
+    let changes = part(&place);
+    assert!(changes * 50 < usual * 49, "{changes} of {usual}");
+    // What is new at the beginning is not known to be a change.
+    let mut third = second;
+    third[..3 << 20].copy_from_slice(&words(3, 3 << 20));
+    place.put("disk", &third);
+    assert!(part(&place) * 50 > usual * 49);
+}
+
 #[test]
 fn a_journal_that_was_tampered_with_is_not_believed() {
     let place = Place::new(1);

@@ -14,7 +14,7 @@ use std::{
 use super::{Again, CutContent, NextChunk, OpenFile, ReadContent};
 use crate::{
     chunk::Chunker,
-    compress::{Compression, Compressor},
+    compress::{Compression, Compressor, Plaintext},
     crypto::{ChunkKeys, IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     format::{
@@ -224,7 +224,12 @@ impl<'a> Ingest<'a> {
     /// Whether the blob must be stored by whoever asks: it is in no pack that may be counted on, and
     /// nobody else of this run has it in hand.
     fn is_new(&self, id: &BlobId, kind: PackKind) -> bool {
-        !self.is_present(id, kind) && lock(&self.claimed).insert(*id)
+        !self.is_present(id, kind) && self.claim(id)
+    }
+
+    /// Whether nobody else of this run has a blob in hand that is not stored.
+    fn claim(&self, id: &BlobId) -> bool {
+        lock(&self.claimed).insert(*id)
     }
 
     /// Whether a chunk can be counted on: it is stored, or somebody of this run has it in hand.
@@ -352,6 +357,26 @@ pub struct Worker<'a, 'b> {
 pub struct NewFrame {
     plain: Vec<u8>,
     blobs: Vec<Blob>,
+    /// Chunks of files of which more was known than not when they came.
+    changes: usize,
+}
+
+/// How many bytes of a file have come so far, and how many of them were stored before.
+#[derive(Debug, Default)]
+struct Seen {
+    bytes: u64,
+    known: u64,
+}
+
+impl Seen {
+    fn adds(&mut self, bytes: u32, known: bool) {
+        self.bytes += u64::from(bytes);
+        self.known += if known { u64::from(bytes) } else { 0 };
+    }
+
+    const fn is_mostly_known(&self) -> bool {
+        self.known > self.bytes / 2
+    }
 }
 
 /// Who compresses and seals a full frame.
@@ -412,12 +437,13 @@ impl<'a, 'b> Worker<'a, 'b> {
         Ok(Self { ingest, compressor, frame: NewFrame::default() })
     }
 
-    /// Takes one chunk: stores it if it is new.
-    fn chunk(&mut self, plain: &[u8], frames: &Frames<'_>) -> Result<ChunkRef> {
+    /// Takes one chunk of a file: stores it if it is new.
+    fn chunk(&mut self, plain: &[u8], seen: &mut Seen, frames: &Frames<'_>) -> Result<ChunkRef> {
         let length = u32::try_from(plain.len())
             .map_err(|e| Error::new(ErrorKind::Failed, "a chunk is larger than any chunk").with_source(e))?;
         let id = self.ingest.keys.chunk.id.id(plain);
-        if self.ingest.is_new(&id, PackKind::Data) {
+        let known = self.ingest.is_present(&id, PackKind::Data);
+        if !known && self.ingest.claim(&id) {
             let bytes = self.frame.plain.len() + plain.len();
             let full = bytes > frame_target(bytes, self.frame.blobs.len() + 1);
             if full || self.frame.blobs.len() >= limits::FRAME_BLOBS_MAX {
@@ -425,8 +451,10 @@ impl<'a, 'b> Worker<'a, 'b> {
             }
             self.frame.plain.extend_from_slice(plain);
             self.frame.blobs.push(Blob { id, length });
+            self.frame.changes += usize::from(seen.is_mostly_known());
             self.ingest.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
         }
+        seen.adds(length, known);
         Ok(ChunkRef { id, length })
     }
 
@@ -443,7 +471,7 @@ impl<'a, 'b> Worker<'a, 'b> {
             Frames::PassOn(pass_on) => {
                 // Most likely the next one is like it.
                 let room = self.frame.plain.capacity().max(FRAME_BYTES_TARGET);
-                let fresh = NewFrame { plain: Vec::with_capacity(room), blobs: Vec::new() };
+                let fresh = NewFrame { plain: Vec::with_capacity(room), ..NewFrame::default() };
                 match pass_on(std::mem::replace(&mut self.frame, fresh)) {
                     None => return Ok(()),
                     back => back,
@@ -454,9 +482,9 @@ impl<'a, 'b> Worker<'a, 'b> {
             Some(frame) => self.seal(frame),
             None => {
                 let mut frame = std::mem::take(&mut self.frame);
-                let result = self.seal_parts(&frame.plain, std::mem::take(&mut frame.blobs));
+                let result = self.seal_frame(&mut frame);
                 frame.plain.clear();
-                self.frame = frame;
+                self.frame = NewFrame { plain: frame.plain, ..NewFrame::default() };
                 result
             }
         }
@@ -474,13 +502,14 @@ impl<'a, 'b> Worker<'a, 'b> {
     ///
     /// # Errors
     /// It could not be stored.
-    pub fn seal(&mut self, frame: NewFrame) -> Result<()> {
-        let NewFrame { plain, blobs } = frame;
-        self.seal_parts(&plain, blobs)
+    pub fn seal(&mut self, mut frame: NewFrame) -> Result<()> {
+        self.seal_frame(&mut frame)
     }
 
-    fn seal_parts(&mut self, plain: &[u8], blobs: Vec<Blob>) -> Result<()> {
-        let stored = self.compressor.compress_chunks(plain, blobs.len())?;
+    fn seal_frame(&mut self, frame: &mut NewFrame) -> Result<()> {
+        let blobs = std::mem::take(&mut frame.blobs);
+        let what = Plaintext::of(frame.plain.len(), blobs.len(), frame.changes == blobs.len());
+        let stored = self.compressor.compress_as(&frame.plain, what)?;
         let packs = self.ingest.data.add(blobs, stored, self.compressor.decompressor())?;
         self.ingest.upload(packs)
     }
@@ -572,40 +601,41 @@ impl<'a, 'b> Worker<'a, 'b> {
         buffer: &mut Vec<u8>,
         frames: &Frames<'_>,
     ) -> Result<(Content, u64)> {
-        let (mut content, mut total) = (ContentBuilder::default(), 0_u64);
+        let (mut content, mut seen) = (ContentBuilder::default(), Seen::default());
         let mut window = Window::new(buffer, self.ingest.chunker.max());
         let progress = self.ingest.progress();
         while window.fill(source)? {
             progress.check()?;
             let length = self.ingest.chunker.cut(window.rest());
-            let chunk = self.chunk(&window.rest()[..length], frames)?;
-            total += length as u64;
+            let chunk = self.chunk(&window.rest()[..length], &mut seen, frames)?;
             progress.add(0, length as u64);
             window.start += length;
             content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
         }
         let nodes = &mut Nodes(self.ingest, &mut self.compressor);
-        Ok((content.finish(&self.ingest.keys.node, nodes)?, total))
+        Ok((content.finish(&self.ingest.keys.node, nodes)?, seen.bytes))
     }
 
     /// As [`Self::content`], for what was cut before.
     fn cut_content(&mut self, source: &mut dyn CutContent, frames: &Frames<'_>) -> Result<(Content, u64)> {
-        let (mut content, mut total) = (ContentBuilder::default(), 0_u64);
+        let (mut content, mut seen) = (ContentBuilder::default(), Seen::default());
         let progress = self.ingest.progress();
         loop {
             progress.check()?;
             let chunk = match source.advance()? {
                 NextChunk::End => break,
-                NextChunk::Known(chunk) if self.ingest.counts_on(&chunk.id) => chunk,
-                NextChunk::Known(_) | NextChunk::Unknown => self.chunk(source.plain()?, frames)?,
+                NextChunk::Known(chunk) if self.ingest.counts_on(&chunk.id) => {
+                    seen.adds(chunk.length, true);
+                    chunk
+                }
+                NextChunk::Known(_) | NextChunk::Unknown => self.chunk(source.plain()?, &mut seen, frames)?,
             };
             source.stored(chunk);
-            total += u64::from(chunk.length);
             progress.add(0, u64::from(chunk.length));
             content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
         }
         let nodes = &mut Nodes(self.ingest, &mut self.compressor);
-        Ok((content.finish(&self.ingest.keys.node, nodes)?, total))
+        Ok((content.finish(&self.ingest.keys.node, nodes)?, seen.bytes))
     }
 
     /// Takes manifest nodes.
