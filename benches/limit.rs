@@ -430,7 +430,7 @@ impl Engine {
         let root = RootSecret::generate().unwrap();
         let engine = Self { folder: folder.to_owned(), corpus, workers, root };
         fs::create_dir(engine.folder.join("repository")).unwrap();
-        let kdf = KdfParameters { memory_kib: 8, passes: 1, lanes: 1 };
+        let kdf = KdfParameters::QUICK;
         let init = InitOptions { kdf, ..InitOptions::default() };
         Repository::create(&engine.store(), &engine.root, "", init, &SystemClock).unwrap();
         engine

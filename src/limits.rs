@@ -112,7 +112,8 @@ pub const CERTIFICATE_BYTES_MAX: usize = 16 << 10;
 const _: () = assert!(30 * REVOKED_FOLDER_MAX * REVOKED_RECORD_BYTES < REGISTRY_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_AVERAGE && CHUNK_BYTES_AVERAGE < CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= FRAME_BYTES_MAX && FRAME_BYTES_MAX < PACK_BYTES_TARGET);
-const _: () = assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET_MAX < PACK_BYTES_MAX);
+const _: () =
+    assert!(NODE_BYTES_MAX <= FRAME_BYTES_MAX && PACK_BYTES_TARGET_MAX + PACK_BYTES_BEYOND < PACK_BYTES_MAX);
 // An entry with everything at its limit must fit in a node: its path, attributes, holes (two numbers) and chunks.
 const _: () = assert!(
     PATH_BYTES_MAX + ATTRIBUTES_BYTES_MAX + ATTRIBUTES_MAX * 8 + HOLES_MAX * 18 + (64 << 10) < NODE_BYTES_MAX

@@ -19,7 +19,6 @@ use lifeboat::{
         quarantine::Quarantine,
         report::SignedReport,
         role::Role,
-        slot::KdfParameters,
     },
     id::{DomainId, ObjectId, PackId},
     ops::{
@@ -343,8 +342,7 @@ impl Scene {
         // A clone shares what it holds.
         let store = store_of(objects.clone());
         let root = RootSecret::generate().unwrap();
-        let kdf = KdfParameters::QUICK;
-        let init = InitOptions { kdf, ..InitOptions::default() };
+        let init = InitOptions::default();
         let create = || Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
         let ((), first) = added(&store, create);
         let owner = open(&store, &root).unwrap();
@@ -621,8 +619,7 @@ fn a_damaged_part_of_a_manifest_costs_what_stands_in_it_and_nothing_behind_it() 
     let objects = InMemory::new();
     let store = store_of(objects.clone());
     let root = RootSecret::generate().unwrap();
-    let kdf = KdfParameters::QUICK;
-    let init = InitOptions { kdf, ..InitOptions::default() };
+    let init = InitOptions::default();
     Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
     let repository = open(&store, &root).unwrap();
     // Long names, so that few files make several leaves.

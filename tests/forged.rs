@@ -10,10 +10,7 @@ use lifeboat::{
     compress::Codec,
     crypto::RootSecret,
     error::ErrorKind,
-    format::{
-        pack::{IndexedPack, PackKind},
-        slot::KdfParameters,
-    },
+    format::pack::{IndexedPack, PackKind},
     id::{IdentityId, ObjectId},
     repository::{InitOptions, Repository, section::check_ciphertext, unlock::Credential},
     store::{Name, Parsed, Prefix, Store},
@@ -46,8 +43,7 @@ impl Scene {
         let objects = InMemory::new();
         let store = store_of(objects.clone());
         let root = RootSecret::generate().unwrap();
-        let kdf = KdfParameters::QUICK;
-        let init = InitOptions { kdf, ..InitOptions::default() };
+        let init = InitOptions::default();
         Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
         let mut files = Files::from([("srv/large".to_owned(), noise(1, 200_000))]);
         files.insert("srv/small".to_owned(), b"small".to_vec());

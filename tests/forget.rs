@@ -203,9 +203,11 @@ fn a_prune_tells_what_waits_for_its_age_and_from_when_it_can_be_marked() {
     packs.iter().for_each(|path| stored(path).set_modified(then).unwrap());
     let marked = summary(&["prune"]);
     assert_eq!((&marked["young"]["packs"], &marked["next_marking"]), (&0.into(), &Value::Null));
-    let packs = |what: &Value| what["packs"].as_u64().unwrap();
     // A pack of nodes of which some are still needed is replaced, and marked too.
-    assert_eq!(packs(&marked["marked"]), packs(young) + packs(&marked["repacked"]), "{marked}");
+    for what in ["packs", "bytes"] {
+        let of = |packs: &Value| packs[what].as_u64().unwrap();
+        assert_eq!(of(&marked["marked"]), of(young) + of(&marked["repacked"]), "{marked}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 use lifeboat::{
     clock::SystemClock,
     crypto::RootSecret,
-    format::{pack::PackKind, slot::KdfParameters},
+    format::pack::PackKind,
     id::BlobId,
     ops::key::{self, By, Lost, RecoverOptions},
     repository::{InitOptions, Repository, unlock::Credential},
@@ -36,8 +36,7 @@ impl Scene {
     fn new() -> Self {
         let (objects, root) = (InMemory::new(), RootSecret::generate().unwrap());
         let scene = Self { objects, root };
-        let kdf = KdfParameters::QUICK;
-        let init = InitOptions { kdf, ..InitOptions::default() };
+        let init = InitOptions::default();
         Repository::create(&scene.store(), &scene.root, "right", init, &SystemClock).unwrap();
         scene
     }

@@ -16,7 +16,6 @@ use lifeboat::{
         envelope::{Envelope, Opener, RecordKind},
         pack::{Blob, Directory, PackKind, Trailer},
         role::Role,
-        slot::KdfParameters,
         wire::Reader,
     },
     id::DomainId,
@@ -49,8 +48,7 @@ fn store_of(objects: Arc<dyn ObjectStore>, retry_seconds: u64) -> Store {
 }
 
 fn create(store: &Store, root: &RootSecret) -> Repository {
-    let kdf = KdfParameters::QUICK;
-    let init = InitOptions { kdf, ..InitOptions::default() };
+    let init = InitOptions::default();
     Repository::create(store, root, "right", init, &SystemClock).unwrap();
     lab::open(store, root).unwrap()
 }

@@ -23,7 +23,7 @@ use lifeboat::{
         quarantine::Quarantine,
         report::SignedReport,
         role::Role,
-        slot::{KdfParameters, Slot},
+        slot::Slot,
         snapshot::Snapshot,
         tombstones::Tombstones,
         wire::Reader,
@@ -66,8 +66,7 @@ fn store_of(objects: InMemory) -> Store {
 impl Scene {
     fn new() -> Self {
         let (store, root) = (store_of(InMemory::new()), RootSecret::from_bytes([42; 32]));
-        let kdf = KdfParameters::QUICK;
-        let init = InitOptions { kdf, ..InitOptions::default() };
+        let init = InitOptions::default();
         Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
         let mut added = BTreeMap::new();
         let owner = lab::open(&store, &root).unwrap();

@@ -29,7 +29,7 @@ use lifeboat::{
         report::SignedReport,
         role::Role,
         secrets::Secrets,
-        slot::{KdfParameters, Slot},
+        slot::Slot,
         tombstones::Tombstones,
         wire::Writer,
     },
@@ -291,8 +291,7 @@ impl Seeds {
         let root = RootSecret::from_bytes([1; 32]);
         let options = lab::options(Arc::new(SystemClock), Arc::default(), 0);
         let store = Store::from_object_store(Arc::new(InMemory::new()), "", options).unwrap();
-        let kdf = KdfParameters::QUICK;
-        let init = InitOptions { kdf, ..InitOptions::default() };
+        let init = InitOptions::default();
         Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
         let repository = lab::open(&store, &root).unwrap();
         let options = key::AddOptions {

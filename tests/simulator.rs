@@ -25,7 +25,7 @@ use lifeboat::sabotage::Sabotage;
 use support::simulator::{Run, Story, aims::Scene, run, weather::Broken};
 
 /// Each time that the tests run.
-const SEEDS: Range<u64> = 0..600;
+const SEEDS: Range<u64> = 0..1000;
 /// Each time that the tests run, of those in which somebody deletes.
 const LIFE_CYCLES: Range<u64> = 0..80;
 /// Each time that the tests run, of those in which eight machines back up.

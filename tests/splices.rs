@@ -18,7 +18,6 @@ use lifeboat::{
         quarantine::Quarantine,
         report::SignedReport,
         role::Role,
-        slot::KdfParameters,
         tombstones::Tombstones,
     },
     id::{DomainId, IdentityId, ObjectId, PackId},
@@ -136,8 +135,7 @@ impl Scene {
     fn new(seed: u8) -> Self {
         let scene = Self { objects: InMemory::new(), root: RootSecret::from_bytes([seed; 32]) };
         let store = store_of(scene.objects.clone());
-        let kdf = KdfParameters::QUICK;
-        let init = InitOptions { kdf, ..InitOptions::default() };
+        let init = InitOptions::default();
         Repository::create(&store, &scene.root, "right", init, &SystemClock).unwrap();
         let owner = lab::open(&store, &scene.root).unwrap();
         let add = |label: &str, domain: &str| {

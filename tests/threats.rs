@@ -122,11 +122,14 @@ fn passphrases_can_be_tried_on_a_copy_and_each_try_costs_what_the_slot_says() {
     assert!(!matches!(tried(world::PASSPHRASE), Some(0 | 12)));
     let slot = slots.iter().find(|(name, _)| name.starts_with("keys/")).unwrap();
     let slot: serde_json::Value = serde_json::from_slice(&slot.1).unwrap();
-    // In a release a slot asks for more: `.ci/decoder` looks.
-    let KdfParameters { memory_kib, passes, lanes } = KdfParameters::default();
-    let asked =
-        json!({ "algorithm": "argon2id", "memory_kib": memory_kib, "passes": passes, "lanes": lanes });
-    assert_eq!(slot["kdf"], asked);
+    let asks_for = |KdfParameters { memory_kib, passes, lanes }: KdfParameters| json!({ "algorithm": "argon2id", "memory_kib": memory_kib, "passes": passes, "lanes": lanes });
+    assert_eq!(slot["kdf"], asks_for(KdfParameters::default()));
+    // That a slot of a release asks for this, `.ci/decoder` sees.
+    let strong = asks_for(KdfParameters::STRONG).to_string();
+    assert!(
+        strong.contains("argon2id") && strong.contains("65536") && strong.contains("\"passes\":3"),
+        "{strong}"
+    );
 }
 
 #[test]

@@ -386,7 +386,7 @@ fn create(store: &Store, root: &RootSecret, others: &[Secrets]) {
     let clients: Vec<(u64, &Secrets)> = (1..).zip(others).collect();
     let first = first_registry(root, &clients);
     registry::publish(store, root, &first).unwrap();
-    let kdf = KdfParameters { memory_kib: 8, passes: 1, lanes: 1 };
+    let kdf = KdfParameters::QUICK;
     let slot = Slot::seal_passphrase(&Secrets::owner(root), PASSPHRASE, kdf).unwrap();
     store.create(&Name::slot(&slot.name()), Bytes::from(slot.encode())).unwrap();
     let config = Config {

@@ -270,11 +270,9 @@ mod tests {
         Secrets::owner(&RootSecret::from_bytes([1; 32]))
     }
 
-    const QUICK: KdfParameters = KdfParameters::QUICK;
-
     #[test]
     fn only_its_passphrase_opens_a_slot() {
-        let slot = Slot::seal_passphrase(&secrets(), "right", QUICK).unwrap();
+        let slot = Slot::seal_passphrase(&secrets(), "right", KdfParameters::QUICK).unwrap();
         let slot = Slot::decode(&slot.encode()).unwrap();
         assert!(slot.open_passphrase("wrong").unwrap().is_none());
         assert_eq!(slot.open_passphrase("right").unwrap().unwrap().identity(), secrets().identity());
@@ -300,7 +298,7 @@ mod tests {
     /// Otherwise one slot could be made to open under two passphrases.
     #[test]
     fn a_slot_opens_only_under_the_commitment_to_its_key() {
-        let mut slot = Slot::seal_passphrase(&secrets(), "right", QUICK).unwrap();
+        let mut slot = Slot::seal_passphrase(&secrets(), "right", KdfParameters::QUICK).unwrap();
         slot.commitment = to_hex(&[7; 32]);
         let slot = Slot::decode(&slot.with_checksum().encode()).unwrap();
         assert!(slot.open_passphrase("right").unwrap().is_none());
@@ -309,11 +307,11 @@ mod tests {
     #[test]
     fn a_slot_that_asks_for_a_terabyte_is_refused_at_once() {
         for greedy in [
-            KdfParameters { memory_kib: 1 << 30, ..QUICK },
-            KdfParameters { passes: u32::MAX, ..QUICK },
-            KdfParameters { lanes: 1 << 20, ..QUICK },
+            KdfParameters { memory_kib: 1 << 30, ..KdfParameters::QUICK },
+            KdfParameters { passes: u32::MAX, ..KdfParameters::QUICK },
+            KdfParameters { lanes: 1 << 20, ..KdfParameters::QUICK },
         ] {
-            let mut slot = Slot::seal_passphrase(&secrets(), "right", QUICK).unwrap();
+            let mut slot = Slot::seal_passphrase(&secrets(), "right", KdfParameters::QUICK).unwrap();
             slot.kdf = Kdf::Argon2id(greedy);
             assert_eq!(slot.open_passphrase("right").unwrap_err().kind(), ErrorKind::Damaged);
         }

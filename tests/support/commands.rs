@@ -7,7 +7,7 @@ use lifeboat::{
     crypto::RootSecret,
     error::{Error, ErrorKind, Result},
     filesystem::{scratch::Afterwards, select::Selection},
-    format::{annotation::TagChange, role::Role, slot::KdfParameters},
+    format::{annotation::TagChange, role::Role},
     ops::{
         annotate::{self, Chosen},
         drill::{self, DrillOptions},
@@ -80,11 +80,6 @@ pub(crate) struct Scene {
     pub(crate) snapshots: Vec<Files>,
 }
 
-/// Passphrases that are stretched no more than they must be.
-fn quick() -> InitOptions {
-    InitOptions { kdf: KdfParameters::QUICK, ..InitOptions::default() }
-}
-
 pub(crate) fn passphrase(text: &str) -> Credential {
     Credential::Passphrase(Zeroizing::new(text.to_owned()), None)
 }
@@ -118,7 +113,7 @@ impl Command {
             return scene;
         }
         let store = honest(Arc::new(scene.objects.fork()));
-        Repository::create(&store, &scene.root, "right", quick(), &SystemClock).unwrap();
+        Repository::create(&store, &scene.root, "right", InitOptions::default(), &SystemClock).unwrap();
         let repository = open(&store, &scene.root).unwrap();
         if self != FirstBackup {
             lab::back_up(&repository, &files(1)).unwrap();
@@ -172,7 +167,7 @@ impl Command {
     /// Runs it. What it promises to unlock the repository afterwards comes back.
     pub(crate) fn run(self, store: &Store, root: &RootSecret) -> Result<Option<Credential>> {
         if self == Init {
-            init::run(store, root, "right", quick(), &SystemClock)?;
+            init::run(store, root, "right", InitOptions::default(), &SystemClock)?;
             return Ok(Some(passphrase("right")));
         }
         if self == KeyRecover {
@@ -225,7 +220,7 @@ impl Command {
                 None
             }
             KeyPassphrase => {
-                key::passphrase(&repository, "new", None, quick().kdf)?;
+                key::passphrase(&repository, "new", None, InitOptions::default().kdf)?;
                 Some(passphrase("new"))
             }
         })

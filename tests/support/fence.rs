@@ -20,7 +20,6 @@ use lifeboat::{
     format::{
         entry::{Content, Entry, EntryKind, Metadata},
         node::Child,
-        slot::KdfParameters,
     },
     id::{BlobId, ObjectId},
     ops::restore::{self, RestoreOptions, Restored},
@@ -36,8 +35,7 @@ pub(crate) fn repository() -> Repository {
     let options = lab::options(Arc::new(SystemClock), Arc::default(), 0);
     let store = Store::from_object_store(Arc::new(InMemory::new()), "", options).unwrap();
     let root = RootSecret::generate().unwrap();
-    let kdf = KdfParameters::QUICK;
-    let init = InitOptions { kdf, ..InitOptions::default() };
+    let init = InitOptions::default();
     Repository::create(&store, &root, "right", init, &SystemClock).unwrap();
     let repository = lab::open(&store, &root).unwrap();
     lab::back_up(&repository, &Files::from([("srv/honest".to_owned(), b"honest".to_vec())])).unwrap();

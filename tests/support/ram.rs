@@ -8,7 +8,7 @@ use lifeboat::{
     clock::SystemClock,
     crypto::RootSecret,
     error::Result,
-    format::{role::Role, slot::KdfParameters},
+    format::role::Role,
     ops::key::{self, AddOptions, By},
     repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
     store::{Name, Prefix, Store},
@@ -32,8 +32,7 @@ pub(crate) fn store_of(objects: Arc<dyn ObjectStore>) -> Store {
 impl Ram {
     pub(crate) fn new() -> Self {
         let ram = Self { objects: InMemory::new(), root: RootSecret::generate().unwrap() };
-        let kdf = KdfParameters::QUICK;
-        let init = InitOptions { kdf, ..InitOptions::default() };
+        let init = InitOptions::default();
         Repository::create(&ram.store(), &ram.root, "right", init, &SystemClock).unwrap();
         ram
     }

@@ -15,7 +15,7 @@ use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
     crypto::RootSecret,
     error::Result,
-    format::{role::Role, slot::KdfParameters},
+    format::role::Role,
     id::ObjectId,
     ops::{
         forget::{ForgetOptions, MassRemoval, Mode, Which},
@@ -81,8 +81,7 @@ impl Yard {
     pub(crate) fn of(root: RootSecret) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let yard = Self { folder, root, ahead: Cell::new(0) };
-        let kdf = KdfParameters::QUICK;
-        let init = InitOptions { kdf, ..InitOptions::default() };
+        let init = InitOptions::default();
         Repository::create(&yard.store(), &yard.root, "right", init, &SystemClock).unwrap();
         yard
     }

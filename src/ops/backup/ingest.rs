@@ -363,12 +363,12 @@ pub struct NewFrame {
 
 /// How many bytes of a file have come so far, and how many of them were stored before.
 #[derive(Debug, Default)]
-struct Seen {
+struct FileSoFar {
     bytes: u64,
     known: u64,
 }
 
-impl Seen {
+impl FileSoFar {
     fn adds(&mut self, bytes: u32, known: bool) {
         self.bytes += u64::from(bytes);
         self.known += if known { u64::from(bytes) } else { 0 };
@@ -438,7 +438,7 @@ impl<'a, 'b> Worker<'a, 'b> {
     }
 
     /// Takes one chunk of a file: stores it if it is new.
-    fn chunk(&mut self, plain: &[u8], seen: &mut Seen, frames: &Frames<'_>) -> Result<ChunkRef> {
+    fn chunk(&mut self, plain: &[u8], so_far: &mut FileSoFar, frames: &Frames<'_>) -> Result<ChunkRef> {
         let length = u32::try_from(plain.len())
             .map_err(|e| Error::new(ErrorKind::Failed, "a chunk is larger than any chunk").with_source(e))?;
         let id = self.ingest.keys.chunk.id.id(plain);
@@ -451,10 +451,10 @@ impl<'a, 'b> Worker<'a, 'b> {
             }
             self.frame.plain.extend_from_slice(plain);
             self.frame.blobs.push(Blob { id, length });
-            self.frame.changes += usize::from(seen.is_mostly_known());
+            self.frame.changes += usize::from(so_far.is_mostly_known());
             self.ingest.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
         }
-        seen.adds(length, known);
+        so_far.adds(length, known);
         Ok(ChunkRef { id, length })
     }
 
@@ -601,41 +601,43 @@ impl<'a, 'b> Worker<'a, 'b> {
         buffer: &mut Vec<u8>,
         frames: &Frames<'_>,
     ) -> Result<(Content, u64)> {
-        let (mut content, mut seen) = (ContentBuilder::default(), Seen::default());
+        let (mut content, mut so_far) = (ContentBuilder::default(), FileSoFar::default());
         let mut window = Window::new(buffer, self.ingest.chunker.max());
         let progress = self.ingest.progress();
         while window.fill(source)? {
             progress.check()?;
             let length = self.ingest.chunker.cut(window.rest());
-            let chunk = self.chunk(&window.rest()[..length], &mut seen, frames)?;
+            let chunk = self.chunk(&window.rest()[..length], &mut so_far, frames)?;
             progress.add(0, length as u64);
             window.start += length;
             content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
         }
         let nodes = &mut Nodes(self.ingest, &mut self.compressor);
-        Ok((content.finish(&self.ingest.keys.node, nodes)?, seen.bytes))
+        Ok((content.finish(&self.ingest.keys.node, nodes)?, so_far.bytes))
     }
 
     /// As [`Self::content`], for what was cut before.
     fn cut_content(&mut self, source: &mut dyn CutContent, frames: &Frames<'_>) -> Result<(Content, u64)> {
-        let (mut content, mut seen) = (ContentBuilder::default(), Seen::default());
+        let (mut content, mut so_far) = (ContentBuilder::default(), FileSoFar::default());
         let progress = self.ingest.progress();
         loop {
             progress.check()?;
             let chunk = match source.advance()? {
                 NextChunk::End => break,
                 NextChunk::Known(chunk) if self.ingest.counts_on(&chunk.id) => {
-                    seen.adds(chunk.length, true);
+                    so_far.adds(chunk.length, true);
                     chunk
                 }
-                NextChunk::Known(_) | NextChunk::Unknown => self.chunk(source.plain()?, &mut seen, frames)?,
+                NextChunk::Known(_) | NextChunk::Unknown => {
+                    self.chunk(source.plain()?, &mut so_far, frames)?
+                }
             };
             source.stored(chunk);
             progress.add(0, u64::from(chunk.length));
             content.push(chunk, &self.ingest.keys.node, &mut Nodes(self.ingest, &mut self.compressor))?;
         }
         let nodes = &mut Nodes(self.ingest, &mut self.compressor);
-        Ok((content.finish(&self.ingest.keys.node, nodes)?, seen.bytes))
+        Ok((content.finish(&self.ingest.keys.node, nodes)?, so_far.bytes))
     }
 
     /// Takes manifest nodes.

@@ -18,14 +18,14 @@ use lifeboat::{
         rewrite::{self, Old, RewriteOptions},
         select::{Filter, Reference},
     },
-    repository::{Repository, snapshots::KnownSnapshot},
+    repository::{InitOptions, Repository, snapshots::KnownSnapshot},
     store::Store,
 };
 use object_store::memory::InMemory;
 
 use super::{
     forger,
-    workload::{Command, quick},
+    workload::Command,
     world::{Told, World},
 };
 use crate::support::lab::{self, Files};
@@ -117,7 +117,7 @@ fn copy(
     let options = lab::options(Arc::clone(clock), Arc::default(), 0);
     let store = Store::from_object_store(Arc::new(InMemory::new()), "", options)?;
     let root = RootSecret::generate()?;
-    Repository::create(&store, &root, "right", quick(), &**clock)?;
+    Repository::create(&store, &root, "right", InitOptions::default(), &**clock)?;
     let to = Arc::new(lab::open(&store, &root)?);
     let options = CopyOptions {
         mode: copy::Mode::Write,

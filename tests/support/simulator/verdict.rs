@@ -6,7 +6,7 @@ use lifeboat::{
     error::{Error, ErrorKind},
     id::ObjectId,
     ops::init,
-    repository::{Repository, snapshots::KnownSnapshot, unlock::Credential},
+    repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
     store::{Name, Prefix},
 };
 
@@ -15,7 +15,7 @@ use super::{
     curator,
     weather::Broken,
     witness,
-    workload::{Cast, Client, Command, back_up, open_as, quick},
+    workload::{Cast, Client, Command, back_up, open_as},
     world::{Told, World, outside},
 };
 use crate::support::lab;
@@ -94,7 +94,7 @@ impl Verdict<'_> {
         let store = outside(self.world);
         let once_more = || {
             let root = lifeboat::crypto::RootSecret::generate()?;
-            init::run(&store, &root, "right", quick(), &Afterwards)
+            init::run(&store, &root, "right", InitOptions::default(), &Afterwards)
         };
         let Err(error) = once_more() else { return };
         if error.to_string().contains("holds a repository already") {

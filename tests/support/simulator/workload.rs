@@ -12,7 +12,7 @@ use lifeboat::{
     clock::Clock,
     crypto::RootSecret,
     error::Result,
-    format::{role::Role, slot::KdfParameters},
+    format::role::Role,
     id::DomainId,
     ops::{
         backup::{self, BackupOptions, Reuse},
@@ -104,11 +104,6 @@ const KEYS: [(&str, Option<&str>, bool); 4] = [
 /// Those whose machines work in one domain where there are eight.
 const EIGHT: [&str; 8] = ["anna", "bert", "emil", "fred", "gina", "hugo", "ines", "jens"];
 
-/// Passphrases that are stretched no more than they must be.
-pub(crate) fn quick() -> InitOptions {
-    InitOptions { kdf: KdfParameters::QUICK, ..InitOptions::default() }
-}
-
 /// The label of the maintain key.
 const MAINTAIN: &str = "mia";
 
@@ -131,7 +126,7 @@ impl Cast {
         let world = World::new(chance.clone(), nothing, (Weather::calm(), None, Vec::new()), 0);
         let (store, root) = (outside(&world), RootSecret::generate().unwrap());
         let clock: Arc<dyn Clock> = Arc::new(super::clock::Afterwards);
-        Repository::create(&store, &root, "right", quick(), &*clock).unwrap();
+        Repository::create(&store, &root, "right", InitOptions::default(), &*clock).unwrap();
         let owner = lab::open(&store, &root).unwrap();
         let (objects, eight) = (BTreeMap::new(), BTreeMap::new());
         let (access, captured) = (BTreeMap::new(), BTreeMap::new());
@@ -373,7 +368,7 @@ impl Client {
         match command {
             Command::Init => {
                 let root = RootSecret::generate()?;
-                init::run(store, &root, "right", quick(), &**clock)?;
+                init::run(store, &root, "right", InitOptions::default(), &**clock)?;
                 return Ok(Some(Told::Created(root)));
             }
             Command::Vandalize => {
