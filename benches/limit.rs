@@ -27,7 +27,7 @@ use std::{
 use lifeboat::{
     chunk::{ChunkSizes, Chunker},
     clock::{Clock, SystemClock},
-    compress::{Codec, Compression, Compressor},
+    compress::{Codec, Compression, Compressor, Plaintext},
     crypto::{ChunkKeys, ChunkRoot, FrameKey, RootSecret},
     filesystem::{
         names::{Ownership, OwnershipPolicy},
@@ -37,8 +37,9 @@ use lifeboat::{
     },
     format::{entry::EntryKind, slot::KdfParameters},
     id::{BlobId, DomainId},
+    limits,
     ops::{
-        backup::{self, BackupOptions, Mode, Reuse, Unchanged, tree::Tree},
+        backup::{self, BackupOptions, Mode, Reuse, Unchanged, ingest, tree::Tree},
         check::{self, CheckOptions, Depth, Subset},
         restore::{self, RestoreOptions},
     },
@@ -48,10 +49,10 @@ use lifeboat::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-/// Neighbouring chunks are compressed together up to so many bytes.
-const FRAME_BYTES: usize = 1 << 20;
-/// Frames are written together up to so many bytes.
-const PACK_BYTES: usize = 16 << 20;
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Neighbouring files that one thread takes at a time.
 const BATCH_FILES: usize = 64;
 /// Files of a made-up corpus, and bytes of each.
@@ -200,7 +201,8 @@ impl Writer<'_> {
     fn chunk(&mut self, chunk: &[u8]) {
         let id = self.spent.on(Part::Id, || self.shared.keys.id.id(chunk));
         if self.shared.seen.lock().unwrap().insert(id) {
-            if self.plain.len() + chunk.len() > FRAME_BYTES {
+            let bytes = self.plain.len() + chunk.len();
+            if bytes > ingest::frame_target(bytes, self.chunks.len() + 1) {
                 self.frame();
             }
             self.plain.extend_from_slice(chunk);
@@ -211,8 +213,9 @@ impl Writer<'_> {
     fn frame(&mut self) {
         let chunks = std::mem::take(&mut self.chunks);
         let counter = self.frames.len() as u64;
+        let what = Plaintext::of(self.plain.len(), chunks.len(), false);
         let (codec, stored) =
-            self.spent.on(Part::Compress, || self.compressor.compress(&self.plain).unwrap());
+            self.spent.on(Part::Compress, || self.compressor.compress_as(&self.plain, what).unwrap());
         let sealed =
             self.spent.on(Part::Seal, || self.shared.key.seal_in_place(counter, b"", stored).unwrap());
         self.spent
@@ -220,7 +223,7 @@ impl Writer<'_> {
         self.frames.push(Frame { start: self.pack.len(), length: sealed.len(), codec, chunks });
         self.pack.extend_from_slice(&sealed);
         self.plain.clear();
-        if self.pack.len() >= PACK_BYTES {
+        if self.pack.len() >= limits::PACK_BYTES_TARGET {
             self.write();
         }
     }
@@ -298,7 +301,7 @@ fn read_back(shared: &Shared, hash: bool) -> Spent {
 
 /// Makes as many files of the same sizes.
 fn write_files(shared: &Shared) -> Spent {
-    let (mut spent, bytes) = (Spent::default(), vec![1; FRAME_BYTES]);
+    let (mut spent, bytes) = (Spent::default(), vec![1; limits::MIB]);
     loop {
         let first = shared.next.fetch_add(BATCH_FILES, Ordering::Relaxed);
         let sizes: Vec<usize> =
@@ -371,6 +374,10 @@ fn main() {
     // Its parts are those of the check; only its wall time counts.
     pass(&|| read_back(&shared, false));
     spent.add(pass(&|| write_files(&shared)));
+    // A restore of the engine does not end before.
+    let begun = SystemClock.elapsed();
+    rustix::fs::syncfs(File::open(&shared.folder).unwrap()).unwrap();
+    let synced = (SystemClock.elapsed() - begun).as_secs_f64();
     let [first, check, read, write] = walls[..] else { unreachable!("there are four passes") };
     let sizes = shared.sizes.lock().unwrap();
     println!("{} files, {} MiB, {workers} threads\n", sizes.len(), sizes.iter().sum::<usize>() >> 20);
@@ -395,7 +402,7 @@ fn main() {
     let walked = spent.sum(UNCHANGED);
     row("unchanged backup", (walked, walked), engine.back_up(Mode::Store));
     row("check --read-data", (spent.sum(CHECK), check), engine.check());
-    row("restore", (spent.sum(RESTORE), read + write), engine.restore());
+    row("restore", (spent.sum(RESTORE), read + write + synced), engine.restore());
 }
 
 fn file(walked: Walked) -> Option<Found> {

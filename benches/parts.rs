@@ -11,7 +11,7 @@ use divan::{Bencher, black_box, counter::BytesCount, counter::ItemsCount};
 use lifeboat::{
     chunk::{ChunkSizes, Chunker},
     clock::Timestamp,
-    compress::{Compression, Compressor},
+    compress::{Compression, Compressor, Plaintext},
     crypto::{ChunkRoot, FrameKey, NodeKey, NodeRoot},
     error::{Error, Result},
     format::{
@@ -19,6 +19,8 @@ use lifeboat::{
         pack::PackKind,
     },
     id::{BlobId, DomainId, IdentityId, ObjectId},
+    limits,
+    ops::backup::ingest::FRAME_BYTES_TARGET,
     repository::{
         index::{Index, Segments, Standing},
         manifest::{ManifestBuilder, ManifestCursor, NodeSink, NodeSource},
@@ -33,11 +35,11 @@ mod packs;
 /// Of a file that is cut.
 const FILE_BYTES: usize = 16 << 20;
 /// Of a chunk of average length.
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = limits::CHUNK_BYTES_AVERAGE;
 /// Of a file that is one chunk.
 const SMALL_CHUNK_BYTES: usize = 4 << 10;
 /// Of a frame.
-const FRAME_BYTES: usize = 1 << 20;
+const FRAME_BYTES: usize = FRAME_BYTES_TARGET;
 /// Chunks that the index knows.
 const INDEX_CHUNKS: u64 = 1_000_000;
 /// Chunks that are looked up in one round.
@@ -102,6 +104,15 @@ fn compress(bencher: Bencher<'_, '_>, level: Compression) {
     bencher.counter(BytesCount::new(FRAME_BYTES)).bench_local(|| compressor.compress(&frame).unwrap());
 }
 
+/// Level 6 of `auto`.
+#[divan::bench]
+fn compress_changes(bencher: Bencher<'_, '_>) {
+    let (frame, mut compressor) = (text(FRAME_BYTES), Compressor::new(Compression::Auto).unwrap());
+    bencher
+        .counter(BytesCount::new(FRAME_BYTES))
+        .bench_local(|| compressor.compress_as(&frame, Plaintext::Changes).unwrap());
+}
+
 #[divan::bench]
 fn compress_noise(bencher: Bencher<'_, '_>) {
     let (frame, mut compressor) = (noise(FRAME_BYTES), Compressor::new(Compression::Auto).unwrap());
@@ -122,7 +133,15 @@ fn decompress(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn seal(bencher: Bencher<'_, '_>) {
     let (key, frame) = (FrameKey::derive(&[1; 32], b"").unwrap().0, noise(FRAME_BYTES));
-    bencher.counter(BytesCount::new(FRAME_BYTES)).bench_local(|| key.seal(1, b"", &frame).unwrap());
+    let with_room = || {
+        let mut plain = Vec::with_capacity(FRAME_BYTES + limits::TAG_LEN);
+        plain.extend_from_slice(&frame);
+        plain
+    };
+    bencher
+        .counter(BytesCount::new(FRAME_BYTES))
+        .with_inputs(with_room)
+        .bench_local_values(|plain| key.seal_in_place(1, b"", plain).unwrap());
 }
 
 #[divan::bench]

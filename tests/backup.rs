@@ -10,11 +10,16 @@ use std::{
     io::{Cursor, Read},
     path::Path,
     process::Command,
-    sync::{Arc, Barrier},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use lifeboat::{
     chunk::{ChunkSizes, Chunker},
+    clock::{Clock, SystemClock, Timestamp},
     error::{ErrorKind, Result},
     filesystem::walk::FilterOptions,
     format::entry::{Content, Entry},
@@ -123,6 +128,59 @@ fn what_is_new_in_a_large_file_that_is_known_is_compressed_harder() {
     third[..3 << 20].copy_from_slice(&words(3, 3 << 20));
     place.put("disk", &third);
     assert!(part(&place) * 50 > usual * 49);
+}
+
+/// A clock, and a source that makes it an hour later before it gives `name`.
+struct Late(Arc<AtomicU64>);
+
+impl Clock for Late {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed() + Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+
+    fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration);
+    }
+}
+
+struct LateAt(Tree, &'static str, Arc<AtomicU64>);
+
+impl Source for LateAt {
+    fn open(&mut self) -> Result<Box<dyn Iterator<Item = Result<Item>> + '_>> {
+        let Self(tree, name, late) = self;
+        Ok(Box::new(tree.open()?.inspect(|item| {
+            if let Ok(Item::File(entry, _)) = item
+                && entry.path.ends_with(name.as_bytes())
+            {
+                late.store(3600, Ordering::Relaxed);
+            }
+        })))
+    }
+}
+
+#[test]
+fn what_a_first_backup_has_stored_and_listed_itself_is_not_known() {
+    // Of a copy with something new, that begins when an index lists what it is a copy of, or before.
+    let stored = ["b", "nothing"].map(|late| {
+        let place = Place::new(1);
+        let first = noise(1, 20 << 20);
+        place.put("a", &first);
+        place.put("b", &noise(2, 20 << 20));
+        place.put("c", &[first, words(1, 8 << 20)].concat());
+        let clock: Arc<AtomicU64> = Arc::default();
+        let mut source = LateAt(tree(&place), late, Arc::clone(&clock));
+        let repository = place.open_at(Arc::new(Late(clock)));
+        let done = backup::run(&repository, &mut source, &place.options()).unwrap();
+        let listed = place.store().list(&Prefix::all()).unwrap();
+        let indexes = listed.iter().filter(|object| object.name.contains("/index/")).count();
+        assert_eq!(indexes, if late == "b" { 2 } else { 1 });
+        done.record.statistics.bytes_stored - (40 << 20)
+    });
+    assert!(stored[0] * 50 > stored[1] * 49, "{stored:?}");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use lifeboat::{
         pack::{Frame, PackKind},
         role::Role,
     },
+    limits,
     ops::backup::{
         self, BackupOptions, Item, Source,
         ingest::{Frames, Ingest, IngestKeys, UPLOAD_BYTES_IN_FLIGHT, Worker},
@@ -41,6 +42,11 @@ use lifeboat::{
     store::{self, Name, Prefix, Store, StoreOptions},
 };
 use zeroize::Zeroizing;
+
+use self::intercepted::{Call, Fate, Intercepted};
+
+#[path = "support/intercepted.rs"]
+mod intercepted;
 
 fn options() -> StoreOptions {
     StoreOptions {
@@ -145,6 +151,50 @@ fn store_files(repository: &Repository, files: &[Vec<u8>]) -> (Vec<Content>, u64
     drop(worker);
     ingest.settle().unwrap();
     (contents, ingest.sizes().0)
+}
+
+/// However many workers there are: what is in flight, one pack that waits for that, one that is being filled, and what each
+/// worker has in hand.
+#[test]
+fn a_store_that_does_not_answer_is_filled_with_no_more_packs_than_the_sum_says() {
+    const WORKERS: usize = 12;
+    let never = Intercepted::watching(Arc::new(object_store::memory::InMemory::new()));
+    let options = StoreOptions { connections: 4, ..options() };
+    let progress = Arc::clone(&options.progress);
+    let objects: Arc<dyn object_store::ObjectStore> = Arc::<Intercepted>::clone(&never);
+    let store = Store::from_object_store(objects, "", options).unwrap();
+    let root = RootSecret::generate().unwrap();
+    Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock).unwrap();
+    let repository = open(&store, &passphrase("right")).unwrap();
+    let domain = repository.own_domain().unwrap();
+    let view = repository.view(&domain).unwrap();
+    let keys = IngestKeys::of(&repository, &domain).unwrap();
+    let uploads = repository.store.uploads(UPLOAD_BYTES_IN_FLIGHT);
+    let ingest = Ingest::new(&repository, domain, &keys, &view.index, Some(&uploads)).unwrap();
+    never.intercept(|call: &Call| if call.kind.is_put() { Fate::Hangs } else { Fate::Works });
+    let taken = std::thread::scope(|scope| {
+        for seed in 0..WORKERS as u64 {
+            let ingest = &ingest;
+            scope.spawn(move || {
+                let mut worker = Worker::new(ingest, Compression::Auto).unwrap();
+                let file = noise(seed, 32 << 20);
+                drop(worker.content(&mut &file[..], &mut Vec::new(), &Frames::Inline));
+            });
+        }
+        let (mut before, mut still) = (0, 0);
+        while still < 40 {
+            std::thread::sleep(Duration::from_millis(50));
+            let now = ingest.sizes().0;
+            still = if now == before && now > 0 { still + 1 } else { 0 };
+            before = now;
+        }
+        progress.stop();
+        before
+    });
+    let hands = WORKERS * 2 * limits::FRAME_BYTES_MAX;
+    let packs = 2 * (limits::PACK_BYTES_TARGET + limits::PACK_BYTES_BEYOND);
+    assert!(taken > UPLOAD_BYTES_IN_FLIGHT as u64 / 2, "{taken}");
+    assert!(taken <= (UPLOAD_BYTES_IN_FLIGHT + packs + hands) as u64, "{taken}");
 }
 
 /// Reads a content back, frame by frame, as a restore does.

@@ -16,6 +16,8 @@ GOALS = {
     "image": {"first": {"wall": 0.45}, "changed": {"grown": 0.80}},
     "random": {"first": {"wall": 0.35}},
 }
+# A ratio to restic that is so much above the one of an earlier run is a defect.
+WORSE_AT_MOST = 1.10
 # No peer may be faster at all, or smaller by more than this.
 SMALLER_AT_MOST = 1.01
 
@@ -81,3 +83,14 @@ def missed(results):
             part = ratio(found, corpus, step, peer, measure) if peer != OURS else None
             if part is not None and part > allowed:
                 yield f"behind: {corpus} {step}: {measure} is {part:.2f} of {peer}'s"
+
+
+def slower(results, before):
+    """Where lifeboat's part of restic's is worse than it was."""
+    now, then = medians(results), medians(before)
+    for corpus, step, tool in now:
+        for measure in ["wall", "cpu", "peak", "stored"]:
+            part = ratio(now, corpus, step, "restic", measure) if tool == OURS else None
+            was = ratio(then, corpus, step, "restic", measure) if part is not None else None
+            if was is not None and part > was * WORSE_AT_MOST:
+                yield f"worse: {corpus} {step}: {measure} is {part:.2f} of restic's, and was {was:.2f}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from corpora import BUILDERS, open_corpus
 from measure import difference, measure, read_once
-from report import missed, table
+from report import missed, slower, table
 from stores import ROOT, open_store
 from tools import TOOLS
 
@@ -133,6 +133,7 @@ def arguments():
     parser.add_argument("--store", choices=["folder", "s3", "s3-slow"], default="folder")
     parser.add_argument("--lifeboat", type=Path, default=ROOT / "target/release/lifeboat")
     parser.add_argument("--seaweedfs", type=Path, default=ROOT / "target/ci/seaweedfs", help="where it is installed")
+    parser.add_argument("--against", type=Path, help="results of an earlier run: what is worse by more than 10 % makes the exit code 1")
     parser.add_argument("--json", type=Path, help="else FOLDER/results/TIME.json")
     parser.add_argument("--self-test", action="store_true", help="tries this script, on tiny corpora, with lifeboat alone")
     return parser.parse_args()
@@ -140,6 +141,9 @@ def arguments():
 
 def compare(options):
     """The whole run; the exit code."""
+    before = json.loads(options.against.read_text()) if options.against else None
+    if before and before["store"] != options.store:
+        sys.exit(f"{options.against} was measured on the store {before['store']}")
     folder = options.folder.resolve()
     (folder / "corpora").mkdir(parents=True, exist_ok=True)
     work = folder / "work"
@@ -171,9 +175,11 @@ def compare(options):
     print(f"\nMedians of {options.rounds} rounds, store {options.store}; {target}\n\n{table(bench.results)}\n")
     for line in missed(bench.results):
         print(line)
+    worse = list(slower(bench.results, before["results"])) if before else []
+    print("\n".join(worse), end="\n" if worse else "")
     for result in bench.failures():
         print("FAILED: {corpus} {step} of {tool} in round {round}: {failed}".format(**result))
-    return 1 if bench.failures() else 0
+    return 1 if bench.failures() or worse else 0
 
 
 if __name__ == "__main__":

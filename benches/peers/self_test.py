@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import corpora
 from measure import difference, measure
-from report import medians, missed, ratio, table
+from report import medians, missed, ratio, slower, table
 from run import STEPS, Bench
 from stores import far_away, open_store
 from tools import Lifeboat
@@ -195,6 +195,17 @@ def figures_are_medians_and_ratios_of_what_worked(test):
     assert "behind: linux first: wall is 1.33 of borg's" in said and "of restic's\n" not in said, said
 
 
+def what_is_worse_than_it_was_is_told(test):
+    before = [result(2.0, "lifeboat", None), result(4.0, "restic", None)]
+    # The machine may be slower as a whole.
+    same = [result(4.3, "lifeboat", None), result(8.0, "restic", None)]
+    assert not list(slower(same, before)), list(slower(same, before))
+    worse = [result(2.3, "lifeboat", None), result(4.0, "restic", None)]
+    said = list(slower(worse, before))
+    assert said == [f"worse: linux first: {measure} is 0.57 of restic's, and was 0.50" for measure in ["wall", "cpu"]], said
+    assert not list(slower(worse, [])), "nothing is known of then"
+
+
 def result(wall, tool, failed):
     named = dict(corpus="linux", step="first", tool=tool, failed=failed)
     return dict(named, wall=wall, synced=wall + 1, cpu=wall, peak=1, stored=1, grown=1)
@@ -209,6 +220,7 @@ CHECKS = [
     a_step_that_fails_is_told_and_ends_the_round_of_its_tool,
     a_server_near_and_far_stores_as_much_as_a_folder,
     figures_are_medians_and_ratios_of_what_worked,
+    what_is_worse_than_it_was_is_told,
 ]
 
 

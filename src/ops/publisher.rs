@@ -3,9 +3,8 @@
 use super::prune::Packs;
 use crate::{
     error::Result,
-    format::pack::IndexedPack,
     id::DomainId,
-    repository::{Repository, commit::UNINDEXED_BLOBS_MAX, pack_writer::FinishedPack},
+    repository::{Repository, commit::IndexBatch, pack_writer::FinishedPack},
     store::Name,
 };
 
@@ -13,15 +12,14 @@ use crate::{
 pub(super) struct Publisher<'a> {
     repository: &'a Repository,
     domain: DomainId,
-    unindexed: Vec<IndexedPack>,
-    blobs: usize,
+    unindexed: IndexBatch,
     /// What was stored.
     pub(super) written: Packs,
 }
 
 impl<'a> Publisher<'a> {
     pub(super) fn new(repository: &'a Repository, domain: DomainId) -> Self {
-        Self { repository, domain, unindexed: Vec::new(), blobs: 0, written: Packs::default() }
+        Self { repository, domain, unindexed: IndexBatch::default(), written: Packs::default() }
     }
 
     /// # Errors
@@ -30,9 +28,8 @@ impl<'a> Publisher<'a> {
         let Some(FinishedPack { listed, pieces }) = finished else { return Ok(()) };
         self.repository.store.create_parts(&Name::pack(&self.domain, listed.kind, &listed.id), pieces)?;
         self.written.add(u64::from(listed.size));
-        self.blobs += listed.directory.blobs();
-        self.unindexed.push(listed);
-        if self.blobs >= UNINDEXED_BLOBS_MAX { self.publish() } else { Ok(()) }
+        self.unindexed.add(listed);
+        if self.unindexed.is_full() { self.publish() } else { Ok(()) }
     }
 
     /// Lists what was stored since the last time.
@@ -40,11 +37,7 @@ impl<'a> Publisher<'a> {
     /// # Errors
     /// Storage trouble.
     pub(super) fn publish(&mut self) -> Result<()> {
-        if self.unindexed.is_empty() {
-            return Ok(());
-        }
-        self.blobs = 0;
-        let packs = std::mem::take(&mut self.unindexed);
+        let Some(packs) = self.unindexed.take() else { return Ok(()) };
         self.repository.publish_index(&self.domain, &packs).map(|_| ())
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         snapshot::{Run, Snapshot},
     },
     id::{DomainId, ObjectId, PackId},
+    limits,
     sabotage::{Sabotage, suffers},
     store::{Listed, Name, Parsed, Sent},
 };
@@ -47,6 +48,34 @@ pub fn validate(view: &View, reached: &HashSet<PackId>) -> Validation {
 /// An index object is written at the latest when so many blobs wait for one: what is remembered of them
 /// takes about 150 bytes each.
 pub const UNINDEXED_BLOBS_MAX: usize = 1 << 17;
+
+/// Packs that wait for an index object.
+#[derive(Debug, Default)]
+pub struct IndexBatch {
+    packs: Vec<IndexedPack>,
+    blobs: usize,
+}
+
+impl IndexBatch {
+    /// One more.
+    pub fn add(&mut self, pack: IndexedPack) {
+        self.blobs += pack.directory.blobs();
+        self.packs.push(pack);
+    }
+
+    /// Whether an index object is to be written of them now. The pack that filled it is in it, and has
+    /// `limits::PACK_BLOBS_MAX` blobs at most: an index object stays far below its own limit.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.blobs >= UNINDEXED_BLOBS_MAX || self.packs.len() >= limits::INDEX_PACKS_MAX
+    }
+
+    /// What an index object is to list now, if anything.
+    pub fn take(&mut self) -> Option<Vec<IndexedPack>> {
+        let packs = std::mem::take(self).packs;
+        (!packs.is_empty()).then_some(packs)
+    }
+}
 /// How often whoever waits for another run looks again.
 const GLANCE: Duration = Duration::from_millis(100);
 

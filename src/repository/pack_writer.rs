@@ -155,9 +155,7 @@ impl<'a> PackWriter<'a> {
                 || open.reserved as usize >= limits::PACK_FRAMES_MAX
                 || open.blobs + blobs > limits::PACK_BLOBS_MAX
         });
-        if full {
-            finished.extend(self.close(&mut current)?);
-        }
+        let complete = if full { close(&mut current) } else { None };
         let pack = if let Some(pack) = current.as_ref() {
             Arc::clone(pack)
         } else {
@@ -172,6 +170,11 @@ impl<'a> PackWriter<'a> {
         open.blobs += blobs;
         open.next_offset += length;
         drop(open);
+        // Two passes over all of its bytes, for which nobody should wait.
+        drop(current);
+        if let Some(complete) = complete {
+            finished.push(self.finish_pack(&mut lock(&complete))?);
+        }
         Ok((pack, counter, offset))
     }
 
@@ -191,24 +194,13 @@ impl<'a> PackWriter<'a> {
         })
     }
 
-    /// No more frames for the current pack. It is complete when every reserved one arrived.
-    fn close(&self, current: &mut Option<Arc<Mutex<OpenPack>>>) -> Result<Option<FinishedPack>> {
-        let Some(pack) = current.take() else { return Ok(None) };
-        let mut open = lock(&pack);
-        open.closed = true;
-        if open.frames.len() == open.reserved as usize {
-            self.finish_pack(&mut open).map(Some)
-        } else {
-            Ok(None)
-        }
-    }
-
     /// Closes the current pack; call it when no other thread adds frames.
     ///
     /// # Errors
     /// As [`Self::add`].
     pub fn flush(&self) -> Result<Option<FinishedPack>> {
-        self.close(&mut lock(&self.current))
+        let complete = close(&mut lock(&self.current));
+        complete.map(|pack| self.finish_pack(&mut lock(&pack))).transpose()
     }
 
     fn verify(
@@ -239,6 +231,17 @@ impl<'a> PackWriter<'a> {
         let PackKeys { place, kind, index, signer, .. } = self.keys;
         assemble((place, kind), (index, signer), vec![open.header.clone()], frames)
     }
+}
+
+/// No more frames for the current pack. It is given if every frame that has a place in it has arrived; else whoever brings the
+/// last one finishes it.
+fn close(current: &mut Option<Arc<Mutex<OpenPack>>>) -> Option<Arc<Mutex<OpenPack>>> {
+    let pack = current.take()?;
+    let mut open = lock(&pack);
+    open.closed = true;
+    let complete = open.frames.len() == open.reserved as usize;
+    drop(open);
+    complete.then_some(pack)
 }
 
 /// A complete pack of sections, and of frames that are sealed and have their offsets.

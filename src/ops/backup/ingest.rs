@@ -19,7 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         entry::{ChunkRef, Content, Entry, Metadata},
-        pack::{Blob, IndexedPack, PackKind, target_length},
+        pack::{Blob, PackKind, target_length},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
     limits,
@@ -27,7 +27,7 @@ use crate::{
     repository::{
         Repository,
         cache::NodeFileWriter,
-        commit::UNINDEXED_BLOBS_MAX,
+        commit::IndexBatch,
         index::Index,
         journal::Journal,
         manifest::{ContentBuilder, NodeSink, NodeSource, for_each_chunk, for_each_list_node},
@@ -41,10 +41,11 @@ pub const FRAME_BYTES_TARGET: usize = limits::MIB;
 /// Chunks that are this large on average are pieces of large files.
 const LARGE_CHUNK_BYTES: usize = limits::CHUNK_BYTES_AVERAGE / 2;
 
-/// How many bytes a frame of so many chunks may hold. Pieces of large files fill larger frames: a disk image becomes 2 %
+/// How many bytes a frame of so many chunks may hold. Pieces of large files fill larger frames: a disk image becomes 2.6 %
 /// smaller, in the same time. Small files do not, since a byte that is damaged takes its frame with it, and a restore of
 /// one file reads the frame whole.
-const fn frame_target(bytes: usize, chunks: usize) -> usize {
+#[must_use]
+pub const fn frame_target(bytes: usize, chunks: usize) -> usize {
     if bytes >= chunks * LARGE_CHUNK_BYTES { limits::FRAME_BYTES_MAX } else { FRAME_BYTES_TARGET }
 }
 /// An index object is written at least this often while packs are.
@@ -83,8 +84,7 @@ impl IngestKeys {
 /// Packs that the store has and no index lists yet.
 #[derive(Debug, Default)]
 struct Unindexed {
-    packs: Vec<IndexedPack>,
-    blobs: usize,
+    packs: IndexBatch,
     /// When the last index object was written, on the boot-time clock.
     since: Duration,
     probe: Option<Probe>,
@@ -224,12 +224,12 @@ impl<'a> Ingest<'a> {
     /// Whether the blob must be stored by whoever asks: it is in no pack that may be counted on, and
     /// nobody else of this run has it in hand.
     fn is_new(&self, id: &BlobId, kind: PackKind) -> bool {
-        !self.is_present(id, kind) && self.claim(id)
+        !self.is_present(id, kind) && lock(&self.claimed).insert(*id)
     }
 
-    /// Whether nobody else of this run has a blob in hand that is not stored.
-    fn claim(&self, id: &BlobId) -> bool {
-        lock(&self.claimed).insert(*id)
+    /// Whether a chunk was stored before this run. What the run has stored itself is no sign that a file is known.
+    fn was_stored_before(&self, id: &BlobId) -> bool {
+        self.index.borrow(id, self.author, PackKind::Data)
     }
 
     /// Whether a chunk can be counted on: it is stored, or somebody of this run has it in hand.
@@ -258,6 +258,12 @@ impl<'a> Ingest<'a> {
         present && chunks.is_ok()
     }
 
+    /// Waits while another worker waits in [`Self::upload`]: else each would fill one pack after the other and come there
+    /// with it in hand, and memory would grow with the number of workers.
+    fn wait_for_the_store(&self) {
+        drop(lock(&self.unindexed));
+    }
+
     fn upload(&self, packs: Vec<FinishedPack>) -> Result<()> {
         if packs.is_empty() {
             return Ok(());
@@ -272,12 +278,11 @@ impl<'a> Ingest<'a> {
                     journal.add(&self.keys.index, &self.domain, &listed);
                 }
                 uploads.create(Name::pack(&self.domain, listed.kind, &listed.id), pieces)?;
-                unindexed.blobs += listed.directory.blobs();
-                unindexed.packs.push(listed);
+                unindexed.packs.add(listed);
             }
         }
         let waited = self.repository.clock.elapsed().saturating_sub(unindexed.since);
-        if waited >= INDEX_INTERVAL || unindexed.blobs >= UNINDEXED_BLOBS_MAX {
+        if waited >= INDEX_INTERVAL || unindexed.packs.is_full() {
             self.publish_index(&mut unindexed)?;
         }
         Ok(())
@@ -286,9 +291,7 @@ impl<'a> Ingest<'a> {
     /// Waits until the store has acknowledged every pack, and writes an index object that lists them.
     fn publish_index(&self, unindexed: &mut Unindexed) -> Result<()> {
         unindexed.since = self.repository.clock.elapsed();
-        unindexed.blobs = 0;
-        let packs = std::mem::take(&mut unindexed.packs);
-        let Some(uploads) = self.uploads.filter(|_| !packs.is_empty()) else { return Ok(()) };
+        let (Some(packs), Some(uploads)) = (unindexed.packs.take(), self.uploads) else { return Ok(()) };
         uploads.wait()?;
         let (name, id) = self.repository.publish_index(&self.domain, &packs)?;
         if let Some(journal) = &mut *lock(&self.journal) {
@@ -442,8 +445,7 @@ impl<'a, 'b> Worker<'a, 'b> {
         let length = u32::try_from(plain.len())
             .map_err(|e| Error::new(ErrorKind::Failed, "a chunk is larger than any chunk").with_source(e))?;
         let id = self.ingest.keys.chunk.id.id(plain);
-        let known = self.ingest.is_present(&id, PackKind::Data);
-        if !known && self.ingest.claim(&id) {
+        if self.ingest.is_new(&id, PackKind::Data) {
             let bytes = self.frame.plain.len() + plain.len();
             let full = bytes > frame_target(bytes, self.frame.blobs.len() + 1);
             if full || self.frame.blobs.len() >= limits::FRAME_BLOBS_MAX {
@@ -454,7 +456,7 @@ impl<'a, 'b> Worker<'a, 'b> {
             self.frame.changes += usize::from(so_far.is_mostly_known());
             self.ingest.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
         }
-        so_far.adds(length, known);
+        so_far.adds(length, self.ingest.was_stored_before(&id));
         Ok(ChunkRef { id, length })
     }
 
@@ -510,6 +512,7 @@ impl<'a, 'b> Worker<'a, 'b> {
         let blobs = std::mem::take(&mut frame.blobs);
         let what = Plaintext::of(frame.plain.len(), blobs.len(), frame.changes == blobs.len());
         let stored = self.compressor.compress_as(&frame.plain, what)?;
+        self.ingest.wait_for_the_store();
         let packs = self.ingest.data.add(blobs, stored, self.compressor.decompressor())?;
         self.ingest.upload(packs)
     }
@@ -625,7 +628,7 @@ impl<'a, 'b> Worker<'a, 'b> {
             let chunk = match source.advance()? {
                 NextChunk::End => break,
                 NextChunk::Known(chunk) if self.ingest.counts_on(&chunk.id) => {
-                    so_far.adds(chunk.length, true);
+                    so_far.adds(chunk.length, self.ingest.was_stored_before(&chunk.id));
                     chunk
                 }
                 NextChunk::Known(_) | NextChunk::Unknown => {
@@ -660,6 +663,7 @@ impl NodeSink for Nodes<'_, '_, '_> {
         let length = u32::try_from(plain.len())
             .map_err(|e| Error::new(ErrorKind::Failed, "a manifest node is too large").with_source(e))?;
         let stored = compressor.compress(&plain)?;
+        ingest.wait_for_the_store();
         let packs = ingest.metadata.add(vec![Blob { id, length }], stored, compressor.decompressor())?;
         ingest.upload(packs)
     }

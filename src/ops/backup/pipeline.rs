@@ -33,7 +33,8 @@ const BATCH_ENTRIES_MAX: usize = 256;
 const BATCH_FOLDERS_MAX: usize = 32;
 /// Batches that wait between the walk and the merge.
 const WALKED_BATCHES: usize = 2;
-/// Entries that are complete go on when they hold together about this many bytes of memory.
+/// Entries of one ticket hold together about this many bytes of memory; what a worker finds of attributes and holes of files comes
+/// on top.
 const READY_BYTES_MAX: usize = 128 << 10;
 /// Jobs that wait for each worker.
 const JOBS_PER_WORKER: usize = 2;
@@ -201,12 +202,12 @@ struct Gathered<'a> {
     jobs: &'a Sender<Job>,
     tickets: &'a Sender<Ticket>,
     batch: Batch,
-    /// In the batch: of content, and of memory for entries without.
+    /// Of content, in the batch.
     bytes: u64,
     /// That the files of the batch are in.
     folders: usize,
     ready: Vec<Entry>,
-    /// Of memory, in `ready`.
+    /// Of memory, in `ready` or in the batch: one of them is empty.
     weight: usize,
 }
 
@@ -219,9 +220,9 @@ impl Gathered<'_> {
     }
 
     fn ride(&mut self, entry: Entry) -> Result<()> {
-        self.bytes = self.bytes.saturating_add(weight(&entry) as u64);
+        self.weight += weight(&entry);
         self.batch.push((entry, None));
-        let full = self.batch.len() >= BATCH_ENTRIES_MAX || self.bytes >= BATCH_BYTES;
+        let full = self.batch.len() >= BATCH_ENTRIES_MAX || self.weight >= READY_BYTES_MAX;
         if full { self.send() } else { Ok(()) }
     }
 
@@ -231,6 +232,7 @@ impl Gathered<'_> {
         let mut elsewhere = last.is_none_or(|(last, _)| split(&last.path).0 != split(&entry.path).0);
         if self.bytes.saturating_add(size) > BATCH_BYTES
             || self.batch.len() >= BATCH_ENTRIES_MAX
+            || self.weight >= READY_BYTES_MAX
             || elsewhere && self.folders >= BATCH_FOLDERS_MAX
         {
             self.send()?;
@@ -239,6 +241,7 @@ impl Gathered<'_> {
         // What came before it must stay before it.
         self.pass()?;
         self.bytes = self.bytes.saturating_add(size);
+        self.weight += weight(&entry);
         self.folders += usize::from(elsewhere);
         self.batch.push((entry, Some(open)));
         Ok(())
@@ -256,7 +259,7 @@ impl Gathered<'_> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        (self.bytes, self.folders) = (0, 0);
+        (self.bytes, self.folders, self.weight) = (0, 0, 0);
         let (reply, answer) = bounded(1);
         self.tickets.send(Ticket::Pending(answer)).map_err(|_closed| stopped())?;
         self.jobs.send(Job::Files(std::mem::take(&mut self.batch), reply)).map_err(|_closed| stopped())

@@ -16,9 +16,13 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::pack::{IndexedPack, encode_index},
     id::{IdentityId, ObjectId, PackId},
-    limits,
     ops::deleting::Deleter,
-    repository::{commit::UNINDEXED_BLOBS_MAX, records::Records, runs::RunName, view::ListedIndex},
+    repository::{
+        commit::{IndexBatch, UNINDEXED_BLOBS_MAX},
+        records::Records,
+        runs::RunName,
+        view::ListedIndex,
+    },
     sabotage::{Sabotage, suffers},
     store::{Folder, Name, Prefix},
 };
@@ -169,25 +173,26 @@ impl<'a> Compaction<'a> {
             return Ok(if wanted.is_empty() { 0 } else { blobs.div_ceil(UNINDEXED_BLOBS_MAX).max(1) as u64 });
         }
         let repository = self.pruning.repository;
-        let (mut left, mut batch, mut waiting) = (wanted.clone(), Vec::new(), 0);
+        let (mut left, mut batch) = (wanted.clone(), IndexBatch::default());
         let mut written: Vec<(Name, ObjectId)> = Vec::new();
+        let mut publish = |batch: &mut IndexBatch| {
+            if let Some(packs) = batch.take() {
+                written.push(repository.publish_index(&self.pruning.id, &packs)?);
+            }
+            Ok::<_, Error>(())
+        };
         for object in again {
             for pack in repository.read_index(&self.pruning.id, &object.listed.name, object.listed.id)? {
                 if !left.remove(&listing(&pack)) {
                     continue;
                 }
-                let more = pack.directory.blobs();
-                if waiting + more > UNINDEXED_BLOBS_MAX.max(more) || batch.len() >= limits::INDEX_PACKS_MAX {
-                    written.push(repository.publish_index(&self.pruning.id, &batch)?);
-                    (batch, waiting) = (Vec::new(), 0);
+                batch.add(pack);
+                if batch.is_full() {
+                    publish(&mut batch)?;
                 }
-                waiting += more;
-                batch.push(pack);
             }
         }
-        if !batch.is_empty() {
-            written.push(repository.publish_index(&self.pruning.id, &batch)?);
-        }
+        publish(&mut batch)?;
         let mut found = BTreeSet::new();
         for (name, id) in &written {
             let packs =

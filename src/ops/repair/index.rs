@@ -9,12 +9,11 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::pack::IndexedPack,
     id::{DomainId, PackId},
-    limits,
     ops::prune::Packs,
     progress::Phase,
     repository::{
         Repository,
-        commit::UNINDEXED_BLOBS_MAX,
+        commit::IndexBatch,
         directories::{Listing, StoredIndex},
         view::ListedPack,
     },
@@ -80,7 +79,7 @@ fn one_domain(repository: &Repository, id: &DomainId, mode: Mode) -> Result<Inde
     let StoredIndex { objects, packs, unlisted, damaged, notes } = repository.stored_index(id)?;
     let mut done = IndexDone { objects, packs, notes, ..IndexDone::default() };
     // 1: what is there is listed, by index objects that were read back.
-    let mut lister = Lister { repository, domain: id, mode, waiting: Vec::new(), blobs: 0, written: 0 };
+    let mut lister = Lister { repository, domain: id, mode, waiting: IndexBatch::default(), written: 0 };
     let unlisted: Vec<(PackId, ListedPack)> = unlisted.into_iter().collect();
     for some in unlisted.chunks(DIRECTORIES_AT_ONCE) {
         repository.store.progress().check()?;
@@ -146,28 +145,18 @@ struct Lister<'a> {
     repository: &'a Repository,
     domain: &'a DomainId,
     mode: Mode,
-    waiting: Vec<IndexedPack>,
-    blobs: usize,
+    waiting: IndexBatch,
     written: u64,
 }
 
 impl Lister<'_> {
     fn add(&mut self, pack: IndexedPack) -> Result<()> {
-        let more = pack.directory.blobs();
-        if self.blobs + more > UNINDEXED_BLOBS_MAX || self.waiting.len() >= limits::INDEX_PACKS_MAX {
-            self.publish()?;
-        }
-        self.blobs += more;
-        self.waiting.push(pack);
-        Ok(())
+        self.waiting.add(pack);
+        if self.waiting.is_full() { self.publish() } else { Ok(()) }
     }
 
     fn publish(&mut self) -> Result<()> {
-        let packs = std::mem::take(&mut self.waiting);
-        self.blobs = 0;
-        if packs.is_empty() {
-            return Ok(());
-        }
+        let Some(packs) = self.waiting.take() else { return Ok(()) };
         self.written += 1;
         if self.mode == Mode::DryRun {
             return Ok(());

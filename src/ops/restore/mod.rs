@@ -66,8 +66,8 @@ pub(super) const UNREAD: &str = "the backup could not read it";
 /// What fails or is noted is named one by one up to so many, and counted beyond.
 const NAMED_MAX: usize = 10_000;
 /// After so many windows (64 MiB) the disk is told to write what is there, while the next ones are made: at the
-/// end nearly nothing is left to wait for, and what is dirty in memory stays little.
-const WINDOWS_PER_SYNC: usize = 16;
+/// end nearly nothing is left to wait for, and where the disk keeps up what is dirty in memory stays little.
+const WINDOWS_PER_SYNC: u64 = (64 << 20) / WINDOW_BYTES;
 
 /// What to restore, and how.
 #[derive(Debug)]
@@ -377,7 +377,7 @@ fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
             });
         }
         drop(waiting);
-        let mut sent = 0_usize;
+        let mut sent = 0_u64;
         let planned = plan(pass, job, &mut |mut window| {
             fetch(&mut window);
             sent += 1;

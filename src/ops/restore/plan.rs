@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Plaintext that a window asks for, in bytes; a single chunk more at most.
-const WINDOW_BYTES: u64 = 4 << 20;
+pub(super) const WINDOW_BYTES: u64 = 4 << 20;
 /// Ciphertext that a window reads, in bytes; a single frame more at most.
 const WINDOW_SEALED_BYTES: u64 = 8 << 20;
 /// Large files of a window that are changed where they are: each is open until the window is done.
