@@ -67,7 +67,7 @@ pub(super) const UNREAD: &str = "the backup could not read it";
 const NAMED_MAX: usize = 10_000;
 /// After so many windows (64 MiB) the disk is told to write what is there, while the next ones are made: at the
 /// end nearly nothing is left to wait for, and where the disk keeps up what is dirty in memory stays little.
-const WINDOWS_PER_SYNC: u64 = (64 << 20) / WINDOW_BYTES;
+const WINDOWS_PER_SYNC: u64 = (64 << 20) / plan::WINDOW_BYTES;
 
 /// What to restore, and how.
 #[derive(Debug)]
