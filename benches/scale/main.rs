@@ -176,9 +176,7 @@ fn run(folder: &Path, divisor: u64) {
     table("requests (of them pages of lists of packs)", &all, |taken| {
         format!("{} ({})", taken.requests.all(), taken.requests.list_packs)
     });
-    table("peak memory in MB", &all, |taken| {
-        (taken.peak_bytes >> 20).to_string()
-    });
+    table("peak memory in MB", &all, |taken| (taken.peak_bytes >> 20).to_string());
     table("seconds (of CPU)", &all, |taken| format!("{:.2} ({:.2})", taken.seconds, taken.cpu_seconds));
 }
 
