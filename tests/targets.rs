@@ -233,6 +233,24 @@ fn a_plan_says_that_nothing_can_be_written_where_the_restore_then_fails() {
 }
 
 #[test]
+fn what_was_the_place_of_a_mount_is_not_emptied_when_nothing_is_mounted_there() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::create_dir(world.path("src/home")).unwrap();
+    let mounts = "mount -t tmpfs none src/home && echo then > src/home/then";
+    world.ends(&mut among_mounts(&world, mounts, &["backup", "src", "-x"]), 0);
+    // The new disk has one file system for all.
+    fs::write(world.path("src/home/thesis"), "thesis").unwrap();
+    fs::write(world.path("src/extra"), "extra").unwrap();
+    let from = format!("latest:{}", world.text("src"));
+    world.does(&["restore", &from, "--target", "src", "--delete", "--verify"]);
+    assert_eq!(fs::read(world.path("src/home/thesis")).unwrap(), b"thesis");
+    assert!(!world.path("src/extra").exists());
+}
+
+#[test]
 fn no_mount_leads_a_restore_into_the_repository_or_the_cache() {
     if no_mounts() {
         return;

@@ -81,11 +81,13 @@ impl<'a> Besides<'a> {
         if self.is_covered(entry) { self.enter(&entry.path, list) } else { Ok(()) }
     }
 
-    /// Whether a snapshot says all that should be in a folder. Not of one that the backup could not list, or that leads to
-    /// a source; nor where nothing of it is selected.
+    /// Whether a snapshot says all that should be in a folder. Not of one that the backup could not list, that leads to a
+    /// source, or that was the place of a mount which it did not enter: what stood there may be here by now. Nor where nothing
+    /// of it is selected.
     fn is_covered(&self, entry: &Entry) -> bool {
         entry.metadata.kind == EntryKind::Directory
             && entry.error.is_none()
+            && !entry.metadata.only_holds_a_place()
             && !self.snapshot.leads_to_a_source(&entry.path)
             && self.selection.reaches_into(&entry.path)
     }
