@@ -167,7 +167,7 @@ fn what_a_first_backup_has_stored_and_listed_itself_is_not_known() {
     // Of a copy with something new, that begins when an index lists what it is a copy of, or before.
     let stored = ["b", "nothing"].map(|late| {
         let place = Place::new(1);
-        let first = noise(1, 20 << 20);
+        let first = noise(1, 40 << 20);
         place.put("a", &first);
         place.put("b", &noise(2, 20 << 20));
         place.put("c", &[first, words(1, 32 << 20)].concat());

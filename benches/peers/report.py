@@ -89,7 +89,7 @@ def slower(results, before):
     """Where lifeboat's part of restic's is worse than it was."""
     now, then = medians(results), medians(before)
     for corpus, step, tool in now:
-        for measure in ["wall", "cpu", "peak", "stored"]:
+        for measure in ["wall", "synced", "cpu", "peak", "stored", "grown"]:
             part = ratio(now, corpus, step, "restic", measure) if tool == OURS else None
             was = ratio(then, corpus, step, "restic", measure) if part is not None else None
             if was is not None and part > was * WORSE_AT_MOST:
