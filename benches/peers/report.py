@@ -88,9 +88,8 @@ def missed(results):
 def slower(results, before):
     """Where lifeboat's part of restic's is worse than it was."""
     now, then = medians(results), medians(before)
-    for corpus, step, tool in now:
-        for measure in ["wall", "synced", "cpu", "peak", "stored", "grown"]:
-            part = ratio(now, corpus, step, "restic", measure) if tool == OURS else None
-            was = ratio(then, corpus, step, "restic", measure) if part is not None else None
-            if was is not None and part > was * WORSE_AT_MOST:
+    for corpus, step in dict.fromkeys((corpus, step) for corpus, step, _ in now):
+        for measure in MEASURES:
+            part, was = (ratio(found, corpus, step, "restic", measure) for found in [now, then])
+            if None not in (part, was) and part > was * WORSE_AT_MOST:
                 yield f"worse: {corpus} {step}: {measure} is {part:.2f} of restic's, and was {was:.2f}"

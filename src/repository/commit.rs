@@ -76,6 +76,7 @@ impl IndexBatch {
         (!packs.is_empty()).then_some(packs)
     }
 }
+
 /// How often whoever waits for another run looks again.
 const GLANCE: Duration = Duration::from_millis(100);
 

@@ -14,7 +14,7 @@ use std::{
 use super::{Again, CutContent, NextChunk, OpenFile, ReadContent};
 use crate::{
     chunk::Chunker,
-    compress::{Compression, Compressor, Plaintext},
+    compress::{Codec, Compression, Compressor, Decompressor, Plaintext},
     crypto::{ChunkKeys, IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     format::{
@@ -217,19 +217,27 @@ impl<'a> Ingest<'a> {
     }
 
     fn is_present(&self, id: &BlobId, kind: PackKind) -> bool {
-        self.index.borrow(id, self.author, kind)
-            || self.added.read().unwrap_or_else(PoisonError::into_inner).borrow(id, self.author, kind)
+        self.was_stored_before(id, kind) || self.was_stored_by_this_run(id, kind)
     }
 
     /// Whether the blob must be stored by whoever asks: it is in no pack that may be counted on, and
     /// nobody else of this run has it in hand.
     fn is_new(&self, id: &BlobId, kind: PackKind) -> bool {
-        !self.is_present(id, kind) && lock(&self.claimed).insert(*id)
+        !self.was_stored_before(id, kind) && self.is_new_in_this_run(id, kind)
     }
 
-    /// Whether a chunk was stored before this run. What the run has stored itself is no sign that a file is known.
-    fn was_stored_before(&self, id: &BlobId) -> bool {
-        self.index.borrow(id, self.author, PackKind::Data)
+    /// Whether a blob was there when this run began. What the run has stored itself is no sign that a file is known.
+    fn was_stored_before(&self, id: &BlobId, kind: PackKind) -> bool {
+        self.index.borrow(id, self.author, kind)
+    }
+
+    fn was_stored_by_this_run(&self, id: &BlobId, kind: PackKind) -> bool {
+        self.added.read().unwrap_or_else(PoisonError::into_inner).borrow(id, self.author, kind)
+    }
+
+    /// As [`Self::is_new`], of what was not there when this run began.
+    fn is_new_in_this_run(&self, id: &BlobId, kind: PackKind) -> bool {
+        !self.was_stored_by_this_run(id, kind) && lock(&self.claimed).insert(*id)
     }
 
     /// Whether a chunk can be counted on: it is stored, or somebody of this run has it in hand.
@@ -258,10 +266,18 @@ impl<'a> Ingest<'a> {
         present && chunks.is_ok()
     }
 
-    /// Waits while another worker waits in [`Self::upload`]: else each would fill one pack after the other and come there
-    /// with it in hand, and memory would grow with the number of workers.
-    fn wait_for_the_store(&self) {
+    /// Seals a frame, and begins to upload the packs that it completes.
+    fn seal(
+        &self,
+        packs: &PackWriter<'_>,
+        blobs: Vec<Blob>,
+        stored: (Codec, Vec<u8>),
+        check: &mut Decompressor,
+    ) -> Result<()> {
+        // While another worker waits in `upload`: else each would fill one pack after the other and come there with it in
+        // hand, and memory would grow with the number of workers.
         drop(lock(&self.unindexed));
+        self.upload(packs.add(blobs, stored, check)?)
     }
 
     fn upload(&self, packs: Vec<FinishedPack>) -> Result<()> {
@@ -445,7 +461,8 @@ impl<'a, 'b> Worker<'a, 'b> {
         let length = u32::try_from(plain.len())
             .map_err(|e| Error::new(ErrorKind::Failed, "a chunk is larger than any chunk").with_source(e))?;
         let id = self.ingest.keys.chunk.id.id(plain);
-        if self.ingest.is_new(&id, PackKind::Data) {
+        let known = self.ingest.was_stored_before(&id, PackKind::Data);
+        if !known && self.ingest.is_new_in_this_run(&id, PackKind::Data) {
             let bytes = self.frame.plain.len() + plain.len();
             let full = bytes > frame_target(bytes, self.frame.blobs.len() + 1);
             if full || self.frame.blobs.len() >= limits::FRAME_BLOBS_MAX {
@@ -456,7 +473,7 @@ impl<'a, 'b> Worker<'a, 'b> {
             self.frame.changes += usize::from(so_far.is_mostly_known());
             self.ingest.bytes_new.fetch_add(u64::from(length), Ordering::Relaxed);
         }
-        so_far.adds(length, self.ingest.was_stored_before(&id));
+        so_far.adds(length, known);
         Ok(ChunkRef { id, length })
     }
 
@@ -512,9 +529,7 @@ impl<'a, 'b> Worker<'a, 'b> {
         let blobs = std::mem::take(&mut frame.blobs);
         let what = Plaintext::of(frame.plain.len(), blobs.len(), frame.changes == blobs.len());
         let stored = self.compressor.compress_as(&frame.plain, what)?;
-        self.ingest.wait_for_the_store();
-        let packs = self.ingest.data.add(blobs, stored, self.compressor.decompressor())?;
-        self.ingest.upload(packs)
+        self.ingest.seal(&self.ingest.data, blobs, stored, self.compressor.decompressor())
     }
 
     /// Reads and stores one file, again if it changed meanwhile. What cannot be read is said in its entry;
@@ -628,7 +643,7 @@ impl<'a, 'b> Worker<'a, 'b> {
             let chunk = match source.advance()? {
                 NextChunk::End => break,
                 NextChunk::Known(chunk) if self.ingest.counts_on(&chunk.id) => {
-                    so_far.adds(chunk.length, self.ingest.was_stored_before(&chunk.id));
+                    so_far.adds(chunk.length, self.ingest.was_stored_before(&chunk.id, PackKind::Data));
                     chunk
                 }
                 NextChunk::Known(_) | NextChunk::Unknown => {
@@ -663,9 +678,7 @@ impl NodeSink for Nodes<'_, '_, '_> {
         let length = u32::try_from(plain.len())
             .map_err(|e| Error::new(ErrorKind::Failed, "a manifest node is too large").with_source(e))?;
         let stored = compressor.compress(&plain)?;
-        ingest.wait_for_the_store();
-        let packs = ingest.metadata.add(vec![Blob { id, length }], stored, compressor.decompressor())?;
-        ingest.upload(packs)
+        ingest.seal(&ingest.metadata, vec![Blob { id, length }], stored, compressor.decompressor())
     }
 }
 
