@@ -316,8 +316,12 @@ impl Scene {
 
     /// Writes that it ends, as a `forget` does before it deletes.
     fn write_end(&self, who: &Repository, snapshot: ObjectId) {
-        let forgotten =
-            Forgotten { time: Timestamp::default(), snapshots: vec![snapshot], reason: String::new() };
+        let forgotten = Forgotten {
+            time: Timestamp::default(),
+            snapshots: vec![snapshot],
+            reason: String::new(),
+            places: Vec::new(),
+        };
         who.publish_forgotten(&self.owner().own_domain().unwrap(), &forgotten).unwrap();
     }
 

@@ -195,7 +195,7 @@ fn a_client_cannot_keep_anothers_snapshot_from_being_copied() {
     }
     let mut lying = Lying(
         lab::Tree(&other),
-        CopyOf { origin: Some(origin), begun: Timestamp::from_seconds(1), command: "backup" },
+        CopyOf { origin: Some(origin), writer: None, begun: Timestamp::from_seconds(1), command: "backup" },
     );
     backup::run(&client, &mut lying, &BackupOptions { time, ..lab::backup_options() }).unwrap();
     assert_eq!(from.snapshots()[0].record.origin, Some(origin), "it lies");

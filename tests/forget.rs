@@ -251,6 +251,77 @@ fn a_flood_of_snapshots_from_the_future_pushes_nobody_else_out() {
     assert!(days(&world).starts_with(&[1, 2, 3]));
 }
 
+/// A backup of `src` as of a time in January 2026 with a key of its own, in a domain of several machines.
+fn backup_by(world: &World, key: &str, time: &str) {
+    let domain = ["--domain", "shop"];
+    let out = world.text(key);
+    if !world.path(key).exists() {
+        let add = ["key", "add", "--role", "backup", "--label", key, "--access-key-out", &out];
+        world.does(&[&add[..], &domain].concat());
+    }
+    let time = format!("2026-01-{time}");
+    let source = world.text("src");
+    let mut command =
+        world.bare(&["backup", "--host", "web", "--time", &time, "--access-key-file", &out, &source]);
+    command.env("LIFEBOAT_REPOSITORY", world.path("repo"));
+    world.ends(&mut command, 0);
+}
+
+/// The keys and days of what a `forget` judged, and whether it stays.
+fn kept_of(messages: &[Value], key: &str) -> Vec<(u32, bool)> {
+    let of_key: Vec<Value> = messages.iter().filter(|message| message["key"] == key).cloned().collect();
+    verdicts(&of_key).into_iter().map(|(day, stays, _)| (day, stays)).collect()
+}
+
+#[test]
+fn another_key_that_gives_its_snapshots_out_for_those_of_a_machine_pushes_none_of_them_out() {
+    let world = World::with_repository();
+    fs::write(world.path("src/one"), "genuine").unwrap();
+    for day in ["01", "02", "03"] {
+        backup_by(&world, "web", &format!("{day} 12:00"));
+    }
+    // The same host and sources, later on each of these days, and many after them.
+    for time in ["01 23:59", "02 23:59", "03 23:59", "04 23:59", "05 23:59", "06 23:59"] {
+        backup_by(&world, "thief", time);
+    }
+    for by in ["host,paths", ""] {
+        let rules = ["forget", "--keep-daily", "3", "--keep-last", "1", "--group-by", by];
+        let judged = world.messages(&[&rules[..], &["--dry-run"]].concat());
+        assert_eq!(kept_of(&judged, "web"), [(3, true), (2, true), (1, true)]);
+        assert!(kept_of(&judged, "thief").contains(&(1, false)), "the rule ends something");
+    }
+    let table = world.does(&["forget", "--keep-daily", "3"]);
+    assert!(table.contains("key web, host web") && table.contains("key thief, host web"), "{table}");
+    assert_eq!(days(&world), [1, 2, 3, 4, 5, 6]);
+    // More than half of those of one key, though by far not of all.
+    let said = world.fails(&["forget", "--keep-last", "1", "--host", "web"], 1);
+    assert!(said.contains("2 of 3 snapshots of web would go"), "{said}");
+}
+
+#[test]
+fn a_copy_is_judged_with_the_snapshots_of_the_key_of_its_original() {
+    let world = World::with_repository();
+    fs::write(world.path("src/one"), "kept").unwrap();
+    fs::write(world.path("src/two"), "left out").unwrap();
+    for day in ["01", "02", "03"] {
+        backup_by(&world, "web", &format!("{day} 12:00"));
+    }
+    let owner = world.text("owner");
+    let role = ["--role", "owner", "--label", "owner of the shop", "--domain", "shop"];
+    world.does(&[&["key", "add"], &role[..], &["--access-key-out", &owner]].concat());
+    let rewrite = ["rewrite", "--host", "web", "--exclude", "two", "--forget", "--access-key-file", &owner];
+    let mut rewrite = world.bare(&rewrite);
+    world.ends(rewrite.env("LIFEBOAT_REPOSITORY", world.path("repo")), 0);
+    for day in ["04", "05", "06"] {
+        backup_by(&world, "web", &format!("{day} 12:00"));
+    }
+    let done = world.messages(&["forget", "--keep-daily", "4", "--allow-mass-removal"]);
+    let summary = done.last().unwrap();
+    assert!(summary["forgotten"].as_u64() > Some(0), "copies grow old as their originals do: {done:?}");
+    let left: Vec<u32> = days(&world).into_iter().filter(|day| *day < 3).collect();
+    assert_eq!(left, [0; 0], "{done:?}");
+}
+
 #[test]
 fn a_key_that_may_not_forget_is_refused() {
     let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);

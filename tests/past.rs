@@ -131,7 +131,14 @@ fn what_an_attacker_deleted_and_overwrote_comes_back_byte_for_byte() {
         attacked.does(&["--at", at, "check", "--read-data"]);
     }
     let before = attacked.bucket.versions();
-    for command in [&["ls", "latest"][..], &["usage"], &["key", "list"], &["drill", "history"], &["status"]] {
+    for command in [
+        &["ls", "latest"][..],
+        &["usage"],
+        &["key", "list"],
+        &["drill", "history"],
+        &["hold", "list"],
+        &["status"],
+    ] {
         attacked.does(&[&["--at", &at_second], command].concat());
     }
     attacked.does(&["--at", &at_second, "check", "--max-age", "30d"]);
@@ -150,7 +157,7 @@ fn what_writes_refuses_to_go_to_the_past() {
         &["prune"],
         &["prune", "--dry-run"],
         &["tag", "latest", "--add", "x"],
-        &["hold", "list"],
+        &["hold", "place", "latest", "--reason", "x"],
         &["repair", "index"],
         &["recover"],
         &["rewrite", "--exclude", "x", "latest"],
@@ -188,6 +195,32 @@ fn a_time_that_is_wrong_says_what_is_wrong_with_it() {
     let mut command = attacked.command(&["--at", "2020-01-01", "-r", "repo", "snapshots"]);
     let (_, said) = attacked.world.ends(&mut command, 2);
     assert!(said.contains("keeps no versions") && said.contains("snapshot of that time"), "{said}");
+}
+
+#[test]
+fn whoever_finds_a_config_that_was_overwritten_is_told_of_the_past_before_it_is_deleted() {
+    let attacked = Attacked::new();
+    attacked.does(&["backup", "src"]);
+    let (before, config) = (attacked.moment(), "some prefix/config");
+    assert!(attacked.bucket.there().iter().any(|key| key == config));
+    attacked.bucket.add(config, Some("encrypted by us, pay".into()));
+    let said = attacked.fails(&["snapshots"], 5);
+    let (first, rest) = said.split_once("`--at TIME` shows the repository as it was").unwrap();
+    assert!(!first.contains("delete the object") && rest.contains("delete the object `config`"), "{said}");
+    attacked.does(&["--at", &before, "restore", "latest", "--target", "back"]);
+    let after = attacked.moment();
+    let said = attacked.fails(&["--at", &after, "snapshots"], 5);
+    assert!(said.contains("name an earlier one"), "{said}");
+}
+
+#[test]
+fn whoever_may_not_read_versions_is_told_which_rights_that_takes() {
+    let attacked = Attacked::new();
+    let at = attacked.moment();
+    attacked.bucket.denies_versions.store(true, Ordering::SeqCst);
+    let said = attacked.fails(&["--at", &at, "snapshots"], 1);
+    assert!(said.contains("s3:ListBucketVersions, s3:GetObjectVersion"), "{said}");
+    attacked.does(&["snapshots"]);
 }
 
 #[test]

@@ -533,6 +533,58 @@ fn a_chain_whose_end_was_cut_off_is_told_by_whoever_has_read_it_and_what_was_for
     scene.by("tech", "tech-home", &["check"], 0);
 }
 
+/// The name that a remedy sets aside.
+fn named_lost(said: &str) -> String {
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "quarantine").unwrap();
+    words[at + 1].to_owned()
+}
+
+#[test]
+fn what_was_forgotten_proves_that_a_chain_was_longer_also_when_it_begins_anew() {
+    let scene = Emptied::new();
+    for tag in ["one", "two", "three"] {
+        scene.by("web", "web-home", &["backup", "src", "--tag", tag], 0);
+    }
+    // Another key of the domain, that has lost nothing, does not make up for it.
+    scene.0.does(&["backup", "src", "--host", "owner"]);
+    scene.0.does(&["forget", "--keep-last", "1", "--allow-mass-removal", "--group-by", ""]);
+    scene.by("tech", "first-home", &["check"], 0);
+    let all = tree(&scene.0.path("repo")).into_iter().map(|(path, _)| path);
+    let of_chain = |path: &std::path::PathBuf| {
+        let path = path.to_str().unwrap();
+        path.contains("/snapshots/") && path.contains("/0000000003-")
+    };
+    all.filter(of_chain).for_each(|path| fs::remove_file(path).unwrap());
+    let said = scene.by("tech", "second-home", &["check"], 5);
+    let why = "the chain of the key `web` is damaged: number 2 was forgotten, which the newest never is";
+    assert!(said.contains(why) && said.contains("`lifeboat recover`"), "{said}");
+    let packs = || {
+        let all = tree(&scene.0.path("repo")).into_iter().map(|(path, _)| path);
+        all.filter(|path| path.to_str().unwrap().contains("/packs/")).collect::<Vec<_>>()
+    };
+    // The machine was set up anew, remembers nothing either, and begins with number 1 until it is beyond what was forgotten.
+    fs::remove_dir_all(scene.0.path("web-home")).unwrap();
+    for (generation, why) in
+        [(1, why), (2, why), (3, "there is another one: the chain was lost and began anew")]
+    {
+        fs::write(scene.0.path("src/new"), format!("generation {generation}")).unwrap();
+        scene.by("web", "web-home", &["backup", "src", "--tag", "anew"], 0);
+        let said = scene.by("tech", "third-home", &["check"], 5);
+        assert!(said.contains(why), "{said}");
+        let before = packs();
+        let said = scene.0.fails(&["prune"], 5);
+        assert!(said.contains("`lifeboat recover`"), "{said}");
+        let after = packs();
+        assert!(!before.is_empty() && before.iter().all(|path| after.contains(path)), "{before:?} {after:?}");
+    }
+    // An owner says that they are lost for good.
+    let said = scene.by("tech", "third-home", &["check"], 5);
+    scene.0.does(&["repair", "quarantine", &named_lost(&said), "--force", "--apply"]);
+    scene.by("tech", "third-home", &["check"], 0);
+    scene.0.does(&["prune"]);
+}
+
 #[test]
 fn a_first_backup_that_came_no_further_is_a_note_and_no_damage() {
     let scene = Emptied::new();

@@ -103,7 +103,10 @@ impl Scene {
         let (nothing, reason) = (ObjectId::new([9; 32]), String::new());
         let snapshots = vec![nothing];
         owner
-            .publish_forgotten(domain, &Forgotten { time: TIME, snapshots, reason: reason.clone() })
+            .publish_forgotten(
+                domain,
+                &Forgotten { time: TIME, snapshots, reason: reason.clone(), places: Vec::new() },
+            )
             .unwrap();
         let objects = vec!["nothing".to_owned()];
         owner.publish_quarantine(domain, &Quarantine { time: TIME, objects, reason }).unwrap();
@@ -388,8 +391,13 @@ fn forged(scene: &Scene, signer: &SigningKey) -> Vec<(&'static str, (Name, Bytes
     let at = 1 + before.map_or(0, |known| known.name.sequence);
     let (time, reason, number) = (TIME, String::new(), owner.registry().number);
     let attestation = Attestation { time, sections: Vec::new() }.encode();
-    let forgotten =
-        Forgotten { time, snapshots: vec![ObjectId::new([8; 32])], reason: reason.clone() }.encode();
+    let forgotten = Forgotten {
+        time,
+        snapshots: vec![ObjectId::new([8; 32])],
+        reason: reason.clone(),
+        places: Vec::new(),
+    }
+    .encode();
     let says = Says::Hold(reason.clone());
     let annotation = Annotation { time, snapshots: vec![ObjectId::new([8; 32])], says }.encode();
     let tombstones = Tombstones { time, packs: vec![PackId::new([8; 32])] }.encode();

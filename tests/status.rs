@@ -171,7 +171,7 @@ impl Source for Again {
     }
 
     fn copy_of(&self) -> Option<CopyOf> {
-        Some(CopyOf { origin: None, begun: Timestamp::default(), command: "rewrite" })
+        Some(CopyOf { origin: None, writer: None, begun: Timestamp::default(), command: "rewrite" })
     }
 }
 
@@ -253,7 +253,8 @@ fn an_incomplete_backup_is_shown_and_is_not_the_last_complete_one() {
     // A forgotten snapshot is no backup any more.
     let domain = web.own_domain().unwrap();
     let snapshots = vec![complete.snapshot.unwrap().0];
-    let forgotten = Forgotten { time: Timestamp::default(), snapshots, reason: String::new() };
+    let forgotten =
+        Forgotten { time: Timestamp::default(), snapshots, reason: String::new(), places: Vec::new() };
     world.owner().publish_forgotten(&domain, &forgotten).unwrap();
     assert!(of(&world.status(), "web").complete.is_none());
 }
@@ -301,7 +302,8 @@ fn a_copy_of_an_older_snapshot_is_no_backup_of_now() {
     // What was rewritten and has ended is known by its copy, with its age.
     let domain = world.owner().own_domain().unwrap();
     let snapshots = vec![complete, partly.snapshot.unwrap().0];
-    let forgotten = Forgotten { time: Timestamp::default(), snapshots, reason: String::new() };
+    let forgotten =
+        Forgotten { time: Timestamp::default(), snapshots, reason: String::new(), places: Vec::new() };
     world.owner().publish_forgotten(&domain, &forgotten).unwrap();
     let status = world.status();
     let owner = of(&status, "owner@desk");
@@ -350,6 +352,23 @@ fn the_storages_stamps_count_and_no_clock_of_a_client() {
     world.clock.0.store(-5 * 86_400, Ordering::SeqCst);
     let status = world.status();
     assert!(of(&status, "web").overdue, "{:?}", status.now);
+}
+
+#[test]
+fn a_mirror_without_the_stamps_of_its_original_is_not_taken_for_backups_of_today() {
+    let world = World::new();
+    let web = world.open(&world.add(Role::Backup, "web", false));
+    let headline = || report::status::headline(&world.status());
+    back_up(&world, &web, "web", &["source"]).unwrap();
+    assert_eq!(headline(), "nobody is overdue: 1 client");
+    // A copy of today has today's stamps; what machines say of their backups is 40 days old.
+    world.clock.0.store(-40 * 86_400, Ordering::SeqCst);
+    back_up(&world, &web, "web", &["source"]).unwrap();
+    world.clock.0.store(0, Ordering::SeqCst);
+    assert!(headline().contains("stamps that may be those of a copying"), "{}", headline());
+    let status = world.status();
+    let table = report::status::table(&status, &jiff::tz::TimeZone::UTC).lines(Some(400)).join("\n");
+    assert!(table.contains("made 40 d 0 h before it got here"), "{table}");
 }
 
 #[test]
@@ -429,7 +448,12 @@ fn a_snapshot_that_is_held_counts_though_a_record_has_ended_it_and_the_hold_is_s
     annotate::place(&owner, &which, "case 7", annotate::Mode::Write).unwrap();
     // As of a `forget` that began before.
     let domain = owner.snapshots().unwrap().0[0].name.domain;
-    let forgotten = Forgotten { time: Timestamp::default(), snapshots: vec![first], reason: String::new() };
+    let forgotten = Forgotten {
+        time: Timestamp::default(),
+        snapshots: vec![first],
+        reason: String::new(),
+        places: Vec::new(),
+    };
     owner.publish_forgotten(&domain, &forgotten).unwrap();
     let status = world.status();
     let held = &status.holds[..];

@@ -284,7 +284,8 @@ fn random_world(seed: u64) -> (World, Added) {
     }
     for (domain, id) in snapshots {
         if dice.one_in(3) {
-            let forgotten = Forgotten { time: NOW, snapshots: vec![id], reason: String::new() };
+            let forgotten =
+                Forgotten { time: NOW, snapshots: vec![id], reason: String::new(), places: Vec::new() };
             host.publish_forgotten(&domain, &forgotten).unwrap();
         }
     }
@@ -451,7 +452,7 @@ fn what_nothing_explains_is_named_and_what_a_prune_does_is_explained() {
     let forgotten = owner.snapshots().unwrap().0[0].name.id;
     host.publish_forgotten(
         &domain,
-        &Forgotten { time: NOW, snapshots: vec![forgotten], reason: String::new() },
+        &Forgotten { time: NOW, snapshots: vec![forgotten], reason: String::new(), places: Vec::new() },
     )
     .unwrap();
     world.store.delete(&name).unwrap();

@@ -22,6 +22,7 @@ pub mod sample;
 pub mod sandbox;
 pub mod scratch;
 pub mod select;
+pub mod settle;
 pub mod spelling;
 mod trail;
 pub mod unmet;

@@ -21,7 +21,7 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, fchmod, fdatasync, fstat, fstatvfs, fsync,
-        ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, symlinkat, syncfs, unlinkat,
+        ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, stat, symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
     process::geteuid,
@@ -58,6 +58,17 @@ const DAMAGED_TRIES: u32 = 1000;
 
 /// A handle of a folder in the target.
 pub type Folder = Arc<OwnedFd>;
+
+/// The mode (without the kind) and the owner of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looks {
+    /// Permission bits.
+    pub mode: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
 
 /// The folder that a tree is restored into.
 #[derive(Debug)]
@@ -138,6 +149,13 @@ impl Target {
             },
             opened => opened,
         }
+    }
+
+    /// What a folder looks like before it is opened, if it is there.
+    #[must_use]
+    pub fn looks_of(path: &Path) -> Option<Looks> {
+        let status = stat(path).ok()?;
+        Some(Looks { mode: status.st_mode & 0o7777, uid: status.st_uid, gid: status.st_gid })
     }
 
     /// Opens the folder to restore into.

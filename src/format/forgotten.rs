@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 use crate::{
     clock::Timestamp,
     error::{Error, Result},
-    id::ObjectId,
+    id::{IdentityId, ObjectId},
     limits,
 };
 
@@ -22,6 +22,22 @@ pub struct Forgotten {
     /// Why, and by which rule.
     #[n(2)]
     pub reason: String,
+    /// Where each of them stood, in the order of `snapshots`; empty in records of before there was this field. Since the
+    /// newest of each chain is never forgotten, this proves that the chain was longer.
+    #[n(3)]
+    #[cbor(skip_if = "Vec::is_empty")]
+    pub places: Vec<ChainPlace>,
+}
+
+/// A place in a chain of snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct ChainPlace {
+    /// Whose chain it is.
+    #[n(0)]
+    pub identity: IdentityId,
+    /// The number in it, from 1.
+    #[n(1)]
+    pub sequence: u64,
 }
 
 /// Most snapshots that one batch names.
@@ -40,6 +56,9 @@ impl Forgotten {
         let batch: Self = super::decode_record(bytes, "a forgotten record")?;
         if batch.snapshots.len() > SNAPSHOTS_MAX || batch.reason.len() > limits::REASON_BYTES_MAX {
             return Err(Error::damaged("a forgotten record", "it is larger than any may be"));
+        }
+        if !batch.places.is_empty() && batch.places.len() != batch.snapshots.len() {
+            return Err(Error::damaged("a forgotten record", "it has not one place for each snapshot"));
         }
         Ok(batch)
     }

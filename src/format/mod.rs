@@ -57,7 +57,7 @@ mod tests {
     use super::{attestation::*, forgotten::*, quarantine::*, tombstones::*};
     use crate::{
         clock::Timestamp,
-        id::{ObjectId, PackId, SectionId},
+        id::{IdentityId, ObjectId, PackId, SectionId},
         limits,
     };
 
@@ -73,7 +73,9 @@ mod tests {
             let sections = ids.iter().map(|id| AttestedSection { id: SectionId::new(*id), digest: *id });
             let attestation = Attestation { time, sections: sections.collect() };
             let snapshots = ids.iter().map(|id| ObjectId::new(*id)).collect();
-            let forgotten = Forgotten { time, snapshots, reason: reason.clone() };
+            let place = |id: &[u8; 32]| ChainPlace { identity: IdentityId::new([id[0]; IdentityId::LEN]), sequence: u64::from(id[0]) };
+            let places = if ids.len() % 2 == 0 { ids.iter().map(place).collect() } else { Vec::new() };
+            let forgotten = Forgotten { time, snapshots, reason: reason.clone(), places };
             let quarantine = Quarantine { time, objects: names, reason };
             let tombstones = Tombstones { time, packs: ids.iter().map(|id| PackId::new(*id)).collect() };
             let bytes = [attestation.encode(), forgotten.encode(), quarantine.encode(), tombstones.encode()];
@@ -109,11 +111,15 @@ mod tests {
             time,
             snapshots: vec![ObjectId::new([1; 32]); SNAPSHOTS_MAX + 1],
             reason: String::new(),
+            places: Vec::new(),
         };
         assert!(Forgotten::decode(&many.encode()).is_err());
-        let wordy =
-            Forgotten { time, snapshots: Vec::new(), reason: "x".repeat(limits::REASON_BYTES_MAX + 1) };
+        let none = Forgotten { snapshots: Vec::new(), ..many };
+        let wordy = Forgotten { reason: "x".repeat(limits::REASON_BYTES_MAX + 1), ..none.clone() };
         assert!(Forgotten::decode(&wordy.encode()).is_err());
+        assert!(Forgotten::decode(&none.encode()).is_ok());
+        let places = vec![ChainPlace { identity: IdentityId::new([1; IdentityId::LEN]), sequence: 1 }];
+        assert!(Forgotten::decode(&Forgotten { places, ..none }.encode()).is_err());
         let dying = Tombstones { time, packs: vec![PackId::new([1; 32]); PACKS_MAX + 1] };
         assert!(Tombstones::decode(&dying.encode()).is_err());
         let long = Quarantine { time, objects: vec!["x".repeat(NAME_BYTES_MAX + 1)], reason: String::new() };

@@ -6,7 +6,7 @@ use super::path::is_below;
 use crate::{
     clock::Timestamp,
     error::{Error, Result},
-    id::{BlobId, ObjectId, RepositoryId},
+    id::{BlobId, IdentityId, ObjectId, RepositoryId},
     limits,
 };
 
@@ -68,8 +68,10 @@ pub struct Snapshot {
     pub parameters: Parameters,
     /// Random, so that no two records are equal.
     pub nonce: [u8; 16],
-    /// What it is a copy of, if it is one.
+    /// What it is a copy of, if it is one of a snapshot of another repository.
     pub origin: Option<Origin>,
+    /// Of a copy: who wrote its original, as far as that is known.
+    pub original_writer: Option<IdentityId>,
 }
 
 /// Names a snapshot among those of all repositories.
@@ -92,7 +94,7 @@ pub struct Parameters {
     pub chunk_sizes: [u32; 3],
 }
 
-/// Fields that every snapshot has: all but the previous one, the one that it replaces and its origin.
+/// Fields that every snapshot has: all but the previous one, the one that it replaces, its origin and who wrote that.
 const REQUIRED: [u64; 14] = [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 type Encoded = std::result::Result<(), encode::Error<std::convert::Infallible>>;
@@ -101,7 +103,7 @@ type Decoded<T> = std::result::Result<T, decode::Error>;
 impl Snapshot {
     /// The plaintext of the record. Keys: 1 previous, 2 registry, 3 replaces, 4 time, 5 host, 6 user,
     /// 7 tags, 8 sources, 9 root, 10 statistics, 11 unreadable, 12 the first of them, 13 program, 14 nonce,
-    /// 15 begun, 16 parameters, 17 levels, 18 origin. They ascend.
+    /// 15 begun, 16 parameters, 17 levels, 18 origin, 19 who wrote the original. They ascend.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -114,8 +116,8 @@ impl Snapshot {
     fn write(&self, e: &mut Encoder<&mut Vec<u8>>) -> Encoded {
         let Self { previous, registry, replaces, time, host, user, tags, sources, root, statistics, .. } =
             self;
-        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, levels, origin, .. } =
-            self;
+        let Self { unreadable, unreadable_named, program, nonce, begun, parameters, levels, .. } = self;
+        let Self { origin, original_writer, .. } = self;
         let Parameters { commit_window_seconds, minimum_grace_seconds, chunk_sizes } = parameters;
         let Statistics { entries, files, bytes, files_unchanged, bytes_new, bytes_stored } = statistics;
         e.begin_map()?;
@@ -153,6 +155,9 @@ impl Snapshot {
         e.u8(17)?.u8(*levels)?;
         if let Some(Origin { repository, snapshot }) = origin {
             e.u8(18)?.array(2)?.bytes(repository.as_bytes())?.bytes(snapshot.as_bytes())?;
+        }
+        if let Some(identity) = original_writer {
+            e.u8(19)?.bytes(identity.as_bytes())?;
         }
         e.end()?;
         Ok(())
@@ -219,6 +224,7 @@ impl Snapshot {
             parameters: Parameters::default(),
             nonce: [0; 16],
             origin: None,
+            original_writer: None,
         }
     }
 
@@ -280,6 +286,7 @@ impl Snapshot {
                     let repository = RepositoryId::new(read_array(d)?);
                     snapshot.origin = Some(Origin { repository, snapshot: read_id(d)? });
                 }
+                19 => snapshot.original_writer = Some(IdentityId::new(read_array(d)?)),
                 _ => d.skip()?,
             }
         }
@@ -388,8 +395,11 @@ mod tests {
         let record = minimal();
         assert_eq!(Snapshot::decode(&record.encode()).unwrap(), record);
         let origin = Origin { repository: RepositoryId::new([3; 32]), snapshot: ObjectId::new([4; 32]) };
-        let copied = Snapshot { origin: Some(origin), ..minimal() };
-        assert_eq!(Snapshot::decode(&copied.encode()).unwrap(), copied);
+        let writer = Some(IdentityId::new([5; IdentityId::LEN]));
+        for (origin, original_writer) in [(Some(origin), None), (None, writer), (Some(origin), writer)] {
+            let copied = Snapshot { origin, original_writer, ..minimal() };
+            assert_eq!(Snapshot::decode(&copied.encode()).unwrap(), copied);
+        }
         let mut longer = record.encode();
         longer.pop();
         longer.extend_from_slice(&[0x18, 99, 0x82, 1, 2, 0xff]);
@@ -468,6 +478,7 @@ mod tests {
             },
             nonce: [9; 16],
             origin: None,
+            original_writer: None,
         }
     }
 }

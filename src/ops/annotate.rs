@@ -188,7 +188,7 @@ pub fn place(repository: &Repository, which: &Chosen, reason: &str, mode: Mode) 
         }
         let forgotten = repository.records(&domain)?.forgotten;
         let ids = of_domain.iter().map(|known| known.name.id);
-        placed.ended.extend(ids.filter(|id| forgotten.contains(id)));
+        placed.ended.extend(ids.filter(|id| forgotten.contains_key(id)));
     }
     Ok(placed)
 }

@@ -51,7 +51,7 @@ fn with_view(
 ) -> Result<()> {
     let mut nodes = NodeReader::new(repository, snapshot.name.domain, &view.index)?;
     nodes.serve(snapshot.name.identity);
-    super::restore::strip_of(&nodes, snapshot, path)?;
+    super::restore::root_of(&nodes, snapshot, path)?;
     let (mut gaps, mut first_gap) = (0_u64, None);
     for_each_entry(&nodes, snapshot.record.root, path, &mut |entry| {
         repository.store.progress().check()?;

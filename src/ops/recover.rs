@@ -220,7 +220,8 @@ fn make(repository: &Arc<Repository>, manifest: &Manifest, options: &RecoverOpti
         workers: options.workers,
     };
     // Nobody knows when it began, so the next backup takes nothing in it for unchanged.
-    let copy_of = CopyOf { origin: None, begun: Timestamp::from_seconds(0), command: "recover" };
+    let begun = Timestamp::from_seconds(0);
+    let copy_of = CopyOf { origin: None, writer: Some(manifest.author), begun, command: "recover" };
     match copy::of_manifest(repository, (manifest.root, manifest.author), (copy_of, &backup))? {
         Err(losses) => Ok(Outcome::Damaged(losses)),
         Ok(done) => {

@@ -16,6 +16,7 @@ use crate::{
     format::{
         registry::{Certificate, Registry},
         role::Role,
+        snapshot::Snapshot,
     },
     id::{DomainId, IdentityId, ObjectId},
     progress::Phase,
@@ -43,6 +44,22 @@ pub struct Backup {
     pub stored: Timestamp,
     /// Entries that could not be read.
     pub unreadable: u64,
+    /// When it was made, by the clock of its machine.
+    pub made: Timestamp,
+}
+
+/// No backup needs so long from its beginning until it is stored: a clock is wrong, or the storage is a copy whose stamps
+/// are those of the copying.
+const LATE: Duration = Duration::from_hours(7 * 24);
+
+impl Backup {
+    /// How long before the storage got it its machine says that it was made, if no backup takes so long.
+    #[must_use]
+    pub fn came_late_by(&self) -> Option<Duration> {
+        let seconds = self.stored.seconds.saturating_sub(self.made.seconds);
+        let late = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        (late > LATE).then_some(late)
+    }
 }
 
 /// A snapshot that an owner made of an older one.
@@ -239,7 +256,7 @@ impl<'a> Found<'a> {
         let Records { forgotten, quarantined, .. } = repository.records(domain)?;
         let annotations = repository.annotations(domain, &quarantined)?;
         let mut ended = ids_of_snapshots(&quarantined);
-        ended.extend(forgotten.into_iter().filter(|id| !annotations.is_held(id)));
+        ended.extend(forgotten.into_keys().filter(|id| !annotations.is_held(id)));
         Ok(Self {
             repository,
             domain: *domain,
@@ -360,9 +377,11 @@ impl<'a> Found<'a> {
                 continue;
             }
             let KnownSnapshot { name, record, is_copy, .. } = known;
-            let mut backup = Backup { id: name.id, stored: name.stored, unreadable: record.unreadable };
+            let Snapshot { begun: made, unreadable, .. } = record;
+            let mut backup = Backup { id: name.id, stored: name.stored, unreadable, made };
             if is_copy {
                 backup.stored = record.time.min(name.stored);
+                backup.made = backup.stored;
                 copies.push(Copied { host: record.host, backup, is_of_elsewhere: record.origin.is_some() });
                 continue;
             }
@@ -427,6 +446,7 @@ mod tests {
             id: ObjectId::new([1; 32]),
             stored: Timestamp::from_seconds(stored),
             unreadable: 0,
+            made: Timestamp::from_seconds(stored),
         };
         let hour = Duration::from_hours(1);
         for (stored, late) in [(10_000, false), (6_400, false), (6_399, true), (0, true), (99_999, false)] {

@@ -53,7 +53,13 @@ pub fn headline(status: &Status) -> String {
     }
     if overdue.is_empty() {
         let clients = text::count(status.clients.len() as u64, "client", "clients");
-        return format!("nobody is overdue: {clients}");
+        let is_late = |client: &Client| client.complete.as_ref().and_then(Backup::came_late_by).is_some();
+        let but = if status.clients.iter().any(is_late) {
+            ", by stamps that may be those of a copying"
+        } else {
+            ""
+        };
+        return format!("nobody is overdue: {clients}{but}");
     }
     format!("overdue: {}", overdue.join(", "))
 }
@@ -70,6 +76,12 @@ fn state(status: &Status, client: &Client) -> String {
             words.push(format!("the last one is incomplete: {entries} could not be read"));
         }
         Some(_) => {}
+    }
+    if let Some(late) = client.complete.as_ref().and_then(Backup::came_late_by) {
+        words.push(format!(
+            "made {} before it got here, says its machine: a wrong clock, or this is a copy and ages are those of the copying",
+            age(late)
+        ));
     }
     if let Some(begun) = client.unended() {
         words.push(format!("a run began {} ago and has not ended", age(status.age(begun))));
@@ -139,12 +151,13 @@ pub fn hold_messages(status: &Status) -> Vec<Value> {
 pub fn message(status: &Status, client: &Client) -> Value {
     let Client { name: who, identity, domain, last, complete, failed, heard, max_age, overdue } = client;
     let backup = |backup: &Option<Backup>| {
-        backup.as_ref().map(|Backup { id, stored, unreadable }| {
+        backup.as_ref().map(|Backup { id, stored, unreadable, made }| {
             json!({
                 "snapshot": id.to_string(),
                 "time": time::rfc3339(*stored),
                 "age_seconds": status.age(*stored).as_secs(),
                 "unreadable": unreadable,
+                "made": time::rfc3339(*made),
             })
         })
     };

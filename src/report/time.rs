@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use jiff::{civil::DateTime, tz::TimeZone};
+use jiff::{
+    civil::DateTime,
+    tz::{AmbiguousOffset, TimeZone},
+};
 
 use crate::{
     clock::Timestamp,
@@ -34,20 +37,33 @@ pub fn rfc3339(time: Timestamp) -> String {
 /// names its own, as RFC 3339 does.
 ///
 /// # Errors
-/// `Usage` for anything else.
+/// `Usage` for anything else, and for a local time that was twice or never.
 pub fn parse(text: &str, zone: &TimeZone) -> Result<Timestamp> {
-    let at = text.parse::<jiff::Timestamp>().or_else(|_needs_a_zone| {
-        text.parse::<DateTime>()
-            .and_then(|local| local.to_zoned_datetime(zone.clone()))
-            .map(|at| at.timestamp())
-    });
-    let at = at.map_err(|e| {
-        Error::new(ErrorKind::Usage, format!("`{text}` is not a time"))
-            .with_remedy("Write it as 2026-01-31 23:05:00 or 2026-01-31T22:05:00Z")
-            .with_source(e)
-    })?;
+    let at = match text.parse::<jiff::Timestamp>() {
+        Ok(at) => at,
+        Err(_needs_a_zone) => in_zone(text, zone)?,
+    };
     let nanoseconds = u32::try_from(at.subsec_nanosecond().max(0)).unwrap_or(0);
     Ok(Timestamp { seconds: at.as_second(), nanoseconds })
+}
+
+/// A local time. One that clocks that were set back show twice, or that they leap over, could mean two backups.
+fn in_zone(text: &str, zone: &TimeZone) -> Result<jiff::Timestamp> {
+    let usage =
+        |what: &str, e: jiff::Error| Error::new(ErrorKind::Usage, format!("`{text}` {what}")).with_source(e);
+    let local = text.parse::<DateTime>().map_err(|e| {
+        usage("is not a time", e).with_remedy("Write it as 2026-01-31 23:05:00 or 2026-01-31T22:05:00Z")
+    })?;
+    let possible = zone.to_ambiguous_timestamp(local);
+    let what = match possible.offset() {
+        AmbiguousOffset::Fold { .. } => "is twice: clocks were set back then",
+        AmbiguousOffset::Gap { .. } => "never was: clocks were set forward then",
+        AmbiguousOffset::Unambiguous { .. } => "is no time that can be",
+    };
+    possible.unambiguous().map_err(|e| {
+        usage(what, e)
+            .with_remedy("Write the time in UTC with a `Z`, or with an offset: 2026-10-25T02:30:00+01:00")
+    })
 }
 
 /// Reads `90s`, `15m`, `2h`, `3d`, `1h30m`.
@@ -110,6 +126,17 @@ mod tests {
         for wrong in ["", "yesterday", "2026-13-01", "31.1.2026"] {
             assert_eq!(parse(wrong, &zone).unwrap_err().kind(), ErrorKind::Usage, "{wrong}");
         }
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        for (text, said) in [("2026-10-25 02:30", "is twice"), ("2026-03-29 02:30", "never was")] {
+            let error = parse(text, &berlin).unwrap_err();
+            assert!(
+                error.to_string().contains(said) && error.remedy().unwrap().contains("offset"),
+                "{error}"
+            );
+        }
+        let once = |text| parse(text, &berlin).unwrap().seconds;
+        assert_eq!(once("2026-10-25 01:59:59") + 1, once("2026-10-25T02:00:00+02:00"));
+        assert_eq!(once("2026-10-25 03:00"), once("2026-10-25T03:00:00+01:00"));
         let time = Timestamp { seconds: 1_769_817_600, nanoseconds: 250_000_000 };
         assert_eq!(show(time, &zone), "2026-01-31 02:00:00");
         assert_eq!(rfc3339(time), "2026-01-31T00:00:00.25Z");

@@ -154,7 +154,8 @@ impl Memory {
         error.with_remedy(
             "Put what is missing back from a copy or a version of the bucket, and look who deleted it. Let no prune run: \
              `lifeboat recover` with an owner's key makes snapshots of what lost ones held. Only if the storage was set back \
-             on purpose, and after that, delete the file `seen` in the cache of this repository",
+             on purpose, and after that, delete the file `seen` in the cache of this repository. What is there of a mirror or a copy of \
+             last night can be read with `--no-cache`",
         )
     }
 

@@ -18,7 +18,7 @@ use crate::{
         annotation::Annotation,
         attestation::Attestation,
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
-        forgotten::Forgotten,
+        forgotten::{ChainPlace, Forgotten},
         quarantine::Quarantine,
         registry::{Certificate, Domain, Registry, Use},
         role::Role,
@@ -32,8 +32,8 @@ use crate::{
 /// What the records of a domain say.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// Snapshots that ended.
-    pub forgotten: HashSet<ObjectId>,
+    /// Snapshots that ended, and where they stood, if their record says so.
+    pub forgotten: HashMap<ObjectId, Option<ChainPlace>>,
     /// Names of objects that are set aside.
     pub quarantined: HashSet<String>,
     /// Records that do not count, and why.
@@ -379,7 +379,11 @@ impl Repository {
             },
             || self.decoded(domain, (Folder::Forgotten, &HashSet::new()), Forgotten::decode, &mut ignored),
         );
-        let forgotten = batches?.into_iter().flat_map(|batch| batch.snapshots).collect();
+        let mut forgotten = HashMap::new();
+        for Forgotten { snapshots, places, .. } in batches? {
+            let mut places = places.into_iter();
+            forgotten.extend(snapshots.into_iter().map(|id| (id, places.next())));
+        }
         let (quarantined, more) = aside?;
         ignored.extend(more);
         Ok(Records { forgotten, quarantined, ignored })

@@ -1,7 +1,7 @@
 //! Snapshots as they are found in the store: names first, records when they can be read.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -16,6 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
+        forgotten::ChainPlace,
         registry::Registry,
         role::Role,
         snapshot::Snapshot,
@@ -48,6 +49,12 @@ impl SnapshotName {
         let name = Name::parse(&listed.name)?;
         let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() else { return None };
         Some(Self { name, domain, identity, sequence, id, stored: listed.modified })
+    }
+
+    /// Where it stands among those of its identity.
+    #[must_use]
+    pub const fn place_in_chain(&self) -> ChainPlace {
+        ChainPlace { identity: self.identity, sequence: self.sequence }
     }
 }
 
@@ -82,6 +89,12 @@ impl KnownSnapshot {
     #[must_use]
     pub const fn place(&self) -> Place {
         (self.name.domain, self.name.identity, self.name.sequence, self.name.id)
+    }
+
+    /// The key that it counts as of: of a copy that of its original, if that is known.
+    #[must_use]
+    pub fn writer(&self) -> IdentityId {
+        self.record.original_writer.filter(|_| self.is_copy).unwrap_or(self.name.identity)
     }
 
     /// Where the one stands that it replaces. Only the very next one of the same chain replaces a snapshot: a stolen key must
@@ -177,8 +190,6 @@ pub struct Roots {
     pub doubts: Vec<Error>,
     /// Snapshots that this key cannot read; each is a doubt too.
     pub sealed: Vec<SealedSnapshot>,
-    /// How many have ended.
-    pub ended: usize,
 }
 
 /// Each snapshot that was read, or why it was not.
@@ -189,6 +200,10 @@ struct ListedDomain {
     id: DomainId,
     /// Snapshots that were forgotten or set aside.
     ended: HashSet<ObjectId>,
+    /// What was forgotten, held or not, and where it stood.
+    forgotten: HashMap<ObjectId, Option<ChainPlace>>,
+    /// Where those stood that are set aside.
+    set_aside: HashSet<ChainPlace>,
     annotations: Annotations,
     roots: Roots,
 }
@@ -229,7 +244,7 @@ impl Repository {
     /// The snapshots of a domain that were forgotten or set aside, whatever is held.
     fn ended(&self, domain: &DomainId) -> Result<HashSet<ObjectId>> {
         let Records { forgotten, quarantined, .. } = self.records(domain)?;
-        Ok(forgotten.into_iter().chain(ids_of_snapshots(&quarantined)).collect())
+        Ok(forgotten.into_keys().chain(ids_of_snapshots(&quarantined)).collect())
     }
 
     /// The last number and hash of a chain, its signature checked without any key. What somebody else put
@@ -405,10 +420,6 @@ impl Repository {
         }
         let mut roots = listed.roots;
         roots.replaced = replaced_among(&roots.known);
-        if roots.names.is_empty() && roots.ended > 0 {
-            let why = "it is empty, although the newest snapshot of each key always stays";
-            roots.doubts.push(Error::damaged("the list of snapshots", why));
-        }
         Ok(roots)
     }
 
@@ -419,10 +430,14 @@ impl Repository {
         let mut annotations = self.annotations(domain, &quarantined)?;
         ignored.append(&mut annotations.ignored);
         let doubts = std::mem::take(&mut annotations.doubts);
-        let roots = Roots { names, notes: ignored, doubts, ended: forgotten.len(), ..Roots::default() };
-        let mut ended = ids_of_snapshots(&quarantined);
-        ended.extend(forgotten.into_iter().filter(|id| !annotations.is_held(id)));
-        Ok(ListedDomain { id: *domain, ended, annotations, roots })
+        let roots = Roots { names, notes: ignored, doubts, ..Roots::default() };
+        let (mut ended, mut set_aside) = (HashSet::new(), HashSet::new());
+        for (place, id) in places_of_snapshots(&quarantined) {
+            set_aside.insert(place);
+            ended.insert(id);
+        }
+        ended.extend(forgotten.keys().filter(|id| !annotations.is_held(id)));
+        Ok(ListedDomain { id: *domain, ended, forgotten, set_aside, annotations, roots })
     }
 
     /// Reads the snapshots of each domain, several at a time.
@@ -450,7 +465,7 @@ impl Repository {
 
     /// Which snapshots of a domain count, by what was read of it.
     fn judge(&self, domain: &mut ListedDomain, read: Readings) -> Result<()> {
-        let ListedDomain { id: domain, ended, annotations, roots } = domain;
+        let ListedDomain { id: domain, ended, forgotten, set_aside, annotations, roots } = domain;
         let registry = self.registry();
         for (name, snapshot) in read {
             match snapshot {
@@ -459,7 +474,7 @@ impl Repository {
                     roots.known.push(snapshot);
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    ended.extend(self.records(domain)?.forgotten);
+                    ended.extend(self.records(domain)?.forgotten.into_keys());
                     if !ended.contains(&name.id) {
                         roots.doubts.push(Error::damaged(&name.name, "it vanished and nobody forgot it"));
                     }
@@ -477,7 +492,8 @@ impl Repository {
             }
         }
         self.check_chains(ended, roots);
-        check_numbers(*domain, ended, roots);
+        check_numbers(*domain, (ended, forgotten, set_aside), roots);
+        check_heads((*domain, &registry), (ended, forgotten, set_aside), roots);
         // Whoever has seen a newer world says so, also when only reading.
         let me = self.identity();
         if let Some((sequence, id)) = self.memory.head(domain, &me)
@@ -591,42 +607,47 @@ impl Repository {
     }
 }
 
-/// A chain counts from 1 without gaps, so what is missing of it was forgotten or set aside, or is gone. Records name ids
-/// and no numbers; so the numbers of a domain that are missing are counted, and what has ended and is not there.
-fn check_numbers(domain: DomainId, ended: &HashSet<ObjectId>, roots: &mut Roots) {
+/// What the records of a domain say has ended: what counts as that (all but what is held), what was forgotten and where it
+/// stood, and the places of what is set aside.
+type EndedIn<'a> =
+    (&'a HashSet<ObjectId>, &'a HashMap<ObjectId, Option<ChainPlace>>, &'a HashSet<ChainPlace>);
+
+/// A chain counts from 1 without gaps, so what is missing of it was forgotten or set aside, or is gone. Records of old say
+/// of what was forgotten the id only: so many as they name may be missing anywhere.
+fn check_numbers(domain: DomainId, (ended, forgotten, set_aside): EndedIn<'_>, roots: &mut Roots) {
     let mut heads: HashMap<IdentityId, u64> = HashMap::new();
     for KnownSnapshot { name, .. } in &roots.known {
         let head = heads.entry(name.identity).or_default();
         *head = (*head).max(name.sequence);
     }
     // Behind a head stands only what does not count.
-    let is_of_chain = |name: &&SnapshotName| {
-        name.sequence > 0 && heads.get(&name.identity).is_some_and(|head| name.sequence <= *head)
+    let is_of_chain = |place: &ChainPlace| {
+        place.sequence > 0 && heads.get(&place.identity).is_some_and(|head| place.sequence <= *head)
     };
-    let there: HashSet<(IdentityId, u64)> =
-        roots.names.iter().filter(is_of_chain).map(|name| (name.identity, name.sequence)).collect();
+    let ended_at = |id: &ObjectId| forgotten.get(id).copied().flatten();
+    let there = roots.names.iter().map(SnapshotName::place_in_chain);
+    let told = there.chain(ended.iter().filter_map(ended_at)).chain(set_aside.iter().copied());
+    let told: HashSet<ChainPlace> = told.filter(is_of_chain).collect();
     let ids: HashSet<ObjectId> = roots.names.iter().map(|name| name.id).collect();
     // One that the next names was told by that.
     let named = roots.known.iter().filter_map(|known| known.record.previous);
     let named: HashSet<ObjectId> = named.filter(|id| !ids.contains(id) && !ended.contains(id)).collect();
-    let accounted = named.len() + ended.iter().filter(|id| !ids.contains(id)).count();
+    let is_anywhere = |id: &&ObjectId| forgotten.get(*id) == Some(&None) && !ids.contains(*id);
+    let accounted = named.len() + ended.iter().filter(is_anywhere).count();
     let all = heads.values().fold(0, |sum: u64, head| sum.saturating_add(*head));
-    let gone = all.saturating_sub((there.len() + accounted) as u64);
+    let gone = all.saturating_sub((told.len() + accounted) as u64);
     if gone == 0 {
         return;
     }
     let mut heads: Vec<_> = heads.into_iter().collect();
     heads.sort_unstable();
-    let missing =
-        heads.iter().flat_map(|(identity, head)| (1..=*head).map(move |number| (*identity, number)));
-    let missing = missing
-        .filter(|place| !there.contains(place))
-        .take(usize::try_from(gone).unwrap_or(usize::MAX).min(GONE_NAMED_MAX));
-    let names: Vec<String> = missing
-        .map(|(identity, number)| {
-            let hash = blake3::hash(&[identity.as_bytes().as_slice(), &number.to_le_bytes()].concat());
-            Name::snapshot(&domain, &identity, number, &ObjectId::new(*hash.as_bytes())).to_string()
-        })
+    let places = heads.iter().flat_map(|(identity, head)| {
+        (1..=*head).map(|sequence| ChainPlace { identity: *identity, sequence })
+    });
+    let names: Vec<String> = places
+        .filter(|place| !told.contains(place))
+        .take(usize::try_from(gone).unwrap_or(usize::MAX).min(GONE_NAMED_MAX))
+        .map(|place| name_of_lost(&domain, place).to_string())
         .collect();
     let why = format!("its chains lack {gone} more than were forgotten or set aside");
     roots.doubts.push(Error::damaged(format!("the list of snapshots of the domain {domain}"), why).with_remedy(format!(
@@ -635,6 +656,72 @@ fn check_numbers(domain: DomainId, ended: &HashSet<ObjectId>, roots: &mut Roots)
         names.join(" "),
         if gone > GONE_NAMED_MAX as u64 { ", and run it again" } else { "" }
     )));
+}
+
+/// A name for a snapshot that nobody knows, to set its place aside by.
+fn name_of_lost(domain: &DomainId, ChainPlace { identity, sequence }: ChainPlace) -> Name {
+    let hash = blake3::hash(&[identity.as_bytes().as_slice(), &sequence.to_le_bytes()].concat());
+    Name::snapshot(domain, &identity, sequence, &ObjectId::new(*hash.as_bytes()))
+}
+
+/// The newest snapshot of a chain is never forgotten. So a chain of which something was forgotten is longer than that, and
+/// its first snapshot is none but the one that was forgotten as its first: else its end is gone, or all of it, and
+/// somebody may have begun it anew.
+fn check_heads(
+    (domain, registry): (DomainId, &Registry),
+    (ended, forgotten, set_aside): EndedIn<'_>,
+    roots: &mut Roots,
+) {
+    let mut lasts: BTreeMap<IdentityId, u64> = BTreeMap::new();
+    for place in forgotten.values().flatten() {
+        let last = lasts.entry(place.identity).or_default();
+        *last = (*last).max(place.sequence);
+    }
+    let there: HashSet<ChainPlace> = roots.names.iter().map(SnapshotName::place_in_chain).collect();
+    for (identity, last) in lasts {
+        let is_newer = |place: &&ChainPlace| place.identity == identity && place.sequence > last;
+        // Who says that what came then is lost for good has said all there is to say.
+        let is_set_aside = set_aside.iter().any(|place| is_newer(&place));
+        let is_out =
+            registry.revocation(&identity).is_some_and(|revocation| revocation.last_sequence <= last);
+        if is_set_aside || is_out {
+            continue;
+        }
+        let certificate = registry.certificate(&identity);
+        let is_shared = certificate.is_some_and(|known| known.shared);
+        let first = ChainPlace { identity, sequence: 1 };
+        let is_first = |name: &&SnapshotName| name.place_in_chain() == first && !ended.contains(&name.id);
+        let began_anew = || {
+            let is_forgotten = forgotten.values().any(|place| *place == Some(first));
+            !is_shared && is_forgotten && roots.names.iter().any(|name| is_first(&name))
+        };
+        let why = if !there.iter().any(|place| is_newer(&place)) {
+            format!("number {last} was forgotten, which the newest never is, and there is none behind it")
+        } else if began_anew() {
+            "its number 1 was forgotten, and there is another one: the chain was lost and began anew"
+                .to_owned()
+        } else {
+            continue;
+        };
+        let label = certificate.map_or("", |known| known.label.as_str());
+        let lost = name_of_lost(&domain, ChainPlace { identity, sequence: last.saturating_add(1) });
+        roots.doubts.push(
+            Error::damaged(format!("the chain of the key `{label}`"), why).with_remedy(format!(
+                "Put its snapshots back from a copy or a version of the bucket, and look who deleted them. Let no prune run: \
+                 `lifeboat recover` finds what lost snapshots held. If they are lost for good, `lifeboat repair quarantine \
+                 {lost} --force --apply` says so"
+            )),
+        );
+    }
+    if roots.names.is_empty() && set_aside.is_empty() && forgotten.values().any(Option::is_none) {
+        let why = "it is empty, although the newest snapshot of each key always stays";
+        roots.doubts.push(
+            Error::damaged(format!("the list of snapshots of the domain {domain}"), why).with_remedy(
+                "Put them back from a copy or a version of the bucket, and look who deleted them. Let no prune run: \
+                 `lifeboat recover` finds what lost snapshots held",
+            ),
+        );
+    }
 }
 
 fn replaced_among(known: &[KnownSnapshot]) -> HashSet<ObjectId> {
@@ -699,13 +786,14 @@ fn sort_by_times_that_count(snapshots: &mut [KnownSnapshot]) {
 
 /// The ids of the snapshots among names of objects.
 pub(crate) fn ids_of_snapshots(names: &HashSet<String>) -> HashSet<ObjectId> {
-    let parsed = names.iter().filter_map(|name| Some(Name::parse(name)?.parsed()));
-    parsed
-        .filter_map(|parsed| match parsed {
-            Parsed::Snapshot { id, .. } => Some(id),
-            _ => None,
-        })
-        .collect()
+    places_of_snapshots(names).map(|(_, id)| id).collect()
+}
+
+fn places_of_snapshots(names: &HashSet<String>) -> impl Iterator<Item = (ChainPlace, ObjectId)> {
+    names.iter().filter_map(|name| match Name::parse(name)?.parsed() {
+        Parsed::Snapshot { identity, sequence, id, .. } => Some((ChainPlace { identity, sequence }, id)),
+        _ => None,
+    })
 }
 
 fn check_place(registry: &Registry, name: &SnapshotName, envelope: &Envelope<'_>) -> Result<()> {

@@ -54,6 +54,17 @@ fn remains(store: &Store) -> Result<Remains> {
 const RECOVER: &str =
     "The 24 recovery words rebuild it: `lifeboat key recover --rebuild-config`. Do not run `init`";
 
+/// What to do about a `config` that somebody may have overwritten.
+fn damaged_config(store: &Store) -> String {
+    if store.past().is_some() {
+        return "It was damaged before that time: name an earlier one".to_owned();
+    }
+    let past = "A bucket that keeps versions still has the one before: `--at TIME` shows the repository as it was, for `snapshots`, \
+                `restore` and `copy --from-at`. If it keeps none: delete";
+    let delete = if store.location_text().starts_with("s3:") { past } else { "Delete" };
+    format!("{delete} the object `config`. {RECOVER}")
+}
+
 /// The error for a place without `config`.
 fn without_config(store: &Store) -> Error {
     let place = store.location_text();
@@ -114,15 +125,16 @@ impl Repository {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(without_config(store)),
             Err(error) => return Err(error),
         };
+        let remedy = damaged_config(store);
         let ours = |error: Error| {
             if error.kind() == ErrorKind::Damaged {
-                return error.with_remedy(format!("Delete the object `config`. {RECOVER}"));
+                return error.with_remedy(remedy);
             }
             match remains(store) {
                 Ok(Remains::OfInit | Remains::OfBackups) if error.kind() == ErrorKind::NoRepository => {
                     let what = format!("the `config` of the repository at {}", store.location_text());
                     Error::damaged(what, "it cannot be read, though its keys or backups are there")
-                        .with_remedy(format!("Delete the object `config`. {RECOVER}"))
+                        .with_remedy(remedy)
                         .with_source(error)
                 }
                 _ => error,

@@ -205,9 +205,17 @@ impl Failure {
             }
             Self::Call { what, error } => (what, error),
         };
-        explain(&what, &error, &store.0.text).with_source(error)
+        let made = explain(&what, &error, &store.0.text);
+        // Whoever may read the bucket as it is may not always read it as it was.
+        let is_denied =
+            store.past().is_some() && element(&causes(&error).join(": "), "Code") == Some("AccessDenied");
+        let made = if is_denied { made.with_remedy(RIGHTS_TO_THE_PAST) } else { made };
+        made.with_source(error)
     }
 }
+
+const RIGHTS_TO_THE_PAST: &str = "To read a bucket as it was, the credentials need s3:ListBucketVersions, s3:GetObjectVersion and \
+                                  s3:GetBucketVersioning too; an owner's policy of `lifeboat key add` has them";
 
 /// Whether a LIST met a name that is no path (control characters, a `..`): whoever may write there can put one.
 fn is_of_a_name(error: &object_store::Error) -> bool {

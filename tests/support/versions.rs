@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -48,6 +48,8 @@ pub(crate) struct Bucket {
     made: Arc<AtomicU64>,
     /// How many lists of versions were asked for.
     pub(crate) lists: Arc<AtomicUsize>,
+    /// Whether the policy has no right to the versions of objects.
+    pub(crate) denies_versions: Arc<AtomicBool>,
 }
 
 impl Bucket {
@@ -221,6 +223,9 @@ impl S3 for Bucket {
         &self,
         request: S3Request<dto::ListObjectVersionsInput>,
     ) -> S3Result<S3Response<dto::ListObjectVersionsOutput>> {
+        if self.denies_versions.load(Ordering::SeqCst) {
+            return Err(s3_error!(AccessDenied));
+        }
         let dto::ListObjectVersionsInput {
             bucket, prefix, key_marker, version_id_marker, encoding_type, ..
         } = request.input;

@@ -217,6 +217,8 @@ pub enum NextChunk {
 pub struct CopyOf {
     /// Its snapshot in another repository, if it is a copy of one.
     pub origin: Option<Origin>,
+    /// Who wrote it, if that is known: the copy is judged with the snapshots of that key.
+    pub writer: Option<IdentityId>,
     /// When that backup began: what changed since is not in it.
     pub begun: Timestamp,
     /// What does it.
@@ -796,6 +798,7 @@ impl Backup<'_> {
             parameters: self.parameters(),
             nonce: random::bytes()?,
             origin: self.copy_of.and_then(|copy| copy.origin),
+            original_writer: self.copy_of.and_then(|copy| copy.writer),
         })
     }
 

@@ -7,6 +7,7 @@ use crate::{
     error::{ErrorKind, Result},
     filesystem::{
         read::{Name, Now, Reader, Seen},
+        settle::Settled,
         walk::{Filter, FilterOptions, Found, LeftOut, Walk, Walked, Why},
     },
     format::entry::{Content, Entry, EntryKind, Hole, Metadata},
@@ -22,8 +23,16 @@ pub struct Tree {
 }
 
 impl Tree {
-    fn walk(&self) -> Result<Walk> {
-        Ok(Walk::new(&self.sources, Filter::new(self.filter.clone())?))
+    fn walk(&self) -> Result<impl Iterator<Item = Walked> + use<>> {
+        let walk = Walk::new(&self.sources, Filter::new(self.filter.clone())?);
+        let mut settled = Settled::default();
+        Ok(walk.inspect(move |walked| {
+            if let Walked::Entry(found) = walked
+                && has_content(found)
+            {
+                settled.before_reading(found);
+            }
+        }))
     }
 }
 
@@ -131,12 +140,17 @@ fn item(walked: Walked, besides: &mut dyn FnMut(Option<LeftOut>)) -> Option<Resu
     }
 }
 
+/// Whether it is a file that is to be read.
+fn has_content(found: &Found) -> bool {
+    found.metadata.kind == EntryKind::File && !found.is_hollow && found.error.is_none()
+}
+
 fn of_found(found: Found) -> Item {
-    let Found { path, metadata, dir, device, name, error, is_source, is_hollow } = found;
-    let is_file = metadata.kind == EntryKind::File && !is_hollow;
+    let has_content = has_content(&found);
+    let Found { path, metadata, dir, device, name, error, is_source, .. } = found;
     let content = Content::Inline(Vec::new());
     let entry = Entry { path, metadata, content, changed_while_read: false, error };
-    if !is_file || entry.error.is_some() {
+    if !has_content {
         return Item::Entry(entry);
     }
     let seen = Seen::of(&entry.metadata, device);

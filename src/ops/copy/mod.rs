@@ -203,7 +203,8 @@ fn one(
     let record = &snapshot.record;
     let backup = backup_of(snapshot, options);
     let origin = origin_of(from, snapshot);
-    let copy_of = CopyOf { origin: Some(origin), begun: record.begun, command: "copy" };
+    let writer = Some(snapshot.writer());
+    let copy_of = CopyOf { origin: Some(origin), writer, begun: record.begun, command: "copy" };
     let done = match commit(to, &shared, (copy_of, &backup))? {
         Ok(done) => done,
         Err(losses) => return Ok(Outcome::Damaged(losses)),

@@ -51,7 +51,7 @@ impl Default for GroupBy {
 impl std::str::FromStr for GroupBy {
     type Err = Error;
 
-    /// `host`, `paths` and `tags`, separated by commas; the empty text puts all snapshots into one group.
+    /// `host`, `paths` and `tags`, separated by commas; the empty text puts all snapshots of a key into one group.
     fn from_str(text: &str) -> Result<Self> {
         let mut by = Self { host: false, paths: false, tags: false };
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
@@ -72,11 +72,15 @@ impl std::str::FromStr for GroupBy {
     }
 }
 
-/// The group of a snapshot; what does not count is left out. Snapshots of different domains are never judged together.
+/// The group of a snapshot; what does not count is left out. Snapshots of different domains or keys are never judged
+/// together: else whoever has stolen one key could call his snapshots those of another machine, and a rule would end
+/// that machine's for them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// Its domain.
     pub domain: DomainId,
+    /// Its key; of a copy that of its original.
+    pub key: IdentityId,
     /// Its host.
     pub host: Option<String>,
     /// Its sources.
@@ -95,6 +99,7 @@ impl Group {
         };
         Self {
             domain: known.name.domain,
+            key: known.writer(),
             host: by.host.then(|| record.host.clone()),
             paths: by.paths.then(|| record.sources.clone()),
             tags: by.tags.then(sorted),
@@ -458,7 +463,9 @@ fn write(
         for batch in names.chunks(SNAPSHOTS_MAX) {
             repository.store.progress().check()?;
             let snapshots = batch.iter().map(|name| name.id).collect();
-            repository.publish_forgotten(domain, &Forgotten { time, snapshots, reason: reason(options) })?;
+            let places = batch.iter().map(|name| name.place_in_chain()).collect();
+            let forgotten = Forgotten { time, snapshots, reason: reason(options), places };
+            repository.publish_forgotten(domain, &forgotten)?;
         }
     }
     let mut ended = Ended::default();
@@ -517,7 +524,8 @@ pub(super) fn delete_ended(
 ) -> Result<Ended> {
     let names = repository.snapshot_names(domain, None)?;
     let Records { forgotten, quarantined, .. } = repository.records(domain)?;
-    let mut ended: Vec<&SnapshotName> = names.iter().filter(|name| forgotten.contains(&name.id)).collect();
+    let mut ended: Vec<&SnapshotName> =
+        names.iter().filter(|name| forgotten.contains_key(&name.id)).collect();
     if ended.is_empty() {
         return Ok(Ended::default());
     }

@@ -296,7 +296,7 @@ fn old_annotations(
     }
     let Records { forgotten, quarantined, .. } = repository.records(&pruning.id)?;
     let there: HashSet<ObjectId> = seen.roots.names.iter().map(|name| name.id).collect();
-    let is_gone = |id: &ObjectId| !there.contains(id) && forgotten.contains(id);
+    let is_gone = |id: &ObjectId| !there.contains(id) && forgotten.contains_key(id);
     let mut old: Vec<(Timestamp, Name)> = repository
         .annotations_of_gone(&pruning.id, &quarantined, is_gone)?
         .into_iter()

@@ -358,7 +358,8 @@ impl Survivors {
         (snapshot, command): (&KnownSnapshot, &'static str),
         selection: Option<Arc<Selection>>,
     ) -> Self {
-        let copy_of = CopyOf { origin: None, begun: snapshot.record.begun, command };
+        let writer = Some(snapshot.writer());
+        let copy_of = CopyOf { origin: None, writer, begun: snapshot.record.begun, command };
         Self { stored, root: snapshot.record.root, copy_of, selection, lost: Arc::default() }
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Extra, Pass, RestoreOptions, Restored, SameTree, Tally, clear::Clearing, existing, plan, strip_of,
+    Extra, Pass, RestoreOptions, Restored, SameTree, Tally, clear::Clearing, existing, plan, root_of,
     work::Job,
 };
 use crate::{
@@ -114,16 +114,20 @@ fn with_view(
     let mut nodes = NodeReader::new(repository, domain, &view.index)?;
     nodes.serve(snapshot.name.identity);
     let nodes = SameTree { nodes: &nodes, lost: Mutex::default() };
-    let strip = strip_of(&nodes, snapshot, &options.subpath)?;
+    let root = root_of(&nodes, snapshot, &options.subpath)?;
     if options.extra == Extra::Remove {
         existing::refuse_to_empty_everything(&snapshot.record.sources, &options.subpath, target)?;
     }
+    let before = Target::looks_of(target);
     let target = open(target)?;
     let (Open::There(open) | Open::Closed(open) | Open::Above(open)) = &target;
     repository.store.progress().enter(Phase::Checking);
     let never = Never::new(&options.never);
     let how = (options, &never, Removal::Tell);
-    let job = Job::new(repository, (snapshot, view), (open, strip), how)?;
+    let job = Job::new(repository, (snapshot, view), (open, root.strip), how)?;
+    if matches!(target, Open::There(_)) {
+        job.note(&options.subpath, root.takes_over(open, before, &options.ownership));
+    }
     if matches!(target, Open::Closed(_)) {
         job.note(&options.subpath, vec![job.unseen()]);
     }

@@ -27,11 +27,11 @@ use crate::{
         metadata::{Note, Notes},
         names::{Ownership, OwnershipPolicy},
         remove::{Never, Removal},
-        restore::{Target, Zeros},
+        restore::{Looks, Target, Zeros},
         select::Selection,
     },
     format::{
-        entry::{Entry, EntryKind},
+        entry::{Entry, EntryKind, Metadata},
         path::is_below,
     },
     id::BlobId,
@@ -228,18 +228,20 @@ fn with_view(
     let mut nodes = NodeReader::new(repository, domain, &view.index)?;
     nodes.serve(snapshot.name.identity);
     let nodes = SameTree { nodes: &nodes, lost: Mutex::default() };
-    let strip = strip_of(&nodes, snapshot, &options.subpath)?;
+    let root = root_of(&nodes, snapshot, &options.subpath)?;
     let indexed = repository.clock.elapsed();
     if options.extra == Extra::Remove {
         existing::refuse_to_empty_everything(&snapshot.record.sources, &options.subpath, target)?;
     }
     let place = target;
+    let before = Target::looks_of(place);
     let target = Target::create_or_open(place)?.with_zeros(options.zeros);
     progress.enter(Phase::Restoring);
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
     let never = Never::new(&options.never);
     let how = (options, &never, Removal::Remove);
-    let job = Job::new(repository, (snapshot, view), (&target, strip), how)?;
+    let job = Job::new(repository, (snapshot, view), (&target, root.strip), how)?;
+    job.note(&options.subpath, root.takes_over(&target, before, &options.ownership));
     if !target.take_part(&*repository.clock) && !target.was_empty() {
         let told = "no lock on the target could be had (another program has it, or the file system knows none): what \
             restores that were killed have left in it stays";
@@ -258,13 +260,41 @@ fn with_view(
     Ok(done)
 }
 
-/// How many bytes of each path are above the target.
+/// What the target stands for in a snapshot.
+pub(super) struct Root {
+    /// How many bytes of each path are above the target.
+    pub(super) strip: usize,
+    /// The folder that the target is to be, if one was asked for by its path.
+    folder: Option<Metadata>,
+}
+
+impl Root {
+    /// What is to be said of a target that was there with something in it, and is given the mode or the owner of the folder
+    /// that was asked for: of `/tmp` nobody may mean that.
+    fn takes_over(&self, target: &Target, before: Option<Looks>, ownership: &Ownership) -> Notes {
+        let (Some(folder), Some(was)) = (&self.folder, before.filter(|_| !target.was_empty())) else {
+            return Notes::new();
+        };
+        let mode = folder.mode & 0o7777;
+        let (uid, gid) = ownership.resolve(folder).unwrap_or((was.uid, was.gid));
+        if (mode, uid, gid) == (was.mode, was.uid, was.gid) {
+            return Notes::new();
+        }
+        let Looks { mode: old, uid: old_uid, gid: old_gid } = was;
+        vec![Note::Told(format!(
+            "the target itself was there with mode {old:04o}, owner {old_uid}:{old_gid}, and is given mode {mode:04o}, owner \
+             {uid}:{gid}, which this folder has in the snapshot: `chmod {old:o}` and `chown {old_uid}:{old_gid}` give it back"
+        ))]
+    }
+}
+
+/// Finds what the target stands for.
 ///
 /// # Errors
 /// The snapshot does not hold it.
-pub(super) fn strip_of(nodes: &dyn NodeSource, snapshot: &KnownSnapshot, subpath: &[u8]) -> Result<usize> {
+pub(super) fn root_of(nodes: &dyn NodeSource, snapshot: &KnownSnapshot, subpath: &[u8]) -> Result<Root> {
     if subpath.is_empty() {
-        return Ok(0);
+        return Ok(Root { strip: 0, folder: None });
     }
     let mut cursor = ManifestCursor::from(nodes, snapshot.record.root, subpath);
     let parent = subpath.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
@@ -279,11 +309,11 @@ pub(super) fn strip_of(nodes: &dyn NodeSource, snapshot: &KnownSnapshot, subpath
     };
     match found {
         Some(entry) if entry.path == subpath && entry.metadata.kind == EntryKind::Directory => {
-            Ok(subpath.len() + 1)
+            Ok(Root { strip: subpath.len() + 1, folder: Some(entry.metadata) })
         }
-        Some(entry) if entry.path == subpath => Ok(parent),
+        Some(entry) if entry.path == subpath => Ok(Root { strip: parent, folder: None }),
         // The folder's own entry is lost, what is in it is not.
-        Some(entry) if is_below(&entry.path, subpath) => Ok(subpath.len() + 1),
+        Some(entry) if is_below(&entry.path, subpath) => Ok(Root { strip: subpath.len() + 1, folder: None }),
         _ => Err(damage.unwrap_or_else(|| {
             let path = String::from_utf8_lossy(subpath).into_owned();
             Error::new(ErrorKind::Failed, format!("the snapshot holds no /{path}"))

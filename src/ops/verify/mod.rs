@@ -213,7 +213,7 @@ pub fn run_before(
     let key = repository.chunk_keys(&domain)?.id;
     let view = repository.view_to_read(&domain)?;
     let nodes = NodeReader::new(repository, domain, &view.index)?;
-    let below = super::restore::strip_of(&nodes, snapshot, &options.subpath)?;
+    let below = super::restore::root_of(&nodes, snapshot, &options.subpath)?.strip;
     let (target, strip) = target.map_or((Path::new("/"), 0), |target| (target, below));
     progress.expect(snapshot.record.statistics.files, snapshot.record.statistics.bytes);
     let comparison = Comparison {

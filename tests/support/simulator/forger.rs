@@ -38,7 +38,7 @@ pub(crate) fn forge(world: &World, repository: &Repository) -> Result<()> {
         }
         1 => {
             let snapshots = pen.snapshots()?;
-            let forgotten = Forgotten { time, snapshots, reason: "none".to_owned() };
+            let forgotten = Forgotten { time, snapshots, reason: "none".to_owned(), places: Vec::new() };
             pen.write(RecordKind::Forgotten, &forgotten.encode())
         }
         2 => pen.write(RecordKind::Index, &encode_index(&other_packs(repository, &domain)?)),
@@ -78,8 +78,9 @@ pub(crate) fn usurp(world: &World, repository: &Repository) -> Result<()> {
                 repository.publish_tombstones(&domain, &Tombstones { time, packs })?;
             }
             1 => {
-                let snapshots = pen.snapshots()?;
-                let forgotten = Forgotten { time, snapshots, reason: "none".to_owned() };
+                let names = repository.snapshot_names(&domain, None)?;
+                let (snapshots, places) = names.iter().map(|name| (name.id, name.place_in_chain())).unzip();
+                let forgotten = Forgotten { time, snapshots, reason: "none".to_owned(), places };
                 repository.publish_forgotten(&domain, &forgotten)?;
             }
             2 => {

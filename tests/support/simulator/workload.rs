@@ -330,6 +330,11 @@ impl Client {
         self.script.iter().any(|command| matches!(command, Command::Forge))
     }
 
+    /// Whether it says with a maintain key that everything has ended.
+    pub(crate) fn is_usurper(&self) -> bool {
+        self.script.iter().any(|command| matches!(command, Command::Usurp))
+    }
+
     pub(crate) fn is_vandal(&self) -> bool {
         matches!(self.script[..], [Command::Vandalize])
     }

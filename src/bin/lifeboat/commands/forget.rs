@@ -6,7 +6,7 @@ use clap::Args;
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     format::registry::Registry,
-    id::DomainId,
+    id::{DomainId, IdentityId},
     ops::forget::{
         self, Bucket, Count, ForgetDone, ForgetOptions, Group, GroupBy, Kept, MassRemoval, Mode, Rules, Span,
         Verdict, Which,
@@ -110,7 +110,7 @@ struct Keep {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "How")]
 struct Care {
-    /// What is judged together: host, paths and tags, or '' for all at once [default: host,paths]
+    /// What is judged together of each key: host, paths and tags, or '' for all at once [default: host,paths]
     #[arg(short, long, value_name = "WHAT")]
     group_by: Option<String>,
     /// So many of the newest of each key and host stay whatever the rules say
@@ -204,9 +204,11 @@ fn report(
     let output = context.output;
     let is_named = !arguments.ids.is_empty();
     let domains: HashSet<DomainId> = done.groups.iter().map(|(group, _)| group.domain).collect();
+    let keys: HashSet<IdentityId> = done.groups.iter().map(|(group, _)| group.key).collect();
     for (group, verdicts) in &done.groups {
         let domain = (domains.len() > 1).then(|| domain_name(registry, &group.domain));
-        output.say(&title(group, domain));
+        let key = (keys.len() > 1).then(|| key_name(registry, &group.key));
+        output.say(&title(group, (domain, key)));
         let why_it_goes = if is_named { "named" } else { "no rule keeps it" };
         for line in table((verdicts, why_it_goes), context).lines(output.width()) {
             output.say(&line);
@@ -276,6 +278,11 @@ fn domain_name(registry: &Registry, id: &DomainId) -> String {
     known.map_or_else(|| id.to_string(), |domain| domain.name.clone())
 }
 
+/// The label of a key, or its id where the registry has none: of a copy from another repository.
+fn key_name(registry: &Registry, id: &IdentityId) -> String {
+    registry.certificate(id).map_or_else(|| id.to_string(), |known| known.label.clone())
+}
+
 /// What is to be said of snapshots that have ended and that the storage keeps.
 pub(super) fn kept_line(kept: &Kept) -> Option<String> {
     if kept.objects == 0 {
@@ -288,14 +295,15 @@ pub(super) fn kept_line(kept: &Kept) -> Option<String> {
     ))
 }
 
-fn title(group: &Group, domain: Option<String>) -> String {
+fn title(group: &Group, (domain, key): (Option<String>, Option<String>)) -> String {
     let domain = domain.map(|name| format!("domain {}", text::shown(name.as_bytes())));
+    let key = key.map(|label| format!("key {}", text::shown(label.as_bytes())));
     let host = group.host.as_ref().map(|host| format!("host {}", text::shown(host.as_bytes())));
     let shown =
         |paths: &Vec<Vec<u8>>| paths.iter().map(|path| text::shown(path)).collect::<Vec<_>>().join(" ");
     let paths = group.paths.as_ref().map(|paths| format!("paths {}", shown(paths)));
     let tags = group.tags.as_ref().map(|tags| format!("tags {}", text::shown(tags.join(",").as_bytes())));
-    let parts: Vec<String> = [domain, host, paths, tags].into_iter().flatten().collect();
+    let parts: Vec<String> = [domain, key, host, paths, tags].into_iter().flatten().collect();
     if parts.is_empty() { "all snapshots:".to_owned() } else { format!("{}:", parts.join(", ")) }
 }
 

@@ -78,6 +78,13 @@ struct Lift {
     dry_run: bool,
 }
 
+impl HoldCommand {
+    /// Whether it only reads.
+    pub(crate) const fn only_reads(&self) -> bool {
+        matches!(self.what, What::List(_))
+    }
+}
+
 pub(crate) fn run(arguments: &HoldCommand, context: &Context<'_>) -> Result<()> {
     let mode = |dry_run| if dry_run { Mode::DryRun } else { Mode::Write };
     match &arguments.what {

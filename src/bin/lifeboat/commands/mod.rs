@@ -109,10 +109,10 @@ impl Command {
             | Self::Man(_) => true,
             Self::Drill(arguments) => arguments.only_reads(),
             Self::Key(arguments) => arguments.only_reads(),
+            Self::Hold(arguments) => arguments.only_reads(),
             Self::Init(_)
             | Self::Backup(_)
             | Self::Tag(_)
-            | Self::Hold(_)
             | Self::Rewrite(_)
             | Self::Forget(_)
             | Self::Prune(_)
