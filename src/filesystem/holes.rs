@@ -92,6 +92,12 @@ impl Sparse {
         Self { holes: find(file, size), passed: 0, at: 0, end: size }
     }
 
+    /// Whether it has any.
+    #[must_use]
+    pub const fn has_holes(&self) -> bool {
+        !self.holes.is_empty()
+    }
+
     /// Reads what comes next and is in no hole.
     ///
     /// # Errors

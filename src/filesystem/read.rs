@@ -29,14 +29,9 @@ use crate::{
 /// What the system counts the space of a file in.
 const BLOCK_BYTES: u64 = 512;
 
-/// How much space a file takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Space {
-    /// At least as much as its size.
-    Full,
-    /// Less than its size.
-    Less,
-}
+/// A file of so many bytes is asked for its holes in any case: one that has space for what is to come takes no less space
+/// than its size, and may have holes all the same. That is one more call for each file that is read.
+const LARGE_BYTES: u64 = 64 << 10;
 /// A file is read to its end, and at most so many bytes beyond the size that it had. Those that the kernel or
 /// a program makes up say a size of 0, and may have no end.
 const BEYOND_BYTES_MAX: u64 = 64 << 20;
@@ -73,9 +68,8 @@ pub fn open_file(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<File> 
     Ok(open_with_size(dir, name, seen)?.0)
 }
 
-/// As [`open_file`], with the size that the file has now, and whether it takes less space than that: then it has
-/// holes, or its file system compresses it.
-fn open_with_size(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<(File, u64, Space)> {
+/// As [`open_file`], with the size that the file has now if it may have holes: it takes less space than that, or is large.
+fn open_with_size(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<(File, Option<u64>)> {
     let object = || shown(name.to_bytes());
     let replaced = || {
         let what = format!("{} was replaced while it was opened", object());
@@ -95,8 +89,8 @@ fn open_with_size(dir: BorrowedFd<'_>, name: &CStr, seen: &Seen) -> Result<(File
         return Err(replaced());
     }
     let taken = now.stx_blocks.saturating_mul(BLOCK_BYTES);
-    let space = if taken < now.stx_size { Space::Less } else { Space::Full };
-    Ok((file, now.stx_size, space))
+    let may_have_holes = taken < now.stx_size || now.stx_size >= LARGE_BYTES;
+    Ok((file, may_have_holes.then_some(now.stx_size)))
 }
 
 /// Opens a regular file on which someone holds a lease (Samba, NFS): only an open that waits makes them let go. What is
@@ -154,7 +148,7 @@ pub struct Reader {
     /// `None` when another file has taken the place of the one that was seen: then nothing is read before
     /// it was looked at again.
     file: Option<File>,
-    /// How it is read if it takes less space than its size.
+    /// How it is read if it has holes.
     sparse: Option<Sparse>,
     /// How many bytes were read.
     read: u64,
@@ -167,11 +161,10 @@ impl Reader {
     /// As [`open_file`], but not `Differences`.
     pub fn open(name: Name, seen: Seen) -> Result<Self> {
         let (file, sparse) = match open_with_size(name.dir.as_fd(), &name.name, &seen) {
-            Ok((file, size, Space::Less)) => {
-                let sparse = Sparse::new(&file, size);
-                (Some(file), Some(sparse))
+            Ok((file, size)) => {
+                let sparse = size.map(|size| Sparse::new(&file, size)).filter(Sparse::has_holes);
+                (Some(file), sparse)
             }
-            Ok((file, _, Space::Full)) => (Some(file), None),
             Err(error) if error.kind() == ErrorKind::Differences => (None, None),
             Err(error) => return Err(error),
         };
