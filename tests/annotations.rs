@@ -321,6 +321,7 @@ impl Scene {
             snapshots: vec![snapshot],
             reason: String::new(),
             places: Vec::new(),
+            heads: Vec::new(),
         };
         who.publish_forgotten(&self.owner().own_domain().unwrap(), &forgotten).unwrap();
     }

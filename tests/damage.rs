@@ -279,7 +279,13 @@ fn write_records(owner: &Repository, domain: &DomainId, (ended, junk): (ObjectId
     owner
         .publish_forgotten(
             domain,
-            &Forgotten { time: TIME, snapshots, reason: String::new(), places: Vec::new() },
+            &Forgotten {
+                time: TIME,
+                snapshots,
+                reason: String::new(),
+                places: Vec::new(),
+                heads: Vec::new(),
+            },
         )
         .unwrap();
     // A hold on a snapshot that is not there would be an alarm.

@@ -278,6 +278,7 @@ fn the_data_of_a_snapshot_that_is_held_stays_though_a_record_has_ended_it() {
         snapshots: vec![id],
         reason: String::new(),
         places: Vec::new(),
+        heads: Vec::new(),
     };
     yard.owner().publish_forgotten(&yard.owner().own_domain().unwrap(), &forgotten).unwrap();
     for _ in 0..3 {

@@ -448,6 +448,15 @@ fn the_machine_that_has_seen_what_was_lost_goes_on_from_what_was_recovered() {
     world.does(&["backup", "src"]);
     world.does(&["prune"]);
     world.does(&["check", "--read-data"]);
+    // So what was recovered may end, as the documentation says.
+    let messages = world.messages(&["snapshots", "--tag", "recovered"]);
+    let recovered: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
+    assert_eq!(recovered.len(), 3);
+    // (One of them is the last of its host, which is made up here.)
+    world.fails(&[&["forget", "--allow-mass-removal"], &recovered[..]].concat(), 1);
+    assert_eq!(world.snapshots(), 6);
+    world.does(&["check", "--no-cache"]);
+    world.does(&["prune"]);
     // What is older than what was accepted is told as before.
     let newest = tree(&world.path("repo")).into_iter().filter(|(path, _)| {
         path.to_str().unwrap().contains("/snapshots/")
@@ -557,32 +566,44 @@ fn what_was_forgotten_proves_that_a_chain_was_longer_also_when_it_begins_anew() 
     };
     all.filter(of_chain).for_each(|path| fs::remove_file(path).unwrap());
     let said = scene.by("tech", "second-home", &["check"], 5);
-    let why = "the chain of the key `web` is damaged: number 2 was forgotten, which the newest never is";
+    let why =
+        "the chain of the key `web` is damaged: its snapshot 3, the last one when a `forget` ran, is gone";
     assert!(said.contains(why) && said.contains("`lifeboat recover`"), "{said}");
+    assert_eq!(said.matches("the chain of the key").count(), 1, "{said}");
     let packs = || {
         let all = tree(&scene.0.path("repo")).into_iter().map(|(path, _)| path);
         all.filter(|path| path.to_str().unwrap().contains("/packs/")).collect::<Vec<_>>()
     };
-    // The machine was set up anew, remembers nothing either, and begins with number 1 until it is beyond what was forgotten.
+    // The machine was set up anew, remembers nothing either, and begins with number 1. It gets beyond what was lost, and a rule
+    // ends the first of what is new.
     fs::remove_dir_all(scene.0.path("web-home")).unwrap();
-    for (generation, why) in
-        [(1, why), (2, why), (3, "there is another one: the chain was lost and began anew")]
-    {
+    let forget = ["forget", "--keep-last", "2", "--allow-mass-removal"];
+    for generation in 1..6 {
         fs::write(scene.0.path("src/new"), format!("generation {generation}")).unwrap();
         scene.by("web", "web-home", &["backup", "src", "--tag", "anew"], 0);
-        let said = scene.by("tech", "third-home", &["check"], 5);
+        // It ends what the rules say, and tells of what is lost.
+        let (_, said) = scene.0.ends(&mut scene.0.command(&forget), 5);
         assert!(said.contains(why), "{said}");
+        let said = scene.by("tech", "third-home", &["check"], 5);
+        assert!(said.contains(why), "{generation}: {said}");
         let before = packs();
         let said = scene.0.fails(&["prune"], 5);
         assert!(said.contains("`lifeboat recover`"), "{said}");
         let after = packs();
         assert!(!before.is_empty() && before.iter().all(|path| after.contains(path)), "{before:?} {after:?}");
     }
-    // An owner says that they are lost for good.
+    // An owner says that they are lost for good, and then it stays said, whatever ends later.
     let said = scene.by("tech", "third-home", &["check"], 5);
-    scene.0.does(&["repair", "quarantine", &named_lost(&said), "--force", "--apply"]);
-    scene.by("tech", "third-home", &["check"], 0);
-    scene.0.does(&["prune"]);
+    let lost = named_lost(&said);
+    assert!(lost.contains("/0000000003-"), "{lost}");
+    scene.0.does(&["repair", "quarantine", &lost, "--force", "--apply"]);
+    for generation in 6..9 {
+        fs::write(scene.0.path("src/new"), format!("generation {generation}")).unwrap();
+        scene.by("web", "web-home", &["backup", "src", "--tag", "anew"], 0);
+        scene.0.does(&forget);
+        scene.by("tech", "third-home", &["check"], 0);
+        scene.0.does(&["prune"]);
+    }
 }
 
 #[test]

@@ -105,7 +105,13 @@ impl Scene {
         owner
             .publish_forgotten(
                 domain,
-                &Forgotten { time: TIME, snapshots, reason: reason.clone(), places: Vec::new() },
+                &Forgotten {
+                    time: TIME,
+                    snapshots,
+                    reason: reason.clone(),
+                    places: Vec::new(),
+                    heads: Vec::new(),
+                },
             )
             .unwrap();
         let objects = vec!["nothing".to_owned()];
@@ -396,6 +402,7 @@ fn forged(scene: &Scene, signer: &SigningKey) -> Vec<(&'static str, (Name, Bytes
         snapshots: vec![ObjectId::new([8; 32])],
         reason: reason.clone(),
         places: Vec::new(),
+        heads: Vec::new(),
     }
     .encode();
     let says = Says::Hold(reason.clone());

@@ -194,7 +194,8 @@ impl Seeds {
         self.add(
             "records",
             "forgotten",
-            Forgotten { time, snapshots, reason: reason.clone(), places: Vec::new() }.encode(),
+            Forgotten { time, snapshots, reason: reason.clone(), places: Vec::new(), heads: Vec::new() }
+                .encode(),
         );
         self.add("records", "quarantine", Quarantine { time, objects, reason }.encode());
         self.add("records", "tombstones", Tombstones { time, packs: vec![pack; 2] }.encode());

@@ -194,7 +194,10 @@ fn write_records(owner: &Repository, domain: &DomainId, round: u64) {
     let says = Says::Hold(format!("case {round}"));
     owner.publish_annotation(domain, &Annotation { time, snapshots: snapshots.clone(), says }).unwrap();
     owner
-        .publish_forgotten(domain, &Forgotten { time, snapshots, reason: reason.clone(), places: Vec::new() })
+        .publish_forgotten(
+            domain,
+            &Forgotten { time, snapshots, reason: reason.clone(), places: Vec::new(), heads: Vec::new() },
+        )
         .unwrap();
     let objects = vec![format!("nothing {round}")];
     owner.publish_quarantine(domain, &Quarantine { time, objects, reason }).unwrap();

@@ -253,8 +253,13 @@ fn an_incomplete_backup_is_shown_and_is_not_the_last_complete_one() {
     // A forgotten snapshot is no backup any more.
     let domain = web.own_domain().unwrap();
     let snapshots = vec![complete.snapshot.unwrap().0];
-    let forgotten =
-        Forgotten { time: Timestamp::default(), snapshots, reason: String::new(), places: Vec::new() };
+    let forgotten = Forgotten {
+        time: Timestamp::default(),
+        snapshots,
+        reason: String::new(),
+        places: Vec::new(),
+        heads: Vec::new(),
+    };
     world.owner().publish_forgotten(&domain, &forgotten).unwrap();
     assert!(of(&world.status(), "web").complete.is_none());
 }
@@ -302,8 +307,13 @@ fn a_copy_of_an_older_snapshot_is_no_backup_of_now() {
     // What was rewritten and has ended is known by its copy, with its age.
     let domain = world.owner().own_domain().unwrap();
     let snapshots = vec![complete, partly.snapshot.unwrap().0];
-    let forgotten =
-        Forgotten { time: Timestamp::default(), snapshots, reason: String::new(), places: Vec::new() };
+    let forgotten = Forgotten {
+        time: Timestamp::default(),
+        snapshots,
+        reason: String::new(),
+        places: Vec::new(),
+        heads: Vec::new(),
+    };
     world.owner().publish_forgotten(&domain, &forgotten).unwrap();
     let status = world.status();
     let owner = of(&status, "owner@desk");
@@ -361,14 +371,23 @@ fn a_mirror_without_the_stamps_of_its_original_is_not_taken_for_backups_of_today
     let headline = || report::status::headline(&world.status());
     back_up(&world, &web, "web", &["source"]).unwrap();
     assert_eq!(headline(), "nobody is overdue: 1 client");
+    // A first backup of three weeks is no copy: it was on record when it began.
+    world.clock.0.store(-21 * 86_400, Ordering::SeqCst);
+    let slow = world.open(&world.add(Role::Backup, "slow", false));
+    back_up(&world, &slow, "slow", &["source"]).unwrap();
+    world.clock.0.store(0, Ordering::SeqCst);
+    let own = slow.identity();
+    world.age(21 * 24, |name| matches!(name, Parsed::Run { identity, .. } if *identity == own));
+    assert_eq!(headline(), "nobody is overdue: 2 clients");
     // A copy of today has today's stamps; what machines say of their backups is 40 days old.
     world.clock.0.store(-40 * 86_400, Ordering::SeqCst);
-    back_up(&world, &web, "web", &["source"]).unwrap();
+    let old = world.open(&world.add(Role::Backup, "old", false));
+    back_up(&world, &old, "old", &["source"]).unwrap();
     world.clock.0.store(0, Ordering::SeqCst);
     assert!(headline().contains("stamps that may be those of a copying"), "{}", headline());
     let status = world.status();
     let table = report::status::table(&status, &jiff::tz::TimeZone::UTC).lines(Some(400)).join("\n");
-    assert!(table.contains("made 40 d 0 h before it got here"), "{table}");
+    assert!(table.contains("made 40 d 0 h before anything of it got here"), "{table}");
 }
 
 #[test]
@@ -453,6 +472,7 @@ fn a_snapshot_that_is_held_counts_though_a_record_has_ended_it_and_the_hold_is_s
         snapshots: vec![first],
         reason: String::new(),
         places: Vec::new(),
+        heads: Vec::new(),
     };
     owner.publish_forgotten(&domain, &forgotten).unwrap();
     let status = world.status();

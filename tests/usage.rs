@@ -284,8 +284,13 @@ fn random_world(seed: u64) -> (World, Added) {
     }
     for (domain, id) in snapshots {
         if dice.one_in(3) {
-            let forgotten =
-                Forgotten { time: NOW, snapshots: vec![id], reason: String::new(), places: Vec::new() };
+            let forgotten = Forgotten {
+                time: NOW,
+                snapshots: vec![id],
+                reason: String::new(),
+                places: Vec::new(),
+                heads: Vec::new(),
+            };
             host.publish_forgotten(&domain, &forgotten).unwrap();
         }
     }
@@ -452,7 +457,13 @@ fn what_nothing_explains_is_named_and_what_a_prune_does_is_explained() {
     let forgotten = owner.snapshots().unwrap().0[0].name.id;
     host.publish_forgotten(
         &domain,
-        &Forgotten { time: NOW, snapshots: vec![forgotten], reason: String::new(), places: Vec::new() },
+        &Forgotten {
+            time: NOW,
+            snapshots: vec![forgotten],
+            reason: String::new(),
+            places: Vec::new(),
+            heads: Vec::new(),
+        },
     )
     .unwrap();
     world.store.delete(&name).unwrap();

@@ -13,10 +13,13 @@ use crate::{format::entry::Hole, limits};
 const PIECE_BYTES: usize = 64 << 10;
 
 /// The holes of a file of `size` bytes, as its file system tells. Of more than [`limits::HOLES_MAX`] the longest are
-/// given, of equal ones the first: what is in no hole is read.
+/// given, of equal ones the first: what is in no hole is read. Whoever reads on afterwards begins at the beginning.
 #[must_use]
 pub fn find(file: &File, size: u64) -> Vec<Hole> {
-    find_at_most(file, size, limits::HOLES_MAX)
+    let holes = find_at_most(file, size, limits::HOLES_MAX);
+    // To ask moves the position. A file that cannot be set back has not been moved either.
+    let (Ok(_) | Err(_)) = seek(file, SeekFrom::Start(0));
+    holes
 }
 
 fn find_at_most(file: &File, size: u64, most: usize) -> Vec<Hole> {

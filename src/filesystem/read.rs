@@ -162,8 +162,8 @@ impl Reader {
     pub fn open(name: Name, seen: Seen) -> Result<Self> {
         let (file, sparse) = match open_with_size(name.dir.as_fd(), &name.name, &seen) {
             Ok((file, size)) => {
-                let sparse = size.map(|size| Sparse::new(&file, size)).filter(Sparse::has_holes);
-                (Some(file), sparse)
+                let sparse = size.map(|size| Sparse::new(&file, size));
+                (Some(file), sparse.filter(Sparse::has_holes))
             }
             Err(error) if error.kind() == ErrorKind::Differences => (None, None),
             Err(error) => return Err(error),

@@ -22,11 +22,15 @@ pub struct Forgotten {
     /// Why, and by which rule.
     #[n(2)]
     pub reason: String,
-    /// Where each of them stood, in the order of `snapshots`; empty in records of before there was this field. Since the
-    /// newest of each chain is never forgotten, this proves that the chain was longer.
+    /// Where each of them stood, in the order of `snapshots`; empty in records of before there was this field.
     #[n(3)]
     #[cbor(skip_if = "Vec::is_empty")]
     pub places: Vec<ChainPlace>,
+    /// The newest snapshot of each chain of the domain at that time, which stays: whoever finds it gone, and nobody has ended
+    /// it since, knows that it is lost.
+    #[n(4)]
+    #[cbor(skip_if = "Vec::is_empty")]
+    pub heads: Vec<ChainEnd>,
 }
 
 /// A place in a chain of snapshots.
@@ -40,6 +44,19 @@ pub struct ChainPlace {
     pub sequence: u64,
 }
 
+/// The newest snapshot of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct ChainEnd {
+    /// Where it stands.
+    #[n(0)]
+    pub place: ChainPlace,
+    /// Its id.
+    #[n(1)]
+    pub id: ObjectId,
+}
+
+/// Most chains of which one batch names the newest snapshot.
+pub const HEADS_MAX: usize = 1 << 15;
 /// Most snapshots that one batch names.
 pub const SNAPSHOTS_MAX: usize = 1 << 15;
 
@@ -54,7 +71,8 @@ impl Forgotten {
     /// `Damaged` when it is not such a batch, or a larger one than may be.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let batch: Self = super::decode_record(bytes, "a forgotten record")?;
-        if batch.snapshots.len() > SNAPSHOTS_MAX || batch.reason.len() > limits::REASON_BYTES_MAX {
+        let is_larger = batch.snapshots.len() > SNAPSHOTS_MAX || batch.heads.len() > HEADS_MAX;
+        if is_larger || batch.reason.len() > limits::REASON_BYTES_MAX {
             return Err(Error::damaged("a forgotten record", "it is larger than any may be"));
         }
         if !batch.places.is_empty() && batch.places.len() != batch.snapshots.len() {

@@ -75,7 +75,8 @@ mod tests {
             let snapshots = ids.iter().map(|id| ObjectId::new(*id)).collect();
             let place = |id: &[u8; 32]| ChainPlace { identity: IdentityId::new([id[0]; IdentityId::LEN]), sequence: u64::from(id[0]) };
             let places = if ids.len() % 2 == 0 { ids.iter().map(place).collect() } else { Vec::new() };
-            let forgotten = Forgotten { time, snapshots, reason: reason.clone(), places };
+            let heads = ids.iter().map(|id| ChainEnd { place: place(id), id: ObjectId::new(*id) }).collect();
+            let forgotten = Forgotten { time, snapshots, reason: reason.clone(), places, heads };
             let quarantine = Quarantine { time, objects: names, reason };
             let tombstones = Tombstones { time, packs: ids.iter().map(|id| PackId::new(*id)).collect() };
             let bytes = [attestation.encode(), forgotten.encode(), quarantine.encode(), tombstones.encode()];
@@ -112,6 +113,7 @@ mod tests {
             snapshots: vec![ObjectId::new([1; 32]); SNAPSHOTS_MAX + 1],
             reason: String::new(),
             places: Vec::new(),
+            heads: Vec::new(),
         };
         assert!(Forgotten::decode(&many.encode()).is_err());
         let none = Forgotten { snapshots: Vec::new(), ..many };
@@ -119,7 +121,9 @@ mod tests {
         assert!(Forgotten::decode(&wordy.encode()).is_err());
         assert!(Forgotten::decode(&none.encode()).is_ok());
         let places = vec![ChainPlace { identity: IdentityId::new([1; IdentityId::LEN]), sequence: 1 }];
-        assert!(Forgotten::decode(&Forgotten { places, ..none }.encode()).is_err());
+        let heads = vec![ChainEnd { place: places[0], id: ObjectId::new([1; 32]) }; HEADS_MAX + 1];
+        assert!(Forgotten::decode(&Forgotten { places, ..none.clone() }.encode()).is_err());
+        assert!(Forgotten::decode(&Forgotten { heads, ..none }.encode()).is_err());
         let dying = Tombstones { time, packs: vec![PackId::new([1; 32]); PACKS_MAX + 1] };
         assert!(Tombstones::decode(&dying.encode()).is_err());
         let long = Quarantine { time, objects: vec!["x".repeat(NAME_BYTES_MAX + 1)], reason: String::new() };

@@ -46,20 +46,18 @@ pub struct Backup {
     pub unreadable: u64,
     /// When it was made, by the clock of its machine.
     pub made: Timestamp,
+    /// That is so long before the storage got anything of this key that it still has.
+    pub before_all: Option<Duration>,
 }
 
-/// No backup needs so long from its beginning until it is stored: a clock is wrong, or the storage is a copy whose stamps
-/// are those of the copying.
-const LATE: Duration = Duration::from_hours(7 * 24);
+/// The run that makes a backup is on record when it begins. Where that came so much later than the backup says that it
+/// began, a clock is wrong, or the storage is a copy whose stamps are those of the copying.
+const LATE: Duration = Duration::from_hours(2 * 24);
 
-impl Backup {
-    /// How long before the storage got it its machine says that it was made, if no backup takes so long.
-    #[must_use]
-    pub fn came_late_by(&self) -> Option<Duration> {
-        let seconds = self.stored.seconds.saturating_sub(self.made.seconds);
-        let late = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        (late > LATE).then_some(late)
-    }
+fn before_all(made: Timestamp, oldest: Timestamp) -> Option<Duration> {
+    let seconds = oldest.seconds.saturating_sub(made.seconds);
+    let late = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    (late > LATE).then_some(late)
 }
 
 /// A snapshot that an owner made of an older one.
@@ -354,6 +352,8 @@ impl<'a> Found<'a> {
         damaged: &mut Vec<Error>,
     ) -> Result<Vec<Copied>> {
         let chain = self.snapshots.remove(&certificate.identity).unwrap_or_default();
+        let runs = self.runs.get(&certificate.identity).into_iter().flatten().map(|run| run.stored);
+        let oldest = chain.iter().map(|name| name.stored).chain(runs).min().unwrap_or_default();
         let mut replaced = HashSet::new();
         let (mut copies, mut looked_at) = (Vec::new(), 0);
         for name in chain.into_iter().filter(|name| !self.ended.contains(&name.id)) {
@@ -378,10 +378,11 @@ impl<'a> Found<'a> {
             }
             let KnownSnapshot { name, record, is_copy, .. } = known;
             let Snapshot { begun: made, unreadable, .. } = record;
-            let mut backup = Backup { id: name.id, stored: name.stored, unreadable, made };
+            let before_all = before_all(made, oldest);
+            let mut backup = Backup { id: name.id, stored: name.stored, unreadable, made, before_all };
             if is_copy {
                 backup.stored = record.time.min(name.stored);
-                backup.made = backup.stored;
+                (backup.made, backup.before_all) = (backup.stored, None);
                 copies.push(Copied { host: record.host, backup, is_of_elsewhere: record.origin.is_some() });
                 continue;
             }
@@ -447,6 +448,7 @@ mod tests {
             stored: Timestamp::from_seconds(stored),
             unreadable: 0,
             made: Timestamp::from_seconds(stored),
+            before_all: None,
         };
         let hour = Duration::from_hours(1);
         for (stored, late) in [(10_000, false), (6_400, false), (6_399, true), (0, true), (99_999, false)] {

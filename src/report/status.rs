@@ -53,7 +53,8 @@ pub fn headline(status: &Status) -> String {
     }
     if overdue.is_empty() {
         let clients = text::count(status.clients.len() as u64, "client", "clients");
-        let is_late = |client: &Client| client.complete.as_ref().and_then(Backup::came_late_by).is_some();
+        let is_late =
+            |client: &Client| client.complete.as_ref().is_some_and(|backup| backup.before_all.is_some());
         let but = if status.clients.iter().any(is_late) {
             ", by stamps that may be those of a copying"
         } else {
@@ -77,9 +78,9 @@ fn state(status: &Status, client: &Client) -> String {
         }
         Some(_) => {}
     }
-    if let Some(late) = client.complete.as_ref().and_then(Backup::came_late_by) {
+    if let Some(late) = client.complete.as_ref().and_then(|backup| backup.before_all) {
         words.push(format!(
-            "made {} before it got here, says its machine: a wrong clock, or this is a copy and ages are those of the copying",
+            "made {} before anything of it got here, says its machine: a wrong clock, or this is a copy and ages are those of the copying",
             age(late)
         ));
     }
@@ -151,7 +152,7 @@ pub fn hold_messages(status: &Status) -> Vec<Value> {
 pub fn message(status: &Status, client: &Client) -> Value {
     let Client { name: who, identity, domain, last, complete, failed, heard, max_age, overdue } = client;
     let backup = |backup: &Option<Backup>| {
-        backup.as_ref().map(|Backup { id, stored, unreadable, made }| {
+        backup.as_ref().map(|Backup { id, stored, unreadable, made, .. }| {
             json!({
                 "snapshot": id.to_string(),
                 "time": time::rfc3339(*stored),

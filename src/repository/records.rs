@@ -18,7 +18,7 @@ use crate::{
         annotation::Annotation,
         attestation::Attestation,
         envelope::{self, Envelope, EnvelopeHeader, Opener, RecordKind, Sealer},
-        forgotten::{ChainPlace, Forgotten},
+        forgotten::{ChainEnd, ChainPlace, Forgotten},
         quarantine::Quarantine,
         registry::{Certificate, Domain, Registry, Use},
         role::Role,
@@ -34,6 +34,8 @@ use crate::{
 pub struct Records {
     /// Snapshots that ended, and where they stood, if their record says so.
     pub forgotten: HashMap<ObjectId, Option<ChainPlace>>,
+    /// Where chains ended when something of the domain was forgotten.
+    pub heads: HashSet<ChainEnd>,
     /// Names of objects that are set aside.
     pub quarantined: HashSet<String>,
     /// Records that do not count, and why.
@@ -379,14 +381,15 @@ impl Repository {
             },
             || self.decoded(domain, (Folder::Forgotten, &HashSet::new()), Forgotten::decode, &mut ignored),
         );
-        let mut forgotten = HashMap::new();
-        for Forgotten { snapshots, places, .. } in batches? {
+        let (mut forgotten, mut heads) = (HashMap::new(), HashSet::new());
+        for Forgotten { snapshots, places, heads: ends, .. } in batches? {
+            heads.extend(ends);
             let mut places = places.into_iter();
             forgotten.extend(snapshots.into_iter().map(|id| (id, places.next())));
         }
         let (quarantined, more) = aside?;
         ignored.extend(more);
-        Ok(Records { forgotten, quarantined, ignored })
+        Ok(Records { forgotten, heads, quarantined, ignored })
     }
 
     /// The sections of an index that a verifier vouches for. A section counts only if every place where it

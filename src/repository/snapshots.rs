@@ -1,7 +1,7 @@
 //! Snapshots as they are found in the store: names first, records when they can be read.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
-        forgotten::ChainPlace,
+        forgotten::{ChainEnd, ChainPlace},
         registry::Registry,
         role::Role,
         snapshot::Snapshot,
@@ -202,6 +202,8 @@ struct ListedDomain {
     ended: HashSet<ObjectId>,
     /// What was forgotten, held or not, and where it stood.
     forgotten: HashMap<ObjectId, Option<ChainPlace>>,
+    /// Where chains ended when something was forgotten.
+    heads: HashSet<ChainEnd>,
     /// Where those stood that are set aside.
     set_aside: HashSet<ChainPlace>,
     annotations: Annotations,
@@ -426,7 +428,7 @@ impl Repository {
     fn list_domain(&self, domain: &DomainId) -> Result<ListedDomain> {
         let names = self.snapshot_names(domain, None)?;
         // After the LIST: what was deleted since then was forgotten before.
-        let Records { forgotten, quarantined, mut ignored } = self.records(domain)?;
+        let Records { forgotten, heads, quarantined, mut ignored } = self.records(domain)?;
         let mut annotations = self.annotations(domain, &quarantined)?;
         ignored.append(&mut annotations.ignored);
         let doubts = std::mem::take(&mut annotations.doubts);
@@ -437,7 +439,7 @@ impl Repository {
             ended.insert(id);
         }
         ended.extend(forgotten.keys().filter(|id| !annotations.is_held(id)));
-        Ok(ListedDomain { id: *domain, ended, forgotten, set_aside, annotations, roots })
+        Ok(ListedDomain { id: *domain, ended, forgotten, heads, set_aside, annotations, roots })
     }
 
     /// Reads the snapshots of each domain, several at a time.
@@ -465,7 +467,7 @@ impl Repository {
 
     /// Which snapshots of a domain count, by what was read of it.
     fn judge(&self, domain: &mut ListedDomain, read: Readings) -> Result<()> {
-        let ListedDomain { id: domain, ended, forgotten, set_aside, annotations, roots } = domain;
+        let ListedDomain { id: domain, ended, forgotten, heads, set_aside, annotations, roots } = domain;
         let registry = self.registry();
         for (name, snapshot) in read {
             match snapshot {
@@ -493,7 +495,7 @@ impl Repository {
         }
         self.check_chains(ended, roots);
         check_numbers(*domain, (ended, forgotten, set_aside), roots);
-        check_heads((*domain, &registry), (ended, forgotten, set_aside), roots);
+        let mut told = HashSet::new();
         // Whoever has seen a newer world says so, also when only reading.
         let me = self.identity();
         if let Some((sequence, id)) = self.memory.head(domain, &me)
@@ -503,14 +505,69 @@ impl Repository {
             let own = roots.names.iter().filter(|name| name.identity == me);
             let last = own.map(|name| name.sequence).max().unwrap_or(0);
             roots.doubts.push(Memory::older_head(last, sequence));
+            told.insert(id);
         }
-        self.check_ends(*domain, ended, roots);
+        self.check_heads(*domain, (heads, ended, &mut told), roots)?;
+        self.check_ends(*domain, (ended, &told), roots);
+        if roots.names.is_empty() && set_aside.is_empty() && heads.is_empty() && !forgotten.is_empty() {
+            let why = "it is empty, although the newest snapshot of each key always stays";
+            let what = format!("the list of snapshots of the domain {domain}");
+            roots.doubts.push(Error::damaged(what, why).with_remedy(
+                "Put them back from a copy or a version of the bucket, and look who deleted them. Let no prune run: `lifeboat \
+                 recover` finds what lost snapshots held",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What was the end of a chain when something of its domain was forgotten is there, or was ended since. So whoever deletes
+    /// the end of a chain, or all of it, is found out by machines that have never seen it, and after the chain began anew.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    fn check_heads(
+        &self,
+        domain: DomainId,
+        (heads, ended, told): (&HashSet<ChainEnd>, &HashSet<ObjectId>, &mut HashSet<ObjectId>),
+        roots: &mut Roots,
+    ) -> Result<()> {
+        let registry = self.registry();
+        let there: HashSet<ObjectId> = roots.names.iter().map(|name| name.id).collect();
+        let mut gone: Vec<&ChainEnd> = heads
+            .iter()
+            .filter(|ChainEnd { place: ChainPlace { identity, sequence }, id }| {
+                let is_told = there.contains(id) || ended.contains(id) || told.contains(id);
+                !is_told && registry.snapshot_counts(identity, *sequence, id)
+            })
+            .collect();
+        gone.sort_unstable();
+        for ChainEnd { place: ChainPlace { identity, sequence }, id } in gone {
+            let name = Name::snapshot(&domain, identity, *sequence, id);
+            told.insert(*id);
+            roots.doubts.push(match self.store.head(&name)? {
+                Some(_) => {
+                    Error::damaged("the list of snapshots", format!("it lacks {name}, which is there"))
+                        .with_remedy(
+                            "It came meanwhile, or the storage does not list everything: run it again",
+                        )
+                }
+                None => {
+                    let seen = format!("its snapshot {sequence}, the last one when a `forget` ran, is gone");
+                    lost_end(&registry, (identity, &name), seen)
+                }
+            });
+        }
         Ok(())
     }
 
     /// The chains of others that end before a snapshot that this machine has read: a chain that was cut off looks whole to
     /// whoever has not seen more of it.
-    fn check_ends(&self, domain: DomainId, ended: &HashSet<ObjectId>, roots: &mut Roots) {
+    fn check_ends(
+        &self,
+        domain: DomainId,
+        (ended, told): (&HashSet<ObjectId>, &HashSet<ObjectId>),
+        roots: &mut Roots,
+    ) {
         let registry = self.registry();
         let mut last: HashMap<IdentityId, u64> = HashMap::new();
         for name in &roots.names {
@@ -523,23 +580,14 @@ impl Repository {
             if is_there
                 || is_own
                 || ended.contains(&id)
+                || told.contains(&id)
                 || !registry.snapshot_counts(&identity, sequence, &id)
             {
                 continue;
             }
-            let label = registry.certificate(&identity).map_or("", |known| known.label.as_str());
             let gone = Name::snapshot(&domain, &identity, sequence, &id);
-            roots.doubts.push(
-                Error::damaged(
-                    format!("the chain of the key `{label}`"),
-                    format!("its last snapshot that this machine has seen, number {sequence}, is gone"),
-                )
-                .with_remedy(format!(
-                    "Put it back from a copy or a version of the bucket, and look who deleted it. Let no prune run: \
-                     `lifeboat recover` finds what lost snapshots held. If it is lost for good, `lifeboat repair \
-                     quarantine {gone} --force --apply` says so"
-                )),
-            );
+            let seen = format!("its last snapshot that this machine has seen, number {sequence}, is gone");
+            roots.doubts.push(lost_end(&registry, (&identity, &gone), seen));
         }
     }
 
@@ -664,64 +712,13 @@ fn name_of_lost(domain: &DomainId, ChainPlace { identity, sequence }: ChainPlace
     Name::snapshot(domain, &identity, sequence, &ObjectId::new(*hash.as_bytes()))
 }
 
-/// The newest snapshot of a chain is never forgotten. So a chain of which something was forgotten is longer than that, and
-/// its first snapshot is none but the one that was forgotten as its first: else its end is gone, or all of it, and
-/// somebody may have begun it anew.
-fn check_heads(
-    (domain, registry): (DomainId, &Registry),
-    (ended, forgotten, set_aside): EndedIn<'_>,
-    roots: &mut Roots,
-) {
-    let mut lasts: BTreeMap<IdentityId, u64> = BTreeMap::new();
-    for place in forgotten.values().flatten() {
-        let last = lasts.entry(place.identity).or_default();
-        *last = (*last).max(place.sequence);
-    }
-    let there: HashSet<ChainPlace> = roots.names.iter().map(SnapshotName::place_in_chain).collect();
-    for (identity, last) in lasts {
-        let is_newer = |place: &&ChainPlace| place.identity == identity && place.sequence > last;
-        // Who says that what came then is lost for good has said all there is to say.
-        let is_set_aside = set_aside.iter().any(|place| is_newer(&place));
-        let is_out =
-            registry.revocation(&identity).is_some_and(|revocation| revocation.last_sequence <= last);
-        if is_set_aside || is_out {
-            continue;
-        }
-        let certificate = registry.certificate(&identity);
-        let is_shared = certificate.is_some_and(|known| known.shared);
-        let first = ChainPlace { identity, sequence: 1 };
-        let is_first = |name: &&SnapshotName| name.place_in_chain() == first && !ended.contains(&name.id);
-        let began_anew = || {
-            let is_forgotten = forgotten.values().any(|place| *place == Some(first));
-            !is_shared && is_forgotten && roots.names.iter().any(|name| is_first(&name))
-        };
-        let why = if !there.iter().any(|place| is_newer(&place)) {
-            format!("number {last} was forgotten, which the newest never is, and there is none behind it")
-        } else if began_anew() {
-            "its number 1 was forgotten, and there is another one: the chain was lost and began anew"
-                .to_owned()
-        } else {
-            continue;
-        };
-        let label = certificate.map_or("", |known| known.label.as_str());
-        let lost = name_of_lost(&domain, ChainPlace { identity, sequence: last.saturating_add(1) });
-        roots.doubts.push(
-            Error::damaged(format!("the chain of the key `{label}`"), why).with_remedy(format!(
-                "Put its snapshots back from a copy or a version of the bucket, and look who deleted them. Let no prune run: \
-                 `lifeboat recover` finds what lost snapshots held. If they are lost for good, `lifeboat repair quarantine \
-                 {lost} --force --apply` says so"
-            )),
-        );
-    }
-    if roots.names.is_empty() && set_aside.is_empty() && forgotten.values().any(Option::is_none) {
-        let why = "it is empty, although the newest snapshot of each key always stays";
-        roots.doubts.push(
-            Error::damaged(format!("the list of snapshots of the domain {domain}"), why).with_remedy(
-                "Put them back from a copy or a version of the bucket, and look who deleted them. Let no prune run: \
-                 `lifeboat recover` finds what lost snapshots held",
-            ),
-        );
-    }
+/// The end of a chain is gone, and that was not said by whoever may.
+fn lost_end(registry: &Registry, (identity, gone): (&IdentityId, &Name), why: String) -> Error {
+    let label = registry.certificate(identity).map_or("", |known| known.label.as_str());
+    Error::damaged(format!("the chain of the key `{label}`"), why).with_remedy(format!(
+        "Put it back from a copy or a version of the bucket, and look who deleted it. Let no prune run: `lifeboat recover` finds \
+         what lost snapshots held. If it is lost for good, `lifeboat repair quarantine {gone} --force --apply` says so"
+    ))
 }
 
 fn replaced_among(known: &[KnownSnapshot]) -> HashSet<ObjectId> {

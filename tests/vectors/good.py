@@ -236,9 +236,9 @@ def make_objects():
         obj(kind, f"A record of the kind {kind}", kind, sealed_record(kind), says)
     obj("annotation-hold", "An annotation that is a legal hold", "annotation", sealed_record("annotation", record(HOLD)), ['Hold("case 17")'])
     obj("annotation-lift", "An annotation that lifts one", "annotation", sealed_record("annotation", record(LIFT), signer=OWNER), ["Lift([", H(LOW).hex(), '"closed")'])
-    places = {3: [[BACKUP.identity, 9], [BACKUP.identity, 2**64 - 1]]}
+    places = {3: [[BACKUP.identity, 9], [BACKUP.identity, 2**64 - 1]], 4: [[[OWNER.identity, 7], H(HEADER)]]}
     obj("forgotten-places", "A record of the kind forgotten that says where the snapshots stood", "forgotten",
-        sealed_record("forgotten", record(RECORDS["forgotten"][3] | places)), [BACKUP.identity.hex(), "sequence: 9", f"sequence: {2**64 - 1}", LOW.hex()])
+        sealed_record("forgotten", record(RECORDS["forgotten"][3] | places)), [BACKUP.identity.hex(), "sequence: 9", f"sequence: {2**64 - 1}", LOW.hex(), OWNER.identity.hex(), "sequence: 7", H(HEADER).hex()])
     obj("snapshot-rewritten", "The record of a copy, which says whose the original was", "snapshot",
         sealed_record("snapshot", open_map(SNAPSHOT | {19: BACKUP.identity})), ["origin: None", BACKUP.identity.hex()])
     obj("snapshot-copy", "The record of a copy, which says of what", "snapshot", sealed_record("snapshot", open_map(SNAPSHOT | {18: [LOW, H(LOW)]})),

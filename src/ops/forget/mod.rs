@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::forgotten::{Forgotten, SNAPSHOTS_MAX},
+    format::forgotten::{ChainEnd, ChainPlace, Forgotten, HEADS_MAX, SNAPSHOTS_MAX},
     id::{DomainId, IdentityId, ObjectId},
     limits,
     progress::Phase,
@@ -218,7 +218,8 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
     }
     check_holds(repository, &done.groups)?;
     if options.mode == Mode::Write {
-        let Ended { finished, kept } = write(repository, options, &mut done, &replaced)?;
+        let Ended { finished, kept } =
+            write(repository, options, (&mut done, &heads_of(&listed)), &replaced)?;
         (done.finished, done.kept) = (finished, kept);
     }
     Ok(done)
@@ -339,21 +340,31 @@ fn group_verdicts(
     groups.into_iter().collect()
 }
 
+/// Where each chain ends: its last number and snapshot.
+type Heads = BTreeMap<(DomainId, IdentityId), (u64, ObjectId)>;
+
+fn heads_of(listed: &[KnownSnapshot]) -> Heads {
+    let mut heads = Heads::new();
+    for KnownSnapshot { name, .. } in listed {
+        let last = (name.sequence, name.id);
+        let head = heads.entry((name.domain, name.identity)).or_insert(last);
+        *head = last.max(*head);
+    }
+    heads
+}
+
 /// The newest of each key and host stay, the end of each chain among them: the next backup follows it.
 fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], floor: usize) {
     let mut newest: HashMap<(IdentityId, &str), Vec<(u64, ObjectId)>> = HashMap::new();
-    let mut heads: HashMap<(DomainId, IdentityId), (u64, ObjectId)> = HashMap::new();
     for KnownSnapshot { name, record, .. } in listed {
         newest.entry((name.identity, record.host.as_str())).or_default().push((name.sequence, name.id));
-        let head = heads.entry((name.domain, name.identity)).or_insert((name.sequence, name.id));
-        *head = (*head).max((name.sequence, name.id));
     }
     let mut kept: HashSet<ObjectId> = HashSet::new();
     for chain in newest.values_mut() {
         chain.sort_unstable_by(|a, b| b.cmp(a));
         kept.extend(chain.iter().take(floor).map(|(_, id)| *id));
     }
-    let heads: HashSet<ObjectId> = heads.into_values().map(|(_, id)| id).collect();
+    let heads: HashSet<ObjectId> = heads_of(listed).into_values().map(|(_, id)| id).collect();
     for verdict in groups.iter_mut().flat_map(|(_, verdicts)| verdicts) {
         let id = verdict.snapshot.name.id;
         if verdict.goes() && heads.contains(&id) {
@@ -438,7 +449,7 @@ fn refuse_mass_removal(
 fn write(
     repository: &Repository,
     options: &ForgetOptions,
-    done: &mut ForgetDone,
+    (done, heads): (&mut ForgetDone, &Heads),
     replaced: &[KnownSnapshot],
 ) -> Result<Ended> {
     let ForgetDone { groups, damaged, .. } = done;
@@ -460,11 +471,18 @@ fn write(
     }
     let time = repository.clock.now();
     for (domain, names) in &going {
+        let of_domain = heads.iter().filter(|((of, _), _)| of == domain);
+        let ends = of_domain.map(|((_, identity), (sequence, id))| ChainEnd {
+            place: ChainPlace { identity: *identity, sequence: *sequence },
+            id: *id,
+        });
+        let heads: Vec<ChainEnd> = ends.take(HEADS_MAX).collect();
         for batch in names.chunks(SNAPSHOTS_MAX) {
             repository.store.progress().check()?;
             let snapshots = batch.iter().map(|name| name.id).collect();
             let places = batch.iter().map(|name| name.place_in_chain()).collect();
-            let forgotten = Forgotten { time, snapshots, reason: reason(options), places };
+            let heads = heads.clone();
+            let forgotten = Forgotten { time, snapshots, reason: reason(options), places, heads };
             repository.publish_forgotten(domain, &forgotten)?;
         }
     }

@@ -13,6 +13,8 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use rustix::process::geteuid;
+
 use self::{
     plan::Window,
     planner::{Planner, Tally},
@@ -276,7 +278,9 @@ impl Root {
             return Notes::new();
         };
         let mode = folder.mode & 0o7777;
-        let (uid, gid) = ownership.resolve(folder).unwrap_or((was.uid, was.gid));
+        // Only root gives a folder away; what others cannot set is noted by itself.
+        let owner = ownership.resolve(folder).filter(|_| geteuid().is_root());
+        let (uid, gid) = owner.unwrap_or((was.uid, was.gid));
         if (mode, uid, gid) == (was.mode, was.uid, was.gid) {
             return Notes::new();
         }

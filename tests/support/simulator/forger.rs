@@ -38,7 +38,13 @@ pub(crate) fn forge(world: &World, repository: &Repository) -> Result<()> {
         }
         1 => {
             let snapshots = pen.snapshots()?;
-            let forgotten = Forgotten { time, snapshots, reason: "none".to_owned(), places: Vec::new() };
+            let forgotten = Forgotten {
+                time,
+                snapshots,
+                reason: "none".to_owned(),
+                places: Vec::new(),
+                heads: Vec::new(),
+            };
             pen.write(RecordKind::Forgotten, &forgotten.encode())
         }
         2 => pen.write(RecordKind::Index, &encode_index(&other_packs(repository, &domain)?)),
@@ -80,7 +86,8 @@ pub(crate) fn usurp(world: &World, repository: &Repository) -> Result<()> {
             1 => {
                 let names = repository.snapshot_names(&domain, None)?;
                 let (snapshots, places) = names.iter().map(|name| (name.id, name.place_in_chain())).unzip();
-                let forgotten = Forgotten { time, snapshots, reason: "none".to_owned(), places };
+                let forgotten =
+                    Forgotten { time, snapshots, reason: "none".to_owned(), places, heads: Vec::new() };
                 repository.publish_forgotten(&domain, &forgotten)?;
             }
             2 => {

@@ -347,6 +347,7 @@ fn message(verdict: &Verdict, registry: &Registry) -> serde_json::Value {
             "domain": domain_name(registry, domain),
             "identity": identity.to_string(),
             "key": key,
+            "judged_with": key_name(registry, &verdict.snapshot.writer()),
             "tags": verdict.snapshot.tags,
             "time": time::rfc3339(verdict.time),
             "kept": !verdict.goes(),
