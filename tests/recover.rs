@@ -607,6 +607,38 @@ fn what_was_forgotten_proves_that_a_chain_was_longer_also_when_it_begins_anew() 
 }
 
 #[test]
+fn to_revoke_a_key_whose_newest_snapshots_are_gone_hides_no_loss_and_lets_them_come_back() {
+    for (told_by, deleted) in [("a forgotten record", 3), ("what this machine has seen", 2)] {
+        let scene = Emptied::new();
+        for tag in ["one", "two", "three"] {
+            fs::write(scene.0.path("src/new"), tag).unwrap();
+            scene.by("web", "web-home", &["backup", "src", "--tag", tag], 0);
+        }
+        if told_by == "a forgotten record" {
+            scene.0.does(&["forget", "--keep-last", "2"]);
+        } else {
+            scene.0.does(&["snapshots"]);
+        }
+        let all = tree(&scene.0.path("repo")).into_iter();
+        let of_chain = |path: &str| path.contains("/snapshots/") && !path.contains("/0000000001-");
+        let gone: Vec<_> = all.filter(|(path, _)| of_chain(path.to_str().unwrap())).collect();
+        assert_eq!(gone.len(), 2, "{told_by} {deleted}");
+        gone.iter().for_each(|(path, _)| fs::remove_file(path).unwrap());
+        let (out, err) = scene.0.ends(&mut scene.0.command(&["key", "revoke", "web"]), 0);
+        let said = out + &err;
+        assert!(said.contains("count up to number 3") && said.contains("its snapshot 3 is gone"), "{said}");
+        let said = scene.0.fails(&["check"], 5);
+        assert!(said.contains("/0000000003-") && said.contains("lifeboat recover"), "{told_by}: {said}");
+        scene.0.fails(&["prune"], 5);
+        // What comes back counts.
+        gone.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+        scene.0.does(&["check"]);
+        scene.0.does(&["prune"]);
+        assert!(scene.0.snapshots() >= 2);
+    }
+}
+
+#[test]
 fn a_first_backup_that_came_no_further_is_a_note_and_no_damage() {
     let scene = Emptied::new();
     scene.by("web", "web-home", &["backup", "src"], 0);

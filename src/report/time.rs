@@ -61,8 +61,9 @@ fn in_zone(text: &str, zone: &TimeZone) -> Result<jiff::Timestamp> {
         AmbiguousOffset::Unambiguous { .. } => "is no time that can be",
     };
     possible.unambiguous().map_err(|e| {
-        usage(what, e)
-            .with_remedy("Write the time in UTC with a `Z`, or with an offset: 2026-10-25T02:30:00+01:00")
+        usage(what, e).with_remedy(
+            "Write the time in UTC with a `Z`, or with its offset, as in 2026-01-31T23:05:00+01:00",
+        )
     })
 }
 

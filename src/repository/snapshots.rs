@@ -560,6 +560,22 @@ impl Repository {
         Ok(())
     }
 
+    /// The numbers and ids of snapshots at which a chain has ended, by forgotten records and by what this machine has seen,
+    /// but for what was ended since.
+    ///
+    /// # Errors
+    /// Storage trouble.
+    pub fn known_ends(&self, domain: &DomainId, identity: &IdentityId) -> Result<Vec<(u64, ObjectId)>> {
+        let Records { forgotten, heads, quarantined, .. } = self.records(domain)?;
+        let aside = ids_of_snapshots(&quarantined);
+        let recorded = heads.into_iter().map(|ChainEnd { place, id }| (place.identity, place.sequence, id));
+        let all = recorded.chain(self.memory.last_of(domain));
+        let counts = |(whose, _, id): &(IdentityId, u64, ObjectId)| {
+            whose == identity && !forgotten.contains_key(id) && !aside.contains(id)
+        };
+        Ok(all.filter(counts).map(|(_, sequence, id)| (sequence, id)).collect())
+    }
+
     /// The chains of others that end before a snapshot that this machine has read: a chain that was cut off looks whole to
     /// whoever has not seen more of it.
     fn check_ends(
@@ -742,8 +758,9 @@ fn damaged_head(error: Error, name: &SnapshotName) -> Error {
         return error;
     }
     error.context("the last snapshot of this key").with_remedy(format!(
-        "Put an older version of that object back if the storage has one. Else set it aside with the owner's or a \
-         maintain key, `lifeboat repair quarantine {} --apply`: the next backup follows the one before",
+        "Put an older version of that object back if the storage has one. Else let `lifeboat recover` with an owner's key make \
+         a snapshot of what it held, before any prune, and set it aside with the owner's or a maintain key, `lifeboat repair \
+         quarantine {} --apply`: the next backup follows the one before",
         name.name
     ))
 }

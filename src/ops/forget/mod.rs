@@ -324,7 +324,8 @@ fn time_of(known: &KnownSnapshot, times: &HashMap<ObjectId, Timestamp>) -> Times
 /// something does not push out its original: a restore of that gives at least as much, and more when it was healed.
 fn sort_newest_first(members: &mut [&KnownSnapshot], times: &HashMap<ObjectId, Timestamp>) {
     members.sort_by_key(|known| {
-        Reverse((time_of(known, times), Reverse(known.record.unreadable), known.name.sequence, known.name.id))
+        let SnapshotName { stored, sequence, id, .. } = known.name;
+        Reverse((time_of(known, times), Reverse(known.record.unreadable), stored, sequence, id))
     });
 }
 

@@ -46,6 +46,8 @@ pub struct Revoked {
     pub dropped: Dropped,
     /// The slots that were removed.
     pub slots: Vec<String>,
+    /// Whether the storage lacks the last snapshot that counts: it is known from elsewhere.
+    pub is_end_gone: bool,
 }
 
 /// Revokes an identity. Run again after an interruption, it removes the slots that are left.
@@ -97,12 +99,20 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
     for slot in &slots {
         repository.store.delete(&Name::slot(slot))?;
     }
+    let is_end_gone = match known.domain {
+        Some(domain) if revocation.last_sequence > 0 => {
+            let names = repository.snapshot_names(&domain, Some(&identity))?;
+            !revocation.last.iter().any(|id| names.iter().any(|name| name.id == *id))
+        }
+        _ => false,
+    };
     let Revocation { last_sequence, records, .. } = revocation;
-    Ok(Revoked { identity, last_sequence, records: records.len(), dropped, slots })
+    Ok(Revoked { identity, last_sequence, records: records.len(), dropped, slots, is_end_gone })
 }
 
 /// The last good number, and the snapshots with it. What is not well signed is passed over: else a thief
-/// could block the revocation with one bad object.
+/// could block the revocation with one bad object. An end of the chain that is known and gone counts: without it nobody
+/// would miss it any more, and it could not be put back.
 fn last_good(
     repository: &Repository,
     registry: &Registry,
@@ -126,6 +136,12 @@ fn last_good(
             }
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {}
             Err(error) => return Err(error),
+        }
+    }
+    for (sequence, id) in repository.known_ends(&domain, &known.identity)? {
+        let over = matches!(wanted, LastGood::Sequence(limit) if sequence > limit);
+        if !over && sequence > last.0 {
+            last = (sequence, vec![id]);
         }
     }
     if let (LastGood::Sequence(sequence), true) = (wanted, last.0 == 0)

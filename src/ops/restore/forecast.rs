@@ -118,7 +118,7 @@ fn with_view(
     if options.extra == Extra::Remove {
         existing::refuse_to_empty_everything(&snapshot.record.sources, &options.subpath, target)?;
     }
-    let before = Target::looks_of(target);
+    let (place, before) = (target, Target::looks_of(target));
     let target = open(target)?;
     let (Open::There(open) | Open::Closed(open) | Open::Above(open)) = &target;
     repository.store.progress().enter(Phase::Checking);
@@ -126,7 +126,7 @@ fn with_view(
     let how = (options, &never, Removal::Tell);
     let job = Job::new(repository, (snapshot, view), (open, root.strip), how)?;
     if matches!(target, Open::There(_)) {
-        job.note(&options.subpath, root.takes_over(open, before, &options.ownership));
+        job.note(&options.subpath, root.takes_over((open, place), before, &options.ownership));
     }
     if matches!(target, Open::Closed(_)) {
         job.note(&options.subpath, vec![job.unseen()]);

@@ -243,7 +243,7 @@ fn with_view(
     let never = Never::new(&options.never);
     let how = (options, &never, Removal::Remove);
     let job = Job::new(repository, (snapshot, view), (&target, root.strip), how)?;
-    job.note(&options.subpath, root.takes_over(&target, before, &options.ownership));
+    job.note(&options.subpath, root.takes_over((&target, place), before, &options.ownership));
     if !target.take_part(&*repository.clock) && !target.was_empty() {
         let told = "no lock on the target could be had (another program has it, or the file system knows none): what \
             restores that were killed have left in it stays";
@@ -273,22 +273,34 @@ pub(super) struct Root {
 impl Root {
     /// What is to be said of a target that was there with something in it, and is given the mode or the owner of the folder
     /// that was asked for: of `/tmp` nobody may mean that.
-    fn takes_over(&self, target: &Target, before: Option<Looks>, ownership: &Ownership) -> Notes {
+    fn takes_over(
+        &self,
+        (target, place): (&Target, &Path),
+        before: Option<Looks>,
+        ownership: &Ownership,
+    ) -> Notes {
         let (Some(folder), Some(was)) = (&self.folder, before.filter(|_| !target.was_empty())) else {
             return Notes::new();
         };
-        let mode = folder.mode & 0o7777;
+        let (mode, place) = (folder.mode & 0o7777, place.display());
         // Only root gives a folder away; what others cannot set is noted by itself.
         let owner = ownership.resolve(folder).filter(|_| geteuid().is_root());
         let (uid, gid) = owner.unwrap_or((was.uid, was.gid));
-        if (mode, uid, gid) == (was.mode, was.uid, was.gid) {
-            return Notes::new();
-        }
         let Looks { mode: old, uid: old_uid, gid: old_gid } = was;
-        vec![Note::Told(format!(
-            "the target itself was there with mode {old:04o}, owner {old_uid}:{old_gid}, and is given mode {mode:04o}, owner \
-             {uid}:{gid}, which this folder has in the snapshot: `chmod {old:o}` and `chown {old_uid}:{old_gid}` give it back"
-        ))]
+        let mut notes = Notes::new();
+        if mode != old {
+            notes.push(Note::Told(format!(
+                "the target {place} was there with mode {old:04o}, and is given {mode:04o}, the mode that this folder has in \
+                 the snapshot: `chmod {old:04o}` gives it back"
+            )));
+        }
+        if (uid, gid) != (old_uid, old_gid) {
+            notes.push(Note::Told(format!(
+                "the target {place} was there with owner {old_uid}:{old_gid}, and is given {uid}:{gid}, the owner that this \
+                 folder has in the snapshot: `chown {old_uid}:{old_gid}` gives it back"
+            )));
+        }
+        notes
     }
 }
 

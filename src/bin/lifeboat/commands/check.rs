@@ -197,8 +197,9 @@ fn remedy_of(problem: &Problem) -> &str {
          pack aside; then back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies \
          each snapshot without what is lost for good"
     } else if is_of("/snapshots/") {
-        "Put an older version of a damaged snapshot back if the storage has one; else `lifeboat repair quarantine NAME \
-         --apply` sets it aside, and the next backup follows the one before"
+        "Put an older version of a damaged snapshot back if the storage has one; else let `lifeboat recover` with an owner's key \
+         make one of what it held, before any prune, and `lifeboat repair quarantine NAME --apply` set it aside: the next backup \
+         follows the one before"
     } else if object.starts_with("d/") || object == "snapshots" {
         "Put an older version of that object back if the storage has one; else `lifeboat repair quarantine NAME --apply` \
          sets aside what is damaged: then it does not count"

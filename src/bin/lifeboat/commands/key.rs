@@ -389,6 +389,7 @@ fn rotate(arguments: &Rotate, context: &Context<'_>) -> Result<()> {
         done.added.slot
     ));
     warn_of_dropped(done.revoked.dropped, context);
+    warn_of_end(&done.revoked, context);
     output.note("the storage credentials of the old one still work: change them at the storage too");
     tell_of_new((&repository, context), &done.added, (access_key_out.as_deref(), policy.as_ref()))?;
     output.message(&json::message(
@@ -474,6 +475,7 @@ fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
         text::count(revoked.slots.len() as u64, "slot", "slots")
     ));
     warn_of_dropped(revoked.dropped, context);
+    warn_of_end(&revoked, context);
     output.note("its storage credentials still work: remove them at the storage too");
     output.message(&json::message(
         "summary",
@@ -486,6 +488,16 @@ fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
         }),
     ));
     Ok(())
+}
+
+/// Its data are freed by the first prune after somebody has said that it is lost.
+fn warn_of_end(revoked: &key::Revoked, context: &Context<'_>) {
+    if revoked.is_end_gone {
+        context.output.warn(&format!(
+            "its snapshot {} is gone, and was the last one: `lifeboat check` says how to bring it back, before any prune",
+            revoked.last_sequence
+        ));
+    }
 }
 
 /// Tells what a revocation has left out because there was too much of it, and what to do about it.
