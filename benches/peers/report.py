@@ -86,9 +86,13 @@ def missed(results):
 
 
 def slower(results, before):
-    """Where lifeboat's part of restic's is worse than it was."""
+    """Where lifeboat's part of restic's is worse than it was, and what there is nothing to compare with."""
     now, then = medians(results), medians(before)
     for corpus, step in dict.fromkeys((corpus, step) for corpus, step, _ in now):
+        lacking = [f"{tool} {when}" for found, when in [(now, "now"), (then, "then")] for tool in [OURS, "restic"] if (corpus, step, tool) not in found]
+        if lacking:
+            yield f"nothing to compare: {corpus} {step}: no figure of {', '.join(lacking)}"
+            continue
         for measure in MEASURES:
             part, was = (ratio(found, corpus, step, "restic", measure) for found in [now, then])
             if None not in (part, was) and part > was * WORSE_AT_MOST:

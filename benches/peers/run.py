@@ -133,7 +133,7 @@ def arguments():
     parser.add_argument("--store", choices=["folder", "s3", "s3-slow"], default="folder")
     parser.add_argument("--lifeboat", type=Path, default=ROOT / "target/release/lifeboat")
     parser.add_argument("--seaweedfs", type=Path, default=ROOT / "target/ci/seaweedfs", help="where it is installed")
-    parser.add_argument("--against", type=Path, help="results of an earlier run: what is worse by more than 10 % makes the exit code 1")
+    parser.add_argument("--against", type=Path, help="results of an earlier run: what is worse by more than a tenth or cannot be compared makes the exit code 1")
     parser.add_argument("--json", type=Path, help="else FOLDER/results/TIME.json")
     parser.add_argument("--self-test", action="store_true", help="tries this script, on tiny corpora, with lifeboat alone")
     return parser.parse_args()
@@ -141,7 +141,10 @@ def arguments():
 
 def compare(options):
     """The whole run; the exit code."""
-    before = json.loads(options.against.read_text()) if options.against else None
+    try:
+        before = json.loads(options.against.read_text()) if options.against else None
+    except (OSError, ValueError) as error:
+        sys.exit(f"{options.against} has no results of an earlier run: {error}")
     if before and before["store"] != options.store:
         sys.exit(f"{options.against} was measured on the store {before['store']}")
     folder = options.folder.resolve()

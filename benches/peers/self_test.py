@@ -203,7 +203,10 @@ def what_is_worse_than_it_was_is_told(test):
     worse = [result(2.3, "lifeboat", None), result(4.0, "restic", None)]
     said = list(slower(worse, before))
     assert said == [f"worse: linux first: {measure} is 0.57 of restic's, and was 0.50" for measure in ["wall", "cpu"]], said
-    assert not list(slower(worse, [])), "nothing is known of then"
+    said = list(slower(worse, []))
+    assert said == ["nothing to compare: linux first: no figure of lifeboat then, restic then"], said
+    said = list(slower([result(2.0, "lifeboat", None), result(4.0, "restic", "broke")], before))
+    assert said == ["nothing to compare: linux first: no figure of restic now"], said
 
 
 def result(wall, tool, failed):
