@@ -251,6 +251,31 @@ fn a_flood_of_snapshots_from_the_future_pushes_nobody_else_out() {
     assert!(days(&world).starts_with(&[1, 2, 3]));
 }
 
+#[test]
+fn nothing_goes_for_a_snapshot_that_is_damaged_in_the_storage_whatever_the_cache_has() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a"), (4, "a")]);
+    // This machine has read all of them.
+    assert_eq!(days(&world), [1, 2, 3, 4]);
+    let newest = object_of(&world, 4);
+    let good = fs::read(&newest).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    for bytes in [bad, Vec::new()] {
+        fs::write(&newest, bytes).unwrap();
+        let said = world.fails(&["forget", "--keep-last", "2"], 5);
+        assert!(said.contains("nothing was forgotten") && said.contains("/snapshots/"), "{said}");
+        world.fails(&["forget", "--keep-last", "2", "--dry-run"], 5);
+        let first =
+            objects(&world.does(&["snapshots", "--json"])).remove(0)["id"].as_str().unwrap().to_owned();
+        world.fails(&["forget", &first], 5);
+        assert_eq!(days(&world), [1, 2, 3, 4]);
+    }
+    fs::write(&newest, good).unwrap();
+    world.does(&["forget", "--keep-last", "2"]);
+    assert_eq!(days(&world), [3, 4]);
+}
+
 /// A backup of `src` as of a time in January 2026 with a key of its own, in a domain of several machines.
 fn backup_by(world: &World, key: &str, time: &str) {
     let domain = ["--domain", "shop"];

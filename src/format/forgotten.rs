@@ -26,8 +26,8 @@ pub struct Forgotten {
     #[n(3)]
     #[cbor(skip_if = "Vec::is_empty")]
     pub places: Vec<ChainPlace>,
-    /// The newest snapshot of each chain of the domain at that time, which stays: whoever finds it gone, and nobody has ended
-    /// it since, knows that it is lost.
+    /// The newest snapshot of each chain of the domain at that time, which stays, but for those that another record names:
+    /// whoever finds it gone, and nobody has ended it since, knows that it is lost.
     #[n(4)]
     #[cbor(skip_if = "Vec::is_empty")]
     pub heads: Vec<ChainEnd>,

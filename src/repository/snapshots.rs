@@ -22,6 +22,7 @@ use crate::{
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId, ObjectId},
+    limits,
     store::{Listed, Name, Parsed, Prefix},
 };
 
@@ -317,6 +318,29 @@ impl Repository {
         self.check_bytes(registry, name, &self.read_addressed(&name.name, &name.id)?)
     }
 
+    /// Checks that the storage itself has a snapshot as its name says, whatever the cache has.
+    ///
+    /// # Errors
+    /// `Damaged` when it has not; `Temporary` when somebody has ended it meanwhile; storage trouble.
+    pub fn check_stored(&self, name: &SnapshotName) -> Result<()> {
+        let read = self.store.read_hashed(&name.name, limits::RECORD_BYTES_MAX, name.id.as_bytes());
+        let Err(error) = read else { return Ok(()) };
+        let kind = error.kind();
+        if kind == ErrorKind::NotFound && self.records(&name.domain)?.forgotten.contains_key(&name.id) {
+            let what = format!("another `forget` has just ended {}", name.name);
+            return Err(
+                Error::new(ErrorKind::Temporary, what).with_remedy("Nothing was forgotten: run it again")
+            );
+        }
+        if !matches!(kind, ErrorKind::Damaged | ErrorKind::NotFound) {
+            return Err(error);
+        }
+        Err(error.with_kind(ErrorKind::Damaged).with_remedy(
+            "It was to stay in place of others, so nothing was forgotten. Put an older version of that object back, or look at \
+             what `lifeboat check` says, and run it again",
+        ))
+    }
+
     /// Reads one snapshot, without what was said of it later.
     ///
     /// # Errors
@@ -494,8 +518,8 @@ impl Repository {
             }
         }
         self.check_chains(ended, roots);
-        check_numbers(*domain, (ended, forgotten, set_aside), roots);
-        let mut told = HashSet::new();
+        // What is told by its name is not told once more by its number.
+        let (mut told, mut lost) = (HashSet::new(), set_aside.clone());
         // Whoever has seen a newer world says so, also when only reading.
         let me = self.identity();
         if let Some((sequence, id)) = self.memory.head(domain, &me)
@@ -507,8 +531,9 @@ impl Repository {
             roots.doubts.push(Memory::older_head(last, sequence));
             told.insert(id);
         }
-        self.check_heads(*domain, (heads, ended, &mut told), roots)?;
+        self.check_heads(*domain, (heads, ended), (&mut told, &mut lost), roots)?;
         self.check_ends(*domain, (ended, &told), roots);
+        check_numbers(*domain, (ended, forgotten, &lost), roots);
         if roots.names.is_empty() && set_aside.is_empty() && heads.is_empty() && !forgotten.is_empty() {
             let why = "it is empty, although the newest snapshot of each key always stays";
             let what = format!("the list of snapshots of the domain {domain}");
@@ -528,7 +553,8 @@ impl Repository {
     fn check_heads(
         &self,
         domain: DomainId,
-        (heads, ended, told): (&HashSet<ChainEnd>, &HashSet<ObjectId>, &mut HashSet<ObjectId>),
+        (heads, ended): (&HashSet<ChainEnd>, &HashSet<ObjectId>),
+        (told, lost): (&mut HashSet<ObjectId>, &mut HashSet<ChainPlace>),
         roots: &mut Roots,
     ) -> Result<()> {
         let registry = self.registry();
@@ -541,21 +567,28 @@ impl Repository {
             })
             .collect();
         gone.sort_unstable();
-        for ChainEnd { place: ChainPlace { identity, sequence }, id } in gone {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // It may have come, or been ended, since the storage was asked.
+        let now: HashSet<ObjectId> =
+            self.snapshot_names(&domain, None)?.into_iter().map(|name| name.id).collect();
+        let ended_now = self.records(&domain)?.forgotten;
+        for ChainEnd { place: place @ ChainPlace { identity, sequence }, id } in gone {
             let name = Name::snapshot(&domain, identity, *sequence, id);
             told.insert(*id);
-            roots.doubts.push(match self.store.head(&name)? {
-                Some(_) => {
-                    Error::damaged("the list of snapshots", format!("it lacks {name}, which is there"))
+            if now.contains(id) {
+                roots.doubts.push(
+                    Error::damaged("the list of snapshots", format!("it lacked {name}, which is there"))
                         .with_remedy(
                             "It came meanwhile, or the storage does not list everything: run it again",
-                        )
-                }
-                None => {
-                    let seen = format!("its snapshot {sequence}, the last one when a `forget` ran, is gone");
-                    lost_end(&registry, (identity, &name), seen)
-                }
-            });
+                        ),
+                );
+            } else if !ended_now.contains_key(id) {
+                lost.insert(*place);
+                let seen = format!("its snapshot {sequence}, the last one when a `forget` ran, is gone");
+                roots.doubts.push(lost_end(&registry, (identity, &name), seen));
+            }
         }
         Ok(())
     }
@@ -672,13 +705,13 @@ impl Repository {
 }
 
 /// What the records of a domain say has ended: what counts as that (all but what is held), what was forgotten and where it
-/// stood, and the places of what is set aside.
+/// stood, and the places of what is set aside or was told to be lost.
 type EndedIn<'a> =
     (&'a HashSet<ObjectId>, &'a HashMap<ObjectId, Option<ChainPlace>>, &'a HashSet<ChainPlace>);
 
 /// A chain counts from 1 without gaps, so what is missing of it was forgotten or set aside, or is gone. Records of old say
 /// of what was forgotten the id only: so many as they name may be missing anywhere.
-fn check_numbers(domain: DomainId, (ended, forgotten, set_aside): EndedIn<'_>, roots: &mut Roots) {
+fn check_numbers(domain: DomainId, (ended, forgotten, told_of): EndedIn<'_>, roots: &mut Roots) {
     let mut heads: HashMap<IdentityId, u64> = HashMap::new();
     for KnownSnapshot { name, .. } in &roots.known {
         let head = heads.entry(name.identity).or_default();
@@ -690,7 +723,7 @@ fn check_numbers(domain: DomainId, (ended, forgotten, set_aside): EndedIn<'_>, r
     };
     let ended_at = |id: &ObjectId| forgotten.get(id).copied().flatten();
     let there = roots.names.iter().map(SnapshotName::place_in_chain);
-    let told = there.chain(ended.iter().filter_map(ended_at)).chain(set_aside.iter().copied());
+    let told = there.chain(ended.iter().filter_map(ended_at)).chain(told_of.iter().copied());
     let told: HashSet<ChainPlace> = told.filter(is_of_chain).collect();
     let ids: HashSet<ObjectId> = roots.names.iter().map(|name| name.id).collect();
     // One that the next names was told by that.

@@ -188,7 +188,7 @@ impl ForgetDone {
 /// # Errors
 /// `Usage` when there is no rule, or a filter, a tag or an id matches nothing; `Failed` when more than half of a group
 /// would end and that was not allowed, or a snapshot that was named is held; `Damaged` when an annotation cannot be
-/// read that may be a hold; `Forbidden` for a role that may not; storage trouble.
+/// read that may be a hold, or a snapshot that is to stay where others go is damaged in the storage; `Forbidden` for a role that may not; storage trouble.
 pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDone> {
     if options.mode == Mode::Write {
         repository.check_maintains("forget snapshots")?;
@@ -216,10 +216,11 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
             (refused, Mode::Write) => refused?,
         }
     }
-    check_holds(repository, &done.groups)?;
+    let recorded = check_holds(repository, &done.groups)?;
+    check_stays(repository, (&done.groups, &options.which), &listed)?;
     if options.mode == Mode::Write {
         let Ended { finished, kept } =
-            write(repository, options, (&mut done, &heads_of(&listed)), &replaced)?;
+            write(repository, options, (&mut done, &new_heads((&listed, &sealed), &recorded)), &replaced)?;
         (done.finished, done.kept) = (finished, kept);
     }
     Ok(done)
@@ -344,14 +345,26 @@ fn group_verdicts(
 /// Where each chain ends: its last number and snapshot.
 type Heads = BTreeMap<(DomainId, IdentityId), (u64, ObjectId)>;
 
-fn heads_of(listed: &[KnownSnapshot]) -> Heads {
+fn heads_of<'a>(names: impl Iterator<Item = &'a SnapshotName>) -> Heads {
     let mut heads = Heads::new();
-    for KnownSnapshot { name, .. } in listed {
+    for name in names {
         let last = (name.sequence, name.id);
         let head = heads.entry((name.domain, name.identity)).or_insert(last);
         *head = last.max(*head);
     }
     heads
+}
+
+/// Where each chain ends, also with what this key cannot open, but for what is on record.
+fn new_heads(
+    (listed, sealed): (&[KnownSnapshot], &[SealedSnapshot]),
+    recorded: &HashSet<ChainEnd>,
+) -> Vec<(DomainId, ChainEnd)> {
+    let names = listed.iter().map(|known| &known.name).chain(sealed.iter().map(|one| &one.name));
+    let end = |((domain, identity), (sequence, id))| {
+        (domain, ChainEnd { place: ChainPlace { identity, sequence }, id })
+    };
+    heads_of(names).into_iter().map(end).filter(|(_, end)| !recorded.contains(end)).collect()
 }
 
 /// The newest of each key and host stay, the end of each chain among them: the next backup follows it.
@@ -365,7 +378,8 @@ fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], fl
         chain.sort_unstable_by(|a, b| b.cmp(a));
         kept.extend(chain.iter().take(floor).map(|(_, id)| *id));
     }
-    let heads: HashSet<ObjectId> = heads_of(listed).into_values().map(|(_, id)| id).collect();
+    let heads = heads_of(listed.iter().map(|known| &known.name));
+    let heads: HashSet<ObjectId> = heads.into_values().map(|(_, id)| id).collect();
     for verdict in groups.iter_mut().flat_map(|(_, verdicts)| verdicts) {
         let id = verdict.snapshot.name.id;
         if verdict.goes() && heads.contains(&id) {
@@ -402,14 +416,17 @@ pub(super) fn refuse_held<'a>(named: impl IntoIterator<Item = &'a KnownSnapshot>
         .with_remedy(format!("If that is over, an owner says so: `lifeboat hold lift {id:.8} --reason ..`")))
 }
 
-/// Where something goes, everything that may be a legal hold can be read, and none was placed meanwhile.
-fn check_holds(repository: &Repository, groups: &[(Group, Vec<Verdict>)]) -> Result<()> {
+/// Where something goes, everything that may be a legal hold can be read, and none was placed meanwhile. Gives the ends of
+/// chains that are on record there.
+fn check_holds(repository: &Repository, groups: &[(Group, Vec<Verdict>)]) -> Result<HashSet<ChainEnd>> {
+    let mut recorded = HashSet::new();
     let mut going: BTreeMap<DomainId, Vec<ObjectId>> = BTreeMap::new();
     for verdict in groups.iter().flat_map(|(_, verdicts)| verdicts).filter(|verdict| verdict.goes()) {
         going.entry(verdict.snapshot.name.domain).or_default().push(verdict.snapshot.name.id);
     }
     for (domain, ids) in going {
-        let quarantined = repository.records(&domain)?.quarantined;
+        let Records { quarantined, heads, .. } = repository.records(&domain)?;
+        recorded.extend(heads);
         let mut annotations = repository.annotations(&domain, &quarantined)?;
         annotations.check()?;
         if let Some(id) = ids.iter().find(|id| annotations.is_held(id)) {
@@ -418,6 +435,33 @@ fn check_holds(repository: &Repository, groups: &[(Group, Vec<Verdict>)]) -> Res
             return Err(Error::new(ErrorKind::Failed, what).with_remedy("Run it again: that one stays"));
         }
     }
+    Ok(recorded)
+}
+
+/// What stays where something goes is whole in the storage, which the cache of this machine does not tell: else the last
+/// good ones would go for one that is damaged there.
+fn check_stays(
+    repository: &Repository,
+    (groups, which): (&[(Group, Vec<Verdict>)], &Which),
+    listed: &[KnownSnapshot],
+) -> Result<()> {
+    let mut staying: Vec<&SnapshotName> = Vec::new();
+    for (group, verdicts) in groups.iter().filter(|(_, verdicts)| verdicts.iter().any(Verdict::goes)) {
+        let goes = |id: &ObjectId| verdicts.iter().any(|one| one.goes() && one.snapshot.name.id == *id);
+        match which {
+            Which::ByRules(..) => {
+                staying.extend(verdicts.iter().filter(|one| !one.goes()).map(|one| &one.snapshot.name));
+            }
+            // Nobody judged the others.
+            Which::Named(_) => staying.extend(
+                listed
+                    .iter()
+                    .filter(|known| Group::of(known, GroupBy::default()) == *group && !goes(&known.name.id))
+                    .map(|known| &known.name),
+            ),
+        }
+    }
+    repository.store.each(&staying, |name| repository.check_stored(name))?;
     Ok(())
 }
 
@@ -450,7 +494,7 @@ fn refuse_mass_removal(
 fn write(
     repository: &Repository,
     options: &ForgetOptions,
-    (done, heads): (&mut ForgetDone, &Heads),
+    (done, heads): (&mut ForgetDone, &[(DomainId, ChainEnd)]),
     replaced: &[KnownSnapshot],
 ) -> Result<Ended> {
     let ForgetDone { groups, damaged, .. } = done;
@@ -472,17 +516,14 @@ fn write(
     }
     let time = repository.clock.now();
     for (domain, names) in &going {
-        let of_domain = heads.iter().filter(|((of, _), _)| of == domain);
-        let ends = of_domain.map(|((_, identity), (sequence, id))| ChainEnd {
-            place: ChainPlace { identity: *identity, sequence: *sequence },
-            id: *id,
-        });
-        let heads: Vec<ChainEnd> = ends.take(HEADS_MAX).collect();
+        let of_domain = heads.iter().filter(|(of, _)| of == domain).map(|(_, end)| *end);
+        let mut heads: Vec<ChainEnd> = of_domain.take(HEADS_MAX).collect();
         for batch in names.chunks(SNAPSHOTS_MAX) {
             repository.store.progress().check()?;
             let snapshots = batch.iter().map(|name| name.id).collect();
             let places = batch.iter().map(|name| name.place_in_chain()).collect();
-            let heads = heads.clone();
+            // The first batch tells it for all of them.
+            let heads = std::mem::take(&mut heads);
             let forgotten = Forgotten { time, snapshots, reason: reason(options), places, heads };
             repository.publish_forgotten(domain, &forgotten)?;
         }

@@ -102,7 +102,7 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
     let is_end_gone = match known.domain {
         Some(domain) if revocation.last_sequence > 0 => {
             let names = repository.snapshot_names(&domain, Some(&identity))?;
-            !revocation.last.iter().any(|id| names.iter().any(|name| name.id == *id))
+            !revocation.last.iter().all(|id| names.iter().any(|name| name.id == *id))
         }
         _ => false,
     };
@@ -111,8 +111,10 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
 }
 
 /// The last good number, and the snapshots with it. What is not well signed is passed over: else a thief
-/// could block the revocation with one bad object. An end of the chain that is known and gone counts: without it nobody
-/// would miss it any more, and it could not be put back.
+/// could block the revocation with one bad object. Where an end of the chain is known and gone the user decides.
+///
+/// # Errors
+/// `Damaged` in that case; `Usage` when there is nothing up to the number; storage trouble.
 fn last_good(
     repository: &Repository,
     registry: &Registry,
@@ -138,10 +140,23 @@ fn last_good(
             Err(error) => return Err(error),
         }
     }
-    for (sequence, id) in repository.known_ends(&domain, &known.identity)? {
-        let over = matches!(wanted, LastGood::Sequence(limit) if sequence > limit);
-        if !over && sequence > last.0 {
-            last = (sequence, vec![id]);
+    let ends = repository.known_ends(&domain, &known.identity)?;
+    match wanted {
+        LastGood::Head => {
+            if let Some((sequence, _)) =
+                ends.iter().filter(|(sequence, id)| is_beyond((*sequence, id), &last)).max()
+            {
+                return Err(end_is_gone(&known.label, (last.0, *sequence)));
+            }
+        }
+        LastGood::Sequence(limit) => {
+            for (sequence, id) in ends.into_iter().filter(|(sequence, _)| *sequence <= limit) {
+                if sequence > last.0 {
+                    last = (sequence, vec![id]);
+                } else if sequence == last.0 && !last.1.contains(&id) {
+                    last.1.push(id);
+                }
+            }
         }
     }
     if let (LastGood::Sequence(sequence), true) = (wanted, last.0 == 0)
@@ -154,4 +169,21 @@ fn last_good(
         .with_remedy("Look at `lifeboat snapshots`, or name number 0 to let none of them count"));
     }
     Ok(last)
+}
+
+/// Whether the end of a chain that is known is not there.
+fn is_beyond((sequence, id): (u64, &ObjectId), (last, there): &(u64, Vec<ObjectId>)) -> bool {
+    sequence > *last || sequence == *last && !there.contains(id)
+}
+
+/// Only a person can tell whether a thief has deleted the newest snapshots, or the owner those of the thief.
+fn end_is_gone(label: &str, (there, gone): (u64, u64)) -> Error {
+    let what = format!(
+        "number {gone} was the last snapshot of `{label}`, and it is gone or damaged: number {there} is the last one that is there. Nothing \
+         was revoked"
+    );
+    Error::new(ErrorKind::Damaged, what).with_remedy(format!(
+        "`--last-good {gone}` leaves it counting, and whatever is below it, so that it is missed and can be put back; \
+         `--last-good {there}` says that it does not count, and a prune frees what it held"
+    ))
 }

@@ -251,7 +251,7 @@ fn report(
             "refused": done.refused.as_ref().map(ToString::to_string),
         }),
     ));
-    let what = "some snapshots stay, since what is said above cannot be read";
+    let what = "snapshots are damaged or gone, as said above, and what cannot be read stays";
     end_of_unread(&done.damaged, (what, "`lifeboat check` tells what is damaged"))?;
     if is_named && !arguments.dry_run { refuse_what_stays(done) } else { Ok(()) }
 }

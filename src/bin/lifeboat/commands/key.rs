@@ -494,7 +494,7 @@ fn revoke(arguments: &Revoke, context: &Context<'_>) -> Result<()> {
 fn warn_of_end(revoked: &key::Revoked, context: &Context<'_>) {
     if revoked.is_end_gone {
         context.output.warn(&format!(
-            "its snapshot {} is gone, and was the last one: `lifeboat check` says how to bring it back, before any prune",
+            "its snapshot {} counts and is gone: `lifeboat check` says how to bring it back, before any prune",
             revoked.last_sequence
         ));
     }
