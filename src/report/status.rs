@@ -39,6 +39,11 @@ fn age_of_complete(status: &Status, client: &Client) -> String {
     client.complete.as_ref().map_or_else(|| "never".to_owned(), |backup| age(status.age(backup.stored)))
 }
 
+/// How long before the storage got anything of it the last complete backup was made, if that is too long to be true.
+fn before_all(client: &Client) -> Option<Duration> {
+    client.complete.as_ref().and_then(|backup| backup.before_all)
+}
+
 /// The first line: who is overdue.
 #[must_use]
 pub fn headline(status: &Status) -> String {
@@ -53,9 +58,7 @@ pub fn headline(status: &Status) -> String {
     }
     if overdue.is_empty() {
         let clients = text::count(status.clients.len() as u64, "client", "clients");
-        let is_late =
-            |client: &Client| client.complete.as_ref().is_some_and(|backup| backup.before_all.is_some());
-        let but = if status.clients.iter().any(is_late) {
+        let but = if status.clients.iter().any(|client| before_all(client).is_some()) {
             ", by stamps that may be those of a copying"
         } else {
             ""
@@ -78,7 +81,7 @@ fn state(status: &Status, client: &Client) -> String {
         }
         Some(_) => {}
     }
-    if let Some(late) = client.complete.as_ref().and_then(|backup| backup.before_all) {
+    if let Some(late) = before_all(client) {
         words.push(format!(
             "made {} before anything of it got here, says its machine: a wrong clock, or this is a copy and ages are those of the copying",
             age(late)

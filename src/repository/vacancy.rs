@@ -125,16 +125,15 @@ impl Repository {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(without_config(store)),
             Err(error) => return Err(error),
         };
-        let remedy = damaged_config(store);
         let ours = |error: Error| {
             if error.kind() == ErrorKind::Damaged {
-                return error.with_remedy(remedy);
+                return error.with_remedy(damaged_config(store));
             }
             match remains(store) {
                 Ok(Remains::OfInit | Remains::OfBackups) if error.kind() == ErrorKind::NoRepository => {
                     let what = format!("the `config` of the repository at {}", store.location_text());
                     Error::damaged(what, "it cannot be read, though its keys or backups are there")
-                        .with_remedy(remedy)
+                        .with_remedy(damaged_config(store))
                         .with_source(error)
                 }
                 _ => error,

@@ -188,7 +188,8 @@ impl ForgetDone {
 /// # Errors
 /// `Usage` when there is no rule, or a filter, a tag or an id matches nothing; `Failed` when more than half of a group
 /// would end and that was not allowed, or a snapshot that was named is held; `Damaged` when an annotation cannot be
-/// read that may be a hold, or a snapshot that is to stay where others go is damaged in the storage; `Forbidden` for a role that may not; storage trouble.
+/// read that may be a hold, or a snapshot that is to stay where others go is damaged in the storage; `Forbidden` for a role
+/// that may not; storage trouble.
 pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDone> {
     if options.mode == Mode::Write {
         repository.check_maintains("forget snapshots")?;
