@@ -222,6 +222,41 @@ fn what_one_client_damages_is_no_error_of_another_ones_restore() {
 }
 
 #[test]
+fn a_damaged_snapshot_is_not_one_that_nobody_made() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let id = world.messages(&["snapshots"])[0]["id"].as_str().unwrap().to_owned();
+    flip(&world.stored(&id).remove(0));
+    for reference in ["latest", &id] {
+        let said = world.fails(&["--no-cache", "restore", reference, "--target", "t"], 5);
+        assert!(
+            said.contains("there is no snapshot") && said.contains("among those that can be read"),
+            "{said}"
+        );
+    }
+    // What has nothing to do with the damage is as it was.
+    world.fails(&["restore", "latest~x", "--target", "t"], 2);
+}
+
+#[test]
+fn a_file_that_may_not_grow_so_large_is_an_error_of_that_file() {
+    let world = World::with_repository();
+    fs::write(world.path("src/large"), vec![7; 1 << 20]).unwrap();
+    world.does(&["backup", "src"]);
+    // Blocks of 512 bytes, or of 1,024.
+    let mut limited = std::process::Command::new("sh");
+    let script = "ulimit -f 512 && exec \"$@\"";
+    let command = world.command(&["restore", "latest", "--target", "t"]);
+    limited.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
+    limited.current_dir(world.folder.path()).env_clear();
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (out, said) = world.ends(limited.env("PATH", "/usr/bin:/bin"), 3);
+    assert!((out + &said).contains("ulimit -f"), "{said}");
+    let restored = world.path("t").join(world.text("src/one").trim_start_matches('/'));
+    assert_eq!(fs::read(restored).unwrap(), b"first");
+}
+
+#[test]
 fn an_added_owner_backs_up_to_the_domain_of_the_first() {
     let world = World::with_repository();
     let key = world.key("owner", "second");

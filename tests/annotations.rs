@@ -316,13 +316,7 @@ impl Scene {
 
     /// Writes that it ends, as a `forget` does before it deletes.
     fn write_end(&self, who: &Repository, snapshot: ObjectId) {
-        let forgotten = Forgotten {
-            time: Timestamp::default(),
-            snapshots: vec![snapshot],
-            reason: String::new(),
-            places: Vec::new(),
-            heads: Vec::new(),
-        };
+        let forgotten = Forgotten::new(Timestamp::default(), vec![snapshot], "");
         who.publish_forgotten(&self.owner().own_domain().unwrap(), &forgotten).unwrap();
     }
 

@@ -72,7 +72,7 @@ fn a_dry_run_says_what_each_rule_took_out() {
     for line in [
         "left out 2 entries, 14 B: *.tmp (--exclude)\n",
         "left out 1 entry: skipped (--exclude)\n",
-        "nothing matches *.never (--exclude)\n",
+        "nothing matches, or only what another rule left out: *.never (--exclude)\n",
         "left out 1 entry, 7 B: *.log (patterns:3)\n",
         "left out 1 entry, 7 B: *.jpg (--iexclude)\n",
         "left out 1 entry, 4.88 KiB: files larger than 4.00 KiB (--exclude-larger-than)\n",

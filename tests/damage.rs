@@ -276,18 +276,7 @@ const TIME: Timestamp = Timestamp::from_seconds(1_700_000_000);
 fn write_records(owner: &Repository, domain: &DomainId, (ended, junk): (ObjectId, String), round: u8) {
     let nothing = ObjectId::new([round; 32]);
     let snapshots = if round == 1 { vec![ended] } else { vec![nothing] };
-    owner
-        .publish_forgotten(
-            domain,
-            &Forgotten {
-                time: TIME,
-                snapshots,
-                reason: String::new(),
-                places: Vec::new(),
-                heads: Vec::new(),
-            },
-        )
-        .unwrap();
+    owner.publish_forgotten(domain, &Forgotten::new(TIME, snapshots, "")).unwrap();
     // A hold on a snapshot that is not there would be an alarm.
     let says = format::annotation::Says::Tags(format::annotation::TagChange {
         add: vec![format!("case-{round}")],

@@ -155,6 +155,8 @@ fn a_snapshot_goes_by_its_id() {
     assert_eq!(days(&world), [1, 3]);
     let said = world.fails(&["forget", ids[1]], 2);
     assert!(said.contains("there is no snapshot"), "{said}");
+    let said = world.fails(&["forget", "latest~99"], 2);
+    assert!(said.contains("there is no snapshot"), "{said}");
     // Whoever names one and finds that the command has ended well takes it for gone.
     let said = world.fails(&["forget", ids[2]], 1);
     assert!(
@@ -320,7 +322,7 @@ fn another_key_that_gives_its_snapshots_out_for_those_of_a_machine_pushes_none_o
     assert_eq!(days(&world), [1, 2, 3, 4, 5, 6]);
     // More than half of those of one key, though by far not of all.
     let said = world.fails(&["forget", "--keep-last", "1", "--host", "web"], 1);
-    assert!(said.contains("2 of 3 snapshots of web would go"), "{said}");
+    assert!(said.contains("2 of 3 snapshots of web by the key `web` would go"), "{said}");
 }
 
 #[test]
@@ -336,7 +338,16 @@ fn a_copy_is_judged_with_the_snapshots_of_the_key_of_its_original() {
     world.does(&[&["key", "add"], &role[..], &["--access-key-out", &owner]].concat());
     let rewrite = ["rewrite", "--host", "web", "--exclude", "two", "--forget", "--access-key-file", &owner];
     let mut rewrite = world.bare(&rewrite);
-    world.ends(rewrite.env("LIFEBOAT_REPOSITORY", world.path("repo")), 0);
+    // The newest of the other key stays, and whoever wanted a secret gone must learn that.
+    let before = world.messages(&["snapshots", "--latest", "1"]);
+    let newest = before[0]["id"].as_str().unwrap();
+    let (_, said) = world.ends(rewrite.env("LIFEBOAT_REPOSITORY", world.path("repo")), 1);
+    assert!(said.contains(&format!("{newest:.8} has its copy and stays")), "{said}");
+    backup_by(&world, "web", "03 13:00");
+    let again = ["rewrite", newest, "--exclude", "two", "--forget", "--access-key-file", &owner];
+    let mut again = world.bare(&again);
+    world.ends(again.env("LIFEBOAT_REPOSITORY", world.path("repo")), 0);
+    assert!(!world.does(&["snapshots", "--json"]).contains(newest), "it has ended");
     for day in ["04", "05", "06"] {
         backup_by(&world, "web", &format!("{day} 12:00"));
     }

@@ -231,13 +231,7 @@ fn a_feature_that_this_program_lacks_ends_what_it_is_needed_for_before_anything_
     let (store, root) = changed(|registry| registry.features.prune = feature());
     let repository = open(&store, &root).unwrap();
     add_key(&repository).unwrap();
-    let nothing = Forgotten {
-        time: Timestamp::default(),
-        snapshots: Vec::new(),
-        reason: String::new(),
-        places: Vec::new(),
-        heads: Vec::new(),
-    };
+    let nothing = Forgotten::new(Timestamp::default(), Vec::new(), "");
     let error = repository.publish_forgotten(&repository.own_domain().unwrap(), &nothing).unwrap_err();
     assert!(error.to_string().contains("entropy-garden"));
 }

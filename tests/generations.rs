@@ -272,13 +272,7 @@ impl Newer<'_> {
         let owner = self.0.owner();
         let names = owner.snapshot_names(&owner.own_domain().unwrap(), None).unwrap();
         let time = owner.clock.now();
-        let forgotten = Forgotten {
-            time,
-            snapshots: vec![snapshot],
-            reason: "newer".to_owned(),
-            places: Vec::new(),
-            heads: Vec::new(),
-        };
+        let forgotten = Forgotten::new(time, vec![snapshot], "newer");
         self.record(Folder::Forgotten, RecordKind::Forgotten, &forgotten.encode());
         let name = names.into_iter().find(|name| name.id == snapshot).unwrap().name;
         self.0.store().delete(&name).unwrap();

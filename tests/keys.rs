@@ -218,13 +218,7 @@ fn each_role_can_do_what_the_table_says_and_nothing_else() {
             assert_eq!((it.role(), it.identity()), (role, added.identity));
             let own = machine.domain.unwrap();
             let (time, reason) = (COUNTS, "a test".to_owned());
-            let forgotten = Forgotten {
-                time,
-                snapshots: vec![ObjectId::new([1; 32])],
-                reason: reason.clone(),
-                places: Vec::new(),
-                heads: Vec::new(),
-            };
+            let forgotten = Forgotten::new(time, vec![ObjectId::new([1; 32])], reason.clone());
             let quarantine = Quarantine { time, objects: vec!["nothing".to_owned()], reason };
             let options = AddOptions {
                 role: Role::Audit,
@@ -801,13 +795,7 @@ fn forgotten_and_quarantined_snapshots_are_gone_and_a_missing_one_is_an_alarm() 
             (known.iter().map(|snapshot| snapshot.name.sequence).collect::<Vec<_>>(), damaged)
         };
         let (time, reason) = (COUNTS, "a test".to_owned());
-        let forgotten = Forgotten {
-            time,
-            snapshots: vec![ids[1]],
-            reason: reason.clone(),
-            places: Vec::new(),
-            heads: Vec::new(),
-        };
+        let forgotten = Forgotten::new(time, vec![ids[1]], reason.clone());
         host.publish_forgotten(&domain, &forgotten).unwrap();
         let third = host.snapshot_names(&domain, None).unwrap()[2].name.to_string();
         host.publish_quarantine(&domain, &Quarantine { time, objects: vec![third], reason }).unwrap();
@@ -839,14 +827,7 @@ fn records_by_those_who_may_not_write_them_change_nothing_and_are_reported() {
         _ => None,
     });
     let forge = |signer: &SigningKey, tombstones_too: bool| {
-        let forgotten = Forgotten {
-            time: COUNTS,
-            snapshots: vec![id],
-            reason: String::new(),
-            places: Vec::new(),
-            heads: Vec::new(),
-        }
-        .encode();
+        let forgotten = Forgotten::new(COUNTS, vec![id], "").encode();
         let objects = names(&store).iter().map(ToString::to_string).collect();
         let quarantine = Quarantine { time: COUNTS, objects, reason: String::new() }.encode();
         let tombstones = Tombstones { time: COUNTS, packs: vec![pack.unwrap()] }.encode();
@@ -905,13 +886,7 @@ fn what_a_maintain_key_wrote_before_it_was_revoked_still_counts() {
     let it = open(&store, &machine).unwrap();
     let ids: Vec<ObjectId> = (0..2).map(|_| Source::new("x ").backup(&it).unwrap().0).collect();
     let host = open(&store, &add(&owner, Role::Maintain, "host", None)).unwrap();
-    let forgotten = Forgotten {
-        time: COUNTS,
-        snapshots: vec![ids[0]],
-        reason: String::new(),
-        places: Vec::new(),
-        heads: Vec::new(),
-    };
+    let forgotten = Forgotten::new(COUNTS, vec![ids[0]], "");
     host.publish_forgotten(&machine.domain.unwrap(), &forgotten).unwrap();
     let revoked =
         key::revoke(&owner, &RevokeOptions { who: "host".to_owned(), last_good: LastGood::Head }).unwrap();
@@ -1014,13 +989,7 @@ fn with_the_registry_gone_too_the_words_restore_every_machine() {
         let it = open(&store, &machine).unwrap();
         let theirs: Vec<ObjectId> = (0..3).map(|_| sources[1].backup(&it).unwrap().0).collect();
         let host = open(&store, &add(&owner, Role::Maintain, "host", None)).unwrap();
-        let forgotten = Forgotten {
-            time: COUNTS,
-            snapshots: vec![theirs[0]],
-            reason: String::new(),
-            places: Vec::new(),
-            heads: Vec::new(),
-        };
+        let forgotten = Forgotten::new(COUNTS, vec![theirs[0]], "");
         host.publish_forgotten(&machine.domain.unwrap(), &forgotten).unwrap();
         delete(&store, |name| matches!(name, Parsed::Config | Parsed::Slot(_) | Parsed::Registry { .. }));
         let done = recover(&store, &root.words(), Lost::Rebuild).unwrap();

@@ -273,13 +273,7 @@ fn the_data_of_a_snapshot_that_is_held_stays_though_a_record_has_ended_it() {
     let which = Chosen { references: vec![Reference::Id(id.to_string())], filter: Filter::default() };
     annotate::place(&yard.owner(), &which, "a case", Mode::Write).unwrap();
     // As of a `forget` that began before.
-    let forgotten = Forgotten {
-        time: Timestamp::default(),
-        snapshots: vec![id],
-        reason: String::new(),
-        places: Vec::new(),
-        heads: Vec::new(),
-    };
+    let forgotten = Forgotten::new(Timestamp::default(), vec![id], "");
     yard.owner().publish_forgotten(&yard.owner().own_domain().unwrap(), &forgotten).unwrap();
     for _ in 0..3 {
         yard.wait(4 * DAY);

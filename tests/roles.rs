@@ -102,18 +102,7 @@ impl Scene {
     fn write_records(&self, owner: &Repository, domain: &DomainId) {
         let (nothing, reason) = (ObjectId::new([9; 32]), String::new());
         let snapshots = vec![nothing];
-        owner
-            .publish_forgotten(
-                domain,
-                &Forgotten {
-                    time: TIME,
-                    snapshots,
-                    reason: reason.clone(),
-                    places: Vec::new(),
-                    heads: Vec::new(),
-                },
-            )
-            .unwrap();
+        owner.publish_forgotten(domain, &Forgotten::new(TIME, snapshots, reason.clone())).unwrap();
         let objects = vec!["nothing".to_owned()];
         owner.publish_quarantine(domain, &Quarantine { time: TIME, objects, reason }).unwrap();
         let says = Says::Hold("a case".to_owned());
@@ -397,14 +386,7 @@ fn forged(scene: &Scene, signer: &SigningKey) -> Vec<(&'static str, (Name, Bytes
     let at = 1 + before.map_or(0, |known| known.name.sequence);
     let (time, reason, number) = (TIME, String::new(), owner.registry().number);
     let attestation = Attestation { time, sections: Vec::new() }.encode();
-    let forgotten = Forgotten {
-        time,
-        snapshots: vec![ObjectId::new([8; 32])],
-        reason: reason.clone(),
-        places: Vec::new(),
-        heads: Vec::new(),
-    }
-    .encode();
+    let forgotten = Forgotten::new(time, vec![ObjectId::new([8; 32])], reason.clone()).encode();
     let says = Says::Hold(reason.clone());
     let annotation = Annotation { time, snapshots: vec![ObjectId::new([8; 32])], says }.encode();
     let tombstones = Tombstones { time, packs: vec![PackId::new([8; 32])] }.encode();

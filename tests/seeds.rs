@@ -191,12 +191,7 @@ impl Seeds {
         let says = Says::Lift(vec![id], reason.clone());
         self.add("records", "annotation", Annotation { time, snapshots: vec![id; 2], says }.encode());
         self.add("records", "attestation", attestation.encode());
-        self.add(
-            "records",
-            "forgotten",
-            Forgotten { time, snapshots, reason: reason.clone(), places: Vec::new(), heads: Vec::new() }
-                .encode(),
-        );
+        self.add("records", "forgotten", Forgotten::new(time, snapshots, reason.clone()).encode());
         self.add("records", "quarantine", Quarantine { time, objects, reason }.encode());
         self.add("records", "tombstones", Tombstones { time, packs: vec![pack; 2] }.encode());
         self.add("records", "evidence", evidence.encode());

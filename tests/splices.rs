@@ -193,12 +193,7 @@ fn write_records(owner: &Repository, domain: &DomainId, round: u64) {
     let snapshots = vec![ObjectId::new([byte; 32])];
     let says = Says::Hold(format!("case {round}"));
     owner.publish_annotation(domain, &Annotation { time, snapshots: snapshots.clone(), says }).unwrap();
-    owner
-        .publish_forgotten(
-            domain,
-            &Forgotten { time, snapshots, reason: reason.clone(), places: Vec::new(), heads: Vec::new() },
-        )
-        .unwrap();
+    owner.publish_forgotten(domain, &Forgotten::new(time, snapshots, reason.clone())).unwrap();
     let objects = vec![format!("nothing {round}")];
     owner.publish_quarantine(domain, &Quarantine { time, objects, reason }).unwrap();
     let packs = vec![PackId::new([byte; 32])];

@@ -253,13 +253,7 @@ fn an_incomplete_backup_is_shown_and_is_not_the_last_complete_one() {
     // A forgotten snapshot is no backup any more.
     let domain = web.own_domain().unwrap();
     let snapshots = vec![complete.snapshot.unwrap().0];
-    let forgotten = Forgotten {
-        time: Timestamp::default(),
-        snapshots,
-        reason: String::new(),
-        places: Vec::new(),
-        heads: Vec::new(),
-    };
+    let forgotten = Forgotten::new(Timestamp::default(), snapshots, "");
     world.owner().publish_forgotten(&domain, &forgotten).unwrap();
     assert!(of(&world.status(), "web").complete.is_none());
 }
@@ -307,13 +301,7 @@ fn a_copy_of_an_older_snapshot_is_no_backup_of_now() {
     // What was rewritten and has ended is known by its copy, with its age.
     let domain = world.owner().own_domain().unwrap();
     let snapshots = vec![complete, partly.snapshot.unwrap().0];
-    let forgotten = Forgotten {
-        time: Timestamp::default(),
-        snapshots,
-        reason: String::new(),
-        places: Vec::new(),
-        heads: Vec::new(),
-    };
+    let forgotten = Forgotten::new(Timestamp::default(), snapshots, "");
     world.owner().publish_forgotten(&domain, &forgotten).unwrap();
     let status = world.status();
     let owner = of(&status, "owner@desk");
@@ -467,13 +455,7 @@ fn a_snapshot_that_is_held_counts_though_a_record_has_ended_it_and_the_hold_is_s
     annotate::place(&owner, &which, "case 7", annotate::Mode::Write).unwrap();
     // As of a `forget` that began before.
     let domain = owner.snapshots().unwrap().0[0].name.domain;
-    let forgotten = Forgotten {
-        time: Timestamp::default(),
-        snapshots: vec![first],
-        reason: String::new(),
-        places: Vec::new(),
-        heads: Vec::new(),
-    };
+    let forgotten = Forgotten::new(Timestamp::default(), vec![first], "");
     owner.publish_forgotten(&domain, &forgotten).unwrap();
     let status = world.status();
     let held = &status.holds[..];

@@ -284,13 +284,7 @@ fn random_world(seed: u64) -> (World, Added) {
     }
     for (domain, id) in snapshots {
         if dice.one_in(3) {
-            let forgotten = Forgotten {
-                time: NOW,
-                snapshots: vec![id],
-                reason: String::new(),
-                places: Vec::new(),
-                heads: Vec::new(),
-            };
+            let forgotten = Forgotten::new(NOW, vec![id], "");
             host.publish_forgotten(&domain, &forgotten).unwrap();
         }
     }
@@ -455,17 +449,7 @@ fn what_nothing_explains_is_named_and_what_a_prune_does_is_explained() {
     let (_, first, name) = of(0);
     host.publish_tombstones(&domain, &Tombstones { time: NOW, packs: vec![first] }).unwrap();
     let forgotten = owner.snapshots().unwrap().0[0].name.id;
-    host.publish_forgotten(
-        &domain,
-        &Forgotten {
-            time: NOW,
-            snapshots: vec![forgotten],
-            reason: String::new(),
-            places: Vec::new(),
-            heads: Vec::new(),
-        },
-    )
-    .unwrap();
+    host.publish_forgotten(&domain, &Forgotten::new(NOW, vec![forgotten], "")).unwrap();
     world.store.delete(&name).unwrap();
     let stray = Name::pack(&domain, PackKind::Data, &PackId::new([7; 32]));
     world.put(stray.as_str(), vec![0; 4096]);

@@ -179,6 +179,18 @@ fn lacks(metadata: &mut Metadata, what: &str) {
     }
 }
 
+/// Whether an ACL, as `posix_acl_xattr.h` of the kernel has it (a version of four bytes, then for each right a kind and the
+/// right of two bytes each and a number of four), names a user or group that a user namespace has no number for.
+fn names_nobody(acl: &[u8]) -> bool {
+    const NAMED: [u16; 2] = [2, 8];
+    acl.get(4..).unwrap_or_default().chunks_exact(8).any(|entry| match entry {
+        [kind, kind_high, _, _, number @ ..] => {
+            NAMED.contains(&u16::from_le_bytes([*kind, *kind_high])) && number == [u8::MAX; 4]
+        }
+        _ => false,
+    })
+}
+
 /// XFS shows root its ACLs once more in a form of its own. They are in `system.posix_acl_*` too; a copy would be an
 /// attribute like any other elsewhere, stay when the ACL goes, and open the file again when it comes back to XFS.
 fn is_of_xfs(name: &[u8]) -> bool {
@@ -198,6 +210,10 @@ fn read(way: &Way<'_>, metadata: &mut Metadata) {
             Ok(value) if bytes + name.len() + value.len() > limits::ATTRIBUTES_BYTES_MAX => {
                 let most = limits::ATTRIBUTES_BYTES_MAX >> 10;
                 lacks(metadata, &format!("{} (all together have more than {most} KiB)", called()));
+            }
+            Ok(value) if is_acl(name) && names_nobody(&value) => {
+                let why = "it names somebody who has no number in this user namespace";
+                lacks(metadata, &format!("{} ({why})", called()));
             }
             Ok(value) => {
                 bytes += name.len() + value.len();
@@ -347,6 +363,20 @@ mod tests {
         let mut link = Metadata::of(EntryKind::Symlink);
         of_name(dir.as_fd(), c"l", &mut link);
         assert!(!link.xattrs.iter().any(|(name, _)| name.starts_with(b"user.")), "a link was followed");
+    }
+
+    #[test]
+    fn an_acl_that_names_somebody_without_a_number_is_seen() {
+        let entry = |kind: u16, number: u32| {
+            [&kind.to_le_bytes()[..], &7_u16.to_le_bytes(), &number.to_le_bytes()].concat()
+        };
+        let acl = |entries: &[Vec<u8>]| [&2_u32.to_le_bytes()[..], &entries.concat()].concat();
+        // The kinds that name nobody have no number.
+        let usual = [entry(1, u32::MAX), entry(2, 1000), entry(4, u32::MAX), entry(0x10, u32::MAX)];
+        assert!(!names_nobody(&acl(&usual)) && !names_nobody(&[]) && !names_nobody(&[2, 0, 0]));
+        for kind in [2, 8] {
+            assert!(names_nobody(&acl(&[&usual[..], &[entry(kind, u32::MAX)]].concat())));
+        }
     }
 
     #[test]

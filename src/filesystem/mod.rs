@@ -12,6 +12,7 @@ pub mod live;
 pub mod metadata;
 pub mod mounts;
 pub mod names;
+pub mod namespace;
 pub mod old;
 pub mod partial;
 mod pattern;
@@ -55,7 +56,13 @@ fn system_error(what: &str, object: impl fmt::Display, errno: Errno) -> Error {
     };
     let error = Error::new(kind, format!("cannot {what} {object}: {}", reason(errno))).with_source(errno);
     match errno {
-        Errno::NOSPC | Errno::DQUOT => error.with_remedy("Free some space there, or choose another place"),
+        Errno::NOSPC | Errno::DQUOT => error.with_remedy(
+            "Free some space there, or choose another place; where `df` shows free space, `df -i` shows whether the file system \
+             can hold more files, and `quota` whether the user may",
+        ),
+        Errno::FBIG => error.with_remedy(
+            "The file system or the limit of this shell (`ulimit -f`) allows no file so large: choose another place, or raise it",
+        ),
         Errno::ACCESS | Errno::PERM => error.with_remedy("Run as a user who may do that"),
         Errno::ROFS => {
             error.with_remedy("The file system is mounted read-only: remount it, or name another place")

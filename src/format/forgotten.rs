@@ -61,6 +61,12 @@ pub const HEADS_MAX: usize = 1 << 15;
 pub const SNAPSHOTS_MAX: usize = 1 << 15;
 
 impl Forgotten {
+    /// A batch that says no more than which end and why, as all of them did before they told places and ends of chains.
+    #[must_use]
+    pub fn new(time: Timestamp, snapshots: Vec<ObjectId>, reason: impl Into<String>) -> Self {
+        Self { time, snapshots, reason: reason.into(), places: Vec::new(), heads: Vec::new() }
+    }
+
     /// The plaintext.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -108,13 +108,7 @@ mod tests {
         let section = AttestedSection { id: SectionId::new([1; 32]), digest: [2; 32] };
         let sections = vec![section; SECTIONS_MAX + 1];
         assert!(Attestation::decode(&Attestation { time, sections }.encode()).is_err());
-        let many = Forgotten {
-            time,
-            snapshots: vec![ObjectId::new([1; 32]); SNAPSHOTS_MAX + 1],
-            reason: String::new(),
-            places: Vec::new(),
-            heads: Vec::new(),
-        };
+        let many = Forgotten::new(time, vec![ObjectId::new([1; 32]); SNAPSHOTS_MAX + 1], "");
         assert!(Forgotten::decode(&many.encode()).is_err());
         let none = Forgotten { snapshots: Vec::new(), ..many };
         let wordy = Forgotten { reason: "x".repeat(limits::REASON_BYTES_MAX + 1), ..none.clone() };

@@ -84,7 +84,7 @@ pub fn line(why: Why, count: Count, options: &FilterOptions) -> Option<String> {
     let Count { entries, bytes } = count;
     let name = name(why, options);
     match (entries, why) {
-        (0, Why::Pattern(_)) => Some(format!("nothing matches {name}")),
+        (0, Why::Pattern(_)) => Some(format!("nothing matches, or only what another rule left out: {name}")),
         (0, Why::PseudoFileSystem | Why::SeenElsewhere | Why::Own) => None,
         (0, _) => Some(format!("left out nothing: {name}")),
         _ => {

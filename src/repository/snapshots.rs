@@ -128,6 +128,9 @@ impl<'a> Hidden<'a> {
 
 /// So many names are given to set aside what is gone.
 const GONE_NAMED_MAX: usize = 5;
+/// What to do about snapshots that are gone and that nobody forgot.
+const PUT_BACK: &str = "Put back what is gone from a copy or a version of the bucket, and look who deleted it. Let no prune run: \
+                        `lifeboat recover` finds what lost snapshots held";
 
 /// What is wrong with a snapshot or a chain, and in which domain.
 pub type DamageIn = (DomainId, Error);
@@ -537,10 +540,7 @@ impl Repository {
         if roots.names.is_empty() && set_aside.is_empty() && heads.is_empty() && !forgotten.is_empty() {
             let why = "it is empty, although the newest snapshot of each key always stays";
             let what = format!("the list of snapshots of the domain {domain}");
-            roots.doubts.push(Error::damaged(what, why).with_remedy(
-                "Put them back from a copy or a version of the bucket, and look who deleted them. Let no prune run: `lifeboat \
-                 recover` finds what lost snapshots held",
-            ));
+            roots.doubts.push(Error::damaged(what, why).with_remedy(PUT_BACK));
         }
         Ok(())
     }
@@ -747,12 +747,13 @@ fn check_numbers(domain: DomainId, (ended, forgotten, told_of): EndedIn<'_>, roo
         .map(|place| name_of_lost(&domain, place).to_string())
         .collect();
     let why = format!("its chains lack {gone} more than were forgotten or set aside");
-    roots.doubts.push(Error::damaged(format!("the list of snapshots of the domain {domain}"), why).with_remedy(format!(
-        "Put them back from a copy or a version of the bucket, and look who deleted them. If they are lost for good, \
-         `lifeboat repair quarantine {} --force --apply` says so{}",
-        names.join(" "),
-        if gone > GONE_NAMED_MAX as u64 { ", and run it again" } else { "" }
-    )));
+    roots.doubts.push(
+        Error::damaged(format!("the list of snapshots of the domain {domain}"), why).with_remedy(format!(
+            "{PUT_BACK}. If it is lost for good, `lifeboat repair quarantine {} --force --apply` says so{}",
+            names.join(" "),
+            if gone > GONE_NAMED_MAX as u64 { ", and run it again" } else { "" }
+        )),
+    );
 }
 
 /// A name for a snapshot that nobody knows, to set its place aside by.
@@ -765,8 +766,7 @@ fn name_of_lost(domain: &DomainId, ChainPlace { identity, sequence }: ChainPlace
 fn lost_end(registry: &Registry, (identity, gone): (&IdentityId, &Name), why: String) -> Error {
     let label = registry.certificate(identity).map_or("", |known| known.label.as_str());
     Error::damaged(format!("the chain of the key `{label}`"), why).with_remedy(format!(
-        "Put it back from a copy or a version of the bucket, and look who deleted it. Let no prune run: `lifeboat recover` finds \
-         what lost snapshots held. If it is lost for good, `lifeboat repair quarantine {gone} --force --apply` says so"
+        "{PUT_BACK}. If it is lost for good, `lifeboat repair quarantine {gone} --force --apply` says so"
     ))
 }
 
@@ -853,7 +853,11 @@ fn check_place(registry: &Registry, name: &SnapshotName, envelope: &Envelope<'_>
     }
     if !registry.snapshot_counts(&name.identity, name.sequence, &name.id) {
         let why = "its key was revoked, and it is not among what the revocation left valid";
-        return Err(Error::damaged(&name.name, why));
+        let remedy = format!(
+            "No older version of it counts either. `lifeboat repair quarantine {} --apply` sets it aside: then it is told no more",
+            name.name
+        );
+        return Err(Error::damaged(&name.name, why).with_remedy(remedy));
     }
     Ok(())
 }

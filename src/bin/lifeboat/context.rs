@@ -370,7 +370,16 @@ impl<'a> Context<'a> {
                 unread.push(error);
             }
         }
-        Ok((found?.clone(), whole(unread)))
+        let is_there = snapshots.iter().any(|known| reference.is_id_of(&known.name.id));
+        match found {
+            Ok(found) => Ok((found.clone(), whole(unread))),
+            // It may be one of the others: that is not a snapshot which nobody made.
+            Err(error) if error.kind() == ErrorKind::Failed && !unread.is_empty() && !is_there => {
+                let what = format!("{error} among those that can be read");
+                Err(whole(unread).err().unwrap_or(error).context(what))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// All snapshots, oldest first. Damaged ones are told, and given back as the end of the command.
@@ -396,11 +405,13 @@ fn surroundings(store: &Store, cache: Option<&Path>) -> (Option<PathBuf>, Arc<dy
 }
 
 fn whole(unread: Vec<Error>) -> Result<()> {
-    end_of_unread(&unread, ("some snapshots cannot be read", "`lifeboat check` tells what is damaged"))
-        .map_err(|error| match unread.into_iter().next() {
+    let what = "some snapshots cannot be read, or their chain is suspect, as said above";
+    end_of_unread(&unread, (what, "`lifeboat check` tells what is damaged")).map_err(|error| {
+        match unread.into_iter().next() {
             Some(source) => error.with_source(source),
             None => error,
-        })
+        }
+    })
 }
 
 /// How a command ends that could not read all that it was to judge; each of `unread` was told. What only a newer key opens

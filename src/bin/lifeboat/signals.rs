@@ -11,7 +11,7 @@ use std::{
 use lifeboat::error::{Error, ErrorKind, Result};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGUSR1},
+    consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ},
     flag, low_level,
 };
 
@@ -44,6 +44,8 @@ impl Signals {
                 flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
                 flag::register(signal, Arc::clone(&stop))?;
             }
+            // A file that may not grow so large is an error of that file, and would else end the program.
+            flag::register(SIGXFSZ, Arc::default())?;
             flag::register(SIGUSR1, Arc::clone(&show)).map(drop)
         };
         register()

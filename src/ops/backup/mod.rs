@@ -20,6 +20,7 @@ use crate::{
     clock::Timestamp,
     compress::Compression,
     error::{Error, ErrorKind, Result},
+    filesystem::namespace::HiddenOwners,
     format::{
         entry::{ChunkRef, Entry, EntryKind, Hole, Metadata},
         pack::target_length,
@@ -725,8 +726,10 @@ impl Backup<'_> {
         }
         let before = repository.cache.held(&options.machine(repository.identity()));
         let holdings = Holdings::new(&options.sources, before);
-        let mut manifest =
-            Manifest::new((repository, keys, holdings), Worker::new(&ingest, options.compression)?);
+        // What is copied was looked at elsewhere.
+        let hidden = self.copy_of.map_or_else(HiddenOwners::of_this_process, |_| HiddenOwners::default());
+        let worker = Worker::new(&ingest, options.compression)?;
+        let mut manifest = Manifest::new((repository, keys, holdings), (worker, hidden));
         let nodes = parent.as_ref().map(|parent| parent.nodes(repository, (view, &keys.node))).transpose()?;
         let mut before = match (parent, &nodes) {
             (Some(parent), Some(nodes)) => Some(parent.entries(&**nodes, options.reuse)),
@@ -825,12 +828,13 @@ struct Manifest<'a, 'b> {
     observed: Observed,
     holdings: Holdings,
     names: links::Watch,
+    hidden: HiddenOwners,
 }
 
 impl<'a, 'b> Manifest<'a, 'b> {
     fn new(
         (repository, keys, holdings): (&'b Repository, &'b IngestKeys, Holdings),
-        worker: Worker<'a, 'b>,
+        (worker, hidden): (Worker<'a, 'b>, HiddenOwners),
     ) -> Self {
         Self {
             builder: ManifestBuilder::new(&keys.node),
@@ -842,6 +846,7 @@ impl<'a, 'b> Manifest<'a, 'b> {
             observed: Observed::default(),
             holdings,
             names: links::Watch::default(),
+            hidden,
         }
     }
 }
@@ -858,7 +863,8 @@ impl pipeline::Entries for Manifest<'_, '_> {
         }
         let lacks =
             entry.metadata.lacks.as_ref().map(|lacks| format!("it lacks what could not be read: {lacks}"));
-        if let Some(reason) = entry.error.clone().or(lacks) {
+        let reason = entry.error.clone().or(lacks);
+        if let Some(reason) = reason.or_else(|| self.hidden.hides(&entry.metadata)) {
             self.unreadable += 1;
             self.progress.trouble();
             if self.unreadable_named.len() < UNREADABLE_NAMED_MAX {

@@ -18,7 +18,10 @@ use super::{
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::forgotten::{ChainEnd, ChainPlace, Forgotten, HEADS_MAX, SNAPSHOTS_MAX},
+    format::{
+        forgotten::{ChainEnd, ChainPlace, Forgotten, HEADS_MAX, SNAPSHOTS_MAX},
+        registry::Registry,
+    },
     id::{DomainId, IdentityId, ObjectId},
     limits,
     progress::Phase,
@@ -212,7 +215,8 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
         refuse_held(done.groups.iter().flat_map(|(_, verdicts)| verdicts).map(|verdict| &verdict.snapshot))?;
     }
     if options.mass_removal == MassRemoval::Refuse {
-        match (refuse_mass_removal(&done.groups, &options.which, &listed), options.mode) {
+        let refused = refuse_mass_removal((&done.groups, &repository.registry()), &options.which, &listed);
+        match (refused, options.mode) {
             (refused, Mode::DryRun) => done.refused = refused.err(),
             (refused, Mode::Write) => refused?,
         }
@@ -237,7 +241,10 @@ fn named<'a>(
     let mut chosen: HashMap<ObjectId, &KnownSnapshot> = HashMap::new();
     for id in ids {
         if let Ok(latest @ Reference::Latest(_)) = Reference::parse(id) {
-            let found = latest.find_among((listed, sealed), &Filter::default())?;
+            let found = latest.find_among((listed, sealed), &Filter::default()).map_err(|error| {
+                // It is mistyped as an id is that nobody has.
+                if error.kind() == ErrorKind::Failed { error.with_kind(ErrorKind::Usage) } else { error }
+            })?;
             chosen.insert(found.name.id, found);
             continue;
         }
@@ -467,7 +474,7 @@ fn check_stays(
 }
 
 fn refuse_mass_removal(
-    groups: &[(Group, Vec<Verdict>)],
+    (groups, registry): (&[(Group, Vec<Verdict>)], &Registry),
     which: &Which,
     listed: &[KnownSnapshot],
 ) -> Result<()> {
@@ -482,7 +489,10 @@ fn refuse_mass_removal(
         };
         if going * 2 > all {
             let host = group.host.as_ref().map_or(String::new(), |host| format!(" of {host}"));
-            let what = format!("{going} of {all} snapshots{host} would go, so nothing was forgotten");
+            let has_others = groups.iter().any(|(other, _)| other.key != group.key);
+            let label = registry.certificate(&group.key).filter(|_| has_others).map(|known| &known.label);
+            let key = label.map_or(String::new(), |label| format!(" by the key `{label}`"));
+            let what = format!("{going} of {all} snapshots{host}{key} would go, so nothing was forgotten");
             return Err(Error::new(ErrorKind::Failed, what)
                 .with_remedy("Look at it with --dry-run; if it is meant, add --allow-mass-removal"));
         }

@@ -38,13 +38,7 @@ pub(crate) fn forge(world: &World, repository: &Repository) -> Result<()> {
         }
         1 => {
             let snapshots = pen.snapshots()?;
-            let forgotten = Forgotten {
-                time,
-                snapshots,
-                reason: "none".to_owned(),
-                places: Vec::new(),
-                heads: Vec::new(),
-            };
+            let forgotten = Forgotten::new(time, snapshots, "none");
             pen.write(RecordKind::Forgotten, &forgotten.encode())
         }
         2 => pen.write(RecordKind::Index, &encode_index(&other_packs(repository, &domain)?)),

@@ -113,7 +113,7 @@ struct Exclude {
     /// Leave out what matches
     #[arg(short, long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// The same, ignoring case
+    /// The same, ignoring the case of ASCII letters
     #[arg(long, value_name = "PATTERN")]
     iexclude: Vec<String>,
     /// Read patterns from a file, one a line

@@ -145,6 +145,9 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
                  `lifeboat copy --from-at TIME`",
             ));
     }
+    if matches!(command, Command::Backup(_) | Command::Restore(_) | Command::Verify(_)) {
+        warn_without_proc(context);
+    }
     match command {
         Command::Init(arguments) => init::run(arguments, context),
         Command::Backup(arguments) => backup::run(arguments, context),
@@ -169,6 +172,17 @@ pub(crate) fn run(command: &Command, context: &Context<'_>) -> Result<()> {
         Command::Config(arguments) => config::run(arguments, context),
         Command::Completions(arguments) => generate::completions(arguments, context),
         Command::Man(arguments) => generate::man(arguments, context),
+    }
+}
+
+/// A rescue shell or a chroot may have no `/proc`. Without it the system tells nothing of mounts, and many attributes can
+/// neither be read nor set: each is told then, but not why.
+fn warn_without_proc(context: &Context<'_>) {
+    if !Path::new("/proc/self/fd").try_exists().unwrap_or(false) {
+        context.output.warn(
+            "/proc is not mounted here: without it mounts are not seen, and attributes of links, pipes and devices are lost. Stop \
+             this, `mount -t proc proc /proc`, and begin again",
+        );
     }
 }
 

@@ -70,15 +70,29 @@ pub(crate) fn run(arguments: &Rewrite, context: &Context<'_>) -> Result<()> {
     if let Some(line) = forget::kept_line(&done.kept) {
         context.output.warn(&line);
     }
-    let lost = lost(&done, &options);
+    let failed = lost(&done, &options).or_else(|| stays(&done, &options));
     damaged.extend(done.damaged);
-    match lost {
+    match failed {
         None => tag::end(&damaged, context),
         Some(error) => {
             damaged.iter().for_each(|error| context.output.trouble(error));
             Err(error)
         }
     }
+}
+
+/// How it ends when an old one was to end and stays: whoever reads that all went well takes what was left out for gone.
+fn stays(done: &RewriteDone, options: &RewriteOptions) -> Option<Error> {
+    let stays = |one: &&Rewritten| options.old == Old::Forget && one.copy.is_some() && !one.forgotten;
+    let first = done.snapshots.iter().find(stays)?;
+    let what = format!(
+        "{} has its copy and stays with what was left out of that: the newest of its key is never forgotten",
+        short(&first.snapshot)
+    );
+    Some(Error::new(ErrorKind::Failed, what).with_remedy(
+        "After the next backup with that key run the same again with its id: it finds the copy and forgets the old one. Of a \
+         machine that makes no backups any more, `lifeboat key revoke NAME --last-good NUMBER` first",
+    ))
 }
 
 /// How it ends when something that should stay cannot be read.
@@ -151,6 +165,7 @@ fn report(done: &RewriteDone, options: &RewriteOptions, context: &Context<'_>) {
     if copies > 0 {
         output.note(match forgotten == copies {
             true => "The data of what was left out stay until `lifeboat prune`, and as long as another snapshot has them",
+            false if options.old == Old::Forget => "Old snapshots that stay still have what was left out",
             false => "The old snapshots still have what was left out: `lifeboat forget ID` ends one",
         });
     }

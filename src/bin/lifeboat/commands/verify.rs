@@ -185,6 +185,9 @@ fn remedy(done: &Verified) -> &'static str {
              removes what it has not"
         }
         Verified { lost: 1.., .. } => "`lifeboat check` says what is damaged",
-        _ => "What is named above cannot be compared: back it up again as a user who may read it",
+        _ => {
+            "What is named above cannot be compared: back up again as a user who may read it what the backup may not read; what \
+             is too large for a backup stays out of it"
+        }
     }
 }

@@ -1,0 +1,73 @@
+//! What a user namespace hides: an owner that it has no number for is shown as nobody, as every other one of these is.
+
+use std::fs;
+
+use crate::format::entry::Metadata;
+
+/// Where the system keeps the number that stands for users without one, and what it is where that cannot be read.
+const NOBODY: (&str, &str, u32) = ("/proc/sys/kernel/overflowuid", "/proc/sys/kernel/overflowgid", 65_534);
+/// A namespace that has a number for everybody maps so many: all but the last, which stands for none.
+const EVERYBODY: u64 = u32::MAX as u64;
+
+/// The numbers behind which a user namespace hides the users and groups that it does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HiddenOwners {
+    user: Option<u32>,
+    group: Option<u32>,
+}
+
+impl HiddenOwners {
+    /// Those of this process: none in the namespace that the machine began with, and none where the system does not tell.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let (user, group, default) = NOBODY;
+        let nobody = |map: &str, number: &str| {
+            let hides = fs::read_to_string(map).is_ok_and(|map| hides(&map));
+            let number = || fs::read_to_string(number).ok()?.trim().parse().ok();
+            hides.then(|| number().unwrap_or(default))
+        };
+        Self { user: nobody("/proc/self/uid_map", user), group: nobody("/proc/self/gid_map", group) }
+    }
+
+    /// What is to be said of an entry whose owner is hidden. One that is really nobody's looks the same.
+    #[must_use]
+    pub fn hides(&self, metadata: &Metadata) -> Option<String> {
+        let what = match (self.user == Some(metadata.uid), self.group == Some(metadata.gid)) {
+            (false, false) => return None,
+            (true, false) => "its owner has",
+            (false, true) => "its group has",
+            (true, true) => "its owner and its group have",
+        };
+        Some(format!("{what} no number in this user namespace, so it is stored as nobody's"))
+    }
+}
+
+/// Whether a map of numbers (lines of the first inside, the first outside, and how many) leaves any out.
+fn hides(map: &str) -> bool {
+    let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+    counts.sum::<u64>() < EVERYBODY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::entry::EntryKind;
+
+    #[test]
+    fn only_a_namespace_that_leaves_somebody_out_hides() {
+        assert!(!hides("         0          0 4294967295\n"));
+        assert!(!hides("0 0 1000\n1000 100000 4294966295\n"));
+        assert!(hides("0 1000 1\n") && hides("0 1000 1\n1 100000 65536\n") && hides(""));
+    }
+
+    #[test]
+    fn what_is_hidden_is_told_by_what_it_is() {
+        let owned = |uid, gid| Metadata { uid, gid, ..Metadata::of(EntryKind::File) };
+        let hidden = HiddenOwners { user: Some(65_534), group: Some(9) };
+        assert_eq!(hidden.hides(&owned(0, 0)), None);
+        assert!(hidden.hides(&owned(65_534, 0)).unwrap().starts_with("its owner has"));
+        assert!(hidden.hides(&owned(0, 9)).unwrap().starts_with("its group has"));
+        assert!(hidden.hides(&owned(65_534, 9)).unwrap().starts_with("its owner and"));
+        assert_eq!(HiddenOwners::default().hides(&owned(65_534, 65_534)), None);
+    }
+}
