@@ -76,7 +76,7 @@ fn rules_decide_what_goes_and_say_why_the_rest_stays() {
 fn what_is_mistyped_or_empty_forgets_nothing() {
     let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
     let source = world.text("src");
-    let wrong: [&[&str]; 16] = [
+    let wrong: [&[&str]; 19] = [
         &["--keep-last", "1", "--host", "web", "--host", "wbe"],
         &["--keep-last", "1", "--tag", "a", "--tag", "a,typo"],
         &[],
@@ -91,6 +91,9 @@ fn what_is_mistyped_or_empty_forgets_nothing() {
         &["--keep-last", "3", "--tag", "a,,", "--host", "wbe"],
         &["--keep-last", "3", "--path", "/no/such"],
         &["--keep-last", "3", "--keep-tag", "monthyl"],
+        &["--keep-last", "3", "--keep-id", "0123456789abcdef"],
+        &["--keep-last", "3", "--keep-id", ""],
+        &["--keep-last", "3", "--keep-id", "latest"],
         &["--keep-last", "3", "--group-by", "hots"],
         &["0123456789abcdef"],
     ];
@@ -103,6 +106,22 @@ fn what_is_mistyped_or_empty_forgets_nothing() {
     assert_eq!(days(&world), [1, 2, 3]);
     world.does(&["forget", "--keep-last", "2", "--path", &format!("{source}/")]);
     assert_eq!(days(&world), [2, 3]);
+}
+
+#[test]
+fn what_is_named_by_its_id_stays_whatever_the_other_rules_say() {
+    let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
+    let messages = world.messages(&["snapshots"]);
+    let first = messages[0]["id"].as_str().unwrap();
+    let digits = first.get(..12).unwrap().to_uppercase();
+    let done = world.messages(&["forget", "--keep-last", "1", "--keep-id", &digits]);
+    let why = format!("id {}", digits.to_lowercase());
+    assert_eq!(verdicts(&done).into_iter().find(|(day, ..)| *day == 1), Some((1, true, why)));
+    assert_eq!(days(&world), [1, 3]);
+    // It is a rule like the others: alone it keeps this one, and the newest stays in any case.
+    let only = ["forget", "--keep-id", first, "--allow-mass-removal"];
+    world.does(&only);
+    assert_eq!(days(&world), [1, 3]);
 }
 
 #[test]

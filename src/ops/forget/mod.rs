@@ -308,6 +308,16 @@ fn by_rules<'a>(
             "`lifeboat snapshots` shows all tags",
         );
     }
+    // So is an id that means none, or more than the one that was meant.
+    let means =
+        |digits: &str| listed.iter().filter(|known| known.name.id.to_string().starts_with(digits)).count();
+    if let Some((id, count)) = rules.ids.iter().map(|id| (id, means(id))).find(|(_, count)| *count != 1) {
+        let what = if count == 0 { "no snapshot".to_owned() } else { format!("{count} snapshots") };
+        return usage(
+            format!("the id `{id}` of --keep-id means {what}, so nothing was forgotten"),
+            "`lifeboat snapshots --json` shows whole ids",
+        );
+    }
     let mut groups: BTreeMap<Group, Vec<&KnownSnapshot>> = BTreeMap::new();
     for known in passing {
         groups.entry(Group::of(known, by)).or_default().push(known);
@@ -317,7 +327,7 @@ fn by_rules<'a>(
         sort_newest_first(&mut members, times);
         let candidates: Vec<_> = members
             .iter()
-            .map(|known| Candidate { time: time_of(known, times), tags: &known.tags })
+            .map(|known| Candidate { time: time_of(known, times), tags: &known.tags, id: known.name.id })
             .collect();
         let reasons = rules.apply(&candidates, zone);
         judged.extend(members.into_iter().zip(reasons).map(|(known, why)| (known, group.clone(), why)));
@@ -569,7 +579,8 @@ fn reason(options: &ForgetOptions) -> String {
                 other => format!("keep-within-{} {span}", other.name()),
             });
             let tags = rules.tags.iter().map(|tags| format!("keep-tag {}", tags.join(",")));
-            counts.chain(within).chain(tags).collect::<Vec<_>>().join("; ")
+            let ids = rules.ids.iter().map(|id| format!("keep-id {id}"));
+            counts.chain(within).chain(tags).chain(ids).collect::<Vec<_>>().join("; ")
         }
     };
     let most = text.floor_char_boundary(limits::REASON_BYTES_MAX);

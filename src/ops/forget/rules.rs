@@ -14,6 +14,7 @@ use jiff::{
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
+    id::ObjectId,
 };
 
 /// What a rule counts.
@@ -187,13 +188,15 @@ pub struct Rules {
     pub within: Vec<(Bucket, Span)>,
     /// What has all tags of one of these lists.
     pub tags: Vec<Vec<String>>,
+    /// Those whose ids begin with these digits.
+    pub ids: Vec<String>,
 }
 
 impl Rules {
     /// Whether there is no rule, so that nothing would be kept.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.within.is_empty() && self.tags.is_empty()
+        self.counts.is_empty() && self.within.is_empty() && self.tags.is_empty() && self.ids.is_empty()
     }
 
     /// Why each snapshot of a group is kept; for no reason at all, it goes. `group` is sorted with the newest first.
@@ -214,6 +217,8 @@ impl Rules {
             let mut why = Vec::new();
             let has_all = |tags: &&Vec<String>| tags.iter().all(|tag| candidate.tags.contains(tag));
             why.extend(self.tags.iter().filter(has_all).map(|tags| format!("tag {}", tags.join(","))));
+            let begins = |digits: &&String| candidate.id.to_string().starts_with(digits.as_str());
+            why.extend(self.ids.iter().filter(begins).map(|digits| format!("id {digits}")));
             why.extend(counts.iter_mut().filter_map(|rule| rule.takes((time, at), is_oldest)));
             for (rule, span, start) in &mut within {
                 if time.timestamp() > *start
@@ -266,6 +271,8 @@ pub struct Candidate<'a> {
     pub time: Timestamp,
     /// Its tags.
     pub tags: &'a [String],
+    /// Its id.
+    pub id: ObjectId,
 }
 
 /// A time that no calendar has, which only a forger writes, is the first or the last one that it has.
@@ -288,7 +295,11 @@ mod tests {
     fn kept(rules: &Rules, times: &[i64], zone: &TimeZone) -> Vec<(i64, String)> {
         let candidates: Vec<_> = times
             .iter()
-            .map(|seconds| Candidate { time: Timestamp::from_seconds(NEW_YEAR + seconds), tags: &[] })
+            .map(|seconds| Candidate {
+                time: Timestamp::from_seconds(NEW_YEAR + seconds),
+                tags: &[],
+                id: ObjectId::new([0; 32]),
+            })
             .collect();
         let reasons = rules.apply(&candidates, zone);
         times
@@ -314,7 +325,11 @@ mod tests {
 
     #[test]
     fn times_that_no_calendar_has_are_the_first_and_the_last() {
-        let at = |seconds| Candidate { time: Timestamp::from_seconds(seconds), tags: &[] };
+        let at = |seconds| Candidate {
+            time: Timestamp::from_seconds(seconds),
+            tags: &[],
+            id: ObjectId::new([0; 32]),
+        };
         let rules = Rules { counts: vec![(Bucket::Daily, Count::Most(1))], ..Rules::default() };
         let zone = TimeZone::fixed(jiff::tz::offset(14));
         assert_eq!(rules.apply(&[at(i64::MAX), at(0), at(i64::MIN)], &zone)[0], ["daily"]);
@@ -395,7 +410,10 @@ mod tests {
         let tags = ["a".to_owned(), "b".to_owned()];
         let time = Timestamp::from_seconds(NEW_YEAR);
         let rules = Rules { tags: vec![vec!["a".into(), "b".into()], vec!["c".into()]], ..Rules::default() };
-        let candidates = [Candidate { time, tags: &tags }, Candidate { time, tags: &tags[..1] }];
+        let candidates = [
+            Candidate { time, tags: &tags, id: ObjectId::new([0; 32]) },
+            Candidate { time, tags: &tags[..1], id: ObjectId::new([0; 32]) },
+        ];
         assert_eq!(rules.apply(&candidates, &TimeZone::UTC), [vec!["tag a,b".to_owned()], vec![]]);
     }
 

@@ -104,6 +104,9 @@ struct Keep {
     /// All with this tag, or with all of TAG,TAG (any of several)
     #[arg(long, value_name = "TAG[,TAG]")]
     keep_tag: Vec<String>,
+    /// The one whose id begins with this
+    #[arg(long, value_name = "ID")]
+    keep_id: Vec<String>,
 }
 
 /// What keeps a mistake from being one.
@@ -151,6 +154,7 @@ impl Keep {
             );
         }
         rules.tags = self.keep_tag.iter().map(|list| split_tags(list)).collect();
+        rules.ids = self.keep_id.iter().map(|digits| digits.to_ascii_lowercase()).collect();
         Ok(rules)
     }
 }
@@ -160,6 +164,9 @@ pub(crate) fn run(arguments: &Forget, context: &Context<'_>) -> Result<()> {
     arguments.filter.refuse_empty()?;
     if arguments.keep.keep_tag.iter().any(|list| split_tags(list).is_empty()) {
         return Err(names_nothing("--keep-tag"));
+    }
+    if rules.ids.iter().any(String::is_empty) {
+        return Err(names_nothing("--keep-id"));
     }
     let filter = arguments.filter.filter();
     let by = arguments.care.group_by.as_deref().map(str::parse::<GroupBy>).transpose()?;
