@@ -116,7 +116,7 @@ fn life_cycle(story: Story, chance: &mut Chance) -> Vec<Client> {
 }
 
 fn schedule(world: &Arc<World>, clients: &[Client]) -> String {
-    let mut text = format!("{:?}\n", world.weather);
+    let mut text = format!("{:?}\n{:?}\n", world.weather, world.storage.clock);
     for (number, client) in clients.iter().enumerate() {
         writeln!(text, "client {number}: {client}").unwrap();
     }

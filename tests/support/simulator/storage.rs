@@ -75,7 +75,7 @@ impl StorageClock {
 
 pub(crate) struct Storage {
     state: Mutex<State>,
-    clock: StorageClock,
+    pub(crate) clock: StorageClock,
 }
 
 impl Storage {
