@@ -506,6 +506,33 @@ fn nothing_is_deleted_for_which_the_copy_did_not_arrive() {
     }
 }
 
+/// Whoever wrote it has it in its cache; nobody else can read it.
+#[test]
+fn nothing_is_deleted_for_which_the_index_of_the_copy_was_not_kept_whole() {
+    let marked = marked();
+    marked.needed_again();
+    let yard = &marked.yard;
+    yard.wait(4 * DAY);
+    let (before, cache) = (yard.packs(), tempfile::tempdir().unwrap());
+    let prune = |over: &Arc<Intercepted>| {
+        let store = yard.owner_over(over).unwrap().store;
+        let config = Repository::read_config(&store).unwrap();
+        let words = Credential::Words(yard.root.words());
+        let secrets = Repository::unlock(&store, &config, &words).unwrap();
+        let owner = Repository::open(store, config, secrets, Some(cache.path()), yard.clock()).unwrap();
+        prune::run(&owner, &options()).and_then(only)
+    };
+    let over = yard.watched();
+    let is_index = |call: &Call| call.kind.is_put() && call.name.contains("/index/");
+    over.intercept(move |call: &Call| if is_index(call) { Fault::Halves.fate(call) } else { Fate::Works });
+    for over in [over, yard.watched()] {
+        let error = prune(&over).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+        assert!(before.is_subset(&yard.packs()), "{error}");
+    }
+    yard.restores(&marked.all());
+}
+
 #[test]
 fn a_prune_that_is_killed_at_any_call_loses_nothing_and_the_next_one_carries_on() {
     let marked = marked();

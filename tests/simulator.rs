@@ -22,7 +22,7 @@ mod support {
     pub(crate) mod simulator;
 }
 use lifeboat::sabotage::Sabotage;
-use support::simulator::{Run, Story, aims::Scene, run, weather::Broken};
+use support::simulator::{Run, Story, aims::Scene, run, weather::Broken, world::Pruned};
 
 /// Each time that the tests run.
 const SEEDS: Range<u64> = 0..1000;
@@ -30,12 +30,16 @@ const SEEDS: Range<u64> = 0..1000;
 const LIFE_CYCLES: Range<u64> = 0..80;
 /// Each time that the tests run, of those in which eight machines back up.
 const EIGHTS: Range<u64> = 0..40;
+/// Each time that the tests run, of those in which a thief has the key of a client.
+const THIEVES: Range<u64> = 0..20;
 /// Within so many each way to build it wrongly must be found.
 const BROKEN_SEEDS: Range<u64> = 0..1000;
 /// Within so many each rule of the protocol must be seen to be needed; they begin where all are found soon.
 const LOSS_SEEDS: Range<u64> = 600..1200;
 /// As many for eight machines.
 const EIGHT_LOSS_SEEDS: Range<u64> = 660..1260;
+/// As many beside a thief.
+const THIEF_LOSS_SEEDS: Range<u64> = 680..1280;
 
 /// The seeds that somebody asks for by hand.
 #[expect(clippy::disallowed_methods, reason = "a test has no arguments of its own")]
@@ -53,8 +57,8 @@ fn asked_for() -> Option<Range<u64>> {
 struct Outcome {
     tried: usize,
     promised: usize,
-    freed: usize,
-    repacked: usize,
+    /// In how many runs each was done.
+    pruned: Pruned,
     failed: Vec<Run>,
 }
 
@@ -83,8 +87,7 @@ fn run_all(
                     let mut outcome = outcome.lock().unwrap();
                     outcome.tried += run.tried;
                     outcome.promised += run.promised;
-                    outcome.freed += usize::from(run.freed);
-                    outcome.repacked += usize::from(run.repacked);
+                    outcome.pruned.add(run.pruned.once());
                     if counts(&run) {
                         outcome.failed.push(run);
                     }
@@ -111,45 +114,47 @@ fn whatever_happens_nothing_that_was_promised_is_lost() {
 
 #[test]
 fn beside_forget_and_prune_nothing_that_was_promised_is_lost() {
-    let (freed, repacked) = nothing_is_lost(Story::LifeCycle, LIFE_CYCLES);
-    assert!(
-        asked_for().is_some() || freed > 40 && repacked > 8,
-        "{freed}, {repacked}: prunes must delete and move something, to be looked at"
-    );
+    let Pruned { freed, repacked, rescued, compacted, replaced } =
+        nothing_is_lost(Story::LifeCycle, LIFE_CYCLES);
+    let enough = freed > 40 && repacked > 8 && rescued > 10 && compacted > 15 && replaced > 40;
+    assert!(asked_for().is_some() || enough, "prunes must do all of it, to be looked at");
 }
 
 #[test]
 fn beside_eight_machines_forget_and_prune_nothing_that_was_promised_is_lost() {
-    let (freed, repacked) = nothing_is_lost(Story::Eight, EIGHTS);
-    assert!(
-        asked_for().is_some() || freed > 15 && repacked > 10,
-        "{freed}, {repacked}: prunes must delete and move something, to be looked at"
-    );
+    let Pruned { freed, repacked, rescued, compacted, replaced } = nothing_is_lost(Story::Eight, EIGHTS);
+    let enough = freed > 15 && repacked > 10 && rescued > 3 && compacted > 3 && replaced > 15;
+    assert!(asked_for().is_some() || enough, "prunes must do all of it, to be looked at");
 }
 
-/// Gives in how many runs packs were deleted, and repacked.
+#[test]
+fn beside_the_thief_of_a_key_nothing_that_was_promised_is_lost() {
+    let Pruned { freed, compacted, .. } = nothing_is_lost(Story::Thief, THIEVES);
+    let enough = freed > 5 && compacted > 2;
+    assert!(asked_for().is_some() || enough, "prunes must delete something, to be looked at");
+}
+
+/// Gives in how many runs prunes did what.
 #[expect(clippy::print_stdout, reason = "whoever runs a seed by hand reads it")]
-fn nothing_is_lost(story: Story, seeds: Range<u64>) -> (usize, usize) {
+fn nothing_is_lost(story: Story, seeds: Range<u64>) -> Pruned {
     let asked_for = asked_for();
     if let Some(seeds) = asked_for.as_ref().filter(|seeds| seeds.end - seeds.start == 1) {
         println!("{}", run(seeds.start, story, None).schedule);
     }
     let outcome = run_all(asked_for.clone().unwrap_or(seeds), (story, None), 5, has_failed);
-    let Outcome { tried, promised, freed, repacked, failed } = outcome;
+    let Outcome { tried, promised, pruned, failed } = outcome;
     for Run { seed, problems, .. } in &failed {
         println!("SIMULATOR_SEEDS={seed}\n    {}", problems.join("\n    "));
     }
     if let Some(Run { seed, schedule, .. }) = failed.first() {
         panic!("seed {seed}:\n{schedule}");
     }
-    println!(
-        "{promised} of {tried} backups succeeded, packs were deleted in {freed} runs and repacked in {repacked}"
-    );
+    println!("{promised} of {tried} backups succeeded; in so many runs prunes did something: {pruned:?}");
     assert!(
         asked_for.is_some() || promised > tried / 2,
         "{promised} of {tried}: most must succeed, to be looked at"
     );
-    (freed, repacked)
+    pruned
 }
 
 /// A simulator that finds nothing in these has gone blind.
@@ -174,6 +179,19 @@ fn with_eight_machines_too_data_is_lost_where_a_grace_is_all_there_is() {
     let broken = Broken::Engine(&[Sabotage::GraceOnly]);
     let is_lost = |run: &Run| run.problems.iter().any(|problem| is_loss(problem));
     let failed = run_all(EIGHT_LOSS_SEEDS, (Story::Eight, Some(broken)), 1, is_lost).failed;
+    let lost = failed.first().unwrap_or_else(|| panic!("nothing was lost"));
+    println!("seed {}: {}", lost.seed, lost.problems.join("; "));
+}
+
+/// A search beside a thief that finds nothing here has gone blind.
+#[test]
+fn beside_the_thief_of_a_key_too_data_is_lost_where_a_grace_is_all_there_is() {
+    let broken = Broken::Engine(&[Sabotage::GraceOnly]);
+    // Of the machine whose domain the thief writes to.
+    let is_hers = |problem: &&String| problem.starts_with("the snapshot 0.");
+    let is_lost =
+        |run: &Run| run.hostile && run.problems.iter().filter(is_hers).any(|problem| is_loss(problem));
+    let failed = run_all(THIEF_LOSS_SEEDS, (Story::Thief, Some(broken)), 1, is_lost).failed;
     let lost = failed.first().unwrap_or_else(|| panic!("nothing was lost"));
     println!("seed {}: {}", lost.seed, lost.problems.join("; "));
 }

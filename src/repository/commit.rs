@@ -170,7 +170,7 @@ impl Repository {
         let name = Name::index(domain, &self.identity(), &id);
         self.wrote(id, sealed.len());
         self.store.create(&name, Bytes::from(sealed))?;
-        self.segments.add(domain, id, packs, &key.segment_key())?;
+        self.segments.add_unseen(domain, id, packs, &key.segment_key())?;
         Ok((name, id))
     }
 

@@ -25,11 +25,29 @@ const MERGE_AT: usize = 4;
 /// Sizes are alike when they have the same power of this.
 const TIER_FACTOR: usize = 4;
 
+/// So the name of a file begins while nobody has seen in the store what it speaks for: no other run may count on it.
+const UNSEEN: &str = "unseen-";
+
 #[derive(Debug)]
 struct Loaded {
     segment: Arc<Segment>,
     objects: Vec<ObjectId>,
     path: Option<PathBuf>,
+    is_seen: bool,
+}
+
+impl Loaded {
+    /// From now on other runs may count on it.
+    fn see(&mut self) {
+        self.is_seen = true;
+        let Some(path) = &self.path else { return };
+        let name = path.file_name().and_then(|name| name.to_str()?.strip_prefix(UNSEEN));
+        let Some(seen) = name.map(|name| path.with_file_name(name)) else { return };
+        // Another run may have removed it: then it is read again some day.
+        if fs::rename(path, &seen).is_ok() {
+            self.path = Some(seen);
+        }
+    }
 }
 
 /// The segments of all domains that were looked at.
@@ -56,7 +74,7 @@ impl Segments {
     }
 
     /// Loads what the cache has, drops what speaks for objects that are gone, and gives the index objects
-    /// that still have to be read.
+    /// that still have to be read. `listed` are those that the store has whole, as far as LIST can tell.
     #[must_use]
     pub fn prepare(&self, domain: &DomainId, listed: &[ObjectId], key: &[u8; 32]) -> Vec<ObjectId> {
         let listed_set: HashSet<&ObjectId> = listed.iter().collect();
@@ -75,6 +93,7 @@ impl Segments {
             }
             keep
         });
+        loaded.iter_mut().for_each(Loaded::see);
         // Another process may have merged the same ones: what adds nothing is left out.
         let mut covered = HashSet::new();
         loaded.sort_by_key(|known| std::cmp::Reverse(known.objects.len()));
@@ -98,7 +117,7 @@ impl Segments {
         }
     }
 
-    /// Takes in what an index object says.
+    /// Takes in what an index object says that was read.
     ///
     /// # Errors
     /// It says more than a segment can hold.
@@ -109,11 +128,36 @@ impl Segments {
         packs: &[IndexedPack],
         key: &[u8; 32],
     ) -> Result<()> {
+        self.take_in(domain, (object, true), packs, key)
+    }
+
+    /// Takes in what an index object says that was written, and that the store may not have kept: other runs count on it
+    /// once it was [listed](Self::prepare).
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_unseen(
+        &self,
+        domain: &DomainId,
+        object: ObjectId,
+        packs: &[IndexedPack],
+        key: &[u8; 32],
+    ) -> Result<()> {
+        self.take_in(domain, (object, false), packs, key)
+    }
+
+    fn take_in(
+        &self,
+        domain: &DomainId,
+        (object, is_seen): (ObjectId, bool),
+        packs: &[IndexedPack],
+        key: &[u8; 32],
+    ) -> Result<()> {
         let broken =
             || Error::damaged(format!("index object {object}"), "it is larger than any index may be");
         let bytes = build::from_packs(packs, object, key).map_err(|e| broken().with_source(e))?;
         let written = self.folder(domain).and_then(|folder| {
-            let path = folder.join(file_name(&bytes));
+            let path = folder.join(format!("{}{}", if is_seen { "" } else { UNSEEN }, file_name(&bytes)));
             durable::private_directory(&folder).ok()?;
             durable::write_atomic(&path, &bytes, 0o600).ok()?;
             let segment = Segment::open(File::open(&path).ok()?, key, &self.blocks)?;
@@ -124,7 +168,7 @@ impl Segments {
             Some(written) => written,
             None => (Segment::memory(bytes, key).ok_or_else(broken)?, None),
         };
-        let loaded = Loaded { segment: Arc::new(segment), objects: vec![object], path };
+        let loaded = Loaded { segment: Arc::new(segment), objects: vec![object], path, is_seen };
         self.lock().entry(*domain).or_default().push(loaded);
         Ok(())
     }
@@ -135,11 +179,14 @@ impl Segments {
         let mut domains = self.lock();
         let Some(loaded) = domains.get_mut(domain) else { return };
         while let Some(tier) = full_tier(loaded) {
-            let parts: Vec<&Segment> =
-                loaded.iter().filter(|known| tier_of(known) == tier).map(|known| &*known.segment).collect();
+            let parts: Vec<&Segment> = loaded
+                .iter()
+                .filter(|known| tier_of(known) == Some(tier))
+                .map(|known| &*known.segment)
+                .collect();
             let Ok(merged) = write_merged(&folder, &parts, (key, &self.blocks)) else { return };
             loaded.retain(|known| {
-                let stays = tier_of(known) != tier;
+                let stays = tier_of(known) != Some(tier);
                 if !stays {
                     forget(known.path.as_deref());
                 }
@@ -189,10 +236,15 @@ fn load(folder: &Path, key: &[u8; 32], blocks: &Arc<Blocks>) -> Vec<Loaded> {
     let open = |path: PathBuf, file| {
         let segment = Segment::open(file, key, blocks)?;
         let objects = segment.objects()?;
-        Some(Loaded { segment: Arc::new(segment), objects, path: Some(path) })
+        Some(Loaded { segment: Arc::new(segment), objects, path: Some(path), is_seen: true })
     };
     let mut loaded = Vec::new();
     for entry in entries.flatten() {
+        // Of a run that was stopped before it looked. One that still runs has it open.
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(UNSEEN)) {
+            forget(Some(&entry.path()));
+            continue;
+        }
         // One that cannot be opened may be good all the same, when files are short.
         let Ok(file) = File::open(entry.path()) else { continue };
         match open(entry.path(), file) {
@@ -203,14 +255,15 @@ fn load(folder: &Path, key: &[u8; 32], blocks: &Arc<Blocks>) -> Vec<Loaded> {
     loaded
 }
 
-fn tier_of(known: &Loaded) -> u32 {
-    known.segment.len().max(1).ilog(TIER_FACTOR)
+/// Which of them are merged together; what nobody has seen with nothing.
+fn tier_of(known: &Loaded) -> Option<u32> {
+    known.is_seen.then(|| known.segment.len().max(1).ilog(TIER_FACTOR))
 }
 
 fn full_tier(loaded: &[Loaded]) -> Option<u32> {
     let mut counts: HashMap<u32, usize> = HashMap::new();
-    for known in loaded {
-        *counts.entry(tier_of(known)).or_default() += 1;
+    for tier in loaded.iter().filter_map(tier_of) {
+        *counts.entry(tier).or_default() += 1;
     }
     counts.into_iter().filter(|(_, count)| *count >= MERGE_AT).map(|(tier, _)| tier).min()
 }
@@ -236,7 +289,7 @@ fn write_merged(
             .finalize();
         let path = folder.join(to_hex(name.as_bytes().get(..16).unwrap_or_default()));
         fs::rename(&temporary, &path)?;
-        Ok(Loaded { segment: Arc::new(segment), objects, path: Some(path) })
+        Ok(Loaded { segment: Arc::new(segment), objects, path: Some(path), is_seen: true })
     };
     write().inspect_err(|_| drop(fs::remove_file(&temporary)))
 }

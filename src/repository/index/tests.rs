@@ -150,6 +150,32 @@ fn a_flipped_bit_anywhere_is_noticed_and_never_believed() {
 }
 
 #[test]
+fn no_other_run_counts_on_what_was_written_until_the_store_has_shown_it() {
+    let objects = objects();
+    let domain = DomainId::new([1; 8]);
+    let ids: Vec<ObjectId> = objects.iter().map(|(id, _)| *id).collect();
+    let write = |folder: &std::path::Path| {
+        let segments = Segments::new(Some(folder));
+        for (id, packs) in &objects {
+            segments.add_unseen(&domain, *id, packs, &KEY).unwrap();
+        }
+        segments.merge(&domain, &KEY);
+        check(&segments, &domain, &objects);
+        segments
+    };
+    let folder = tempfile::tempdir().unwrap();
+    drop(write(folder.path()));
+    assert_eq!(Segments::new(Some(folder.path())).prepare(&domain, &ids, &KEY), ids);
+    let folder = tempfile::tempdir().unwrap();
+    let segments = write(folder.path());
+    // The first one was not kept whole.
+    assert!(segments.prepare(&domain, &ids[1..], &KEY).is_empty());
+    assert_eq!(Segments::new(Some(folder.path())).prepare(&domain, &ids, &KEY), ids[..1]);
+    segments.merge(&domain, &KEY);
+    assert_eq!(Segments::new(Some(folder.path())).prepare(&domain, &ids, &KEY), ids[..1]);
+}
+
+#[test]
 fn a_damaged_cache_is_read_again() {
     let objects = objects();
     let domain = DomainId::new([1; 8]);

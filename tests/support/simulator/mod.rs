@@ -1,7 +1,7 @@
 //! The real engine, on threads of which one runs at a time, over a storage in memory, with a clock for each
 //! client. All that happens follows from a seed; `docs/decisions/0014-simulator.md` says how.
 
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use lifeboat::random;
 
@@ -11,7 +11,7 @@ use self::{
     storage::StorageClock,
     weather::{Broken, Weather},
     workload::{Cast, Client},
-    world::{Told, World},
+    world::{Pruned, Told, World},
 };
 
 pub(crate) mod aims;
@@ -38,10 +38,9 @@ pub(crate) struct Run {
     /// How many backups were tried, and how many clients were told that theirs is complete.
     pub(crate) tried: usize,
     pub(crate) promised: usize,
-    /// Whether a prune has deleted a pack.
-    pub(crate) freed: bool,
-    /// Whether something was moved to other packs.
-    pub(crate) repacked: bool,
+    pub(crate) pruned: Pruned,
+    /// Whether the thief of a client's key has written something.
+    pub(crate) hostile: bool,
 }
 
 /// What happens in a run.
@@ -53,6 +52,8 @@ pub(crate) enum Story {
     LifeCycle,
     /// The same with eight machines that back up.
     Eight,
+    /// As the life cycle, beside the thief of a client's key.
+    Thief,
     /// One schedule, aimed at one rule.
     Aimed(Scene),
 }
@@ -63,14 +64,14 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let mut aims = Vec::new();
     let (weather, clients) = match story {
         Story::Clients => (Weather::new(&mut chance), Client::some(&mut chance)),
-        Story::LifeCycle | Story::Eight if broken.is_some() => {
+        Story::LifeCycle | Story::Eight | Story::Thief if broken.is_some() => {
             let (weather, clients) = (Weather::of_losses(&mut chance), life_cycle(story, &mut chance));
             if chance.happens(500) {
                 aims = aims::by_chance(&clients, &mut chance);
             }
             (weather, clients)
         }
-        Story::LifeCycle | Story::Eight => {
+        Story::LifeCycle | Story::Eight | Story::Thief => {
             (Weather::of_life_cycles(&mut chance), life_cycle(story, &mut chance))
         }
         Story::Aimed(scene) => {
@@ -82,7 +83,10 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     let nothing = std::collections::BTreeMap::new();
     let inits = matches!(clients[0].script[..], [workload::Command::Init]);
     let aimed = matches!(story, Story::Aimed(_));
-    let clock = if aimed { StorageClock::default() } else { StorageClock::new(&mut chance) };
+    // What is done at once takes a while too.
+    let length =
+        clients.iter().map(Client::last_round).max().unwrap_or_default().max(Duration::from_secs(30));
+    let clock = if aimed { StorageClock::default() } else { StorageClock::new(&mut chance, length) };
     let objects = match story {
         _ if inits => &nothing,
         Story::Eight => &cast.eight,
@@ -94,21 +98,25 @@ pub(crate) fn run(seed: u64, story: Story, broken: Option<Broken>) -> Run {
     random::seed(seed);
     let problems = verdict::problems(&world, &clients);
     let schedule = schedule(&world, &clients);
-    let freed = world.record().freed > 0;
-    let repacked = world.record().repacked > 0;
+    let pruned = world.record().pruned;
+    let hostile = clients.iter().any(Client::is_forger) && !world.record().forged.is_empty();
     let snapshots = |told: &&(_, Told)| matches!(told.1, Told::Snapshot { .. });
     let promised = world.record().told.iter().filter(snapshots).count();
     let tried = clients.iter().map(Client::backups).sum();
     let missed = world.aims.missed();
-    Run { seed, problems, missed, schedule, tried, promised, freed, repacked }
+    Run { seed, problems, missed, schedule, tried, promised, pruned, hostile }
 }
 
 fn life_cycle(story: Story, chance: &mut Chance) -> Vec<Client> {
-    if story == Story::Eight { Client::of_eight(chance) } else { Client::of_life_cycle(chance) }
+    match story {
+        Story::Eight => Client::of_eight(chance),
+        Story::Thief => Client::of_thief(chance),
+        _ => Client::of_life_cycle(chance),
+    }
 }
 
 fn schedule(world: &Arc<World>, clients: &[Client]) -> String {
-    let mut text = format!("{:?}\n", world.weather);
+    let mut text = format!("{:?}\n{:?}\n", world.weather, world.storage.clock);
     for (number, client) in clients.iter().enumerate() {
         writeln!(text, "client {number}: {client}").unwrap();
     }

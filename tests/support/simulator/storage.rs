@@ -63,11 +63,11 @@ pub(crate) struct StorageClock {
 }
 
 impl StorageClock {
-    /// Mostly right.
-    pub(crate) fn new(chance: &mut Chance) -> Self {
+    /// Mostly right, in a run that is so long.
+    pub(crate) fn new(chance: &mut Chance, length: Duration) -> Self {
         const YEAR: i64 = 365 * 86_400;
         let wrong = if chance.happens(100) { chance.pick(&[-YEAR, YEAR, -600, 600]) } else { 0 };
-        let at = chance.time(Duration::from_secs(30));
+        let at = chance.time(length);
         let jump = chance.happens(50).then(|| (at, chance.pick(&[-YEAR, YEAR, -900, 900])));
         Self { wrong, jump }
     }
@@ -75,7 +75,7 @@ impl StorageClock {
 
 pub(crate) struct Storage {
     state: Mutex<State>,
-    clock: StorageClock,
+    pub(crate) clock: StorageClock,
 }
 
 impl Storage {

@@ -59,6 +59,12 @@ impl Verdict<'_> {
         self.world.record().forged.iter().any(|name| text.contains(name.as_str()))
     }
 
+    /// Whether it was backed up by whoever lies about packs, who may be the one who believes it.
+    fn of_forger(&self, tag: &str) -> bool {
+        let client = tag.split('.').next().and_then(|number| number.parse::<usize>().ok());
+        client.is_some_and(|client| self.clients[client].is_forger())
+    }
+
     fn open(&self, credential: &Credential, cache: Option<&Path>) -> lifeboat::error::Result<Repository> {
         open_as(&outside(self.world), credential, (cache, Arc::new(Afterwards)))
     }
@@ -135,7 +141,7 @@ impl Verdict<'_> {
         self.keys(&owner);
     }
 
-    /// Only whether what was promised and is listed restores.
+    /// Only whether what was promised and is listed restores; except to somebody who lies about packs.
     fn promises(&mut self, owner: &Repository) {
         let Ok((known, _)) = owner.snapshots() else { return };
         let told = self.told();
@@ -143,8 +149,7 @@ impl Verdict<'_> {
             let promised =
                 |(_, told): &(_, Told)| matches!(told, Told::Snapshot { id, .. } if *id == known.name.id);
             let tag = &known.record.tags[0];
-            let of_forger = self.clients.iter().any(Client::is_forger);
-            if !of_forger
+            if !self.of_forger(tag)
                 && told.iter().any(promised)
                 && let Err(why) = self.restores(owner, &known)
             {
@@ -233,16 +238,11 @@ impl Verdict<'_> {
         };
         let vandalized = self.clients.iter().any(Client::is_vandal);
         let ended = self.world.record().ended.clone();
-        // Whoever lies about packs may be the one who believes it.
-        let of_forger = |tag: &str| {
-            let client = tag.split('.').next().and_then(|number| number.parse::<usize>().ok());
-            client.is_some_and(|client| self.clients[client].is_forger())
-        };
         for snapshot in &known {
             let tag = &snapshot.record.tags[0];
             // What a repair takes for lost while the storage lies is not there in its copy.
             let is_repaired = curator::expected(self.world, snapshot).is_none();
-            if of_forger(tag) || is_repaired && !self.world.weather.is_honest() {
+            if self.of_forger(tag) || is_repaired && !self.world.weather.is_honest() {
                 continue;
             }
             let Err(why) = self.restores(owner, snapshot) else { continue };

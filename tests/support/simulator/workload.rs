@@ -34,7 +34,7 @@ use super::{
     curator, forger,
     storage::StorageClock,
     weather::{GRACE, WINDOW, Weather},
-    world::{Told, World, open, outside},
+    world::{Pruned, Told, World, open, outside},
 };
 use crate::support::lab::{self, Files};
 
@@ -103,6 +103,9 @@ const KEYS: [(&str, Option<&str>, bool); 4] = [
 
 /// Those whose machines work in one domain where there are eight.
 const EIGHT: [&str; 8] = ["anna", "bert", "emil", "fred", "gina", "hugo", "ines", "jens"];
+
+/// In so many of a thousand runs in which somebody deletes a client lies about packs, where there is one that can.
+const SOME_LIE: u64 = 300;
 
 /// The label of the maintain key.
 const MAINTAIN: &str = "mia";
@@ -253,17 +256,24 @@ impl Client {
     pub(crate) fn of_life_cycle(chance: &mut Chance) -> Vec<Self> {
         let labels = chance.pick(&[&["dora", "dora", "dora"][..], &["anna", "bert"]]);
         let rounds = chance.below(3) + 3;
-        Self::in_rounds(labels, rounds, chance)
+        Self::in_rounds((labels, SOME_LIE), rounds, chance)
+    }
+
+    /// The same with two machines in one domain, the key of one of which a thief has too.
+    pub(crate) fn of_thief(chance: &mut Chance) -> Vec<Self> {
+        let rounds = chance.below(3) + 3;
+        Self::in_rounds((&["anna", "bert"], 1000), rounds, chance)
     }
 
     /// The same with eight of them in one domain, most often each with a key of its own, and fewer rounds.
     pub(crate) fn of_eight(chance: &mut Chance) -> Vec<Self> {
         let labels = chance.pick(&[EIGHT, EIGHT, ["dora"; 8]]);
         let rounds = chance.below(2) + 2;
-        Self::in_rounds(&labels, rounds, chance)
+        Self::in_rounds((&labels, SOME_LIE), rounds, chance)
     }
 
-    fn in_rounds(labels: &[&'static str], rounds: u64, chance: &mut Chance) -> Vec<Self> {
+    /// In so many of a thousand runs one of them lies, where there is one that can.
+    fn in_rounds((labels, lying): (&[&'static str], u64), rounds: u64, chance: &mut Chance) -> Vec<Self> {
         let round = GRACE + Duration::from_hours(1);
         let contents: Vec<Files> = (0..3).map(|_| some_files(chance)).collect();
         let begin = |number: u64, chance: &mut Chance| {
@@ -271,7 +281,7 @@ impl Client {
             Command::Wait(round * u32::try_from(number).unwrap() + chance.time(late))
         };
         let mut clients = Vec::new();
-        let is_hostile = chance.happens(300);
+        let is_hostile = chance.happens(lying);
         for label in labels {
             let mut script = Vec::new();
             for number in 0..rounds {
@@ -323,6 +333,15 @@ impl Client {
     /// Whether it runs `forget` or `prune`.
     pub(crate) fn deletes(&self) -> bool {
         self.label == Some(MAINTAIN)
+    }
+
+    /// When it begins its last round.
+    pub(crate) fn last_round(&self) -> Duration {
+        let begins = self.script.iter().filter_map(|command| match command {
+            Command::Wait(until) => Some(*until),
+            _ => None,
+        });
+        begins.max().unwrap_or_default()
     }
 
     /// Whether it lies about packs.
@@ -476,12 +495,17 @@ fn live_or_die(
             let moves_much = world.scheduler.draw(|chance| chance.happens(500));
             let pruned = prune::run(repository, &prune_options(moves_much))?;
             let done = pruned.domains.iter().map(|domain| &domain.done);
-            let (freed, repacked) = done.fold((0, 0), |(freed, repacked), done| {
-                (freed + done.deleted.packs, repacked + done.repacked.packs)
-            });
             let mut record = world.record();
-            record.freed += freed;
-            record.repacked += repacked;
+            for done in done {
+                record.pruned.add(Pruned {
+                    freed: done.deleted.packs,
+                    repacked: done.repacked.packs,
+                    // Of a run that was stopped nobody knows.
+                    rescued: if pruned.stopped.is_none() { done.rescued.packs } else { 0 },
+                    compacted: done.index_written,
+                    replaced: done.index_deleted,
+                });
+            }
             record.notes.push((at, format!("{pruned:?}")));
             drop(record);
             if let Some(stopped) = pruned.stopped {

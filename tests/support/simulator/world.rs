@@ -66,6 +66,40 @@ pub(crate) enum Told {
     Created(RootSecret),
 }
 
+/// What prunes say that they have done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pruned {
+    /// Packs that are gone.
+    pub(crate) freed: u64,
+    /// Packs of which what is needed was moved.
+    pub(crate) repacked: u64,
+    /// Packs that were to die, and of which something was needed again and copied out.
+    pub(crate) rescued: u64,
+    /// Index objects that were written without the packs that are gone.
+    pub(crate) compacted: u64,
+    /// Index objects that these replaced, and that are gone.
+    pub(crate) replaced: u64,
+}
+
+impl Pruned {
+    pub(crate) const fn add(&mut self, more: Self) {
+        let Self { freed, repacked, rescued, compacted, replaced } = more;
+        self.freed += freed;
+        self.repacked += repacked;
+        self.rescued += rescued;
+        self.compacted += compacted;
+        self.replaced += replaced;
+    }
+
+    /// One for everything that was done at all.
+    pub(crate) fn once(self) -> Self {
+        let Self { freed, repacked, rescued, compacted, replaced } = self;
+        let [freed, repacked, rescued, compacted, replaced] =
+            [freed, repacked, rescued, compacted, replaced].map(|count| count.min(1));
+        Self { freed, repacked, rescued, compacted, replaced }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) events: Vec<Event>,
@@ -83,10 +117,7 @@ pub(crate) struct Record {
     pub(crate) forged: BTreeSet<String>,
     /// Snapshots whose holds somebody may have lifted.
     pub(crate) lifted: BTreeSet<ObjectId>,
-    /// Packs that prunes say that they have deleted.
-    pub(crate) freed: u64,
-    /// Packs of which what is needed was moved.
-    pub(crate) repacked: u64,
+    pub(crate) pruned: Pruned,
     /// What prunes said.
     pub(crate) notes: Vec<((usize, usize), String)>,
     /// Clients that ended as no program may.
