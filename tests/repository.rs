@@ -185,15 +185,18 @@ fn a_store_that_does_not_answer_is_filled_with_no_more_packs_than_the_sum_says()
         while still < 40 {
             std::thread::sleep(Duration::from_millis(50));
             let now = ingest.sizes().0;
-            still = if now == before && now > 0 { still + 1 } else { 0 };
+            // Less is a machine that is busy with something else.
+            still = if now == before && now > UPLOAD_BYTES_IN_FLIGHT as u64 / 2 { still + 1 } else { 0 };
             before = now;
         }
         progress.stop();
         before
     });
     let hands = WORKERS * 2 * limits::FRAME_BYTES_MAX;
-    let packs = 2 * (limits::PACK_BYTES_TARGET + limits::PACK_BYTES_BEYOND);
-    assert!(taken > UPLOAD_BYTES_IN_FLIGHT as u64 / 2, "{taken}");
+    // One that waits and one that is being filled; and on a busy machine one or two whose workers were stopped by the system
+    // between closing them and handing them over, while the others went on. Without the wait before a frame is sealed it is
+    // one for each worker.
+    let packs = 4 * (limits::PACK_BYTES_TARGET + limits::PACK_BYTES_BEYOND);
     assert!(taken <= (UPLOAD_BYTES_IN_FLIGHT + packs + hands) as u64, "{taken}");
 }
 
