@@ -186,6 +186,32 @@ fn a_damaged_pack_that_is_set_aside_is_stored_anew_by_the_next_backup() {
 }
 
 #[test]
+fn a_pack_that_another_tool_deleted_is_stored_anew_and_the_snapshot_that_was_hurt_comes_back() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let [pack] = &world.stored("/packs/d/")[..] else { panic!("one pack of files") };
+    fs::remove_file(pack).unwrap();
+    let (out, err) = world.ends(&mut world.command(&["check"]), 5);
+    let name = pack.strip_prefix(world.path("repo")).unwrap().to_str().unwrap();
+    let snapshot = world.stored("/snapshots/").remove(0);
+    let id = snapshot.to_str().unwrap().rsplit('-').next().unwrap().get(..8).unwrap();
+    assert!(out.contains(name) && out.contains(id), "{out}{err}");
+    world.fails(&["restore", "latest", "--target", "hurt"], 5);
+    world.does(&["backup", "src"]);
+    world.does(&["check", "--read-data"]);
+    let source = world.path("src");
+    let below = |root: &Path| -> Vec<_> {
+        let all = tree(root).into_iter();
+        all.map(|(path, bytes)| (path.strip_prefix(root).unwrap().to_owned(), bytes)).collect()
+    };
+    assert!(below(&source).len() > 1);
+    for snapshot in ["latest", "latest~1"] {
+        world.does(&["restore", &format!("{snapshot}:{}", world.text("src")), "--target", snapshot]);
+        assert_eq!(below(&world.path(snapshot)), below(&source), "{snapshot}");
+    }
+}
+
+#[test]
 fn what_one_client_damages_is_no_error_of_another_ones_restore() {
     let world = World::with_repository();
     for label in ["web", "db"] {

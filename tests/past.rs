@@ -6,15 +6,30 @@
     reason = "a test may stop at the first surprise, and its files need not be durable"
 )]
 
-use std::{path::PathBuf, process::Command, sync::atomic::Ordering, time::SystemTime};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use lifeboat::{
+    clock::{Clock, SystemClock, Timestamp},
+    ops::prune::{self, PruneOptions},
+    repository::{Repository, unlock::Credential},
+    store::Store,
+};
+use object_store::aws::AmazonS3Builder;
 
 mod support {
+    pub(crate) mod lab;
     pub(crate) mod service;
     pub(crate) mod tcp;
     pub(crate) mod versions;
     pub(crate) mod world;
 }
 use support::{
+    lab,
     service::{BUCKET, KEY, SECRET},
     tcp::Server,
     versions::Bucket,
@@ -28,11 +43,31 @@ struct Attacked {
     server: Server,
 }
 
+/// The clock of a machine that did something so many seconds ago.
+struct Ago(i64);
+
+impl Clock for Ago {
+    fn now(&self) -> Timestamp {
+        let now = SystemClock.now();
+        Timestamp { seconds: now.seconds - self.0, ..now }
+    }
+
+    fn elapsed(&self) -> Duration {
+        SystemClock.elapsed()
+    }
+
+    fn sleep(&self, _: Duration) {}
+}
+
 impl Attacked {
     fn with(bucket: Bucket) -> Self {
+        Self::initialised(bucket, &[])
+    }
+
+    fn initialised(bucket: Bucket, how: &[&str]) -> Self {
         let server = Server::serve(bucket.service(), tempfile::tempdir().unwrap());
         let attacked = Self { world: World::new(), bucket, server };
-        attacked.does(&["init"]);
+        attacked.does(&[&["init"], how].concat());
         attacked
     }
 
@@ -62,6 +97,29 @@ impl Attacked {
     #[track_caller]
     fn fails(&self, arguments: &[&str], code: i32) -> String {
         self.world.ends(&mut self.command(arguments), code).1
+    }
+
+    /// The owner marked so many seconds ago what no snapshot needs.
+    fn marked_long_ago(&self, seconds: u32) {
+        let clock: Arc<dyn Clock> = Arc::new(Ago(seconds.into()));
+        let bucket = AmazonS3Builder::new()
+            .with_endpoint(format!("http://{}", self.server.address))
+            .with_allow_http(true)
+            .with_bucket_name(BUCKET)
+            .with_access_key_id(KEY)
+            .with_secret_access_key(SECRET)
+            .build()
+            .unwrap();
+        let options = lab::options(Arc::clone(&clock), Arc::default(), 0);
+        let store = Store::from_object_store(Arc::new(bucket), "some prefix", options).unwrap();
+        let config = Repository::read_config(&store).unwrap();
+        let passphrase = Credential::Passphrase(PASSPHRASE.to_owned().into(), None);
+        let secrets = Repository::unlock(&store, &config, &passphrase).unwrap();
+        let owner = Repository::open(store, config, secrets, None, clock).unwrap();
+        let pruned = prune::run(&owner, &PruneOptions::default()).unwrap();
+        let domain = &pruned.domains[0];
+        assert!(domain.refused.is_none() && domain.done.marked.packs > 0, "{pruned:?}");
+        self.bucket.wait(seconds.into());
     }
 
     /// The time by the clock of the storage; what comes later has a later stamp.
@@ -143,6 +201,47 @@ fn what_an_attacker_deleted_and_overwrote_comes_back_byte_for_byte() {
     }
     attacked.does(&["--at", &at_second, "check", "--max-age", "30d"]);
     assert_eq!(attacked.bucket.versions(), before, "nothing was written");
+}
+
+/// A grace of an hour: the clock of the bucket is a day behind, and what it calls the past must not be to come.
+#[test]
+fn what_a_prune_freed_and_an_attacker_deleted_comes_back_as_of_before_and_after_it() {
+    const HOURS: u32 = 2 * 3_600;
+    let attacked = Attacked::initialised(Bucket::default(), &["--min-grace", "1h"]);
+    let world = &attacked.world;
+    std::fs::write(world.path("src/large"), vec![7; 3 << 20]).unwrap();
+    attacked.does(&["backup", "src"]);
+    let first = attacked.tree("src");
+    attacked.bucket.wait(HOURS.into());
+    std::fs::remove_file(world.path("src/large")).unwrap();
+    std::fs::write(world.path("src/one"), "changed").unwrap();
+    attacked.does(&["backup", "src"]);
+    let second = attacked.tree("src");
+    let before = attacked.moment();
+    attacked.does(&["forget", "latest~1"]);
+    attacked.marked_long_ago(HOURS);
+    let packs =
+        || attacked.bucket.there().into_iter().filter(|key| key.contains("/packs/")).collect::<Vec<_>>();
+    let stored = packs();
+    attacked.does(&["prune"]);
+    let left = packs();
+    assert!(!left.is_empty() && left.len() < stored.len(), "{stored:?} {left:?}");
+    let after = attacked.moment();
+    attacked.attack();
+    assert!(!attacked.command(&["snapshots"]).output().unwrap().status.success());
+
+    let source = world.text("src");
+    for (at, snapshot, expected, target) in [
+        (&before, "latest~1", &first, "forgotten"),
+        (&before, "latest", &second, "kept-before"),
+        (&after, "latest", &second, "kept"),
+    ] {
+        attacked.does(&["--at", at, "restore", &format!("{snapshot}:{source}"), "--target", target]);
+        assert_eq!(attacked.tree(target), *expected, "{target}");
+        attacked.does(&["--at", at, "check", "--read-data"]);
+    }
+    let listed = attacked.does(&["--at", &after, "snapshots", "--json"]);
+    assert_eq!(listed.matches("\"snapshot\"").count(), 1, "{listed}");
 }
 
 #[test]

@@ -506,13 +506,14 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Every object below a prefix, sorted by name.
+    /// Every object below a prefix, sorted by name, and each once: what a page repeats is not there twice.
     ///
     /// # Errors
     /// Storage trouble.
     pub fn list(&self, prefix: &Prefix) -> Result<Vec<Listed>> {
         let mut listed = self.list_as(prefix, |listed| Some(listed.clone()))?;
         listed.sort_by(|a, b| a.name.cmp(&b.name));
+        listed.dedup_by(|a, b| a.name == b.name);
         Ok(listed)
     }
 

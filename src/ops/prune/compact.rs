@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
     DomainDone,
-    domain::{Pruning, Seen},
+    domain::{Ages, Pruning, Seen},
 };
 use crate::{
     clock::Timestamp,
@@ -47,7 +47,7 @@ pub(super) struct Compacted {
 
 pub(super) fn compact(
     pruning: &Pruning<'_>,
-    (seen, now): (&Seen, Timestamp),
+    (seen, ages): (&Seen, Ages),
     deleted: &HashSet<PackId>,
     done: &mut DomainDone,
 ) -> Result<Compacted> {
@@ -57,15 +57,15 @@ pub(super) fn compact(
         return Ok(compacted);
     }
     if is_worth_it(pruning, seen, deleted) {
-        match Compaction::read(pruning, (seen, now), deleted).and_then(|compaction| compaction.run(done)) {
+        match Compaction::read(pruning, (seen, ages), deleted).and_then(|compaction| compaction.run(done)) {
             // Another prune works here too: the next run carries on.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             other => other?,
         }
     }
-    compacted.batches = old_batches(pruning, (seen, now), deleted, done)?;
-    done.records_deleted = compacted.batches + old_runs(pruning, now, done)?;
-    done.records_deleted += old_annotations(pruning, (seen, now), done)?;
+    compacted.batches = old_batches(pruning, (seen, ages), deleted, done)?;
+    done.records_deleted = compacted.batches + old_runs(pruning, ages, done)?;
+    done.records_deleted += old_annotations(pruning, (seen, ages), done)?;
     Ok(compacted)
 }
 
@@ -103,7 +103,7 @@ struct Compaction<'a> {
 impl<'a> Compaction<'a> {
     fn read(
         pruning: &'a Pruning<'a>,
-        (seen, now): (&'a Seen, Timestamp),
+        (seen, ages): (&'a Seen, Ages),
         deleted: &HashSet<PackId>,
     ) -> Result<Self> {
         let registry = pruning.repository.registry();
@@ -123,7 +123,7 @@ impl<'a> Compaction<'a> {
                 live: packs.iter().filter(|pack| !is_gone(pack)).map(listing).collect(),
                 lists_gone: packs.iter().any(|pack| is_gone(&pack)),
                 blobs: packs.iter().map(|pack| pack.directory.blobs()).sum(),
-                is_old: now.seconds_since(listed.stored) > pruning.grace.as_secs(),
+                is_old: ages.of(listed.stored) > pruning.grace.as_secs(),
             });
         }
         Ok(Self { pruning, objects })
@@ -221,7 +221,7 @@ fn not_kept(error: Error, name: &Name) -> Error {
 /// Deletes batches of tombstones that nobody can need any more. Gives how many.
 fn old_batches(
     pruning: &Pruning<'_>,
-    (seen, now): (&Seen, Timestamp),
+    (seen, ages): (&Seen, Ages),
     deleted: &HashSet<PackId>,
     done: &mut DomainDone,
 ) -> Result<u64> {
@@ -230,7 +230,7 @@ fn old_batches(
         .batches
         .iter()
         .filter(|(name, _)| {
-            let age = seen.stored(name).map_or(0, |stored| now.seconds_since(stored));
+            let age = seen.stored(name).map_or(0, |stored| ages.of(stored));
             age > TOMBSTONES_KEPT_SECONDS || suffers(Sabotage::ForgetfulTombstones)
         })
         .collect();
@@ -256,7 +256,7 @@ fn old_batches(
 }
 
 /// Deletes records of runs that are long over. Gives how many.
-fn old_runs(pruning: &Pruning<'_>, now: Timestamp, done: &mut DomainDone) -> Result<u64> {
+fn old_runs(pruning: &Pruning<'_>, ages: Ages, done: &mut DomainDone) -> Result<u64> {
     let mut runs = pruning.repository.runs(&pruning.id)?;
     runs.sort_by_key(|run| (run.stored, run.id));
     let mut newest: HashMap<IdentityId, (Timestamp, ObjectId)> = HashMap::new();
@@ -267,7 +267,7 @@ fn old_runs(pruning: &Pruning<'_>, now: Timestamp, done: &mut DomainDone) -> Res
     let (mut deleter, mut count) = (Deleter::new(&pruning.repository.store), 0);
     for run in &runs {
         let is_newest = newest.get(&run.identity).is_some_and(|(_, id)| *id == run.id);
-        if is_newest || now.seconds_since(run.stored) <= RUNS_KEPT_SECONDS {
+        if is_newest || ages.of(run.stored) <= RUNS_KEPT_SECONDS {
             continue;
         }
         count += u64::from(!pruning.writes() || deleter.delete(&run.name)?);
@@ -279,15 +279,11 @@ fn old_runs(pruning: &Pruning<'_>, now: Timestamp, done: &mut DomainDone) -> Res
 /// Deletes what was said of snapshots that are gone for good: somebody who may has ended them, and LIST does not show
 /// them. One that vanished in another way may come back, from the versions of a bucket, and is held then as before.
 /// Gives how many annotations went.
-fn old_annotations(
-    pruning: &Pruning<'_>,
-    (seen, now): (&Seen, Timestamp),
-    done: &mut DomainDone,
-) -> Result<u64> {
+fn old_annotations(pruning: &Pruning<'_>, (seen, ages): (&Seen, Ages), done: &mut DomainDone) -> Result<u64> {
     let repository = pruning.repository;
     let mut stored: HashMap<String, Timestamp> = HashMap::new();
     for listed in repository.store.list(&Prefix::records(&pruning.id, Folder::Annotations))? {
-        if now.seconds_since(listed.modified) > ANNOTATIONS_KEPT_SECONDS {
+        if ages.of(listed.modified) > ANNOTATIONS_KEPT_SECONDS {
             stored.insert(listed.name, listed.modified);
         }
     }

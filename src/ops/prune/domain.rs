@@ -90,13 +90,37 @@ impl Seen {
     }
 }
 
-/// What the age of a batch of tombstones says.
+/// The age of a batch of tombstones, in seconds, and what it says.
 pub(super) struct Age {
+    pub(super) by_storage: u64,
+    pub(super) by_us: u64,
     /// The grace is over, by both clocks.
     is_over: bool,
     /// One of the two clocks was set meanwhile: nobody knows. What the batch marks is marked once more, so that a clock
     /// which was years ahead once holds up nothing for years.
     pub(super) is_wrong: bool,
+}
+
+impl Age {
+    /// Whether the storage's clock has gained more on those of the machines than clocks do by themselves.
+    const fn gained(&self) -> bool {
+        self.by_storage.saturating_sub(self.by_us) > CLOCK_GAIN_SECONDS
+    }
+}
+
+/// How old what is deleted for its age alone is, by the storage's stamps.
+#[derive(Clone, Copy)]
+pub(super) struct Ages {
+    now: Timestamp,
+    /// The storage's clock may have been set before. What is older is at least as old as this; nobody knows more.
+    since: Option<Timestamp>,
+}
+
+impl Ages {
+    /// In seconds.
+    pub(super) fn of(self, stored: Timestamp) -> u64 {
+        self.now.seconds_since(self.since.map_or(stored, |since| stored.max(since)))
+    }
 }
 
 /// What became of the packs that were to go.
@@ -131,6 +155,10 @@ impl Pruning<'_> {
             now = self.probe()?;
         }
         done.before = seen.size();
+        // Ages prove nothing in the run that finds a clock set: it destroys nothing, and the next one goes on.
+        if let Some(doubt) = mark::again(self, (&seen, now), done)? {
+            return Err(doubt);
+        }
         // 3: of the packs whose grace is over, what is needed again is copied out; and looked at.
         let mut judged = self.judge(&seen, &self.aged(&seen, now))?;
         done.rescued = rescue::count(&judged);
@@ -167,7 +195,8 @@ impl Pruning<'_> {
         // 6: what nobody needs now is to die.
         let marked = mark::mark(self, (&seen, now), repacked, done)?;
         // 7: the index without what is gone, and records that are of no use any more.
-        let compacted = compact::compact(self, (&seen, now), &swept.gone, done)?;
+        let ages = self.ages(&seen, now);
+        let compacted = compact::compact(self, (&seen, ages), &swept.gone, done)?;
         self.tell(&seen, (now, &swept), marked, done);
         let batches = seen.details.batches.len() as u64 - compacted.batches + u64::from(marked.is_some());
         let index = seen.objects.len() as u64 + done.index_written - done.index_deleted;
@@ -251,10 +280,25 @@ impl Pruning<'_> {
         let by_storage = seen.stored(name).map_or(0, |stored| now.seconds_since(stored));
         let by_us = self.repository.clock.now().seconds_since(batch.time);
         let [old_there, old_here] = [by_storage, by_us].map(|age| age > self.grace.as_secs());
-        Age {
-            is_over: old_there && old_here,
-            is_wrong: old_there && !old_here && by_storage.saturating_sub(by_us) > CLOCK_GAIN_SECONDS,
+        let mut age = Age { by_storage, by_us, is_over: old_there && old_here, is_wrong: false };
+        age.is_wrong = old_there && !old_here && age.gained();
+        age
+    }
+
+    /// Where a batch shows that a clock was set, nothing counts as older than the first one after it that shows no such
+    /// thing: the storage's clock was not set since.
+    fn ages(&self, seen: &Seen, now: Timestamp) -> Ages {
+        let (mut before, mut after) = (None, Vec::new());
+        for (name, batch) in &seen.details.batches {
+            let Some(stored) = seen.stored(name) else { continue };
+            if self.age(seen, (name, batch), now).gained() {
+                before = before.max(Some(stored));
+            } else {
+                after.push(stored);
+            }
         }
+        let since = before.and_then(|before| after.into_iter().filter(|stored| *stored > before).min());
+        Ages { now, since }
     }
 
     /// Deletes what is free, the oldest first. What the storage keeps stays tombstoned and listed: nobody counts on

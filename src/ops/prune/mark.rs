@@ -38,16 +38,42 @@ pub(super) fn mark(
     let mut dead = unreached(pruning, (seen, now), &without, done)?;
     dead.extend(repacked);
     dead.extend(unlisted(pruning, (seen, now), &without, done)?);
-    let again = undated(pruning, (seen, now));
-    if !again.is_empty() {
-        let text = format!(
-            "the clock of the storage or of a machine that prunes was set since {} packs were marked: they are marked \
-             once more",
-            again.len()
-        );
-        done.notes.push(Error::new(ErrorKind::Failed, text));
-        dead.extend(again);
+    publish(pruning, &dead, (now, done))
+}
+
+/// Marks once more what nothing marks but batches whose age is wrong. Gives what to tell, if there are any.
+///
+/// # Errors
+/// Storage trouble.
+pub(super) fn again(
+    pruning: &Pruning<'_>,
+    (seen, now): (&Seen, Timestamp),
+    done: &mut DomainDone,
+) -> Result<Option<Error>> {
+    let (undated, by_storage, by_us) = undated(pruning, (seen, now));
+    if undated.is_empty() {
+        return Ok(None);
     }
+    publish(pruning, &undated, (now, done))?;
+    let text = format!(
+        "{} packs were marked {} hours ago by the clock of the storage, and {} hours ago by those of the machines that \
+         prune: one of the clocks was set, so no age proves anything",
+        undated.len(),
+        by_storage / 3600,
+        by_us / 3600
+    );
+    Ok(Some(Error::new(ErrorKind::Failed, text).with_remedy(
+        "Compare the clocks of this machine and of the storage, and set right what is wrong. A run that is no dry run marks \
+         these packs once more and deletes nothing; the next one goes on, and they go when the grace is over anew",
+    )))
+}
+
+/// Writes a batch for as many of these as fit. Gives its time.
+fn publish(
+    pruning: &Pruning<'_>,
+    dead: &BTreeMap<PackId, u64>,
+    (now, done): (Timestamp, &mut DomainDone),
+) -> Result<Option<Timestamp>> {
     let packs: Vec<PackId> = dead.keys().copied().take(PACKS_MAX).collect();
     for id in &packs {
         done.marked.add(dead.get(id).copied().unwrap_or_default());
@@ -64,15 +90,20 @@ pub(super) fn mark(
     repository.stored(&name).map(Some)
 }
 
-/// Packs that are marked by nothing but batches whose age is wrong, with their sizes.
-fn undated(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> BTreeMap<PackId, u64> {
+/// Packs that are marked by nothing but batches whose age is wrong, with their sizes; and the age of the youngest such
+/// batch, by the storage's clock and by those of the machines.
+fn undated(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> (BTreeMap<PackId, u64>, u64, u64) {
     let (mut undated, mut dated) = (HashSet::new(), HashSet::new());
+    let mut youngest = (u64::MAX, 0);
     for (name, batch) in &seen.details.batches {
-        let is_wrong = pruning.age(seen, (name, batch), now).is_wrong;
-        if is_wrong { &mut undated } else { &mut dated }.extend(batch.packs.iter().copied());
+        let age = pruning.age(seen, (name, batch), now);
+        if age.is_wrong {
+            youngest = youngest.min((age.by_storage, age.by_us));
+        }
+        if age.is_wrong { &mut undated } else { &mut dated }.extend(batch.packs.iter().copied());
     }
     let there = |id: &PackId| Some((*id, seen.details.packs.get(id)?.size));
-    undated.difference(&dated).filter_map(there).collect()
+    (undated.difference(&dated).filter_map(there).collect(), youngest.0, youngest.1)
 }
 
 /// Live packs no frame of which a snapshot may use, with their sizes.
