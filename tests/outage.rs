@@ -7,7 +7,11 @@
 
 use std::{
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -32,7 +36,7 @@ mod support {
 use support::{
     clock::FakeClock,
     faults::{Fault, Versions, disk, locked, nth},
-    intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
+    intercepted::{Call, Fate, Intercepted, Interceptor, Kind, broken},
     lab::{self, Files, check_all, noise, open_with},
 };
 
@@ -90,6 +94,59 @@ fn a_store_that_is_gone_for_good_is_a_clean_error_and_the_next_run_sends_only_wh
         let (known, _) = repository.snapshots().unwrap();
         assert!(lab::restore(&repository, &known[0]).unwrap().0 == files);
         assert_eq!(check_all(&repository).unwrap().problems, []);
+    }
+}
+
+/// From the first call like this one on, a minute in which every call fails as one that was answered with 503. Where four
+/// wait at once, each pause of one is time that goes by for all of them.
+#[test]
+fn a_backup_goes_on_after_a_minute_of_slow_down_and_asks_a_bounded_number_of_times() {
+    const MINUTE: Duration = Duration::from_mins(1);
+    const CONNECTIONS: usize = 4;
+    // Pauses double from a tenth of a second to 15 s, and each is shortened by half at most: see `store`. Whoever waits asks
+    // for nothing else until the minute is over, and beside the connections that is only the backup itself.
+    const CALLS_MAX: usize = 14 * (CONNECTIONS + 1);
+    let files: Files = (0..5).map(|n| (format!("srv/{n}"), noise(n, 9 << 20))).collect();
+    let moments: [fn(&Call) -> bool; 4] = [
+        |_| true,
+        is_pack,
+        |call| call.kind.is_put() && call.name.contains("/index/"),
+        |call| call.kind.is_put() && call.name.contains("/snapshots/"),
+    ];
+    for (number, is_moment) in moments.into_iter().enumerate() {
+        let (clock, root) = (Arc::<FakeClock>::default(), RootSecret::generate().unwrap());
+        let slow = Intercepted::watching(Arc::new(InMemory::new()));
+        let options = StoreOptions {
+            connections: CONNECTIONS,
+            ..lab::options(Arc::<FakeClock>::clone(&clock), Arc::default(), 15 * 60)
+        };
+        let store = Store::from_object_store(Arc::<Intercepted>::clone(&slow), "", options).unwrap();
+        Repository::create(&store, &root, "right", InitOptions::default(), &*clock).unwrap();
+        let (begun, failed) = (Arc::<OnceLock<Duration>>::default(), Arc::<AtomicUsize>::default());
+        let (time, since, count) = (Arc::clone(&clock), Arc::clone(&begun), Arc::clone(&failed));
+        slow.intercept(move |call: &Call| {
+            if is_moment(call) {
+                since.get_or_init(|| time.elapsed());
+            }
+            if since.get().is_none_or(|since| time.elapsed() >= *since + MINUTE) {
+                return Fate::Works;
+            }
+            count.fetch_add(1, SeqCst);
+            Fate::Fails(broken())
+        });
+        let config = Repository::read_config(&store).unwrap();
+        let secrets = Repository::unlock(&store, &config, &Credential::Words(root.words())).unwrap();
+        let repository =
+            Repository::open(store.clone(), config, secrets, None, Arc::<FakeClock>::clone(&clock)).unwrap();
+        lab::back_up(&repository, &files).unwrap();
+        let (failed, took) = (failed.load(SeqCst), clock.elapsed() - *begun.get().unwrap());
+        assert!((8..=CALLS_MAX).contains(&failed), "{number}: {failed} calls");
+        // Pauses that had begun when it was over end later.
+        assert!(took < MINUTE + Duration::from_secs(15) * 5, "{number}: {took:?}");
+        let (known, damaged) = repository.snapshots().unwrap();
+        assert!(known.len() == 1 && damaged.is_empty(), "{number}: {damaged:?}");
+        assert!(lab::restore(&repository, &known[0]).unwrap().0 == files, "{number}");
+        assert_eq!(check_all(&repository).unwrap().problems, [], "{number}");
     }
 }
 
