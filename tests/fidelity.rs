@@ -464,6 +464,9 @@ fn attributes_are_taken_from_the_backup_before_only_while_they_cannot_have_chang
 #[test]
 fn a_birth_time_is_listed_as_statx_says_it_and_that_none_can_be_set_is_one_line_and_no_failure() {
     let world = World::with_repository();
+    // Else all its times may be the same.
+    let file = fs::File::options().write(true).open(world.path("src/one")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(5)).unwrap();
     world.does(&["backup", "src"]);
     let flags = (rustix::fs::AtFlags::SYMLINK_NOFOLLOW, rustix::fs::StatxFlags::BTIME);
     let born = |path: &str| {
