@@ -17,3 +17,7 @@ pub mod report;
 pub mod repository;
 pub mod sabotage;
 pub mod store;
+
+#[cfg(test)]
+#[path = "../tests/support/skip.rs"]
+mod skip;

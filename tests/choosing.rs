@@ -13,8 +13,11 @@ use std::{
 
 use lifeboat::filesystem::select::Selection;
 use serde_json::{Value, json};
+use skip::skip;
 use world::{World, objects, texts, tree};
 
+#[path = "support/skip.rs"]
+mod skip;
 #[path = "support/world.rs"]
 mod world;
 
@@ -443,7 +446,7 @@ fn patterns_mean_what_they_mean_to_git() {
     let (mut seen, mut wrong) = (0, Vec::new());
     for pattern in PATTERNS {
         let Some(git) = as_git_says(&world, pattern, &PATHS) else {
-            println!("SKIP patterns as git reads them: there is no git");
+            skip("patterns as git reads them: there is no git");
             return;
         };
         let selection = match Selection::new(&[], &[pattern.to_owned()]) {

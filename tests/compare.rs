@@ -27,6 +27,7 @@ use serde_json::Value;
 
 use self::{
     place::{Place, noise},
+    skip::skip,
     world::{World, tree},
 };
 
@@ -34,6 +35,8 @@ use self::{
 mod ordinary;
 #[path = "support/place.rs"]
 mod place;
+#[path = "support/skip.rs"]
+mod skip;
 #[path = "support/world.rs"]
 mod world;
 
@@ -218,7 +221,7 @@ fn a_change_of_holes_is_told_as_that_and_not_as_one_of_content() {
     };
     write(false);
     if fs::metadata(place.source().join("image")).map(|m| MetadataExt::blocks(&m)).unwrap() > 6 << 11 {
-        println!("SKIP holes: this file system has none");
+        skip("holes: this file system has none");
         return;
     }
     place.back_up(&place.options());
@@ -582,7 +585,7 @@ fn owners_are_compared_by_name_or_by_number_or_not_at_all() {
     let named = |number: &str| users.lines().find(|line| line.split(':').nth(2) == Some(number));
     let other = users.lines().find(|line| line.split(':').nth(2).is_some_and(|id| id != user.to_string()));
     let (Some(other), true) = (other, named(&user.to_string()).is_some()) else {
-        println!("SKIP owners by name: there are no two users with names");
+        skip("owners by name: there are no two users with names");
         return;
     };
     let name = other.split(':').next().unwrap().to_owned();
@@ -637,7 +640,7 @@ fn without_owners_and_without_what_is_besides_the_rest_is_still_compared() {
         assert!(said.contains("one: these attributes differ: security.capability"), "{said}");
         rustix::fs::lremovexattr(&one, "security.capability").unwrap();
     } else {
-        println!("SKIP capabilities and owners: nobody can set them here");
+        skip("capabilities and owners: nobody can set them here");
         return;
     }
     std::os::unix::fs::chown(&one, Some(12345), None).unwrap();

@@ -28,7 +28,7 @@ use support::{
         ALL,
         Command::{
             self, ChangedBackup, Drill, FirstBackup, Forget, Init, KeyAdd, KeyPassphrase, KeyRecover,
-            KeyRevoke, Rewrite,
+            KeyRenew, KeyRevoke, Rewrite,
         },
         Scene, copy, files, honest, passphrase,
     },
@@ -116,7 +116,7 @@ fn holds(command: Command, scene: &Scene, disturbed: Disturbed, what: &str) {
 }
 
 fn is_done(command: Command, repository: &Repository, what: &str) {
-    assert!(command.is_done(&repository.snapshots().unwrap().0), "{what}: success, and it is not done");
+    assert!(command.is_done(repository), "{what}: success, and it is not done");
 }
 
 /// Restores every snapshot, and gives how many the command has added.
@@ -264,13 +264,15 @@ fn a_store_that_ignores_conditions_survives_the_same() {
     });
 }
 
-/// What lags, is cut or repeated in a LIST may stop a command; it never makes one lose something. (Who revokes a
+/// What lags, is cut or repeated in a LIST may stop a command; it never makes one lose something. (Who revokes or renews a
 /// key up to "the last snapshot that is there" is left out: by a list that is cut, that is an earlier one. So is
 /// `forget`, since whoever deletes must be able to believe what is listed; and `rewrite`, whose copy lacks what a list of
 /// packs that is cut takes for lost. Its record says so, and no old snapshot ends for it.)
 #[test]
 fn a_list_that_is_not_true_harms_nothing() {
-    for command in ALL.into_iter().filter(|command| !matches!(command, KeyRevoke | Forget | Rewrite)) {
+    for command in
+        ALL.into_iter().filter(|command| !matches!(command, KeyRevoke | KeyRenew | Forget | Rewrite))
+    {
         let scene = command.scene();
         let calls = calls_of(command, &scene);
         for_each(&calls, |number, call| {

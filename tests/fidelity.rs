@@ -29,6 +29,7 @@ use serde_json::Value;
 use self::{
     corpus::{Seen, differences, look},
     place::{Place, noise},
+    skip::skip,
     world::{World, objects},
 };
 
@@ -36,17 +37,31 @@ use self::{
 mod corpus;
 #[path = "support/place.rs"]
 mod place;
+#[path = "support/skip.rs"]
+mod skip;
 #[path = "support/world.rs"]
 mod world;
 
 /// Nobody in particular.
 const ORDINARY: u32 = 65534;
 
-/// Says that a part cannot be tried here.
-#[expect(clippy::print_stdout, reason = "whoever runs the tests has to know")]
-fn skip(what: &str, why: &str) {
-    println!("SKIP {what}: {why}");
-}
+/// What of the corpus nobody but root may make.
+const ROOTS_ALONE: [&str; 14] = [
+    "a character device",
+    "a block device",
+    "trusted.for root of attributes/folder/file",
+    "security.label of attributes/folder/file",
+    "trusted.of a link of attributes/folder/link",
+    "trusted.of a pipe of attributes/folder/pipe",
+    "security.capability of attributes/program",
+    "the owner of owners/both",
+    "the owner of owners/setuid",
+    "the owner of owners/link",
+    "flags 20 of flags/append",
+    "flags 10 of flags/frozen/file",
+    "flags 10 of flags/frozen/linked",
+    "flags 10 of flags/frozen",
+];
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -110,8 +125,9 @@ fn everything_that_a_file_system_holds_comes_back_as_it_was() {
     furnished.world.does(&["drill", "run", "--report", "report.json"]);
     furnished.world.does(&["check", "--read-data"]);
     // Else the test might have looked at next to nothing.
-    let not_made = &furnished.not_made;
-    assert!(not_made.len() <= if is_root() { 4 } else { 14 }, "{not_made:#?}");
+    let refused = ROOTS_ALONE.map(|what| format!("{what}: {}", rustix::io::Errno::PERM));
+    let expected = if is_root() { &[] } else { &refused[..] };
+    assert_eq!(furnished.not_made, expected);
 }
 
 /// Somebody who has never heard of us finds nothing to change either.
@@ -125,8 +141,7 @@ fn judge_with_rsync(source: &Path, copy: &Path) {
             && !text.contains("no xattrs")
     });
     if !able {
-        assert!(std::env::var_os("LIFEBOAT_TEST_RSYNC").is_none(), "rsync is to judge, and is not there");
-        skip("rsync as a judge", "there is no rsync with ACLs and attributes");
+        skip("rsync as a judge: there is no rsync with ACLs and attributes");
         return;
     }
     let judge = || {
@@ -158,7 +173,7 @@ fn judge_with_rsync(source: &Path, copy: &Path) {
 #[test]
 fn an_ordinary_user_has_the_same_of_what_they_may_own() {
     if !is_root() {
-        skip("as an ordinary user", "this is one already");
+        skip("as an ordinary user: this is one already");
         return;
     }
     let mut this = Command::new(std::env::current_exe().unwrap());
@@ -216,7 +231,7 @@ fn told(messages: &[Value], path: &str, what: &str) -> bool {
 #[test]
 fn what_an_ordinary_user_cannot_set_is_one_line_each_and_every_content_is_exact() {
     if !is_root() {
-        skip("another user's backup", "only root can make one");
+        skip("another user's backup: only root can make one");
         return;
     }
     let furnished = Furnished::new();
@@ -340,7 +355,7 @@ fn of_a_sparse_terabyte_only_the_extents_are_read_and_written() {
     drop(file);
     let extents = corpus::extents(&path);
     if extents.len() != 3 {
-        skip("a sparse terabyte", &format!("this file system has no holes ({extents:?})"));
+        skip(&format!("a sparse terabyte: this file system has no holes ({extents:?})"));
         return;
     }
     let messages = world.messages(&["backup", "src"]);
@@ -422,7 +437,7 @@ fn attributes_are_taken_from_the_backup_before_only_while_they_cannot_have_chang
     place.put("file", b"content");
     let path = place.source().join("file");
     if lsetxattr(&path, "user.a", b"1", XattrFlags::empty()).is_err() {
-        skip("attributes", "this file system has none");
+        skip("attributes: this file system has none");
         return;
     }
     let restored = |target: &str| {
@@ -444,6 +459,53 @@ fn attributes_are_taken_from_the_backup_before_only_while_they_cannot_have_chang
     let lax = place.back_up(&BackupOptions { reuse, unchanged: Unchanged::Keep, ..place.options() });
     assert_eq!(lax.record.statistics.files_unchanged, 1);
     assert_eq!(restored("fourth"), b"3");
+}
+
+#[test]
+fn a_birth_time_is_listed_as_statx_says_it_and_that_none_can_be_set_is_one_line_and_no_failure() {
+    let world = World::with_repository();
+    // Else all its times may be the same.
+    let file = fs::File::options().write(true).open(world.path("src/one")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(5)).unwrap();
+    world.does(&["backup", "src"]);
+    let flags = (rustix::fs::AtFlags::SYMLINK_NOFOLLOW, rustix::fs::StatxFlags::BTIME);
+    let born = |path: &str| {
+        let status = rustix::fs::statx(rustix::fs::CWD, path, flags.0, flags.1).unwrap();
+        (status.stx_mask & flags.1.bits() != 0)
+            .then(|| (status.stx_btime.tv_sec, u64::from(status.stx_btime.tv_nsec)))
+    };
+    if born(&world.text("src/one")).is_none() {
+        skip("birth times: this file system does not tell any");
+        return;
+    }
+    let (mut with, listed) = (0_u64, world.messages(&["ls", "latest"]));
+    for entry in listed.iter().filter(|message| message["message_type"] == "entry") {
+        let told = entry["btime"].as_str().and_then(lifeboat::clock::Timestamp::from_rfc3339);
+        let told = told.map(|time| (time.seconds, u64::from(time.nanoseconds)));
+        with += u64::from(told.is_some());
+        // Of folders that only lead to a source no times are taken.
+        let path = entry["path"].as_str().unwrap();
+        let expected = if path.starts_with(&world.text("src")) { born(path) } else { None };
+        assert_eq!(told, expected, "{entry}");
+    }
+    assert_eq!(with, 4, "{listed:?}");
+    for plan in [&["--dry-run"][..], &[]] {
+        let restore = [&["restore", "latest", "--target", "t"], plan].concat();
+        let said = world.does(&restore);
+        let told =
+            format!("note: the birth times of {with} entries cannot be set; `lifeboat ls --json` has them\n");
+        assert_eq!(said.matches(&told).count(), 1, "{said}");
+        let messages = world.messages(&restore);
+        let summary = messages.last().unwrap();
+        assert_eq!(
+            (&summary["birth_times_not_set"], &summary["unset"]),
+            (&with.into(), &0.into()),
+            "{summary}"
+        );
+    }
+    // Of what was asked for alone.
+    let one = world.does(&["restore", &format!("latest:{}", world.text("src/one")), "--target", "alone"]);
+    assert!(one.contains("note: the birth time of 1 entry cannot be set"), "{one}");
 }
 
 /// A link of which an attribute could not be read.
@@ -512,7 +574,7 @@ fn everything_comes_back_over_what_is_there_and_frozen_things_are_frozen_again()
     if world.path("copy/flags/frozen").symlink_metadata().is_err()
         || corpus::flagged(&world.path("copy/flags/frozen"), 0x10, false).is_err()
     {
-        skip("frozen files in the way", "nobody can freeze here");
+        skip("frozen files in the way: nobody can freeze here");
         return;
     }
     // In a frozen folder: one that differs, one that is too much, one that is missing; and below it only a part is meant.
@@ -551,7 +613,7 @@ fn what_is_there_gets_the_attributes_and_flags_of_the_snapshot_where_it_is() {
     let files = ["large", "small", "linked"];
     for name in files {
         if set(&place.source().join(name), "user.kept", b"1").is_err() {
-            skip("attributes", "this file system has none");
+            skip("attributes: this file system has none");
             return;
         }
     }
@@ -596,7 +658,7 @@ fn who_may_read_a_file_by_its_acl_sees_nothing_that_is_written_over_it() {
         acl.extend([&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat());
     }
     if lsetxattr(&large, "system.posix_acl_access", &acl, XattrFlags::empty()).is_err() {
-        skip("ACLs", "this file system has none");
+        skip("ACLs: this file system has none");
         return;
     }
     let before = fs::metadata(&large).unwrap().ino();
@@ -624,7 +686,7 @@ fn a_sparse_file_gets_its_holes_and_its_content_where_one_is_already() {
     let source = look(&place.source());
     let extents = corpus::extents(&place.source().join("large"));
     if extents.len() != 2 {
-        skip("sparse files", &format!("this file system has no holes ({extents:?})"));
+        skip(&format!("sparse files: this file system has no holes ({extents:?})"));
         return;
     }
     place.back_up(&place.options());
@@ -682,7 +744,7 @@ fn what_a_folder_gives_to_new_files_does_not_stay_on_restored_ones() {
         acl.extend([&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat());
     }
     if lsetxattr(world.path("copy"), "system.posix_acl_default", &acl, XattrFlags::empty()).is_err() {
-        skip("ACLs", "this file system has none");
+        skip("ACLs: this file system has none");
         return;
     }
     world.does(&["restore", &format!("latest:{}", world.text("src/deep")), "--target", "copy/below"]);

@@ -33,10 +33,15 @@ use lifeboat::{
     },
 };
 
-use self::place::{Place, noise};
+use self::{
+    place::{Place, noise},
+    skip::skip,
+};
 
 #[path = "support/place.rs"]
 mod place;
+#[path = "support/skip.rs"]
+mod skip;
 
 /// What is done to a file, given its path and how often that was done before.
 type Meddle = Arc<dyn Fn(&Path, u32) + Send + Sync>;
@@ -328,7 +333,7 @@ fn names_of_a_file_that_changes_between_the_looks_at_them_come_back_as_one_file(
     });
     let of = |name: &str| entry(&place, name).unwrap();
     if of("a").metadata.btime.is_none() {
-        println!("SKIP names of one file: this file system does not tell when files are born");
+        skip("names of one file: this file system does not tell when files are born");
         return;
     }
     assert_eq!((of("a").changed_while_read, of("y").changed_while_read), (false, true));

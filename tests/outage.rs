@@ -7,13 +7,17 @@
 
 use std::{
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc, Condvar, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
 use lifeboat::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, Timestamp},
     crypto::RootSecret,
     error::{ErrorKind, Result},
     ops::backup::{self, BackupOptions, Done},
@@ -32,7 +36,7 @@ mod support {
 use support::{
     clock::FakeClock,
     faults::{Fault, Versions, disk, locked, nth},
-    intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
+    intercepted::{Call, Fate, Intercepted, Interceptor, Kind, broken},
     lab::{self, Files, check_all, noise, open_with},
 };
 
@@ -90,6 +94,122 @@ fn a_store_that_is_gone_for_good_is_a_clean_error_and_the_next_run_sends_only_wh
         let (known, _) = repository.snapshots().unwrap();
         assert!(lab::restore(&repository, &known[0]).unwrap().0 == files);
         assert_eq!(check_all(&repository).unwrap().problems, []);
+    }
+}
+
+/// A clock that goes only when as many sleep as there are to sleep together: then whose pause is over first wakes. So each of
+/// them waits for as long as it would by a real clock, and not for less because of the others.
+struct Together(Mutex<Sleepers>, Condvar);
+
+struct Sleepers {
+    now: Duration,
+    /// When they wake.
+    until: Vec<Duration>,
+    parties: usize,
+    /// How many it were at most.
+    seen: usize,
+}
+
+impl Together {
+    fn new() -> Self {
+        Self(
+            Mutex::new(Sleepers { now: Duration::ZERO, until: Vec::new(), parties: 1, seen: 0 }),
+            Condvar::new(),
+        )
+    }
+
+    fn wait_for(&self, parties: usize) {
+        self.0.lock().unwrap().parties = parties;
+        self.1.notify_all();
+    }
+}
+
+impl Clock for Together {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(1_800_000_000)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.lock().unwrap().now
+    }
+
+    fn sleep(&self, duration: Duration) {
+        let mut sleepers = self.0.lock().unwrap();
+        let wakes = sleepers.now + duration;
+        sleepers.until.push(wakes);
+        sleepers.seen = sleepers.seen.max(sleepers.until.len());
+        self.1.notify_all();
+        while sleepers.until.len() < sleepers.parties || sleepers.until.iter().min() != Some(&wakes) {
+            let (again, waited) = self.1.wait_timeout(sleepers, Duration::from_mins(1)).unwrap();
+            sleepers = again;
+            if waited.timed_out() {
+                // Whoever was to come does not: the test says so, and does not hang.
+                sleepers.parties = 1;
+            }
+        }
+        let at = sleepers.until.iter().position(|until| *until == wakes).unwrap();
+        sleepers.until.swap_remove(at);
+        sleepers.now = sleepers.now.max(wakes);
+        self.1.notify_all();
+    }
+}
+
+/// From the first call like this one on, a minute in which every call fails as one that was answered with 503.
+#[test]
+fn a_backup_goes_on_after_a_minute_of_slow_down_and_asks_a_bounded_number_of_times() {
+    const MINUTE: Duration = Duration::from_mins(1);
+    const CONNECTIONS: usize = 4;
+    // Pauses double from a tenth of a second to 15 s, and each is shortened by half at most: see `store`. Whoever waits asks
+    // for nothing else until the minute is over, and beside the connections that is only the backup itself.
+    const CALLS_MAX: usize = 15 * (CONNECTIONS + 1);
+    let files: Files = (0..5).map(|n| (format!("srv/{n}"), noise(n, 9 << 20))).collect();
+    // What the minute begins with, and how many wait at once then.
+    let moments: [(fn(&Call) -> bool, usize); 4] = [
+        (|_| true, 1),
+        (is_pack, 2),
+        (|call| call.kind.is_put() && call.name.contains("/index/"), 1),
+        (|call| call.kind.is_put() && call.name.contains("/snapshots/"), 1),
+    ];
+    for (number, (is_moment, at_once)) in moments.into_iter().enumerate() {
+        let (clock, root) = (Arc::new(Together::new()), RootSecret::generate().unwrap());
+        let slow = Intercepted::watching(Arc::new(InMemory::new()));
+        let options = StoreOptions {
+            connections: CONNECTIONS,
+            ..lab::options(Arc::<Together>::clone(&clock), Arc::default(), 15 * 60)
+        };
+        let store = Store::from_object_store(Arc::<Intercepted>::clone(&slow), "", options).unwrap();
+        Repository::create(&store, &root, "right", InitOptions::default(), &*clock).unwrap();
+        let (begun, failed) = (Arc::<OnceLock<Duration>>::default(), Arc::<AtomicUsize>::default());
+        let (time, since, count) = (Arc::clone(&clock), Arc::clone(&begun), Arc::clone(&failed));
+        slow.intercept(move |call: &Call| {
+            if is_moment(call) {
+                since.get_or_init(|| {
+                    time.wait_for(at_once);
+                    time.elapsed()
+                });
+            }
+            let Some(since) = since.get() else { return Fate::Works };
+            if time.elapsed() >= *since + MINUTE {
+                time.wait_for(1);
+                return Fate::Works;
+            }
+            count.fetch_add(1, SeqCst);
+            Fate::Fails(broken())
+        });
+        let config = Repository::read_config(&store).unwrap();
+        let secrets = Repository::unlock(&store, &config, &Credential::Words(root.words())).unwrap();
+        let repository =
+            Repository::open(store.clone(), config, secrets, None, Arc::<Together>::clone(&clock)).unwrap();
+        lab::back_up(&repository, &files).unwrap();
+        let (failed, took) = (failed.load(SeqCst), clock.elapsed() - *begun.get().unwrap());
+        assert!((8 * at_once..=CALLS_MAX).contains(&failed), "{number}: {failed} calls");
+        assert!(clock.0.lock().unwrap().seen >= at_once, "{number}: nobody waits beside another");
+        // Pauses that had begun when it was over end later.
+        assert!(took < MINUTE + Duration::from_secs(15), "{number}: {took:?}");
+        let (known, damaged) = repository.snapshots().unwrap();
+        assert!(known.len() == 1 && damaged.is_empty(), "{number}: {damaged:?}");
+        assert!(lab::restore(&repository, &known[0]).unwrap().0 == files, "{number}");
+        assert_eq!(check_all(&repository).unwrap().problems, [], "{number}");
     }
 }
 

@@ -26,6 +26,7 @@ use lifeboat::{
 use self::{
     changed::back_up_changed,
     place::{Place, noise, same},
+    skip::skip,
     world::World,
 };
 
@@ -35,6 +36,8 @@ mod changed;
 mod ordinary;
 #[path = "support/place.rs"]
 mod place;
+#[path = "support/skip.rs"]
+mod skip;
 #[path = "support/world.rs"]
 mod world;
 
@@ -730,7 +733,7 @@ fn an_immutable_file_takes_the_place_of_a_folder_and_is_frozen_then() {
     };
     let names = ["small", "large"];
     if !names.iter().all(|name| chattr("+i", &place.source().join(name))) {
-        println!("SKIP a frozen file: nothing can be made immutable here");
+        skip("a frozen file: nothing can be made immutable here");
         return;
     }
     place.back_up(&place.options());
@@ -805,7 +808,7 @@ fn what_is_as_it_should_be_is_not_touched() {
         assert_eq!(of(&place.source(), name), of(&copy, name), "{name}");
     }
     if !attributes {
-        println!("SKIP attributes: this file system has none");
+        skip("attributes: this file system has none");
     }
 }
 
@@ -872,7 +875,7 @@ fn a_file_that_is_kept_is_frozen_again() {
         std::process::Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
     };
     if !chattr("+i", &world.path("src/frozen")) {
-        println!("SKIP a frozen file: nothing can be made immutable here");
+        skip("a frozen file: nothing can be made immutable here");
         return;
     }
     world.does(&["backup", "src"]);
@@ -912,7 +915,7 @@ fn what_is_left_out_of_a_frozen_file_is_told_the_first_time_too() {
     let is_anothers = std::os::unix::fs::chown(&source, Some(1000), Some(4242)).is_ok();
     fs::set_permissions(&source, fs::Permissions::from_mode(0o2775)).unwrap();
     if !is_anothers || !chattr("+a", &source) {
-        println!("SKIP a frozen file: nothing can be made immutable here");
+        skip("a frozen file: nothing can be made immutable here");
         return;
     }
     world.does(&["backup", "src"]);
@@ -943,7 +946,7 @@ fn a_file_is_not_rewritten_where_the_group_may_open_it_and_the_acl_of_the_snapsh
         rustix::fs::XattrFlags::empty(),
     );
     if set.is_err() {
-        println!("SKIP an ACL: this file system has none");
+        skip("an ACL: this file system has none");
         return;
     }
     place.back_up(&place.options());
@@ -1207,7 +1210,7 @@ fn a_frozen_file_that_could_not_be_replaced_is_frozen_again() {
         fs::write(copy.join(name), "theirs").unwrap();
     }
     if !chattr("+i", "immutable") || !chattr("+a", "append") {
-        println!("SKIP a frozen file: nothing can be made immutable here");
+        skip("a frozen file: nothing can be made immutable here");
         return;
     }
     let done = place.restore("all", "", &[]);
@@ -1461,7 +1464,7 @@ fn a_file_has_the_holes_that_the_snapshot_tells_and_others_only_where_zeros_beco
     fs::hard_link(place.source().join("linked"), place.source().join("linked-too")).unwrap();
     set_time(&place.source().join("linked"), 1_000);
     if !punch(&place.source().join("thin"), 5 * MIB, 2 * MIB) {
-        println!("SKIP holes that a snapshot does not have: no holes can be made here");
+        skip("holes that a snapshot does not have: no holes can be made here");
         return;
     }
     // It has space for what is to come, and so takes as much as its size although it has a hole.

@@ -304,6 +304,7 @@ mod tests {
     use std::{fs::File, os::fd::AsFd};
 
     use super::*;
+    use crate::skip::skip;
 
     /// Whether attributes can be set where the tests put their files.
     fn attributes_are_possible(file: &File) -> bool {
@@ -314,7 +315,7 @@ mod tests {
     fn a_flag_is_set_or_told() {
         let file = tempfile::tempfile().unwrap();
         let Ok(before) = ioctl_getflags(&file) else {
-            println!("SKIP flags: this file system has none");
+            skip("flags: this file system has none");
             return;
         };
         let of = settable_flags() & !FREEZING_FLAGS;
@@ -331,7 +332,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = File::create(folder.path().join("f")).unwrap();
         if !attributes_are_possible(&file) {
-            println!("SKIP attributes: this file system has none");
+            skip("attributes: this file system has none");
             return;
         }
         let long = vec![7; 2 * XATTR_BYTES_USUAL];
@@ -402,7 +403,7 @@ mod tests {
             metadata.flags
         };
         if !set_flags(file.as_fd(), 0x40, 0x40).is_empty() {
-            println!("SKIP flags: this file system has none");
+            skip("flags: this file system has none");
             return;
         }
         assert_eq!(flags() & 0x40, 0x40);

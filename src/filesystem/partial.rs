@@ -380,7 +380,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::clock::{SystemClock, Timestamp};
+    use crate::{
+        clock::{SystemClock, Timestamp},
+        skip::skip,
+    };
 
     fn put(path: impl AsRef<Path>) {
         File::create(path).unwrap();
@@ -468,7 +471,7 @@ mod tests {
         put(&path);
         let file = File::open(&path).unwrap();
         if !attributes::set_flags(file.as_fd(), 0x10, 0x10).is_empty() {
-            println!("SKIP a frozen file: nothing can be made immutable here");
+            skip("a frozen file: nothing can be made immutable here");
             return;
         }
         let swept = part_of(folder.path()).sweep(b"", &|_| false, &SystemClock);

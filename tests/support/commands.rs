@@ -10,6 +10,7 @@ use lifeboat::{
     format::{annotation::TagChange, role::Role},
     ops::{
         annotate::{self, Chosen},
+        check::{self, CheckOptions, Depth, Subset, Witness},
         drill::{self, DrillOptions},
         forget::{self, Bucket, Count, ForgetOptions, GroupBy, MassRemoval, Rules, Which},
         init,
@@ -19,7 +20,7 @@ use lifeboat::{
         verify::Owners,
     },
     repository::{InitOptions, Repository, snapshots::KnownSnapshot, unlock::Credential},
-    store::{Name, Prefix, Store},
+    store::{Folder, Name, Prefix, Store},
 };
 use object_store::{ObjectStore, memory::InMemory};
 use zeroize::Zeroizing;
@@ -36,8 +37,14 @@ pub(crate) enum Command {
     KeyRevoke,
     KeyPassphrase,
     KeyShare,
+    /// A new epoch.
+    KeyRotate,
+    /// Of a key that was renewed once before.
+    KeyRenew,
     /// Of a repository that has lost its `config`.
     KeyRecover,
+    /// Of every byte, in a domain that two keys write to.
+    Check,
     Drill,
     Tag,
     Hold,
@@ -49,12 +56,12 @@ pub(crate) enum Command {
 }
 
 use Command::{
-    ChangedBackup, Drill, FirstBackup, Forget, Hold, Init, KeyAdd, KeyPassphrase, KeyRecover, KeyRevoke,
-    KeyShare, Lift, Rewrite, Tag, UnchangedBackup,
+    ChangedBackup, Check, Drill, FirstBackup, Forget, Hold, Init, KeyAdd, KeyPassphrase, KeyRecover,
+    KeyRenew, KeyRevoke, KeyRotate, KeyShare, Lift, Rewrite, Tag, UnchangedBackup,
 };
 
 /// Every command that writes; what prunes, repairs and copies has tests of its own.
-pub(crate) const ALL: [Command; 15] = [
+pub(crate) const ALL: [Command; 18] = [
     Init,
     FirstBackup,
     ChangedBackup,
@@ -63,7 +70,10 @@ pub(crate) const ALL: [Command; 15] = [
     KeyRevoke,
     KeyPassphrase,
     KeyShare,
+    KeyRotate,
+    KeyRenew,
     KeyRecover,
+    Check,
     Drill,
     Tag,
     Hold,
@@ -119,11 +129,15 @@ impl Command {
             lab::back_up(&repository, &files(1)).unwrap();
             scene.snapshots.push(files(1));
         }
-        if matches!(self, KeyRevoke | KeyShare) {
-            let added = key::add(&repository, &machine()).unwrap();
+        if matches!(self, KeyRevoke | KeyShare | KeyRenew | Check) {
+            let domain = (self == Check).then(|| "main".to_owned());
+            let added = key::add(&repository, &AddOptions { domain, ..machine() }).unwrap();
             let access = Credential::AccessKey(added.access_key.unwrap().text());
             lab::back_up(&open_with(&store, &access, None).unwrap(), &files(5)).unwrap();
             scene.snapshots.push(files(5));
+        }
+        if self == KeyRenew {
+            renew_it(&repository).unwrap();
         }
         if self == Lift {
             place_hold(&repository).unwrap();
@@ -154,8 +168,24 @@ impl Command {
     }
 
     /// Whether what it was to change is so; of what it adds see [`Self::adds`].
-    pub(crate) fn is_done(self, known: &[KnownSnapshot]) -> bool {
+    pub(crate) fn is_done(self, repository: &Repository) -> bool {
+        let known = repository.snapshots().unwrap().0;
         match self {
+            KeyRotate => repository.registry().epochs.len() >= 2,
+            KeyRenew => {
+                let all = key::list(repository).unwrap();
+                let revoked: Vec<bool> = all
+                    .iter()
+                    .filter(|key| key.label == "machine")
+                    .map(|key| key.revoked.is_some())
+                    .collect();
+                revoked.len() >= 3 && revoked.iter().filter(|revoked| !**revoked).count() == 1
+            }
+            Check => {
+                let attestations = Prefix::records(&known[0].name.domain, Folder::Attestations);
+                let there = |prefix| !repository.store.list(prefix).unwrap().is_empty();
+                there(&attestations) && there(&Prefix::evidence())
+            }
             Tag => known[0].tags == ["kept"],
             Hold => !known[0].holds.is_empty(),
             Lift => known[0].holds.is_empty(),
@@ -183,6 +213,15 @@ impl Command {
             }
             KeyShare => {
                 key::share(&repository, "machine")?;
+                None
+            }
+            KeyRotate => {
+                key::rotate(&repository)?;
+                None
+            }
+            KeyRenew => Some(renew_it(&repository)?),
+            Check => {
+                check_it(&repository)?;
                 None
             }
             Tag => {
@@ -327,6 +366,24 @@ fn drill_it(repository: &Repository) -> Result<()> {
         (!drilled.passed()).then(|| Error::new(ErrorKind::Failed, drilled.report.reasons.join("; ")));
     drilled.stored?;
     failed.map_or(Ok(()), Err)
+}
+
+fn check_it(repository: &Repository) -> Result<()> {
+    let options = CheckOptions { depth: Depth::Data(Subset::All), workers: 1 };
+    let checked = check::run_and_record(repository, options, Witness { machine: "host", program: "test" })?;
+    // What could not be recorded is only a note to the user.
+    let told: Vec<String> =
+        checked.problems.into_iter().map(|problem| problem.what).chain(checked.notes).collect();
+    match told.is_empty() && checked.recorded {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Failed, told.join("; "))),
+    }
+}
+
+/// What opens the new key.
+fn renew_it(repository: &Repository) -> Result<Credential> {
+    let renewed = key::renew(repository, "machine", LastGood::Head, By::AccessKey)?;
+    Ok(Credential::AccessKey(renewed.added.access_key.unwrap().text()))
 }
 
 fn machine() -> AddOptions {

@@ -10,6 +10,7 @@ use crate::{
         secrets::Secrets,
         slot::{AccessKey, KdfParameters, Slot},
     },
+    id::IdentityId,
     limits,
 };
 
@@ -88,16 +89,18 @@ fn check_label(what: &str, label: &str) -> Result<()> {
         .with_remedy("Take a short name, such as that of the machine"))
 }
 
-/// The certificate that an identity id, the beginning of one (8 digits at least) or a label means.
+/// The certificate that an identity id, the beginning of one (8 digits at least) or a label means. Revoked keys keep their
+/// labels, so of several the one that counts is meant; where none does, the one that was certified last: a renewal that was
+/// interrupted goes on with it.
 fn named<'a>(registry: &'a Registry, who: &str) -> Result<&'a Certificate> {
-    let by_id = |known: &&Certificate| who.len() >= 8 && known.identity.to_string().starts_with(who);
     let all = &registry.certificates;
-    // Labels first: revoked keys keep theirs, so of several the one that counts is meant.
-    let labelled = all.iter().filter(|known| known.label == who);
+    let labelled = || all.iter().filter(|known| known.label == who);
     let mut found: Vec<&Certificate> =
-        labelled.clone().filter(|known| registry.revocation(&known.identity).is_none()).collect();
+        labelled().filter(|known| registry.revocation(&known.identity).is_none()).collect();
     if found.is_empty() {
-        found = labelled.chain(all.iter().filter(by_id)).collect();
+        let last = labelled().next_back().map(|known| known.identity);
+        let by_id = |identity: &IdentityId| who.len() >= 8 && identity.to_string().starts_with(who);
+        found = all.iter().filter(|known| last == Some(known.identity) || by_id(&known.identity)).collect();
     }
     match found[..] {
         [one] => Ok(one),
@@ -105,5 +108,66 @@ fn named<'a>(registry: &'a Registry, who: &str) -> Result<&'a Certificate> {
             .with_remedy("`lifeboat key list` shows labels and identities")),
         _ => Err(Error::new(ErrorKind::Usage, format!("`{who}` means several keys"))
             .with_remedy("Name one by its identity: `lifeboat key list`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        format::{registry::Revocation, role::Role},
+    };
+
+    const TIME: Timestamp = Timestamp::from_seconds(1_700_000_000);
+
+    /// Keys by the byte that their identity is made of, with their labels; those that are revoked.
+    fn registry(keys: &[(u8, &str)], revoked: &[u8]) -> Registry {
+        let certificate = |(byte, label): &(u8, &str)| Certificate {
+            identity: IdentityId::new([*byte; 16]),
+            verifying_key: [0; 32],
+            role: Role::Audit,
+            label: (*label).to_owned(),
+            domain: None,
+            shared: false,
+            created: TIME,
+        };
+        let revocation = |byte: &u8| Revocation {
+            identity: IdentityId::new([*byte; 16]),
+            last_sequence: 0,
+            last: Vec::new(),
+            time: TIME,
+            records: Vec::new(),
+        };
+        Registry {
+            number: 1,
+            previous: None,
+            features: Default::default(),
+            epochs: Vec::new(),
+            domains: Vec::new(),
+            certificates: keys.iter().map(certificate).collect(),
+            revocations: revoked.iter().map(revocation).collect(),
+            commit_window_seconds: 0,
+            minimum_grace_seconds: 0,
+            unknown: Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_label_means_the_key_that_counts_or_else_the_newest_and_is_never_a_guess() {
+        let keys = [(1, "web"), (2, "web"), (3, "web"), (4, "02020202"), (5, "05050505")];
+        let meant = |revoked: &[u8], who: &str| {
+            named(&registry(&keys, revoked), who).map(|known| known.identity.as_bytes()[0])
+        };
+        assert_eq!(meant(&[1, 3], "web").unwrap(), 2, "the one that counts");
+        assert_eq!(meant(&[3, 1, 2], "web").unwrap(), 3, "none counts: the one that was certified last");
+        // Who is to be revoked is not guessed: several that count, or a label that is the beginning of another key.
+        for (revoked, who) in [(&[1][..], "web"), (&[4], "02020202")] {
+            let error = meant(revoked, who).unwrap_err();
+            assert!(error.to_string().contains("means several keys"), "{error}");
+        }
+        assert_eq!(meant(&[5], "05050505").unwrap(), 5, "one key by both");
+        assert_eq!(meant(&[1], "0101010101").unwrap(), 1);
+        assert_eq!(meant(&[], "0101").unwrap_err().kind(), ErrorKind::Usage, "too short for an identity");
     }
 }

@@ -145,6 +145,8 @@ pub struct Restored {
     pub notes_unnamed: u64,
     /// How often something could not be set, named or not.
     pub unset: u64,
+    /// Entries of which the snapshot has the birth time. No program can set one, so this is told once and is no failure.
+    pub birth_times: u64,
     /// Whether packs are there that no index lists: what is lost may be in them.
     pub has_unlisted: bool,
     /// When what happened.
@@ -446,6 +448,7 @@ fn first_pass(pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
 fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<()>) -> Result<Tally> {
     let mut planner = Planner::new(job, send);
     let mut links: Links<First> = Links::default();
+    let mut birth_times = 0;
     pass.entries(&mut |entry| {
         job.repository.store.progress().check()?;
         let entry = match entry {
@@ -461,6 +464,7 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
             job.done().unread += 1;
             return job.failed(&entry.path, error);
         }
+        birth_times += u64::from(entry.metadata.btime.is_some());
         if job.below(&entry.path).is_empty() {
             job.thaw_target(&entry);
             return Ok(());
@@ -480,6 +484,7 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
         Ok(())
     })?;
     planner.flush()?;
+    job.done().birth_times = birth_times;
     Ok(planner.tally)
 }
 

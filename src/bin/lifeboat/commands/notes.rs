@@ -33,6 +33,17 @@ pub(super) fn tell(context: &Context<'_>, notes: &[Noted], unnamed: u64) {
     }
 }
 
+/// No system has a call that sets a birth time: one line for all of them, and no failure.
+pub(super) fn tell_birth_times(context: &Context<'_>, entries: u64) {
+    if entries > 0 {
+        let what = if entries == 1 { "birth time" } else { "birth times" };
+        let whose = text::count(entries, "entry", "entries");
+        context
+            .output
+            .note(&format!("note: the {what} of {whose} cannot be set; `lifeboat ls --json` has them"));
+    }
+}
+
 /// What many entries lack in the same way is one line, with how many they are and the first of them.
 fn note_lines(notes: &[Noted]) -> Vec<String> {
     let mut lacks: Vec<(String, Vec<&Noted>)> = Vec::new();

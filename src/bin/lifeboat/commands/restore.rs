@@ -209,6 +209,7 @@ fn report(
     notes::tell(context, &done.notes, done.notes_unnamed);
     tell_removed(context, removed, output.is_verbose());
     tell_failed(context, done);
+    notes::tell_birth_times(context, done.birth_times);
     let target = arguments.target.display();
     if !unmatched.is_all() {
         output.note(&format!(
@@ -240,7 +241,9 @@ fn summary(done: &Restored, (id, arguments): (&str, &Restore), forecast: Option<
             "removed": done.removals,
             "failed": done.failures,
             "notes": done.notes.len(),
+            "notes_unnamed": done.notes_unnamed,
             "unset": done.unset,
+            "birth_times_not_set": done.birth_times,
             "packs": known(|forecast| forecast.packs),
             "requests": known(|forecast| forecast.requests),
             "download_bytes": known(|forecast| forecast.download_bytes),
@@ -288,6 +291,7 @@ fn foretell(
     tell_removed(context, &done.removed, true);
     notes::tell(context, &done.notes, done.notes_unnamed);
     tell_failed(context, done);
+    notes::tell_birth_times(context, done.birth_times);
     output.message(&summary(done, (id, arguments), Some(forecast)));
 }
 
@@ -392,6 +396,26 @@ fn end(done: &Restored, (files, words): (u64, &Words)) -> Result<()> {
             let count = text::count(*failures, words.one_failed, words.many_failed);
             let has_unlisted = *has_unlisted && kind == ErrorKind::Damaged;
             Err(Error::new(kind, count).with_remedy(after_index(has_unlisted, words.failed_remedy)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    #[test]
+    fn the_summary_says_how_many_notes_are_not_among_the_messages() {
+        let command = Restore::augment_args(clap::Command::new("restore"));
+        let given = command.try_get_matches_from(["restore", "latest", "--target", "D"]).unwrap();
+        let arguments = Restore::from_arg_matches(&given).unwrap();
+        let done = Restored { notes_unnamed: 3, birth_times: 2, ..Restored::default() };
+        for forecast in [None, Some(Forecast::default())] {
+            let summary = summary(&done, ("id", &arguments), forecast.as_ref());
+            assert_eq!((&summary["notes"], &summary["notes_unnamed"]), (&json!(0), &json!(3)), "{summary}");
+            assert_eq!(summary["birth_times_not_set"], 2, "{summary}");
         }
     }
 }
