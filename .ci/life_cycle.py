@@ -234,7 +234,7 @@ class LifeCycle:
             thread.start()
         self.over.wait(seconds)
         # A slow machine needs longer for as much.
-        last = time.monotonic() + 2 * seconds
+        last = time.monotonic() + 8 * seconds
         while not self.has_done_enough() and time.monotonic() < last and not self.over.is_set():
             self.over.wait(1)
         self.over.set()

@@ -335,6 +335,9 @@ fn what_is_damaged_never_counts_as_read_and_is_told_until_it_is_whole_or_gone() 
         fs::write(&pack, bytes).unwrap();
         set_age(&pack, 0, then);
     };
+    // What is read is a shelf, by the first digits of random ids: hardly ever another pack stands on it too.
+    let shelf = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().get(..3).unwrap().to_owned();
+    let on_it = world.objects("/packs/").iter().filter(|path| shelf(path) == shelf(&pack)).count();
     let mut damaged = whole.clone();
     damaged[3000] ^= 1;
     put(&damaged);
@@ -343,9 +346,9 @@ fn what_is_damaged_never_counts_as_read_and_is_told_until_it_is_whole_or_gone() 
     assert_eq!(summary["coverage"]["bytes"].as_u64().unwrap() - decrypted(&summary), size);
     // Nothing else is due, and it is read again.
     let (summary, out) = world.check("tech", &MONTH, 5);
-    assert_eq!((summary["packs_read"].as_u64(), out.contains("hurts")), (Some(1), true));
+    assert_eq!((summary["packs_read"].as_u64(), out.contains("hurts")), (Some(on_it as u64), true));
     // Who decrypts sees the hashes too, so an auditor has the same to read.
-    assert_eq!(world.check("auditor", &MONTH, 5).0["packs_read"], 1);
+    assert_eq!(world.check("auditor", &MONTH, 5).0["packs_read"], on_it);
     // Where the budget is used up by what is due, it is told from memory.
     world.later(29);
     let packs = world.objects("/packs/");
@@ -366,7 +369,13 @@ fn what_is_damaged_never_counts_as_read_and_is_told_until_it_is_whole_or_gone() 
 fn a_check_of_everything_counts_and_one_of_a_part_counts_for_that_part() {
     let world = World::new(3);
     world.later(40);
-    let (summary, _) = world.check("tech", &["--read-data-subset", "1/2"], 0);
+    // Which part a pack is in its random id says: the one that has some.
+    let is_even = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        u8::from_str_radix(name.get(..2).unwrap(), 16).unwrap().is_multiple_of(2)
+    };
+    let part = if world.objects("/packs/").iter().any(is_even) { "1/2" } else { "2/2" };
+    let (summary, _) = world.check("tech", &["--read-data-subset", part], 0);
     assert_eq!((&summary["recorded"], &summary["coverage"]), (&true.into(), &Value::Null));
     let half = summary["packs_read"].as_u64().unwrap();
     let (summary, _) = world.check("tech", &MONTH, 0);

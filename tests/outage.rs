@@ -154,6 +154,9 @@ impl Clock for Together {
     }
 }
 
+/// Whether a call is like the one that something begins with.
+type IsMoment = fn(&Call) -> bool;
+
 /// From the first call like this one on, a minute in which every call fails as one that was answered with 503.
 #[test]
 fn a_backup_goes_on_after_a_minute_of_slow_down_and_asks_a_bounded_number_of_times() {
@@ -164,7 +167,7 @@ fn a_backup_goes_on_after_a_minute_of_slow_down_and_asks_a_bounded_number_of_tim
     const CALLS_MAX: usize = 15 * (CONNECTIONS + 1);
     let files: Files = (0..5).map(|n| (format!("srv/{n}"), noise(n, 9 << 20))).collect();
     // What the minute begins with, and how many wait at once then.
-    let moments: [(fn(&Call) -> bool, usize); 4] = [
+    let moments: [(IsMoment, usize); 4] = [
         (|_| true, 1),
         (is_pack, 2),
         (|call| call.kind.is_put() && call.name.contains("/index/"), 1),
@@ -239,7 +242,7 @@ fn a_backup_whose_last_packs_cannot_be_sent_ends() {
         }
     });
     for _ in SIZES {
-        let kind = ended.recv_timeout(Duration::from_secs(120)).expect("it waits for ever");
+        let kind = ended.recv_timeout(Duration::from_secs(600)).expect("it waits for ever");
         assert_eq!(kind, ErrorKind::Failed);
     }
 }

@@ -155,9 +155,13 @@ struct Marked {
 fn marked() -> Marked {
     let yard = Yard::new();
     let (ended, kept) = ([files(&[1, 2]), files(&[6])], [files(&[2, 3]), files(&[3, 4])]);
-    let ids: Vec<ObjectId> = ended.iter().map(|files| yard.back_up(files)).collect();
-    kept.iter().for_each(|files| _ = yard.back_up(files));
-    ids.into_iter().for_each(|id| yard.forget(id));
+    let all = ended.iter().chain(&kept);
+    let done: Vec<_> = all.map(|files| lab::back_up(&yard.owner(), files).unwrap()).collect();
+    if done.iter().any(|done| done.record.levels > 0) {
+        // A random key cuts even such manifests, rarely, and then they share a part.
+        return marked();
+    }
+    done[..2].iter().for_each(|done| yard.forget(done.snapshot.unwrap().0));
     yard.wait(2 * DAY);
     let done = yard.prune();
     assert_eq!((done.deleted.packs, done.after.packs), (0, done.before.packs));
@@ -337,7 +341,7 @@ fn under_a_lock_forget_and_prune_go_on_and_what_is_kept_goes_when_it_ends() {
     let done = yard.prune_over(&yard.locked(LOCK)).unwrap();
     assert_eq!((done.deleted.packs, done.kept.packs.packs, done.finished), (2, 2, 1), "{done:?}");
     let (oldest, next) = (done.kept.oldest.unwrap(), done.kept.next_try.unwrap());
-    assert!((next.seconds - oldest.seconds - 34 * DAY).abs() < 60, "{done:?}");
+    assert!((next.seconds - oldest.seconds - 34 * DAY).abs() < 600, "{done:?}");
     yard.holds(&[&all[2]]);
     yard.wait(10 * DAY);
     let done = yard.prune_over(&yard.locked(LOCK)).unwrap();
@@ -581,9 +585,13 @@ fn wasteful() -> (Yard, Files) {
     let kept: Files = [("srv/a".to_owned(), noise(1, 900_000))].into();
     let mut all = kept.clone();
     all.insert("srv/b".to_owned(), noise(2, 5_000_000));
-    let whole = yard.back_up(&all);
+    let whole = lab::back_up(&yard.owner(), &all).unwrap();
+    if whole.record.levels > 0 {
+        // A random key cuts even such a manifest, rarely, and then the two share a part of it.
+        return wasteful();
+    }
     yard.back_up(&kept);
-    yard.forget(whole);
+    yard.forget(whole.snapshot.unwrap().0);
     yard.wait(2 * DAY);
     (yard, kept)
 }

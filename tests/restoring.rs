@@ -215,7 +215,7 @@ fn a_restore_that_is_killed_goes_on_where_it_was() {
     fs::write(world.path("src/large"), noise(9, 24 << 20)).unwrap();
     world.does(&["backup", "src"]);
     let from = format!("latest:{}", world.text("src"));
-    let arguments = ["restore", &from, "--target", "back", "--limit-download", "6M"];
+    let arguments = ["restore", &from, "--target", "back", "--limit-download", "2M"];
     let unfinished = world.path("back/.large.lifeboat-partial");
     for wanted in [8 << 20, 16 << 20] {
         let mut child = world.command(&arguments).stdout(std::process::Stdio::null()).spawn().unwrap();

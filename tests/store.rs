@@ -326,8 +326,9 @@ fn a_server_that_asks_to_slow_down_is_asked_less_and_less_often() {
     let patient = StoreOptions { connections: 1, retry_for: Duration::from_mins(15), ..options(&clock) };
     let store = Store::from_object_store(Arc::<Intercepted>::clone(&slow), "", patient).unwrap();
     store.create(&pack(1), "x".into()).unwrap();
-    // Pauses double from a tenth of a second to 15 s, and each is shortened by half at most.
-    assert!((8..=14).contains(&slow.calls().len()), "{} calls", slow.calls().len());
+    // Pauses double from a tenth of a second to 15 s, and each is shortened by half at most: 12 calls without that, 16 with
+    // all of it.
+    assert!((12..=16).contains(&slow.calls().len()), "{} calls", slow.calls().len());
     assert!(clock.elapsed() < seen + Duration::from_secs(15), "{:?}", clock.elapsed());
 }
 

@@ -41,7 +41,7 @@ impl World {
 
     pub(crate) fn bare(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
-        command.env_clear().env("HOME", self.path("home")).current_dir(self.folder.path());
+        command.env_clear().env("TZ", "UTC").env("HOME", self.path("home")).current_dir(self.folder.path());
         command.args(arguments).stdin(Stdio::null());
         command
     }
