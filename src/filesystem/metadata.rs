@@ -18,6 +18,7 @@ use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
     capture, exact,
     names::Ownership,
+    namespace::HiddenOwners,
     old,
     partial::is_begun,
     reason, shown,
@@ -276,7 +277,9 @@ impl<'a> Setting<'a> {
         let owner = ownership.resolve(metadata);
         let before = capture::status(handle.fd(), c"");
         let same = |(uid, gid): (u32, u32)| {
-            before.as_ref().is_ok_and(|status| status.stx_uid == uid && status.stx_gid == gid)
+            // What a user namespace shows as nobody's may be anybody's.
+            let is_shown = HiddenOwners::of_this_process().stand_for((uid, gid)) == (false, false);
+            before.as_ref().is_ok_and(|status| is_shown && status.stx_uid == uid && status.stx_gid == gid)
         };
         let changed = owner.filter(|owner| !same(*owner));
         if let Some((uid, gid)) = changed {

@@ -1,6 +1,6 @@
 //! What a user namespace hides: an owner that it has no number for is shown as nobody, as every other one of these is.
 
-use std::fs;
+use std::{fs, sync::OnceLock};
 
 use crate::format::entry::Metadata;
 
@@ -20,6 +20,12 @@ impl HiddenOwners {
     /// Those of this process: none in the namespace that the machine began with, and none where the system does not tell.
     #[must_use]
     pub fn of_this_process() -> Self {
+        // A process with several threads keeps its namespace.
+        static KNOWN: OnceLock<HiddenOwners> = OnceLock::new();
+        *KNOWN.get_or_init(Self::look)
+    }
+
+    fn look() -> Self {
         let (user, group, default) = NOBODY;
         let nobody = |map: &str, number: &str| {
             let hides = fs::read_to_string(map).is_ok_and(|map| hides(&map));
@@ -29,16 +35,22 @@ impl HiddenOwners {
         Self { user: nobody("/proc/self/uid_map", user), group: nobody("/proc/self/gid_map", group) }
     }
 
+    /// Whether these numbers of a user and a group may stand for one that is hidden.
+    #[must_use]
+    pub fn stand_for(&self, (user, group): (u32, u32)) -> (bool, bool) {
+        (self.user == Some(user), self.group == Some(group))
+    }
+
     /// What is to be said of an entry whose owner is hidden. One that is really nobody's looks the same.
     #[must_use]
     pub fn hides(&self, metadata: &Metadata) -> Option<String> {
-        let what = match (self.user == Some(metadata.uid), self.group == Some(metadata.gid)) {
+        let what = match self.stand_for((metadata.uid, metadata.gid)) {
             (false, false) => return None,
             (true, false) => "its owner has",
             (false, true) => "its group has",
             (true, true) => "its owner and its group have",
         };
-        Some(format!("{what} no number in this user namespace, so it is stored as nobody's"))
+        Some(format!("{what} no number in this user namespace, which shows nobody"))
     }
 }
 

@@ -11,7 +11,10 @@ use super::{
 use crate::{
     crypto::ChunkIdKey,
     error::Result,
-    filesystem::{attributes, filter::Filter, holes::Layout, live::LiveTree, metadata::Note, unmet::Names},
+    filesystem::{
+        attributes, filter::Filter, holes::Layout, live::LiveTree, metadata::Note, namespace::HiddenOwners,
+        unmet::Names,
+    },
     format::entry::{Entry, EntryKind, Metadata},
     progress::Progress,
     repository::{
@@ -25,6 +28,7 @@ pub(super) struct Comparison<'a> {
     pub(super) snapshot: &'a KnownSnapshot,
     pub(super) progress: &'a Progress,
     pub(super) owners: Owners,
+    pub(super) hidden: HiddenOwners,
     /// Bytes of each path that are above the target.
     pub(super) strip: usize,
     pub(super) tree: LiveTree,
@@ -150,6 +154,9 @@ impl Comparison<'_> {
         // Of one file that is told once, with its first name.
         let mut differences =
             if linked { Vec::new() } else { metadata_differences(then, &now, self.owners, leads_only) };
+        if !linked && !leads_only && !self.owners.are_ignored() {
+            differences.extend(self.hidden.hides(&now).map(Difference::Unreadable));
+        }
         differences.extend(further.and_then(|further| further.not_linked).or(joined));
         if let Some(file) = file.filter(|_| now.size == then.size) {
             let content = self.content(entry, &file, &now)?;
