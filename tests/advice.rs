@@ -265,6 +265,25 @@ fn a_damaged_snapshot_is_not_one_that_nobody_made() {
 }
 
 #[test]
+fn another_machine_with_the_same_key_misses_what_it_has_read() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    fs::write(world.path("src/one"), "again").unwrap();
+    world.does(&["backup", "src"]);
+    let of_other = |arguments: &[&str], code| {
+        let mut command = world.command(arguments);
+        world.ends(command.env("HOME", world.path("other-home")), code)
+    };
+    of_other(&["check"], 0);
+    let last = world.messages(&["snapshots"])[1]["id"].as_str().unwrap().to_owned();
+    fs::remove_file(world.stored(&last).remove(0)).unwrap();
+    for command in ["check", "snapshots", "prune"] {
+        let (out, said) = of_other(&[command], 5);
+        assert!((out + &said).contains("is gone"), "{command}: {said}");
+    }
+}
+
+#[test]
 fn a_file_that_may_not_grow_so_large_is_an_error_of_that_file() {
     let world = World::with_repository();
     fs::write(world.path("src/large"), vec![7; 1 << 20]).unwrap();

@@ -115,6 +115,8 @@ fn a_pattern_that_matches_nothing_or_everything_and_a_key_that_may_not_are_refus
         (&["rewrite", "latest"], 2),
         (&["rewrite", "--exclude", PATTERN], 2),
         (&["rewrite", "latest", "--exclude", "*"], 2),
+        // Folders above the source are nothing that stays.
+        (&["rewrite", "latest", "--exclude", "src"], 2),
         (&["rewrite", "latest", "--exclude", "a["], 2),
     ] {
         world.fails(arguments, code);

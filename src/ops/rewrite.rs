@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::select::{Selection, Sieve},
-    format::entry::EntryKind,
+    format::{entry::EntryKind, path::is_below},
     id::ObjectId,
     limits,
     progress::Phase,
@@ -69,7 +69,7 @@ pub struct LeftOut {
     pub unreadable: u64,
     /// The first of them: paths without the leading slash.
     pub named: Vec<Vec<u8>>,
-    /// Entries that stay.
+    /// Entries that stay, but for folders that only lead to a source.
     pub stays: u64,
     /// Those that the backup could not read, or not whole, among these.
     pub stays_unreadable: u64,
@@ -193,7 +193,8 @@ fn left_out(
         let entry = entry.map_err(|gap| gap.error)?;
         let unreadable = u64::from(entry.error.is_some() || entry.metadata.lacks.is_some());
         if sieve.takes(&entry) {
-            left_out.stays += 1;
+            let leads = |source: &Vec<u8>| is_below(source.strip_prefix(b"/").unwrap_or(source), &entry.path);
+            left_out.stays += u64::from(!snapshot.record.sources.iter().any(leads));
             left_out.stays_unreadable += unreadable;
             if let Some(why) = stored.loss(&entry, &nodes)? {
                 lost.add(&entry.path, why);

@@ -70,7 +70,7 @@ impl Memory {
         Self { path, seen: Mutex::new(seen), chains: Mutex::new(chains) }
     }
 
-    /// Where the chain of somebody else ended when it was read last.
+    /// Where each chain ended when it was read last.
     #[must_use]
     pub fn last_of(&self, domain: &DomainId) -> Vec<(IdentityId, u64, ObjectId)> {
         let chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +83,7 @@ impl Memory {
         .collect()
     }
 
-    /// Remembers where the chains of others end. One that is shorter than it was keeps its end.
+    /// Remembers where chains end. One that is shorter than it was keeps its end.
     pub fn saw_chains(&self, ends: impl Iterator<Item = (DomainId, IdentityId, u64, ObjectId)>) {
         let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_new = false;

@@ -425,9 +425,8 @@ impl Repository {
             sealed.extend(of_domain);
             damaged.extend(notes.into_iter().chain(doubts).map(|error| (id, error)));
         }
-        let me = self.identity();
-        let others = known.iter().map(KnownSnapshot::place).filter(|(_, identity, ..)| *identity != me);
-        self.memory.saw_chains(others);
+        // That of the own key too: another machine may write it.
+        self.memory.saw_chains(known.iter().map(KnownSnapshot::place));
         sort_by_times_that_count(&mut known);
         let hidden = replaced_among(&known);
         let (replaced, listed) = known.into_iter().partition(|known| hidden.contains(&known.name.id));
@@ -609,7 +608,7 @@ impl Repository {
         Ok(all.filter(counts).map(|(_, sequence, id)| (sequence, id)).collect())
     }
 
-    /// The chains of others that end before a snapshot that this machine has read: a chain that was cut off looks whole to
+    /// The chains that end before a snapshot that this machine has read: a chain that was cut off looks whole to
     /// whoever has not seen more of it.
     fn check_ends(
         &self,
@@ -625,9 +624,7 @@ impl Repository {
         }
         for (identity, sequence, id) in self.memory.last_of(&domain) {
             let is_there = last.get(&identity).is_some_and(|last| *last >= sequence);
-            let is_own = identity == self.identity();
             if is_there
-                || is_own
                 || ended.contains(&id)
                 || told.contains(&id)
                 || !registry.snapshot_counts(&identity, sequence, &id)

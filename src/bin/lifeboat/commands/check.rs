@@ -200,6 +200,10 @@ fn remedy_of(problem: &Problem) -> &str {
         "Put an older version of a damaged snapshot back if the storage has one; else let `lifeboat recover` with an owner's key \
          make one of what it held, before any prune, and `lifeboat repair quarantine NAME --apply` set it aside: the next backup \
          follows the one before"
+    } else if is_of("/annotations/") {
+        "It may be a legal hold: put an older version of that object back if the storage has one. Else place the holds again \
+         that you know of (`lifeboat hold place`), and only then let `lifeboat repair quarantine NAME --apply` set it aside: \
+         what it held can be forgotten from then on"
     } else if object.starts_with("d/") || object == "snapshots" {
         "Put an older version of that object back if the storage has one; else `lifeboat repair quarantine NAME --apply` \
          sets aside what is damaged: then it does not count"

@@ -366,7 +366,7 @@ fn rotate(arguments: &Rotate, context: &Context<'_>) -> Result<()> {
         for known in &done.behind {
             let (label, role) = (text::shown(known.label.as_bytes()), known.role.name());
             output.note(&format!(
-                "  the {role} key `{label}` does not hold it: renew it with `lifeboat key rotate`"
+                "  the {role} key `{label}` does not hold it: renew it with `lifeboat key rotate {label}`"
             ));
         }
         let behind: Vec<Value> = done
