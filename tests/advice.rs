@@ -265,6 +265,15 @@ fn a_damaged_snapshot_is_not_one_that_nobody_made() {
 }
 
 #[test]
+fn what_a_new_key_lacks_is_not_called_what_unlocks_the_repository() {
+    let world = World::with_repository();
+    for new in [&["key", "passphrase"][..], &["key", "add", "--role", "owner", "--label", "boss"]] {
+        let said = world.fails(new, 2);
+        assert!(said.contains("--new-password-file") && !said.contains("unlock"), "{said}");
+    }
+}
+
+#[test]
 fn another_machine_with_the_same_key_misses_what_it_has_read() {
     let world = World::with_repository();
     world.does(&["backup", "src"]);

@@ -31,6 +31,10 @@ enum Secret {
     WordsFile(std::path::PathBuf),
 }
 
+fn is_there_a_terminal() -> bool {
+    std::io::stdin().is_terminal() || std::io::stderr().is_terminal()
+}
+
 fn cannot(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::CannotUnlock, what)
 }
@@ -80,10 +84,16 @@ impl Credentials<'_> {
     /// A new passphrase from a file, or from a person, who is asked twice.
     ///
     /// # Errors
-    /// `CannotUnlock` when there is none.
+    /// `Usage` when nobody can be asked; `CannotUnlock` when there is none.
     pub(crate) fn changed_passphrase(&self, file: Option<&Path>) -> Result<Zeroizing<String>> {
         match file {
             Some(path) => self.passphrase_from(&Secret::PasswordFile(path.to_owned())),
+            // What unlocks the repository was given, and is not what is missing.
+            None if !is_there_a_terminal() => Err(Error::new(
+                ErrorKind::Usage,
+                "nothing says what the new key is to be, and there is no terminal to ask for a passphrase on",
+            )
+            .with_remedy("Use --new-password-file FILE, or --access-key-out FILE for an access key")),
             None => self.ask_twice(),
         }
     }
@@ -198,7 +208,7 @@ impl Credentials<'_> {
     }
 
     fn question(&self, prompt: &str, instead: &str) -> Result<Zeroizing<String>> {
-        if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
+        if !is_there_a_terminal() {
             return Err(cannot(
                 "nothing was given to unlock the repository with, and there is no terminal to ask on",
             )
