@@ -10,11 +10,11 @@ use std::{
     path::PathBuf,
     process::Command,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use lifeboat::{
-    clock::{Clock, SystemClock, Timestamp},
+    clock::Clock,
     ops::prune::{self, PruneOptions},
     repository::{Repository, unlock::Credential},
     store::Store,
@@ -22,6 +22,7 @@ use lifeboat::{
 use object_store::aws::AmazonS3Builder;
 
 mod support {
+    pub(crate) mod ago;
     pub(crate) mod lab;
     pub(crate) mod service;
     pub(crate) mod tcp;
@@ -29,6 +30,7 @@ mod support {
     pub(crate) mod world;
 }
 use support::{
+    ago::Ago,
     lab,
     service::{BUCKET, KEY, SECRET},
     tcp::Server,
@@ -41,22 +43,6 @@ struct Attacked {
     world: World,
     bucket: Bucket,
     server: Server,
-}
-
-/// The clock of a machine that did something so many seconds ago.
-struct Ago(i64);
-
-impl Clock for Ago {
-    fn now(&self) -> Timestamp {
-        let now = SystemClock.now();
-        Timestamp { seconds: now.seconds - self.0, ..now }
-    }
-
-    fn elapsed(&self) -> Duration {
-        SystemClock.elapsed()
-    }
-
-    fn sleep(&self, _: Duration) {}
 }
 
 impl Attacked {

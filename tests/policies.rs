@@ -14,7 +14,7 @@ use std::{
 };
 
 use lifeboat::{
-    clock::{Clock, SystemClock, Timestamp},
+    clock::{Clock, SystemClock},
     format::role::Role,
     id::{DomainId, IdentityId},
     ops::{
@@ -35,12 +35,14 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 mod support {
+    pub(crate) mod ago;
     pub(crate) mod guard;
     pub(crate) mod service;
     #[expect(dead_code, reason = "others let everybody do everything")]
     pub(crate) mod tcp;
 }
 use support::{
+    ago::Ago,
     guard::Guard,
     service::{self, BUCKET, KEY, SECRET},
     tcp::Server,
@@ -223,22 +225,6 @@ fn each_role_does_its_work_with_the_policy_that_goes_with_it() {
     world.does("boss", &["key", "list"]);
     world.does("boss", &["check", "--read-data"]);
     world.back_up("web", "four");
-}
-
-/// The clock of a machine that did something so long ago.
-struct Ago(i64);
-
-impl Clock for Ago {
-    fn now(&self) -> Timestamp {
-        let now = SystemClock.now();
-        Timestamp { seconds: now.seconds - self.0, ..now }
-    }
-
-    fn elapsed(&self) -> Duration {
-        SystemClock.elapsed()
-    }
-
-    fn sleep(&self, _: Duration) {}
 }
 
 impl World {

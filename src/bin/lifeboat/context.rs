@@ -370,11 +370,11 @@ impl<'a> Context<'a> {
                 unread.push(error);
             }
         }
-        let is_there = snapshots.iter().any(|known| reference.is_id_of(&known.name.id));
+        let is_there = || snapshots.iter().any(|known| reference.is_id_of(&known.name.id));
         match found {
             Ok(found) => Ok((found.clone(), whole(unread))),
             // It may be one of the others: that is not a snapshot which nobody made.
-            Err(error) if error.kind() == ErrorKind::Failed && !unread.is_empty() && !is_there => {
+            Err(error) if error.kind() == ErrorKind::Failed && !unread.is_empty() && !is_there() => {
                 let what = format!("{error} among those that can be read");
                 Err(whole(unread).err().unwrap_or(error).context(what))
             }

@@ -28,7 +28,6 @@ pub(super) struct Comparison<'a> {
     pub(super) snapshot: &'a KnownSnapshot,
     pub(super) progress: &'a Progress,
     pub(super) owners: Owners,
-    pub(super) hidden: HiddenOwners,
     /// Bytes of each path that are above the target.
     pub(super) strip: usize,
     pub(super) tree: LiveTree,
@@ -155,7 +154,7 @@ impl Comparison<'_> {
         let mut differences =
             if linked { Vec::new() } else { metadata_differences(then, &now, self.owners, leads_only) };
         if !linked && !leads_only && !self.owners.are_ignored() {
-            differences.extend(self.hidden.hides(&now).map(Difference::Unreadable));
+            differences.extend(HiddenOwners::of_this_process().hides(&now).map(Difference::Unreadable));
         }
         differences.extend(further.and_then(|further| further.not_linked).or(joined));
         if let Some(file) = file.filter(|_| now.size == then.size) {

@@ -10,7 +10,6 @@ use crate::{
     filesystem::{
         live::{Closed, LiveTree},
         names::{Ownership, OwnershipPolicy},
-        namespace::HiddenOwners,
     },
     format::entry::Entry,
     limits,
@@ -42,7 +41,6 @@ impl<'a> Same<'a> {
             snapshot,
             progress: repository.store.progress(),
             owners,
-            hidden: HiddenOwners::of_this_process(),
             strip,
             tree: LiveTree::open(target, Closed::OpenUp)?,
             key: repository.chunk_keys(&snapshot.name.domain)?.id,
