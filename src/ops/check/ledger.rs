@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Result},
     format::{
         ledger::{CHECK, CheckReport, Reading, SHELVES, Shelf, Shelves},
+        pack::PackKind,
         role::Role,
     },
     id::{DomainId, IdentityId, PackId},
@@ -129,6 +130,7 @@ struct Row {
     stored: i64,
     size: u32,
     shelf: u16,
+    kind: PackKind,
 }
 
 fn head_of(pack: &PackId) -> u64 {
@@ -185,7 +187,8 @@ impl Ledger {
                 if aside.is_empty() || !aside.contains(Name::pack(domain, pack.kind, &id).as_str()) {
                     let size = u32::try_from(pack.size).unwrap_or(u32::MAX);
                     let shelf = Shelf::of(&id).number();
-                    rows.push(Row { head: head_of(&id), stored: pack.stored.seconds, size, shelf });
+                    let (head, stored, kind) = (head_of(&id), pack.stored.seconds, pack.kind);
+                    rows.push(Row { head, stored, size, shelf, kind });
                 }
             }
             ledger.domains.push((*domain, name, rows, Columns::default()));
@@ -405,7 +408,8 @@ impl Ledger {
                     let when = reader.time.rfc3339();
                     let what =
                         format!("{} found it damaged on {when}, and nobody has read it since", reader.label);
-                    checked.problem(format!("d/{domain}: pack {pack}"), what);
+                    // The name of the object: the commands that it is given to take nothing else.
+                    checked.problem(Name::pack(domain, row.kind, pack).as_str(), what);
                 }
             }
         }
@@ -581,7 +585,7 @@ mod tests {
     }
 
     fn ledger(shelves: u16, size: u32) -> Ledger {
-        let row = |shelf| Row { head: head_of(&pack(shelf)), stored: 0, size, shelf };
+        let row = |shelf| Row { head: head_of(&pack(shelf)), stored: 0, size, shelf, kind: PackKind::Data };
         let rows = (0..shelves).map(|shelf| row(shelf * 16)).collect();
         let domain = (DomainId::new([1; 8]), "main".to_owned(), rows, Columns::default());
         let of = (None, Reading::Decrypted);
