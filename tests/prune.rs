@@ -154,7 +154,7 @@ struct Marked {
 
 fn marked() -> Marked {
     let yard = Yard::new();
-    let (ended, kept) = ([files(&[1, 2]), files(&[6])], [files(&[2, 3]), files(&[3, 4])]);
+    let (ended, kept) = ([files(&[1, 2]), files(&[6])], [files(&[1, 2, 3]), files(&[3, 4])]);
     let all = ended.iter().chain(&kept);
     let done: Vec<_> = all.map(|files| lab::back_up(&yard.owner(), files).unwrap()).collect();
     if done.iter().any(|done| done.record.levels > 0) {
@@ -841,8 +841,17 @@ fn a_list_of_any_kind_that_is_not_true_frees_nothing_that_is_needed() {
         yard.holds(&kept);
     }
     let kinds: Vec<&str> = lists.keys().map(String::as_str).collect();
-    let expected =
-        ["annotations", "forgotten", "index", "packs", "quarantine", "runs", "snapshots", "tombstones"];
+    let expected = [
+        "annotations",
+        "attestations",
+        "forgotten",
+        "index",
+        "packs",
+        "quarantine",
+        "runs",
+        "snapshots",
+        "tombstones",
+    ];
     assert_eq!(kinds, expected);
     let (mut refused, mut hidden_holds) = (BTreeSet::new(), 0);
     for (kind, count) in &lists {

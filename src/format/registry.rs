@@ -273,10 +273,15 @@ impl Registry {
     /// Whether several identities write to a domain, so that one may use what another has stored.
     #[must_use]
     pub fn is_shared(&self, domain: &DomainId) -> bool {
+        self.writers(domain).count() > 1
+    }
+
+    /// The identities that back up to a domain, those that were revoked among them.
+    pub fn writers(&self, domain: &DomainId) -> impl Iterator<Item = IdentityId> {
         let writes_here = |known: &&Certificate| {
             known.domain == Some(*domain) && matches!(known.role, Role::Backup | Role::Owner)
         };
-        self.certificates.iter().filter(writes_here).count() > 1
+        self.certificates.iter().filter(writes_here).map(|known| known.identity)
     }
 
     /// Checks who signed an object of a domain, and gives the role. Whether the object counts is another

@@ -408,12 +408,12 @@ impl<'a> Search<'a> {
         let mut found: HashMap<BlobId, Manifest> = HashMap::new();
         let marks = self.lock();
         for pack in &self.packs {
-            let Some(first) = self.index.first_blob(pack) else { continue };
+            let Some(numbers) = self.index.blobs_of(pack) else { continue };
             let Some(directory) = self.index.directory(pack) else { continue };
             let mut stored = None;
             let blobs =
                 directory.frames.iter().flat_map(|frame| frame.blobs.iter().map(move |blob| (frame, blob)));
-            for (number, (frame, blob)) in (first..).zip(blobs) {
+            for (number, (frame, blob)) in numbers.zip(blobs) {
                 let is_referred = marks.referred.get(number) && !is_whole_id(&blob.id);
                 if is_referred || named.contains(&blob.id) || found.contains_key(&blob.id) {
                     continue;

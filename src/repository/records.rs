@@ -400,10 +400,6 @@ impl Repository {
         (index, aside): (&Index, &HashSet<String>),
         ignored: &mut Vec<Error>,
     ) -> Result<HashSet<SectionId>> {
-        if !self.registry().is_shared(domain) {
-            // Nobody to borrow from: the directories need not be read.
-            return Ok(HashSet::new());
-        }
         let mut said: HashMap<SectionId, HashSet<[u8; 32]>> = HashMap::new();
         let all = self.decoded(domain, (Folder::Attestations, aside), Attestation::decode, ignored)?;
         for attestation in all {

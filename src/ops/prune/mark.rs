@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,9 @@ use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
     format::{
-        pack::Directory,
+        pack::{Directory, SectionHeader},
+        registry::Registry,
+        role::Role,
         tombstones::{PACKS_MAX, Tombstones},
     },
     id::{IdentityId, PackId},
@@ -117,7 +120,7 @@ fn unreached(
     // The same pack may be listed more than once, not always in the same way.
     let mut alive: HashSet<PackId> = HashSet::new();
     for pack in index.packs() {
-        if seen.reached.any(index.frames_of(&pack).ok_or_else(lost_pack)?) {
+        if seen.reached.any(index.blobs_of(&pack).ok_or_else(lost_pack)?) {
             alive.insert(pack.id);
         }
     }
@@ -167,6 +170,7 @@ fn tell_spared(of_nobody: Packs, listed: &str, done: &mut DomainDone) {
 /// Keys that count and have no snapshot. The newest snapshot of a key always stays, so whoever had one has one; of what
 /// they wrote nobody can tell a backup that was not finished from one whose snapshots somebody has deleted.
 struct Bereft<'a> {
+    registry: Arc<Registry>,
     seen: &'a Seen,
     bereft: HashSet<IdentityId>,
 }
@@ -181,7 +185,7 @@ impl<'a> Bereft<'a> {
         for name in &seen.roots.names {
             bereft.remove(&name.identity);
         }
-        Self { seen, bereft }
+        Self { registry, seen, bereft }
     }
 
     /// Whether all of a pack is theirs.
@@ -195,12 +199,23 @@ impl<'a> Bereft<'a> {
 
     /// Whether all that a directory tells of is theirs.
     fn are_theirs(&self, directory: &Directory) -> bool {
-        directory.sections.iter().all(|section| self.bereft.contains(&section.author))
+        let is_theirs = |section: &SectionHeader| {
+            self.bereft.contains(&section.author) && !is_cut(&self.registry, self.seen, section)
+        };
+        directory.sections.iter().all(is_theirs)
     }
+}
+
+/// Whether a section is what a prune has sealed anew, as far as anybody can tell: an owner wrote it, and a verifier vouches
+/// for it. Then no snapshot of its author is to be expected.
+fn is_cut(registry: &Registry, seen: &Seen, section: &SectionHeader) -> bool {
+    seen.view.index.vouches_for(&section.id())
+        && registry.certificate(&section.author).is_some_and(|known| known.role == Role::Owner)
 }
 
 /// What is left alone, because somebody may be working with it.
 pub(super) struct Busy<'a> {
+    registry: Arc<Registry>,
     seen: &'a Seen,
     now: Timestamp,
     least: u64,
@@ -211,7 +226,7 @@ pub(super) struct Busy<'a> {
 impl<'a> Busy<'a> {
     pub(super) fn new(pruning: &Pruning<'_>, (seen, now): (&'a Seen, Timestamp)) -> Self {
         let least = AGE_MAX.min(pruning.grace).as_secs();
-        Self { seen, now, least, running: running(seen, now, least) }
+        Self { registry: pruning.repository.registry(), seen, now, least, running: running(seen, now, least) }
     }
 
     /// Whether a pack is too young to die.
@@ -232,9 +247,12 @@ impl<'a> Busy<'a> {
         }
         let directory = self.seen.view.index.directory(pack);
         let directory = directory.ok_or_else(lost_pack)?;
-        let mut authors = directory.sections.iter().map(|section| section.author);
+        let mut sections = directory.sections.iter();
         let since = |ended: &Option<Timestamp>| ended.is_none_or(|ended| stored > ended);
-        Ok(authors.any(|author| self.running.get(&author).is_some_and(since)))
+        Ok(sections.any(|section| {
+            self.running.get(&section.author).is_some_and(since)
+                && !is_cut(&self.registry, self.seen, section)
+        }))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
 
 pub(super) mod bits;
 mod compact;
+mod cut;
 mod domain;
 mod mark;
 mod reach;
@@ -149,10 +150,15 @@ pub struct DomainDone {
     pub repacked: Packs,
     /// Bytes of frames that were moved from them.
     pub moved: u64,
+    /// Frames of which what is needed was cut out and sealed anew.
+    pub cut: u64,
     /// Packs that were written for that.
     pub written: Packs,
     /// Bytes that nobody needs, in packs that stay.
     pub unused: u64,
+    /// Bytes that nobody needs in frames that hold something else, about: only a prune that reads contents, an owner's, cuts
+    /// them out.
+    pub pinned: u64,
     /// Packs that no snapshot needs any more, and those that were repacked: they die when the grace is over.
     pub marked: Packs,
     /// Packs that were marked before and are still there.

@@ -1,5 +1,5 @@
-//! Which frames the snapshots of a domain may use: one bit for each. A frame counts if any snapshot that reaches one
-//! of its blobs may use it, by the rule of backups: its own section, or one that a verifier vouches for. Where
+//! Which blobs the snapshots of a domain may use: one bit for each copy. A copy counts if any snapshot that reaches the
+//! blob may use it, by the rule of backups: it is in its own section, or in one that a verifier vouches for. Where
 //! there is no such copy, every copy counts: a restore tries them all.
 
 use std::collections::{BTreeMap, HashSet};
@@ -23,8 +23,8 @@ use crate::{
 
 /// What the snapshots need.
 pub(super) struct Reached {
-    /// By the number of the frame.
-    frames: Bits,
+    /// By the number of the blob.
+    blobs: Bits,
     /// Chunks that only packs hold that are set aside, or were before they went.
     pub(super) in_no_pack_that_counts: HashSet<BlobId>,
     /// Whether nodes are needed that only packs hold that are set aside.
@@ -34,23 +34,25 @@ pub(super) struct Reached {
 }
 
 impl Reached {
-    /// Nothing yet, of an index with so many frames.
-    fn nothing(frames: usize) -> Self {
+    /// Nothing yet, of an index with so many blobs.
+    fn nothing(blobs: usize) -> Self {
         let in_no_pack_that_counts = HashSet::new();
-        Self { frames: Bits::new(frames), in_no_pack_that_counts, rests_on_aside: false, gaps: 0 }
+        Self { blobs: Bits::new(blobs), in_no_pack_that_counts, rests_on_aside: false, gaps: 0 }
     }
 
-    pub(super) fn frame(&self, number: usize) -> bool {
-        self.frames.get(number)
+    /// Whether a snapshot may use the copy of this number.
+    pub(super) fn copy(&self, number: usize) -> bool {
+        self.blobs.get(number)
     }
 
-    pub(super) fn any(&self, frames: std::ops::Range<usize>) -> bool {
-        self.frames.any(frames)
+    /// Whether a snapshot may use any of these.
+    pub(super) fn any(&self, blobs: std::ops::Range<usize>) -> bool {
+        self.blobs.any(blobs)
     }
 
     /// Whether a snapshot reaches the blob.
     pub(super) fn blob(&self, index: &Index, id: &BlobId) -> bool {
-        index.locations(id).into_iter().any(|at| self.frame(index.frame_number(at)))
+        index.locations(id).into_iter().any(|at| self.copy(index.blob_number(at)))
     }
 }
 
@@ -83,7 +85,7 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             nodes,
             copies: Vec::new(),
             crowds: HashSet::new(),
-            reached: Reached::nothing(view.index.frames()),
+            reached: Reached::nothing(view.index.blobs()),
             gaps: Gaps::Fail,
         };
         for known in snapshots {
@@ -96,7 +98,7 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
         match &mut reached {
             None => reached = Some(walk.reached),
             Some(all) => {
-                all.frames.join(&walk.reached.frames);
+                all.blobs.join(&walk.reached.blobs);
                 all.in_no_pack_that_counts.extend(walk.reached.in_no_pack_that_counts);
                 all.rests_on_aside |= walk.reached.rests_on_aside;
                 all.gaps += walk.reached.gaps;
@@ -239,7 +241,7 @@ impl Walk<'_> {
             if kind == PackKind::Metadata {
                 is_alone(index, id, *at)?;
             }
-            is_new |= self.reached.frames.set(index.frame_number(*at));
+            is_new |= self.reached.blobs.set(index.blob_number(*at));
         }
         Ok(is_new)
     }
@@ -252,7 +254,7 @@ impl Walk<'_> {
             // It may be good there, and then tells what it needs. The pack stays in any case.
             is_alone(index, id, at)?;
             self.reached.rests_on_aside = true;
-            return Ok(self.reached.frames.set(index.frame_number(at)));
+            return Ok(self.reached.blobs.set(index.blob_number(at)));
         }
         if self.gaps == Gaps::Count {
             self.reached.gaps += 1;
@@ -275,7 +277,7 @@ impl Walk<'_> {
     }
 }
 
-/// Refuses nodes that share a frame: else one would count as walked because its neighbour was.
+/// Refuses nodes that share a frame: a metadata frame is one node, so whoever wrote this index did not write by the format.
 fn is_alone(index: &Index, id: &BlobId, at: Location) -> Result<()> {
     if index.blobs_beside(at) == Some(1) {
         return Ok(());

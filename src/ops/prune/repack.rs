@@ -2,27 +2,32 @@
 //! die like those that nobody needs. A wrong choice costs work and no data: what is needed of a dying pack is looked
 //! for again, byte by byte, before it is deleted.
 //!
-//! Sealed frames move as they are, so no content key is needed and nothing is cut out of a frame. Of a section that a
-//! verifier has attested all frames move or none: he has spoken of all of them together.
+//! Sealed frames move as they are, so no content key is needed; of a section that a verifier has attested all of them move or
+//! none, since he has spoken of all of them together. Who reads contents cuts: of a frame that holds something which
+//! nobody needs, the rest is sealed anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use bytes::Bytes;
+
 use super::{
     DomainDone, Packs, Unused,
+    cut::Cutter,
     domain::{Pruning, Seen},
     lost_pack,
     mark::Busy,
 };
 use crate::{
     clock::Timestamp,
-    error::Result,
-    format::pack::{Directory, Frame, PackKind, target_length},
+    error::{Error, ErrorKind, Result},
+    format::pack::{Blob, Directory, Frame, PackKind, SectionHeader, target_length},
     id::PackId,
     limits,
-    ops::publisher::Publisher,
+    ops::{backup::ingest::IngestKeys, publisher::Publisher},
     repository::{
         index::{KnownPack, Standing},
         pack_mover::PackMover,
+        section::check_ciphertext,
     },
 };
 
@@ -32,8 +37,28 @@ struct Candidate {
     size: u64,
     /// What has to stay: bytes of frames.
     needed: u64,
-    /// What nobody needs, or another pack holds as well: bytes of frames.
+    /// What nobody needs, or another pack holds as well, and what would go if the pack went: bytes of frames.
     unused: u64,
+    /// What nobody needs and would move all the same, since its frame does: about so many bytes.
+    pinned: u64,
+}
+
+/// What becomes of a frame when its pack is repacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It goes with its pack.
+    Goes,
+    /// It moves as it is.
+    Moves,
+    /// What is needed of it is sealed anew.
+    IsCut,
+}
+
+/// A frame, and how much of it is needed.
+struct Judged {
+    fate: Fate,
+    /// Of its bytes, about: what is compressed together has no size of its own.
+    needed: u64,
 }
 
 /// Moves what is worth it. Gives the packs that are to die for it, with their sizes.
@@ -48,9 +73,11 @@ pub(super) fn repack(
     let chosen = if is_locked { BTreeSet::new() } else { choose(pruning, &candidates) };
     let unused = candidates.iter().filter(|candidate| !chosen.contains(&candidate.pack.id));
     done.unused = unused.map(|candidate| candidate.unused).sum();
+    done.pinned = candidates.iter().map(|candidate| candidate.pinned).sum();
     let mut dying = BTreeMap::new();
+    let keys = cuts(pruning).then(|| IngestKeys::of(pruning.repository, &pruning.id)).transpose()?;
     for kind in [PackKind::Metadata, PackKind::Data] {
-        let mut repack = Repack::new(pruning, (seen, kind))?;
+        let mut repack = Repack::new(pruning, (seen, kind), keys.as_ref())?;
         for candidate in
             candidates.iter().filter(|one| one.pack.kind == kind && chosen.contains(&one.pack.id))
         {
@@ -64,12 +91,14 @@ pub(super) fn repack(
                     done.moved += candidate.needed;
                     dying.insert(candidate.pack.id, candidate.size);
                 }
-                Err(error) if error.is_damage() => {
+                // Without the key of an epoch the frames of that epoch stay as they are.
+                Err(error) if error.is_damage() || error.kind() == ErrorKind::Forbidden => {
                     done.notes.push(error.context("a pack that is not repacked"));
                 }
                 Err(error) => return Err(error),
             }
         }
+        done.cut += repack.cutter.as_ref().map_or(0, |cutter| cutter.frames);
         done.written.join(repack.finish()?);
     }
     Ok(dying)
@@ -94,21 +123,19 @@ fn candidates(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> Result<
         {
             continue;
         }
-        let moving = moving(seen, pack, &directory)?;
-        let bytes = |moves: bool| -> u64 {
-            let frames = directory.frames.iter().zip(&moving).filter(|(_, moving)| **moving == moves);
-            frames.map(|(frame, _)| u64::from(frame.length)).sum()
-        };
         // What nobody needs at all is marked without this.
-        let frames = seen.view.index.frames_of(pack).ok_or_else(lost_pack)?;
-        if seen.reached.any(frames) {
-            candidates.push(Candidate {
-                pack: *pack,
-                size: listed.size,
-                needed: bytes(true),
-                unused: bytes(false),
-            });
+        if !seen.reached.any(seen.view.index.blobs_of(pack).ok_or_else(lost_pack)?) {
+            continue;
         }
+        let mut candidate = Candidate { pack: *pack, size: listed.size, needed: 0, unused: 0, pinned: 0 };
+        for (frame, judged) in directory.frames.iter().zip(judged(pruning, (seen, pack), &directory)?) {
+            let length = u64::from(frame.length);
+            let moved = if judged.fate == Fate::Moves { length } else { judged.needed };
+            candidate.needed += moved;
+            candidate.unused += length - moved;
+            candidate.pinned += moved - judged.needed;
+        }
+        candidates.push(candidate);
     }
     candidates.sort_by_key(|candidate| candidate.pack.id);
     Ok(candidates)
@@ -164,31 +191,78 @@ fn choose(pruning: &Pruning<'_>, candidates: &[Candidate]) -> BTreeSet<PackId> {
 /// Smaller packs are merged. What comes of it is merged again until it is as large, so each byte moves a few times.
 const SMALL_BYTES: u64 = limits::PACK_BYTES_TARGET as u64 / 2;
 
-/// For each frame whether it moves with its pack: snapshots may use it, and no pack of a lower id holds the same.
-/// With one frame of an attested section all of them move.
-fn moving(seen: &Seen, pack: &KnownPack, directory: &Directory) -> Result<Vec<bool>> {
-    let index = &seen.view.index;
-    let numbers = index.frames_of(pack).ok_or_else(lost_pack)?;
-    let mut whole = BTreeSet::new();
-    let mut moving = Vec::with_capacity(directory.frames.len());
-    for (number, frame) in numbers.zip(&directory.frames) {
-        let moves = seen.reached.frame(number) && !stands_before(seen, pack, (directory, frame))?;
-        if moves && is_attested(seen, pack, frame) {
-            whole.insert(frame.section);
-        }
-        moving.push(moves);
-    }
-    for (frame, moves) in directory.frames.iter().zip(&mut moving) {
-        *moves |= whole.contains(&frame.section);
-    }
-    Ok(moving)
+/// Whether this prune cuts frames: it reads contents, and may vouch for what it writes.
+fn cuts(pruning: &Pruning<'_>) -> bool {
+    pruning.repository.reads_data()
 }
 
-fn is_attested(seen: &Seen, pack: &KnownPack, frame: &Frame) -> bool {
+/// What becomes of each frame with its pack. One goes of which snapshots may use nothing, or of which a pack with a lower id
+/// holds the same. Of an attested section all frames that are left move, or all are cut.
+fn judged(
+    pruning: &Pruning<'_>,
+    (seen, pack): (&Seen, &KnownPack),
+    directory: &Directory,
+) -> Result<Vec<Judged>> {
     let index = &seen.view.index;
-    let here = |at| index.pack_at(at).is_some_and(|found| found.id == pack.id);
-    let locations = frame.blobs.first().map(|blob| index.locations(&blob.id)).unwrap_or_default();
-    locations.into_iter().any(|at| here(at) && index.is_attested(at))
+    let cuts = cuts(pruning) && pack.kind == PackKind::Data;
+    let mut all = Vec::with_capacity(directory.frames.len());
+    // The attested sections of which something is needed, each with whether all of it is.
+    let mut attested: HashMap<u16, bool> = HashMap::new();
+    for (frame, numbers) in index.numbered(pack, directory).ok_or_else(lost_pack)? {
+        let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)?;
+        let is_attested = index.vouches_for(&section.id());
+        let is_needed = |blob: &Blob, number: usize| {
+            seen.reached.copy(number) && !(cuts && stands_attested(seen, pack, (blob, is_attested)))
+        };
+        let needed = frame.blobs.iter().zip(numbers).filter(|(blob, number)| is_needed(blob, *number));
+        let plain: u64 = needed.map(|(blob, _)| u64::from(blob.length)).sum();
+        let is_whole = plain == frame.plain_length() as u64;
+        let fate = if plain == 0 || stands_before(seen, pack, (directory, frame))? {
+            Fate::Goes
+        } else if is_whole || !cuts {
+            Fate::Moves
+        } else {
+            Fate::IsCut
+        };
+        if is_attested {
+            let is_moved = attested.entry(frame.section).or_insert(true);
+            *is_moved &= fate == Fate::Moves;
+        }
+        let share = u128::from(frame.length) * u128::from(plain) / (frame.plain_length() as u128).max(1);
+        let needed = if fate == Fate::Goes { 0 } else { u64::try_from(share).unwrap_or(u64::MAX) };
+        all.push(Judged { fate, needed });
+    }
+    let is_needed: BTreeSet<u16> = directory
+        .frames
+        .iter()
+        .zip(&all)
+        .filter(|(_, judged)| judged.fate != Fate::Goes)
+        .map(|(frame, _)| frame.section)
+        .collect();
+    for (frame, judged) in directory.frames.iter().zip(&mut all) {
+        match attested.get(&frame.section) {
+            Some(false) if !cuts && is_needed.contains(&frame.section) => judged.fate = Fate::Moves,
+            Some(false) if cuts && judged.fate == Fate::Moves => judged.fate = Fate::IsCut,
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+/// Whether a live pack holds a blob in an attested section, so that a copy which is not attested, or lies in a pack with a
+/// higher id, is one too many: everybody may use that one. Whoever cut it and was killed before this pack was marked has
+/// left such copies.
+fn stands_attested(seen: &Seen, pack: &KnownPack, (blob, is_attested): (&Blob, bool)) -> bool {
+    let index = &seen.view.index;
+    let stands = |at| {
+        let other = index.pack_at(at).filter(|other| {
+            other.standing == Standing::Live && other.kind == pack.kind && other.id != pack.id
+        });
+        other.is_some_and(|other| !is_attested || other.id < pack.id)
+            && index.is_attested(at)
+            && index.blob(at) == Some(*blob)
+    };
+    index.has_attested() && index.locations(&blob.id).into_iter().any(stands)
 }
 
 /// Whether a live pack of a lower id holds the very same sealed frame: of two copies one is enough, and whoever prunes
@@ -213,6 +287,7 @@ struct Repack<'a> {
     pruning: &'a Pruning<'a>,
     seen: &'a Seen,
     mover: PackMover<'a>,
+    cutter: Option<Cutter<'a>>,
     publisher: Publisher<'a>,
     /// Bytes of a pack.
     target: usize,
@@ -221,13 +296,24 @@ struct Repack<'a> {
 }
 
 impl<'a> Repack<'a> {
-    fn new(pruning: &'a Pruning<'a>, (seen, kind): (&'a Seen, PackKind)) -> Result<Self> {
+    fn new(
+        pruning: &'a Pruning<'a>,
+        (seen, kind): (&'a Seen, PackKind),
+        keys: Option<&'a IngestKeys>,
+    ) -> Result<Self> {
         let target = target_length(seen.view.index.bytes());
         let mover = PackMover::new(pruning.repository, (pruning.id, kind), target)?;
+        let cutter = match keys {
+            Some(keys) if kind == PackKind::Data => {
+                Cutter::new(pruning.repository, (&pruning.id, keys), target)?
+            }
+            _ => None,
+        };
         Ok(Self {
             pruning,
             seen,
             mover,
+            cutter,
             publisher: Publisher::new(pruning.repository, pruning.id),
             target,
             planned: 0,
@@ -244,22 +330,48 @@ impl<'a> Repack<'a> {
         }
         let name = repository.pack_name(domain, pack);
         let directory = directory(self.seen, pack)?;
-        let moving = moving(self.seen, pack, &directory)?;
+        let judged = judged(self.pruning, (self.seen, pack), &directory)?;
+        let is = |at: usize, fate| judged.get(at).is_some_and(|judged| judged.fate == fate);
         // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
         let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
-        let sections: BTreeSet<u16> = directory
-            .frames
-            .iter()
-            .zip(&moving)
-            .filter(|(_, moves)| **moves)
-            .map(|(frame, _)| frame.section)
-            .collect();
+        self.look(&directory, &bytes, &judged).map_err(|error| error.context(&name))?;
+        let moves = |(at, _): &(usize, &Frame)| is(*at, Fate::Moves);
+        let moving = directory.frames.iter().enumerate().filter(moves);
+        let sections: BTreeSet<u16> = moving.map(|(_, frame)| frame.section).collect();
         for section in sections {
-            let finished = self
-                .mover
-                .add((&directory, section), &bytes, |at| moving.get(at) == Some(&true))
-                .map_err(|error| error.context(&name))?;
+            let finished = self.mover.add((&directory, section), &bytes, |at| is(at, Fate::Moves))?;
             self.publisher.upload(finished)?;
+        }
+        let Some(cutter) = &mut self.cutter else { return Ok(()) };
+        let index = &self.seen.view.index;
+        let frames = index.numbered(pack, &directory).ok_or_else(lost_pack)?;
+        for (_, (frame, numbers)) in frames.enumerate().filter(|(at, _)| is(*at, Fate::IsCut)) {
+            let section = section_of(&directory, frame)?;
+            let is_attested = index.vouches_for(&section.id());
+            let passes = |at: usize| {
+                self.seen.reached.copy(numbers.start + at)
+                    && frame
+                        .blobs
+                        .get(at)
+                        .is_some_and(|blob| !stands_attested(self.seen, pack, (blob, is_attested)))
+            };
+            cutter.take((frame, section), sealed_of(frame, &bytes)?, (passes, &mut self.publisher))?;
+        }
+        Ok(())
+    }
+
+    /// Whether all that is needed of a pack is whole. Nothing of it is written before that is known: a pack that stays would
+    /// be cut again by every run, and leave more copies each time.
+    fn look(&mut self, directory: &Directory, bytes: &Bytes, judged: &[Judged]) -> Result<()> {
+        for (frame, judged) in directory.frames.iter().zip(judged) {
+            let sealed = || sealed_of(frame, bytes);
+            match (judged.fate, &mut self.cutter) {
+                (Fate::Goes, _) => {}
+                (Fate::IsCut, Some(cutter)) => {
+                    cutter.look((frame, section_of(directory, frame)?), sealed()?)?
+                }
+                (Fate::Moves | Fate::IsCut, _) => check_ciphertext(frame, sealed()?)?,
+            }
         }
         Ok(())
     }
@@ -272,7 +384,21 @@ impl<'a> Repack<'a> {
         }
         let last = self.mover.finish()?;
         self.publisher.upload(last)?;
+        if let Some(cutter) = self.cutter {
+            cutter.finish(&mut self.publisher)?;
+        }
         self.publisher.publish()?;
         Ok(self.publisher.written)
     }
+}
+
+fn section_of<'d>(directory: &'d Directory, frame: &Frame) -> Result<&'d SectionHeader> {
+    directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)
+}
+
+/// The bytes of a frame in those of its pack.
+fn sealed_of<'b>(frame: &Frame, pack: &'b Bytes) -> Result<&'b [u8]> {
+    let start = frame.offset as usize;
+    let sealed = pack.get(start..start + frame.length as usize);
+    sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))
 }

@@ -74,21 +74,26 @@ impl Pruning<'_> {
         Ok(judged)
     }
 
-    /// The sections with a frame that snapshots may use and that nothing else stands for.
+    /// The sections with a frame of which snapshots may use something that nothing else stands for.
     fn needed(&self, seen: &Seen, pack: &KnownPack, survivors: &mut Survivors<'_>) -> Result<BTreeSet<u16>> {
         let index = &seen.view.index;
-        let frames = index.frames_of(pack).ok_or_else(lost_pack)?;
         let mut sections = BTreeSet::new();
-        if !seen.reached.any(frames.clone()) {
+        if !seen.reached.any(index.blobs_of(pack).ok_or_else(lost_pack)?) {
             return Ok(sections);
         }
         let directory = index.directory(pack).ok_or_else(lost_pack)?;
-        for (number, frame) in frames.zip(&directory.frames) {
-            if !seen.reached.frame(number) || sections.contains(&frame.section) {
+        for (frame, numbers) in index.numbered(pack, &directory).ok_or_else(lost_pack)? {
+            if sections.contains(&frame.section) {
+                continue;
+            }
+            let blobs = frame.blobs.iter().zip(numbers);
+            let used = blobs.filter(|(_, number)| seen.reached.copy(*number)).map(|(blob, _)| *blob);
+            let used: Vec<Blob> = used.collect();
+            if used.is_empty() {
                 continue;
             }
             let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)?;
-            if !survivors.stand_for(&pack.id, frame, section)? {
+            if !survivors.stand_for(&pack.id, (frame, &used), section)? {
                 sections.insert(frame.section);
             }
         }
@@ -110,19 +115,25 @@ impl<'a> Survivors<'a> {
         Self { repository, domain, index, last: None }
     }
 
-    fn stand_for(&mut self, dying: &PackId, frame: &Frame, section: &SectionHeader) -> Result<bool> {
+    /// Whether something stands for what snapshots use of a frame.
+    fn stand_for(
+        &mut self,
+        dying: &PackId,
+        (frame, used): (&Frame, &[Blob]),
+        section: &SectionHeader,
+    ) -> Result<bool> {
         if suffers(Sabotage::EveryCopy) {
             let is_elsewhere = |blob: &Blob| {
                 let packs =
                     self.index.locations(&blob.id).into_iter().filter_map(|at| self.index.pack_at(at));
                 packs.filter(|pack| pack.id != *dying).any(|pack| pack.standing.counts())
             };
-            return Ok(frame.blobs.iter().all(is_elsewhere));
+            return Ok(used.iter().all(is_elsewhere));
         }
         if self.holds_same(dying, frame, section)? {
             return Ok(true);
         }
-        for blob in &frame.blobs {
+        for blob in used {
             if !self.holds_attested(dying, blob, section.kind)? {
                 return Ok(false);
             }

@@ -86,7 +86,7 @@ impl Account<'_> {
         let broken =
             || Error::new(ErrorKind::Failed, "the local cache is damaged").with_remedy("Use --no-cache");
         let directory = self.view.index.directory(pack).ok_or_else(broken)?;
-        let first = self.view.index.first_blob(pack).ok_or_else(broken)?;
+        let first = self.view.index.blobs_of(pack).ok_or_else(broken)?.start;
         let (listed, claimed) = (u64::from(pack.size), directory.pack_length() as u64);
         if size != listed || size != claimed {
             let name = Name::pack(self.domain, pack.kind, &pack.id);

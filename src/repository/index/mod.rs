@@ -326,12 +326,6 @@ impl Index {
         })
     }
 
-    /// How many frames are listed: each has a number below this.
-    #[must_use]
-    pub fn frames(&self) -> usize {
-        self.frames_before(self.parts.len())
-    }
-
     fn frames_before(&self, segment: usize) -> usize {
         self.parts.iter().take(segment).map(|part| part.segment.counts().frames as usize).sum()
     }
@@ -381,6 +375,12 @@ impl Index {
         !self.attested.is_empty() && section().is_some_and(|id| self.attested.contains(&id))
     }
 
+    /// Whether a verifier vouches for any section.
+    #[must_use]
+    pub fn has_attested(&self) -> bool {
+        !self.attested.is_empty()
+    }
+
     /// How many blobs are in the frame of a location.
     #[must_use]
     pub fn blobs_beside(&self, at: Location) -> Option<u32> {
@@ -403,13 +403,31 @@ impl Index {
         self.blobs_before(at.segment as usize) + at.blob as usize
     }
 
-    /// The number of the first blob of a pack; the others of its directory follow in their order.
+    /// The numbers of the blobs of a pack, in the order of its directory.
     #[must_use]
-    pub fn first_blob(&self, pack: &KnownPack) -> Option<usize> {
+    pub fn blobs_of(&self, pack: &KnownPack) -> Option<Range<usize>> {
         let (segment, number) = pack.at;
         let part = &self.parts.get(segment as usize)?.segment;
-        let first = part.frame(part.pack(number)?.first_frame).map_or(0, |frame| frame.first_blob);
-        Some(self.blobs_before(segment as usize) + first as usize)
+        let row = part.pack(number)?;
+        let before = self.blobs_before(segment as usize);
+        let Some(last) = row.frames.checked_sub(1) else { return Some(before..before) };
+        let (first, last) = (part.frame(row.first_frame)?, part.frame(row.first_frame + last)?);
+        let end = last.first_blob as usize + last.blobs as usize;
+        Some(before + first.first_blob as usize..before + end)
+    }
+
+    /// The frames of a pack, given its directory, each with the numbers of its blobs.
+    pub fn numbered<'d>(
+        &self,
+        pack: &KnownPack,
+        directory: &'d Directory,
+    ) -> Option<impl Iterator<Item = (&'d Frame, Range<usize>)> + use<'d>> {
+        let mut next = self.blobs_of(pack)?.start;
+        Some(directory.frames.iter().map(move |frame| {
+            let first = next;
+            next += frame.blobs.len();
+            (frame, first..next)
+        }))
     }
 
     /// The id of a blob and its length.
@@ -471,6 +489,16 @@ impl Index {
             }
         }
         Some(used)
+    }
+
+    /// Whether all sections that are listed are of one of these authors.
+    #[must_use]
+    pub fn is_all_by(&self, authors: &[IdentityId]) -> bool {
+        self.parts.iter().all(|part| {
+            let mut known =
+                (0..part.segment.counts().sections).map(|number| part.segment.section_author(number));
+            known.all(|author| author.is_some_and(|author| authors.contains(&author)))
+        })
     }
 
     /// Every section that is listed, and the digest of what it is said to hold. One that several index

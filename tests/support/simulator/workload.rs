@@ -55,6 +55,8 @@ pub(crate) enum Command {
     /// Ends all snapshots of each group but so many.
     Forget(u32),
     Prune,
+    /// The same with the owner's words: what nobody needs is cut out of frames too.
+    Cut,
     /// See `forger.rs`.
     Forge,
     Usurp,
@@ -301,7 +303,8 @@ impl Client {
                     script.extend([begin(number, chance), Command::Forget(1)]);
                 }
                 for _ in 0..chance.below(3) {
-                    script.extend([begin(number, chance), Command::Prune]);
+                    let prune = chance.pick(&[Command::Prune, Command::Prune, Command::Cut]);
+                    script.extend([begin(number, chance), prune]);
                 }
                 if number == 2 && chance.happens(200) {
                     script.push(Command::Wait(Duration::from_hours(24 * 40)));
@@ -407,11 +410,12 @@ impl Client {
             _ => {}
         }
         let cache = world.cache(at.0);
-        let credential = Cast::get().credential(self.label);
+        let credential =
+            Cast::get().credential(if matches!(command, Command::Cut) { None } else { self.label });
         let repository = open_as(store, &credential, (Some(&cache), Arc::clone(clock)))?;
         Ok(match command {
             Command::Init | Command::Vandalize | Command::Wait(_) => None,
-            Command::Forget(_) | Command::Prune | Command::Forge | Command::Usurp => {
+            Command::Forget(_) | Command::Prune | Command::Cut | Command::Forge | Command::Usurp => {
                 live_or_die(command, world, (&repository, at))?;
                 None
             }
@@ -491,7 +495,7 @@ fn live_or_die(
         Command::Forget(keep) => {
             forget::run(repository, &keep_last(*keep))?;
         }
-        Command::Prune => {
+        Command::Prune | Command::Cut => {
             let moves_much = world.scheduler.draw(|chance| chance.happens(500));
             let pruned = prune::run(repository, &prune_options(moves_much))?;
             let done = pruned.domains.iter().map(|domain| &domain.done);
@@ -500,6 +504,7 @@ fn live_or_die(
                 record.pruned.add(Pruned {
                     freed: done.deleted.packs,
                     repacked: done.repacked.packs,
+                    cut: done.cut,
                     // Of a run that was stopped nobody knows.
                     rescued: if pruned.stopped.is_none() { done.rescued.packs } else { 0 },
                     compacted: done.index_written,

@@ -73,6 +73,8 @@ pub(crate) struct Pruned {
     pub(crate) freed: u64,
     /// Packs of which what is needed was moved.
     pub(crate) repacked: u64,
+    /// Frames of which what is needed was sealed anew.
+    pub(crate) cut: u64,
     /// Packs that were to die, and of which something was needed again and copied out.
     pub(crate) rescued: u64,
     /// Index objects that were written without the packs that are gone.
@@ -83,9 +85,10 @@ pub(crate) struct Pruned {
 
 impl Pruned {
     pub(crate) const fn add(&mut self, more: Self) {
-        let Self { freed, repacked, rescued, compacted, replaced } = more;
+        let Self { freed, repacked, cut, rescued, compacted, replaced } = more;
         self.freed += freed;
         self.repacked += repacked;
+        self.cut += cut;
         self.rescued += rescued;
         self.compacted += compacted;
         self.replaced += replaced;
@@ -93,10 +96,10 @@ impl Pruned {
 
     /// One for everything that was done at all.
     pub(crate) fn once(self) -> Self {
-        let Self { freed, repacked, rescued, compacted, replaced } = self;
-        let [freed, repacked, rescued, compacted, replaced] =
-            [freed, repacked, rescued, compacted, replaced].map(|count| count.min(1));
-        Self { freed, repacked, rescued, compacted, replaced }
+        let Self { freed, repacked, cut, rescued, compacted, replaced } = self;
+        let [freed, repacked, cut, rescued, compacted, replaced] =
+            [freed, repacked, cut, rescued, compacted, replaced].map(|count| count.min(1));
+        Self { freed, repacked, cut, rescued, compacted, replaced }
     }
 }
 

@@ -231,6 +231,12 @@ fn tell(name: &str, (done, is_whole): (&DomainDone, bool), (mode, context): (Mod
     if done.unused > 0 {
         output.say(&format!("  {} unused in packs that stay", size::show(done.unused)));
     }
+    if done.pinned > 0 {
+        output.say(&format!(
+            "  {} unused in frames that hold something else too: a prune with an owner's key cuts them out",
+            size::show(done.pinned)
+        ));
+    }
     if done.finished > 0 {
         let snapshots = text::count(done.finished, "snapshot", "snapshots");
         output.say(&format!("  {snapshots} deleted that a forget had ended"));
@@ -280,8 +286,10 @@ fn message(OfDomain { id, name, done, refused }: &OfDomain, mode: Mode) -> Value
         "rescued": packs(done.rescued),
         "repacked": packs(done.repacked),
         "bytes_moved": done.moved,
+        "frames_cut": done.cut,
         "written": packs(done.written),
         "bytes_unused": done.unused,
+        "bytes_pinned": done.pinned,
         "marked": packs(done.marked),
         "waiting": packs(done.waiting),
         "under_way": packs(done.under_way),

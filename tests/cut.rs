@@ -1,0 +1,377 @@
+//! A prune with an owner's key cuts out of frames what nobody needs, and the clients go on using the rest. On a local folder
+//! whose files are made to look as old as a test needs them; `tests/simulator.rs` does it beside everything else.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop at the first surprise, and its files need not be durable"
+)]
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
+
+use lifeboat::{
+    error::Result,
+    format::role::Role,
+    id::{DomainId, ObjectId},
+    ops::{
+        forget,
+        prune::{self, DomainDone, Mode, PruneOptions, Unused},
+    },
+    repository::{Repository, unlock::Credential},
+    store::Store,
+};
+use object_store::local::LocalFileSystem;
+
+mod support {
+    pub(crate) mod faults;
+    pub(crate) mod intercepted;
+    pub(crate) mod lab;
+    pub(crate) mod yard;
+}
+use support::{
+    faults::{Fault, at},
+    intercepted::Intercepted,
+    lab::{self, Files, noise},
+    yard::{Yard, ending},
+};
+
+const DAY: i64 = 86_400;
+/// Bytes of each file: a chunk, and no compressor makes it smaller.
+const FILE_BYTES: u64 = 90_000;
+
+fn files(contents: impl IntoIterator<Item = u64>) -> Files {
+    let named = |content| (format!("srv/{content}"), noise(content, usize::try_from(FILE_BYTES).unwrap()));
+    contents.into_iter().map(named).collect()
+}
+
+fn options() -> PruneOptions {
+    PruneOptions { host: "host".to_owned(), max_unused: Unused::Bytes(0), ..PruneOptions::default() }
+}
+
+/// Who backs up, and who else does into the same domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// The owner, alone.
+    Owner,
+    /// A client with a domain of its own.
+    Client,
+    /// A client that shares a domain with another one.
+    Neighbour,
+}
+
+/// A frame of eight files, of which a snapshot needs two. The other one has ended.
+struct Scene {
+    yard: Yard,
+    credential: Rc<Credential>,
+    domain: DomainId,
+    kept: Files,
+}
+
+impl Scene {
+    fn new(whose: Whose) -> Self {
+        let yard = Yard::new();
+        let credential = match whose {
+            Whose::Owner => Credential::Words(yard.root.words()),
+            Whose::Client => yard.new_key(Role::Backup, "web1", None),
+            Whose::Neighbour => {
+                yard.add_key(Role::Backup, "web2", Some("office"));
+                yard.new_key(Role::Backup, "web1", Some("office"))
+            }
+        };
+        let domain = yard.open_as(&yard.store(), &credential).unwrap().own_domain().unwrap();
+        let scene = Self { yard, credential: Rc::new(credential), domain, kept: files(1..=2) };
+        let whole = scene.back_up(&files(1..=8));
+        scene.back_up(&scene.kept);
+        scene.end(whole);
+        scene.yard.wait(2 * DAY);
+        scene
+    }
+
+    fn copy(&self) -> Self {
+        let Self { yard, credential, domain, kept } = self;
+        Self { yard: yard.copy(), credential: Rc::clone(credential), domain: *domain, kept: kept.clone() }
+    }
+
+    fn back_up(&self, files: &Files) -> ObjectId {
+        let client = self.yard.open_as(&self.yard.store(), &self.credential).unwrap();
+        lab::back_up(&client, files).unwrap().snapshot.unwrap().0
+    }
+
+    fn end(&self, snapshot: ObjectId) {
+        forget::run(&self.yard.owner(), &ending(snapshot)).unwrap();
+    }
+
+    fn prune_with(&self, repository: &Repository, options: &PruneOptions) -> Result<DomainDone> {
+        let pruned = prune::run(repository, options)?;
+        if let Some(stopped) = pruned.stopped {
+            return Err(stopped);
+        }
+        let mut domains = pruned.domains.into_iter();
+        let one = domains.find(|domain| domain.id == self.domain).unwrap();
+        one.refused.map_or(Ok(one.done), Err)
+    }
+
+    fn prune(&self) -> DomainDone {
+        self.prune_with(&self.yard.owner(), &options()).unwrap()
+    }
+
+    /// Through a store that somebody disturbs.
+    fn prune_over(&self, over: &Arc<Intercepted>) -> Result<DomainDone> {
+        let options = lab::options(self.yard.clock(), Arc::default(), 0);
+        let store = Store::from_object_store(Arc::<Intercepted>::clone(over), "", options).unwrap();
+        let owner = self.yard.open_as(&store, &Credential::Words(self.yard.root.words()))?;
+        self.prune_with(&owner, &self::options())
+    }
+
+    fn watched(&self) -> Arc<Intercepted> {
+        Intercepted::watching(Arc::new(LocalFileSystem::new_with_prefix(self.yard.path()).unwrap()))
+    }
+
+    fn data_packs(&self) -> Vec<PathBuf> {
+        self.yard.having("/packs/d/")
+    }
+
+    fn data_bytes(&self) -> u64 {
+        self.data_packs().iter().map(|path| fs::metadata(path).unwrap().len()).sum()
+    }
+
+    #[track_caller]
+    fn restores(&self, expected: &[&Files]) {
+        let owner = self.yard.owner();
+        let (known, damaged) = owner.snapshots().unwrap();
+        assert!(damaged.is_empty(), "{damaged:?}");
+        assert_eq!(known.len(), expected.len());
+        for (snapshot, expected) in known.iter().zip(expected) {
+            let (files, restored) = lab::restore(&owner, snapshot).unwrap();
+            assert_eq!(restored.failures, 0, "{:?}", restored.failed);
+            assert!(files == **expected, "another content");
+        }
+    }
+
+    /// Every snapshot comes back, nothing is damaged, and the client stores nothing anew that is there.
+    #[track_caller]
+    fn holds(&self, expected: &[&Files]) {
+        self.restores(expected);
+        assert_eq!(lab::check_all(&self.yard.owner()).unwrap().problems, []);
+        let copy = self.copy();
+        let before = copy.data_packs();
+        expected.iter().for_each(|files| _ = copy.back_up(files));
+        assert_eq!(copy.data_packs(), before);
+    }
+}
+
+#[test]
+fn what_nobody_needs_is_cut_out_of_frames_and_the_client_goes_on_using_the_rest() {
+    for whose in [Whose::Owner, Whose::Client, Whose::Neighbour] {
+        let scene = Scene::new(whose);
+        let dry = PruneOptions { mode: Mode::DryRun, ..options() };
+        let planned = scene.prune_with(&scene.yard.owner(), &dry).unwrap();
+        assert!(planned.repacked.packs == 1 && planned.cut == 0 && planned.pinned == 0, "{planned:?}");
+        assert!(planned.moved.abs_diff(2 * FILE_BYTES) < 1000, "{planned:?}");
+        let done = scene.prune();
+        assert_eq!((done.cut, done.written.packs, done.moved), (1, 1, planned.moved), "{whose:?} {done:?}");
+        scene.holds(&[&scene.kept]);
+        scene.yard.wait(4 * DAY);
+        let done = scene.prune();
+        assert_eq!((done.rescued.packs, done.cut, done.unused), (0, 0, 0), "{whose:?} {done:?}");
+        assert!(scene.data_bytes() < 3 * FILE_BYTES, "{whose:?}: {}", scene.data_bytes());
+        scene.holds(&[&scene.kept]);
+        // There is nothing more to win, and what was cut is cut again when still less of it is needed.
+        scene.yard.wait(4 * DAY);
+        let done = scene.prune();
+        assert_eq!((done.repacked.packs, done.marked.packs, done.young.packs), (0, 0, 0), "{done:?}");
+        let one = files(1..=1);
+        let latest = scene.back_up(&one);
+        let first = scene.yard.owner().snapshots().unwrap().0;
+        first.iter().filter(|known| known.name.id != latest).for_each(|known| scene.end(known.name.id));
+        scene.yard.wait(2 * DAY);
+        assert_eq!(scene.prune().cut, 1, "{whose:?}");
+        scene.yard.wait(4 * DAY);
+        assert_eq!(scene.prune().rescued.packs, 0);
+        assert!(scene.data_bytes() < 2 * FILE_BYTES, "{whose:?}: {}", scene.data_bytes());
+        scene.holds(&[&one]);
+        // What an owner has cut goes like everything else, though he has no snapshot there.
+        let last = files(9..=9);
+        scene.back_up(&last);
+        scene.end(latest);
+        for _ in 0..3 {
+            scene.yard.wait(4 * DAY);
+            scene.prune();
+        }
+        assert!(scene.data_bytes() < 2 * FILE_BYTES, "{whose:?}: {}", scene.data_bytes());
+        scene.holds(&[&last]);
+    }
+}
+
+#[test]
+fn a_prune_that_reads_no_contents_tells_what_is_pinned_and_moves_what_was_cut_whole() {
+    let scene = Scene::new(Whose::Client);
+    let maintain = scene.yard.new_key(Role::Maintain, "mia", None);
+    let prune = |options: &PruneOptions| {
+        let mia = scene.yard.open_as(&scene.yard.store(), &maintain).unwrap();
+        scene.prune_with(&mia, options).unwrap()
+    };
+    let done = prune(&options());
+    assert_eq!((done.repacked.packs, done.cut, done.unused), (0, 0, 0), "{done:?}");
+    assert!(done.pinned.abs_diff(6 * FILE_BYTES) < 3000, "{done:?}");
+    assert_eq!(scene.prune().cut, 1);
+    scene.yard.wait(4 * DAY);
+    // It knows what stands for the frame, and deletes it.
+    let done = prune(&options());
+    assert!(done.deleted.packs > 0 && done.rescued.packs == 0 && done.pinned == 0, "{done:?}");
+    assert!(scene.data_bytes() < 3 * FILE_BYTES, "{}", scene.data_bytes());
+    // Small packs are merged; what was attested still counts.
+    scene.back_up(&files(3..=3));
+    scene.yard.wait(2 * DAY);
+    let done = prune(&PruneOptions { small_packs: 2, ..options() });
+    assert!(done.repacked.packs >= 2, "{done:?}");
+    scene.yard.wait(4 * DAY);
+    prune(&options());
+    scene.holds(&[&scene.kept, &files(3..=3)]);
+}
+
+#[test]
+fn a_cut_that_is_killed_at_any_call_loses_nothing_and_leaves_one_copy() {
+    for whose in [Whose::Owner, Whose::Client] {
+        let scene = Scene::new(whose);
+        let calls = {
+            let copy = scene.copy();
+            let over = copy.watched();
+            assert_eq!(copy.prune_over(&over).unwrap().cut, 1);
+            over.calls().len()
+        };
+        for number in 0..calls {
+            let copy = scene.copy();
+            let over = copy.watched();
+            over.intercept(at(number, Fault::StopsAfter));
+            drop(copy.prune_over(&over));
+            copy.restores(&[&scene.kept]);
+            for _ in 0..5 {
+                copy.yard.wait(4 * DAY);
+                copy.prune();
+            }
+            copy.holds(&[&scene.kept]);
+            // Of a client's domain a pack may stay that the owner had stored and not listed yet.
+            let most = if whose == Whose::Owner { 3 } else { 5 } * FILE_BYTES;
+            assert!(copy.data_bytes() < most, "{whose:?} {number}: {}", copy.data_bytes());
+        }
+    }
+}
+
+#[test]
+fn two_owners_who_cut_at_once_leave_one_copy() {
+    let scene = Scene::new(Whose::Client);
+    let (one, other) = (scene.copy(), scene.copy());
+    one.prune();
+    other.prune();
+    // Both worlds at once.
+    for path in other.yard.files() {
+        let to = one.yard.path().join(path.strip_prefix(other.yard.path()).unwrap());
+        if !to.exists() {
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(&path, &to).unwrap();
+            let then = fs::metadata(&path).unwrap().modified().unwrap();
+            File::open(&to).unwrap().set_modified(then).unwrap();
+        }
+    }
+    assert_eq!(one.data_packs().len(), 3);
+    for _ in 0..4 {
+        one.holds(&[&scene.kept]);
+        one.yard.wait(4 * DAY);
+        one.prune();
+    }
+    assert!(one.data_bytes() < 3 * FILE_BYTES, "{}", one.data_bytes());
+    one.holds(&[&scene.kept]);
+}
+
+#[test]
+fn what_is_needed_again_after_it_was_cut_is_saved_with_its_frame() {
+    for whose in [Whose::Owner, Whose::Client, Whose::Neighbour] {
+        let scene = Scene::new(whose);
+        assert_eq!(scene.prune().cut, 1);
+        // A backup that looked before the tombstones were there commits now, and uses what was not taken over.
+        let tombstones = scene.yard.having("/tombstones/");
+        let aside = |path: &Path| {
+            scene.yard.path().join(format!("aside-{}", path.file_name().unwrap().to_str().unwrap()))
+        };
+        tombstones.iter().for_each(|path| fs::rename(path, aside(path)).unwrap());
+        let before = scene.data_packs();
+        let again = files(1..=5);
+        scene.back_up(&again);
+        assert_eq!(scene.data_packs(), before);
+        tombstones.iter().for_each(|path| fs::rename(aside(path), path).unwrap());
+        scene.yard.wait(4 * DAY);
+        let done = scene.prune();
+        assert_eq!(done.rescued.packs, 1, "{whose:?} {done:?}");
+        scene.holds(&[&scene.kept, &again]);
+        for _ in 0..3 {
+            scene.yard.wait(4 * DAY);
+            scene.prune();
+        }
+        scene.holds(&[&scene.kept, &again]);
+        assert!(scene.data_bytes() < 7 * FILE_BYTES, "{whose:?}: {}", scene.data_bytes());
+    }
+}
+
+#[test]
+fn nothing_is_deleted_for_which_what_was_cut_is_not_there_whole() {
+    let scene = Scene::new(Whose::Client);
+    let old = scene.data_packs();
+    assert_eq!(scene.prune().cut, 1);
+    let new: Vec<PathBuf> = scene.data_packs().into_iter().filter(|path| !old.contains(path)).collect();
+    let [new] = &new[..] else { panic!("{new:?}") };
+    let (mut bytes, then) = (fs::read(new).unwrap(), fs::metadata(new).unwrap().modified().unwrap());
+    bytes[2000] ^= 1;
+    fs::write(new, bytes).unwrap();
+    File::open(new).unwrap().set_modified(then).unwrap();
+    scene.yard.wait(4 * DAY);
+    let done = scene.prune();
+    assert_eq!(done.rescued.packs, 1, "{done:?}");
+    scene.restores(&[&scene.kept]);
+}
+
+#[test]
+fn a_frame_that_is_damaged_is_not_cut_and_nothing_of_its_pack_is_written() {
+    let scene = Scene::new(Whose::Client);
+    let [pack] = &scene.data_packs()[..] else { panic!("more than one pack") };
+    let (whole, then) = (fs::read(pack).unwrap(), fs::metadata(pack).unwrap().modified().unwrap());
+    let mut damaged = whole.clone();
+    damaged[2000] ^= 1;
+    fs::write(pack, damaged).unwrap();
+    File::open(pack).unwrap().set_modified(then).unwrap();
+    for _ in 0..3 {
+        let done = scene.prune();
+        assert_eq!((done.cut, done.written.packs, done.repacked.packs), (0, 0, 0), "{done:?}");
+        assert!(done.notes.iter().any(|note| note.to_string().contains("is not repacked")), "{done:?}");
+    }
+    fs::write(pack, whole).unwrap();
+    File::open(pack).unwrap().set_modified(then).unwrap();
+    assert_eq!(scene.prune().cut, 1);
+    scene.holds(&[&scene.kept]);
+}
+
+#[test]
+fn without_the_word_of_a_verifier_what_was_cut_still_restores_and_the_next_backup_stores_it_anew() {
+    let scene = Scene::new(Whose::Client);
+    assert_eq!(scene.prune().cut, 1);
+    scene.yard.wait(4 * DAY);
+    scene.prune();
+    let attestations = scene.yard.having("/attestations/");
+    assert_eq!(attestations.len(), 1);
+    attestations.iter().for_each(|path| fs::remove_file(path).unwrap());
+    scene.yard.wait(4 * DAY);
+    scene.prune();
+    scene.restores(&[&scene.kept]);
+    let before = scene.data_packs().len();
+    scene.back_up(&scene.kept);
+    assert_eq!(scene.data_packs().len(), before + 1);
+    for _ in 0..3 {
+        scene.yard.wait(4 * DAY);
+        scene.prune();
+    }
+    scene.restores(&[&scene.kept, &scene.kept]);
+}
