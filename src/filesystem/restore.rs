@@ -35,6 +35,7 @@ use super::{
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
+    remove::is_denied,
     shown, shown_in, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
@@ -147,6 +148,11 @@ impl Target {
                 Some(opened) => Ok(Self { opened_up: opened.into(), ..Self::open(path)? }),
                 None => Err(error),
             },
+            // Of what is there already some may be as it should be.
+            Ok(target) if target.was_empty && is_denied(target.root.as_fd()) => {
+                let errno = Errno::ACCESS;
+                Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
+            }
             opened => opened,
         }
     }
@@ -224,14 +230,31 @@ impl Target {
         let is_mounted_so = |dir: BorrowedFd<'_>| {
             fstatvfs(dir).is_ok_and(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY))
         };
+        let (_, last) = self.last_known(path);
+        last.is_ok_and(|dir| is_mounted_so(dir.as_fd()))
+    }
+
+    /// The folder, among that at `path` and those on the way to it, in which the user may write nothing, so that nothing
+    /// can be made at `path`. One of their own would be opened up.
+    #[must_use]
+    pub fn denied<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        match self.last_known(path) {
+            (_, Ok(dir)) if !is_denied(dir.as_fd()) => None,
+            (folder, Ok(_) | Err(Errno::ACCESS)) => Some(folder),
+            (_, Err(_)) => None,
+        }
+    }
+
+    /// The last folder that is there on the way to `path`, or why it cannot be opened.
+    fn last_known<'p>(&self, path: &'p [u8]) -> (&'p [u8], rustix::io::Result<Folder>) {
         let mut folder = path;
         while !folder.is_empty() {
             match self.known(folder) {
-                Ok(dir) => return is_mounted_so(dir.as_fd()),
-                Err(_) => folder = split(folder).0,
+                Err(errno) if errno != Errno::ACCESS => folder = split(folder).0,
+                other => return (folder, other.map(Arc::new)),
             }
         }
-        is_mounted_so(self.root.as_fd())
+        (folder, Ok(Arc::clone(&self.root)))
     }
 
     /// Whether nothing was in it when it was opened.
