@@ -648,6 +648,12 @@ impl OldFile {
         end.is_some_and(|end| end <= self.size) && self.file.read_exact_at(buffer, offset).is_ok()
     }
 
+    /// Whether it stores what is written with or without copies as it is to, as far as only a new file could change that.
+    #[must_use]
+    pub fn stores_as(&self, then: &Metadata) -> bool {
+        attributes::stores_as(self.file.as_fd(), then)
+    }
+
     /// Its holes.
     #[must_use]
     pub fn holes(&self) -> Vec<Hole> {
