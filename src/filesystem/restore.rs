@@ -24,7 +24,7 @@ use rustix::{
         ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, stat, symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
-    process::geteuid,
+    process::{Resource, geteuid, getrlimit},
 };
 
 use super::{
@@ -380,6 +380,8 @@ impl Target {
     /// As [`Self::new_file`].
     pub fn new_large_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
         let own = component(name)?;
+        may_grow_to(size)
+            .map_err(|errno| system_error("make the file", shown_in(dir.as_fd(), &own), errno))?;
         let temporary = partial::unfinished_name(&own)?;
         match partial::create(dir.as_fd(), &temporary) {
             Ok(fd) => {
@@ -688,6 +690,13 @@ fn cannot_open(error: Error, errno: Errno) -> Error {
         Errno::NOENT => error.with_remedy("Check the path: nothing has this name"),
         _ => error,
     }
+}
+
+/// Whether this process may write a file of so many bytes: asked before one that is there loses its name for it, or something
+/// is left that nobody finishes.
+pub(super) fn may_grow_to(size: u64) -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|limit| limit < size) { Err(Errno::FBIG) } else { Ok(()) }
 }
 
 fn not_a_folder(path: &[u8], errno: Errno) -> Error {
