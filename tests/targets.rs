@@ -87,7 +87,13 @@ fn a_target_in_use_that_is_given_the_mode_of_a_folder_is_told_and_how_to_give_it
     assert!(planned.contains(told) && mode(&world.path("shared")) == 0o1777, "{planned}");
     let said = restore("shared", &[]);
     assert!(said.contains(told) && said.contains("`chmod 1777`") && !said.contains("chown"), "{said}");
+    assert!(!said.contains("interrupted"), "{said}");
     assert_eq!(mode(&world.path("shared")), 0o750);
+    // As a restore that was killed has left it: nobody need give that back.
+    set_mode(&world.path("shared"), 0o700);
+    let said = restore("shared", &[]);
+    let unless = "`chmod 0700` gives it back, unless a restore that was interrupted has made the folder";
+    assert!(said.contains(unless) && mode(&world.path("shared")) == 0o750, "{said}");
     // Nothing changes hands then, nor in a folder that was made for it.
     fs::create_dir(world.path("fresh")).unwrap();
     set_mode(&world.path("fresh"), 0o1777);

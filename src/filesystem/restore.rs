@@ -60,6 +60,9 @@ const DAMAGED_TRIES: u32 = 1000;
 /// A handle of a folder in the target.
 pub type Folder = Arc<OwnedFd>;
 
+/// Permission bits of a target that a restore makes, until it gets those of the snapshot's folder.
+pub const TARGET_MODE: u32 = 0o700;
+
 /// The mode (without the kind) and the owner of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looks {
@@ -136,7 +139,7 @@ impl Target {
     /// # Errors
     /// It cannot be made or opened.
     pub fn create_or_open(path: &Path) -> Result<Self> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let made = DirBuilder::new().recursive(true).mode(TARGET_MODE).create(path);
         made.map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             // What stands there is no folder, or what it would be in.
