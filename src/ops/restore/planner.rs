@@ -90,6 +90,9 @@ impl Tally {
     }
 }
 
+/// Why nothing can be written in a folder, and what to do about it.
+type WhyNot = (String, &'static str);
+
 pub(super) struct Planner<'a, 'b> {
     job: &'a Job<'a>,
     existing: Option<Existing<'a>>,
@@ -98,8 +101,8 @@ pub(super) struct Planner<'a, 'b> {
     pub(super) tally: Tally,
     /// What is in the place of entries where nobody looks.
     unseen: There,
-    /// The folder in which a plan would write last; why that cannot be done, and what to do about it.
-    written: Option<(Vec<u8>, Option<(String, &'static str)>)>,
+    /// The folder in which a plan would write last, and why that cannot be done.
+    written: Option<(Vec<u8>, Option<WhyNot>)>,
     send: &'b mut dyn FnMut(Window) -> Result<()>,
 }
 
@@ -465,8 +468,8 @@ impl<'a, 'b> Planner<'a, 'b> {
     }
 }
 
-/// Why nothing can be written at `folder` in the target, if so, and what to do about it.
-fn why_not(job: &Job<'_>, folder: &[u8]) -> Option<(String, &'static str)> {
+/// Why nothing can be written at `folder` in the target, if so.
+fn why_not(job: &Job<'_>, folder: &[u8]) -> Option<WhyNot> {
     let named = |folder: &[u8]| match folder {
         b"" => "the target".to_owned(),
         folder => String::from_utf8_lossy(folder).into_owned(),
