@@ -292,22 +292,56 @@ fn another_machine_with_the_same_key_misses_what_it_has_read() {
     }
 }
 
+/// The program in a shell that lets no file grow beyond 512 blocks, of 512 bytes or of 1,024.
+fn limited(world: &World, arguments: &[&str]) -> std::process::Command {
+    let mut limited = std::process::Command::new("sh");
+    let script = "ulimit -f 512 && exec \"$@\"";
+    let command = world.command(arguments);
+    limited.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
+    limited.current_dir(world.folder.path()).env_clear();
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.env("PATH", "/usr/bin:/bin");
+    limited
+}
+
 #[test]
 fn a_file_that_may_not_grow_so_large_is_an_error_of_that_file() {
     let world = World::with_repository();
     fs::write(world.path("src/large"), vec![7; 1 << 20]).unwrap();
     world.does(&["backup", "src"]);
-    // Blocks of 512 bytes, or of 1,024.
-    let mut limited = std::process::Command::new("sh");
-    let script = "ulimit -f 512 && exec \"$@\"";
-    let command = world.command(&["restore", "latest", "--target", "t"]);
-    limited.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
-    limited.current_dir(world.folder.path()).env_clear();
-    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let (out, said) = world.ends(limited.env("PATH", "/usr/bin:/bin"), 3);
+    let (out, said) = world.ends(&mut limited(&world, &["restore", "latest", "--target", "t"]), 3);
     assert!((out + &said).contains("ulimit -f"), "{said}");
     let restored = world.path("t").join(world.text("src/one").trim_start_matches('/'));
     assert_eq!(fs::read(restored).unwrap(), b"first");
+    // What is more than a window keeps what has its name, and leaves nothing behind, be it restored by its further name.
+    fs::write(world.path("src/large"), vec![7; 5 << 20]).unwrap();
+    fs::hard_link(world.path("src/large"), world.path("src/zz")).unwrap();
+    world.does(&["backup", "src"]);
+    let source = format!("latest:{}", world.text("src"));
+    for (target, old) in [("new", None), ("old", Some("old"))] {
+        fs::create_dir(world.path(target)).unwrap();
+        let names = ["large", "zz"].map(|name| world.path(target).join(name));
+        let put = |path| old.into_iter().for_each(|old| fs::write(path, old).unwrap());
+        names.iter().for_each(put);
+        let (out, said) = world.ends(&mut limited(&world, &["restore", &source, "--target", target]), 3);
+        assert_eq!((out + &said).matches("ulimit -f").count(), 2, "{said}");
+        let left = |path| fs::read_to_string(path).ok();
+        assert_eq!(names.each_ref().map(left), [old, old].map(|old| old.map(str::to_owned)));
+        let named = fs::read_dir(world.path(target)).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(named.filter(|name| name.to_str().unwrap().starts_with('.')).count(), 0);
+        world.does(&["restore", &source, "--target", target]);
+    }
+}
+
+#[test]
+fn a_repository_in_which_no_file_may_grow_so_large_says_so() {
+    let world = World::with_repository();
+    let bytes: Vec<u8> =
+        (0_u32..1 << 18).flat_map(|word| word.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(world.path("src/large"), bytes).unwrap();
+    let (_, said) = world.ends(&mut limited(&world, &["backup", "src", "--compression", "off"]), 1);
+    assert!(said.contains("may not become so large") && said.contains("`ulimit -f`"), "{said}");
+    world.does(&["backup", "src"]);
 }
 
 #[test]

@@ -624,3 +624,28 @@ fn a_pipe_in_a_source_keeps_nobody_waiting() {
     world.does(&["backup", "src"]);
     assert!(world.does(&["ls", "latest"]).contains(&world.text("src/pipe")));
 }
+
+#[test]
+fn a_pattern_that_is_no_text_is_refused_and_how_to_write_it_is_said() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let world = World::with_repository();
+    let odd = OsStr::from_bytes(b"o\xffd");
+    fs::write(world.path("src").join(odd), "odd").unwrap();
+    fs::write(world.path("list"), b"fine\no\xffd\n").unwrap();
+    let (out, said) = world.ends(world.command(&["backup", "src", "--exclude"]).arg(odd), 2);
+    assert!(out.is_empty() && said.starts_with("lifeboat: an argument is not UTF-8 text"), "{out}{said}");
+    let (out, _) = world.ends(world.command(&["backup", "src", "--json", "--exclude"]).arg(odd), 2);
+    let [message] = &objects(&out)[..] else { panic!("{out}") };
+    for told in [said, message["remedy"].as_str().unwrap().to_owned()] {
+        assert!(told.contains("`?`"), "{told}");
+    }
+    let said = world.fails(&["backup", "src", "--exclude-file", "list"], 2);
+    assert!(said.contains("line 2 of the list list is not UTF-8 text") && said.contains("`?`"), "{said}");
+    // What it says is so.
+    world.does(&["backup", "src", "--exclude", "o?d"]);
+    let entries = world.messages(&["ls", "latest"]);
+    let names = |name: &str| {
+        entries.iter().any(|entry| entry["path"].as_str().is_some_and(|path| path.ends_with(name)))
+    };
+    assert!(names("/one") && !entries.iter().any(|entry| entry["path_b64"].is_string()), "{entries:?}");
+}

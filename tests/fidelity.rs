@@ -343,6 +343,98 @@ fn closed_folders_are_opened_up_for_as_long_as_it_takes(world: &World) {
     exact();
 }
 
+/// The failures and notes, and the code, of a restore into `target` as the ordinary user.
+fn troubles(world: &World, target: &str, more: &[&str]) -> (Option<i32>, Vec<String>, Value) {
+    let (source, target) = (format!("latest:{}", world.text("src")), world.text(target));
+    let arguments = [&["--no-cache", "--json", "restore", &source, "--target", &target], more].concat();
+    let output = world.command(&arguments).uid(ORDINARY).gid(ORDINARY).output().unwrap();
+    let (out, err) = world::texts(&output);
+    let messages = objects(&(out + &err));
+    let mut named = Vec::new();
+    for message in &messages {
+        let path = message["path"].as_str().unwrap_or_default().strip_prefix(&world.text("src"));
+        if matches!(message["message_type"].as_str(), Some("error" | "note" | "exit_error")) {
+            named.push(format!("{}: {}", path.unwrap_or("of all"), message["message"].as_str().unwrap()));
+        }
+    }
+    named.sort();
+    let summary = messages.into_iter().find(|message| message["message_type"] == "summary");
+    (output.status.code(), named, summary.unwrap_or_default())
+}
+
+#[test]
+fn a_plan_foresees_what_an_ordinary_user_may_not_write() {
+    if !is_root() {
+        skip("another user's target: only root can make one");
+        return;
+    }
+    let world = World::with_repository();
+    for (path, content) in [("theirs/old", "old"), ("given/new", "new"), ("given/deep/in/new", "new")] {
+        fs::create_dir_all(world.path("src").join(path).parent().unwrap()).unwrap();
+        fs::write(world.path("src").join(path), content).unwrap();
+    }
+    fs::hard_link(world.path("src/theirs/old"), world.path("src/zz")).unwrap();
+    let give = |path: &str| {
+        let owner = format!("{ORDINARY}:{ORDINARY}");
+        assert!(
+            Command::new("chown")
+                .args(["-R", &owner, path])
+                .current_dir(world.path(""))
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    give("src");
+    world.does(&["backup", "src"]);
+    give("repo");
+    fs::set_permissions(world.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // The folder itself is theirs, `given` is not; in `theirs` something is to go out of a folder that is not.
+    for path in ["t/theirs/extra/root", "t/given", "t/deep", "empty"] {
+        fs::create_dir_all(world.path(path)).unwrap();
+    }
+    fs::write(world.path("t/theirs/extra/root/stays"), "").unwrap();
+    fs::write(world.path("t/theirs/old"), "another").unwrap();
+    give("t");
+    for path in ["t/given", "t/theirs/extra/root"] {
+        chown(world.path(path), Some(0), Some(0)).unwrap();
+    }
+    let (code, planned, summary) = troubles(&world, "t", &["--delete", "--plan"]);
+    let says = |line: &str| planned.iter().any(|told| told.starts_with(line));
+    for path in ["/given/new", "/given/deep", "/given/deep/in", "/given/deep/in/new"] {
+        assert!(says(&format!("{path}: given cannot be written to by this user")), "{path}: {planned:#?}");
+    }
+    assert!(
+        says(&format!("/theirs/extra: {}/theirs/extra/root/stays is in a folder", world.text("src"))),
+        "{planned:#?}"
+    );
+    assert!(says(&format!("/given: owner {ORDINARY}:{ORDINARY} could not be set")), "{planned:#?}");
+    assert!(says("/given: time could not be set"), "{planned:#?}");
+    assert_eq!(
+        (code, &summary["failed"], &summary["denied"]),
+        (Some(3), &5.into(), &false.into()),
+        "{planned:#?}"
+    );
+    // The restore meets the same.
+    let (code, met, summary) = troubles(&world, "t", &["--delete"]);
+    let paths = |told: &[String]| {
+        let mut paths: Vec<String> =
+            told.iter().filter_map(|line| Some(line.split_once(": ")?.0.to_owned())).collect();
+        paths.dedup();
+        paths
+    };
+    assert_eq!((code, paths(&met)), (Some(3), paths(&planned)), "{met:#?}\n{planned:#?}\n{summary}");
+    assert_eq!(fs::read_to_string(world.path("t/theirs/old")).unwrap(), "old");
+    // Where nothing can be written at all that is one line.
+    for target in ["empty", "not/there"] {
+        let (code, planned, summary) = troubles(&world, target, &["--plan"]);
+        assert_eq!((code, &summary["denied"], planned.len()), (Some(1), &true.into(), 1), "{planned:#?}");
+        assert!(planned[0].starts_with("of all: nothing can be written to "), "{planned:#?}");
+        let (code, met, _) = troubles(&world, target, &[]);
+        assert_eq!((code, met.len()), (Some(1), 1), "{met:#?}");
+    }
+}
+
 #[test]
 fn of_a_sparse_terabyte_only_the_extents_are_read_and_written() {
     let world = World::with_repository();

@@ -892,16 +892,23 @@ fn a_file_that_is_kept_is_frozen_again() {
     world.does(&restore);
     let still = frozen();
     fs::write(world.path("copy/extra"), "").unwrap();
-    assert!(chattr("+i", &world.path("copy/extra")));
+    fs::create_dir(world.path("copy/more")).unwrap();
+    fs::write(world.path("copy/more/deep"), "").unwrap();
+    assert!(chattr("+i", &world.path("copy/extra")) && chattr("+i", &world.path("copy/more/deep")));
     let arguments = [&restore[..], &["--delete", "--plan"]].concat();
     let (_, planned) = world.ends(&mut world.command(&arguments), 3);
     let (out, err) = world.ends(&mut world.command(&arguments[..arguments.len() - 1]), 3);
-    for path in ["src/frozen", "copy/frozen", "copy/extra"] {
+    for path in ["src/frozen", "copy/frozen", "copy/extra", "copy/more/deep"] {
         chattr("-i", &world.path(path));
     }
     assert!(still);
-    assert!(planned.contains("extra: ") && planned.contains("chattr"), "{planned}");
-    assert!(err.contains("extra: ") && err.contains("chattr"), "{out}{err}");
+    // What was to go is named once; what is in it, by the whole of its path.
+    let more = format!("more: {}/more/deep is immutable", world.text("src"));
+    for said in [planned, out + &err] {
+        for told in ["extra: it is immutable", &more, "chattr"] {
+            assert!(said.contains(told), "{told}: {said}");
+        }
+    }
 }
 
 #[test]

@@ -87,7 +87,13 @@ fn a_target_in_use_that_is_given_the_mode_of_a_folder_is_told_and_how_to_give_it
     assert!(planned.contains(told) && mode(&world.path("shared")) == 0o1777, "{planned}");
     let said = restore("shared", &[]);
     assert!(said.contains(told) && said.contains("`chmod 1777`") && !said.contains("chown"), "{said}");
+    assert!(!said.contains("interrupted"), "{said}");
     assert_eq!(mode(&world.path("shared")), 0o750);
+    // As a restore that was killed has left it: nobody need give that back.
+    set_mode(&world.path("shared"), 0o700);
+    let said = restore("shared", &[]);
+    let unless = "`chmod 0700` gives it back, unless a restore that was interrupted has made the folder";
+    assert!(said.contains(unless) && mode(&world.path("shared")) == 0o750, "{said}");
     // Nothing changes hands then, nor in a folder that was made for it.
     fs::create_dir(world.path("fresh")).unwrap();
     set_mode(&world.path("fresh"), 0o1777);
@@ -688,6 +694,45 @@ fn a_closed_target_is_a_note_of_the_plan() {
     set_mode(&place.at("all"), 0);
     let done = place.restore_with("all", &options());
     assert_eq!((done.failures, done.removals), (0, 2), "{:?}", done.failed);
+}
+
+#[test]
+fn what_delete_keeps_in_a_folder_that_is_not_whole_is_told() {
+    if ordinary::is_done_as_ordinary_user("what_delete_keeps_in_a_folder_that_is_not_whole_is_told") {
+        return;
+    }
+    let place = Place::new(1);
+    for (path, mode) in [("part/unread", 0), ("part/in/file", 0o600), ("whole/file", 0o600)] {
+        place.put(path, b"a file");
+        set_mode(&place.source().join(path), mode);
+    }
+    place.back_up(&place.options());
+    let subpath = place.source().to_str().unwrap().trim_start_matches('/').as_bytes().to_vec();
+    let selection = || Selection::new(&[], &["excluded".to_owned()]).unwrap();
+    let options = || RestoreOptions { subpath: subpath.clone(), selection: selection(), ..deleting() };
+    place.restore_with("all", &options());
+    let told = |notes: &[(Vec<u8>, Note)]| {
+        let of = |path: &[u8]| String::from_utf8_lossy(path).rsplit('/').next().unwrap().to_owned();
+        let told = |(path, note): &(Vec<u8>, Note)| (of(path), note.to_string());
+        notes.iter().map(told).collect::<Vec<_>>()
+    };
+    // What stays in any case is no reason to say something.
+    fs::write(place.at("all/part/excluded"), "").unwrap();
+    assert_eq!(told(&place.restore_with("all", &options()).notes), []);
+    for extra in ["part/extra/deep", "part/other", "part/in/goes", "whole/goes"] {
+        fs::create_dir_all(place.at("all").join(extra)).unwrap();
+    }
+    let foretold = forecast(&place, "all", &options()).restored;
+    let done = place.restore_with("all", &options());
+    for restored in [foretold, done] {
+        let notes = told(&restored.notes);
+        let [(path, note)] = &notes[..] else { panic!("{notes:?}") };
+        assert!(
+            path == "part" && note.starts_with("2 names in it, which the snapshot does not have"),
+            "{notes:?}"
+        );
+        assert_eq!((restored.failures, restored.removals), (1, 2), "{:?}", restored.failed);
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, CWD, IFlags, StatxFlags, XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr,
-        getxattr, ioctl_getflags, ioctl_setflags, lgetxattr, listxattr, llistxattr, removexattr, setxattr,
-        statx,
+        fstatfs, getxattr, ioctl_getflags, ioctl_setflags, lgetxattr, listxattr, llistxattr, removexattr,
+        setxattr, statx,
     },
     io::{Errno, Result},
 };
@@ -28,8 +28,10 @@ const XATTR_BYTES_USUAL: usize = 256;
 
 /// Rights of others than owner and group, and what a folder gives to new files.
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
-/// A file stores what is written without copies: nothing that has content can become so.
+/// A file stores what is written without copies.
 const NO_COPY_ON_WRITE: u32 = 0x80_0000;
+/// Where nothing that has content can become so, nor cease to be it: btrfs, as `statfs` knows it.
+const FIXES_COPIES: u32 = 0x9123_683e;
 /// Permission bits of a file that limit what its ACL gives.
 const MASK: u32 = 0o070;
 /// Rights of a program beyond those of its user.
@@ -290,8 +292,21 @@ pub(super) fn may_become(fd: BorrowedFd<'_>, mode: u32, then: &Metadata) -> bool
         Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => wanted.is_none(),
         Err(_) => false,
     };
+    same_acl && stores_as(fd, then)
+}
+
+/// Whether an open file stores what is written with or without copies as it is to, or can be told to. Where it cannot, only
+/// a new file can.
+pub(super) fn stores_as(fd: BorrowedFd<'_>, then: &Metadata) -> bool {
     let stored = ioctl_getflags(fd).map_or(then.flags, |flags| flags.bits());
-    same_acl && (stored ^ then.flags) & NO_COPY_ON_WRITE == 0
+    let is_fixed = || fstatfs(fd).is_ok_and(|status| u32::try_from(status.f_type) == Ok(FIXES_COPIES));
+    (stored ^ then.flags) & NO_COPY_ON_WRITE == 0 || !is_fixed()
+}
+
+/// Whether it is to store what is written without copies.
+#[must_use]
+pub const fn is_without_copies(then: &Metadata) -> bool {
+    then.flags & NO_COPY_ON_WRITE != 0
 }
 
 /// Whether an entry of this kind may have inode flags: those of devices would go to their drivers.

@@ -19,7 +19,7 @@ use super::{
     capture, exact,
     names::Ownership,
     namespace::HiddenOwners,
-    old,
+    old::{self, Found},
     partial::is_begun,
     reason, shown,
 };
@@ -127,9 +127,9 @@ impl Handle<'_> {
 }
 
 /// What would be noted of something that is restored, as far as the user who restores tells: root may set all
-/// that the backup has. `there` owns what has its name, if that stays.
+/// that the backup has. `there` has its name, if that stays.
 #[must_use]
-pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, u32)>) -> Notes {
+pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found>) -> Notes {
     if metadata.kind == EntryKind::Socket {
         return vec![Note::socket()];
     }
@@ -137,7 +137,7 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, 
     let (us, owner) = (geteuid(), ownership.resolve(metadata));
     let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
     // A new file belongs to whoever restores.
-    let (user, group) = there.unwrap_or((us.as_raw(), getegid().as_raw()));
+    let (user, group) = there.map_or((us.as_raw(), getegid().as_raw()), Found::owner);
     let may_give = |gid: u32| {
         let is_ours = || getgroups().unwrap_or_default().iter().any(|group| group.as_raw() == gid);
         user == us.as_raw() && (getegid().as_raw() == gid || is_ours())
@@ -153,6 +153,15 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<(u32, 
     }
     if lost_bits(metadata, &same) & metadata.mode != 0 {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
+    }
+    if let Some(found) = there.filter(|_| user != us.as_raw() && !us.is_root()) {
+        let mode = metadata.mode & 0o7777 & !lost_bits(metadata, &same);
+        if found.mode() != mode {
+            note(&mut notes, ("mode", &format!("{mode:o}")), denied());
+        }
+        if found.mtime != metadata.mtime {
+            notes.push(Note::Unset(no_time(Errno::PERM)));
+        }
     }
     for (name, _) in &metadata.xattrs {
         if is_capability(name) && !same.same_user {
@@ -180,6 +189,10 @@ fn lacks(metadata: &Metadata) -> Notes {
 
 const LESS_EXACT: &str = "time could not be set: the file system does not keep all of its nanoseconds";
 const NO_SUCH_TIME: &str = "time could not be set: the file system cannot hold it, and has another one";
+fn no_time(errno: Errno) -> String {
+    format!("time could not be set: {}", reason(errno))
+}
+
 const NOT_OF_ITS_OWNER: &str = "setuid or setgid was left out, since the owner is another";
 const NO_CAPABILITIES: &str = "its capabilities were left out, since the owner is another";
 
@@ -407,7 +420,7 @@ impl<'a> Setting<'a> {
             Ok(now) if now == wanted => return exact::remember(self.device, wanted),
             Ok(now) if now.seconds == wanted.seconds => LESS_EXACT.into(),
             Ok(_) => NO_SUCH_TIME.into(),
-            Err(errno) => format!("time could not be set: {}", reason(errno)),
+            Err(errno) => no_time(errno),
         };
         self.notes.push(Note::Unset(why));
     }

@@ -35,7 +35,7 @@ use super::{
         claim, has_only_name, is_begun, is_begun_with_acl, meanwhile, rename_new, sync_names, unfinished_name,
     },
     remove::Removal,
-    restore::{DIRECTORY, Folder, NewFile, Target, check, component, open_beneath},
+    restore::{DIRECTORY, Folder, NewFile, Target, check, component, may_grow_to, open_beneath},
     shown, shown_in, spelling, system_error,
     walk::Listing,
 };
@@ -648,6 +648,12 @@ impl OldFile {
         end.is_some_and(|end| end <= self.size) && self.file.read_exact_at(buffer, offset).is_ok()
     }
 
+    /// Whether it stores what is written with or without copies as it is to, as far as only a new file could change that.
+    #[must_use]
+    pub fn stores_as(&self, then: &Metadata) -> bool {
+        attributes::stores_as(self.file.as_fd(), then)
+    }
+
     /// Its holes.
     #[must_use]
     pub fn holes(&self) -> Vec<Hole> {
@@ -703,6 +709,7 @@ impl Rewritable {
             has_only_name(dir.as_fd(), at, fd.as_fd())
                 .map_err(|errno| system_error("look at", shown_name(), errno))
         };
+        may_grow_to(metadata.size).map_err(|errno| system_error("rewrite", shown_name(), errno))?;
         let another = || meanwhile(format!("{} was replaced, or got another name, meanwhile", shown_name()));
         if !is_at(if own { &name } else { &unfinished })? {
             return Err(another());

@@ -10,14 +10,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, OFlags, unlinkat},
+    fs::{Access, AtFlags, CWD, OFlags, accessat, unlinkat},
     io::Errno,
 };
 
 use super::{
     capture,
     filter::Filter,
-    old::{FileId, Found, OWNER_RIGHTS, names_of, set_mode},
+    old::{FileId, Found, OWNER_RIGHTS, is_closed_to_us, names_of, set_mode},
     partial::{claim, is_unfinished, meanwhile},
     restore::{DIRECTORY, Folder, Target, component, open_beneath},
     select::Selection,
@@ -78,18 +78,53 @@ pub trait Onlooker {
     ///
     /// # Errors
     /// That ends the removal. Without one it counts as gone.
-    fn frozen(&mut self, path: &[u8]) -> Result<()> {
-        Err(frozen(path))
+    fn frozen(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Something cannot go, since the user may write nothing in the folder that it is in. Only asked where nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Self::frozen`].
+    fn denied(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
     }
 }
 
-/// Tells only what went.
-struct Told<'a>(&'a mut dyn FnMut(&[u8]));
+/// Tells only what went. What must stay is an error of the path that was to go.
+struct Told<'a> {
+    told: &'a mut dyn FnMut(&[u8]),
+    path: &'a [u8],
+}
+
+impl Told<'_> {
+    /// What is called so in an error of the whole.
+    fn called(&self, path: &[u8]) -> String {
+        if path == self.path { "it".to_owned() } else { whole(path) }
+    }
+}
 
 impl Onlooker for Told<'_> {
     fn gone(&mut self, path: &[u8], _: &Found) {
-        (self.0)(path);
+        (self.told)(path);
     }
+
+    fn frozen(&mut self, path: &[u8]) -> Result<()> {
+        let what = format!("{} is immutable or append-only, and not in the snapshot", self.called(path));
+        Err(Error::new(ErrorKind::Failed, what)
+            .with_remedy("It stays, since somebody meant it to: `chattr -i -a` lets it go"))
+    }
+
+    fn denied(&mut self, path: &[u8]) -> Result<()> {
+        let what = format!("{} is in a folder that this user cannot write to", self.called(path));
+        Err(Error::new(ErrorKind::Failed, what)
+            .with_remedy("Restore as a user who may write there, or leave it out with --exclude"))
+    }
+}
+
+/// A path of the snapshot, for people.
+fn whole(path: &[u8]) -> String {
+    format!("/{}", shown(path))
 }
 
 /// Removes from a target.
@@ -150,7 +185,7 @@ impl Remover<'_> {
     /// # Errors
     /// The system does not let it. `Interrupted` if it is to stop.
     pub fn remove(&self, path: &[u8], told: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        self.remove_before(path, &mut Told(told))
+        self.remove_before(path, &mut Told { told, path })
     }
 
     /// As [`Self::remove`]; what is in a folder is told before the folder.
@@ -205,7 +240,7 @@ impl Remover<'_> {
             return self.leave(way).map(|()| Step::Stays);
         }
         let Some(folder) = way.open.pop() else { return Ok(Step::Gone) };
-        let gone = self.unlink(&folder.path, way, AtFlags::REMOVEDIR);
+        let gone = self.unlink(&folder.path, way, (AtFlags::REMOVEDIR, &mut *onlooker));
         if let Err(error) = gone {
             // It stays, as it was.
             way.enter(folder);
@@ -221,7 +256,7 @@ impl Remover<'_> {
         let dir = if opened { Some(self.innermost(way)) } else { None };
         match (way.open.pop(), dir) {
             (Some(folder), Some(dir)) => set_mode(dir?.as_fd(), folder.found.mode())
-                .map_err(|errno| system_error("close again", shown(&folder.path), errno)),
+                .map_err(|errno| system_error("close again", whole(&folder.path), errno)),
             _ => Ok(()),
         }
     }
@@ -249,7 +284,7 @@ impl Remover<'_> {
         let found = match capture::status(dir.as_fd(), &name) {
             Ok(status) => Found::of(&status),
             Err(Errno::NOENT) => None,
-            Err(errno) => return Err(system_error("look at", shown(path), errno)),
+            Err(errno) => return Err(system_error("look at", whole(path), errno)),
         };
         let Some(found) = found else { return Ok(Step::Gone) };
         let is_folder = found.kind == EntryKind::Directory;
@@ -264,7 +299,7 @@ impl Remover<'_> {
             if found.frozen {
                 onlooker.frozen(path)?;
             }
-            self.unlink(path, way, AtFlags::empty())?;
+            self.unlink(path, way, (AtFlags::empty(), &mut *onlooker))?;
             onlooker.gone(path, &found);
             return Ok(Step::Gone);
         }
@@ -289,7 +324,7 @@ impl Remover<'_> {
         (dir, found): (&Folder, Found),
         stays: bool,
     ) -> Result<Step> {
-        let cannot = |errno| system_error("list the folder", shown(path), errno);
+        let cannot = |errno| system_error("list the folder", whole(path), errno);
         let opened_up = self.removal == Removal::Remove && open_up(dir, name, &found);
         let opened = open_beneath(dir.as_fd(), name, DIRECTORY).map_err(cannot).and_then(|opened| {
             let now = capture::status(opened.as_fd(), c"").map_err(cannot)?;
@@ -305,18 +340,24 @@ impl Remover<'_> {
             other => {
                 if opened_up {
                     close_again(dir, name, &found)
-                        .map_err(|errno| system_error("close again", shown(path), errno))?;
+                        .map_err(|errno| system_error("close again", whole(path), errno))?;
                 }
                 other.map(|_| Step::Stays)
             }
         }
     }
 
-    fn unlink(&self, path: &[u8], way: &mut Way, flags: AtFlags) -> Result<()> {
+    fn unlink(
+        &self,
+        path: &[u8],
+        way: &mut Way,
+        (flags, onlooker): (AtFlags, &mut dyn Onlooker),
+    ) -> Result<()> {
+        let dir = self.innermost(way)?;
         if self.removal == Removal::Tell {
-            return Ok(());
+            return if is_denied(dir.as_fd()) { onlooker.denied(path) } else { Ok(()) };
         }
-        unlink_in(&self.innermost(way)?, &component(split(path).1)?, flags, path)
+        unlink_in(&dir, &component(split(path).1)?, flags, &[b"/", path].concat())
     }
 }
 
@@ -351,7 +392,7 @@ fn is_still(dir: BorrowedFd<'_>, found: &Found) -> bool {
 }
 
 fn replaced(path: &[u8]) -> Error {
-    meanwhile(format!("{} was replaced, or something was mounted there, while it was emptied", shown(path)))
+    meanwhile(format!("{} was replaced, or something was mounted there, while it was emptied", whole(path)))
 }
 
 impl Target {
@@ -408,14 +449,11 @@ impl Spelled {
     }
 }
 
-/// Says that somebody meant it to stay.
-#[must_use]
-fn frozen(path: &[u8]) -> Error {
-    Error::new(
-        ErrorKind::Failed,
-        format!("{} is immutable or append-only, and not in the snapshot", shown(path)),
-    )
-    .with_remedy("It stays, since somebody meant it to: `chattr -i -a` lets it go")
+/// Whether the user may change nothing in a folder, though it is on something that can be written. A closed one of their
+/// own is opened up.
+pub(super) fn is_denied(dir: BorrowedFd<'_>) -> bool {
+    let access = accessat(dir, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+    access == Err(Errno::ACCESS) && !is_closed_to_us(dir)
 }
 
 fn unlink_in(dir: &Folder, name: &CStr, flags: AtFlags, path: &[u8]) -> Result<()> {

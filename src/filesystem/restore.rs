@@ -24,7 +24,7 @@ use rustix::{
         ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, stat, symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
-    process::geteuid,
+    process::{Resource, geteuid, getrlimit},
 };
 
 use super::{
@@ -35,6 +35,7 @@ use super::{
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
+    remove::is_denied,
     shown, shown_in, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
@@ -58,6 +59,9 @@ const DAMAGED_TRIES: u32 = 1000;
 
 /// A handle of a folder in the target.
 pub type Folder = Arc<OwnedFd>;
+
+/// Permission bits of a target that a restore makes, until it gets those of the snapshot's folder.
+pub const TARGET_MODE: u32 = 0o700;
 
 /// The mode (without the kind) and the owner of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +139,7 @@ impl Target {
     /// # Errors
     /// It cannot be made or opened.
     pub fn create_or_open(path: &Path) -> Result<Self> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let made = DirBuilder::new().recursive(true).mode(TARGET_MODE).create(path);
         made.map_err(|error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             // What stands there is no folder, or what it would be in.
@@ -147,6 +151,11 @@ impl Target {
                 Some(opened) => Ok(Self { opened_up: opened.into(), ..Self::open(path)? }),
                 None => Err(error),
             },
+            // Of what is there already some may be as it should be.
+            Ok(target) if target.was_empty && is_denied(target.root.as_fd()) => {
+                let errno = Errno::ACCESS;
+                Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
+            }
             opened => opened,
         }
     }
@@ -224,14 +233,31 @@ impl Target {
         let is_mounted_so = |dir: BorrowedFd<'_>| {
             fstatvfs(dir).is_ok_and(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY))
         };
+        let (_, last) = self.last_known(path);
+        last.is_ok_and(|dir| is_mounted_so(dir.as_fd()))
+    }
+
+    /// The folder, among that at `path` and those on the way to it, in which the user may write nothing, so that nothing
+    /// can be made at `path`. One of their own would be opened up.
+    #[must_use]
+    pub fn denied<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        match self.last_known(path) {
+            (_, Ok(dir)) if !is_denied(dir.as_fd()) => None,
+            (folder, Ok(_) | Err(Errno::ACCESS)) => Some(folder),
+            (_, Err(_)) => None,
+        }
+    }
+
+    /// The last folder that is there on the way to `path`, or why it cannot be opened.
+    fn last_known<'p>(&self, path: &'p [u8]) -> (&'p [u8], rustix::io::Result<Folder>) {
         let mut folder = path;
         while !folder.is_empty() {
             match self.known(folder) {
-                Ok(dir) => return is_mounted_so(dir.as_fd()),
-                Err(_) => folder = split(folder).0,
+                Err(errno) if errno != Errno::ACCESS => folder = split(folder).0,
+                other => return (folder, other.map(Arc::new)),
             }
         }
-        is_mounted_so(self.root.as_fd())
+        (folder, Ok(Arc::clone(&self.root)))
     }
 
     /// Whether nothing was in it when it was opened.
@@ -357,6 +383,8 @@ impl Target {
     /// As [`Self::new_file`].
     pub fn new_large_file(&self, dir: &Arc<OwnedFd>, name: &[u8], size: u64) -> Result<NewFile> {
         let own = component(name)?;
+        may_grow_to(size)
+            .map_err(|errno| system_error("make the file", shown_in(dir.as_fd(), &own), errno))?;
         let temporary = partial::unfinished_name(&own)?;
         match partial::create(dir.as_fd(), &temporary) {
             Ok(fd) => {
@@ -665,6 +693,13 @@ fn cannot_open(error: Error, errno: Errno) -> Error {
         Errno::NOENT => error.with_remedy("Check the path: nothing has this name"),
         _ => error,
     }
+}
+
+/// Whether this process may write a file of so many bytes: asked before one that is there loses its name for it, or something
+/// is left that nobody finishes.
+pub(super) fn may_grow_to(size: u64) -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|limit| limit < size) { Err(Errno::FBIG) } else { Ok(()) }
 }
 
 fn not_a_folder(path: &[u8], errno: Errno) -> Error {

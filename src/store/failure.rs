@@ -327,7 +327,12 @@ fn local(what: &str, error: &object_store::Error, place: &str) -> Error {
     let (text, remedy) = match errno(error) {
         Some(Errno::NOSPC | Errno::DQUOT) => (
             format!("the repository at {place} is full: {what} was not written"),
-            "Free space there and run the command again; nothing that was stored is lost",
+            "Free space there and run the command again; nothing that was stored is lost. Where `df` shows free space, `df -i` \
+             shows whether the file system can hold more files, and `quota` whether the user may",
+        ),
+        Some(Errno::FBIG) => (
+            format!("a file of the repository at {place} may not become so large: {what} was not written"),
+            "The file system or the limit of this shell (`ulimit -f`) allows no file so large: raise it, or use another folder",
         ),
         Some(Errno::ROFS) => (
             format!("the repository at {place} is on a read-only file system: {what} was not written"),
@@ -428,6 +433,8 @@ mod tests {
         let table = [
             (Errno::NOSPC, "Free space"),
             (Errno::DQUOT, "Free space"),
+            (Errno::NOSPC, "`df -i`"),
+            (Errno::FBIG, "`ulimit -f`"),
             (Errno::ROFS, "writable"),
             (Errno::ACCESS, "permissions"),
             (Errno::IO, "dmesg"),

@@ -61,16 +61,25 @@ pub(super) fn check_folder(folder: &Path) -> Result<()> {
 pub(super) fn create_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| {
         let remedy = match error.kind() {
+            _ if is_full(&error) => {
+                "Free space there; where `df` shows free space, `df -i` shows whether the file system can hold more files, and \
+                 `quota` whether the user may"
+            }
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
                 "A file has that name: use another"
             }
             io::ErrorKind::ReadOnlyFilesystem => "The file system is read-only: mount it writable",
             _ => "Check the permissions of the folder above it",
         };
-        Error::new(ErrorKind::Failed, format!("could not create the folder {}", folder.display()))
+        let why = if is_full(&error) { ": the file system is full" } else { "" };
+        Error::new(ErrorKind::Failed, format!("could not create the folder {}{why}", folder.display()))
             .with_remedy(remedy)
             .with_source(error)
     })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

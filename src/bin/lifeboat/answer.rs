@@ -6,6 +6,9 @@ use clap::error::ErrorKind as Clap;
 use lifeboat::report::json;
 use serde_json::json;
 
+const NO_TEXT: &str = "an argument is not UTF-8 text: only paths may have any bytes";
+const NO_TEXT_REMEDY: &str = "In a pattern write `?` for each such byte: it stands for any one";
+
 /// Whether the arguments ask for JSON, though they could not be read. What comes after `--` is somebody
 /// else's.
 fn wants_json() -> bool {
@@ -27,6 +30,11 @@ fn what(kind: Clap, text: &str) -> String {
 pub(crate) fn answer(error: &clap::Error) -> ExitCode {
     let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     if !wants_json() {
+        if error.kind() == Clap::InvalidUtf8 {
+            // The parser names neither the argument nor what to do.
+            drop(writeln!(std::io::stderr(), "lifeboat: {NO_TEXT}. {NO_TEXT_REMEDY}"));
+            return code;
+        }
         // A closed pipe is no trouble, and a closed standard error leaves the exit code to say it.
         drop(error.print());
         return code;
@@ -36,8 +44,10 @@ pub(crate) fn answer(error: &clap::Error) -> ExitCode {
         Clap::DisplayHelp => json::message("help", json!({ "text": text })),
         Clap::DisplayVersion => json::message("version", json!({ "version": env!("CARGO_PKG_VERSION") })),
         _ => {
-            let what = what(error.kind(), &text);
-            let remedy = "`lifeboat COMMAND --help` shows what is possible";
+            let (what, remedy) = match error.kind() {
+                Clap::InvalidUtf8 => (NO_TEXT.to_owned(), NO_TEXT_REMEDY),
+                kind => (what(kind, &text), "`lifeboat COMMAND --help` shows what is possible"),
+            };
             json::message("exit_error", json!({ "code": 2, "message": what, "remedy": remedy, "causes": [] }))
         }
     };

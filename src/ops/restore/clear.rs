@@ -12,6 +12,7 @@ use crate::{
     filesystem::{
         filter::Filter,
         metadata::Note,
+        remove::{Removal, Remover},
         unmet::{Ended, Names},
     },
     format::{entry::Entry, path::split},
@@ -81,14 +82,16 @@ impl<'a> Clearing<'a> {
     }
 
     fn clear(&mut self, ended: &Ended) -> Result<()> {
-        if ended.names().next().is_none() || self.has_failed(&ended.folder) {
+        if ended.names().next().is_none() {
             return Ok(());
         }
-        let job = self.job;
+        let (job, all_stays) = (self.job, self.has_failed(&ended.folder));
+        let mut stays = 0;
         judge(ended, (job.target, job.strip), &mut |path, what| {
             match what {
                 Beside::Leftover => {}
                 Beside::Unfinished => job.note(path, vec![Note::Told(LEFT_UNFINISHED.into())]),
+                Beside::Extra if all_stays => stays += u64::from(would_go(job, path)),
                 Beside::Extra => {
                     if let Err(error) = job.remove(path) {
                         job.failed(path, error)?;
@@ -96,7 +99,16 @@ impl<'a> Clearing<'a> {
                 }
             }
             Ok(())
-        })
+        })?;
+        if stays > 0 {
+            let which = if stays == 1 { "1 name in it".to_owned() } else { format!("{stays} names in it") };
+            let told = format!(
+                "{which}, which the snapshot does not have, would go with --delete and stay, since something in this \
+                 folder could not be restored: `lifeboat verify` names what is there besides"
+            );
+            job.note(&ended.folder, vec![Note::Told(told)]);
+        }
+        Ok(())
     }
 
     /// Whether something in the folder could not be restored, or nobody knows any more where that happened.
@@ -108,6 +120,13 @@ impl<'a> Clearing<'a> {
         self.known = done.failed.len();
         done.failures > done.failed.len() as u64 || self.failed_in.contains(folder)
     }
+}
+
+/// Whether something of what is there would be removed, or could not be.
+fn would_go(job: &Job<'_>, path: &[u8]) -> bool {
+    let mut goes = false;
+    let remover = Remover { removal: Removal::Tell, ..job.remover() };
+    remover.remove(path, &mut |_| goes = true).is_err() || goes
 }
 
 /// The names in a folder, if it is one that may be looked into.

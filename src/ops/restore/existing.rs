@@ -11,6 +11,7 @@ use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
+        attributes::is_without_copies,
         filter::Filter,
         holes::{self, Layout},
         metadata::Note,
@@ -322,7 +323,8 @@ impl<'a> Existing<'a> {
         }
         let looks_same = overwrite == Overwrite::IfChanged
             && (then.size, then.mtime) == (found.size, found.mtime)
-            && self.may_keep(&found, entry)?;
+            && self.may_keep(&found, entry)?
+            && self.is_stored_so(&found, entry)?;
         Ok(if looks_same { Fate::Keep(found) } else { Fate::Restore(There::File(found)) })
     }
 
@@ -473,6 +475,15 @@ impl<'a> Existing<'a> {
         Ok(may_become || self.is_as(found, entry)?)
     }
 
+    /// Whether a file of which nothing is read is stored in the way in which it is to be; that few are to be without copies.
+    fn is_stored_so(&mut self, found: &Found, entry: &Entry) -> Result<bool> {
+        if !is_without_copies(&entry.metadata) {
+            return Ok(true);
+        }
+        let file = self.look.file(self.job.below(&entry.path), found)?;
+        Ok(file.is_none_or(|file| file.stores_as(&entry.metadata)))
+    }
+
     /// Whether a file has the metadata that it is to have.
     pub(super) fn is_as(&mut self, found: &Found, entry: &Entry) -> Result<bool> {
         let wanted = (&entry.metadata, &self.job.options.ownership);
@@ -503,7 +514,8 @@ impl<'a> Existing<'a> {
             bytes.get(begin..end).is_some_and(|bytes| self.job.key.id(bytes) == chunk.id)
         };
         let same = chunks.iter().map(is_same).collect();
-        Ok(Same { bytes, same, holes })
+        let stored_so = file.stores_as(&entry.metadata);
+        Ok(Same { bytes, same, holes, stored_so })
     }
 
     /// Names what an earlier run has left of a large file and nobody goes on with.
@@ -617,14 +629,21 @@ pub(super) struct Same {
     same: Vec<bool>,
     /// It has the holes that it is to have.
     holes: bool,
+    /// It is stored in the way in which it is to be, as far as only a new file could be.
+    stored_so: bool,
 }
 
 impl Same {
-    /// Whether it has all of them, and as many bytes and the holes that it is to have.
+    /// Whether it has all of them, and as many bytes and the holes that it is to have, and need not be a new file to be stored
+    /// as it is to be.
     pub(super) fn is_whole(&self, chunks: &[ChunkRef], then: &Metadata, found: &Found) -> bool {
         let right_size =
             then.size == found.size && u64::try_from(self.bytes.len()) == Ok(then.content_bytes());
-        right_size && self.holes && self.same.len() == chunks.len() && self.same.iter().all(|same| *same)
+        right_size
+            && self.holes
+            && self.stored_so
+            && self.same.len() == chunks.len()
+            && self.same.iter().all(|same| *same)
     }
 
     /// How many bytes of these chunks it has.

@@ -50,6 +50,8 @@ pub struct Forecast {
     /// Sources of which nothing could be written, since what they would be on is mounted read-only; the empty path is
     /// the target itself.
     pub read_only: Vec<Vec<u8>>,
+    /// Nothing can be written at all: the target is empty, or not there, and this user may make nothing in it.
+    pub denied: bool,
     /// What stays, what would be removed, what is known to be lost, and what would be noted, as far as it is known before.
     pub restored: Restored,
 }
@@ -132,8 +134,9 @@ fn with_view(
         job.note(&options.subpath, vec![job.unseen()]);
     }
     let pass = Pass { snapshot, nodes: &nodes, options };
-    let mut forecast =
-        Forecast { space_free: open.free_bytes()?, read_only: read_only(&job), ..Forecast::default() };
+    let (space_free, read_only) = (open.free_bytes()?, read_only(&job));
+    let denied = open.was_empty() && open.denied(b"").is_some();
+    let mut forecast = Forecast { space_free, read_only, denied, ..Forecast::default() };
     let mut packs: HashSet<PackId> = HashSet::new();
     let tally = plan(&pass, &job, &mut |mut window| {
         forecast.chunks_lost += window.lost.len() as u64;

@@ -29,7 +29,7 @@ use crate::{
         metadata::{Note, Notes},
         names::{Ownership, OwnershipPolicy},
         remove::{Never, Removal},
-        restore::{Looks, Target, Zeros},
+        restore::{Looks, TARGET_MODE, Target, Zeros},
         select::Selection,
     },
     format::{
@@ -290,16 +290,22 @@ impl Root {
         let (uid, gid) = owner.unwrap_or((was.uid, was.gid));
         let Looks { mode: old, uid: old_uid, gid: old_gid } = was;
         let mut notes = Notes::new();
+        // So a restore makes its target; one that was killed has left it so.
+        let unless = if old == TARGET_MODE && old_uid == geteuid().as_raw() {
+            ", unless a restore that was interrupted has made the folder"
+        } else {
+            ""
+        };
         if mode != old {
             notes.push(Note::Told(format!(
                 "the target {place} was there with mode {old:04o}, and is given {mode:04o}, the mode that this folder has in \
-                 the snapshot: `chmod {old:04o}` gives it back"
+                 the snapshot: `chmod {old:04o}` gives it back{unless}"
             )));
         }
         if (uid, gid) != (old_uid, old_gid) {
             notes.push(Note::Told(format!(
                 "the target {place} was there with owner {old_uid}:{old_gid}, and is given {uid}:{gid}, the owner that this \
-                 folder has in the snapshot: `chown {old_uid}:{old_gid}` gives it back"
+                 folder has in the snapshot: `chown {old_uid}:{old_gid}` gives it back{unless}"
             )));
         }
         notes

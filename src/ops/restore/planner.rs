@@ -90,6 +90,9 @@ impl Tally {
     }
 }
 
+/// Why nothing can be written in a folder, and what to do about it.
+type WhyNot = (String, &'static str);
+
 pub(super) struct Planner<'a, 'b> {
     job: &'a Job<'a>,
     existing: Option<Existing<'a>>,
@@ -98,8 +101,8 @@ pub(super) struct Planner<'a, 'b> {
     pub(super) tally: Tally,
     /// What is in the place of entries where nobody looks.
     unseen: There,
-    /// The folder in which a plan would write last, and whether it is mounted read-only.
-    written: Option<(Vec<u8>, bool)>,
+    /// The folder in which a plan would write last, and why that cannot be done.
+    written: Option<(Vec<u8>, Option<WhyNot>)>,
     send: &'b mut dyn FnMut(Window) -> Result<()>,
 }
 
@@ -139,26 +142,19 @@ impl<'a, 'b> Planner<'a, 'b> {
         if self.window.is_empty() { Ok(()) } else { (self.send)(std::mem::take(&mut self.window)) }
     }
 
-    /// What a plan says of an entry that would be written on a mount in the target that is read-only. Where all is mounted
-    /// so, that is told once.
+    /// What a plan says of an entry that would be written in a folder of the target that this user may not write to, or on a
+    /// mount in it that is read-only. Where all is so, that is told once.
     fn check_may_write(&mut self, entry: &Entry) -> Result<()> {
         let Self { job, existing, written, .. } = self;
-        if job.removal == Removal::Remove || existing.is_none() || !job.can_write() {
+        if job.removal == Removal::Remove || existing.is_none() || job.is_hidden(&entry.path) {
             return Ok(());
         }
         let folder = split(job.below(&entry.path)).0;
         if written.as_ref().is_none_or(|(known, _)| known != folder) {
-            *written = Some((folder.to_vec(), job.target.is_read_only(folder)));
+            *written = Some((folder.to_vec(), why_not(job, folder)));
         }
-        match written {
-            Some((_, true)) => {
-                let what = format!("{} is mounted read-only", String::from_utf8_lossy(folder));
-                Err(Error::new(ErrorKind::Failed, what).with_remedy(
-                    "Mount it to be written (`mount -o remount,rw`), or leave it out with --exclude",
-                ))
-            }
-            _ => Ok(()),
-        }
+        let Some((_, Some((what, remedy)))) = written else { return Ok(()) };
+        Err(Error::new(ErrorKind::Failed, what.clone()).with_remedy(*remedy))
     }
 
     fn flush_if_full(&mut self) -> Result<()> {
@@ -254,6 +250,9 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             Further::Linked => entry.metadata.size,
             Further::GivesWay(there) => {
+                if let Err(error) = self.check_may_write(&entry) {
+                    return self.job.entry_failed(&entry, error).map(|()| false);
+                }
                 if matches!(there, There::Nothing) {
                     self.tally.name(&entry);
                 }
@@ -467,6 +466,22 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.window.add_open_file();
         Ok(())
     }
+}
+
+/// Why nothing can be written at `folder` in the target, if so.
+fn why_not(job: &Job<'_>, folder: &[u8]) -> Option<WhyNot> {
+    let named = |folder: &[u8]| match folder {
+        b"" => "the target".to_owned(),
+        folder => String::from_utf8_lossy(folder).into_owned(),
+    };
+    if let Some(denied) = job.target.denied(folder) {
+        let what = format!("{} cannot be written to by this user", named(denied));
+        return Some((what, "Restore as a user who may write there, or leave it out with --exclude"));
+    }
+    (job.can_write() && job.target.is_read_only(folder)).then(|| {
+        let what = format!("{} is mounted read-only", named(folder));
+        (what, "Mount it to be written (`mount -o remount,rw`), or leave it out with --exclude")
+    })
 }
 
 /// The path of a large file until it is whole.

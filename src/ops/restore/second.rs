@@ -222,7 +222,10 @@ impl Linker<'_> {
         };
         match self.job.link(first, entry, there) {
             Err(error) if self.job.is_of_all(&error) => Err(error),
-            Err(error) => Ok(Err(Note::Unset(format!("it is a file of its own: {error}")))),
+            Err(error) => {
+                let alone = "it is a file of its own, and the names that follow are linked to it";
+                Ok(Err(Note::Unset(format!("{alone}: {error}"))))
+            }
             Ok(()) => Ok(Ok(())),
         }
     }

@@ -260,7 +260,7 @@ impl Job<'_> {
         if self.removal == Removal::Remove {
             return;
         }
-        let notes = foretell(&entry.metadata, &self.options.ownership, there.map(Found::owner));
+        let notes = foretell(&entry.metadata, &self.options.ownership, there);
         let told = |note: Note| Note::Told(note.to_string());
         let leads_only = self.snapshot.leads_only(&entry.path);
         self.note(&entry.path, if leads_only { notes.into_iter().map(told).collect() } else { notes });

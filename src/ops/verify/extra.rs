@@ -170,8 +170,4 @@ impl Onlooker for Waiting<'_, '_> {
     fn stays(&mut self) {
         self.settle();
     }
-
-    fn frozen(&mut self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
 }

@@ -209,10 +209,13 @@ impl NewFile {
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let mut options = std::fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(path).map_err(|e| {
-            let remedy = if e.kind() == std::io::ErrorKind::AlreadyExists {
-                "It exists already: choose another name, so that nothing is lost"
-            } else {
-                "Check that its folder exists and can be written"
+            use std::io::ErrorKind::{AlreadyExists, QuotaExceeded, StorageFull};
+            let remedy = match e.kind() {
+                AlreadyExists => "It exists already: choose another name, so that nothing is lost",
+                StorageFull | QuotaExceeded => {
+                    "Free some space there (`df` and `df -i` show it), or choose another place"
+                }
+                _ => "Check that its folder exists and can be written",
             };
             Error::new(ErrorKind::Failed, format!("could not create {}", path.display()))
                 .with_remedy(remedy)
@@ -229,7 +232,7 @@ impl NewFile {
         };
         write().map_err(|e| {
             Error::new(ErrorKind::Failed, format!("could not write {}", self.path.display()))
-                .with_remedy("Free some space there, or choose another place")
+                .with_remedy("Free some space there (`df` and `df -i` show it), or choose another place")
                 .with_source(e)
         })
     }

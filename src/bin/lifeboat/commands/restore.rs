@@ -252,6 +252,7 @@ fn summary(done: &Restored, (id, arguments): (&str, &Restore), forecast: Option<
             "space_free_bytes": known(|forecast| forecast.space_free),
             "fits": forecast.map(Forecast::fits),
             "read_only": forecast.map(|forecast| !forecast.read_only.is_empty()),
+            "denied": forecast.map(|forecast| forecast.denied),
         }),
     )
 }
@@ -309,6 +310,11 @@ fn would_end(forecast: &Forecast, arguments: &Restore) -> Result<()> {
         let what = format!("nothing can be written to {target}{what}: it is mounted read-only");
         return Err(Error::new(ErrorKind::Failed, what)
             .with_remedy("Mount it to be written (`mount -o remount,rw`), or choose another target"));
+    }
+    if forecast.denied {
+        let what = format!("nothing can be written to {} by this user", arguments.target.display());
+        return Err(Error::new(ErrorKind::Failed, what)
+            .with_remedy("Restore as a user who may write there, or into another target"));
     }
     if forecast.chunks_lost > 0 {
         let count = text::count(forecast.chunks_lost, "chunk is", "chunks are");

@@ -276,8 +276,13 @@ pub(crate) fn patterns_fit(patterns: &[Pattern]) -> Result<()> {
 /// `Usage` when it cannot be read, is too long or no text.
 pub(crate) fn patterns_of(path: &Path) -> Result<Vec<Pattern>> {
     let text = String::from_utf8(bytes_of(path, PATTERNS_BYTES_MAX)?).map_err(|e| {
-        Error::new(ErrorKind::Usage, format!("the list {} is not UTF-8 text", path.display()))
-            .with_remedy("Save it as UTF-8")
+        let (good, _) = e.as_bytes().split_at(e.utf8_error().valid_up_to());
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        let what = format!("line {line} of the list {} is not UTF-8 text", path.display());
+        Error::new(ErrorKind::Usage, what)
+            .with_remedy(
+                "Save it as UTF-8; for a byte of a name that is no text write `?`, which stands for any one",
+            )
             .with_source(e)
     })?;
     // Some editors begin a file with it.
