@@ -37,6 +37,8 @@ struct Candidate {
     size: u64,
     /// What has to stay: bytes of frames.
     needed: u64,
+    /// What of it is sealed anew.
+    cut: u64,
     /// What nobody needs, or another pack holds as well, and what would go if the pack went: bytes of frames.
     unused: u64,
     /// What nobody needs and would move all the same, since its frame does: about so many bytes.
@@ -127,11 +129,13 @@ fn candidates(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> Result<
         if !seen.reached.any(seen.view.index.blobs_of(pack).ok_or_else(lost_pack)?) {
             continue;
         }
-        let mut candidate = Candidate { pack: *pack, size: listed.size, needed: 0, unused: 0, pinned: 0 };
+        let mut candidate =
+            Candidate { pack: *pack, size: listed.size, needed: 0, cut: 0, unused: 0, pinned: 0 };
         for (frame, judged) in directory.frames.iter().zip(judged(pruning, (seen, pack), &directory)?) {
             let length = u64::from(frame.length);
             let moved = if judged.fate == Fate::Moves { length } else { judged.needed };
             candidate.needed += moved;
+            candidate.cut += if judged.fate == Fate::IsCut { moved } else { 0 };
             candidate.unused += length - moved;
             candidate.pinned += moved - judged.needed;
         }
@@ -291,8 +295,8 @@ struct Repack<'a> {
     publisher: Publisher<'a>,
     /// Bytes of a pack.
     target: usize,
-    /// Bytes of frames that would move.
-    planned: u64,
+    /// Bytes of frames that would move, and that would be sealed anew: each in packs of their own.
+    planned: [u64; 2],
 }
 
 impl<'a> Repack<'a> {
@@ -316,16 +320,16 @@ impl<'a> Repack<'a> {
             cutter,
             publisher: Publisher::new(pruning.repository, pruning.id),
             target,
-            planned: 0,
+            planned: [0; 2],
         })
     }
 
     fn pack(&mut self, candidate: &Candidate) -> Result<()> {
-        let Candidate { pack, needed, .. } = candidate;
+        let Candidate { pack, needed, cut, .. } = candidate;
         let Pruning { repository, id: domain, .. } = self.pruning;
         repository.store.progress().check()?;
         if *needed == 0 || !self.pruning.writes() {
-            self.planned += *needed;
+            self.planned = [self.planned[0] + needed - cut, self.planned[1] + cut];
             return Ok(());
         }
         let name = repository.pack_name(domain, pack);
@@ -379,8 +383,8 @@ impl<'a> Repack<'a> {
     /// Gives the packs that were written. Of a dry run about those that would be: without their headers and directories.
     fn finish(mut self) -> Result<Packs> {
         if !self.pruning.writes() {
-            let packs = self.planned.div_ceil(self.target as u64);
-            return Ok(Packs { packs, bytes: self.planned });
+            let packs = self.planned.iter().map(|bytes| bytes.div_ceil(self.target as u64)).sum();
+            return Ok(Packs { packs, bytes: self.planned.iter().sum() });
         }
         let last = self.mover.finish()?;
         self.publisher.upload(last)?;
