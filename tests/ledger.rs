@@ -358,6 +358,11 @@ fn what_is_damaged_never_counts_as_read_and_is_told_until_it_is_whole_or_gone() 
     let (out, err) = world.world.ends(&mut command, 5);
     let name = pack.file_name().unwrap().to_str().unwrap();
     assert!(out.contains(name), "{out}{err}");
+    // As it is named there, `repair quarantine` takes it.
+    let told = out.lines().find(|line| line.contains("nobody has read it since"));
+    let (object, _) = told.and_then(|line| line.split_once(": ")).unwrap_or_else(|| panic!("{out}{err}"));
+    let dry = world.world.does(&["repair", "quarantine", object]);
+    assert!(dry.contains("1 object would be set aside"), "{object}: {dry}");
     // The whole one is put back.
     put(&whole);
     let (summary, _) = world.check("tech", &MONTH, 0);
