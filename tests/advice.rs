@@ -173,7 +173,7 @@ fn a_damaged_pack_that_is_set_aside_is_stored_anew_by_the_next_backup() {
     world.does(&["backup", "src"]);
     let pack = world.stored("/packs/d/").remove(0);
     flip(&pack);
-    let advice = ["lifeboat repair index", "repair quarantine NAME", "back up again"];
+    let advice = ["lifeboat repair index", "repair quarantine NAME", "Back up again"];
     world.says(&["check", "--read-data"], 5, &advice);
     let repository = world.path("repo");
     let name = pack.strip_prefix(&repository).unwrap().to_str().unwrap();

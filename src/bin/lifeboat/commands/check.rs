@@ -178,7 +178,14 @@ fn damage(checked: &Checked) -> Error {
             remedies.push(remedy);
         }
     }
-    let remedy = format!("The lines above name them. {}", remedies.join(". "));
+    // What several of them say is said once.
+    let mut sentences: Vec<&str> = Vec::new();
+    for sentence in remedies.iter().flat_map(|remedy| remedy.split(". ")) {
+        if !sentences.contains(&sentence) {
+            sentences.push(sentence);
+        }
+    }
+    let remedy = format!("The lines above name them. {}", sentences.join(". "));
     Error::new(ErrorKind::Damaged, format!("{count} found"))
         .with_remedy(after_index(checked.lost_index, &remedy))
 }
@@ -194,7 +201,7 @@ fn remedy_of(problem: &Problem) -> &str {
         remedy
     } else if is_of("/packs/") || is_of("/index/") {
         "`lifeboat repair index` lists again what an index object listed, `lifeboat repair quarantine NAME` sets a damaged \
-         pack aside; then back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies \
+         pack aside. Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies \
          each snapshot without what is lost for good"
     } else if is_of("/snapshots/") {
         "Put an older version of a damaged snapshot back if the storage has one; else let `lifeboat recover` with an owner's key \
@@ -220,6 +227,6 @@ fn remedy_of(problem: &Problem) -> &str {
          config and registry, `lifeboat key list` shows which keys can still be read"
     } else {
         "Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies each snapshot \
-         without what is lost for good; then the old one ends with `lifeboat forget`"
+         without what is lost for good. After that the old one ends with `lifeboat forget`"
     }
 }
