@@ -444,6 +444,38 @@ fn status_shows_how_much_was_checked_and_the_oldest_byte_that_was_not() {
 }
 
 #[test]
+fn a_check_of_which_the_storage_takes_no_record_says_so_and_does_not_count_as_done() {
+    let world = World::new(3);
+    world.later(40);
+    // A file where the folder of its records would be: not even root can write below it.
+    let tech = world.open("tech").identity().to_string();
+    let evidence = world.world.path("repo/evidence");
+    fs::create_dir_all(&evidence).unwrap();
+    fs::write(evidence.join(&tech), "").unwrap();
+    let says = |arguments: &[&str], code| {
+        let mut command = world.command("tech", &["check"]);
+        let (out, err) = world.world.ends(command.args(arguments), code);
+        let first = err.lines().next().unwrap_or_default();
+        assert!(first.contains("what was read is not recorded"), "{out}{err}");
+        assert!(first.contains("below `evidence/`"), "{out}{err}");
+        err
+    };
+    for _ in 0..2 {
+        let said = says(&MONTH, 3);
+        assert!(said.lines().last().unwrap().contains("not recorded"), "{said}");
+        assert!(!said.contains("budget"), "{said}");
+    }
+    // Not even where something is overdue would a larger budget help.
+    let said = says(&["--max-age", "30d", "--budget", "1"], 3);
+    assert!(said.lines().last().unwrap().contains("not recorded"), "{said}");
+    // This one has read all that it was told to.
+    says(&["--read-data"], 0);
+    fs::remove_file(evidence.join(&tech)).unwrap();
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    assert_eq!(summary["packs_read"].as_u64(), Some(world.objects("/packs/").len() as u64));
+}
+
+#[test]
 fn a_check_that_is_stopped_records_what_it_has_read_and_the_next_one_goes_on() {
     let world = World::new(6);
     let packs = world.objects("/packs/").len() as u64;
