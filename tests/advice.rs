@@ -347,6 +347,42 @@ fn a_chain_whose_head_is_damaged_goes_on_after_the_advice_is_followed() {
 }
 
 #[test]
+fn a_chain_whose_end_is_gone_goes_on_after_the_advice_is_followed() {
+    let world = World::with_repository();
+    let key = "web.key";
+    world.does(&[
+        "key",
+        "add",
+        "--role",
+        "backup",
+        "--label",
+        "web",
+        "--domain",
+        "main",
+        "--access-key-out",
+        key,
+    ]);
+    let backup = ["--access-key-file", key, "backup", "src"];
+    for text in ["1", "2"] {
+        fs::write(world.path("src/one"), text).unwrap();
+        world.does(&backup);
+    }
+    fs::remove_file(world.stored("/snapshots/").into_iter().max().unwrap()).unwrap();
+    // What a lost snapshot held comes back under the owner's key, and the other one still misses its own.
+    world.does(&["recover", "--apply"]);
+    let said = world.fails(&backup, 5);
+    let begin = said.find("lifeboat repair quarantine").unwrap_or_else(|| panic!("{said}"));
+    let command = said[begin..].split('`').next().unwrap();
+    let arguments: Vec<&str> = command.split_whitespace().skip(1).collect();
+    assert_eq!(arguments[3..], ["--force", "--apply"], "{said}");
+    assert!(said.find("lifeboat recover").unwrap() < begin, "{said}");
+    world.does(&arguments);
+    world.does(&backup);
+    world.does(&["check", "--read-data"]);
+    assert_eq!(world.snapshots(), 3);
+}
+
+#[test]
 fn a_damaged_slot_locks_nobody_out_who_has_the_words() {
     let world = World::with_repository();
     let key = world.key("backup", "web");
