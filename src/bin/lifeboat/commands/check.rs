@@ -94,7 +94,9 @@ fn subset(text: &str) -> Result<Subset> {
 fn in_turn(checked: &Checked, coverage: &Coverage) -> Result<()> {
     // It would read the same for ever, and the rest never.
     if let Some(error) = &checked.unrecorded {
-        return Err(Error::new(ErrorKind::Incomplete, UNRECORDED).with_remedy(to_record(error)));
+        return Err(
+            Error::new(ErrorKind::Incomplete, format!("{UNRECORDED}: {error}")).with_remedy(to_record(error))
+        );
     }
     if !coverage.is_overdue() {
         return Ok(());
