@@ -371,12 +371,10 @@ fn a_chain_whose_end_is_gone_goes_on_after_the_advice_is_followed() {
     // What a lost snapshot held comes back under the owner's key, and the other one still misses its own.
     world.does(&["recover", "--apply"]);
     let said = world.fails(&backup, 5);
-    let begin = said.find("lifeboat repair quarantine").unwrap_or_else(|| panic!("{said}"));
-    let command = said[begin..].split('`').next().unwrap();
-    let arguments: Vec<&str> = command.split_whitespace().skip(1).collect();
-    assert_eq!(arguments[3..], ["--force", "--apply"], "{said}");
-    assert!(said.find("lifeboat recover").unwrap() < begin, "{said}");
-    world.does(&arguments);
+    let (before, rest) = said.split_once("`lifeboat repair quarantine ").unwrap_or_else(|| panic!("{said}"));
+    assert!(before.contains("`lifeboat recover`"), "{said}");
+    let (object, _) = rest.split_once(" --force --apply`").unwrap();
+    world.does(&["repair", "quarantine", object, "--force", "--apply"]);
     world.does(&backup);
     world.does(&["check", "--read-data"]);
     assert_eq!(world.snapshots(), 3);
