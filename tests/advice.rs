@@ -173,7 +173,7 @@ fn a_damaged_pack_that_is_set_aside_is_stored_anew_by_the_next_backup() {
     world.does(&["backup", "src"]);
     let pack = world.stored("/packs/d/").remove(0);
     flip(&pack);
-    let advice = ["lifeboat repair index", "repair quarantine NAME", "back up again"];
+    let advice = ["lifeboat repair index", "repair quarantine NAME", "Back up again"];
     world.says(&["check", "--read-data"], 5, &advice);
     let repository = world.path("repo");
     let name = pack.strip_prefix(&repository).unwrap().to_str().unwrap();
@@ -378,6 +378,40 @@ fn a_chain_whose_head_is_damaged_goes_on_after_the_advice_is_followed() {
     world.does(&backup);
     world.does(&["check"]);
     assert_eq!(world.snapshots(), 2);
+}
+
+#[test]
+fn a_chain_whose_end_is_gone_goes_on_after_the_advice_is_followed() {
+    let world = World::with_repository();
+    let key = "web.key";
+    world.does(&[
+        "key",
+        "add",
+        "--role",
+        "backup",
+        "--label",
+        "web",
+        "--domain",
+        "main",
+        "--access-key-out",
+        key,
+    ]);
+    let backup = ["--access-key-file", key, "backup", "src"];
+    for text in ["1", "2"] {
+        fs::write(world.path("src/one"), text).unwrap();
+        world.does(&backup);
+    }
+    fs::remove_file(world.stored("/snapshots/").into_iter().max().unwrap()).unwrap();
+    // What a lost snapshot held comes back under the owner's key, and the other one still misses its own.
+    world.does(&["recover", "--apply"]);
+    let said = world.fails(&backup, 5);
+    let (before, rest) = said.split_once("`lifeboat repair quarantine ").unwrap_or_else(|| panic!("{said}"));
+    assert!(before.contains("`lifeboat recover`"), "{said}");
+    let (object, _) = rest.split_once(" --force --apply`").unwrap();
+    world.does(&["repair", "quarantine", object, "--force", "--apply"]);
+    world.does(&backup);
+    world.does(&["check", "--read-data"]);
+    assert_eq!(world.snapshots(), 3);
 }
 
 #[test]

@@ -535,7 +535,12 @@ fn an_annotation_that_cannot_be_read_ends_nothing_until_it_is_set_aside() {
             force: Force::No,
             mode: repair::Mode::Write,
         };
-        repair::set_aside(&scene.owner(), &aside).unwrap();
+        let verdicts = repair::set_aside(&scene.owner(), &aside).unwrap();
+        let effect = verdicts[0].effect;
+        assert!(
+            effect.contains("it may be a legal hold") && effect.contains("lifeboat hold place"),
+            "{effect}"
+        );
         scene.end(scene.ids[0]).unwrap();
         assert!(!scene.is_there(scene.ids[0]) && !scene.is_there(scene.ids[1]));
         assert_eq!(scene.known().1, Vec::<String>::new());

@@ -457,6 +457,14 @@ fn a_key_in_the_place_of_a_stolen_one_goes_on_where_that_was() {
         key::renew(&it, "machine", LastGood::Head, By::AccessKey).unwrap_err().kind(),
         ErrorKind::Forbidden
     );
+    // Who was stopped before the new access key was seen, and names the old one again, is not told to revoke the new one.
+    let old = machine.identity.to_string();
+    let error = key::renew(&owner, &old, LastGood::Head, By::AccessKey).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.remedy().unwrap().contains("`lifeboat key rotate machine`"), "{error:?}");
+    let last = key::renew(&owner, "machine", LastGood::Head, By::AccessKey).unwrap();
+    assert_eq!(last.revoked.identity, renewed.added.identity);
+    source.backup(&open(&store, &last.added).unwrap()).unwrap();
 }
 
 #[test]

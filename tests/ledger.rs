@@ -348,7 +348,9 @@ fn what_is_damaged_never_counts_as_read_and_is_told_until_it_is_whole_or_gone() 
     let (summary, out) = world.check("tech", &MONTH, 5);
     assert_eq!((summary["packs_read"].as_u64(), out.contains("hurts")), (Some(on_it as u64), true));
     // Who decrypts sees the hashes too, so an auditor has the same to read.
-    assert_eq!(world.check("auditor", &MONTH, 5).0["packs_read"], on_it);
+    let (summary, out) = world.check("auditor", &MONTH, 5);
+    assert_eq!((&summary["packs_read"], &summary["problems"]), (&on_it.into(), &1.into()), "{out}");
+    assert!(out.contains("its bytes are not those that its name stands for"), "{out}");
     // Where the budget is used up by what is due, it is told from memory.
     world.later(29);
     let packs = world.objects("/packs/");
@@ -358,6 +360,11 @@ fn what_is_damaged_never_counts_as_read_and_is_told_until_it_is_whole_or_gone() 
     let (out, err) = world.world.ends(&mut command, 5);
     let name = pack.file_name().unwrap().to_str().unwrap();
     assert!(out.contains(name), "{out}{err}");
+    // As it is named there, `repair quarantine` takes it.
+    let told = out.lines().find(|line| line.contains("nobody has read it since"));
+    let (object, _) = told.and_then(|line| line.split_once(": ")).unwrap_or_else(|| panic!("{out}{err}"));
+    let dry = world.world.does(&["repair", "quarantine", object]);
+    assert!(dry.contains("1 object would be set aside"), "{object}: {dry}");
     // The whole one is put back.
     put(&whole);
     let (summary, _) = world.check("tech", &MONTH, 0);
@@ -434,6 +441,38 @@ fn status_shows_how_much_was_checked_and_the_oldest_byte_that_was_not() {
     // A reading of ten days ago is too old for whoever asks for nine.
     let text = status(&["--checked-within", "9d"]);
     assert!(text.contains("in the last 9 d: decrypted 0 B (0.0%)"), "{text}");
+}
+
+#[test]
+fn a_check_of_which_the_storage_takes_no_record_says_so_and_does_not_count_as_done() {
+    let world = World::new(3);
+    world.later(40);
+    // A file where the folder of its records would be: not even root can write below it.
+    let tech = world.open("tech").identity().to_string();
+    let evidence = world.world.path("repo/evidence");
+    fs::create_dir_all(&evidence).unwrap();
+    fs::write(evidence.join(&tech), "").unwrap();
+    let says = |arguments: &[&str], code| {
+        let mut command = world.command("tech", &["check"]);
+        let (out, err) = world.world.ends(command.args(arguments), code);
+        let first = err.lines().next().unwrap_or_default();
+        assert!(first.contains("what was read is not recorded"), "{out}{err}");
+        assert!(first.contains("below `evidence/`"), "{out}{err}");
+        err
+    };
+    for _ in 0..2 {
+        let said = says(&MONTH, 3);
+        assert!(said.lines().last().unwrap().contains("not recorded"), "{said}");
+        assert!(!said.contains("budget"), "{said}");
+    }
+    // Not even where something is overdue would a larger budget help.
+    let said = says(&["--max-age", "30d", "--budget", "1"], 3);
+    assert!(said.lines().last().unwrap().contains("not recorded"), "{said}");
+    // This one has read all that it was told to.
+    says(&["--read-data"], 0);
+    fs::remove_file(evidence.join(&tech)).unwrap();
+    let (summary, _) = world.check("tech", &MONTH, 0);
+    assert_eq!(summary["packs_read"].as_u64(), Some(world.objects("/packs/").len() as u64));
 }
 
 #[test]

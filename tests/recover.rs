@@ -437,6 +437,7 @@ fn the_machine_that_has_seen_what_was_lost_goes_on_from_what_was_recovered() {
     // Here it is accepted, also by a run that finds nothing left to do.
     let said = world.does(&["recover", "--apply"]);
     assert!(said.starts_with("nothing to recover") && said.contains("goes on from snapshot 3"), "{said}");
+    assert!(said.contains("nothing is left to do"), "{said}");
     world.does(&["backup", "src"]);
     world.does(&["prune"]);
     world.does(&["check", "--read-data"]);

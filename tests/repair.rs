@@ -1144,6 +1144,108 @@ fn where_index_objects_are_lost_everything_says_first_that_the_packs_are_to_be_l
     assert!(out.contains("/packs/m/"), "the pack is named: {out}");
 }
 
+#[test]
+fn the_last_line_of_a_check_says_nothing_twice_and_each_problem_keeps_its_advice() {
+    let world = World::with_repository();
+    world.does(&["backup", "src/one"]);
+    let (hurt, _) = only_pack(&world);
+    world.does(&["backup", "src"]);
+    let other = stored(&world, "/packs/d/").into_iter().find(|path| *path != hurt).unwrap();
+    for pack in [&hurt, &other] {
+        // In the first frame: most of a small pack is padding.
+        let mut bytes = fs::read(pack).unwrap();
+        bytes[1210] ^= 1;
+        fs::set_permissions(pack, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(pack, bytes).unwrap();
+    }
+    let name = other.strip_prefix(world.path("repo")).unwrap().to_str().unwrap();
+    world.does(&["repair", "quarantine", name, "--apply"]);
+    let (out, err) = world.ends(&mut world.command(&["check", "--read-data"]), 5);
+    assert!(out.contains("it is set aside, and snapshots need what cannot be read in it"), "{out}");
+    let last = err.lines().last().unwrap().to_lowercase();
+    assert_eq!(last.matches("back up again").count(), 1, "{err}");
+    assert_eq!(last.matches("`lifeboat repair snapshots` copies").count(), 1, "{err}");
+    let messages = objects(&world.ends(&mut world.command(&["check", "--read-data", "--json"]), 5).0);
+    let problems: Vec<_> = messages.iter().filter(|message| message["message_type"] == "error").collect();
+    assert_eq!(problems.len(), 2, "{messages:?}");
+    for problem in problems {
+        let remedy = problem["remedy"].as_str().unwrap().to_lowercase();
+        assert!(
+            remedy.contains("back up again") && remedy.contains("`lifeboat repair snapshots`"),
+            "{remedy}"
+        );
+    }
+}
+
+#[test]
+fn a_damaged_pack_that_no_index_lists_is_told_first_and_its_advice_comes_to_an_end() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    fs::remove_file(stored(&world, "/index/").remove(0)).unwrap();
+    let (path, pack) = only_pack(&world);
+    // At the end of a pack is what says what it holds.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.truncate(bytes.len() - 1);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    let run = |arguments: &[&str], code| {
+        let (out, err) = world.ends(&mut world.command(arguments), code);
+        (out.lines().next().unwrap_or_default().to_owned(), format!("{out}{err}"))
+    };
+    // What can be listed again is, and the other pack is told in the first line all the same.
+    for (apply, next) in [(&[][..], "--apply does it"), (&["--apply"], "Now run `lifeboat check`")] {
+        let (first, said) = run(&[&["repair", "index"], apply].concat(), 3);
+        assert!(first.starts_with("1 pack cannot be listed"), "{said}");
+        assert!(
+            first.contains("1 pack (") && first.contains("listed again") && first.contains(next),
+            "{said}"
+        );
+    }
+    let (first, said) = run(&["repair", "index"], 3);
+    assert!(first.starts_with("1 pack cannot be listed"), "{said}");
+    assert!(first.contains("to be set aside") && first.contains("1 index object lists 1 pack"), "{said}");
+    // Whoever does what is said first does all of it, and is not told so for ever.
+    let everywhere =
+        [(&["check", "--no-cache"][..], 5), (&["prune", "--no-cache"], 5), (&["repair", "snapshots"], 3)];
+    for (arguments, code) in everywhere {
+        let (_, said) = run(arguments, code);
+        assert!(said.contains("repair index --apply"), "{arguments:?}: {said}");
+        assert!(said.contains("set aside what it cannot list, as it says"), "{arguments:?}: {said}");
+    }
+    assert!(run(&["repair", "quarantine", &pack, "--apply"], 0).0.contains("1 object set aside"));
+    assert!(run(&["repair", "index"], 0).0.starts_with("nothing to repair: 1 index object lists 1 pack"));
+    for (arguments, code) in everywhere {
+        let (_, said) = run(arguments, code);
+        assert!(!said.contains("repair index"), "{arguments:?}: {said}");
+    }
+    world.does(&["backup", "src"]);
+    world.does(&["check", "--read-data"]);
+    world.does(&["prune"]);
+}
+
+#[test]
+fn where_nothing_of_a_snapshot_can_be_read_no_part_of_a_file_is_promised() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let kept = stored(&world, "/packs/");
+    fs::remove_file(stored(&world, "/packs/m/").remove(0)).unwrap();
+    let says = || {
+        let (out, err) = world.ends(&mut world.command(&["repair", "snapshots", "--apply"]), 3);
+        assert!(out.contains("nothing of it can be read"), "{out}");
+        err
+    };
+    let said = says();
+    assert!(!said.contains(".damaged"), "{said}");
+    assert!(said.contains("older versions") && said.contains("else end it with `lifeboat forget`"), "{said}");
+    // Beside another one, of which something can.
+    fs::write(world.path("src/three"), "third").unwrap();
+    world.does(&["backup", "src/three"]);
+    let pack = stored(&world, "/packs/d/").into_iter().find(|path| !kept.contains(path)).unwrap();
+    fs::remove_file(pack).unwrap();
+    let said = says();
+    assert!(said.contains("NAME.damaged") && said.contains("older versions"), "{said}");
+}
+
 fn stored(world: &World, part: &str) -> Vec<std::path::PathBuf> {
     let all = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
     all.filter(|path| path.to_str().unwrap().contains(part)).collect()

@@ -16,6 +16,7 @@ use crate::{
     filesystem::durable,
     id::{DomainId, IdentityId, ObjectId},
     limits,
+    store::Name,
 };
 
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,9 +141,10 @@ impl Memory {
         Some((*sequence, ObjectId::from_hex(id)?))
     }
 
-    /// The error for a chain that lacks the head that was seen, by the number of the last snapshot that it has.
+    /// The error for a chain that lacks the head that was seen, by the number of the last snapshot that it has, the number
+    /// of the one that was seen, and the name of that.
     #[must_use]
-    pub fn older_head(sequence: u64, seen: u64) -> Error {
+    pub fn older_head(sequence: u64, (seen, gone): (u64, &Name)) -> Error {
         let error = older(&match sequence.cmp(&seen) {
             Ordering::Less => {
                 format!("the chain of this key ends at snapshot {sequence} instead of {seen}")
@@ -151,12 +153,13 @@ impl Memory {
             Ordering::Greater => format!("snapshot {seen} of this key is gone"),
         });
         // What a prune then frees is lost for good, so what brings it back comes first.
-        error.with_remedy(
+        error.with_remedy(format!(
             "Put what is missing back from a copy or a version of the bucket, and look who deleted it. Let no prune run: \
-             `lifeboat recover` with an owner's key makes snapshots of what lost ones held. Only if the storage was set back \
-             on purpose, and after that, delete the file `seen` in the cache of this repository. What is there of a mirror or a copy of \
-             last night can be read with `--no-cache`",
-        )
+             `lifeboat recover` with an owner's key makes snapshots of what lost ones held. After that \
+             `lifeboat repair quarantine {gone} --force --apply`, with that key too, says that it is lost for good, and the chain goes on. \
+             Only if the storage was set back on purpose, delete the file `seen` in the cache of this repository instead. What is there of a \
+             mirror or a copy of last night can be read with `--no-cache`",
+        ))
     }
 
     /// Remembers the head of a chain.
@@ -191,7 +194,10 @@ mod tests {
 
     #[test]
     fn it_is_said_how_a_chain_differs_from_what_was_seen() {
-        let said = |last, seen| Memory::older_head(last, seen).to_string();
+        let name = |seen| {
+            Name::snapshot(&DomainId::new([1; 8]), &IdentityId::new([2; 16]), seen, &ObjectId::new([3; 32]))
+        };
+        let said = |last, seen| Memory::older_head(last, (seen, &name(seen))).to_string();
         assert!(said(2, 3).contains("ends at snapshot 2 instead of 3"));
         assert!(said(3, 3).contains("snapshot 3 of this key is another one"));
         assert!(said(4, 3).contains("snapshot 3 of this key is gone"));

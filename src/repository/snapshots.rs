@@ -295,7 +295,8 @@ impl Repository {
                 let last = chain.head.map_or(0, |(sequence, _)| sequence);
                 let gone = last < sequence || last == sequence && !names.iter().any(|name| name.id == id);
                 if gone && !is_set_aside(&id)? {
-                    return Err(Memory::older_head(last, sequence));
+                    let gone = Name::snapshot(domain, identity, sequence, &id);
+                    return Err(Memory::older_head(last, (sequence, &gone)));
                 }
             }
             if let Some(head) = chain.head {
@@ -530,7 +531,8 @@ impl Repository {
         {
             let own = roots.names.iter().filter(|name| name.identity == me);
             let last = own.map(|name| name.sequence).max().unwrap_or(0);
-            roots.doubts.push(Memory::older_head(last, sequence));
+            let gone = Name::snapshot(domain, &me, sequence, &id);
+            roots.doubts.push(Memory::older_head(last, (sequence, &gone)));
             told.insert(id);
         }
         self.check_heads(*domain, (heads, ended), (&mut told, &mut lost), roots)?;

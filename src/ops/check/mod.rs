@@ -92,6 +92,8 @@ pub struct Checked {
     pub attested: u64,
     /// Whether what was read stands in a signed record.
     pub recorded: bool,
+    /// Why some of it does not, since the storage refused a record: the next check takes it for unread.
+    pub unrecorded: Option<Error>,
     /// How much of everything was read how long ago, if that was asked for.
     pub coverage: Option<Coverage>,
     /// How many problems there are.

@@ -163,10 +163,6 @@ impl<'a> PackCheck<'a> {
             Err(error) => return Err(error),
         };
         let mut whole = true;
-        if suspect && blake3::hash(&bytes).as_bytes() != pack.id.as_bytes() {
-            whole = false;
-            damaged("its bytes are not those that its name stands for".to_owned(), Vec::new());
-        }
         let directory = match self.repository.own_directory(self.domain, &bytes) {
             Ok(directory) if listed.as_ref().is_none_or(|listed| *listed == directory) => Some(directory),
             Ok(_) => {
@@ -186,6 +182,11 @@ impl<'a> PackCheck<'a> {
         for (number, frame, error) in bad.transpose()?.unwrap_or_default() {
             whole = false;
             damaged(format!("frame {number}: {error}"), frame.blobs.iter().map(|blob| blob.id).collect());
+        }
+        // Where more is known of what is wrong, this is no other problem.
+        if whole && suspect && blake3::hash(&bytes).as_bytes() != pack.id.as_bytes() {
+            whole = false;
+            damaged("its bytes are not those that its name stands for".to_owned(), Vec::new());
         }
         let mut outcome = lock();
         outcome.packs += 1;

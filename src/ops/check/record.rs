@@ -61,7 +61,7 @@ pub(super) struct Recorder<'a> {
     fresh: Vec<Read>,
     packs: u64,
     bytes: u64,
-    /// Why the storage takes none.
+    /// Whether the storage takes none.
     refused: bool,
 }
 
@@ -110,7 +110,7 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Writes what no record says yet. A storage that refuses it is a note.
+    /// Writes what no record says yet. Why a storage refuses it is told with what was found.
     ///
     /// # Errors
     /// The user asked to stop; trouble of the storage that may pass.
@@ -127,7 +127,7 @@ impl<'a> Recorder<'a> {
             }
             Err(error) if matches!(error.kind(), ErrorKind::Failed | ErrorKind::Damaged) => {
                 self.refused = true;
-                checked.note(format!("what was read could not be recorded: {error}"));
+                checked.unrecorded = Some(error);
                 Ok(())
             }
             Err(error) => Err(error),

@@ -3,7 +3,7 @@
 
 use super::{AddOptions, Added, By, LastGood, RevokeOptions, Revoked, add, named, revoke};
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         registry::{Certificate, Registry},
         role::Role,
@@ -68,7 +68,17 @@ fn last_epoch(registry: &Registry) -> u32 {
 pub fn renew(repository: &Repository, who: &str, last_good: LastGood, unlock: By) -> Result<Renewed> {
     repository.root("rotate keys")?;
     let registry = repository.newest_registry()?.registry;
-    let Certificate { label, role, domain, shared, .. } = named(&registry, who)?.clone();
+    let Certificate { identity, label, role, domain, shared, .. } = named(&registry, who)?.clone();
+    let is_valid = |known: &Certificate| registry.revocation(&known.identity).is_none();
+    // The identity of the old key was given once more: what has its label now may be in use.
+    if registry.revocation(&identity).is_some()
+        && registry.certificates.iter().any(|known| known.label == label && is_valid(known))
+    {
+        let what = format!("this key was revoked before, and another one has its label `{label}` now");
+        return Err(Error::new(ErrorKind::Usage, what).with_remedy(format!(
+            "Where that came from a renewal of which nobody has the access key, `lifeboat key rotate {label}` renews it once more"
+        )));
+    }
     let revoked = revoke(repository, &RevokeOptions { who: who.to_owned(), last_good })?;
     let domain = domain.and_then(|id| registry.domain(&id)).map(|domain| domain.name.clone());
     let added = add(repository, &AddOptions { role, label, domain, shared, unlock })?;

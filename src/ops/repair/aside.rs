@@ -189,6 +189,10 @@ const fn effect(parsed: &Parsed, state: &State) -> &'static str {
         Parsed::Record { folder: Folder::Tombstones, .. } => {
             "the packs that it marked count again: do this only while no prune runs"
         }
+        Parsed::Record { folder: Folder::Annotations, .. } => {
+            "it may be a legal hold, and what it held can be forgotten from then on: first place the holds again that you know of \
+             (`lifeboat hold place`)"
+        }
         _ => "it is not mentioned any more",
     }
 }

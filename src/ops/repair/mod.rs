@@ -32,9 +32,11 @@ pub struct Fault {
     pub why: String,
 }
 
-/// What is the first thing to do where something is missing and packs are there that no index lists.
+/// What is the first thing to do where something is missing and packs are there that no index lists. What it cannot list
+/// it tells itself how to set aside: else this would be the first thing to do for ever.
 const INDEX_FIRST: &str = "Packs are there that no index lists, and what is missing may be in them: first of all run \
-    `lifeboat repair index --apply`, which lists them again and deletes nothing. Only for what is missing then";
+    `lifeboat repair index --apply`, which lists them again and deletes nothing, and set aside what it cannot list, as it \
+    says. Only for what is missing then";
 
 /// What to do when a pack that is set aside holds what nothing else holds.
 pub(super) const STORE_ANEW: &str = "`lifeboat repair snapshots --apply` with an owner's key stores anew what can still be read in packs \

@@ -26,7 +26,8 @@ code 5 says that there is damage.
 Each check of data leaves a signed record of what it read. With --max-age a check reads what, by these records, nobody
 has read for so long, the oldest first and not more than --budget: run it every day, and everything is read in time. It
 says how much was read within that time, and what was not read for longest. A key with the role audit or maintain
-compares hashes. When nothing is due, nothing is read. Exit code 7 says that something is older than it may be.
+compares hashes. When nothing is due, nothing is read. Exit code 7 says that something is older than it may be, 3 that the
+storage refused the record, so that the next run would read the same.
 
 Examples:
   lifeboat check
@@ -89,8 +90,14 @@ fn subset(text: &str) -> Result<Subset> {
     if text.contains(['/', '%']) { Subset::parse(text) } else { size::parse(text).map(Subset::Bytes) }
 }
 
-/// Whether everything was read within the time.
-fn in_time(coverage: &Coverage) -> Result<()> {
+/// Whether each run reads what comes next, and everything was read within the time.
+fn in_turn(checked: &Checked, coverage: &Coverage) -> Result<()> {
+    // It would read the same for ever, and the rest never.
+    if let Some(error) = &checked.unrecorded {
+        return Err(
+            Error::new(ErrorKind::Incomplete, format!("{UNRECORDED}: {error}")).with_remedy(to_record(error))
+        );
+    }
     if !coverage.is_overdue() {
         return Ok(());
     }
@@ -103,6 +110,9 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
     let output = context.output;
     let Checked { snapshots, nodes, packs, packs_read, bytes_read, attested, .. } = checked;
     let Checked { problems_found, problems, notes, coverage, recorded, sealed, .. } = checked;
+    if let Some(error) = &checked.unrecorded {
+        output.warn(&format!("{UNRECORDED}: {error}. {}", to_record(error)));
+    }
     for problem in problems {
         let Problem { object, what, hurts, remedy: _ } = problem;
         output.say(&format!("{}: {}", text::shown(object.as_bytes()), text::shown(what.as_bytes())));
@@ -163,9 +173,17 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         }
         let what = "some snapshots cannot be read, and nobody looked at what they need";
         end_of_unread(sealed, (what, "`lifeboat key list` shows the keys"))?;
-        return coverage.as_ref().map_or(Ok(()), in_time);
+        return coverage.as_ref().map_or(Ok(()), |coverage| in_turn(checked, coverage));
     }
     Err(damage(checked))
+}
+
+const UNRECORDED: &str = "what was read is not recorded, so that the next check takes it for unread";
+
+/// What to do where the storage refuses a record.
+fn to_record(error: &Error) -> String {
+    let remedy = error.remedy().map(|remedy| format!(". {remedy}")).unwrap_or_default();
+    format!("Let the storage take what this key writes below `evidence/`, and run it again{remedy}")
 }
 
 /// How a check ends that has found something: with what to do, the most careful first.
@@ -178,7 +196,14 @@ fn damage(checked: &Checked) -> Error {
             remedies.push(remedy);
         }
     }
-    let remedy = format!("The lines above name them. {}", remedies.join(". "));
+    // What several of them say is said once.
+    let mut sentences: Vec<&str> = Vec::new();
+    for sentence in remedies.iter().flat_map(|remedy| remedy.split(". ")) {
+        if !sentences.contains(&sentence) {
+            sentences.push(sentence);
+        }
+    }
+    let remedy = format!("The lines above name them. {}", sentences.join(". "));
     Error::new(ErrorKind::Damaged, format!("{count} found"))
         .with_remedy(after_index(checked.lost_index, &remedy))
 }
@@ -194,7 +219,7 @@ fn remedy_of(problem: &Problem) -> &str {
         remedy
     } else if is_of("/packs/") || is_of("/index/") {
         "`lifeboat repair index` lists again what an index object listed, `lifeboat repair quarantine NAME` sets a damaged \
-         pack aside; then back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies \
+         pack aside. Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies \
          each snapshot without what is lost for good"
     } else if is_of("/snapshots/") {
         "Put an older version of a damaged snapshot back if the storage has one; else let `lifeboat recover` with an owner's key \
@@ -220,6 +245,6 @@ fn remedy_of(problem: &Problem) -> &str {
          config and registry, `lifeboat key list` shows which keys can still be read"
     } else {
         "Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies each snapshot \
-         without what is lost for good; then the old one ends with `lifeboat forget`"
+         without what is lost for good. After that the old one ends with `lifeboat forget`"
     }
 }

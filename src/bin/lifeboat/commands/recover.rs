@@ -71,7 +71,8 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
     let told = tell(&done, mode, context);
     if let Some(number) = accepted? {
         context.output.note(&format!(
-            "this machine has seen another end of the chain of this key: from now on it goes on from snapshot {number}"
+            "this machine had seen another last snapshot of this key, which is gone: from now on its chain goes on from snapshot {number}, \
+             which was recovered, and nothing is left to do"
         ));
     }
     told

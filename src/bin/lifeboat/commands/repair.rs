@@ -139,15 +139,11 @@ impl Sum {
     fn line(&self, mode: Mode) -> String {
         let Self { objects, packs, listed, written, set_aside, unreadable, unvouched } = self;
         let objects_of = |count: u64| text::count(count, "index object", "index objects");
+        let (trouble, nothing) = (self.trouble(), self.nothing());
         if *written == 0 && *set_aside == 0 {
             let all = text::count(*packs - *unreadable - *unvouched, "pack", "packs");
-            let nothing =
-                if *unvouched == 0 { "nothing to repair" } else { "nothing that this key can repair" };
-            return format!(
-                "{nothing}: {} {} {all}",
-                objects_of(*objects),
-                if *objects == 1 { "lists" } else { "list" }
-            );
+            let list = if *objects == 1 { "lists" } else { "list" };
+            return format!("{trouble}{nothing}: {} {list} {all}", objects_of(*objects));
         }
         let would = if mode == Mode::DryRun { "would be " } else { "" };
         let listed = format!(
@@ -160,7 +156,28 @@ impl Sum {
             Mode::DryRun => "Nothing was written: --apply does it",
             Mode::Write => "Now run `lifeboat check`",
         };
-        format!("{listed}, {} {would}set aside. {next}", objects_of(*set_aside))
+        format!("{trouble}{listed}, {} {would}set aside. {next}", objects_of(*set_aside))
+    }
+
+    /// What cannot be put right here, before all that can: the advice is in the last line.
+    fn trouble(&self) -> String {
+        let packs = text::count(self.unreadable, "pack", "packs");
+        match (self.unreadable, self.unvouched) {
+            (0, _) => String::new(),
+            (1, 0) => format!("{packs} cannot be listed and has to be set aside, as the last line says; "),
+            (_, 0) => format!("{packs} cannot be listed and have to be set aside, as the last line says; "),
+            // What another key can list comes first.
+            _ => format!("{packs} cannot be listed; "),
+        }
+    }
+
+    const fn nothing(&self) -> &'static str {
+        match (self.unreadable, self.unvouched) {
+            (0, 0) => "nothing to repair",
+            (_, 0) => "nothing else to repair",
+            (0, _) => "nothing that this key can repair",
+            _ => "nothing else that this key can repair",
+        }
     }
 }
 
@@ -309,23 +326,27 @@ fn tell_snapshots(done: &SnapshotsDone, mode: Mode, context: &Context<'_>) -> Re
         (what, remedy.to_owned())
     } else if lacking > 0 {
         let what = format!("{} lost something", text::count(lacking, "snapshot has", "snapshots have"));
-        (
-            what,
-            if elsewhere > 0 {
-                format!("{NOTHING_BETTER}. {OF_OTHER_DOMAINS}")
-            } else {
-                NOTHING_BETTER.to_owned()
-            },
-        )
+        let others = if elsewhere > 0 { format!(". {OF_OTHER_DOMAINS}") } else { String::new() };
+        (what, nothing_better(hurt) + &others)
     } else {
-        ("some snapshots cannot be made whole".to_owned(), NOTHING_BETTER.to_owned())
+        ("some snapshots cannot be made whole".to_owned(), nothing_better(hurt))
     };
     Err(Error::new(ErrorKind::Incomplete, what).with_remedy(after_index(*has_unlisted, &remedy)))
 }
 
-/// What to do about what is lost.
-const NOTHING_BETTER: &str = "Back up again what is still at its source. The old snapshot still gives what is good of each file that is \
-                              hurt, as NAME.damaged: only when nobody needs that, end it with `lifeboat forget`";
+/// What to do about what is lost: an old snapshot may still give something of it.
+fn nothing_better(hurt: &[Hurt]) -> String {
+    let lacking = || hurt.iter().filter(|hurt| hurt.lost > 0);
+    let is_nothing = |hurt: &Hurt| hurt.copy == Copy::Nothing;
+    let parts = if lacking().all(is_nothing) { "" } else { STILL_GIVES };
+    let nothing = if lacking().any(is_nothing) { NOTHING_GIVES } else { "" };
+    format!("Back up again what is still at its source{parts}{nothing}")
+}
+
+const STILL_GIVES: &str = ". The old snapshot still gives what is good of each file that is hurt, as NAME.damaged: only when \
+                           nobody needs that, end it with `lifeboat forget`";
+const NOTHING_GIVES: &str = ". A snapshot of which nothing can be read gives nothing: put older versions of the objects back \
+                             that `lifeboat check` names, if the storage has some; else end it with `lifeboat forget`";
 const OF_OTHER_DOMAINS: &str = "Those of other domains are copied with an owner's key of theirs: `lifeboat key add --role owner \
                                 --label NAME --domain DOMAIN` makes one";
 
