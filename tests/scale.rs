@@ -184,19 +184,19 @@ const LAWS: [Law; 15] = [
     },
     Law {
         command: Prune,
-        small: [[1, 7, 1, 20, 0], [1, 4, 1, 20, 0]],
+        small: [[1, 7, 1, 21, 0], [1, 4, 1, 21, 0]],
         snapshot: gets(1, 0),
         second: NONE,
-        domain: [[1, 3, 1, 17, 0], [1, 1, 1, 17, 0]],
+        domain: [[1, 3, 1, 18, 0], [1, 1, 1, 18, 0]],
         index: Some([[1, 3, 1, 1, 0], [1, 1, 1, 1, 0]]),
         level: gets(1, 1),
     },
     Law {
         command: PruneLater,
-        small: [[1, 7, 1, 20, 0], [1, 4, 1, 20, 0]],
+        small: [[1, 7, 1, 21, 0], [1, 4, 1, 21, 0]],
         snapshot: gets(1, 0),
         second: NONE,
-        domain: [[1, 3, 1, 17, 0], [1, 1, 1, 17, 0]],
+        domain: [[1, 3, 1, 18, 0], [1, 1, 1, 18, 0]],
         // Each pack and each index object that goes is one DELETE.
         index: Some([[0, 6, 0, 2, 1094 + 2], [0, 3, 0, 2, 1094 + 2]]),
         level: gets(1, 1),
