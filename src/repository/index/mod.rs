@@ -494,11 +494,8 @@ impl Index {
     /// Whether all sections that are listed are of one of these authors.
     #[must_use]
     pub fn is_all_by(&self, authors: &[IdentityId]) -> bool {
-        self.parts.iter().all(|part| {
-            let mut known =
-                (0..part.segment.counts().sections).map(|number| part.segment.section_author(number));
-            known.all(|author| author.is_some_and(|author| authors.contains(&author)))
-        })
+        let is_all = |known: &HashSet<IdentityId>| known.iter().all(|author| authors.contains(author));
+        self.parts.iter().all(|part| part.segment.authors().is_some_and(is_all))
     }
 
     /// Every section that is listed, and the digest of what it is said to hold. One that several index

@@ -8,10 +8,11 @@
 //! rows, ids of the index objects; then a BLAKE3 of each block of these, then the footer.
 
 use std::{
+    collections::HashSet,
     fs::File,
     os::unix::fs::FileExt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -211,6 +212,8 @@ pub(super) struct Segment {
     /// The BLAKE3 of each block.
     hashes: Vec<u8>,
     damaged: AtomicBool,
+    /// See [`Self::authors`]: each view of a process asks for them.
+    authors: OnceLock<Option<HashSet<IdentityId>>>,
 }
 
 impl std::fmt::Debug for Segment {
@@ -265,7 +268,8 @@ impl Segment {
         if expected.as_bytes() != mac {
             return None;
         }
-        Some(Self { bytes, length, counts, layout, hashes, damaged: AtomicBool::new(false) })
+        let (damaged, authors) = (AtomicBool::new(false), OnceLock::new());
+        Some(Self { bytes, length, counts, layout, hashes, damaged, authors })
     }
 
     /// How many rows there are.
@@ -415,6 +419,12 @@ impl Segment {
         }
         let start: [u8; AUTHOR_END] = self.read(self.layout.sections + index(number) * SECTION_HEADER_LEN)?;
         SectionHeader::author_of(&start)
+    }
+
+    /// Who wrote the sections; nothing of a damaged file. The first call reads all of their table.
+    pub(super) fn authors(&self) -> Option<&HashSet<IdentityId>> {
+        let read = || (0..self.counts.sections).map(|number| self.section_author(number)).collect();
+        self.authors.get_or_init(read).as_ref()
     }
 
     /// The header of a section.
