@@ -443,11 +443,9 @@ fn one_view(
     }
     checked.packs_read += outcome.packs;
     checked.bytes_read += outcome.bytes;
-    // Where one identity writes nobody asks, and what is attested need not be said again: nothing deletes these records.
-    if repository.registry().is_shared(domain) {
-        outcome.attested.retain(|section| !view.index.vouches_for(&section.id));
-        checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
-    }
+    // What is attested need not be said again: nothing deletes these records.
+    outcome.attested.retain(|section| !view.index.vouches_for(&section.id));
+    checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
     Ok(((name_damaged(repository, domain, outcome, checked), missed), read))
 }
 

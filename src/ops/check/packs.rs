@@ -12,9 +12,9 @@ use crate::{
     format::{
         attestation::{AttestedSection, digest},
         ledger::Shelf,
-        pack::Directory,
+        pack::{Directory, SectionHeader},
     },
-    id::{BlobId, DomainId, PackId},
+    id::{BlobId, DomainId, IdentityId, PackId},
     limits,
     ops::frames::FrameCheck,
     random,
@@ -110,6 +110,13 @@ impl<'a> PackCheck<'a> {
         Ok(chosen)
     }
 
+    /// Whether anybody needs our word for what an identity has written: in a domain with one client nobody does, but for what
+    /// an owner's prune has cut.
+    fn serves_others(&self, author: &IdentityId) -> bool {
+        let registry = self.repository.registry();
+        registry.is_shared(self.domain) || !registry.writers(self.domain).any(|writer| writer == *author)
+    }
+
     pub(super) fn run(&self, choice: Choice<'_>, workers: usize) -> Result<Outcome> {
         let chosen = self.choose(choice)?;
         let progress = self.repository.store.progress();
@@ -193,7 +200,8 @@ impl<'a> PackCheck<'a> {
         outcome.bytes += bytes.len() as u64;
         // What no index lists serves nobody.
         if whole && self.frames.is_some() && pack.listed.is_some() {
-            for (number, section) in (0_u16..).zip(&directory.sections) {
+            let serves_others = |(_, section): &(u16, &SectionHeader)| self.serves_others(&section.author);
+            for (number, section) in (0_u16..).zip(&directory.sections).filter(serves_others) {
                 outcome
                     .attested
                     .push(AttestedSection { id: section.id(), digest: digest(&directory, number) });

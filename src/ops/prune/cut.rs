@@ -5,12 +5,16 @@
 //! it only because a verifier vouches for it; until then everybody goes on using the old frames. Nor does anything rest
 //! on this when those are deleted: what stands for them is looked for then, and read.
 
+use std::collections::BTreeMap;
+
 use crate::{
     compress::{Compression, Compressor, Plaintext},
+    crypto::SealKey,
     error::{Error, Result},
     format::{
         attestation::{Attestation, AttestedSection, SECTIONS_MAX, digest},
         pack::{Blob, Frame, PackKind, SectionHeader},
+        registry::Epoch,
     },
     id::DomainId,
     limits,
@@ -25,17 +29,48 @@ use crate::{
     },
 };
 
+/// So many packs are stored at most before an attestation names them.
+const FRESH_MAX: usize = 64;
+
+/// What sealing anew takes.
+pub(super) struct CutKeys {
+    ingest: IngestKeys,
+    /// By the number of the epoch. What is cut is sealed to the epoch that it comes from: who could read it still can.
+    epochs: BTreeMap<u32, SealKey>,
+}
+
+impl CutKeys {
+    /// Nothing for a key that reads no contents.
+    ///
+    /// # Errors
+    /// `Forbidden` without the keys of the domain; a key of the registry is damaged.
+    pub(super) fn of(repository: &Repository, domain: &DomainId) -> Result<Option<Self>> {
+        if !repository.reads_data() {
+            return Ok(None);
+        }
+        let registry = repository.registry();
+        let public = |epoch: &Epoch| Ok((epoch.number, SealKey::from_bytes(&epoch.data)?));
+        let epochs = registry.epochs.iter().map(public).collect::<Result<_>>()?;
+        Ok(Some(Self { ingest: IngestKeys::of(repository, domain)?, epochs }))
+    }
+}
+
 /// Writes new frames of one domain.
 pub(super) struct Cutter<'a> {
     repository: &'a Repository,
     domain: DomainId,
+    keys: &'a CutKeys,
     check: FrameCheck<'a>,
-    writer: PackWriter<'a>,
+    target: usize,
+    /// Of the epoch whose frames were last cut.
+    writer: Option<(u32, PackWriter<'a>)>,
     compressor: Compressor,
     plain: Vec<u8>,
     blobs: Vec<Blob>,
     /// What to vouch for.
-    written: Vec<AttestedSection>,
+    fresh: Vec<AttestedSection>,
+    /// Sections that were vouched for.
+    attested: usize,
     /// Frames that were taken from.
     pub(super) frames: u64,
 }
@@ -44,32 +79,25 @@ impl<'a> Cutter<'a> {
     /// Writes packs of about `target` bytes. Nothing for a key that reads no contents.
     ///
     /// # Errors
-    /// `Forbidden` without the keys of the domain; the registry has no key epoch.
+    /// `Forbidden` without the keys of the domain; no memory for a compressor.
     pub(super) fn new(
         repository: &'a Repository,
-        (domain, keys): (&'a DomainId, &'a IngestKeys),
+        (domain, keys): (&'a DomainId, &'a CutKeys),
         target: usize,
     ) -> Result<Option<Self>> {
         let Some(check) = FrameCheck::new(repository, domain)? else { return Ok(None) };
-        let (epoch, public) = repository.data_public()?;
-        let keys = PackKeys {
-            place: repository.place(*domain),
-            kind: PackKind::Data,
-            blobs: BlobKey::Chunk(&keys.chunk.id),
-            epoch,
-            public,
-            index: &keys.index,
-            signer: repository.signer(),
-        };
         Ok(Some(Self {
             repository,
             domain: *domain,
+            keys,
             check,
-            writer: PackWriter::new(keys, target),
+            target,
+            writer: None,
             compressor: Compressor::new(Compression::Auto)?,
             plain: Vec::new(),
             blobs: Vec::new(),
-            written: Vec::new(),
+            fresh: Vec::new(),
+            attested: 0,
             frames: 0,
         }))
     }
@@ -82,7 +110,7 @@ impl<'a> Cutter<'a> {
         self.check.opened(frame, sealed, self.compressor.decompressor())
     }
 
-    /// Takes over those blobs of a frame whose number in it passes.
+    /// Takes over the blobs of a frame that are wanted.
     ///
     /// # Errors
     /// As [`Self::look`]; storage trouble.
@@ -90,17 +118,18 @@ impl<'a> Cutter<'a> {
         &mut self,
         (frame, section): (&Frame, &SectionHeader),
         sealed: &[u8],
-        (passes, publisher): (impl Fn(usize) -> bool, &mut Publisher<'_>),
+        (wanted, publisher): (&[bool], &mut Publisher<'_>),
     ) -> Result<()> {
+        self.turn_to(section.epoch, publisher)?;
         let check = self.compressor.decompressor();
         let opened = self.repository.open_frame(&self.domain, (frame, section), sealed, check)?;
         let mut rest = &opened[..];
-        for (number, blob) in frame.blobs.iter().enumerate() {
+        for (blob, wanted) in frame.blobs.iter().zip(wanted) {
             let (head, tail) = rest
                 .split_at_checked(blob.length as usize)
                 .ok_or_else(|| Error::damaged("a frame", "it is shorter than what it holds"))?;
             rest = tail;
-            if passes(number) {
+            if *wanted {
                 self.add(*blob, head, publisher)?;
             }
         }
@@ -127,32 +156,66 @@ impl<'a> Cutter<'a> {
         let what = Plaintext::of(self.plain.len(), blobs.len(), false);
         let stored = self.compressor.compress_as(&self.plain, what)?;
         self.plain.clear();
-        let finished = self.writer.add(blobs, stored, self.compressor.decompressor())?;
+        let Some((_, writer)) = &self.writer else { return Ok(()) };
+        let finished = writer.add(blobs, stored, self.compressor.decompressor())?;
         finished.into_iter().try_for_each(|pack| self.upload(pack, publisher))
+    }
+
+    /// From now on it seals to this epoch.
+    fn turn_to(&mut self, epoch: u32, publisher: &mut Publisher<'_>) -> Result<()> {
+        if self.writer.as_ref().is_some_and(|(known, _)| *known == epoch) {
+            return Ok(());
+        }
+        self.flush(publisher)?;
+        let public = self.keys.epochs.get(&epoch);
+        let public = public.ok_or_else(|| Error::damaged("the registry", "it lacks a key epoch"))?;
+        let keys = PackKeys {
+            place: self.repository.place(self.domain),
+            kind: PackKind::Data,
+            blobs: BlobKey::Chunk(&self.keys.ingest.chunk.id),
+            epoch,
+            public,
+            index: &self.keys.ingest.index,
+            signer: self.repository.signer(),
+        };
+        self.writer = Some((epoch, PackWriter::new(keys, self.target)));
+        Ok(())
+    }
+
+    fn flush(&mut self, publisher: &mut Publisher<'_>) -> Result<()> {
+        self.seal(publisher)?;
+        let last = self.writer.as_ref().map(|(_, writer)| writer.flush()).transpose()?.flatten();
+        last.map_or(Ok(()), |pack| self.upload(pack, publisher))
     }
 
     fn upload(&mut self, pack: FinishedPack, publisher: &mut Publisher<'_>) -> Result<()> {
         let directory = &pack.listed.directory;
         for (number, section) in (0_u16..).zip(&directory.sections) {
-            self.written.push(AttestedSection { id: section.id(), digest: digest(directory, number) });
+            self.fresh.push(AttestedSection { id: section.id(), digest: digest(directory, number) });
         }
-        publisher.upload(Some(pack))
+        publisher.upload(Some(pack))?;
+        // Whoever is killed loses half of his work at most, and a client has few records to read.
+        if self.fresh.len() > self.attested.min(FRESH_MAX) { self.vouch(publisher) } else { Ok(()) }
     }
 
-    /// Stores and lists what is left, and then vouches for all of it: each frame was opened again before it was sealed up.
+    /// Lists what was stored, and then vouches for it: each frame was opened again before it was sealed up.
+    fn vouch(&mut self, publisher: &mut Publisher<'_>) -> Result<()> {
+        publisher.publish()?;
+        for sections in self.fresh.chunks(SECTIONS_MAX) {
+            let record = Attestation { time: self.repository.clock.now(), sections: sections.to_vec() };
+            self.repository.publish_attestation(&self.domain, &record)?;
+        }
+        self.attested += self.fresh.len();
+        self.fresh.clear();
+        Ok(())
+    }
+
+    /// Stores what is left, lists it and vouches for it.
     ///
     /// # Errors
     /// Storage trouble.
     pub(super) fn finish(mut self, publisher: &mut Publisher<'_>) -> Result<()> {
-        self.seal(publisher)?;
-        if let Some(last) = self.writer.flush()? {
-            self.upload(last, publisher)?;
-        }
-        publisher.publish()?;
-        for sections in self.written.chunks(SECTIONS_MAX) {
-            let record = Attestation { time: self.repository.clock.now(), sections: sections.to_vec() };
-            self.repository.publish_attestation(&self.domain, &record)?;
-        }
-        Ok(())
+        self.flush(publisher)?;
+        self.vouch(publisher)
     }
 }

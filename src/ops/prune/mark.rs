@@ -20,7 +20,7 @@ use crate::{
         role::Role,
         tombstones::{PACKS_MAX, Tombstones},
     },
-    id::{IdentityId, PackId},
+    id::{DomainId, IdentityId, PackId},
     limits,
     repository::index::{KnownPack, Standing},
     store::Name,
@@ -171,6 +171,7 @@ fn tell_spared(of_nobody: Packs, listed: &str, done: &mut DomainDone) {
 /// they wrote nobody can tell a backup that was not finished from one whose snapshots somebody has deleted.
 struct Bereft<'a> {
     registry: Arc<Registry>,
+    domain: DomainId,
     seen: &'a Seen,
     bereft: HashSet<IdentityId>,
 }
@@ -185,7 +186,7 @@ impl<'a> Bereft<'a> {
         for name in &seen.roots.names {
             bereft.remove(&name.identity);
         }
-        Self { registry, seen, bereft }
+        Self { registry, domain: pruning.id, seen, bereft }
     }
 
     /// Whether all of a pack is theirs.
@@ -200,22 +201,24 @@ impl<'a> Bereft<'a> {
     /// Whether all that a directory tells of is theirs.
     fn are_theirs(&self, directory: &Directory) -> bool {
         let is_theirs = |section: &SectionHeader| {
-            self.bereft.contains(&section.author) && !is_cut(&self.registry, self.seen, section)
+            self.bereft.contains(&section.author)
+                && !is_cut((&self.registry, &self.domain), self.seen, section)
         };
         directory.sections.iter().all(is_theirs)
     }
 }
 
-/// Whether a section is what a prune has sealed anew, as far as anybody can tell: an owner wrote it, and a verifier vouches
-/// for it. Then no snapshot of its author is to be expected.
-fn is_cut(registry: &Registry, seen: &Seen, section: &SectionHeader) -> bool {
-    seen.view.index.vouches_for(&section.id())
-        && registry.certificate(&section.author).is_some_and(|known| known.role == Role::Owner)
+/// Whether a section is what a prune has sealed anew, as far as anybody can tell: an owner wrote it, who does not back up to
+/// this domain; or else a verifier vouches for it. Then no snapshot of its author is to be expected.
+fn is_cut((registry, domain): (&Registry, &DomainId), seen: &Seen, section: &SectionHeader) -> bool {
+    let owner = registry.certificate(&section.author).filter(|known| known.role == Role::Owner);
+    owner.is_some_and(|known| known.domain != Some(*domain) || seen.view.index.vouches_for(&section.id()))
 }
 
 /// What is left alone, because somebody may be working with it.
 pub(super) struct Busy<'a> {
     registry: Arc<Registry>,
+    domain: DomainId,
     seen: &'a Seen,
     now: Timestamp,
     least: u64,
@@ -226,7 +229,8 @@ pub(super) struct Busy<'a> {
 impl<'a> Busy<'a> {
     pub(super) fn new(pruning: &Pruning<'_>, (seen, now): (&'a Seen, Timestamp)) -> Self {
         let least = AGE_MAX.min(pruning.grace).as_secs();
-        Self { registry: pruning.repository.registry(), seen, now, least, running: running(seen, now, least) }
+        let (registry, domain) = (pruning.repository.registry(), pruning.id);
+        Self { registry, domain, seen, now, least, running: running(seen, now, least) }
     }
 
     /// Whether a pack is too young to die.
@@ -251,7 +255,7 @@ impl<'a> Busy<'a> {
         let since = |ended: &Option<Timestamp>| ended.is_none_or(|ended| stored > ended);
         Ok(sections.any(|section| {
             self.running.get(&section.author).is_some_and(since)
-                && !is_cut(&self.registry, self.seen, section)
+                && !is_cut((&self.registry, &self.domain), self.seen, section)
         }))
     }
 }

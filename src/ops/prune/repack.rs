@@ -12,10 +12,12 @@ use bytes::Bytes;
 
 use super::{
     DomainDone, Packs, Unused,
-    cut::Cutter,
+    bits::Bits,
+    cut::{CutKeys, Cutter},
     domain::{Pruning, Seen},
     lost_pack,
     mark::Busy,
+    sweep::Survivors,
 };
 use crate::{
     clock::Timestamp,
@@ -23,9 +25,9 @@ use crate::{
     format::pack::{Blob, Directory, Frame, PackKind, SectionHeader, target_length},
     id::PackId,
     limits,
-    ops::{backup::ingest::IngestKeys, publisher::Publisher},
+    ops::publisher::Publisher,
     repository::{
-        index::{KnownPack, Standing},
+        index::{KnownPack, Location, Standing},
         pack_mover::PackMover,
         section::check_ciphertext,
     },
@@ -34,6 +36,8 @@ use crate::{
 /// A live pack of which snapshots may use something.
 struct Candidate {
     pack: KnownPack,
+    /// Of its first section: what is cut is sealed to the epoch that it comes from, one after the other.
+    epoch: u32,
     size: u64,
     /// What has to stay: bytes of frames.
     needed: u64,
@@ -61,6 +65,8 @@ struct Judged {
     fate: Fate,
     /// Of its bytes, about: what is compressed together has no size of its own.
     needed: u64,
+    /// For each blob whether it is needed here.
+    keeps: Vec<bool>,
 }
 
 /// Moves what is worth it. Gives the packs that are to die for it, with their sizes.
@@ -77,7 +83,7 @@ pub(super) fn repack(
     done.unused = unused.map(|candidate| candidate.unused).sum();
     done.pinned = candidates.iter().map(|candidate| candidate.pinned).sum();
     let mut dying = BTreeMap::new();
-    let keys = cuts(pruning).then(|| IngestKeys::of(pruning.repository, &pruning.id)).transpose()?;
+    let keys = CutKeys::of(pruning.repository, &pruning.id)?;
     for kind in [PackKind::Metadata, PackKind::Data] {
         let mut repack = Repack::new(pruning, (seen, kind), keys.as_ref())?;
         for candidate in
@@ -129,9 +135,10 @@ fn candidates(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> Result<
         if !seen.reached.any(seen.view.index.blobs_of(pack).ok_or_else(lost_pack)?) {
             continue;
         }
+        let epoch = directory.sections.first().map_or(0, |section| section.epoch);
         let mut candidate =
-            Candidate { pack: *pack, size: listed.size, needed: 0, cut: 0, unused: 0, pinned: 0 };
-        for (frame, judged) in directory.frames.iter().zip(judged(pruning, (seen, pack), &directory)?) {
+            Candidate { pack: *pack, epoch, size: listed.size, needed: 0, cut: 0, unused: 0, pinned: 0 };
+        for (frame, judged) in directory.frames.iter().zip(judged(pruning, (seen, pack), &directory, None)?) {
             let length = u64::from(frame.length);
             let moved = if judged.fate == Fate::Moves { length } else { judged.needed };
             candidate.needed += moved;
@@ -141,7 +148,7 @@ fn candidates(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> Result<
         }
         candidates.push(candidate);
     }
-    candidates.sort_by_key(|candidate| candidate.pack.id);
+    candidates.sort_by_key(|candidate| (candidate.epoch, candidate.pack.id));
     Ok(candidates)
 }
 
@@ -201,11 +208,13 @@ fn cuts(pruning: &Pruning<'_>) -> bool {
 }
 
 /// What becomes of each frame with its pack. One goes of which snapshots may use nothing, or of which a pack with a lower id
-/// holds the same. Of an attested section all frames that are left move, or all are cut.
+/// holds the same. Of an attested section all frames that are left move, or all are cut. To choose packs the word of the index
+/// is enough; with `survivors` what stands for something is read, else a damaged copy would send good ones to be rescued again and again.
 fn judged(
     pruning: &Pruning<'_>,
     (seen, pack): (&Seen, &KnownPack),
     directory: &Directory,
+    mut survivors: Option<&mut Survivors<'_>>,
 ) -> Result<Vec<Judged>> {
     let index = &seen.view.index;
     let cuts = cuts(pruning) && pack.kind == PackKind::Data;
@@ -215,13 +224,22 @@ fn judged(
     for (frame, numbers) in index.numbered(pack, directory).ok_or_else(lost_pack)? {
         let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)?;
         let is_attested = index.vouches_for(&section.id());
-        let is_needed = |blob: &Blob, number: usize| {
-            seen.reached.copy(number) && !(cuts && stands_attested(seen, pack, (blob, is_attested)))
-        };
-        let needed = frame.blobs.iter().zip(numbers).filter(|(blob, number)| is_needed(blob, *number));
-        let plain: u64 = needed.map(|(blob, _)| u64::from(blob.length)).sum();
+        let (mut keeps, mut plain) = (Vec::with_capacity(frame.blobs.len()), 0);
+        for (blob, number) in frame.blobs.iter().zip(numbers) {
+            let mut keep = seen.reached.copy(number);
+            if keep && cuts && stands_attested(seen, pack, (blob, is_attested)) {
+                let read = survivors.as_mut();
+                keep = !read.map_or(Ok(true), |read| read.holds_attested(&pack.id, blob, pack.kind))?;
+            }
+            plain += if keep { u64::from(blob.length) } else { 0 };
+            keeps.push(keep);
+        }
         let is_whole = plain == frame.plain_length() as u64;
-        let fate = if plain == 0 || stands_before(seen, pack, (directory, frame))? {
+        let mut stands = plain > 0 && stands_before(seen, pack, (directory, frame))?;
+        if let (true, Some(read)) = (stands, survivors.as_mut()) {
+            stands = read.holds_same(&pack.id, frame, section)?;
+        }
+        let fate = if plain == 0 || stands {
             Fate::Goes
         } else if is_whole || !cuts {
             Fate::Moves
@@ -234,7 +252,7 @@ fn judged(
         }
         let share = u128::from(frame.length) * u128::from(plain) / (frame.plain_length() as u128).max(1);
         let needed = if fate == Fate::Goes { 0 } else { u64::try_from(share).unwrap_or(u64::MAX) };
-        all.push(Judged { fate, needed });
+        all.push(Judged { fate, needed, keeps });
     }
     let is_needed: BTreeSet<u16> = directory
         .frames
@@ -292,6 +310,9 @@ struct Repack<'a> {
     seen: &'a Seen,
     mover: PackMover<'a>,
     cutter: Option<Cutter<'a>>,
+    survivors: Survivors<'a>,
+    /// Copies of what was cut in this run, by the number of the blob: of one that is needed in several packs one copy is enough.
+    taken: Bits,
     publisher: Publisher<'a>,
     /// Bytes of a pack.
     target: usize,
@@ -303,7 +324,7 @@ impl<'a> Repack<'a> {
     fn new(
         pruning: &'a Pruning<'a>,
         (seen, kind): (&'a Seen, PackKind),
-        keys: Option<&'a IngestKeys>,
+        keys: Option<&'a CutKeys>,
     ) -> Result<Self> {
         let target = target_length(seen.view.index.bytes());
         let mover = PackMover::new(pruning.repository, (pruning.id, kind), target)?;
@@ -318,6 +339,8 @@ impl<'a> Repack<'a> {
             seen,
             mover,
             cutter,
+            survivors: Survivors::new(pruning.repository, pruning.id, &seen.view.index),
+            taken: Bits::new(seen.view.index.blobs()),
             publisher: Publisher::new(pruning.repository, pruning.id),
             target,
             planned: [0; 2],
@@ -328,13 +351,16 @@ impl<'a> Repack<'a> {
         let Candidate { pack, needed, cut, .. } = candidate;
         let Pruning { repository, id: domain, .. } = self.pruning;
         repository.store.progress().check()?;
-        if *needed == 0 || !self.pruning.writes() {
+        if !self.pruning.writes() {
             self.planned = [self.planned[0] + needed - cut, self.planned[1] + cut];
             return Ok(());
         }
         let name = repository.pack_name(domain, pack);
         let directory = directory(self.seen, pack)?;
-        let judged = judged(self.pruning, (self.seen, pack), &directory)?;
+        let judged = judged(self.pruning, (self.seen, pack), &directory, Some(&mut self.survivors))?;
+        if judged.iter().all(|judged| judged.fate == Fate::Goes) {
+            return Ok(());
+        }
         let is = |at: usize, fate| judged.get(at).is_some_and(|judged| judged.fate == fate);
         // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
         let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
@@ -349,17 +375,22 @@ impl<'a> Repack<'a> {
         let Some(cutter) = &mut self.cutter else { return Ok(()) };
         let index = &self.seen.view.index;
         let frames = index.numbered(pack, &directory).ok_or_else(lost_pack)?;
-        for (_, (frame, numbers)) in frames.enumerate().filter(|(at, _)| is(*at, Fate::IsCut)) {
-            let section = section_of(&directory, frame)?;
-            let is_attested = index.vouches_for(&section.id());
-            let passes = |at: usize| {
-                self.seen.reached.copy(numbers.start + at)
-                    && frame
-                        .blobs
-                        .get(at)
-                        .is_some_and(|blob| !stands_attested(self.seen, pack, (blob, is_attested)))
-            };
-            cutter.take((frame, section), sealed_of(frame, &bytes)?, (passes, &mut self.publisher))?;
+        for ((frame, numbers), judged) in frames.zip(&judged).filter(|(_, judged)| judged.fate == Fate::IsCut)
+        {
+            let passes =
+                |at: usize| judged.keeps.get(at) == Some(&true) && !self.taken.get(numbers.start + at);
+            let wanted: Vec<bool> = (0..frame.blobs.len()).map(passes).collect();
+            if !wanted.contains(&true) {
+                continue;
+            }
+            let frame_and_section = (frame, section_of(&directory, frame)?);
+            cutter.take(frame_and_section, sealed_of(frame, &bytes)?, (&wanted, &mut self.publisher))?;
+            for (blob, _) in frame.blobs.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
+                let same = |at: &Location| index.blob(*at) == Some(*blob);
+                index.locations(&blob.id).into_iter().filter(same).for_each(|at| {
+                    self.taken.set(index.blob_number(at));
+                });
+            }
         }
         Ok(())
     }

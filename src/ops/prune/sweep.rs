@@ -102,7 +102,7 @@ impl Pruning<'_> {
 }
 
 /// Finds what stands for a frame, in live packs. What an index says is not enough: the bytes are read.
-struct Survivors<'a> {
+pub(super) struct Survivors<'a> {
     repository: &'a Repository,
     domain: DomainId,
     index: &'a Index,
@@ -111,7 +111,7 @@ struct Survivors<'a> {
 }
 
 impl<'a> Survivors<'a> {
-    const fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Self {
+    pub(super) const fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Self {
         Self { repository, domain, index, last: None }
     }
 
@@ -142,7 +142,12 @@ impl<'a> Survivors<'a> {
     }
 
     /// Whether another live pack holds the very same sealed frame.
-    fn holds_same(&mut self, dying: &PackId, frame: &Frame, section: &SectionHeader) -> Result<bool> {
+    pub(super) fn holds_same(
+        &mut self,
+        dying: &PackId,
+        frame: &Frame,
+        section: &SectionHeader,
+    ) -> Result<bool> {
         let Some(first) = frame.blobs.first() else { return Ok(true) };
         for at in self.index.locations(&first.id) {
             let Some(found) = self.index.found(at) else { continue };
@@ -158,7 +163,7 @@ impl<'a> Survivors<'a> {
     }
 
     /// Whether a live pack holds the blob in a section that a verifier vouches for: everybody may use that.
-    fn holds_attested(&mut self, dying: &PackId, blob: &Blob, kind: PackKind) -> Result<bool> {
+    pub(super) fn holds_attested(&mut self, dying: &PackId, blob: &Blob, kind: PackKind) -> Result<bool> {
         for at in self.index.locations(&blob.id) {
             let Some(pack) = self.index.pack_at(at) else { continue };
             if pack.id == *dying || pack.standing != Standing::Live || pack.kind != kind {
