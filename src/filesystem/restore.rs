@@ -28,7 +28,8 @@ use rustix::{
 };
 
 use super::{
-    attributes, capture,
+    attributes::{self, Thawed},
+    capture,
     holes::{self, Layout},
     metadata::{Handle, Notes, freeze, set_metadata, set_owner_and_mode},
     mounts::is_mounted_on,
@@ -471,9 +472,17 @@ impl Target {
         let from = self.directory(from_folder)?;
         let (dir, name) = self.place(path)?;
         let pending = Pending::new(dir)?;
-        linkat(&from, &from_name, &pending.dir, &pending.current, AtFlags::empty())
-            .map_err(|errno| system_error("link to", shown(existing), errno))?;
-        Ok(Made { pending, name, notes: Notes::new(), what: What::Name })
+        let link = || linkat(&from, &from_name, &pending.dir, &pending.current, AtFlags::empty());
+        let (linked, thawed) = match link() {
+            // It has other names already, for which it stays frozen.
+            Err(Errno::PERM) => {
+                let thawed = partial::thaw_for_now(from.as_fd(), &from_name);
+                (if thawed.is_some() { link() } else { Err(Errno::PERM) }, thawed)
+            }
+            other => (other, None),
+        };
+        linked.map_err(|errno| system_error("link to", shown(existing), errno))?;
+        Ok(Made { pending, name, notes: Notes::new(), what: What::Name(thawed) })
     }
 
     /// Whether the user may make it, as far as that is known before.
@@ -606,8 +615,8 @@ pub struct Made<'m> {
 #[derive(Debug)]
 enum What<'m> {
     File(OwnedFd, &'m Metadata),
-    /// A further name of a file.
-    Name,
+    /// A further name of a file, which is thawed for it.
+    Name(#[expect(dead_code, reason = "it is dropped when the file has the name")] Option<Thawed>),
     /// A link, a pipe, a device.
     Other,
 }
@@ -631,7 +640,7 @@ impl Made<'_> {
     /// A folder that is not empty has its name.
     pub fn place(mut self) -> Result<Notes> {
         self.pending.place(&self.name)?;
-        if matches!(self.what, What::Name) {
+        if matches!(self.what, What::Name(_)) {
             // Renaming one name of a file onto another of the same file does nothing, by POSIX.
             match unlinkat(&self.pending.dir, &self.pending.current, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}

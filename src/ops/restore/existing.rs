@@ -199,10 +199,13 @@ impl<'a> Existing<'a> {
         }
         let target =
             if found.kind == EntryKind::Symlink { self.look.link_target(below, found)? } else { None };
+        let mut until_gone = None;
         if self.job.removal == Removal::Remove {
             self.thaw((path, below), found)?;
+            until_gone = self.look.thaw_for_now(below, found)?;
         }
         self.remove(path, found, selection)?;
+        drop(until_gone);
         if self.job.snapshot.leads_only(path) {
             let what = target.map_or_else(
                 || "what had the name of this folder".to_owned(),
