@@ -374,17 +374,7 @@ fn a_plan_foresees_what_an_ordinary_user_may_not_write() {
         fs::write(world.path("src").join(path), content).unwrap();
     }
     fs::hard_link(world.path("src/theirs/old"), world.path("src/zz")).unwrap();
-    let give = |path: &str| {
-        let owner = format!("{ORDINARY}:{ORDINARY}");
-        assert!(
-            Command::new("chown")
-                .args(["-R", &owner, path])
-                .current_dir(world.path(""))
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
+    let give = |path: &str| give(&world, path);
     give("src");
     world.does(&["backup", "src"]);
     give("repo");
@@ -433,6 +423,81 @@ fn a_plan_foresees_what_an_ordinary_user_may_not_write() {
         let (code, met, _) = troubles(&world, target, &[]);
         assert_eq!((code, met.len()), (Some(1), 1), "{met:#?}");
     }
+}
+
+/// Gives something in a world to the ordinary user.
+fn give(world: &World, path: &str) {
+    let owner = format!("{ORDINARY}:{ORDINARY}");
+    let mut chown = Command::new("chown");
+    assert!(chown.args(["-R", &owner, path]).current_dir(world.path("")).status().unwrap().success());
+}
+
+fn chattr(flag: &str, path: &Path) -> bool {
+    Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
+}
+
+/// The same troubles of a plan and of the restore: their code and their lines.
+#[track_caller]
+fn foreseen(world: &World, target: &str, more: &[&str]) -> (Option<i32>, Vec<String>) {
+    let (code, planned, _) = troubles(world, target, &[more, &["--plan"]].concat());
+    let (met_code, met, _) = troubles(world, target, more);
+    let paths = |told: &[String]| {
+        let mut paths: Vec<String> =
+            told.iter().filter_map(|line| Some(line.split_once(": ")?.0.to_owned())).collect();
+        paths.dedup();
+        paths
+    };
+    assert_eq!((code, paths(&planned)), (met_code, paths(&met)), "{planned:#?}\n{met:#?}");
+    (met_code, planned)
+}
+
+/// A backup of a source that belongs to the ordinary user, who may read it.
+fn of_an_ordinary_user(files: &[&str]) -> World {
+    let world = World::with_repository();
+    for path in files {
+        fs::create_dir_all(world.path("src").join(path).parent().unwrap()).unwrap();
+        fs::write(world.path("src").join(path), path).unwrap();
+    }
+    give(&world, "src");
+    world.does(&["backup", "src"]);
+    give(&world, "repo");
+    fs::set_permissions(world.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    world
+}
+
+#[test]
+fn what_stays_immutable_though_it_was_not_is_told_and_foreseen() {
+    if !is_root() {
+        skip("frozen files of another user: only root can make one");
+        return;
+    }
+    let world = of_an_ordinary_user(&["folder/in", "linked"]);
+    fs::create_dir(world.path("t")).unwrap();
+    give(&world, "t");
+    assert_eq!(troubles(&world, "t", &[]).0, Some(0));
+    let frozen = ["t/folder", "t/linked", "t/one"].map(|path| world.path(path));
+    fs::hard_link(&frozen[1], world.path("beside")).unwrap();
+    if !frozen.iter().all(|path| chattr("+i", path)) {
+        skip("a frozen file: nothing can be made immutable here");
+        return;
+    }
+    let (code, told) = foreseen(&world, "t", &[]);
+    // So does root without the right to.
+    let source = format!("latest:{}", world.text("src"));
+    let mut root = Command::new("setpriv");
+    root.arg("--bounding-set=-linux_immutable").arg(env!("CARGO_BIN_EXE_lifeboat"));
+    root.args(["--no-cache", "restore", &source, "--target", "t"]).env_clear().current_dir(world.path(""));
+    root.env("LIFEBOAT_REPOSITORY", world.path("repo")).env("LIFEBOAT_PASSWORD", world::PASSPHRASE);
+    root.env("PATH", std::env::var_os("PATH").unwrap());
+    let as_root = root.output();
+    frozen.iter().for_each(|path| assert!(chattr("-i", path)));
+    let flags = |told: &[String]| {
+        told.iter().filter(|line| line.contains("the flag immutable could not be removed")).count()
+    };
+    assert_eq!((code, flags(&told)), (Some(3), 3), "{told:#?}");
+    let (out, err) = world::texts(&as_root.unwrap());
+    let said = out + &err;
+    assert!(said.contains("could not be removed") && said.contains("root with all its rights"), "{said}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod pattern;
 pub mod read;
 pub mod remove;
 pub mod restore;
+pub mod rights;
 pub mod sample;
 pub mod sandbox;
 pub mod scratch;

@@ -36,7 +36,7 @@ use super::{
     },
     remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, may_grow_to, open_beneath},
-    shown, shown_in, spelling, system_error,
+    rights, shown, shown_in, spelling, system_error,
     walk::Listing,
 };
 use crate::{
@@ -189,6 +189,18 @@ impl Found {
         self.frozen
     }
 
+    /// The flags that freeze it.
+    #[must_use]
+    pub const fn freezing(&self) -> u32 {
+        self.freezing
+    }
+
+    /// Whether it is immutable or append-only, and this process may not change that.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.frozen && !rights::may_freeze()
+    }
+
     /// Whether it is a file that a restore of what `metadata` describes has begun and not ended. One that has such a mode
     /// in the snapshot, is longer, or belongs to somebody else may be somebody's.
     #[must_use]
@@ -227,8 +239,8 @@ impl Found {
     #[must_use]
     fn is_as(&self, metadata: &Metadata, ownership: &Ownership) -> bool {
         let owner = ownership.resolve(metadata).unwrap_or((geteuid().as_raw(), getegid().as_raw()));
-        // It is not thawed for good as long as it has other names.
-        let freezes_more = self.links > 1 && self.freezing & !metadata.flags != 0;
+        // It is not thawed for good as long as it has other names. Where it cannot be at all that is told.
+        let freezes_more = self.links > 1 && self.freezing & !metadata.flags != 0 && !self.is_stuck();
         !freezes_more
             && (self.mode, self.owner, self.mtime) == (metadata.mode & 0o7777, owner, metadata.mtime)
     }

@@ -31,7 +31,7 @@ use super::{
     attributes::{self, Thawed},
     capture,
     holes::{self, Layout},
-    metadata::{Handle, Notes, freeze, set_metadata, set_owner_and_mode},
+    metadata::{Handle, Notes, freeze, freeze_as, is_frozen, set_metadata, set_owner_and_mode},
     mounts::is_mounted_on,
     names::Ownership,
     old::{self, OpenedUp},
@@ -439,7 +439,10 @@ impl Target {
     ) -> Result<Notes> {
         let file = old.open_again(self, path)?;
         let mut notes = set_metadata(&Handle::Open(file.as_fd()), metadata, ownership);
-        freeze_alone(file.as_fd(), metadata, &mut notes);
+        // One with further names that is to be frozen is so when it has them.
+        if metadata.links < 2 || !is_frozen(metadata) {
+            freeze_as(file.as_fd(), metadata, &mut notes);
+        }
         Ok(notes)
     }
 
@@ -545,7 +548,7 @@ impl Target {
             return Ok(Notes::new());
         }
         let mut notes = set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership);
-        freeze(dir.as_fd(), metadata, &mut notes);
+        freeze_as(dir.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
 
@@ -559,7 +562,8 @@ impl Target {
         self.directory(path)
     }
 
-    /// Makes the file at `path` immutable or append-only if it was: after it has got all its names.
+    /// Makes the file at `path` immutable or append-only if it was, and lets it be neither if it was not: after it has got
+    /// all its names.
     ///
     /// # Errors
     /// The file cannot be opened, or is not there.
@@ -567,7 +571,7 @@ impl Target {
         let mut notes = Notes::new();
         let file = self.open_existing(path)?;
         let file = file.ok_or_else(|| system_error("open", shown(path), Errno::NOENT))?;
-        freeze(file.as_fd(), metadata, &mut notes);
+        freeze_as(file.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
 

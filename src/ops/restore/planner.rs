@@ -11,6 +11,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        metadata::foretell_freezing,
         old::{Found, Rewritable},
         partial,
         remove::Removal,
@@ -271,6 +272,8 @@ impl<'a, 'b> Planner<'a, 'b> {
         // One that has other names is only kept if nothing is to be set.
         if found.may_become(&entry.metadata, &self.job.options.ownership) {
             self.job.foretell(&entry, Some(&found));
+        } else if self.job.removal == Removal::Tell {
+            self.job.note(&entry.path, foretell_freezing(&entry.metadata, Some(&found)));
         }
         self.tally.files_unchanged += 1;
         self.tally.count(entry.metadata.size, entry.metadata.size);

@@ -528,8 +528,8 @@ impl<'a> Worker<'a> {
         // One that has other names is only kept if nothing is to be set.
         let notes = if found.may_become(metadata, ownership) {
             target.keep_file(found, path, metadata, ownership)?
-        } else if is_frozen(metadata) && metadata.links < 2 {
-            // It was thawed when the restore came to it.
+        } else if (is_frozen(metadata) && metadata.links < 2) || (found.is_frozen() && !is_frozen(metadata)) {
+            // It was thawed when the restore came to it, or could not be.
             target.freeze(path, metadata)?
         } else {
             Notes::new()

@@ -9,6 +9,7 @@ use lifeboat::{
         live::Closed,
         names::{Ownership, OwnershipPolicy},
         restore::Zeros,
+        rights,
         select::{Selection, Unmatched},
     },
     ops::{
@@ -388,7 +389,11 @@ fn end(done: &Restored, (files, words): (u64, &Words)) -> Result<()> {
             let what = text::count(*unset, "piece of metadata", "pieces of metadata");
             let what = format!("{} {what} could not be set", words.unset);
             Err(Error::new(ErrorKind::Incomplete, what)
-                .with_remedy("The notes name them: root can set more, on a file system that can hold it"))
+                .with_remedy(if rights::has_all() {
+                    "The notes name them: another file system may hold them"
+                } else {
+                    "The notes name them: root with all its rights can set more, on a file system that can hold it"
+                }))
         }
         None => Ok(()),
         Some(kind) if *gaps > 0 => {
