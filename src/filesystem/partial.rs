@@ -210,6 +210,8 @@ pub(super) struct Pending {
     file: Option<(u64, u64)>,
     /// It has its name, or is to keep the one that it has.
     placed: bool,
+    /// It goes if it may not have its name: the next restore would not get further, and nothing else is lost.
+    goes_if_refused: bool,
 }
 
 impl Pending {
@@ -218,7 +220,7 @@ impl Pending {
     /// # Errors
     /// The system gives no random bytes.
     pub(super) fn new(dir: Folder) -> Result<Self> {
-        Ok(Self { dir, current: partial_name()?, file: None, placed: false })
+        Ok(Self { dir, current: partial_name()?, file: None, placed: false, goes_if_refused: false })
     }
 
     /// A file that has its own name from the beginning.
@@ -226,12 +228,18 @@ impl Pending {
     /// # Errors
     /// The system does not tell which one it is.
     pub(super) fn named(dir: Folder, name: CString, file: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        Ok(Self { dir, current: name, file: Some(identity(&fstat(file)?)), placed: false })
+        let file = Some(identity(&fstat(file)?));
+        Ok(Self { dir, current: name, file, placed: false, goes_if_refused: false })
     }
 
     /// Something that stays under its name, whatever ends the restore: the next one goes on with it.
     pub(super) const fn lasting(dir: Folder, current: CString) -> Self {
-        Self { dir, current, file: None, placed: true }
+        Self { dir, current, file: None, placed: true, goes_if_refused: false }
+    }
+
+    /// As [`Self::lasting`], of a file that this restore has made.
+    pub(super) const fn unfinished(dir: Folder, current: CString) -> Self {
+        Self { dir, current, file: None, placed: true, goes_if_refused: true }
     }
 
     /// Checks that what has its present name is the file that was written.
@@ -279,7 +287,12 @@ impl Pending {
             Err(errno @ (Errno::NOTEMPTY | Errno::EXIST)) => {
                 Err(in_the_way(shown_in(self.dir.as_fd(), name)).with_source(errno))
             }
-            Err(errno) => Err(system_error("name", shown_in(self.dir.as_fd(), name), errno)),
+            Err(errno) => {
+                if self.goes_if_refused && matches!(errno, Errno::PERM | Errno::ACCESS) {
+                    self.placed = false;
+                }
+                Err(system_error("name", shown_in(self.dir.as_fd(), name), errno))
+            }
         }
     }
 

@@ -36,7 +36,7 @@ use super::{
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
-    remove::is_denied,
+    remove::{Denied, denied, denied_as_it_is, denied_name},
     shown, shown_in, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
@@ -81,6 +81,8 @@ pub struct Target {
     pub(super) root: Arc<OwnedFd>,
     /// Whether anything was in the folder when it was opened.
     was_empty: bool,
+    /// It is only the folder that the target would be made in.
+    is_above: bool,
     /// Small files have their own names from the beginning.
     names_at_once: bool,
     /// What becomes of zeros.
@@ -153,11 +155,13 @@ impl Target {
                 None => Err(error),
             },
             // Of what is there already some may be as it should be.
-            Ok(target) if target.was_empty && is_denied(target.root.as_fd()) => {
-                let errno = Errno::ACCESS;
-                Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
-            }
-            opened => opened,
+            Ok(target) => match denied(target.root.as_fd()).filter(|_| target.was_empty) {
+                Some(denied) => {
+                    let errno = if denied == Denied::Frozen { Errno::PERM } else { Errno::ACCESS };
+                    Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
+                }
+                None => Ok(target),
+            },
         }
     }
 
@@ -186,6 +190,7 @@ impl Target {
         let target = Self {
             root: Arc::new(root),
             was_empty,
+            is_above: false,
             names_at_once,
             zeros: Zeros::default(),
             file_systems: Mutex::default(),
@@ -215,7 +220,7 @@ impl Target {
     /// As if nothing were in it: another folder is meant, which is not there yet.
     #[must_use]
     pub fn as_empty(self) -> Self {
-        Self { was_empty: true, ..self }
+        Self { was_empty: true, is_above: true, ..self }
     }
 
     /// Bytes that are free on its file system.
@@ -239,14 +244,31 @@ impl Target {
     }
 
     /// The folder, among that at `path` and those on the way to it, in which the user may write nothing, so that nothing
-    /// can be made at `path`. One of their own would be opened up.
+    /// can be made at `path`, and why. One of their own would be opened up, but for that in which a target would be made.
     #[must_use]
-    pub fn denied<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+    pub fn denied<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], Denied)> {
         match self.last_known(path) {
-            (_, Ok(dir)) if !is_denied(dir.as_fd()) => None,
-            (folder, Ok(_) | Err(Errno::ACCESS)) => Some(folder),
+            (folder, Ok(dir)) if self.is_above => Some((folder, denied_as_it_is(dir.as_fd())?)),
+            (folder, Ok(dir)) => Some((folder, denied(dir.as_fd())?)),
+            (folder, Err(Errno::ACCESS)) => Some((folder, Denied::Rights)),
             (_, Err(_)) => None,
         }
+    }
+
+    /// Why the user may not give the name of what is at `path` to something else, if so.
+    #[must_use]
+    pub fn denied_to_replace(&self, path: &[u8]) -> Option<Denied> {
+        let (folder, name) = split(path);
+        let dir = self.existing_directory(folder).ok()??;
+        let status = capture::status(dir.as_fd(), &component(name).ok()?).ok()?;
+        denied_name(dir.as_fd(), &old::Found::of(&status)?)
+    }
+
+    /// What the folder itself is, if it is there.
+    #[must_use]
+    pub fn found(&self) -> Option<old::Found> {
+        let status = capture::status(self.root.as_fd(), c"").ok().filter(|_| !self.is_above)?;
+        old::Found::of(&status)
     }
 
     /// The last folder that is there on the way to `path`, or why it cannot be opened.
@@ -390,7 +412,7 @@ impl Target {
         match partial::create(dir.as_fd(), &temporary) {
             Ok(fd) => {
                 partial::claim(fd.as_fd());
-                let pending = Pending::lasting(Arc::clone(dir), temporary);
+                let pending = Pending::unfinished(Arc::clone(dir), temporary);
                 Ok(NewFile { lasts: true, ..self.writing(fd, own, size, pending) })
             }
             Err(Errno::EXIST) => self.new_file(dir, name, size),
@@ -687,12 +709,24 @@ fn freeze_alone(fd: BorrowedFd<'_>, metadata: &Metadata, notes: &mut Notes) {
 fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     match open_beneath(dir, name, DIRECTORY) {
         Err(Errno::NOENT) => match mkdirat(dir, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => open_beneath(dir, name, DIRECTORY),
+            Ok(()) => {
+                // The mask of the process, or the default ACL of the folder, may have kept its owner out.
+                let made = open_beneath(dir, name, DIRECTORY.union(OFlags::PATH))?;
+                let mode = u32::from(capture::status(made.as_fd(), c"")?.stx_mode) & 0o7777;
+                if mode & TARGET_MODE != TARGET_MODE {
+                    old::set_mode(made.as_fd(), mode | TARGET_MODE)?;
+                }
+                open_beneath(dir, name, DIRECTORY)
+            }
+            Err(Errno::EXIST) => open_beneath(dir, name, DIRECTORY),
             Err(errno) => Err(errno),
         },
         other => other,
     }
 }
+
+/// What can be done about a target in which nobody may make anything.
+pub const IMMUTABLE: &str = "It, or the folder that it would be made in, is immutable: let root run `chattr -i` on that, or choose another target";
 
 /// What can be done about a target that cannot be opened or made.
 fn cannot_open(error: Error, errno: Errno) -> Error {
@@ -700,9 +734,8 @@ fn cannot_open(error: Error, errno: Errno) -> Error {
         Errno::NOTDIR | Errno::LOOP => {
             error.with_remedy("A file or a link to nothing stands there: name a folder, or a new name")
         }
-        Errno::ACCESS | Errno::PERM => {
-            error.with_remedy("Restore as a user who may write there, or into another target")
-        }
+        Errno::ACCESS => error.with_remedy("Restore as a user who may write there, or into another target"),
+        Errno::PERM => error.with_remedy(IMMUTABLE),
         Errno::NOENT => error.with_remedy("Check the path: nothing has this name"),
         _ => error,
     }

@@ -8,7 +8,8 @@ use lifeboat::{
     filesystem::{
         live::Closed,
         names::{Ownership, OwnershipPolicy},
-        restore::Zeros,
+        remove::Denied,
+        restore::{IMMUTABLE, Zeros},
         rights,
         select::{Selection, Unmatched},
     },
@@ -253,7 +254,7 @@ fn summary(done: &Restored, (id, arguments): (&str, &Restore), forecast: Option<
             "space_free_bytes": known(|forecast| forecast.space_free),
             "fits": forecast.map(Forecast::fits),
             "read_only": forecast.map(|forecast| !forecast.read_only.is_empty()),
-            "denied": forecast.map(|forecast| forecast.denied),
+            "denied": forecast.map(|forecast| forecast.denied.is_some()),
         }),
     )
 }
@@ -312,10 +313,14 @@ fn would_end(forecast: &Forecast, arguments: &Restore) -> Result<()> {
         return Err(Error::new(ErrorKind::Failed, what)
             .with_remedy("Mount it to be written (`mount -o remount,rw`), or choose another target"));
     }
-    if forecast.denied {
+    if let Some(denied) = forecast.denied {
         let what = format!("nothing can be written to {} by this user", arguments.target.display());
-        return Err(Error::new(ErrorKind::Failed, what)
-            .with_remedy("Restore as a user who may write there, or into another target"));
+        let error = Error::new(ErrorKind::Failed, what);
+        return Err(if denied == Denied::Frozen {
+            error.with_remedy(IMMUTABLE)
+        } else {
+            error.with_remedy("Restore as a user who may write there, or into another target")
+        });
     }
     if forecast.chunks_lost > 0 {
         let count = text::count(forecast.chunks_lost, "chunk is", "chunks are");
