@@ -20,8 +20,9 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, fchmod, fdatasync, fstat, fstatvfs, fsync,
-        ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, stat, symlinkat, syncfs, unlinkat,
+        Access, AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, accessat, fchmod, fdatasync, fstat,
+        fstatvfs, fsync, ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, stat, symlinkat,
+        syncfs, unlinkat,
     },
     io::{Errno, pwrite},
     process::{Resource, geteuid, getrlimit},
@@ -233,11 +234,12 @@ impl Target {
     }
 
     /// Whether nothing can be written at `path`: its folder, or the last one on the way to it that is there, is on
-    /// something that is mounted read-only.
+    /// something that is mounted read-only, or in a read-only subvolume of btrfs, of which the mount says nothing.
     #[must_use]
     pub fn is_read_only(&self, path: &[u8]) -> bool {
         let is_mounted_so = |dir: BorrowedFd<'_>| {
             fstatvfs(dir).is_ok_and(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY))
+                || accessat(dir, c".", Access::WRITE_OK, AtFlags::EACCESS) == Err(Errno::ROFS)
         };
         let (_, last) = self.last_known(path);
         last.is_ok_and(|dir| is_mounted_so(dir.as_fd()))

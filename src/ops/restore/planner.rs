@@ -11,6 +11,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        MAKE_WRITABLE,
         metadata::foretell_freezing,
         old::{Found, Rewritable},
         partial,
@@ -92,7 +93,7 @@ impl Tally {
 }
 
 /// Why nothing can be written in a folder, and what to do about it.
-type WhyNot = (String, &'static str);
+type WhyNot = (String, String);
 
 pub(super) struct Planner<'a, 'b> {
     job: &'a Job<'a>,
@@ -155,7 +156,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             *written = Some((folder.to_vec(), why_not(job, folder)));
         }
         if let Some((_, Some((what, remedy)))) = written {
-            return Err(Error::new(ErrorKind::Failed, what.clone()).with_remedy(*remedy));
+            return Err(Error::new(ErrorKind::Failed, what.clone()).with_remedy(remedy.clone()));
         }
         let replaces = !matches!(there, There::Nothing);
         match job.target.denied_to_replace(job.below(&entry.path)).filter(|_| replaces) {
@@ -508,11 +509,11 @@ fn why_not(job: &Job<'_>, folder: &[u8]) -> Option<WhyNot> {
     if let Some((folder, denied)) = job.target.denied(folder) {
         let why = if denied == Denied::Frozen { ": it is immutable" } else { "" };
         let what = format!("{} cannot be written to by this user{why}", named(folder));
-        return Some((what, remedy_of(denied)));
+        return Some((what, remedy_of(denied).to_owned()));
     }
     (job.can_write() && job.target.is_read_only(folder)).then(|| {
-        let what = format!("{} is mounted read-only", named(folder));
-        (what, "Mount it to be written (`mount -o remount,rw`), or leave it out with --exclude")
+        let what = format!("{} is read-only", named(folder));
+        (what, format!("{MAKE_WRITABLE}, or leave it out with --exclude"))
     })
 }
 

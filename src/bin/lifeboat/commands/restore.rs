@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        MAKE_WRITABLE,
         live::Closed,
         names::{Ownership, OwnershipPolicy},
         remove::Denied,
@@ -309,9 +310,9 @@ fn would_end(forecast: &Forecast, arguments: &Restore) -> Result<()> {
     if let Some(place) = forecast.read_only.first() {
         let target = arguments.target.display();
         let what = if place.is_empty() { String::new() } else { format!(" for {}", text::path(place)) };
-        let what = format!("nothing can be written to {target}{what}: it is mounted read-only");
+        let what = format!("nothing can be written to {target}{what}: it is read-only");
         return Err(Error::new(ErrorKind::Failed, what)
-            .with_remedy("Mount it to be written (`mount -o remount,rw`), or choose another target"));
+            .with_remedy(format!("{MAKE_WRITABLE}, or choose another target")));
     }
     if let Some(denied) = forecast.denied {
         let what = format!("nothing can be written to {} by this user", arguments.target.display());
