@@ -583,7 +583,7 @@ fn a_plan_foresees_a_target_that_cannot_be_made_or_be_like_its_folder() {
     assert!(code == Some(3) && told.iter().any(|line| line.contains("time could not be set")), "{told:#?}");
     // Nobody looks into a closed folder before, not for a large file either.
     assert_eq!(troubles(&world, "open", &[]).0, Some(0));
-    fs::set_permissions(world.path("open/closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(world.path("open/closed"), fs::Permissions::from_mode(0o0)).unwrap();
     let (code, told, _) = troubles(&world, "open", &["--plan"]);
     assert_eq!((code, troubles(&world, "open", &[]).0), (Some(0), Some(0)), "{told:#?}");
 }

@@ -49,11 +49,11 @@ use rustix::{
 
 use crate::error::{Error, ErrorKind};
 
-/// An error of the operating system: what was tried, on what.
 /// What can be done where the system says that nothing can be written.
 pub const MAKE_WRITABLE: &str = "It is mounted read-only, or a read-only subvolume: make it writable (`mount -o remount,rw`; of btrfs, where the mount \
     is writable, `btrfs property set PATH ro false`)";
 
+/// An error of the operating system: what was tried, on what.
 fn system_error(what: &str, object: impl fmt::Display, errno: Errno) -> Error {
     let kind = match errno {
         Errno::NOENT => ErrorKind::NotFound,
