@@ -374,17 +374,7 @@ fn a_plan_foresees_what_an_ordinary_user_may_not_write() {
         fs::write(world.path("src").join(path), content).unwrap();
     }
     fs::hard_link(world.path("src/theirs/old"), world.path("src/zz")).unwrap();
-    let give = |path: &str| {
-        let owner = format!("{ORDINARY}:{ORDINARY}");
-        assert!(
-            Command::new("chown")
-                .args(["-R", &owner, path])
-                .current_dir(world.path(""))
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
+    let give = |path: &str| give(&world, path);
     give("src");
     world.does(&["backup", "src"]);
     give("repo");
@@ -432,6 +422,191 @@ fn a_plan_foresees_what_an_ordinary_user_may_not_write() {
         assert!(planned[0].starts_with("of all: nothing can be written to "), "{planned:#?}");
         let (code, met, _) = troubles(&world, target, &[]);
         assert_eq!((code, met.len()), (Some(1), 1), "{met:#?}");
+    }
+}
+
+/// Gives something in a world to the ordinary user.
+fn give(world: &World, path: &str) {
+    let owner = format!("{ORDINARY}:{ORDINARY}");
+    let mut chown = Command::new("chown");
+    assert!(chown.args(["-R", &owner, path]).current_dir(world.path("")).status().unwrap().success());
+}
+
+fn chattr(flag: &str, path: &Path) -> bool {
+    Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
+}
+
+/// The same troubles of a plan and of the restore: their code and their lines.
+#[track_caller]
+fn foreseen(world: &World, target: &str, more: &[&str]) -> (Option<i32>, Vec<String>) {
+    let (code, planned, _) = troubles(world, target, &[more, &["--plan"]].concat());
+    let (met_code, met, _) = troubles(world, target, more);
+    let paths = |told: &[String]| {
+        let mut paths: Vec<String> =
+            told.iter().filter_map(|line| Some(line.split_once(": ")?.0.to_owned())).collect();
+        paths.dedup();
+        paths
+    };
+    assert_eq!((code, paths(&planned)), (met_code, paths(&met)), "{planned:#?}\n{met:#?}");
+    (met_code, planned)
+}
+
+/// A backup of a source that belongs to the ordinary user, who may read it.
+fn of_an_ordinary_user(files: &[&str]) -> World {
+    let world = World::with_repository();
+    for path in files {
+        fs::create_dir_all(world.path("src").join(path).parent().unwrap()).unwrap();
+        let times = if path.ends_with("large") { 1 << 19 } else { 1 };
+        fs::write(world.path("src").join(path), path.repeat(times)).unwrap();
+    }
+    give(&world, "src");
+    world.does(&["backup", "src"]);
+    give(&world, "repo");
+    fs::set_permissions(world.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    world
+}
+
+#[test]
+fn what_stays_immutable_though_it_was_not_is_told_and_foreseen() {
+    if !is_root() {
+        skip("frozen files of another user: only root can make one");
+        return;
+    }
+    let world = of_an_ordinary_user(&["folder/in", "linked"]);
+    fs::create_dir(world.path("t")).unwrap();
+    give(&world, "t");
+    assert_eq!(troubles(&world, "t", &[]).0, Some(0));
+    let frozen = ["t/folder", "t/linked", "t/one"].map(|path| world.path(path));
+    fs::hard_link(&frozen[1], world.path("beside")).unwrap();
+    if !frozen.iter().all(|path| chattr("+i", path)) {
+        skip("a frozen file: nothing can be made immutable here");
+        return;
+    }
+    let (code, told) = foreseen(&world, "t", &[]);
+    // So does root without the right to.
+    let source = format!("latest:{}", world.text("src"));
+    let mut root = Command::new("setpriv");
+    root.arg("--bounding-set=-linux_immutable").arg(env!("CARGO_BIN_EXE_lifeboat"));
+    root.args(["--no-cache", "restore", &source, "--target", "t"]).env_clear().current_dir(world.path(""));
+    root.env("LIFEBOAT_REPOSITORY", world.path("repo")).env("LIFEBOAT_PASSWORD", world::PASSPHRASE);
+    root.env("PATH", std::env::var_os("PATH").unwrap());
+    let as_root = root.output();
+    frozen.iter().for_each(|path| assert!(chattr("-i", path)));
+    let flags = |told: &[String]| {
+        told.iter().filter(|line| line.contains("the flag immutable could not be removed")).count()
+    };
+    assert_eq!((code, flags(&told)), (Some(3), 3), "{told:#?}");
+    let (out, err) = world::texts(&as_root.unwrap());
+    let said = out + &err;
+    assert!(said.contains("could not be removed") && said.contains("root with all its rights"), "{said}");
+}
+
+#[test]
+fn a_plan_foresees_what_is_frozen_or_in_a_sticky_folder_of_somebody_else() {
+    if !is_root() {
+        skip("frozen and sticky things of another user: only root can make some");
+        return;
+    }
+    let files =
+        ["sticky/small", "sticky/large", "sticky/mine", "frozen/in", "frozen/new", "append/in", "f", "g"];
+    let world = of_an_ordinary_user(&files);
+    fs::create_dir(world.path("t")).unwrap();
+    give(&world, "t");
+    assert_eq!(troubles(&world, "t", &[]).0, Some(0));
+    for path in files {
+        fs::write(world.path("t").join(path), "another").unwrap();
+    }
+    fs::remove_file(world.path("t/frozen/new")).unwrap();
+    for path in ["sticky", "sticky/small", "sticky/large"] {
+        chown(world.path("t").join(path), Some(0), Some(0)).unwrap();
+    }
+    fs::write(world.path("t/sticky/extra"), "root's").unwrap();
+    fs::write(world.path("t/frozen/extra"), "").unwrap();
+    fs::set_permissions(world.path("t/sticky"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let frozen = [("+i", "t/frozen"), ("+a", "t/append"), ("+i", "t/f"), ("+a", "t/g")];
+    let is_frozen = frozen.iter().all(|(flag, path)| chattr(flag, &world.path(path)));
+    let (code, told) = foreseen(&world, "t", &["--delete"]);
+    for (flag, path) in frozen {
+        assert!(chattr(&flag.replace('+', "-"), &world.path(path)));
+    }
+    assert!(is_frozen, "nothing can be made immutable here");
+    let says = |line: &str| assert!(told.iter().any(|told| told.starts_with(line)), "{line}: {told:#?}");
+    assert_eq!(code, Some(3));
+    for line in [
+        "/sticky/small: sticky/small is somebody else's in a sticky folder",
+        "/sticky/large: sticky/large is somebody else's",
+        "/frozen/in: frozen cannot be written to by this user: it is immutable",
+        "/frozen/new: frozen cannot",
+        "/append/in: append/in is immutable or append-only",
+        "/f: f is immutable",
+        "/g: g is immutable",
+    ] {
+        says(line);
+    }
+    // Nothing is left of what could not get its name.
+    assert!(!world.path("t/sticky/.large.lifeboat-partial").try_exists().unwrap());
+    assert_eq!(fs::read_to_string(world.path("t/sticky/mine")).unwrap(), "sticky/mine");
+}
+
+#[test]
+fn a_plan_foresees_a_target_that_cannot_be_made_or_be_like_its_folder() {
+    if !is_root() {
+        skip("targets of another user: only root can make some");
+        return;
+    }
+    let world = of_an_ordinary_user(&["closed/large"]);
+    for path in ["frozen", "read-only", "shared", "open"] {
+        fs::create_dir(world.path(path)).unwrap();
+        give(&world, path);
+    }
+    fs::set_permissions(world.path("read-only"), fs::Permissions::from_mode(0o555)).unwrap();
+    let is_frozen = chattr("+i", &world.path("frozen"));
+    let [empty, new, closed] =
+        ["frozen", "frozen/new", "read-only/new"].map(|target| foreseen(&world, target, &[]));
+    let source = format!("latest:{}", world.text("src"));
+    let restore = ["restore", &source, "--target", "frozen/new"];
+    let plan = [&restore[..], &["--plan"]].concat();
+    let as_root = [&plan[..], &restore[..]].map(|arguments| world.command(arguments).output().unwrap());
+    assert!(is_frozen && chattr("-i", &world.path("frozen")), "nothing can be made immutable here");
+    for (code, told) in [empty, new, closed] {
+        assert_eq!((code, told.len()), (Some(1), 1), "{told:#?}");
+    }
+    for output in as_root {
+        let (out, err) = world::texts(&output);
+        assert!(output.status.code() == Some(1) && (out + &err).contains("chattr -i"), "{output:?}");
+    }
+    // The target itself is somebody else's.
+    fs::write(world.path("shared/something"), "").unwrap();
+    fs::set_permissions(world.path("shared"), fs::Permissions::from_mode(0o777)).unwrap();
+    chown(world.path("shared"), Some(0), Some(0)).unwrap();
+    let (code, told) = foreseen(&world, "shared", &[]);
+    assert!(code == Some(3) && told.iter().any(|line| line.contains("time could not be set")), "{told:#?}");
+    // Nobody looks into a closed folder before, not for a large file either.
+    assert_eq!(troubles(&world, "open", &[]).0, Some(0));
+    fs::set_permissions(world.path("open/closed"), fs::Permissions::from_mode(0o0)).unwrap();
+    let (code, told, _) = troubles(&world, "open", &["--plan"]);
+    assert_eq!((code, troubles(&world, "open", &[]).0), (Some(0), Some(0)), "{told:#?}");
+}
+
+#[test]
+fn no_mask_keeps_a_restore_out_of_the_folders_that_it_makes() {
+    if !is_root() {
+        skip("the restore of an ordinary user: this is one already");
+        return;
+    }
+    let world = of_an_ordinary_user(&["some/deep/file"]);
+    let source = format!("latest:{}", world.text("src"));
+    for mask in ["0777", "0277", "0177"] {
+        let target = format!("t{mask}");
+        fs::create_dir(world.path(&target)).unwrap();
+        give(&world, &target);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask $0 && exec \"$@\"", mask, env!("CARGO_BIN_EXE_lifeboat"), "--no-cache"]);
+        shell.args(["restore", &source, "--target", &target]).env_clear().current_dir(world.path(""));
+        shell.env("LIFEBOAT_REPOSITORY", world.path("repo")).env("LIFEBOAT_PASSWORD", world::PASSPHRASE);
+        let (out, err) = world::texts(&shell.uid(ORDINARY).gid(ORDINARY).output().unwrap());
+        let content = fs::read_to_string(world.path(&target).join("some/deep/file")).unwrap_or_default();
+        assert_eq!(content, "some/deep/file", "{mask}: {out}{err}");
     }
 }
 

@@ -216,6 +216,31 @@ fn a_backup_goes_on_after_a_minute_of_slow_down_and_asks_a_bounded_number_of_tim
     }
 }
 
+/// An `init` that the disk has no room for leaves nothing in the way of the next one, whichever object did not fit.
+#[test]
+fn an_init_on_a_full_disk_can_be_run_again() {
+    for last in 0..3 {
+        let full = move |call: &Call| {
+            let written =
+                ["keys/", "registry/", "config"].iter().position(|name| call.name.starts_with(name));
+            if call.kind.is_put() && written == Some(last) {
+                Fate::Fails(disk(Errno::NOSPC))
+            } else {
+                Fate::Works
+            }
+        };
+        let intercepted = Intercepted::new(Arc::new(InMemory::new()), full);
+        let options = lab::options(Arc::new(SystemClock), Arc::default(), 0);
+        let over = Arc::<Intercepted>::clone(&intercepted);
+        let store = Store::from_object_store(over, "", options).unwrap();
+        let root = RootSecret::generate().unwrap();
+        let create = || Repository::create(&store, &root, "right", InitOptions::default(), &SystemClock);
+        assert!(create().is_err(), "{last}");
+        intercepted.let_through();
+        assert_eq!(create().map_err(|error| error.to_string()), Ok(()), "{last}");
+    }
+}
+
 /// What the last frames of the workers fill cannot be sent: the workers have been told by then that there is nothing
 /// more to come.
 #[test]

@@ -912,6 +912,60 @@ fn a_file_that_is_kept_is_frozen_again() {
 }
 
 #[test]
+fn a_frozen_file_stays_frozen_for_its_other_names() {
+    let place = Place::new(1);
+    for name in ["f", "twin", "was-file/in", "folder/a"] {
+        place.put(name, b"right");
+    }
+    fs::hard_link(place.source().join("twin"), place.source().join("twin-too")).unwrap();
+    let chattr = |flag: &str, path: &Path| {
+        std::process::Command::new("chattr").arg(flag).arg(path).status().is_ok_and(|status| status.success())
+    };
+    if !chattr("+i", &place.source().join("twin")) {
+        skip("a frozen file: nothing can be made immutable here");
+        return;
+    }
+    place.back_up(&place.options());
+    assert!(chattr("-i", &place.source().join("twin")));
+    for (target, options) in [("cleared", deleting()), ("kept", RestoreOptions::default())] {
+        assert_eq!(place.restore(target, "", &[]).failures, 0);
+        let copy = place.copy(target);
+        let at = |name: &str| copy.join(name);
+        assert!(chattr("-i", &at("twin")));
+        fs::remove_file(at("twin-too")).unwrap();
+        fs::remove_dir_all(at("was-file")).unwrap();
+        fs::write(at("was-file"), "something").unwrap();
+        fs::write(at("f"), "precious").unwrap();
+        fs::create_dir(at("folder/extra")).unwrap();
+        for (name, other) in [("f", "folder/extra/keepme"), ("twin", "keep-twin"), ("was-file", "keep-file")]
+        {
+            fs::hard_link(at(name), at(other)).unwrap();
+            assert!(chattr("+i", &at(name)));
+        }
+        let others = ["folder/extra/keepme", "keep-twin", "keep-file"];
+        let planned = forecast(&place, target, &options).restored.failures;
+        let done = place.restore_with(target, &options);
+        let stays: Vec<_> = others.map(|name| fs::read_to_string(at(name)).unwrap_or_default()).into();
+        let frozen = others.map(|name| !chattr("+d", &at(name)));
+        let content =
+            ["f", "twin", "was-file/in"].map(|name| fs::read_to_string(at(name)).unwrap_or_default());
+        let is_twin = fs::metadata(at("twin-too")).is_ok_and(|twin| twin.ino() == inode(at("twin")));
+        std::process::Command::new("chattr").args(["-R", "-i"]).arg(&copy).output().unwrap();
+        assert_eq!(stays, ["precious", "right", "something"], "{target}");
+        assert_eq!(
+            (frozen, content),
+            ([true; 3], ["right"; 3].map(str::to_owned)),
+            "{target}: {:?}",
+            done.failed
+        );
+        assert!(is_twin, "{:?}", done.notes);
+        // With --delete each is named: what is frozen stays.
+        let told = if target == "cleared" { 3 } else { 0 };
+        assert_eq!((planned, done.failures), (told, told), "{:?}", done.failed);
+    }
+}
+
+#[test]
 fn what_is_left_out_of_a_frozen_file_is_told_the_first_time_too() {
     let world = World::with_repository();
     let [source, copy] = ["src/frozen", "copy/frozen"].map(|path| world.path(path));

@@ -257,8 +257,8 @@ fn a_plan_says_that_nothing_can_be_written_where_the_restore_then_fails() {
         let plan = ["restore", from, "--target", target, "--plan"];
         let (out, err) = world.ends(&mut among_mounts(&world, mounts, &plan), 1);
         let first = out.lines().next().unwrap();
-        assert!(first.contains("mounted read-only") && first.contains("Mount it to be written"), "{out}");
-        assert!(err.contains("mounted read-only"), "{err}");
+        assert!(first.contains("is read-only") && first.contains("remount,rw"), "{out}");
+        assert!(err.contains("read-only"), "{err}");
         let (out, err) = world.ends(&mut among_mounts(&world, mounts, &plan[..4]), 1);
         assert!(err.contains("Read-only"), "{out}{err}");
     }

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
@@ -268,6 +268,29 @@ pub(super) fn thaw(fd: BorrowedFd<'_>) {
     drop(set_flags(fd, 0, FREEZING_FLAGS));
 }
 
+/// An immutable or append-only file that is let be changed for a moment: when this is dropped it is frozen again.
+#[derive(Debug)]
+pub struct Thawed {
+    file: OwnedFd,
+    freezing: u32,
+}
+
+impl Thawed {
+    /// `None` if it is not frozen, or the user may not thaw it.
+    pub(super) fn of(file: OwnedFd) -> Option<Self> {
+        let freezing = ioctl_getflags(&file).ok()?.bits() & FREEZING_FLAGS;
+        let is_thawed = freezing != 0 && set_flags(file.as_fd(), 0, FREEZING_FLAGS).is_empty();
+        is_thawed.then_some(Self { file, freezing })
+    }
+}
+
+impl Drop for Thawed {
+    fn drop(&mut self) {
+        // It was frozen a moment ago, by the same right.
+        drop(set_flags(self.file.as_fd(), self.freezing, FREEZING_FLAGS));
+    }
+}
+
 /// Whether an open file has the attributes and flags that it is to have, and none besides; but for those that freeze it.
 pub(super) fn are_as(fd: BorrowedFd<'_>, then: &Metadata) -> bool {
     let mut now = Metadata::of(then.kind);
@@ -316,7 +339,7 @@ pub(super) fn has_flags(kind: EntryKind) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, os::fd::AsFd};
+    use std::fs::File;
 
     use super::*;
     use crate::skip::skip;

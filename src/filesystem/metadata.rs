@@ -21,7 +21,7 @@ use super::{
     namespace::HiddenOwners,
     old::{self, Found},
     partial::is_begun,
-    reason, shown,
+    reason, rights, shown,
 };
 use crate::{
     clock::Timestamp,
@@ -126,7 +126,7 @@ impl Handle<'_> {
     }
 }
 
-/// What would be noted of something that is restored, as far as the user who restores tells: root may set all
+/// What would be noted of something that is restored, as far as the rights of this process tell: root may set all
 /// that the backup has. `there` has its name, if that stays.
 #[must_use]
 pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found>) -> Notes {
@@ -138,11 +138,12 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found
     let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
     // A new file belongs to whoever restores.
     let (user, group) = there.map_or((us.as_raw(), getegid().as_raw()), Found::owner);
+    let is_stuck = there.is_some_and(Found::is_stuck);
     let may_give = |gid: u32| {
         let is_ours = || getgroups().unwrap_or_default().iter().any(|group| group.as_raw() == gid);
-        user == us.as_raw() && (getegid().as_raw() == gid || is_ours())
+        user == us.as_raw() && !is_stuck && (getegid().as_raw() == gid || is_ours())
     };
-    let gives_all = owner.is_some() && us.is_root();
+    let gives_all = owner.is_some() && rights::may_give_away() && !is_stuck;
     let same = Owner {
         same_user: uid == user || gives_all,
         same_group: gid == group || gives_all || owner.is_some() && may_give(gid),
@@ -154,7 +155,8 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found
     if lost_bits(metadata, &same) & metadata.mode != 0 {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
     }
-    if let Some(found) = there.filter(|_| user != us.as_raw() && !us.is_root()) {
+    let is_theirs = user != us.as_raw() && !rights::may_as_owner();
+    if let Some(found) = there.filter(|_| is_theirs || is_stuck) {
         let mode = metadata.mode & 0o7777 & !lost_bits(metadata, &same);
         if found.mode() != mode {
             note(&mut notes, ("mode", &format!("{mode:o}")), denied());
@@ -166,13 +168,34 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found
     for (name, _) in &metadata.xattrs {
         if is_capability(name) && !same.same_user {
             notes.push(Note::Unset(NO_CAPABILITIES.into()));
-        } else if !us.is_root() && (is_capability(name) || name.starts_with(b"trusted.")) {
+        } else if !may_set(name) {
             note(&mut notes, ("the attribute", &shown(name)), denied());
         }
     }
-    if !us.is_root() {
-        for name in flag_names(metadata.flags & FREEZING_FLAGS) {
-            note(&mut notes, ("the flag", name), denied());
+    notes.extend(foretell_freezing(metadata, there));
+    notes
+}
+
+/// The label of a file, which its owner may set where the policy lets them.
+const SELINUX: &[u8] = b"security.selinux";
+
+/// Whether the process may set such an attribute.
+fn may_set(name: &[u8]) -> bool {
+    if is_capability(name) {
+        return rights::may_give_rights();
+    }
+    let of_system = name.starts_with(b"trusted.") || name.starts_with(b"security.");
+    !of_system || name == SELINUX && rights::has_selinux() || rights::may_administer()
+}
+
+/// As [`foretell`], only what freezes it.
+#[must_use]
+pub fn foretell_freezing(metadata: &Metadata, there: Option<&Found>) -> Notes {
+    let mut notes = Notes::new();
+    if has_flags(metadata.kind) && !rights::may_freeze() {
+        let (now, wanted) = (there.map_or(0, Found::freezing), metadata.flags & FREEZING_FLAGS);
+        for name in flag_names(now ^ wanted) {
+            note_flag(&mut notes, (name, wanted), Errno::PERM);
         }
     }
     notes
@@ -259,10 +282,25 @@ pub fn is_frozen(metadata: &Metadata) -> bool {
     has_flags(metadata.kind) && metadata.flags & FREEZING_FLAGS != 0
 }
 
+/// As [`freeze`], of something that was there: what freezes it and did not is removed.
+pub(super) fn freeze_as(fd: BorrowedFd<'_>, metadata: &Metadata, notes: &mut Notes) {
+    if has_flags(metadata.kind) {
+        set_flags(fd, metadata.flags, FREEZING_FLAGS, notes);
+    }
+}
+
 fn set_flags(fd: BorrowedFd<'_>, wanted: u32, of: u32, notes: &mut Notes) {
     for (name, errno) in attributes::set_flags(fd, wanted, of) {
-        note(notes, ("the flag", name), Err(errno));
+        note_flag(notes, (name, wanted), errno);
     }
+}
+
+fn note_flag(notes: &mut Notes, (name, wanted): (&'static str, u32), errno: Errno) {
+    if flag_names(wanted).contains(&name) {
+        return note(notes, ("the flag", name), Err(errno));
+    }
+    let why = format!("could not be removed: {}", reason(errno));
+    notes.push(Note::Lack { sort: "the flag", which: name.to_owned(), why });
 }
 
 /// Whether it belongs to the user and group that it should.

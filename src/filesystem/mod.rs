@@ -19,6 +19,7 @@ mod pattern;
 pub mod read;
 pub mod remove;
 pub mod restore;
+pub mod rights;
 pub mod sample;
 pub mod sandbox;
 pub mod scratch;
@@ -48,6 +49,10 @@ use rustix::{
 
 use crate::error::{Error, ErrorKind};
 
+/// What can be done where the system says that nothing can be written.
+pub const MAKE_WRITABLE: &str = "It is mounted read-only, or a read-only subvolume: make it writable (`mount -o remount,rw`; of btrfs, where the mount \
+    is writable, `btrfs property set PATH ro false`)";
+
 /// An error of the operating system: what was tried, on what.
 fn system_error(what: &str, object: impl fmt::Display, errno: Errno) -> Error {
     let kind = match errno {
@@ -65,7 +70,7 @@ fn system_error(what: &str, object: impl fmt::Display, errno: Errno) -> Error {
         ),
         Errno::ACCESS | Errno::PERM => error.with_remedy("Run as a user who may do that"),
         Errno::ROFS => {
-            error.with_remedy("The file system is mounted read-only: remount it, or name another place")
+            error.with_remedy(format!("{MAKE_WRITABLE}, or name another place"))
         }
         Errno::MFILE | Errno::NFILE => error.with_remedy("Raise the limit of open files (ulimit -n)"),
         _ => error,

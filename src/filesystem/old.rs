@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use super::{
-    attributes::{self, has_flags, is_acl},
+    attributes::{self, Thawed, has_flags, is_acl},
     capture,
     filter::Filter,
     holes,
@@ -36,7 +36,7 @@ use super::{
     },
     remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, may_grow_to, open_beneath},
-    shown, shown_in, spelling, system_error,
+    rights, shown, shown_in, spelling, system_error,
     walk::Listing,
 };
 use crate::{
@@ -189,6 +189,18 @@ impl Found {
         self.frozen
     }
 
+    /// The flags that freeze it.
+    #[must_use]
+    pub const fn freezing(&self) -> u32 {
+        self.freezing
+    }
+
+    /// Whether it is immutable or append-only, and this process may not change that.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.frozen && !rights::may_freeze()
+    }
+
     /// Whether it is a file that a restore of what `metadata` describes has begun and not ended. One that has such a mode
     /// in the snapshot, is longer, or belongs to somebody else may be somebody's.
     #[must_use]
@@ -227,7 +239,10 @@ impl Found {
     #[must_use]
     fn is_as(&self, metadata: &Metadata, ownership: &Ownership) -> bool {
         let owner = ownership.resolve(metadata).unwrap_or((geteuid().as_raw(), getegid().as_raw()));
-        (self.mode, self.owner, self.mtime) == (metadata.mode & 0o7777, owner, metadata.mtime)
+        // It is not thawed for good as long as it has other names. Where it cannot be at all that is told.
+        let freezes_more = self.links > 1 && self.freezing & !metadata.flags != 0 && !self.is_stuck();
+        !freezes_more
+            && (self.mode, self.owner, self.mtime) == (metadata.mode & 0o7777, owner, metadata.mtime)
     }
 
     /// Opens it for its metadata.
@@ -458,18 +473,31 @@ impl<'a> Look<'a> {
         Ok(Ok(same.then_some(fd)))
     }
 
-    /// Lets what was found be changed and replaced, if it is immutable or append-only.
+    /// Lets what was found be changed and replaced, if it is immutable or append-only. A file with other names is frozen for
+    /// them too, and never changed where it is: it is thawed for the moment in which a name of it goes.
     ///
     /// # Errors
     /// No more files can be open.
     pub fn thaw(&mut self, path: &[u8], found: &Found) -> Result<()> {
         if found.frozen
             && has_flags(found.kind)
+            && found.shared().is_none()
             && let Some(fd) = self.open(path, found, OFlags::RDONLY)?
         {
             attributes::thaw(fd.as_fd());
         }
         Ok(())
+    }
+
+    /// Lets a name of what was found go, if it is a frozen file with other names.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn thaw_for_now(&mut self, path: &[u8], found: &Found) -> Result<Option<Thawed>> {
+        if !found.frozen || found.shared().is_none() {
+            return Ok(None);
+        }
+        Ok(self.open(path, found, OFlags::RDONLY)?.and_then(Thawed::of))
     }
 
     /// Lets us change what is in a folder of ours that was found, if its mode does not; whether that was needed, and

@@ -6,7 +6,7 @@
 use std::{
     ffi::{CStr, CString},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::atomic::Ordering,
+    sync::{Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -19,8 +19,10 @@ use rustix::{
 };
 
 use super::{
-    attributes,
+    attributes::{self, Thawed},
+    capture,
     durable::random_suffix,
+    old::Found,
     restore::{Folder, NAME_BYTES_MAX, Target, component, open_beneath},
     shown, shown_in, system_error,
     walk::Listing,
@@ -28,7 +30,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Result},
-    format::path::join,
+    format::{entry::EntryKind, path::join},
 };
 
 const UNFINISHED_SUFFIX: &[u8] = b".lifeboat-partial";
@@ -184,6 +186,20 @@ pub(super) fn sync_names(dir: BorrowedFd<'_>) -> rustix::io::Result<()> {
     }
 }
 
+/// Held while a name of a frozen file is replaced.
+static REPLACES_FROZEN: Mutex<()> = Mutex::new(());
+
+/// Lets a name of a frozen file go, or get another one beside it: the file is thawed until what this gives is dropped. `None`
+/// if it is no such file, or the user may not do that.
+pub(super) fn thaw_for_now(dir: BorrowedFd<'_>, name: &CStr) -> Option<Thawed> {
+    let found = Found::of(&capture::status(dir, name).ok()?)?;
+    if !found.is_frozen() || found.kind != EntryKind::File {
+        return None;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Thawed::of(open_beneath(dir, name, flags).ok()?)
+}
+
 /// Something that is not whole, under a temporary name or its own; removed unless it gets its own, or may keep it.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -194,6 +210,8 @@ pub(super) struct Pending {
     file: Option<(u64, u64)>,
     /// It has its name, or is to keep the one that it has.
     placed: bool,
+    /// It goes if it may not have its name: the next restore would not get further, and nothing else is lost.
+    goes_if_refused: bool,
 }
 
 impl Pending {
@@ -202,7 +220,7 @@ impl Pending {
     /// # Errors
     /// The system gives no random bytes.
     pub(super) fn new(dir: Folder) -> Result<Self> {
-        Ok(Self { dir, current: partial_name()?, file: None, placed: false })
+        Ok(Self { dir, current: partial_name()?, file: None, placed: false, goes_if_refused: false })
     }
 
     /// A file that has its own name from the beginning.
@@ -210,12 +228,18 @@ impl Pending {
     /// # Errors
     /// The system does not tell which one it is.
     pub(super) fn named(dir: Folder, name: CString, file: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        Ok(Self { dir, current: name, file: Some(identity(&fstat(file)?)), placed: false })
+        let file = Some(identity(&fstat(file)?));
+        Ok(Self { dir, current: name, file, placed: false, goes_if_refused: false })
     }
 
     /// Something that stays under its name, whatever ends the restore: the next one goes on with it.
     pub(super) const fn lasting(dir: Folder, current: CString) -> Self {
-        Self { dir, current, file: None, placed: true }
+        Self { dir, current, file: None, placed: true, goes_if_refused: false }
+    }
+
+    /// As [`Self::lasting`], of a file that this restore has made.
+    pub(super) const fn unfinished(dir: Folder, current: CString) -> Self {
+        Self { dir, current, file: None, placed: true, goes_if_refused: true }
     }
 
     /// Checks that what has its present name is the file that was written.
@@ -247,6 +271,12 @@ impl Pending {
         let renamed = match rename() {
             // An empty folder may go.
             Err(Errno::ISDIR) => unlinkat(&self.dir, name, AtFlags::REMOVEDIR).and_then(|()| rename()),
+            Err(Errno::PERM) => {
+                // Two names of one file may be replaced at the same time, and one would freeze it for the other.
+                let _one = REPLACES_FROZEN.lock().unwrap_or_else(PoisonError::into_inner);
+                let thawed = thaw_for_now(self.dir.as_fd(), name);
+                if thawed.is_some() { rename() } else { Err(Errno::PERM) }
+            }
             other => other,
         };
         match renamed {
@@ -257,7 +287,12 @@ impl Pending {
             Err(errno @ (Errno::NOTEMPTY | Errno::EXIST)) => {
                 Err(in_the_way(shown_in(self.dir.as_fd(), name)).with_source(errno))
             }
-            Err(errno) => Err(system_error("name", shown_in(self.dir.as_fd(), name), errno)),
+            Err(errno) => {
+                if self.goes_if_refused && matches!(errno, Errno::PERM | Errno::ACCESS) {
+                    self.placed = false;
+                }
+                Err(system_error("name", shown_in(self.dir.as_fd(), name), errno))
+            }
         }
     }
 

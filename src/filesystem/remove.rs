@@ -12,6 +12,7 @@ use std::{
 use rustix::{
     fs::{Access, AtFlags, CWD, OFlags, accessat, unlinkat},
     io::Errno,
+    process::geteuid,
 };
 
 use super::{
@@ -20,6 +21,7 @@ use super::{
     old::{FileId, Found, OWNER_RIGHTS, is_closed_to_us, names_of, set_mode},
     partial::{claim, is_unfinished, meanwhile},
     restore::{DIRECTORY, Folder, Target, component, open_beneath},
+    rights,
     select::Selection,
     shown, system_error,
     unmet::Names,
@@ -146,6 +148,9 @@ pub struct Remover<'a> {
     pub progress: &'a Progress,
 }
 
+/// The bit of a folder in which everybody may only take away what is theirs.
+const STICKY: u32 = 0o1000;
+
 /// Of so many folders, the innermost ones, a handle is kept.
 const HANDLES_MAX: usize = 64;
 
@@ -240,7 +245,7 @@ impl Remover<'_> {
             return self.leave(way).map(|()| Step::Stays);
         }
         let Some(folder) = way.open.pop() else { return Ok(Step::Gone) };
-        let gone = self.unlink(&folder.path, way, (AtFlags::REMOVEDIR, &mut *onlooker));
+        let gone = self.unlink(&folder.path, way, (&folder.found, &mut *onlooker));
         if let Err(error) = gone {
             // It stays, as it was.
             way.enter(folder);
@@ -299,7 +304,7 @@ impl Remover<'_> {
             if found.frozen {
                 onlooker.frozen(path)?;
             }
-            self.unlink(path, way, (AtFlags::empty(), &mut *onlooker))?;
+            self.unlink(path, way, (&found, &mut *onlooker))?;
             onlooker.gone(path, &found);
             return Ok(Step::Gone);
         }
@@ -351,12 +356,15 @@ impl Remover<'_> {
         &self,
         path: &[u8],
         way: &mut Way,
-        (flags, onlooker): (AtFlags, &mut dyn Onlooker),
+        (found, onlooker): (&Found, &mut dyn Onlooker),
     ) -> Result<()> {
         let dir = self.innermost(way)?;
         if self.removal == Removal::Tell {
-            return if is_denied(dir.as_fd()) { onlooker.denied(path) } else { Ok(()) };
+            let denied = denied(dir.as_fd()).or_else(|| denied_name(dir.as_fd(), found));
+            return if denied.is_some() { onlooker.denied(path) } else { Ok(()) };
         }
+        let is_folder = found.kind == EntryKind::Directory;
+        let flags = if is_folder { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         unlink_in(&dir, &component(split(path).1)?, flags, &[b"/", path].concat())
     }
 }
@@ -449,11 +457,43 @@ impl Spelled {
     }
 }
 
-/// Whether the user may change nothing in a folder, though it is on something that can be written. A closed one of their
-/// own is opened up.
-pub(super) fn is_denied(dir: BorrowedFd<'_>) -> bool {
-    let access = accessat(dir, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
-    access == Err(Errno::ACCESS) && !is_closed_to_us(dir)
+/// Why a user may not change what is in a folder, though it is on something that can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// They may not write to it.
+    Rights,
+    /// It is immutable or append-only, or what has the name in it is.
+    Frozen,
+    /// It is sticky, and neither it nor what has the name in it is theirs.
+    Sticky,
+}
+
+/// Why the user may change nothing in a folder, if so.
+pub(super) fn denied_as_it_is(dir: BorrowedFd<'_>) -> Option<Denied> {
+    match accessat(dir, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(Errno::ACCESS) => Some(Denied::Rights),
+        Err(Errno::PERM) => Some(Denied::Frozen),
+        Ok(()) | Err(_) => None,
+    }
+}
+
+/// As [`denied_as_it_is`]: a closed one of their own is opened up, and a frozen one thawed by who may.
+pub(super) fn denied(dir: BorrowedFd<'_>) -> Option<Denied> {
+    denied_as_it_is(dir).filter(|denied| match denied {
+        Denied::Frozen => !rights::may_freeze(),
+        Denied::Rights | Denied::Sticky => !is_closed_to_us(dir),
+    })
+}
+
+/// Why the user may not give the name of what was found in a folder to something else, nor take it away, if so.
+pub(super) fn denied_name(dir: BorrowedFd<'_>, found: &Found) -> Option<Denied> {
+    let folder = capture::status(dir, c"").ok().as_ref().and_then(Found::of)?;
+    if found.is_stuck() || folder.is_stuck() {
+        return Some(Denied::Frozen);
+    }
+    let us = geteuid().as_raw();
+    let is_theirs = folder.owner().0 != us && found.owner().0 != us && !rights::may_as_owner();
+    (folder.mode() & STICKY != 0 && is_theirs).then_some(Denied::Sticky)
 }
 
 fn unlink_in(dir: &Folder, name: &CStr, flags: AtFlags, path: &[u8]) -> Result<()> {

@@ -20,22 +20,24 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, fchmod, fdatasync, fstat, fstatvfs, fsync,
-        ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, stat, symlinkat, syncfs, unlinkat,
+        Access, AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, accessat, fchmod, fdatasync, fstat,
+        fstatvfs, fsync, ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, stat, symlinkat,
+        syncfs, unlinkat,
     },
     io::{Errno, pwrite},
     process::{Resource, geteuid, getrlimit},
 };
 
 use super::{
-    attributes, capture,
+    attributes::{self, Thawed},
+    capture,
     holes::{self, Layout},
-    metadata::{Handle, Notes, freeze, set_metadata, set_owner_and_mode},
+    metadata::{Handle, Notes, freeze, freeze_as, is_frozen, set_metadata, set_owner_and_mode},
     mounts::is_mounted_on,
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
-    remove::is_denied,
+    remove::{Denied, denied, denied_as_it_is, denied_name},
     shown, shown_in, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
@@ -80,6 +82,8 @@ pub struct Target {
     pub(super) root: Arc<OwnedFd>,
     /// Whether anything was in the folder when it was opened.
     was_empty: bool,
+    /// It is only the folder that the target would be made in.
+    is_above: bool,
     /// Small files have their own names from the beginning.
     names_at_once: bool,
     /// What becomes of zeros.
@@ -152,11 +156,13 @@ impl Target {
                 None => Err(error),
             },
             // Of what is there already some may be as it should be.
-            Ok(target) if target.was_empty && is_denied(target.root.as_fd()) => {
-                let errno = Errno::ACCESS;
-                Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
-            }
-            opened => opened,
+            Ok(target) => match denied(target.root.as_fd()).filter(|_| target.was_empty) {
+                Some(denied) => {
+                    let errno = if denied == Denied::Frozen { Errno::PERM } else { Errno::ACCESS };
+                    Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
+                }
+                None => Ok(target),
+            },
         }
     }
 
@@ -185,6 +191,7 @@ impl Target {
         let target = Self {
             root: Arc::new(root),
             was_empty,
+            is_above: false,
             names_at_once,
             zeros: Zeros::default(),
             file_systems: Mutex::default(),
@@ -214,7 +221,7 @@ impl Target {
     /// As if nothing were in it: another folder is meant, which is not there yet.
     #[must_use]
     pub fn as_empty(self) -> Self {
-        Self { was_empty: true, ..self }
+        Self { was_empty: true, is_above: true, ..self }
     }
 
     /// Bytes that are free on its file system.
@@ -227,25 +234,43 @@ impl Target {
     }
 
     /// Whether nothing can be written at `path`: its folder, or the last one on the way to it that is there, is on
-    /// something that is mounted read-only.
+    /// something that is mounted read-only, or in a read-only subvolume of btrfs, of which the mount says nothing.
     #[must_use]
     pub fn is_read_only(&self, path: &[u8]) -> bool {
         let is_mounted_so = |dir: BorrowedFd<'_>| {
             fstatvfs(dir).is_ok_and(|status| status.f_flag.contains(StatVfsMountFlags::RDONLY))
+                || accessat(dir, c".", Access::WRITE_OK, AtFlags::EACCESS) == Err(Errno::ROFS)
         };
         let (_, last) = self.last_known(path);
         last.is_ok_and(|dir| is_mounted_so(dir.as_fd()))
     }
 
     /// The folder, among that at `path` and those on the way to it, in which the user may write nothing, so that nothing
-    /// can be made at `path`. One of their own would be opened up.
+    /// can be made at `path`, and why. One of their own would be opened up, but for that in which a target would be made.
     #[must_use]
-    pub fn denied<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+    pub fn denied<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], Denied)> {
         match self.last_known(path) {
-            (_, Ok(dir)) if !is_denied(dir.as_fd()) => None,
-            (folder, Ok(_) | Err(Errno::ACCESS)) => Some(folder),
+            (folder, Ok(dir)) if self.is_above => Some((folder, denied_as_it_is(dir.as_fd())?)),
+            (folder, Ok(dir)) => Some((folder, denied(dir.as_fd())?)),
+            (folder, Err(Errno::ACCESS)) => Some((folder, Denied::Rights)),
             (_, Err(_)) => None,
         }
+    }
+
+    /// Why the user may not give the name of what is at `path` to something else, if so.
+    #[must_use]
+    pub fn denied_to_replace(&self, path: &[u8]) -> Option<Denied> {
+        let (folder, name) = split(path);
+        let dir = self.existing_directory(folder).ok()??;
+        let status = capture::status(dir.as_fd(), &component(name).ok()?).ok()?;
+        denied_name(dir.as_fd(), &old::Found::of(&status)?)
+    }
+
+    /// What the folder itself is, if it is there.
+    #[must_use]
+    pub fn found(&self) -> Option<old::Found> {
+        let status = capture::status(self.root.as_fd(), c"").ok().filter(|_| !self.is_above)?;
+        old::Found::of(&status)
     }
 
     /// The last folder that is there on the way to `path`, or why it cannot be opened.
@@ -389,7 +414,7 @@ impl Target {
         match partial::create(dir.as_fd(), &temporary) {
             Ok(fd) => {
                 partial::claim(fd.as_fd());
-                let pending = Pending::lasting(Arc::clone(dir), temporary);
+                let pending = Pending::unfinished(Arc::clone(dir), temporary);
                 Ok(NewFile { lasts: true, ..self.writing(fd, own, size, pending) })
             }
             Err(Errno::EXIST) => self.new_file(dir, name, size),
@@ -438,7 +463,10 @@ impl Target {
     ) -> Result<Notes> {
         let file = old.open_again(self, path)?;
         let mut notes = set_metadata(&Handle::Open(file.as_fd()), metadata, ownership);
-        freeze_alone(file.as_fd(), metadata, &mut notes);
+        // One with further names that is to be frozen is so when it has them.
+        if metadata.links < 2 || !is_frozen(metadata) {
+            freeze_as(file.as_fd(), metadata, &mut notes);
+        }
         Ok(notes)
     }
 
@@ -471,9 +499,17 @@ impl Target {
         let from = self.directory(from_folder)?;
         let (dir, name) = self.place(path)?;
         let pending = Pending::new(dir)?;
-        linkat(&from, &from_name, &pending.dir, &pending.current, AtFlags::empty())
-            .map_err(|errno| system_error("link to", shown(existing), errno))?;
-        Ok(Made { pending, name, notes: Notes::new(), what: What::Name })
+        let link = || linkat(&from, &from_name, &pending.dir, &pending.current, AtFlags::empty());
+        let (linked, thawed) = match link() {
+            // It has other names already, for which it stays frozen.
+            Err(Errno::PERM) => {
+                let thawed = partial::thaw_for_now(from.as_fd(), &from_name);
+                (if thawed.is_some() { link() } else { Err(Errno::PERM) }, thawed)
+            }
+            other => (other, None),
+        };
+        linked.map_err(|errno| system_error("link to", shown(existing), errno))?;
+        Ok(Made { pending, name, notes: Notes::new(), what: What::Name(thawed) })
     }
 
     /// Whether the user may make it, as far as that is known before.
@@ -536,7 +572,7 @@ impl Target {
             return Ok(Notes::new());
         }
         let mut notes = set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership);
-        freeze(dir.as_fd(), metadata, &mut notes);
+        freeze_as(dir.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
 
@@ -550,7 +586,8 @@ impl Target {
         self.directory(path)
     }
 
-    /// Makes the file at `path` immutable or append-only if it was: after it has got all its names.
+    /// Makes the file at `path` immutable or append-only if it was, and lets it be neither if it was not: after it has got
+    /// all its names.
     ///
     /// # Errors
     /// The file cannot be opened, or is not there.
@@ -558,7 +595,7 @@ impl Target {
         let mut notes = Notes::new();
         let file = self.open_existing(path)?;
         let file = file.ok_or_else(|| system_error("open", shown(path), Errno::NOENT))?;
-        freeze(file.as_fd(), metadata, &mut notes);
+        freeze_as(file.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
 
@@ -606,8 +643,8 @@ pub struct Made<'m> {
 #[derive(Debug)]
 enum What<'m> {
     File(OwnedFd, &'m Metadata),
-    /// A further name of a file.
-    Name,
+    /// A further name of a file, which is thawed for it.
+    Name(#[expect(dead_code, reason = "it is dropped when the file has the name")] Option<Thawed>),
     /// A link, a pipe, a device.
     Other,
 }
@@ -631,7 +668,7 @@ impl Made<'_> {
     /// A folder that is not empty has its name.
     pub fn place(mut self) -> Result<Notes> {
         self.pending.place(&self.name)?;
-        if matches!(self.what, What::Name) {
+        if matches!(self.what, What::Name(_)) {
             // Renaming one name of a file onto another of the same file does nothing, by POSIX.
             match unlinkat(&self.pending.dir, &self.pending.current, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -674,12 +711,24 @@ fn freeze_alone(fd: BorrowedFd<'_>, metadata: &Metadata, notes: &mut Notes) {
 fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     match open_beneath(dir, name, DIRECTORY) {
         Err(Errno::NOENT) => match mkdirat(dir, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => open_beneath(dir, name, DIRECTORY),
+            Ok(()) => {
+                // The mask of the process, or the default ACL of the folder, may have kept its owner out.
+                let made = open_beneath(dir, name, DIRECTORY.union(OFlags::PATH))?;
+                let mode = u32::from(capture::status(made.as_fd(), c"")?.stx_mode) & 0o7777;
+                if mode & TARGET_MODE != TARGET_MODE {
+                    old::set_mode(made.as_fd(), mode | TARGET_MODE)?;
+                }
+                open_beneath(dir, name, DIRECTORY)
+            }
+            Err(Errno::EXIST) => open_beneath(dir, name, DIRECTORY),
             Err(errno) => Err(errno),
         },
         other => other,
     }
 }
+
+/// What can be done about a target in which nobody may make anything.
+pub const IMMUTABLE: &str = "It, or the folder that it would be made in, is immutable: let root run `chattr -i` on that, or choose another target";
 
 /// What can be done about a target that cannot be opened or made.
 fn cannot_open(error: Error, errno: Errno) -> Error {
@@ -687,9 +736,8 @@ fn cannot_open(error: Error, errno: Errno) -> Error {
         Errno::NOTDIR | Errno::LOOP => {
             error.with_remedy("A file or a link to nothing stands there: name a folder, or a new name")
         }
-        Errno::ACCESS | Errno::PERM => {
-            error.with_remedy("Restore as a user who may write there, or into another target")
-        }
+        Errno::ACCESS => error.with_remedy("Restore as a user who may write there, or into another target"),
+        Errno::PERM => error.with_remedy(IMMUTABLE),
         Errno::NOENT => error.with_remedy("Check the path: nothing has this name"),
         _ => error,
     }

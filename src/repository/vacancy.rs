@@ -192,6 +192,8 @@ impl Repository {
             match steady.read(&Name::config(), limits::RECORD_BYTES_MAX) {
                 Ok(there) if there == *config => return Ok(()),
                 Ok(_) => {}
+                // A disk that is full has not taken it, and takes it no later.
+                Err(read) if read.kind() == ErrorKind::NotFound && error.is_of_the_whole_system() => {}
                 // It may be there, or arrive late: then what it needs must be there too.
                 Err(_) => return Err(error),
             }

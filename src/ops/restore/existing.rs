@@ -199,10 +199,13 @@ impl<'a> Existing<'a> {
         }
         let target =
             if found.kind == EntryKind::Symlink { self.look.link_target(below, found)? } else { None };
+        let mut until_gone = None;
         if self.job.removal == Removal::Remove {
             self.thaw((path, below), found)?;
+            until_gone = self.look.thaw_for_now(below, found)?;
         }
         self.remove(path, found, selection)?;
+        drop(until_gone);
         if self.job.snapshot.leads_only(path) {
             let what = target.map_or_else(
                 || "what had the name of this folder".to_owned(),
@@ -393,7 +396,7 @@ impl<'a> Existing<'a> {
 
     /// Removes a file or a link that stands where a folder is to be.
     fn remove(&self, path: &[u8], found: &Found, selection: &Selection) -> Result<()> {
-        if found.is_frozen() && self.job.removal == Removal::Tell {
+        if found.is_frozen() && !found.is_stuck() && self.job.removal == Removal::Tell {
             // It would have been thawed.
             return Ok(());
         }
@@ -532,6 +535,9 @@ impl<'a> Existing<'a> {
 
     /// What a large file can be made of; of what an earlier run has left only if it `lasts`.
     pub(super) fn basis(&mut self, entry: &Entry, found: Option<&Found>, lasts: bool) -> Result<Basis> {
+        if self.job.is_hidden(&entry.path) {
+            return Ok(Basis::default());
+        }
         let path = self.job.below(&entry.path);
         let wanted = (&entry.metadata, &self.job.options.ownership, self.job.removal);
         let rewritable = if lasts { self.look.rewritable(path, found, wanted)? } else { None };

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{ErrorKind, Result},
     filesystem::{
-        remove::{Never, Removal},
+        remove::{Denied, Never, Removal},
         restore::Target,
     },
     format::path::is_below,
@@ -50,8 +50,8 @@ pub struct Forecast {
     /// Sources of which nothing could be written, since what they would be on is mounted read-only; the empty path is
     /// the target itself.
     pub read_only: Vec<Vec<u8>>,
-    /// Nothing can be written at all: the target is empty, or not there, and this user may make nothing in it.
-    pub denied: bool,
+    /// Why nothing can be written at all: the target is empty, or not there, and this user may make nothing in it.
+    pub denied: Option<Denied>,
     /// What stays, what would be removed, what is known to be lost, and what would be noted, as far as it is known before.
     pub restored: Restored,
 }
@@ -135,7 +135,7 @@ fn with_view(
     }
     let pass = Pass { snapshot, nodes: &nodes, options };
     let (space_free, read_only) = (open.free_bytes()?, read_only(&job));
-    let denied = open.was_empty() && open.denied(b"").is_some();
+    let denied = open.denied(b"").map(|(_, denied)| denied).filter(|_| open.was_empty());
     let mut forecast = Forecast { space_free, read_only, denied, ..Forecast::default() };
     let mut packs: HashSet<PackId> = HashSet::new();
     let tally = plan(&pass, &job, &mut |mut window| {

@@ -473,6 +473,7 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
         birth_times += u64::from(entry.metadata.btime.is_some());
         if job.below(&entry.path).is_empty() {
             job.thaw_target(&entry);
+            job.foretell_target(&entry);
             return Ok(());
         }
         let Some(group) = links.group(&entry) else { return planner.entry(entry, pass.nodes) };

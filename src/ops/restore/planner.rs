@@ -11,9 +11,11 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        MAKE_WRITABLE,
+        metadata::foretell_freezing,
         old::{Found, Rewritable},
         partial,
-        remove::Removal,
+        remove::{Denied, Removal},
         restore::Target,
     },
     format::{
@@ -91,7 +93,7 @@ impl Tally {
 }
 
 /// Why nothing can be written in a folder, and what to do about it.
-type WhyNot = (String, &'static str);
+type WhyNot = (String, String);
 
 pub(super) struct Planner<'a, 'b> {
     job: &'a Job<'a>,
@@ -144,7 +146,7 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     /// What a plan says of an entry that would be written in a folder of the target that this user may not write to, or on a
     /// mount in it that is read-only. Where all is so, that is told once.
-    fn check_may_write(&mut self, entry: &Entry) -> Result<()> {
+    fn check_may_write(&mut self, entry: &Entry, there: There) -> Result<()> {
         let Self { job, existing, written, .. } = self;
         if job.removal == Removal::Remove || existing.is_none() || job.is_hidden(&entry.path) {
             return Ok(());
@@ -153,8 +155,18 @@ impl<'a, 'b> Planner<'a, 'b> {
         if written.as_ref().is_none_or(|(known, _)| known != folder) {
             *written = Some((folder.to_vec(), why_not(job, folder)));
         }
-        let Some((_, Some((what, remedy)))) = written else { return Ok(()) };
-        Err(Error::new(ErrorKind::Failed, what.clone()).with_remedy(*remedy))
+        if let Some((_, Some((what, remedy)))) = written {
+            return Err(Error::new(ErrorKind::Failed, what.clone()).with_remedy(remedy.clone()));
+        }
+        let replaces = !matches!(there, There::Nothing);
+        match job.target.denied_to_replace(job.below(&entry.path)).filter(|_| replaces) {
+            Some(denied) => {
+                let name = String::from_utf8_lossy(job.below(&entry.path));
+                Err(Error::new(ErrorKind::Failed, format!("{name} {}", cannot_replace(denied)))
+                    .with_remedy(remedy_of(denied)))
+            }
+            None => Ok(()),
+        }
     }
 
     fn flush_if_full(&mut self) -> Result<()> {
@@ -250,7 +262,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             Further::Linked => entry.metadata.size,
             Further::GivesWay(there) => {
-                if let Err(error) = self.check_may_write(&entry) {
+                if let Err(error) = self.check_may_write(&entry, there) {
                     return self.job.entry_failed(&entry, error).map(|()| false);
                 }
                 if matches!(there, There::Nothing) {
@@ -271,6 +283,8 @@ impl<'a, 'b> Planner<'a, 'b> {
         // One that has other names is only kept if nothing is to be set.
         if found.may_become(&entry.metadata, &self.job.options.ownership) {
             self.job.foretell(&entry, Some(&found));
+        } else if self.job.removal == Removal::Tell {
+            self.job.note(&entry.path, foretell_freezing(&entry.metadata, Some(&found)));
         }
         self.tally.files_unchanged += 1;
         self.tally.count(entry.metadata.size, entry.metadata.size);
@@ -315,7 +329,7 @@ impl<'a, 'b> Planner<'a, 'b> {
                 return self.keep(entry, *found);
             }
         }
-        if let Err(error) = self.check_may_write(&entry) {
+        if let Err(error) = self.check_may_write(&entry, there) {
             return self.job.entry_failed(&entry, error);
         }
         let unchanged = same.bytes(chunks);
@@ -389,7 +403,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             self.rewrite(&large, rewritable)?;
         }
-        if let Err(error) = self.check_may_write(&large.entry) {
+        if let Err(error) = self.check_may_write(&large.entry, there) {
             return self.job.entry_failed(&large.entry, error);
         }
         if unchanged > 0 {
@@ -468,19 +482,38 @@ impl<'a, 'b> Planner<'a, 'b> {
     }
 }
 
+const fn cannot_replace(denied: Denied) -> &'static str {
+    match denied {
+        Denied::Frozen => "is immutable or append-only, or its folder is, and this user may not change that",
+        Denied::Sticky | Denied::Rights => {
+            "is somebody else's in a sticky folder, and this user may not replace it"
+        }
+    }
+}
+
+const fn remedy_of(denied: Denied) -> &'static str {
+    match denied {
+        Denied::Frozen => "Let root run `chattr -i -a` on it, or leave it out with --exclude",
+        Denied::Sticky | Denied::Rights => {
+            "Restore as a user who may write there, or leave it out with --exclude"
+        }
+    }
+}
+
 /// Why nothing can be written at `folder` in the target, if so.
 fn why_not(job: &Job<'_>, folder: &[u8]) -> Option<WhyNot> {
     let named = |folder: &[u8]| match folder {
         b"" => "the target".to_owned(),
         folder => String::from_utf8_lossy(folder).into_owned(),
     };
-    if let Some(denied) = job.target.denied(folder) {
-        let what = format!("{} cannot be written to by this user", named(denied));
-        return Some((what, "Restore as a user who may write there, or leave it out with --exclude"));
+    if let Some((folder, denied)) = job.target.denied(folder) {
+        let why = if denied == Denied::Frozen { ": it is immutable" } else { "" };
+        let what = format!("{} cannot be written to by this user{why}", named(folder));
+        return Some((what, remedy_of(denied).to_owned()));
     }
     (job.can_write() && job.target.is_read_only(folder)).then(|| {
-        let what = format!("{} is mounted read-only", named(folder));
-        (what, "Mount it to be written (`mount -o remount,rw`), or leave it out with --exclude")
+        let what = format!("{} is read-only", named(folder));
+        (what, format!("{MAKE_WRITABLE}, or leave it out with --exclude"))
     })
 }
 

@@ -266,6 +266,14 @@ impl Job<'_> {
         self.note(&entry.path, if leads_only { notes.into_iter().map(told).collect() } else { notes });
     }
 
+    /// As [`Self::foretell`], of the entry that becomes the target itself. Where nothing can be written that is all there is
+    /// to say.
+    pub(super) fn foretell_target(&self, entry: &Entry) {
+        if self.removal == Removal::Tell && !(self.target.was_empty() && self.target.denied(b"").is_some()) {
+            self.foretell(entry, self.target.found().as_ref());
+        }
+    }
+
     /// Removes what is at `path` in the snapshot's tree with everything in it, or tells what would go; whether all of
     /// it goes.
     pub(super) fn remove(&self, path: &[u8]) -> Result<bool> {
@@ -528,8 +536,8 @@ impl<'a> Worker<'a> {
         // One that has other names is only kept if nothing is to be set.
         let notes = if found.may_become(metadata, ownership) {
             target.keep_file(found, path, metadata, ownership)?
-        } else if is_frozen(metadata) && metadata.links < 2 {
-            // It was thawed when the restore came to it.
+        } else if (is_frozen(metadata) && metadata.links < 2) || (found.is_frozen() && !is_frozen(metadata)) {
+            // It was thawed when the restore came to it, or could not be.
             target.freeze(path, metadata)?
         } else {
             Notes::new()

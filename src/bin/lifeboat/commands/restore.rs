@@ -6,9 +6,12 @@ use clap::{Args, ValueEnum};
 use lifeboat::{
     error::{Error, ErrorKind, Result},
     filesystem::{
+        MAKE_WRITABLE,
         live::Closed,
         names::{Ownership, OwnershipPolicy},
-        restore::Zeros,
+        remove::Denied,
+        restore::{IMMUTABLE, Zeros},
+        rights,
         select::{Selection, Unmatched},
     },
     ops::{
@@ -252,7 +255,7 @@ fn summary(done: &Restored, (id, arguments): (&str, &Restore), forecast: Option<
             "space_free_bytes": known(|forecast| forecast.space_free),
             "fits": forecast.map(Forecast::fits),
             "read_only": forecast.map(|forecast| !forecast.read_only.is_empty()),
-            "denied": forecast.map(|forecast| forecast.denied),
+            "denied": forecast.map(|forecast| forecast.denied.is_some()),
         }),
     )
 }
@@ -307,14 +310,18 @@ fn would_end(forecast: &Forecast, arguments: &Restore) -> Result<()> {
     if let Some(place) = forecast.read_only.first() {
         let target = arguments.target.display();
         let what = if place.is_empty() { String::new() } else { format!(" for {}", text::path(place)) };
-        let what = format!("nothing can be written to {target}{what}: it is mounted read-only");
+        let what = format!("nothing can be written to {target}{what}: it is read-only");
         return Err(Error::new(ErrorKind::Failed, what)
-            .with_remedy("Mount it to be written (`mount -o remount,rw`), or choose another target"));
+            .with_remedy(format!("{MAKE_WRITABLE}, or choose another target")));
     }
-    if forecast.denied {
+    if let Some(denied) = forecast.denied {
         let what = format!("nothing can be written to {} by this user", arguments.target.display());
-        return Err(Error::new(ErrorKind::Failed, what)
-            .with_remedy("Restore as a user who may write there, or into another target"));
+        let error = Error::new(ErrorKind::Failed, what);
+        return Err(if denied == Denied::Frozen {
+            error.with_remedy(IMMUTABLE)
+        } else {
+            error.with_remedy("Restore as a user who may write there, or into another target")
+        });
     }
     if forecast.chunks_lost > 0 {
         let count = text::count(forecast.chunks_lost, "chunk is", "chunks are");
@@ -388,7 +395,11 @@ fn end(done: &Restored, (files, words): (u64, &Words)) -> Result<()> {
             let what = text::count(*unset, "piece of metadata", "pieces of metadata");
             let what = format!("{} {what} could not be set", words.unset);
             Err(Error::new(ErrorKind::Incomplete, what)
-                .with_remedy("The notes name them: root can set more, on a file system that can hold it"))
+                .with_remedy(if rights::has_all() {
+                    "The notes name them: another file system may hold them"
+                } else {
+                    "The notes name them: root with all its rights can set more, on a file system that can hold it"
+                }))
         }
         None => Ok(()),
         Some(kind) if *gaps > 0 => {

@@ -1,0 +1,46 @@
+//! What this process may do beyond what the owner of a file may: root may lack it, in a container or a service.
+
+use rustix::{
+    fs::{Access, access},
+    thread::{CapabilitySet, capabilities},
+};
+
+fn has(capability: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+}
+
+/// Whether it may set and clear the flags that make something immutable or append-only.
+pub(super) fn may_freeze() -> bool {
+    has(CapabilitySet::LINUX_IMMUTABLE)
+}
+
+/// Whether it may give a file to anybody.
+pub(super) fn may_give_away() -> bool {
+    has(CapabilitySet::CHOWN)
+}
+
+/// Whether it may do to a file what only its owner may.
+pub(super) fn may_as_owner() -> bool {
+    has(CapabilitySet::FOWNER)
+}
+
+/// Whether it may give a program rights beyond those of its user.
+pub(super) fn may_give_rights() -> bool {
+    has(CapabilitySet::SETFCAP)
+}
+
+/// Whether it may set the attributes that the system keeps for itself.
+pub(super) fn may_administer() -> bool {
+    has(CapabilitySet::SYS_ADMIN)
+}
+
+/// Whether `SELinux` says who may set labels.
+pub(super) fn has_selinux() -> bool {
+    access("/sys/fs/selinux/enforce", Access::EXISTS).is_ok()
+}
+
+/// Whether it may do all that root may to a file that is restored.
+#[must_use]
+pub fn has_all() -> bool {
+    may_freeze() && may_give_away() && may_as_owner() && may_give_rights() && may_administer()
+}
