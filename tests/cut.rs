@@ -34,7 +34,7 @@ mod support {
 }
 use support::{
     faults::{Fault, at},
-    intercepted::Intercepted,
+    intercepted::{Intercepted, Kind},
     lab::{self, Files, noise},
     yard::{Yard, ending},
 };
@@ -292,6 +292,67 @@ fn two_owners_who_cut_at_once_leave_one_copy() {
 }
 
 #[test]
+fn a_damaged_copy_stands_for_nothing_and_is_named() {
+    let scene = Scene::new(Whose::Client);
+    let (one, other) = (scene.copy(), scene.copy());
+    one.prune();
+    other.prune();
+    let before = scene.data_packs().len();
+    for path in other.yard.having("/packs/d/").into_iter().chain(other.yard.having("/index/")) {
+        let to = one.yard.path().join(path.strip_prefix(other.yard.path()).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(&path, &to).unwrap();
+    }
+    for path in other.yard.having("/attestations/") {
+        let to = one.yard.path().join(path.strip_prefix(other.yard.path()).unwrap());
+        fs::copy(&path, &to).unwrap();
+    }
+    // The copy that would stand for the other one: that in the pack with the lower id.
+    let old: Vec<_> = scene.data_packs().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    let mut cut = one.data_packs();
+    cut.retain(|path| !old.contains(&path.file_name().unwrap().to_owned()));
+    assert_eq!((before, cut.len()), (1, 2));
+    cut.sort_by_key(|path| path.file_name().unwrap().to_owned());
+    let mut bytes = fs::read(&cut[0]).unwrap();
+    bytes[2000] ^= 1;
+    fs::write(&cut[0], bytes).unwrap();
+    for _ in 0..4 {
+        one.yard.wait(4 * DAY);
+        let done = one.prune();
+        assert_eq!((done.repacked.packs, done.rescued.packs), (0, 0), "{done:?}");
+        one.restores(&[&scene.kept]);
+    }
+    let done = one.prune();
+    let name = cut[0].file_name().unwrap().to_str().unwrap();
+    assert!(done.notes.iter().any(|note| note.to_string().contains(name)), "{done:?}");
+}
+
+#[test]
+fn each_pack_that_stands_for_something_is_read_once() {
+    let scene = Scene::of(Whose::Neighbour, &files(1..=25), files(1..=24));
+    let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
+    let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
+    let half: Files = files((1..=24).step_by(2));
+    lab::back_up(&client, &half).unwrap();
+    lab::back_up(&client, &scene.kept).unwrap();
+    lab::check_all(&scene.yard.owner()).unwrap();
+    for _ in 0..2 {
+        scene.yard.wait(4 * DAY);
+        let packs = scene.data_packs().len();
+        let over = scene.watched();
+        scene.prune_over(&over).unwrap();
+        let reads = over
+            .calls()
+            .iter()
+            .filter(|call| call.name.contains("/packs/d/") && call.kind == Kind::Get)
+            .count();
+        // As what stands for something, and to take from it.
+        assert!(packs >= 3 && reads <= 2 * packs, "{reads} of {packs}");
+    }
+    scene.restores(&[&scene.kept, &half, &scene.kept]);
+}
+
+#[test]
 fn what_is_needed_again_after_it_was_cut_is_saved_with_its_frame() {
     for whose in [Whose::Owner, Whose::Client, Whose::Neighbour] {
         let scene = Scene::new(whose);
@@ -373,6 +434,26 @@ fn who_could_read_a_frame_can_read_what_was_cut_out_of_it() {
     key::rotate(&scene.yard.owner()).unwrap();
     scene.back_up(&files(20..=20));
     assert_eq!(scene.prune().cut, 1);
+    let reader = scene.yard.open_as(&scene.yard.store(), &technician).unwrap();
+    let snapshots = reader.snapshots().unwrap().0;
+    let (files, restored) = lab::restore(&reader, &snapshots[0]).unwrap();
+    assert_eq!((files == scene.kept, restored.failures), (true, 0), "{:?}", restored.failed);
+}
+
+#[test]
+fn no_copy_of_a_newer_epoch_stands_for_one_that_more_keys_can_read() {
+    let scene = Scene::new(Whose::Neighbour);
+    let technician = scene.yard.new_key(Role::Restore, "tech", None);
+    key::rotate(&scene.yard.owner()).unwrap();
+    let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
+    let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
+    lab::back_up(&client, &scene.kept).unwrap();
+    lab::check_all(&scene.yard.owner()).unwrap();
+    for _ in 0..3 {
+        scene.prune();
+        scene.yard.wait(4 * DAY);
+    }
+    assert!(scene.data_bytes() < 3 * FILE_BYTES, "{}", scene.data_bytes());
     let reader = scene.yard.open_as(&scene.yard.store(), &technician).unwrap();
     let snapshots = reader.snapshots().unwrap().0;
     let (files, restored) = lab::restore(&reader, &snapshots[0]).unwrap();

@@ -126,6 +126,13 @@ impl SectionHeader {
         IdentityId::from_slice(bytes.get(2..2 + IdentityId::LEN)?)
     }
 
+    /// The key epoch, given the first bytes of a header.
+    #[must_use]
+    pub fn epoch_of(bytes: &[u8]) -> Option<u32> {
+        let start = 2 + IdentityId::LEN;
+        Some(u32::from_le_bytes(bytes.get(start..start + 4)?.try_into().ok()?))
+    }
+
     /// The name of the section: the BLAKE3 of its header.
     #[must_use]
     pub fn id(&self) -> SectionId {

@@ -94,7 +94,8 @@ pub(super) fn repack(
                 break;
             }
             match repack.pack(candidate) {
-                Ok(()) => {
+                Ok(Repacked::No) => {}
+                Ok(Repacked::Yes) => {
                     done.repacked.add(candidate.size);
                     done.moved += candidate.needed;
                     dying.insert(candidate.pack.id, candidate.size);
@@ -105,6 +106,10 @@ pub(super) fn repack(
                 }
                 Err(error) => return Err(error),
             }
+        }
+        for error in repack.survivors.damaged.drain(..) {
+            let what = "a pack that holds what others hold too; `lifeboat repair quarantine NAME --apply` sets it aside";
+            done.notes.push(error.context(what));
         }
         done.cut += repack.cutter.as_ref().map_or(0, |cutter| cutter.frames);
         done.written.join(repack.finish()?);
@@ -226,19 +231,13 @@ fn judged(
         let is_attested = index.vouches_for(&section.id());
         let (mut keeps, mut plain) = (Vec::with_capacity(frame.blobs.len()), 0);
         for (blob, number) in frame.blobs.iter().zip(numbers) {
-            let mut keep = seen.reached.copy(number);
-            if keep && cuts && stands_attested(seen, pack, (blob, is_attested)) {
-                let read = survivors.as_mut();
-                keep = !read.map_or(Ok(true), |read| read.holds_attested(&pack.id, blob, pack.kind))?;
-            }
+            let keep = seen.reached.copy(number)
+                && !(cuts && stands_attested(seen, pack, (blob, section, is_attested), &mut survivors)?);
             plain += if keep { u64::from(blob.length) } else { 0 };
             keeps.push(keep);
         }
         let is_whole = plain == frame.plain_length() as u64;
-        let mut stands = plain > 0 && stands_before(seen, pack, (directory, frame))?;
-        if let (true, Some(read)) = (stands, survivors.as_mut()) {
-            stands = read.holds_same(&pack.id, frame, section)?;
-        }
+        let stands = plain > 0 && stands_before(seen, pack, (directory, frame), &mut survivors)?;
         let fate = if plain == 0 || stands {
             Fate::Goes
         } else if is_whole || !cuts {
@@ -271,37 +270,71 @@ fn judged(
     Ok(all)
 }
 
-/// Whether a live pack holds a blob in an attested section, so that a copy which is not attested, or lies in a pack with a
-/// higher id, is one too many: everybody may use that one. Whoever cut it and was killed before this pack was marked has
-/// left such copies.
-fn stands_attested(seen: &Seen, pack: &KnownPack, (blob, is_attested): (&Blob, bool)) -> bool {
+/// Whether a live pack holds a blob in an attested section, so that a copy which is not attested, or of a newer epoch, or lies
+/// in a pack with a higher id, is one too many: everybody may use that one who could use this. Whoever cut it and was killed
+/// before this pack was marked has left such copies.
+fn stands_attested(
+    seen: &Seen,
+    pack: &KnownPack,
+    (blob, section, is_attested): (&Blob, &SectionHeader, bool),
+    survivors: &mut Option<&mut Survivors<'_>>,
+) -> Result<bool> {
     let index = &seen.view.index;
-    let stands = |at| {
+    if !index.has_attested() {
+        return Ok(false);
+    }
+    for at in index.locations(&blob.id) {
         let other = index.pack_at(at).filter(|other| {
             other.standing == Standing::Live && other.kind == pack.kind && other.id != pack.id
         });
-        other.is_some_and(|other| !is_attested || other.id < pack.id)
+        let (Some(other), Some(epoch)) = (other, index.epoch(at)) else { continue };
+        let comes_first = match is_attested {
+            true => (epoch, other.id) < (section.epoch, pack.id),
+            false => epoch <= section.epoch,
+        };
+        if comes_first
             && index.is_attested(at)
             && index.blob(at) == Some(*blob)
-    };
-    index.has_attested() && index.locations(&blob.id).into_iter().any(stands)
+            && survivors.as_mut().map_or(Ok(true), |read| read.is_intact(at))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a live pack of a lower id holds the very same sealed frame: of two copies one is enough, and whoever prunes
-/// at the same time keeps the same one. Whether it is really there is looked at before anything is deleted.
-fn stands_before(seen: &Seen, pack: &KnownPack, (directory, frame): (&Directory, &Frame)) -> Result<bool> {
+/// at the same time keeps the same one. Whether it is really there is looked at again before anything is deleted.
+fn stands_before(
+    seen: &Seen,
+    pack: &KnownPack,
+    (directory, frame): (&Directory, &Frame),
+    survivors: &mut Option<&mut Survivors<'_>>,
+) -> Result<bool> {
     let index = &seen.view.index;
-    let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)?;
+    let section = section_of(directory, frame)?;
     let Some(blob) = frame.blobs.first() else { return Ok(false) };
-    let is_before = |at| {
-        index.pack_at(at).is_some_and(|other| other.standing == Standing::Live && other.id < pack.id)
+    for at in index.locations(&blob.id) {
+        let comes_first =
+            index.pack_at(at).is_some_and(|other| other.standing == Standing::Live && other.id < pack.id);
+        if comes_first
             && index.found(at).is_some_and(|found| found.is_same(frame, section))
-    };
-    Ok(index.locations(&blob.id).into_iter().any(is_before))
+            && survivors.as_mut().map_or(Ok(true), |read| read.is_intact(at))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn directory(seen: &Seen, pack: &KnownPack) -> Result<Directory> {
     seen.view.index.directory(pack).ok_or_else(lost_pack)
+}
+
+/// Whether what is needed of a pack is in others now.
+enum Repacked {
+    Yes,
+    No,
 }
 
 /// Moves frames of one kind.
@@ -347,19 +380,23 @@ impl<'a> Repack<'a> {
         })
     }
 
-    fn pack(&mut self, candidate: &Candidate) -> Result<()> {
+    fn pack(&mut self, candidate: &Candidate) -> Result<Repacked> {
         let Candidate { pack, needed, cut, .. } = candidate;
         let Pruning { repository, id: domain, .. } = self.pruning;
         repository.store.progress().check()?;
         if !self.pruning.writes() {
             self.planned = [self.planned[0] + needed - cut, self.planned[1] + cut];
-            return Ok(());
+            return Ok(Repacked::Yes);
         }
         let name = repository.pack_name(domain, pack);
         let directory = directory(self.seen, pack)?;
         let judged = judged(self.pruning, (self.seen, pack), &directory, Some(&mut self.survivors))?;
         if judged.iter().all(|judged| judged.fate == Fate::Goes) {
-            return Ok(());
+            return Ok(Repacked::Yes);
+        }
+        // What seemed to stand for something is damaged: there is nothing to win.
+        if candidate.unused > 0 && judged.iter().all(|judged| judged.fate == Fate::Moves) {
+            return Ok(Repacked::No);
         }
         let is = |at: usize, fate| judged.get(at).is_some_and(|judged| judged.fate == fate);
         // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
@@ -372,7 +409,7 @@ impl<'a> Repack<'a> {
             let finished = self.mover.add((&directory, section), &bytes, |at| is(at, Fate::Moves))?;
             self.publisher.upload(finished)?;
         }
-        let Some(cutter) = &mut self.cutter else { return Ok(()) };
+        let Some(cutter) = &mut self.cutter else { return Ok(Repacked::Yes) };
         let index = &self.seen.view.index;
         let frames = index.numbered(pack, &directory).ok_or_else(lost_pack)?;
         for ((frame, numbers), judged) in frames.zip(&judged).filter(|(_, judged)| judged.fate == Fate::IsCut)
@@ -392,7 +429,7 @@ impl<'a> Repack<'a> {
                 });
             }
         }
-        Ok(())
+        Ok(Repacked::Yes)
     }
 
     /// Whether all that is needed of a pack is whole. Nothing of it is written before that is known: a pack that stays would

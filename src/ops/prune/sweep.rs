@@ -1,21 +1,20 @@
 //! Which of the packs whose grace is over nobody needs, and what is needed of the others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
+    bits::Bits,
     domain::{Pruning, Seen},
     lost_pack,
 };
 use crate::{
-    error::Result,
-    format::pack::{Blob, Frame, PackKind, SectionHeader},
+    error::{Error, Result},
+    format::pack::{Blob, Frame, SectionHeader},
     id::{DomainId, PackId},
     limits,
     repository::{
         Repository,
-        index::{Index, KnownPack, Standing},
+        index::{Index, KnownPack, Location, Standing},
         section::check_ciphertext,
         view::ListedPack,
     },
@@ -101,18 +100,23 @@ impl Pruning<'_> {
     }
 }
 
-/// Finds what stands for a frame, in live packs. What an index says is not enough: the bytes are read.
+/// Finds what stands for a frame, in live packs. What an index says is not enough: the bytes are read, each pack once.
 pub(super) struct Survivors<'a> {
     repository: &'a Repository,
     domain: DomainId,
     index: &'a Index,
-    /// The pack that was read last; nothing if it is not what its name says.
-    last: Option<(PackId, Option<Bytes>)>,
+    /// Listings of packs that were read.
+    read: HashSet<(u32, u32)>,
+    /// By the number of the frame: it is what its directory says.
+    intact: Bits,
+    /// What is wrong with some of the packs that were read.
+    pub(super) damaged: Vec<Error>,
 }
 
 impl<'a> Survivors<'a> {
-    pub(super) const fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Self {
-        Self { repository, domain, index, last: None }
+    pub(super) fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Self {
+        let (read, intact) = (HashSet::new(), Bits::new(index.frames()));
+        Self { repository, domain, index, read, intact, damaged: Vec::new() }
     }
 
     /// Whether something stands for what snapshots use of a frame.
@@ -134,7 +138,7 @@ impl<'a> Survivors<'a> {
             return Ok(true);
         }
         for blob in used {
-            if !self.holds_attested(dying, blob, section.kind)? {
+            if !self.holds_attested(dying, blob, section)? {
                 return Ok(false);
             }
         }
@@ -142,19 +146,14 @@ impl<'a> Survivors<'a> {
     }
 
     /// Whether another live pack holds the very same sealed frame.
-    pub(super) fn holds_same(
-        &mut self,
-        dying: &PackId,
-        frame: &Frame,
-        section: &SectionHeader,
-    ) -> Result<bool> {
+    fn holds_same(&mut self, dying: &PackId, frame: &Frame, section: &SectionHeader) -> Result<bool> {
         let Some(first) = frame.blobs.first() else { return Ok(true) };
         for at in self.index.locations(&first.id) {
             let Some(found) = self.index.found(at) else { continue };
             if found.pack.id != *dying
                 && found.pack.standing == Standing::Live
                 && found.is_same(frame, section)
-                && self.is_intact(&found.pack, &found.frame)?
+                && self.is_intact(at)?
             {
                 return Ok(true);
             }
@@ -162,38 +161,54 @@ impl<'a> Survivors<'a> {
         Ok(false)
     }
 
-    /// Whether a live pack holds the blob in a section that a verifier vouches for: everybody may use that.
-    pub(super) fn holds_attested(&mut self, dying: &PackId, blob: &Blob, kind: PackKind) -> Result<bool> {
+    /// Whether a live pack holds the blob in a section that a verifier vouches for, of no newer epoch: everybody may use that
+    /// who could use this one.
+    fn holds_attested(&mut self, dying: &PackId, blob: &Blob, section: &SectionHeader) -> Result<bool> {
         for at in self.index.locations(&blob.id) {
             let Some(pack) = self.index.pack_at(at) else { continue };
-            if pack.id == *dying || pack.standing != Standing::Live || pack.kind != kind {
+            if pack.id == *dying || pack.standing != Standing::Live || pack.kind != section.kind {
                 continue;
             }
-            if !self.index.is_attested(at) || self.index.blob(at) != Some(*blob) {
-                continue;
-            }
-            let Some(found) = self.index.found(at) else { continue };
-            if self.is_intact(&found.pack, &found.frame)? {
+            if self.index.is_attested(at)
+                && self.index.blob(at) == Some(*blob)
+                && self.index.epoch(at).is_some_and(|epoch| epoch <= section.epoch)
+                && self.is_intact(at)?
+            {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn is_intact(&mut self, pack: &KnownPack, frame: &Frame) -> Result<bool> {
-        if self.last.as_ref().is_none_or(|(id, _)| *id != pack.id) {
-            let name = self.repository.pack_name(&self.domain, pack);
-            let read = self.repository.store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes());
-            let bytes = match read {
-                Ok(bytes) => Some(bytes),
-                Err(error) if error.is_damage() => None,
-                Err(error) => return Err(error),
-            };
-            self.last = Some((pack.id, bytes));
+    /// Whether the frame of a copy is there as its directory says, in a pack that is whole.
+    pub(super) fn is_intact(&mut self, at: Location) -> Result<bool> {
+        let Some(pack) = self.index.pack_at(at) else { return Ok(false) };
+        if self.read.insert(pack.listing()) {
+            self.look_at(&pack)?;
         }
-        let Some((_, Some(bytes))) = &self.last else { return Ok(false) };
-        let start = frame.offset as usize;
-        let sealed = bytes.get(start..start + frame.length as usize);
-        Ok(sealed.is_some_and(|sealed| check_ciphertext(frame, sealed).is_ok()))
+        Ok(self.intact.get(self.index.frame_number(at)))
+    }
+
+    fn look_at(&mut self, pack: &KnownPack) -> Result<()> {
+        let name = self.repository.pack_name(&self.domain, pack);
+        let bytes = match self.repository.store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes())
+        {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_damage() => {
+                self.damaged.push(error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let numbers = self.index.frames_of(pack).ok_or_else(lost_pack)?;
+        let directory = self.index.directory(pack).ok_or_else(lost_pack)?;
+        for (number, frame) in numbers.zip(&directory.frames) {
+            let start = frame.offset as usize;
+            let sealed = bytes.get(start..start + frame.length as usize);
+            if sealed.is_some_and(|sealed| check_ciphertext(frame, sealed).is_ok()) {
+                self.intact.set(number);
+            }
+        }
+        Ok(())
     }
 }

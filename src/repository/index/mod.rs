@@ -245,8 +245,8 @@ impl Index {
     }
 
     /// Every copy of a blob in the order in which a snapshot of `author` uses them: attested ones, its own,
-    /// those of others; then those that are to die, those that are set aside, and those that are not there. Of equal ones the pack
-    /// with the lower id comes first, so that every machine chooses the same.
+    /// those of others; then those that are to die, those that are set aside, and those that are not there. Of equal ones that of
+    /// the older key epoch comes first, which more keys can read, then the pack with the lower id, so that every machine chooses the same.
     #[must_use]
     pub fn copies(&self, id: &BlobId, author: IdentityId) -> Vec<Location> {
         self.sorted(id, &|at| match self.section_of(at) {
@@ -283,7 +283,7 @@ impl Index {
             found.sort_by_cached_key(|at| {
                 let pack = self.pack_at(*at);
                 let standing = pack.map_or(Standing::Missing, |pack| pack.standing);
-                (standing as u8, rank(*at), pack.map(|pack| pack.id), *at)
+                (standing as u8, rank(*at), self.epoch(*at), pack.map(|pack| pack.id), *at)
             });
         }
         found
@@ -379,6 +379,19 @@ impl Index {
     #[must_use]
     pub fn has_attested(&self) -> bool {
         !self.attested.is_empty()
+    }
+
+    /// The key epoch that the frame of a location is sealed to.
+    #[must_use]
+    pub fn epoch(&self, at: Location) -> Option<u32> {
+        let segment = &self.parts.get(at.segment as usize)?.segment;
+        segment.section_epoch(segment.frame(at.frame)?.section)
+    }
+
+    /// How many frames are listed: each has a number below this.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.frames_before(self.parts.len())
     }
 
     /// How many blobs are in the frame of a location.

@@ -421,6 +421,16 @@ impl Segment {
         SectionHeader::author_of(&start)
     }
 
+    /// The key epoch of a section, without the rest of its header.
+    pub(super) fn section_epoch(&self, number: u32) -> Option<u32> {
+        if number >= self.counts.sections {
+            return None;
+        }
+        let start: [u8; AUTHOR_END + 4] =
+            self.read(self.layout.sections + index(number) * SECTION_HEADER_LEN)?;
+        SectionHeader::epoch_of(&start)
+    }
+
     /// Who wrote the sections; nothing of a damaged file. The first call reads all of their table.
     pub(super) fn authors(&self) -> Option<&HashSet<IdentityId>> {
         let read = || (0..self.counts.sections).map(|number| self.section_author(number)).collect();
