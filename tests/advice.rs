@@ -384,18 +384,7 @@ fn a_chain_whose_head_is_damaged_goes_on_after_the_advice_is_followed() {
 fn a_chain_whose_end_is_gone_goes_on_after_the_advice_is_followed() {
     let world = World::with_repository();
     let key = "web.key";
-    world.does(&[
-        "key",
-        "add",
-        "--role",
-        "backup",
-        "--label",
-        "web",
-        "--domain",
-        "main",
-        "--access-key-out",
-        key,
-    ]);
+    world.adds_client("web", Some("main"), key);
     let backup = ["--access-key-file", key, "backup", "src"];
     for text in ["1", "2"] {
         fs::write(world.path("src/one"), text).unwrap();

@@ -157,6 +157,28 @@ impl Scene {
         }
     }
 
+    /// Both worlds at once: what the other one has and this one lacks.
+    fn join(&self, other: &Self) {
+        for path in other.yard.files() {
+            let to = self.yard.path().join(path.strip_prefix(other.yard.path()).unwrap());
+            if !to.exists() {
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(&path, &to).unwrap();
+                let then = fs::metadata(&path).unwrap().modified().unwrap();
+                File::open(&to).unwrap().set_modified(then).unwrap();
+            }
+        }
+    }
+
+    /// Somebody's key reads all that is kept.
+    #[track_caller]
+    fn is_read_by(&self, reader: &Credential) {
+        let reader = self.yard.open_as(&self.yard.store(), reader).unwrap();
+        let snapshots = reader.snapshots().unwrap().0;
+        let (files, restored) = lab::restore(&reader, &snapshots[0]).unwrap();
+        assert_eq!((files == self.kept, restored.failures), (true, 0), "{:?}", restored.failed);
+    }
+
     /// Every snapshot comes back, nothing is damaged, and the client stores nothing anew that is there.
     #[track_caller]
     fn holds(&self, expected: &[&Files]) {
@@ -271,16 +293,7 @@ fn two_owners_who_cut_at_once_leave_one_copy() {
     let (one, other) = (scene.copy(), scene.copy());
     one.prune();
     other.prune();
-    // Both worlds at once.
-    for path in other.yard.files() {
-        let to = one.yard.path().join(path.strip_prefix(other.yard.path()).unwrap());
-        if !to.exists() {
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(&path, &to).unwrap();
-            let then = fs::metadata(&path).unwrap().modified().unwrap();
-            File::open(&to).unwrap().set_modified(then).unwrap();
-        }
-    }
+    one.join(&other);
     assert_eq!(one.data_packs().len(), 3);
     for _ in 0..4 {
         one.holds(&[&scene.kept]);
@@ -298,15 +311,7 @@ fn a_damaged_copy_stands_for_nothing_and_is_named() {
     one.prune();
     other.prune();
     let before = scene.data_packs().len();
-    for path in other.yard.having("/packs/d/").into_iter().chain(other.yard.having("/index/")) {
-        let to = one.yard.path().join(path.strip_prefix(other.yard.path()).unwrap());
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(&path, &to).unwrap();
-    }
-    for path in other.yard.having("/attestations/") {
-        let to = one.yard.path().join(path.strip_prefix(other.yard.path()).unwrap());
-        fs::copy(&path, &to).unwrap();
-    }
+    one.join(&other);
     // The copy that would stand for the other one: that in the pack with the lower id.
     let old: Vec<_> = scene.data_packs().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
     let mut cut = one.data_packs();
@@ -434,10 +439,7 @@ fn who_could_read_a_frame_can_read_what_was_cut_out_of_it() {
     key::rotate(&scene.yard.owner()).unwrap();
     scene.back_up(&files(20..=20));
     assert_eq!(scene.prune().cut, 1);
-    let reader = scene.yard.open_as(&scene.yard.store(), &technician).unwrap();
-    let snapshots = reader.snapshots().unwrap().0;
-    let (files, restored) = lab::restore(&reader, &snapshots[0]).unwrap();
-    assert_eq!((files == scene.kept, restored.failures), (true, 0), "{:?}", restored.failed);
+    scene.is_read_by(&technician);
 }
 
 #[test]
@@ -454,10 +456,7 @@ fn no_copy_of_a_newer_epoch_stands_for_one_that_more_keys_can_read() {
         scene.yard.wait(4 * DAY);
     }
     assert!(scene.data_bytes() < 3 * FILE_BYTES, "{}", scene.data_bytes());
-    let reader = scene.yard.open_as(&scene.yard.store(), &technician).unwrap();
-    let snapshots = reader.snapshots().unwrap().0;
-    let (files, restored) = lab::restore(&reader, &snapshots[0]).unwrap();
-    assert_eq!((files == scene.kept, restored.failures), (true, 0), "{:?}", restored.failed);
+    scene.is_read_by(&technician);
 }
 
 #[test]

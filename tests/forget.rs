@@ -380,16 +380,7 @@ fn a_copy_is_judged_with_the_snapshots_of_the_key_of_its_original() {
 #[test]
 fn a_key_that_may_not_forget_is_refused() {
     let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
-    world.does(&[
-        "key",
-        "add",
-        "--role",
-        "backup",
-        "--label",
-        "client",
-        "--access-key-out",
-        &world.text("client"),
-    ]);
+    world.adds_client("client", None, &world.text("client"));
     world.does(&[
         "key",
         "add",

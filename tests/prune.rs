@@ -1227,16 +1227,7 @@ fn the_command_says_what_it_does_and_forget_can_be_followed_by_it() {
     assert!(text.starts_with("main: 6 packs (") && text.contains("requests to look at"), "{text}");
     assert!(world.fails(&["prune", "--grace", "1h"], 2).contains("can only be made longer"));
     world.does(&["prune", "--grace", "100h", "--max-time", "1h"]);
-    world.does(&[
-        "key",
-        "add",
-        "--role",
-        "backup",
-        "--label",
-        "web",
-        "--access-key-out",
-        &world.text("access"),
-    ]);
+    world.adds_client("web", None, &world.text("access"));
     let told = world.fails(&["--access-key-file", &world.text("access"), "prune"], 13);
     assert!(told.contains("maintain"), "{told}");
 }

@@ -375,18 +375,7 @@ fn the_program_shows_what_is_lost_and_brings_it_back() {
 #[test]
 fn where_nobody_looked_is_told_first() {
     let world = World::with_repository();
-    world.does(&[
-        "key",
-        "add",
-        "--role",
-        "backup",
-        "--label",
-        "b",
-        "--domain",
-        "b",
-        "--access-key-out",
-        "b.key",
-    ]);
+    world.adds_client("b", Some("b"), "b.key");
     world.does(&["--access-key-file", "b.key", "backup", "src"]);
     // The owner's own domain is empty: that all is well is not said.
     let (out, err) = world.ends(&mut world.command(&["recover"]), 3);

@@ -1022,19 +1022,7 @@ fn what_is_good_in_a_pack_that_is_set_aside_is_not_lost_and_is_stored_anew() {
 #[test]
 fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_in_every_domain() {
     let world = World::with_repository();
-    let add = [
-        "key",
-        "add",
-        "--role",
-        "backup",
-        "--label",
-        "web",
-        "--domain",
-        "web",
-        "--access-key-out",
-        "web.key",
-    ];
-    world.does(&add);
+    world.adds_client("web", Some("web"), "web.key");
     world.does(&["backup", "src"]);
     world.does(&["backup", "src/one"]);
     world.does(&["--access-key-file", "web.key", "backup", "src/deep"]);
@@ -1078,19 +1066,7 @@ fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_in_every_domai
 #[test]
 fn what_another_domain_has_lost_is_copied_by_an_owner_of_that_domain() {
     let world = World::with_repository();
-    let add = [
-        "key",
-        "add",
-        "--role",
-        "backup",
-        "--label",
-        "web",
-        "--domain",
-        "web",
-        "--access-key-out",
-        "web.key",
-    ];
-    world.does(&add);
+    world.adds_client("web", Some("web"), "web.key");
     world.does(&["--access-key-file", "web.key", "backup", "src/one"]);
     world.does(&["--access-key-file", "web.key", "backup", "src"]);
     let packs = stored(&world, "/packs/d/");

@@ -66,6 +66,15 @@ impl World {
         self.ends(&mut self.command(arguments), 0).0
     }
 
+    /// Makes a backup key, in the domain of this name or in one of its own.
+    #[track_caller]
+    pub(crate) fn adds_client(&self, label: &str, domain: Option<&str>, access: &str) {
+        let mut arguments =
+            vec!["key", "add", "--role", "backup", "--label", label, "--access-key-out", access];
+        arguments.extend(domain.into_iter().flat_map(|domain| ["--domain", domain]));
+        self.does(&arguments);
+    }
+
     /// What it says when it ends with this code.
     #[track_caller]
     pub(crate) fn fails(&self, arguments: &[&str], code: i32) -> String {
