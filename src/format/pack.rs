@@ -181,6 +181,32 @@ impl Frame {
     pub fn plain_length(&self) -> usize {
         self.blobs.iter().map(|blob| blob.length as usize).sum()
     }
+
+    /// Its ciphertext in the bytes of its pack.
+    ///
+    /// # Errors
+    /// `Damaged` when the pack ends before it does.
+    pub fn sealed_in<'p>(&self, pack: &'p [u8]) -> Result<&'p [u8]> {
+        let start = self.offset as usize;
+        let sealed = pack.get(start..start + self.length as usize);
+        sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))
+    }
+
+    /// Its blobs, each with its bytes in the plaintext.
+    ///
+    /// # Errors
+    /// `Damaged` when the plaintext ends before they do.
+    pub fn pieces<'p>(&'p self, plain: &'p [u8]) -> Result<impl Iterator<Item = (&'p Blob, &'p [u8])>> {
+        if plain.len() < self.plain_length() {
+            return Err(Error::damaged("a frame", "it is shorter than what it holds"));
+        }
+        let mut rest = plain;
+        Ok(self.blobs.iter().map(move |blob| {
+            let (piece, after) = rest.split_at(blob.length as usize);
+            rest = after;
+            (blob, piece)
+        }))
+    }
 }
 
 /// What a pack holds.

@@ -270,18 +270,15 @@ impl Registry {
         self.domains.iter().find(|domain| domain.id == *id)
     }
 
-    /// Whether several identities write to a domain, so that one may use what another has stored.
+    /// The identity that backs up to a domain, if only one does or ever did: nobody else uses what it has stored, so nobody
+    /// needs a verifier's word for it.
     #[must_use]
-    pub fn is_shared(&self, domain: &DomainId) -> bool {
-        self.writers(domain).count() > 1
-    }
-
-    /// The identities that back up to a domain, those that were revoked among them.
-    pub fn writers(&self, domain: &DomainId) -> impl Iterator<Item = IdentityId> {
+    pub fn only_writer(&self, domain: &DomainId) -> Option<IdentityId> {
         let writes_here = |known: &&Certificate| {
             known.domain == Some(*domain) && matches!(known.role, Role::Backup | Role::Owner)
         };
-        self.certificates.iter().filter(writes_here).map(|known| known.identity)
+        let mut writers = self.certificates.iter().filter(writes_here).map(|known| known.identity);
+        writers.next().filter(|_| writers.next().is_none())
     }
 
     /// Checks who signed an object of a domain, and gives the role. Whether the object counts is another

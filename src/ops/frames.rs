@@ -58,14 +58,11 @@ impl<'a> FrameCheck<'a> {
         (frame, listed): (&Frame, &Directory),
         decompressor: &mut Decompressor,
     ) -> Result<()> {
-        let start = frame.offset as usize;
-        let sealed = bytes.get(start..start + frame.length as usize);
-        let sealed = sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))?;
         let section: &SectionHeader = listed
             .sections
             .get(usize::from(frame.section))
             .ok_or_else(|| Error::damaged("a frame", "it has no section"))?;
-        self.opened((frame, section), sealed, decompressor)
+        self.opened((frame, section), frame.sealed_in(bytes)?, decompressor)
     }
 
     /// One frame, given its bytes.
@@ -79,19 +76,14 @@ impl<'a> FrameCheck<'a> {
         decompressor: &mut Decompressor,
     ) -> Result<()> {
         let plain = self.repository.open_frame(self.domain, (frame, section), sealed, decompressor)?;
-        let mut rest = &plain[..];
-        for blob in &frame.blobs {
-            let (head, tail) = rest
-                .split_at_checked(blob.length as usize)
-                .ok_or_else(|| Error::damaged("a frame", "it is shorter than what it holds"))?;
+        for (blob, piece) in frame.pieces(&plain)? {
             let id = match section.kind {
-                PackKind::Data => self.chunks.id(head),
-                PackKind::Metadata => self.nodes.id(head),
+                PackKind::Data => self.chunks.id(piece),
+                PackKind::Metadata => self.nodes.id(piece),
             };
             if id != blob.id {
                 return Err(Error::damaged("a frame", "what it holds is not what its ids name"));
             }
-            rest = tail;
         }
         Ok(())
     }

@@ -64,10 +64,7 @@ impl<'a> PackMover<'a> {
         let mut moved = Vec::new();
         let frames = directory.frames.iter().enumerate();
         for (_, frame) in frames.filter(|(at, frame)| frame.section == section && passes(*at)) {
-            let start = frame.offset as usize;
-            let end = start + frame.length as usize;
-            let sealed = pack.get(start..end).map(|_| pack.slice(start..end));
-            let sealed = sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))?;
+            let sealed = pack.slice_ref(frame.sealed_in(pack)?);
             check_ciphertext(frame, &sealed)?;
             moved.push((frame.clone(), sealed));
         }

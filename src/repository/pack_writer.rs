@@ -214,13 +214,10 @@ impl<'a> PackWriter<'a> {
         let plain = check
             .decompress(frame.codec, stored, frame.plain_length())
             .map_err(|e| broken().with_source(e))?;
-        let mut rest = &plain[..];
-        for blob in &frame.blobs {
-            let (head, tail) = rest.split_at_checked(blob.length as usize).ok_or_else(broken)?;
-            if self.keys.blobs.id(head) != blob.id {
+        for (blob, piece) in frame.pieces(&plain).map_err(|e| broken().with_source(e))? {
+            if self.keys.blobs.id(piece) != blob.id {
                 return Err(broken());
             }
-            rest = tail;
         }
         Ok(())
     }

@@ -223,9 +223,7 @@ impl Repository {
     /// Whether an index lists what one identity may use of another: where several back up, or an owner's prune has cut frames of
     /// the only one. Else nobody needs the word of a verifier.
     fn may_borrow(&self, domain: &DomainId, index: &Index) -> bool {
-        let registry = self.registry();
-        let writers: Vec<IdentityId> = registry.writers(domain).collect();
-        writers.len() > 1 || !index.is_all_by(&writers)
+        self.registry().only_writer(domain).is_none_or(|writer| !index.is_all_by(&writer))
     }
 
     /// Asks the store, in the order that the purpose needs. A writer must see what dies before what lives, and each

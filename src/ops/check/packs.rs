@@ -71,12 +71,15 @@ pub(super) struct PackCheck<'a> {
     view: &'a View,
     /// Without it only hashes are compared.
     frames: Option<FrameCheck<'a>>,
+    /// Who alone backs up to the domain: nobody needs our word for it, but for what an owner's prune has cut.
+    only_writer: Option<IdentityId>,
 }
 
 impl<'a> PackCheck<'a> {
     pub(super) fn new(repository: &'a Repository, (domain, view): (&'a DomainId, &'a View)) -> Result<Self> {
         let frames = FrameCheck::new(repository, domain)?;
-        Ok(Self { repository, domain, view, frames })
+        let only_writer = repository.registry().only_writer(domain);
+        Ok(Self { repository, domain, view, frames, only_writer })
     }
 
     /// The packs that are meant.
@@ -108,13 +111,6 @@ impl<'a> PackCheck<'a> {
             }));
         }
         Ok(chosen)
-    }
-
-    /// Whether anybody needs our word for what an identity has written: in a domain with one client nobody does, but for what
-    /// an owner's prune has cut.
-    fn serves_others(&self, author: &IdentityId) -> bool {
-        let registry = self.repository.registry();
-        registry.is_shared(self.domain) || !registry.writers(self.domain).any(|writer| writer == *author)
     }
 
     pub(super) fn run(&self, choice: Choice<'_>, workers: usize) -> Result<Outcome> {
@@ -200,7 +196,8 @@ impl<'a> PackCheck<'a> {
         outcome.bytes += bytes.len() as u64;
         // What no index lists serves nobody.
         if whole && self.frames.is_some() && pack.listed.is_some() {
-            let serves_others = |(_, section): &(u16, &SectionHeader)| self.serves_others(&section.author);
+            let serves_others =
+                |(_, section): &(u16, &SectionHeader)| Some(section.author) != self.only_writer;
             for (number, section) in (0_u16..).zip(&directory.sections).filter(serves_others) {
                 outcome
                     .attested

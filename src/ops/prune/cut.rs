@@ -33,25 +33,24 @@ use crate::{
 const FRESH_MAX: usize = 64;
 
 /// What sealing anew takes.
-pub(super) struct CutKeys {
+pub(super) struct CutKeys<'a> {
+    check: FrameCheck<'a>,
     ingest: IngestKeys,
     /// By the number of the epoch. What is cut is sealed to the epoch that it comes from: who could read it still can.
     epochs: BTreeMap<u32, SealKey>,
 }
 
-impl CutKeys {
+impl<'a> CutKeys<'a> {
     /// Nothing for a key that reads no contents.
     ///
     /// # Errors
     /// `Forbidden` without the keys of the domain; a key of the registry is damaged.
-    pub(super) fn of(repository: &Repository, domain: &DomainId) -> Result<Option<Self>> {
-        if !repository.reads_data() {
-            return Ok(None);
-        }
+    pub(super) fn of(repository: &'a Repository, domain: &'a DomainId) -> Result<Option<Self>> {
+        let Some(check) = FrameCheck::new(repository, domain)? else { return Ok(None) };
         let registry = repository.registry();
         let public = |epoch: &Epoch| Ok((epoch.number, SealKey::from_bytes(&epoch.data)?));
         let epochs = registry.epochs.iter().map(public).collect::<Result<_>>()?;
-        Ok(Some(Self { ingest: IngestKeys::of(repository, domain)?, epochs }))
+        Ok(Some(Self { check, ingest: IngestKeys::of(repository, domain)?, epochs }))
     }
 }
 
@@ -59,8 +58,7 @@ impl CutKeys {
 pub(super) struct Cutter<'a> {
     repository: &'a Repository,
     domain: DomainId,
-    keys: &'a CutKeys,
-    check: FrameCheck<'a>,
+    keys: &'a CutKeys<'a>,
     target: usize,
     /// Of the epoch whose frames were last cut.
     writer: Option<(u32, PackWriter<'a>)>,
@@ -76,21 +74,19 @@ pub(super) struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    /// Writes packs of about `target` bytes. Nothing for a key that reads no contents.
+    /// Writes packs of about `target` bytes.
     ///
     /// # Errors
-    /// `Forbidden` without the keys of the domain; no memory for a compressor.
+    /// No memory for a compressor.
     pub(super) fn new(
         repository: &'a Repository,
-        (domain, keys): (&'a DomainId, &'a CutKeys),
+        (domain, keys): (DomainId, &'a CutKeys<'a>),
         target: usize,
-    ) -> Result<Option<Self>> {
-        let Some(check) = FrameCheck::new(repository, domain)? else { return Ok(None) };
-        Ok(Some(Self {
+    ) -> Result<Self> {
+        Ok(Self {
             repository,
-            domain: *domain,
+            domain,
             keys,
-            check,
             target,
             writer: None,
             compressor: Compressor::new(Compression::Auto)?,
@@ -99,7 +95,7 @@ impl<'a> Cutter<'a> {
             fresh: Vec::new(),
             attested: 0,
             frames: 0,
-        }))
+        })
     }
 
     /// Whether a frame is what its directory says: then [`Self::take`] finds nothing wrong with it.
@@ -107,7 +103,7 @@ impl<'a> Cutter<'a> {
     /// # Errors
     /// `Damaged` when it is not; `Forbidden` without the key epoch of its section.
     pub(super) fn look(&mut self, frame: (&Frame, &SectionHeader), sealed: &[u8]) -> Result<()> {
-        self.check.opened(frame, sealed, self.compressor.decompressor())
+        self.keys.check.opened(frame, sealed, self.compressor.decompressor())
     }
 
     /// Takes over the blobs of a frame that are wanted.
@@ -123,15 +119,8 @@ impl<'a> Cutter<'a> {
         self.turn_to(section.epoch, publisher)?;
         let check = self.compressor.decompressor();
         let opened = self.repository.open_frame(&self.domain, (frame, section), sealed, check)?;
-        let mut rest = &opened[..];
-        for (blob, wanted) in frame.blobs.iter().zip(wanted) {
-            let (head, tail) = rest
-                .split_at_checked(blob.length as usize)
-                .ok_or_else(|| Error::damaged("a frame", "it is shorter than what it holds"))?;
-            rest = tail;
-            if *wanted {
-                self.add(*blob, head, publisher)?;
-            }
+        for ((blob, piece), _) in frame.pieces(&opened)?.zip(wanted).filter(|(_, wanted)| **wanted) {
+            self.add(*blob, piece, publisher)?;
         }
         self.frames += 1;
         Ok(())

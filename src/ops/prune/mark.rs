@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -16,11 +15,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         pack::{Directory, SectionHeader},
-        registry::Registry,
         role::Role,
         tombstones::{PACKS_MAX, Tombstones},
     },
-    id::{DomainId, IdentityId, PackId},
+    id::{IdentityId, PackId},
     limits,
     repository::index::{KnownPack, Standing},
     store::Name,
@@ -170,14 +168,13 @@ fn tell_spared(of_nobody: Packs, listed: &str, done: &mut DomainDone) {
 /// Keys that count and have no snapshot. The newest snapshot of a key always stays, so whoever had one has one; of what
 /// they wrote nobody can tell a backup that was not finished from one whose snapshots somebody has deleted.
 struct Bereft<'a> {
-    registry: Arc<Registry>,
-    domain: DomainId,
+    pruning: &'a Pruning<'a>,
     seen: &'a Seen,
     bereft: HashSet<IdentityId>,
 }
 
 impl<'a> Bereft<'a> {
-    fn new(pruning: &Pruning<'_>, seen: &'a Seen) -> Self {
+    fn new(pruning: &'a Pruning<'a>, seen: &'a Seen) -> Self {
         let registry = pruning.repository.registry();
         // Whoever compacts the index or repairs it lists the packs of others in objects of its own: so these do not tell.
         let mut bereft: HashSet<IdentityId> =
@@ -186,7 +183,7 @@ impl<'a> Bereft<'a> {
         for name in &seen.roots.names {
             bereft.remove(&name.identity);
         }
-        Self { registry, domain: pruning.id, seen, bereft }
+        Self { pruning, seen, bereft }
     }
 
     /// Whether all of a pack is theirs.
@@ -201,8 +198,7 @@ impl<'a> Bereft<'a> {
     /// Whether all that a directory tells of is theirs.
     fn are_theirs(&self, directory: &Directory) -> bool {
         let is_theirs = |section: &SectionHeader| {
-            self.bereft.contains(&section.author)
-                && !is_cut((&self.registry, &self.domain), self.seen, section)
+            self.bereft.contains(&section.author) && !is_cut(self.pruning, self.seen, section)
         };
         directory.sections.iter().all(is_theirs)
     }
@@ -210,15 +206,15 @@ impl<'a> Bereft<'a> {
 
 /// Whether a section is what a prune has sealed anew, as far as anybody can tell: an owner wrote it, who does not back up to
 /// this domain; or else a verifier vouches for it. Then no snapshot of its author is to be expected.
-fn is_cut((registry, domain): (&Registry, &DomainId), seen: &Seen, section: &SectionHeader) -> bool {
+fn is_cut(pruning: &Pruning<'_>, seen: &Seen, section: &SectionHeader) -> bool {
+    let registry = pruning.repository.registry();
     let owner = registry.certificate(&section.author).filter(|known| known.role == Role::Owner);
-    owner.is_some_and(|known| known.domain != Some(*domain) || seen.view.index.vouches_for(&section.id()))
+    owner.is_some_and(|known| known.domain != Some(pruning.id) || seen.view.index.vouches_for(&section.id()))
 }
 
 /// What is left alone, because somebody may be working with it.
 pub(super) struct Busy<'a> {
-    registry: Arc<Registry>,
-    domain: DomainId,
+    pruning: &'a Pruning<'a>,
     seen: &'a Seen,
     now: Timestamp,
     least: u64,
@@ -227,10 +223,9 @@ pub(super) struct Busy<'a> {
 }
 
 impl<'a> Busy<'a> {
-    pub(super) fn new(pruning: &Pruning<'_>, (seen, now): (&'a Seen, Timestamp)) -> Self {
+    pub(super) fn new(pruning: &'a Pruning<'a>, (seen, now): (&'a Seen, Timestamp)) -> Self {
         let least = AGE_MAX.min(pruning.grace).as_secs();
-        let (registry, domain) = (pruning.repository.registry(), pruning.id);
-        Self { registry, domain, seen, now, least, running: running(seen, now, least) }
+        Self { pruning, seen, now, least, running: running(seen, now, least) }
     }
 
     /// Whether a pack is too young to die.
@@ -254,8 +249,7 @@ impl<'a> Busy<'a> {
         let mut sections = directory.sections.iter();
         let since = |ended: &Option<Timestamp>| ended.is_none_or(|ended| stored > ended);
         Ok(sections.any(|section| {
-            self.running.get(&section.author).is_some_and(since)
-                && !is_cut((&self.registry, &self.domain), self.seen, section)
+            self.running.get(&section.author).is_some_and(since) && !is_cut(self.pruning, self.seen, section)
         }))
     }
 }

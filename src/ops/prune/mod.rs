@@ -10,7 +10,10 @@ pub use super::Mode;
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::registry::Use,
+    format::{
+        pack::{Directory, Frame, SectionHeader},
+        registry::Use,
+    },
     id::DomainId,
     progress::Phase,
     repository::Repository,
@@ -241,6 +244,11 @@ pub fn run(repository: &Repository, options: &PruneOptions) -> Result<Pruned> {
 
 fn lost_pack() -> Error {
     Error::damaged("the local cache", "it lost a pack")
+}
+
+/// The header of the section that a frame is in.
+fn section_of<'d>(directory: &'d Directory, frame: &Frame) -> Result<&'d SectionHeader> {
+    directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)
 }
 
 /// Whether it is about what is in one domain. Forbidden is what an epoch wrote that this key does not open.

@@ -17,11 +17,12 @@ use super::{
     domain::{Pruning, Seen},
     lost_pack,
     mark::Busy,
+    section_of,
     sweep::Survivors,
 };
 use crate::{
     clock::Timestamp,
-    error::{Error, ErrorKind, Result},
+    error::{ErrorKind, Result},
     format::pack::{Blob, Directory, Frame, PackKind, SectionHeader, target_length},
     id::PackId,
     limits,
@@ -224,10 +225,10 @@ fn judged(
     let index = &seen.view.index;
     let cuts = cuts(pruning) && pack.kind == PackKind::Data;
     let mut all = Vec::with_capacity(directory.frames.len());
-    // The attested sections of which something is needed, each with whether all of it is.
-    let mut attested: HashMap<u16, bool> = HashMap::new();
+    // Of each attested section whether any frame is needed, and whether all would move as they are.
+    let mut attested: HashMap<u16, (bool, bool)> = HashMap::new();
     for (frame, numbers) in index.numbered(pack, directory).ok_or_else(lost_pack)? {
-        let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)?;
+        let section = section_of(directory, frame)?;
         let is_attested = index.vouches_for(&section.id());
         let (mut keeps, mut plain) = (Vec::with_capacity(frame.blobs.len()), 0);
         for (blob, number) in frame.blobs.iter().zip(numbers) {
@@ -246,24 +247,18 @@ fn judged(
             Fate::IsCut
         };
         if is_attested {
-            let is_moved = attested.entry(frame.section).or_insert(true);
-            *is_moved &= fate == Fate::Moves;
+            let (any, all) = attested.entry(frame.section).or_insert((false, true));
+            *any |= fate != Fate::Goes;
+            *all &= fate == Fate::Moves;
         }
         let share = u128::from(frame.length) * u128::from(plain) / (frame.plain_length() as u128).max(1);
         let needed = if fate == Fate::Goes { 0 } else { u64::try_from(share).unwrap_or(u64::MAX) };
         all.push(Judged { fate, needed, keeps });
     }
-    let is_needed: BTreeSet<u16> = directory
-        .frames
-        .iter()
-        .zip(&all)
-        .filter(|(_, judged)| judged.fate != Fate::Goes)
-        .map(|(frame, _)| frame.section)
-        .collect();
     for (frame, judged) in directory.frames.iter().zip(&mut all) {
         match attested.get(&frame.section) {
-            Some(false) if !cuts && is_needed.contains(&frame.section) => judged.fate = Fate::Moves,
-            Some(false) if cuts && judged.fate == Fate::Moves => judged.fate = Fate::IsCut,
+            Some((true, false)) if !cuts => judged.fate = Fate::Moves,
+            Some((_, false)) if cuts && judged.fate == Fate::Moves => judged.fate = Fate::IsCut,
             _ => {}
         }
     }
@@ -357,16 +352,13 @@ impl<'a> Repack<'a> {
     fn new(
         pruning: &'a Pruning<'a>,
         (seen, kind): (&'a Seen, PackKind),
-        keys: Option<&'a CutKeys>,
+        keys: Option<&'a CutKeys<'a>>,
     ) -> Result<Self> {
         let target = target_length(seen.view.index.bytes());
         let mover = PackMover::new(pruning.repository, (pruning.id, kind), target)?;
-        let cutter = match keys {
-            Some(keys) if kind == PackKind::Data => {
-                Cutter::new(pruning.repository, (&pruning.id, keys), target)?
-            }
-            _ => None,
-        };
+        let keys = keys.filter(|_| kind == PackKind::Data);
+        let cutter =
+            keys.map(|keys| Cutter::new(pruning.repository, (pruning.id, keys), target)).transpose()?;
         Ok(Self {
             pruning,
             seen,
@@ -421,7 +413,7 @@ impl<'a> Repack<'a> {
                 continue;
             }
             let frame_and_section = (frame, section_of(&directory, frame)?);
-            cutter.take(frame_and_section, sealed_of(frame, &bytes)?, (&wanted, &mut self.publisher))?;
+            cutter.take(frame_and_section, frame.sealed_in(&bytes)?, (&wanted, &mut self.publisher))?;
             for (blob, _) in frame.blobs.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
                 let same = |at: &Location| index.blob(*at) == Some(*blob);
                 index.locations(&blob.id).into_iter().filter(same).for_each(|at| {
@@ -436,7 +428,7 @@ impl<'a> Repack<'a> {
     /// be cut again by every run, and leave more copies each time.
     fn look(&mut self, directory: &Directory, bytes: &Bytes, judged: &[Judged]) -> Result<()> {
         for (frame, judged) in directory.frames.iter().zip(judged) {
-            let sealed = || sealed_of(frame, bytes);
+            let sealed = || frame.sealed_in(bytes);
             match (judged.fate, &mut self.cutter) {
                 (Fate::Goes, _) => {}
                 (Fate::IsCut, Some(cutter)) => {
@@ -462,15 +454,4 @@ impl<'a> Repack<'a> {
         self.publisher.publish()?;
         Ok(self.publisher.written)
     }
-}
-
-fn section_of<'d>(directory: &'d Directory, frame: &Frame) -> Result<&'d SectionHeader> {
-    directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)
-}
-
-/// The bytes of a frame in those of its pack.
-fn sealed_of<'b>(frame: &Frame, pack: &'b Bytes) -> Result<&'b [u8]> {
-    let start = frame.offset as usize;
-    let sealed = pack.get(start..start + frame.length as usize);
-    sealed.ok_or_else(|| Error::damaged("a frame", "it is not in its pack"))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::{
     bits::Bits,
     domain::{Pruning, Seen},
-    lost_pack,
+    lost_pack, section_of,
 };
 use crate::{
     error::{Error, Result},
@@ -91,7 +91,7 @@ impl Pruning<'_> {
             if used.is_empty() {
                 continue;
             }
-            let section = directory.sections.get(usize::from(frame.section)).ok_or_else(lost_pack)?;
+            let section = section_of(&directory, frame)?;
             if !survivors.stand_for(&pack.id, (frame, &used), section)? {
                 sections.insert(frame.section);
             }
@@ -203,9 +203,7 @@ impl<'a> Survivors<'a> {
         let numbers = self.index.frames_of(pack).ok_or_else(lost_pack)?;
         let directory = self.index.directory(pack).ok_or_else(lost_pack)?;
         for (number, frame) in numbers.zip(&directory.frames) {
-            let start = frame.offset as usize;
-            let sealed = bytes.get(start..start + frame.length as usize);
-            if sealed.is_some_and(|sealed| check_ciphertext(frame, sealed).is_ok()) {
+            if frame.sealed_in(&bytes).and_then(|sealed| check_ciphertext(frame, sealed)).is_ok() {
                 self.intact.set(number);
             }
         }

@@ -504,10 +504,10 @@ impl Index {
         Some(used)
     }
 
-    /// Whether all sections that are listed are of one of these authors.
+    /// Whether all sections that are listed are of this author.
     #[must_use]
-    pub fn is_all_by(&self, authors: &[IdentityId]) -> bool {
-        let is_all = |known: &HashSet<IdentityId>| known.iter().all(|author| authors.contains(author));
+    pub fn is_all_by(&self, author: &IdentityId) -> bool {
+        let is_all = |known: &HashSet<IdentityId>| known.iter().all(|known| known == author);
         self.parts.iter().all(|part| part.segment.authors().is_some_and(is_all))
     }
 
