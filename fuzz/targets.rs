@@ -9,7 +9,6 @@ use std::{
     fs::File,
     io::Write,
     path::{Path, PathBuf},
-    sync::OnceLock,
 };
 
 use lifeboat::{
@@ -413,16 +412,16 @@ fn segment(bytes: &[u8]) -> bool {
     fuzz_segment(bytes, &key, *form != 0)
 }
 
-fn cache_folder() -> &'static Path {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    FOLDER.get_or_init(|| tempfile::tempdir().unwrap()).path()
+thread_local! {
+    /// Of each thread its own: tests run beside each other, and none may read what another one has written.
+    static CACHE_FOLDER: tempfile::TempDir = tempfile::tempdir().unwrap();
 }
 
 /// Files of the local cache: the first byte says which one the rest is.
 fn cache(bytes: &[u8]) -> bool {
     let Some((which, bytes)) = bytes.split_first() else { return false };
     let (repository, domain) = (RepositoryId::new([1; 32]), DomainId::new([1; DomainId::LEN]));
-    let cache = Cache::open(Some(cache_folder()), &repository);
+    let cache = CACHE_FOLDER.with(|folder| Cache::open(Some(folder.path()), &repository));
     let folder = cache.folder().expect("a folder that was made just now");
     let key = cache_key();
     let write = |name: &str, bytes: &[u8]| File::create(folder.join(name)).unwrap().write_all(bytes).unwrap();

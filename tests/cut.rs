@@ -459,6 +459,27 @@ fn no_copy_of_a_newer_epoch_stands_for_one_that_more_keys_can_read() {
     scene.is_read_by(&technician);
 }
 
+/// A verifier vouches for the copies of the newer epoch, which therefore come first.
+#[test]
+fn a_key_that_cannot_open_one_copy_reads_another() {
+    let scene = Scene::new(Whose::Neighbour);
+    let technician = scene.yard.new_key(Role::Restore, "tech", None);
+    key::rotate(&scene.yard.owner()).unwrap();
+    let aside: Vec<(PathBuf, Vec<u8>)> = scene
+        .yard
+        .having("/packs/")
+        .into_iter()
+        .map(|pack| (pack.clone(), fs::read(pack).unwrap()))
+        .collect();
+    let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
+    let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
+    lab::back_up(&client, &scene.kept).unwrap();
+    aside.iter().for_each(|(pack, _)| fs::remove_file(pack).unwrap());
+    lab::check_all(&scene.yard.owner()).unwrap();
+    aside.iter().for_each(|(pack, bytes)| fs::write(pack, bytes).unwrap());
+    scene.is_read_by(&technician);
+}
+
 #[test]
 fn a_frame_that_is_damaged_is_not_cut_and_nothing_of_its_pack_is_written() {
     // Several frames, of each of which something is needed; one after the first is damaged.

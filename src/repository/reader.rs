@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     compress::Decompressor,
-    crypto::NodeKey,
+    crypto::{NodeKey, OpenKey},
     error::{Error, ErrorKind, Result},
     format::pack::{Frame, PackKind, SectionHeader},
     id::{BlobId, DomainId, IdentityId, PackId},
@@ -50,6 +50,27 @@ impl Repository {
         Name::pack(domain, pack.kind, &pack.id)
     }
 
+    /// Every copy of a blob in the order of [`Index::copies`], or without an author of [`Index::locations`]; but what this
+    /// key cannot open comes last, so that its lack ends nothing for which another copy is good.
+    #[must_use]
+    pub fn copies(&self, index: &Index, id: &BlobId, author: Option<IdentityId>) -> Vec<Location> {
+        let mut copies = author.map_or_else(|| index.locations(id), |author| index.copies(id, author));
+        if copies.len() > 1 {
+            let is_sealed = |at: &Location| {
+                index.section_of(*at).is_some_and(|section| self.section_key(&section).is_err())
+            };
+            copies.sort_by_cached_key(is_sealed);
+        }
+        copies
+    }
+
+    fn section_key(&self, section: &SectionHeader) -> Result<&OpenKey> {
+        match section.kind {
+            PackKind::Data => self.data_key(section.epoch),
+            PackKind::Metadata => self.metadata_key(section.epoch),
+        }
+    }
+
     /// Opens a frame whose ciphertext was read: the plaintext of all its blobs, one after the other.
     ///
     /// # Errors
@@ -62,11 +83,7 @@ impl Repository {
         decompressor: &mut Decompressor,
     ) -> Result<Vec<u8>> {
         check_ciphertext(frame, sealed)?;
-        let private = match section.kind {
-            PackKind::Data => self.data_key(section.epoch)?,
-            PackKind::Metadata => self.metadata_key(section.epoch)?,
-        };
-        let section = self.sections.get(self.place(*domain), section, private)?;
+        let section = self.sections.get(self.place(*domain), section, self.section_key(section)?)?;
         let stored = section.open_frame(frame.counter, sealed)?;
         decompressor.decompress(frame.codec, stored, frame.plain_length())
     }
@@ -175,12 +192,8 @@ impl<'a> NodeReader<'a> {
 impl NodeSource for NodeReader<'_> {
     /// From the first copy that is good.
     fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
-        let places = match self.reader {
-            Some(reader) => self.index.copies(id, reader),
-            None => self.index.locations(id),
-        };
         let mut failed = missing(id);
-        for at in places {
+        for at in self.repository.copies(self.index, id, self.reader) {
             let mut read = self.read_at(id, at);
             if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) {
                 // A bit may have flipped on the way: what is kept is not asked again.

@@ -209,11 +209,14 @@ pub(super) struct Window {
 
 impl Window {
     /// Plans to read a chunk from the copy that comes first; `None` when no index lists it.
-    pub(super) fn add(&mut self, chunk: ChunkRef, (index, reader): (&Index, IdentityId)) -> Option<Planned> {
+    pub(super) fn add(
+        &mut self,
+        chunk: ChunkRef,
+        (index, copies): (&Index, Vec<Location>),
+    ) -> Option<Planned> {
         self.bytes += u64::from(chunk.length);
         self.chunks += 1;
-        let mut places = index.copies(&chunk.id, reader).into_iter();
-        places.find_map(|at| {
+        copies.into_iter().find_map(|at| {
             let recent = || self.recent.iter().find(|frame| frame.at.frame() == at.frame());
             if let Some(frame) = self.frames.get(&at.frame()).or_else(recent) {
                 return Some((Arc::clone(frame), frame.range(at, chunk.length)?));

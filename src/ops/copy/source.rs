@@ -202,6 +202,11 @@ impl Shared {
         self.place.repository.pack_name(&self.place.domain, pack)
     }
 
+    fn copies(&self, chunk: &ChunkRef) -> Vec<Location> {
+        let Place { repository, view, reader, .. } = &self.place;
+        repository.copies(&view.index, &chunk.id, Some(*reader))
+    }
+
     /// Plans to read a chunk.
     pub(super) fn plan(&self, window: &mut Window, chunk: ChunkRef) -> Piece {
         let known = match self.cuts {
@@ -211,7 +216,7 @@ impl Shared {
         };
         let planned = match known {
             Some(_) => None,
-            None => window.add(chunk, (&self.place.view.index, self.place.reader)),
+            None => window.add(chunk, (&self.place.view.index, self.copies(&chunk))),
         };
         Piece { chunk, known, planned }
     }
@@ -230,14 +235,13 @@ impl Shared {
             }
         }
         let mut failed = Error::damaged(format!("chunk {}", chunk.id), "no pack that is there holds it");
-        let index = &self.place.view.index;
-        for at in index.copies(&chunk.id, self.place.reader) {
+        for at in self.copies(chunk) {
             match self.copy_at(chunk, at) {
                 Err(error) if error.is_damage() => failed = error,
                 other => return other,
             }
         }
-        index.vouch()?;
+        self.place.view.index.vouch()?;
         Err(failed.with_kind(ErrorKind::Damaged))
     }
 

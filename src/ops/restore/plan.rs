@@ -319,7 +319,7 @@ impl Window {
         *length += chunk.length as usize;
         self.bytes += u64::from(chunk.length);
         self.pieces += 1;
-        let places = job.index.copies(&chunk.id, job.reader);
+        let places = job.repository.copies(job.index, &chunk.id, Some(job.reader));
         match places.into_iter().find_map(|at| self.need(at, chunk, (job.index, recent))) {
             Some((frame, range)) => self.frames[frame].pieces.push((range, piece)),
             None => self.lost.push(piece),

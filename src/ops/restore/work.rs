@@ -470,8 +470,8 @@ impl<'a> Worker<'a> {
 
     /// Tries every copy of a chunk; what has none that is good is a gap.
     fn elsewhere(&mut self, parts: &mut [Collected], piece: Piece) -> Result<()> {
-        let Job { index, key, reader, .. } = self.job;
-        for at in index.copies(&piece.chunk.id, *reader) {
+        let Job { repository, index, key, reader, .. } = self.job;
+        for at in repository.copies(index, &piece.chunk.id, Some(*reader)) {
             let Some((frame, plain)) = self.copy(at)? else { continue };
             let bytes = frame.range(at).and_then(|range| plain.get(range));
             if let Some(bytes) = bytes.filter(|bytes| key.id(bytes) == piece.chunk.id) {

@@ -266,7 +266,8 @@ impl Index {
         Some(!self.attested.is_empty() && self.attested.contains(&segment.section_name(section)?.0))
     }
 
-    fn section_of(&self, at: Location) -> Option<SectionHeader> {
+    /// The section that a copy lies in.
+    pub(in crate::repository) fn section_of(&self, at: Location) -> Option<SectionHeader> {
         let segment = &self.parts.get(at.segment as usize)?.segment;
         segment.section(segment.frame(at.frame)?.section)
     }
