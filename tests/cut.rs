@@ -34,7 +34,7 @@ mod support {
 }
 use support::{
     faults::{Fault, at},
-    intercepted::{Intercepted, Kind},
+    intercepted::{Call, Fate, Intercepted, Kind},
     lab::{self, Files, noise},
     yard::{Yard, ending},
 };
@@ -407,6 +407,31 @@ fn nothing_is_deleted_for_which_what_was_cut_is_not_there_whole() {
         assert_eq!(scene.prune().rescued.packs, 0);
         scene.restores(&[&scene.kept]);
     }
+}
+
+#[test]
+fn where_nothing_may_be_attested_nothing_dies_for_what_was_cut() {
+    let scene = Scene::new(Whose::Client);
+    let old = scene.data_packs();
+    let over = scene.watched();
+    over.intercept(|call: &Call| {
+        if !(call.kind.is_put() && call.name.contains("/attestations/")) {
+            return Fate::Works;
+        }
+        Fate::Fails(object_store::Error::PermissionDenied { path: call.name.clone(), source: "no".into() })
+    });
+    let done = scene.prune_over(&over).unwrap();
+    let told: Vec<String> = done.notes.iter().map(ToString::to_string).collect();
+    assert!(told.iter().any(|note| note.contains("cannot be attested")), "{told:?}");
+    assert_eq!(done.repacked.packs, 0);
+    for _ in 0..2 {
+        scene.yard.wait(4 * DAY);
+        scene.prune_over(&over).unwrap();
+        assert!(old.iter().all(|path| path.exists()));
+        scene.holds(&[&scene.kept]);
+    }
+    // What was cut in vain is of no snapshot.
+    assert!(scene.data_packs().len() < 4, "{:?}", scene.data_packs());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::{
     compress::{Compression, Compressor, Plaintext},
     crypto::SealKey,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         attestation::{Attestation, AttestedSection, SECTIONS_MAX, digest},
         pack::{Blob, Frame, PackKind, SectionHeader},
@@ -71,6 +71,8 @@ pub(super) struct Cutter<'a> {
     attested: usize,
     /// Frames that were taken from.
     pub(super) frames: u64,
+    /// Why the storage takes no attestation.
+    pub(super) refused: Option<Error>,
 }
 
 impl<'a> Cutter<'a> {
@@ -95,6 +97,7 @@ impl<'a> Cutter<'a> {
             fresh: Vec::new(),
             attested: 0,
             frames: 0,
+            refused: None,
         })
     }
 
@@ -145,7 +148,9 @@ impl<'a> Cutter<'a> {
         let what = Plaintext::of(self.plain.len(), blobs.len(), false);
         let stored = self.compressor.compress_as(&self.plain, what)?;
         self.plain.clear();
-        let Some((_, writer)) = &self.writer else { return Ok(()) };
+        let writer = self.writer.as_ref().map(|(_, writer)| writer);
+        let writer =
+            writer.ok_or_else(|| Error::new(ErrorKind::Failed, "something is cut for no key epoch"))?;
         let finished = writer.add(blobs, stored, self.compressor.decompressor())?;
         finished.into_iter().try_for_each(|pack| self.upload(pack, publisher))
     }
@@ -179,12 +184,14 @@ impl<'a> Cutter<'a> {
 
     fn upload(&mut self, pack: FinishedPack, publisher: &mut Publisher<'_>) -> Result<()> {
         let directory = &pack.listed.directory;
-        for (number, section) in (0_u16..).zip(&directory.sections) {
-            self.fresh.push(AttestedSection { id: section.id(), digest: digest(directory, number) });
-        }
+        let sections = (0_u16..).zip(&directory.sections);
+        let sections: Vec<AttestedSection> = sections
+            .map(|(number, section)| AttestedSection { id: section.id(), digest: digest(directory, number) })
+            .collect();
         publisher.upload(Some(pack))?;
+        self.fresh.extend(sections);
         // Whoever is killed loses half of his work at most, and a client has few records to read.
-        if self.fresh.len() > self.attested.min(FRESH_MAX) { self.vouch(publisher) } else { Ok(()) }
+        if self.fresh.len() >= (self.attested + 1).min(FRESH_MAX) { self.vouch(publisher) } else { Ok(()) }
     }
 
     /// Lists what was stored, and then vouches for it: each frame was opened again before it was sealed up.
@@ -192,19 +199,24 @@ impl<'a> Cutter<'a> {
         publisher.publish()?;
         for sections in self.fresh.chunks(SECTIONS_MAX) {
             let record = Attestation { time: self.repository.clock.now(), sections: sections.to_vec() };
-            self.repository.publish_attestation(&self.domain, &record)?;
+            match self.repository.publish_attestation(&self.domain, &record) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Failed => self.refused = Some(error),
+                Err(error) => return Err(error),
+            }
         }
         self.attested += self.fresh.len();
         self.fresh.clear();
         Ok(())
     }
 
-    /// Stores what is left, lists it and vouches for it.
+    /// Stores what is left, lists it and vouches for it. Gives why not all of it could be vouched for.
     ///
     /// # Errors
-    /// Storage trouble.
-    pub(super) fn finish(mut self, publisher: &mut Publisher<'_>) -> Result<()> {
+    /// Other storage trouble.
+    pub(super) fn finish(mut self, publisher: &mut Publisher<'_>) -> Result<Option<Error>> {
         self.flush(publisher)?;
-        self.vouch(publisher)
+        self.vouch(publisher)?;
+        Ok(self.refused)
     }
 }

@@ -17,12 +17,13 @@ use super::{
     domain::{Pruning, Seen},
     lost_pack,
     mark::Busy,
+    reach::CROWD,
     section_of,
     sweep::Survivors,
 };
 use crate::{
     clock::Timestamp,
-    error::{ErrorKind, Result},
+    error::{Error, ErrorKind, Result},
     format::pack::{Blob, Directory, Frame, PackKind, SectionHeader, target_length},
     id::PackId,
     limits,
@@ -76,7 +77,8 @@ pub(super) fn repack(
     (seen, now): (&Seen, Timestamp),
     done: &mut DomainDone,
 ) -> Result<BTreeMap<PackId, u64>> {
-    let candidates = candidates(pruning, (seen, now))?;
+    let keys = CutKeys::of(pruning.repository, &pruning.id)?;
+    let candidates = candidates(pruning, (seen, now), (keys.is_some(), &mut *done))?;
     // Where nothing can be deleted, what is moved is only paid for twice.
     let is_locked = done.kept.packs.packs > 0 && done.deleted.packs == 0;
     let chosen = if is_locked { BTreeSet::new() } else { choose(pruning, &candidates) };
@@ -84,9 +86,9 @@ pub(super) fn repack(
     done.unused = unused.map(|candidate| candidate.unused).sum();
     done.pinned = candidates.iter().map(|candidate| candidate.pinned).sum();
     let mut dying = BTreeMap::new();
-    let keys = CutKeys::of(pruning.repository, &pruning.id)?;
     for kind in [PackKind::Metadata, PackKind::Data] {
         let mut repack = Repack::new(pruning, (seen, kind), keys.as_ref())?;
+        let mut freed = Vec::new();
         for candidate in
             candidates.iter().filter(|one| one.pack.kind == kind && chosen.contains(&one.pack.id))
         {
@@ -94,18 +96,21 @@ pub(super) fn repack(
                 done.out_of_time = true;
                 break;
             }
-            match repack.pack(candidate) {
-                Ok(Repacked::No) => {}
-                Ok(Repacked::Yes) => {
-                    done.repacked.add(candidate.size);
-                    done.moved += candidate.needed;
-                    dying.insert(candidate.pack.id, candidate.size);
-                }
+            let held = match repack.look_at(candidate) {
+                Ok(Looked::Stays) => continue,
+                Ok(Looked::Goes) => None,
+                Ok(Looked::Holds(held)) => Some(held),
                 // Without the key of an epoch the frames of that epoch stay as they are.
                 Err(error) if error.is_damage() || error.kind() == ErrorKind::Forbidden => {
                     done.notes.push(error.context("a pack that is not repacked"));
+                    continue;
                 }
                 Err(error) => return Err(error),
+            };
+            held.map_or(Ok(()), |held| repack.write(&held))?;
+            freed.push(candidate);
+            if repack.is_refused() {
+                break;
             }
         }
         for error in repack.survivors.damaged.drain(..) {
@@ -113,13 +118,29 @@ pub(super) fn repack(
             done.notes.push(error.context(what));
         }
         done.cut += repack.cutter.as_ref().map_or(0, |cutter| cutter.frames);
-        done.written.join(repack.finish()?);
+        let (written, refused) = repack.finish()?;
+        done.written.join(written);
+        if let Some(error) = refused {
+            // Nobody may count on what was cut, so nothing dies for it.
+            done.notes
+                .push(error.context("what was cut cannot be attested, so the packs that it came from stay"));
+            continue;
+        }
+        for candidate in freed {
+            done.repacked.add(candidate.size);
+            done.moved += candidate.needed;
+            dying.insert(candidate.pack.id, candidate.size);
+        }
     }
     Ok(dying)
 }
 
 /// Live packs that are old enough and of which something is needed. The rest of what is needed stays where it is.
-fn candidates(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> Result<Vec<Candidate>> {
+fn candidates(
+    pruning: &Pruning<'_>,
+    (seen, now): (&Seen, Timestamp),
+    (cuts, done): (bool, &mut DomainDone),
+) -> Result<Vec<Candidate>> {
     let busy = Busy::new(pruning, (seen, now));
     let mut listings: HashMap<PackId, Vec<KnownPack>> = HashMap::new();
     for pack in seen.view.index.packs().filter(|pack| pack.standing == Standing::Live) {
@@ -127,6 +148,11 @@ fn candidates(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> Result<
     }
     let mut candidates = Vec::new();
     for (id, listings) in listings {
+        pruning.repository.store.progress().check()?;
+        if pruning.time_is_up() {
+            done.out_of_time = true;
+            break;
+        }
         let (Some(pack), Some(listed)) = (listings.first(), seen.details.packs.get(&id)) else { continue };
         if busy.is_young(listed.stored) || busy.is_of_running(pack, listed.stored)? {
             continue;
@@ -144,7 +170,7 @@ fn candidates(pruning: &Pruning<'_>, (seen, now): (&Seen, Timestamp)) -> Result<
         let epoch = directory.sections.first().map_or(0, |section| section.epoch);
         let mut candidate =
             Candidate { pack: *pack, epoch, size: listed.size, needed: 0, cut: 0, unused: 0, pinned: 0 };
-        for (frame, judged) in directory.frames.iter().zip(judged(pruning, (seen, pack), &directory, None)?) {
+        for (frame, judged) in directory.frames.iter().zip(judged((seen, pack), &directory, (cuts, None))?) {
             let length = u64::from(frame.length);
             let moved = if judged.fate == Fate::Moves { length } else { judged.needed };
             candidate.needed += moved;
@@ -208,22 +234,16 @@ fn choose(pruning: &Pruning<'_>, candidates: &[Candidate]) -> BTreeSet<PackId> {
 /// Smaller packs are merged. What comes of it is merged again until it is as large, so each byte moves a few times.
 const SMALL_BYTES: u64 = limits::PACK_BYTES_TARGET as u64 / 2;
 
-/// Whether this prune cuts frames: it reads contents, and may vouch for what it writes.
-fn cuts(pruning: &Pruning<'_>) -> bool {
-    pruning.repository.reads_data()
-}
-
 /// What becomes of each frame with its pack. One goes of which snapshots may use nothing, or of which a pack with a lower id
 /// holds the same. Of an attested section all frames that are left move, or all are cut. To choose packs the word of the index
 /// is enough; with `survivors` what stands for something is read, else a damaged copy would send good ones to be rescued again and again.
 fn judged(
-    pruning: &Pruning<'_>,
     (seen, pack): (&Seen, &KnownPack),
     directory: &Directory,
-    mut survivors: Option<&mut Survivors<'_>>,
+    (cuts, mut survivors): (bool, Option<&mut Survivors<'_>>),
 ) -> Result<Vec<Judged>> {
     let index = &seen.view.index;
-    let cuts = cuts(pruning) && pack.kind == PackKind::Data;
+    let cuts = cuts && pack.kind == PackKind::Data;
     let mut all = Vec::with_capacity(directory.frames.len());
     // Of each attested section whether any frame is needed, and whether all would move as they are.
     let mut attested: HashMap<u16, (bool, bool)> = HashMap::new();
@@ -278,7 +298,7 @@ fn stands_attested(
     if !index.has_attested() {
         return Ok(false);
     }
-    for at in index.locations(&blob.id) {
+    for at in index.unsorted(&blob.id).take(CROWD) {
         let other = index.pack_at(at).filter(|other| {
             other.standing == Standing::Live && other.kind == pack.kind && other.id != pack.id
         });
@@ -309,7 +329,7 @@ fn stands_before(
     let index = &seen.view.index;
     let section = section_of(directory, frame)?;
     let Some(blob) = frame.blobs.first() else { return Ok(false) };
-    for at in index.locations(&blob.id) {
+    for at in index.unsorted(&blob.id).take(CROWD) {
         let comes_first =
             index.pack_at(at).is_some_and(|other| other.standing == Standing::Live && other.id < pack.id);
         if comes_first
@@ -326,10 +346,29 @@ fn directory(seen: &Seen, pack: &KnownPack) -> Result<Directory> {
     seen.view.index.directory(pack).ok_or_else(lost_pack)
 }
 
-/// Whether what is needed of a pack is in others now.
-enum Repacked {
-    Yes,
-    No,
+/// What was found in a pack. Nothing of it was written yet.
+enum Looked {
+    /// There is nothing to win.
+    Stays,
+    /// All that is needed of it is in others.
+    Goes,
+    /// What has to be written before it goes.
+    Holds(Held),
+}
+
+/// A pack that was read, and is whole as far as it is needed.
+struct Held {
+    pack: KnownPack,
+    directory: Directory,
+    judged: Vec<Judged>,
+    /// Nothing in a dry run.
+    bytes: Bytes,
+}
+
+impl Held {
+    fn is(&self, at: usize, fate: Fate) -> bool {
+        self.judged.get(at).is_some_and(|judged| judged.fate == fate)
+    }
 }
 
 /// Moves frames of one kind.
@@ -372,61 +411,100 @@ impl<'a> Repack<'a> {
         })
     }
 
-    fn pack(&mut self, candidate: &Candidate) -> Result<Repacked> {
+    /// Reads a pack, if something of it has to be written.
+    fn look_at(&mut self, candidate: &Candidate) -> Result<Looked> {
         let Candidate { pack, needed, cut, .. } = candidate;
         let Pruning { repository, id: domain, .. } = self.pruning;
         repository.store.progress().check()?;
         if !self.pruning.writes() {
             self.planned = [self.planned[0] + needed - cut, self.planned[1] + cut];
-            return Ok(Repacked::Yes);
+            return Ok(Looked::Goes);
+        }
+        let directory = directory(self.seen, pack)?;
+        let how = (self.cutter.is_some(), Some(&mut self.survivors));
+        let judged = judged((self.seen, pack), &directory, how)?;
+        if judged.iter().all(|judged| judged.fate == Fate::Goes) {
+            return Ok(Looked::Goes);
+        }
+        // What seemed to stand for something is damaged.
+        if candidate.unused > 0 && judged.iter().all(|judged| judged.fate == Fate::Moves) {
+            return Ok(Looked::Stays);
         }
         let name = repository.pack_name(domain, pack);
-        let directory = directory(self.seen, pack)?;
-        let judged = judged(self.pruning, (self.seen, pack), &directory, Some(&mut self.survivors))?;
-        if judged.iter().all(|judged| judged.fate == Fate::Goes) {
-            return Ok(Repacked::Yes);
-        }
-        // What seemed to stand for something is damaged: there is nothing to win.
-        if candidate.unused > 0 && judged.iter().all(|judged| judged.fate == Fate::Moves) {
-            return Ok(Repacked::No);
-        }
-        let is = |at: usize, fate| judged.get(at).is_some_and(|judged| judged.fate == fate);
         // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
         let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
-        self.look(&directory, &bytes, &judged).map_err(|error| error.context(&name))?;
-        let moves = |(at, _): &(usize, &Frame)| is(*at, Fate::Moves);
-        let moving = directory.frames.iter().enumerate().filter(moves);
+        let held = Held { pack: *pack, directory, judged, bytes };
+        self.check(&held).map_err(|error| error.context(&name))?;
+        Ok(Looked::Holds(held))
+    }
+
+    /// Writes what is needed of a pack. What goes wrong here is no damage of that pack: others have something in what is written.
+    fn write(&mut self, held: &Held) -> Result<()> {
+        let Held { directory, bytes, .. } = held;
+        let moving = directory.frames.iter().enumerate().filter(|(at, _)| held.is(*at, Fate::Moves));
         let sections: BTreeSet<u16> = moving.map(|(_, frame)| frame.section).collect();
         for section in sections {
-            let finished = self.mover.add((&directory, section), &bytes, |at| is(at, Fate::Moves))?;
+            let finished = self.mover.add((directory, section), bytes, |at| held.is(at, Fate::Moves))?;
             self.publisher.upload(finished)?;
         }
-        let Some(cutter) = &mut self.cutter else { return Ok(Repacked::Yes) };
+        self.cut(held)
+    }
+
+    fn cut(&mut self, held: &Held) -> Result<()> {
+        let Held { pack, directory, judged, bytes } = held;
         let index = &self.seen.view.index;
-        let frames = index.numbered(pack, &directory).ok_or_else(lost_pack)?;
-        for ((frame, numbers), judged) in frames.zip(&judged).filter(|(_, judged)| judged.fate == Fate::IsCut)
-        {
-            let passes =
-                |at: usize| judged.keeps.get(at) == Some(&true) && !self.taken.get(numbers.start + at);
+        let frames = index.numbered(pack, directory).ok_or_else(lost_pack)?;
+        let mut cut = Vec::new();
+        for (at, (frame, numbers)) in frames.enumerate().filter(|(at, _)| held.is(*at, Fate::IsCut)) {
+            cut.push((
+                section_of(directory, frame)?,
+                frame,
+                numbers,
+                judged.get(at).map(|judged| &judged.keeps[..]),
+            ));
+        }
+        // What is written is of one epoch at a time.
+        cut.sort_by_key(|(section, ..)| section.epoch);
+        for (section, frame, numbers, keeps) in cut {
+            let passes = |at: usize| {
+                keeps.and_then(|keeps| keeps.get(at)) == Some(&true) && !self.taken.get(numbers.start + at)
+            };
             let wanted: Vec<bool> = (0..frame.blobs.len()).map(passes).collect();
             if !wanted.contains(&true) {
                 continue;
             }
-            let frame_and_section = (frame, section_of(&directory, frame)?);
-            cutter.take(frame_and_section, frame.sealed_in(&bytes)?, (&wanted, &mut self.publisher))?;
-            for (blob, _) in frame.blobs.iter().zip(&wanted).filter(|(_, wanted)| **wanted) {
-                let same = |at: &Location| index.blob(*at) == Some(*blob);
-                index.locations(&blob.id).into_iter().filter(same).for_each(|at| {
-                    self.taken.set(index.blob_number(at));
-                });
+            let cutter = self
+                .cutter
+                .as_mut()
+                .ok_or_else(|| Error::new(ErrorKind::Failed, "a prune without content keys cuts"))?;
+            cutter.take((frame, section), frame.sealed_in(bytes)?, (&wanted, &mut self.publisher))?;
+            for (at, blob) in frame.blobs.iter().enumerate().filter(|(at, _)| wanted.get(*at) == Some(&true))
+            {
+                if self.taken.get(numbers.start + at) {
+                    continue;
+                }
+                // A copy of an older epoch is read by more keys: this one does not stand for it.
+                let same = |at: &Location| {
+                    index.blob(*at) == Some(*blob)
+                        && index.epoch(*at).is_some_and(|epoch| epoch >= section.epoch)
+                };
+                index
+                    .unsorted(&blob.id)
+                    .filter(same)
+                    .for_each(|at| _ = self.taken.set(index.blob_number(at)));
             }
         }
-        Ok(Repacked::Yes)
+        Ok(())
+    }
+
+    /// The storage takes no attestations: nothing that is cut from now on would be of use.
+    fn is_refused(&self) -> bool {
+        self.cutter.as_ref().is_some_and(|cutter| cutter.refused.is_some())
     }
 
     /// Whether all that is needed of a pack is whole. Nothing of it is written before that is known: a pack that stays would
     /// be cut again by every run, and leave more copies each time.
-    fn look(&mut self, directory: &Directory, bytes: &Bytes, judged: &[Judged]) -> Result<()> {
+    fn check(&mut self, Held { directory, judged, bytes, .. }: &Held) -> Result<()> {
         for (frame, judged) in directory.frames.iter().zip(judged) {
             let sealed = || frame.sealed_in(bytes);
             match (judged.fate, &mut self.cutter) {
@@ -440,18 +518,20 @@ impl<'a> Repack<'a> {
         Ok(())
     }
 
-    /// Gives the packs that were written. Of a dry run about those that would be: without their headers and directories.
-    fn finish(mut self) -> Result<Packs> {
+    /// Gives the packs that were written, and why nothing of them was attested. Of a dry run about the packs that would be:
+    /// without their headers and directories.
+    fn finish(mut self) -> Result<(Packs, Option<Error>)> {
         if !self.pruning.writes() {
             let packs = self.planned.iter().map(|bytes| bytes.div_ceil(self.target as u64)).sum();
-            return Ok(Packs { packs, bytes: self.planned.iter().sum() });
+            return Ok((Packs { packs, bytes: self.planned.iter().sum() }, None));
         }
         let last = self.mover.finish()?;
         self.publisher.upload(last)?;
-        if let Some(cutter) = self.cutter {
-            cutter.finish(&mut self.publisher)?;
-        }
+        let refused = match self.cutter {
+            Some(cutter) => cutter.finish(&mut self.publisher)?,
+            None => None,
+        };
         self.publisher.publish()?;
-        Ok(self.publisher.written)
+        Ok((self.publisher.written, refused))
     }
 }

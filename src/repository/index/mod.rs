@@ -238,6 +238,15 @@ impl Index {
         Some(KnownPack { id: row.id, size: row.size, kind: row.kind, standing, at: (segment, number) })
     }
 
+    /// The copies of a blob in no order, found one after the other: for whoever looks for any one that will do.
+    pub fn unsorted(&self, id: &BlobId) -> impl Iterator<Item = Location> {
+        let parts = (0_u32..).zip(&self.parts);
+        parts.flat_map(|(segment, part)| {
+            let found = part.segment.find(id);
+            found.map(move |(frame, blob)| Location { segment, frame, blob })
+        })
+    }
+
     /// Every copy of a blob, the live ones first.
     #[must_use]
     pub fn locations(&self, id: &BlobId) -> Vec<Location> {
@@ -273,13 +282,7 @@ impl Index {
     }
 
     fn sorted(&self, id: &BlobId, rank: &dyn Fn(Location) -> u8) -> Vec<Location> {
-        let parts = (0_u32..).zip(&self.parts);
-        let mut found: Vec<Location> = parts
-            .flat_map(|(segment, part)| {
-                let found = part.segment.find(id);
-                found.map(move |(frame, blob)| Location { segment, frame, blob })
-            })
-            .collect();
+        let mut found: Vec<Location> = self.unsorted(id).collect();
         if found.len() > 1 {
             found.sort_by_cached_key(|at| {
                 let pack = self.pack_at(*at);
