@@ -484,6 +484,50 @@ fn no_copy_of_a_newer_epoch_stands_for_one_that_more_keys_can_read() {
     scene.is_read_by(&technician);
 }
 
+/// Without its attestation what was cut serves the client no more, and it has stored that anew since.
+#[test]
+fn a_copy_of_a_newer_epoch_makes_none_of_an_older_one_superfluous() {
+    let scene = Scene::new(Whose::Client);
+    let technician = scene.yard.new_key(Role::Restore, "tech", None);
+    assert_eq!(scene.prune().cut, 1);
+    scene.yard.wait(4 * DAY);
+    scene.prune();
+    scene.yard.having("/attestations/").iter().for_each(|path| fs::remove_file(path).unwrap());
+    key::rotate(&scene.yard.owner()).unwrap();
+    scene.back_up(&scene.kept);
+    assert_eq!(scene.data_packs().len(), 2);
+    for _ in 0..3 {
+        scene.yard.wait(4 * DAY);
+        scene.prune();
+    }
+    scene.is_read_by(&technician);
+}
+
+#[test]
+fn of_two_copies_in_one_pack_one_goes() {
+    let scene = Scene::of(Whose::Neighbour, &files(1..=8), files(1..=8));
+    let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
+    let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
+    lab::back_up(&client, &scene.kept).unwrap();
+    scene.yard.wait(2 * DAY);
+    let maintainer = scene.yard.new_key(Role::Maintain, "keeper", None);
+    let merging = PruneOptions { small_packs: 2, ..options() };
+    for _ in 0..2 {
+        let maintainer = scene.yard.open_as(&scene.yard.store(), &maintainer).unwrap();
+        scene.prune_with(&maintainer, &merging).unwrap();
+        scene.yard.wait(4 * DAY);
+    }
+    assert_eq!(scene.data_packs().len(), 1);
+    assert!(scene.data_bytes() >= 16 * FILE_BYTES);
+    lab::check_all(&scene.yard.owner()).unwrap();
+    for _ in 0..3 {
+        scene.yard.wait(4 * DAY);
+        scene.prune();
+    }
+    assert!(scene.data_bytes() < 9 * FILE_BYTES, "{}", scene.data_bytes());
+    scene.holds(&[&scene.kept, &scene.kept]);
+}
+
 /// A verifier vouches for the copies of the newer epoch, which therefore come first.
 #[test]
 fn a_key_that_cannot_open_one_copy_reads_another() {

@@ -1,6 +1,6 @@
 //! Which blobs the snapshots of a domain may use: one bit for each copy. A copy counts if any snapshot that reaches the
 //! blob may use it, by the rule of backups: it is in its own section, or in one that a verifier vouches for. Where
-//! there is no such copy, every copy counts: a restore tries them all.
+//! there is no such copy of this key epoch or an older one, every copy counts: a restore tries them all.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -232,10 +232,12 @@ impl Walk<'_> {
         if self.copies.is_empty() {
             return self.lost(id, kind);
         }
-        let some_serve = self.copies.iter().any(|(_, serves)| *serves);
+        // One that may not be used is superfluous if one that may is read by every key that could read it.
+        let serving = self.copies.iter().filter(|(_, serves)| *serves);
+        let oldest = serving.filter_map(|(at, _)| index.epoch(*at)).min();
         let mut is_new = false;
         for (at, serves) in &self.copies {
-            if some_serve && !serves {
+            if !serves && oldest.is_some_and(|oldest| index.epoch(*at).is_some_and(|epoch| oldest <= epoch)) {
                 continue;
             }
             if kind == PackKind::Metadata {

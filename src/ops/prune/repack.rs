@@ -43,11 +43,13 @@ struct Candidate {
     size: u64,
     /// What has to stay: bytes of frames.
     needed: u64,
-    /// What of it is sealed anew.
+    /// What of it is sealed anew, and of how many frames.
     cut: u64,
+    frames_cut: u64,
     /// What nobody needs, or another pack holds as well, and what would go if the pack went: bytes of frames.
     unused: u64,
-    /// What nobody needs and would move all the same, since its frame does: about so many bytes.
+    /// What nobody needs and would move all the same, since its frame does: about so many bytes. Not of
+    /// metadata: frames of nodes hold nothing else, and only move with an attested section.
     pinned: u64,
 }
 
@@ -168,15 +170,26 @@ fn candidates(
             continue;
         }
         let epoch = directory.sections.first().map_or(0, |section| section.epoch);
-        let mut candidate =
-            Candidate { pack: *pack, epoch, size: listed.size, needed: 0, cut: 0, unused: 0, pinned: 0 };
+        let mut candidate = Candidate {
+            pack: *pack,
+            epoch,
+            size: listed.size,
+            needed: 0,
+            cut: 0,
+            frames_cut: 0,
+            unused: 0,
+            pinned: 0,
+        };
         for (frame, judged) in directory.frames.iter().zip(judged((seen, pack), &directory, (cuts, None))?) {
             let length = u64::from(frame.length);
             let moved = if judged.fate == Fate::Moves { length } else { judged.needed };
             candidate.needed += moved;
-            candidate.cut += if judged.fate == Fate::IsCut { moved } else { 0 };
+            if judged.fate == Fate::IsCut {
+                candidate.cut += moved;
+                candidate.frames_cut += 1;
+            }
             candidate.unused += length - moved;
-            candidate.pinned += moved - judged.needed;
+            candidate.pinned += if pack.kind == PackKind::Data { moved - judged.needed } else { 0 };
         }
         candidates.push(candidate);
     }
@@ -253,7 +266,7 @@ fn judged(
         let (mut keeps, mut plain) = (Vec::with_capacity(frame.blobs.len()), 0);
         for (blob, number) in frame.blobs.iter().zip(numbers) {
             let keep = seen.reached.copy(number)
-                && !(cuts && stands_attested(seen, pack, (blob, section, is_attested), &mut survivors)?);
+                && !(cuts && stands_attested(seen, pack, (blob, number, section), &mut survivors)?);
             plain += if keep { u64::from(blob.length) } else { 0 };
             keeps.push(keep);
         }
@@ -286,25 +299,29 @@ fn judged(
 }
 
 /// Whether a live pack holds a blob in an attested section, so that a copy which is not attested, or of a newer epoch, or lies
-/// in a pack with a higher id, is one too many: everybody may use that one who could use this. Whoever cut it and was killed
-/// before this pack was marked has left such copies.
+/// in a pack with a higher id or behind it in the same, is one too many: everybody may use that one who could use this. Whoever
+/// cut it and was killed before this pack was marked has left such copies, and packs of several clients that were merged have.
 fn stands_attested(
     seen: &Seen,
     pack: &KnownPack,
-    (blob, section, is_attested): (&Blob, &SectionHeader, bool),
+    (blob, number, section): (&Blob, usize, &SectionHeader),
     survivors: &mut Option<&mut Survivors<'_>>,
 ) -> Result<bool> {
     let index = &seen.view.index;
     if !index.has_attested() {
         return Ok(false);
     }
+    let is_attested = index.vouches_for(&section.id());
     for at in index.unsorted(&blob.id).take(CROWD) {
+        // Another listing of this pack tells of no other copy.
         let other = index.pack_at(at).filter(|other| {
-            other.standing == Standing::Live && other.kind == pack.kind && other.id != pack.id
+            other.standing == Standing::Live
+                && other.kind == pack.kind
+                && (other.id != pack.id || other.listing() == pack.listing())
         });
         let (Some(other), Some(epoch)) = (other, index.epoch(at)) else { continue };
         let comes_first = match is_attested {
-            true => (epoch, other.id) < (section.epoch, pack.id),
+            true => (epoch, other.id, index.blob_number(at)) < (section.epoch, pack.id, number),
             false => epoch <= section.epoch,
         };
         if comes_first
