@@ -29,7 +29,7 @@ use crate::{
     ops::publisher::Publisher,
     repository::{
         index::{KnownPack, Location, Standing},
-        pack_mover::PackMover,
+        pack_mover::{PackMover, Source},
         section::check_ciphertext,
     },
 };
@@ -393,12 +393,13 @@ impl<'a> Repack<'a> {
         let is = |at: usize, fate| judged.get(at).is_some_and(|judged| judged.fate == fate);
         // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
         let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
+        let source = Source::new(&directory, &bytes).map_err(|error| error.context(&name))?;
         self.look(&directory, &bytes, &judged).map_err(|error| error.context(&name))?;
         let moves = |(at, _): &(usize, &Frame)| is(*at, Fate::Moves);
         let moving = directory.frames.iter().enumerate().filter(moves);
         let sections: BTreeSet<u16> = moving.map(|(_, frame)| frame.section).collect();
         for section in sections {
-            let finished = self.mover.add((&directory, section), &bytes, |at| is(at, Fate::Moves))?;
+            let finished = self.mover.add((&source, section), |at| is(at, Fate::Moves))?;
             self.publisher.upload(finished)?;
         }
         let Some(cutter) = &mut self.cutter else { return Ok(Repacked::Yes) };
