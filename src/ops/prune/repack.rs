@@ -108,10 +108,7 @@ pub(super) fn repack(
                 Err(error) => return Err(error),
             }
         }
-        for error in repack.survivors.damaged.drain(..) {
-            let what = "a pack that holds what others hold too; `lifeboat repair quarantine NAME --apply` sets it aside";
-            done.notes.push(error.context(what));
-        }
+        done.note(std::mem::take(&mut repack.survivors.damaged));
         done.cut += repack.cutter.as_ref().map_or(0, |cutter| cutter.frames);
         done.written.join(repack.finish()?);
     }
@@ -290,7 +287,7 @@ fn stands_attested(
         if comes_first
             && index.is_attested(at)
             && index.blob(at) == Some(*blob)
-            && survivors.as_mut().map_or(Ok(true), |read| read.is_intact(at))?
+            && survivors.as_mut().map_or(Ok(true), |read| read.is_truthful(at))?
         {
             return Ok(true);
         }
@@ -364,7 +361,7 @@ impl<'a> Repack<'a> {
             seen,
             mover,
             cutter,
-            survivors: Survivors::new(pruning.repository, pruning.id, &seen.view.index),
+            survivors: Survivors::new(pruning, &seen.view.index)?,
             taken: Bits::new(seen.view.index.blobs()),
             publisher: Publisher::new(pruning.repository, pruning.id),
             target,

@@ -3,18 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
+    DomainDone,
     bits::Bits,
     domain::{Pruning, Seen},
     lost_pack, section_of,
 };
 use crate::{
-    error::{Error, Result},
-    format::pack::{Blob, Frame, SectionHeader},
-    id::{DomainId, PackId},
+    compress::Decompressor,
+    error::{Error, ErrorKind, Result},
+    format::pack::{Blob, Directory, Frame, PackKind, SectionHeader},
+    id::PackId,
     limits,
+    ops::frames::FrameCheck,
     repository::{
-        Repository,
         index::{Index, KnownPack, Location, Standing},
+        pack_mover::overlapping,
         section::check_ciphertext,
         view::ListedPack,
     },
@@ -47,29 +50,48 @@ impl Judged {
 }
 
 impl Pruning<'_> {
-    /// Looks at each of these packs.
-    pub(super) fn judge(&self, seen: &Seen, aged: &BTreeMap<PackId, ListedPack>) -> Result<Judged> {
+    /// Looks at each of these packs, as far as the time allows: what is not looked at is neither free nor copied.
+    pub(super) fn judge(
+        &self,
+        seen: &Seen,
+        aged: &BTreeMap<PackId, ListedPack>,
+        done: &mut DomainDone,
+    ) -> Result<Judged> {
         let index = &seen.view.index;
         let mut listings: HashMap<PackId, Vec<KnownPack>> = HashMap::new();
         for pack in index.packs().filter(|pack| aged.contains_key(&pack.id)) {
             listings.entry(pack.id).or_default().push(pack);
         }
-        let mut survivors = Survivors::new(self.repository, self.id, index);
+        let mut survivors = Survivors::new(self, index)?;
         let mut judged = Judged::default();
         for (id, listed) in aged {
             self.repository.store.progress().check()?;
+            if self.time_is_up() {
+                done.out_of_time = true;
+                break;
+            }
             let mut is_free = true;
             for pack in listings.get(id).into_iter().flatten() {
                 let sections = self.needed(seen, pack, &mut survivors)?;
-                if !sections.is_empty() {
-                    is_free = false;
+                if sections.is_empty() {
+                    continue;
+                }
+                is_free = false;
+                let directory = index.directory(pack).ok_or_else(lost_pack)?;
+                if directory.has_room_in(pack.size as usize) {
                     judged.needed.push(Needed { pack: *pack, listed: *listed, sections });
+                } else {
+                    // Who wrote that has made it so: his loss holds up nobody.
+                    let name = self.repository.pack_name(&self.id, pack);
+                    let what = format!("{name}, which was to die, stays: a snapshot needs it");
+                    done.note(vec![overlapping().context(what)]);
                 }
             }
             if is_free {
                 judged.free.push((*id, *listed));
             }
         }
+        done.note(survivors.damaged);
         Ok(judged)
     }
 
@@ -100,23 +122,38 @@ impl Pruning<'_> {
     }
 }
 
-/// Finds what stands for a frame, in live packs. What an index says is not enough: the bytes are read, each pack once.
+/// Finds what stands for a frame, in live packs. What an index says is not enough: the bytes are read, each pack once. Of an
+/// attested section the word of the verifier is not enough either: it would be a licence to delete what others hold.
 pub(super) struct Survivors<'a> {
-    repository: &'a Repository,
-    domain: DomainId,
+    pruning: &'a Pruning<'a>,
     index: &'a Index,
-    /// Listings of packs that were read.
-    read: HashSet<(u32, u32)>,
-    /// By the number of the frame: it is what its directory says.
+    /// What opens frames, where contents can be read.
+    opening: Option<(FrameCheck<'a>, Decompressor)>,
+    /// The listings of live packs, by the id of the pack, once one was read.
+    live: Option<Vec<KnownPack>>,
+    /// Packs that were read. How often each is listed is up to a client.
+    read: HashSet<(PackId, PackKind)>,
+    /// By the number of the frame: it is there as its directory says.
     intact: Bits,
+    /// It is in an attested section, and what it holds is what its ids say.
+    truthful: Bits,
     /// What is wrong with some of the packs that were read.
     pub(super) damaged: Vec<Error>,
 }
 
 impl<'a> Survivors<'a> {
-    pub(super) fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Self {
-        let (read, intact) = (HashSet::new(), Bits::new(index.frames()));
-        Self { repository, domain, index, read, intact, damaged: Vec::new() }
+    pub(super) fn new(pruning: &'a Pruning<'a>, index: &'a Index) -> Result<Self> {
+        let check = FrameCheck::new(pruning.repository, &pruning.id)?;
+        Ok(Self {
+            pruning,
+            index,
+            opening: check.map(|check| Ok((check, Decompressor::new()?))).transpose()?,
+            live: None,
+            read: HashSet::new(),
+            intact: Bits::new(index.frames()),
+            truthful: Bits::new(index.frames()),
+            damaged: Vec::new(),
+        })
     }
 
     /// Whether something stands for what snapshots use of a frame.
@@ -172,7 +209,7 @@ impl<'a> Survivors<'a> {
             if self.index.is_attested(at)
                 && self.index.blob(at) == Some(*blob)
                 && self.index.epoch(at).is_some_and(|epoch| epoch <= section.epoch)
-                && self.is_intact(at)?
+                && self.is_truthful(at)?
             {
                 return Ok(true);
             }
@@ -183,30 +220,113 @@ impl<'a> Survivors<'a> {
     /// Whether the frame of a copy is there as its directory says, in a pack that is whole.
     pub(super) fn is_intact(&mut self, at: Location) -> Result<bool> {
         let Some(pack) = self.index.pack_at(at) else { return Ok(false) };
-        if self.read.insert(pack.listing()) {
+        if self.read.insert((pack.id, pack.kind)) {
             self.look_at(&pack)?;
         }
         Ok(self.intact.get(self.index.frame_number(at)))
     }
 
+    /// Whether the frame of a copy that a verifier vouches for holds what its ids say: it was opened; or, where this key cannot
+    /// open it, an owner vouches for it.
+    pub(super) fn is_truthful(&mut self, at: Location) -> Result<bool> {
+        Ok(self.is_intact(at)? && self.truthful.get(self.index.frame_number(at)))
+    }
+
+    /// Reads a pack, once for all of its listings. What it says of itself decides: a listing that says something else stands
+    /// for nothing, and costs nothing.
     fn look_at(&mut self, pack: &KnownPack) -> Result<()> {
-        let name = self.repository.pack_name(&self.domain, pack);
-        let bytes = match self.repository.store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes())
-        {
-            Ok(bytes) => bytes,
+        let Pruning { repository, id: domain, .. } = self.pruning;
+        let name = repository.pack_name(domain, pack);
+        let bytes = repository.store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes());
+        let whole = bytes.and_then(|bytes| {
+            let own = repository.own_directory(domain, &bytes).map_err(|error| error.context(&name))?;
+            if own.has_room_in(bytes.len()) { Ok((bytes, own)) } else { Err(overlapping().context(&name)) }
+        });
+        let (bytes, own) = match whole {
+            Ok(whole) => whole,
             Err(error) if error.is_damage() => {
-                self.damaged.push(error);
+                self.damaged.push(told(error));
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        let numbers = self.index.frames_of(pack).ok_or_else(lost_pack)?;
-        let directory = self.index.directory(pack).ok_or_else(lost_pack)?;
-        for (number, frame) in numbers.zip(&directory.frames) {
-            if frame.sealed_in(&bytes).and_then(|sealed| check_ciphertext(frame, sealed)).is_ok() {
-                self.intact.set(number);
+        let listings = self.listings(pack, &own)?;
+        if listings.is_empty() {
+            return Ok(());
+        }
+        let mut wrong = None;
+        for (at, frame) in own.frames.iter().enumerate() {
+            repository.store.progress().check()?;
+            let look = || {
+                let sealed = frame.sealed_in(&bytes)?;
+                check_ciphertext(frame, sealed).map(|()| sealed)
+            };
+            let found = look().and_then(|sealed| {
+                listings.iter().for_each(|first| _ = self.intact.set(first + at));
+                self.holds_what_it_says((frame, section_of(&own, frame)?), sealed)
+            });
+            match found {
+                Ok(true) => listings.iter().for_each(|first| _ = self.truthful.set(first + at)),
+                Ok(false) => {}
+                Err(error) if error.is_damage() => _ = wrong.get_or_insert(error),
+                Err(error) => return Err(error),
             }
         }
+        let lies = "a pack that is not what it says; `lifeboat repair quarantine NAME --force --apply` sets it aside";
+        self.damaged.extend(wrong.map(|error| error.context(&name).context(lies)));
         Ok(())
     }
+
+    /// The listings of a pack that say what it says itself: the number of the first frame of each.
+    fn listings(&mut self, pack: &KnownPack, own: &Directory) -> Result<Vec<usize>> {
+        let index = self.index;
+        let live = self.live.get_or_insert_with(|| {
+            let mut live: Vec<KnownPack> =
+                index.packs().filter(|pack| pack.standing == Standing::Live).collect();
+            live.sort_unstable_by_key(|pack| pack.id);
+            live
+        });
+        let first = live.partition_point(|other| other.id < pack.id);
+        let mut listings = Vec::new();
+        for other in live.iter().skip(first).take_while(|other| other.id == pack.id) {
+            self.pruning.repository.store.progress().check()?;
+            if other.kind == pack.kind && index.directory(other).ok_or_else(lost_pack)? == *own {
+                listings.push(index.frames_of(other).ok_or_else(lost_pack)?.start);
+            }
+        }
+        Ok(listings)
+    }
+
+    /// Whether a frame is in an attested section, and known to hold what its ids say.
+    ///
+    /// # Errors
+    /// `Damaged` when it holds something else.
+    fn holds_what_it_says(
+        &mut self,
+        (frame, section): (&Frame, &SectionHeader),
+        sealed: &[u8],
+    ) -> Result<bool> {
+        let id = section.id();
+        if !self.index.vouches_for(&id) {
+            return Ok(false);
+        }
+        let by_owner = self.index.owner_vouches_for(&id);
+        let Some((check, decompressor)) = &mut self.opening else { return Ok(by_owner) };
+        match check.opened((frame, section), sealed, decompressor) {
+            Ok(()) => Ok(true),
+            // It is sealed to an epoch that this key does not have.
+            Err(error) if error.kind() == ErrorKind::Forbidden => Ok(by_owner),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What is wrong with a pack, and what to do.
+fn told(error: Error) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        return error.context("a pack that LIST has just shown; `lifeboat check` tells what is lost with it");
+    }
+    error.context(
+        "a pack that holds what others hold too; `lifeboat repair quarantine NAME --apply` sets it aside",
+    )
 }
