@@ -18,7 +18,7 @@ use super::{
     lost_pack,
     mark::Busy,
     section_of,
-    sweep::Survivors,
+    sweep::{Survivors, holds_attested, holds_same},
 };
 use crate::{
     clock::Timestamp,
@@ -271,28 +271,14 @@ fn stands_attested(
     (blob, section, is_attested): (&Blob, &SectionHeader, bool),
     survivors: &mut Option<&mut Survivors<'_>>,
 ) -> Result<bool> {
-    let index = &seen.view.index;
-    if !index.has_attested() {
-        return Ok(false);
-    }
-    for at in index.locations(&blob.id) {
-        let other = index.pack_at(at).filter(|other| {
-            other.standing == Standing::Live && other.kind == pack.kind && other.id != pack.id
-        });
-        let (Some(other), Some(epoch)) = (other, index.epoch(at)) else { continue };
-        let comes_first = match is_attested {
-            true => (epoch, other.id) < (section.epoch, pack.id),
-            false => epoch <= section.epoch,
-        };
-        if comes_first
-            && index.is_attested(at)
-            && index.blob(at) == Some(*blob)
-            && survivors.as_mut().map_or(Ok(true), |read| read.is_truthful(at))?
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let comes_first = |other: &KnownPack, epoch| {
+        other.id != pack.id
+            && match is_attested {
+                true => (epoch, other.id) < (section.epoch, pack.id),
+                false => epoch <= section.epoch,
+            }
+    };
+    holds_attested((&seen.view.index, survivors), (blob, pack.kind), comes_first)
 }
 
 /// Whether a live pack of a lower id holds the very same sealed frame: of two copies one is enough, and whoever prunes
@@ -303,20 +289,8 @@ fn stands_before(
     (directory, frame): (&Directory, &Frame),
     survivors: &mut Option<&mut Survivors<'_>>,
 ) -> Result<bool> {
-    let index = &seen.view.index;
     let section = section_of(directory, frame)?;
-    let Some(blob) = frame.blobs.first() else { return Ok(false) };
-    for at in index.locations(&blob.id) {
-        let comes_first =
-            index.pack_at(at).is_some_and(|other| other.standing == Standing::Live && other.id < pack.id);
-        if comes_first
-            && index.found(at).is_some_and(|found| found.is_same(frame, section))
-            && survivors.as_mut().map_or(Ok(true), |read| read.is_intact(at))?
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    holds_same((&seen.view.index, survivors), (frame, section), |other| other.id < pack.id)
 }
 
 fn directory(seen: &Seen, pack: &KnownPack) -> Result<Directory> {

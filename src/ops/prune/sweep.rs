@@ -171,54 +171,22 @@ impl<'a> Survivors<'a> {
             };
             return Ok(used.iter().all(is_elsewhere));
         }
-        if self.holds_same(dying, frame, section)? {
+        let index = self.index;
+        let is_other = |other: &KnownPack| other.id != *dying;
+        if holds_same((index, &mut Some(&mut *self)), (frame, section), is_other)? {
             return Ok(true);
         }
+        let is_readable = |other: &KnownPack, epoch| other.id != *dying && epoch <= section.epoch;
         for blob in used {
-            if !self.holds_attested(dying, blob, section)? {
+            if !holds_attested((index, &mut Some(&mut *self)), (blob, section.kind), is_readable)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Whether another live pack holds the very same sealed frame.
-    fn holds_same(&mut self, dying: &PackId, frame: &Frame, section: &SectionHeader) -> Result<bool> {
-        let Some(first) = frame.blobs.first() else { return Ok(true) };
-        for at in self.index.locations(&first.id) {
-            let Some(found) = self.index.found(at) else { continue };
-            if found.pack.id != *dying
-                && found.pack.standing == Standing::Live
-                && found.is_same(frame, section)
-                && self.is_intact(at)?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether a live pack holds the blob in a section that a verifier vouches for, of no newer epoch: everybody may use that
-    /// who could use this one.
-    fn holds_attested(&mut self, dying: &PackId, blob: &Blob, section: &SectionHeader) -> Result<bool> {
-        for at in self.index.locations(&blob.id) {
-            let Some(pack) = self.index.pack_at(at) else { continue };
-            if pack.id == *dying || pack.standing != Standing::Live || pack.kind != section.kind {
-                continue;
-            }
-            if self.index.is_attested(at)
-                && self.index.blob(at) == Some(*blob)
-                && self.index.epoch(at).is_some_and(|epoch| epoch <= section.epoch)
-                && self.is_truthful(at)?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Whether the frame of a copy is there as its directory says, in a pack that is whole.
-    pub(super) fn is_intact(&mut self, at: Location) -> Result<bool> {
+    fn is_intact(&mut self, at: Location) -> Result<bool> {
         let Some(pack) = self.index.pack_at(at) else { return Ok(false) };
         if self.read.insert((pack.id, pack.kind)) {
             self.look_at(&pack)?;
@@ -228,7 +196,7 @@ impl<'a> Survivors<'a> {
 
     /// Whether the frame of a copy that a verifier vouches for holds what its ids say: it was opened; or, where this key cannot
     /// open it, an owner vouches for it.
-    pub(super) fn is_truthful(&mut self, at: Location) -> Result<bool> {
+    fn is_truthful(&mut self, at: Location) -> Result<bool> {
         Ok(self.is_intact(at)? && self.truthful.get(self.index.frame_number(at)))
     }
 
@@ -319,6 +287,51 @@ impl<'a> Survivors<'a> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a live pack that may stand for another one holds the very same sealed frame: by the index, and with `survivors` by
+/// what is read.
+pub(super) fn holds_same(
+    (index, survivors): (&Index, &mut Option<&mut Survivors<'_>>),
+    (frame, section): (&Frame, &SectionHeader),
+    may: impl Fn(&KnownPack) -> bool,
+) -> Result<bool> {
+    let Some(first) = frame.blobs.first() else { return Ok(false) };
+    for at in index.locations(&first.id) {
+        let is_there = index.pack_at(at).is_some_and(|pack| pack.standing == Standing::Live && may(&pack));
+        if is_there
+            && index.found(at).is_some_and(|found| found.is_same(frame, section))
+            && survivors.as_mut().map_or(Ok(true), |read| read.is_intact(at))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a live pack that may stand for another one, given the epoch of its section, holds a blob in a section that a verifier
+/// vouches for: everybody may use that. By the index, and with `survivors` by what is read.
+pub(super) fn holds_attested(
+    (index, survivors): (&Index, &mut Option<&mut Survivors<'_>>),
+    (blob, kind): (&Blob, PackKind),
+    may: impl Fn(&KnownPack, u32) -> bool,
+) -> Result<bool> {
+    if !index.has_attested() {
+        return Ok(false);
+    }
+    for at in index.locations(&blob.id) {
+        let (Some(pack), Some(epoch)) = (index.pack_at(at), index.epoch(at)) else { continue };
+        if pack.standing == Standing::Live
+            && pack.kind == kind
+            && may(&pack, epoch)
+            && index.is_attested(at)
+            && index.blob(at) == Some(*blob)
+            && survivors.as_mut().map_or(Ok(true), |read| read.is_truthful(at))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What is wrong with a pack, and what to do.
