@@ -20,6 +20,7 @@ use lifeboat::{
     ops::{
         forget, key,
         prune::{self, DomainDone, Mode, PruneOptions, Unused},
+        repair,
     },
     repository::{Repository, unlock::Credential},
     store::Store,
@@ -526,6 +527,52 @@ fn of_two_copies_in_one_pack_one_goes() {
     }
     assert!(scene.data_bytes() < 9 * FILE_BYTES, "{}", scene.data_bytes());
     scene.holds(&[&scene.kept, &scene.kept]);
+}
+
+/// What a client uses is damaged, and nobody has noticed; what a restore then takes is of no use to anybody else.
+#[test]
+fn the_last_good_copy_stays_whoever_wrote_it() {
+    let (stored, rest) = (files(1..=8), files(20..=20));
+    for is_listed in [true, false] {
+        let scene = Scene::of(Whose::Neighbour, &rest, rest.clone());
+        let others = scene.yard.having("/index/");
+        let ended = scene.back_up(&stored);
+        let lists: Vec<PathBuf> =
+            scene.yard.having("/index/").into_iter().filter(|path| !others.contains(path)).collect();
+        scene.back_up(&rest);
+        scene.end(ended);
+        let good = scene.data_packs();
+        let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
+        let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
+        lab::back_up(&client, &stored).unwrap();
+        scene.yard.wait(2 * DAY);
+        let own: Vec<PathBuf> = scene.data_packs().into_iter().filter(|path| !good.contains(path)).collect();
+        let [own] = &own[..] else { panic!("{own:?}") };
+        let (mut bytes, then) = (fs::read(own).unwrap(), fs::metadata(own).unwrap().modified().unwrap());
+        bytes[2000] ^= 1;
+        fs::write(own, bytes).unwrap();
+        File::open(own).unwrap().set_modified(then).unwrap();
+        let expected = [&rest, &rest, &stored];
+        scene.restores(&expected);
+        scene.prune();
+        if !is_listed {
+            lists.iter().for_each(|list| fs::remove_file(list).unwrap());
+        }
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            scene.yard.wait(4 * DAY);
+            let owner = scene.yard.owner();
+            let pruned = prune::run(&owner, &options()).unwrap();
+            told.extend(pruned.domains.into_iter().flat_map(|domain| domain.done.notes));
+        }
+        let name = own.file_name().unwrap().to_str().unwrap();
+        assert!(told.iter().any(|note| note.to_string().contains(name)), "{told:?}");
+        if !is_listed {
+            repair::index(&scene.yard.owner(), Mode::Write).unwrap();
+        }
+        scene.restores(&expected);
+        assert!(scene.data_packs().len() <= good.len() + 3, "{:?}", scene.data_packs());
+    }
 }
 
 /// A verifier vouches for the copies of the newer epoch, which therefore come first.

@@ -264,6 +264,13 @@ impl Directory {
         self.overhead() + self.frames_length()
     }
 
+    /// Whether its frames can stand side by side in a pack of so many bytes. Where they overlap, a small pack is said to hold
+    /// more than anybody can move or read.
+    #[must_use]
+    pub fn has_room_in(&self, size: usize) -> bool {
+        self.pack_length() <= size
+    }
+
     /// Whether it may be that of a pack of this kind and size: every frame lies in it, every section is of its kind.
     #[must_use]
     pub fn fits(&self, kind: PackKind, size: u32) -> bool {

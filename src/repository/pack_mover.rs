@@ -16,6 +16,30 @@ use crate::{
     limits,
 };
 
+/// A pack that sections are taken from.
+#[derive(Debug)]
+pub struct Source<'p> {
+    directory: &'p Directory,
+    bytes: &'p [u8],
+}
+
+impl<'p> Source<'p> {
+    /// The bytes of a pack with this directory, whose frames do not overlap: else a client's pack of a few MiB would become one
+    /// that nobody can read.
+    ///
+    /// # Errors
+    /// `Damaged` when more is said to be in the pack than has room there.
+    pub fn new(directory: &'p Directory, bytes: &'p [u8]) -> Result<Self> {
+        if directory.has_room_in(bytes.len()) { Ok(Self { directory, bytes }) } else { Err(overlapping()) }
+    }
+}
+
+/// Frames are said to lie where others do.
+#[must_use]
+pub fn overlapping() -> Error {
+    Error::damaged("a directory", "it lists more than there is room for in its pack")
+}
+
 /// Collects sections until they fill a pack.
 pub struct PackMover<'a> {
     repository: &'a Repository,
@@ -47,16 +71,15 @@ impl<'a> PackMover<'a> {
         Ok(Self { repository, domain, kind, index, target, sections: Vec::new(), frames: Vec::new() })
     }
 
-    /// Takes those frames of one section whose place in the directory passes; `pack` are the bytes of a pack with this
-    /// directory. A pack that became complete is handed back. What a verifier has said of a section he has said of
-    /// all its frames together: a part of one counts as not attested, everywhere.
+    /// Takes those frames of one section whose place in the directory passes. A pack that became complete is handed back. What a
+    /// verifier has said of a section he has said of all its frames together: a part of one counts as not attested,
+    /// everywhere.
     ///
     /// # Errors
     /// `Damaged` when one of these frames is.
     pub fn add(
         &mut self,
-        (directory, section): (&Directory, u16),
-        pack: &Bytes,
+        (Source { directory, bytes }, section): (&Source<'_>, u16),
         passes: impl Fn(usize) -> bool,
     ) -> Result<Option<FinishedPack>> {
         let header = directory.sections.get(usize::from(section));
@@ -64,9 +87,10 @@ impl<'a> PackMover<'a> {
         let mut moved = Vec::new();
         let frames = directory.frames.iter().enumerate();
         for (_, frame) in frames.filter(|(at, frame)| frame.section == section && passes(*at)) {
-            let sealed = pack.slice_ref(frame.sealed_in(pack)?);
-            check_ciphertext(frame, &sealed)?;
-            moved.push((frame.clone(), sealed));
+            let sealed = frame.sealed_in(bytes)?;
+            check_ciphertext(frame, sealed)?;
+            // A copy: of many packs little may be needed, and each would be held whole until the new one is full.
+            moved.push((frame.clone(), Bytes::copy_from_slice(sealed)));
         }
         let finished = if self.has_room_for(&moved) { None } else { self.finish()? };
         let number = u16::try_from(self.sections.len()).map_err(too_many)?;

@@ -348,12 +348,12 @@ impl Repository {
         (folder, aside): (Folder, &HashSet<String>),
         decode: impl Fn(&[u8]) -> Result<T>,
         ignored: &mut Vec<Error>,
-    ) -> Result<Vec<T>> {
+    ) -> Result<Vec<(T, Role)>> {
         let mut all = Vec::new();
         for (name, _, record) in self.read_records(domain, folder, aside)? {
             match record {
-                Found::Counts(plain, _) => match decode(&plain) {
-                    Ok(record) => all.push(record),
+                Found::Counts(plain, (_, role)) => match decode(&plain) {
+                    Ok(record) => all.push((record, role)),
                     Err(error) => ignored.push(error.context(&name)),
                 },
                 Found::Ignored(error) | Found::Unknown(error) | Found::Damaged(error) => ignored.push(error),
@@ -365,7 +365,7 @@ impl Repository {
     /// The names of objects that are set aside. A record that cannot be read sets nothing aside.
     pub(super) fn quarantined(&self, domain: &DomainId, ignored: &mut Vec<Error>) -> Result<HashSet<String>> {
         let all = self.decoded(domain, (Folder::Quarantine, &HashSet::new()), Quarantine::decode, ignored)?;
-        Ok(all.into_iter().flat_map(|record| record.objects).collect())
+        Ok(all.into_iter().flat_map(|(record, _)| record.objects).collect())
     }
 
     /// What ended and what is set aside in a domain.
@@ -382,7 +382,7 @@ impl Repository {
             || self.decoded(domain, (Folder::Forgotten, &HashSet::new()), Forgotten::decode, &mut ignored),
         );
         let (mut forgotten, mut heads) = (HashMap::new(), HashSet::new());
-        for Forgotten { snapshots, places, heads: ends, .. } in batches? {
+        for (Forgotten { snapshots, places, heads: ends, .. }, _) in batches? {
             heads.extend(ends);
             let mut places = places.into_iter();
             forgotten.extend(snapshots.into_iter().map(|id| (id, places.next())));
@@ -392,34 +392,34 @@ impl Repository {
         Ok(Records { forgotten, heads, quarantined, ignored })
     }
 
-    /// The sections of an index that a verifier vouches for. A section counts only if every place where it
-    /// is listed says what was attested: so a directory that lies about it gains nothing.
+    /// The sections of an index that a verifier vouches for, each with whether an owner does. A section counts only if every
+    /// place where it is listed says what was attested: so a directory that lies about it gains nothing.
     pub(super) fn attested(
         &self,
         domain: &DomainId,
         (index, aside): (&Index, &HashSet<String>),
         ignored: &mut Vec<Error>,
-    ) -> Result<HashSet<SectionId>> {
-        let mut said: HashMap<SectionId, HashSet<[u8; 32]>> = HashMap::new();
+    ) -> Result<HashMap<SectionId, bool>> {
+        let mut said: HashMap<SectionId, HashMap<[u8; 32], bool>> = HashMap::new();
         let all = self.decoded(domain, (Folder::Attestations, aside), Attestation::decode, ignored)?;
-        for attestation in all {
+        for (attestation, role) in all {
             for section in attestation.sections {
-                said.entry(section.id).or_default().insert(section.digest);
+                let by_owner = said.entry(section.id).or_default().entry(section.digest).or_default();
+                *by_owner |= role == Role::Owner;
             }
         }
+        let (mut good, mut bad) = (HashMap::new(), HashSet::new());
         if said.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(good);
         }
-        let (mut good, mut bad) = (HashSet::new(), HashSet::new());
         for (id, digest) in index.sections() {
             let Some(digests) = said.get(&id) else { continue };
-            if digests.contains(&digest) {
-                good.insert(id)
-            } else {
-                bad.insert(id)
-            };
+            match digests.get(&digest) {
+                Some(by_owner) => *good.entry(id).or_insert(true) &= by_owner,
+                None => _ = bad.insert(id),
+            }
         }
-        good.retain(|id| !bad.contains(id));
+        good.retain(|id, _| !bad.contains(id));
         Ok(good)
     }
 

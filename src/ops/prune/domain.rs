@@ -160,7 +160,7 @@ impl Pruning<'_> {
             return Err(doubt);
         }
         // 3: of the packs whose grace is over, what is needed again is copied out; and looked at.
-        let mut judged = self.judge(&seen, &self.aged(&seen, now))?;
+        let mut judged = self.judge(&seen, &self.aged(&seen, now), done)?;
         done.rescued = rescue::count(&judged);
         for _ in 0..ROUNDS_MAX {
             if judged.needed.is_empty() {
@@ -183,7 +183,7 @@ impl Pruning<'_> {
             }
             let Some(again) = self.look()? else { return out_of_time(done) };
             seen = again;
-            judged = self.judge(&seen, &self.aged(&seen, now))?;
+            judged = self.judge(&seen, &self.aged(&seen, now), done)?;
         }
         if !self.writes() {
             judged.free_all();

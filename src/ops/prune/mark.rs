@@ -9,6 +9,7 @@ use super::{
     DomainDone, Packs,
     domain::{Pruning, Seen},
     lost_pack,
+    sweep::Survivors,
 };
 use crate::{
     clock::Timestamp,
@@ -285,6 +286,7 @@ fn unlisted(
     let mut dead = BTreeMap::new();
     let mut unindexed = seen.view.unindexed.clone();
     unindexed.sort_unstable();
+    let mut survivors = Survivors::new(pruning, index)?;
     let mut of_nobody = Packs::default();
     for (id, size) in unindexed {
         let Some(listed) = seen.details.packs.get(&id) else { continue };
@@ -308,10 +310,14 @@ fn unlisted(
             Err(error) => return Err(error),
         };
         let is_live = |at| index.standing(at) == Some(Standing::Live);
-        let mut blobs = directory.frames.iter().flat_map(|frame| &frame.blobs);
-        let is_needed = blobs.any(|blob| {
-            seen.reached.blob(index, &blob.id) && !index.locations(&blob.id).into_iter().any(is_live)
-        });
+        let mut is_needed = false;
+        for blob in directory.frames.iter().flat_map(|frame| &frame.blobs) {
+            is_needed = seen.reached.blob(index, &blob.id)
+                && (!index.unsorted(&blob.id).any(is_live) || survivors.all_are_bad(&seen.reached, blob)?);
+            if is_needed {
+                break;
+            }
+        }
         if is_needed {
             continue;
         }
@@ -321,6 +327,7 @@ fn unlisted(
             dead.insert(id, size);
         }
     }
+    done.note(survivors.damaged);
     tell_spared(of_nobody, " in no index", done);
     Ok(dead)
 }

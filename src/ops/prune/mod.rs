@@ -188,6 +188,17 @@ pub struct DomainDone {
     pub notes: Vec<Error>,
 }
 
+impl DomainDone {
+    /// Says each of these once: several steps of a run may meet the same trouble.
+    fn note(&mut self, errors: Vec<Error>) {
+        for error in errors {
+            if self.notes.iter().all(|known| known.to_string() != error.to_string()) {
+                self.notes.push(error);
+            }
+        }
+    }
+}
+
 /// What came of one domain.
 #[derive(Debug)]
 pub struct OfDomain {
@@ -257,4 +268,17 @@ fn is_doubt(error: &Error) -> bool {
         error.kind(),
         ErrorKind::Damaged | ErrorKind::Failed | ErrorKind::NotFound | ErrorKind::Forbidden
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_steps_find_is_said_once() {
+        let (mut done, found) = (DomainDone::default(), |name: &str| Error::damaged(name, "torn"));
+        done.note(vec![found("one"), found("other")]);
+        done.note(vec![found("one")]);
+        assert_eq!(done.notes.len(), 2);
+    }
 }

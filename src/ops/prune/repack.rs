@@ -17,9 +17,8 @@ use super::{
     domain::{Pruning, Seen},
     lost_pack,
     mark::Busy,
-    reach::CROWD,
     section_of,
-    sweep::Survivors,
+    sweep::{Survivors, holds_attested, holds_same},
 };
 use crate::{
     clock::Timestamp,
@@ -30,7 +29,7 @@ use crate::{
     ops::publisher::Publisher,
     repository::{
         index::{KnownPack, Location, Standing},
-        pack_mover::PackMover,
+        pack_mover::{PackMover, Source},
         section::check_ciphertext,
     },
 };
@@ -115,10 +114,7 @@ pub(super) fn repack(
                 break;
             }
         }
-        for error in repack.survivors.damaged.drain(..) {
-            let what = "a pack that holds what others hold too; `lifeboat repair quarantine NAME --apply` sets it aside";
-            done.notes.push(error.context(what));
-        }
+        done.note(std::mem::take(&mut repack.survivors.damaged));
         done.cut += repack.cutter.as_ref().map_or(0, |cutter| cutter.frames);
         let (written, refused) = repack.finish()?;
         done.written.join(written);
@@ -307,32 +303,14 @@ fn stands_attested(
     (blob, number, section): (&Blob, usize, &SectionHeader),
     survivors: &mut Option<&mut Survivors<'_>>,
 ) -> Result<bool> {
-    let index = &seen.view.index;
-    if !index.has_attested() {
-        return Ok(false);
-    }
-    let is_attested = index.vouches_for(&section.id());
-    for at in index.unsorted(&blob.id).take(CROWD) {
+    let is_attested = seen.view.index.vouches_for(&section.id());
+    let comes_first = |other: &KnownPack, epoch, at| match is_attested {
         // Another listing of this pack tells of no other copy.
-        let other = index.pack_at(at).filter(|other| {
-            other.standing == Standing::Live
-                && other.kind == pack.kind
-                && (other.id != pack.id || other.listing() == pack.listing())
-        });
-        let (Some(other), Some(epoch)) = (other, index.epoch(at)) else { continue };
-        let comes_first = match is_attested {
-            true => (epoch, other.id, index.blob_number(at)) < (section.epoch, pack.id, number),
-            false => epoch <= section.epoch,
-        };
-        if comes_first
-            && index.is_attested(at)
-            && index.blob(at) == Some(*blob)
-            && survivors.as_mut().map_or(Ok(true), |read| read.is_intact(at))?
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+        _ if other.id == pack.id && other.listing() != pack.listing() => false,
+        true => (epoch, other.id, at) < (section.epoch, pack.id, number),
+        false => epoch <= section.epoch,
+    };
+    holds_attested((&seen.view.index, survivors), (blob, pack.kind), comes_first)
 }
 
 /// Whether a live pack of a lower id holds the very same sealed frame: of two copies one is enough, and whoever prunes
@@ -343,20 +321,8 @@ fn stands_before(
     (directory, frame): (&Directory, &Frame),
     survivors: &mut Option<&mut Survivors<'_>>,
 ) -> Result<bool> {
-    let index = &seen.view.index;
     let section = section_of(directory, frame)?;
-    let Some(blob) = frame.blobs.first() else { return Ok(false) };
-    for at in index.unsorted(&blob.id).take(CROWD) {
-        let comes_first =
-            index.pack_at(at).is_some_and(|other| other.standing == Standing::Live && other.id < pack.id);
-        if comes_first
-            && index.found(at).is_some_and(|found| found.is_same(frame, section))
-            && survivors.as_mut().map_or(Ok(true), |read| read.is_intact(at))?
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    holds_same((&seen.view.index, survivors), (frame, section), |other| other.id < pack.id)
 }
 
 fn directory(seen: &Seen, pack: &KnownPack) -> Result<Directory> {
@@ -378,7 +344,6 @@ struct Held {
     pack: KnownPack,
     directory: Directory,
     judged: Vec<Judged>,
-    /// Nothing in a dry run.
     bytes: Bytes,
 }
 
@@ -420,7 +385,7 @@ impl<'a> Repack<'a> {
             seen,
             mover,
             cutter,
-            survivors: Survivors::new(pruning.repository, pruning.id, &seen.view.index),
+            survivors: Survivors::new(pruning, &seen.view.index)?,
             taken: Bits::new(seen.view.index.blobs()),
             publisher: Publisher::new(pruning.repository, pruning.id),
             target,
@@ -451,17 +416,19 @@ impl<'a> Repack<'a> {
         // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
         let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
         let held = Held { pack: *pack, directory, judged, bytes };
-        self.check(&held).map_err(|error| error.context(&name))?;
+        let whole = Source::new(&held.directory, &held.bytes).and_then(|_| self.check(&held));
+        whole.map_err(|error| error.context(&name))?;
         Ok(Looked::Holds(held))
     }
 
     /// Writes what is needed of a pack. What goes wrong here is no damage of that pack: others have something in what is written.
     fn write(&mut self, held: &Held) -> Result<()> {
         let Held { directory, bytes, .. } = held;
+        let source = Source::new(directory, bytes)?;
         let moving = directory.frames.iter().enumerate().filter(|(at, _)| held.is(*at, Fate::Moves));
         let sections: BTreeSet<u16> = moving.map(|(_, frame)| frame.section).collect();
         for section in sections {
-            let finished = self.mover.add((directory, section), bytes, |at| held.is(at, Fate::Moves))?;
+            let finished = self.mover.add((&source, section), |at| held.is(at, Fate::Moves))?;
             self.publisher.upload(finished)?;
         }
         self.cut(held)

@@ -17,7 +17,7 @@ use crate::{
     id::{PackId, SectionId},
     limits,
     ops::publisher::Publisher,
-    repository::pack_mover::PackMover,
+    repository::pack_mover::{PackMover, Source},
 };
 
 /// The packs of which something is needed.
@@ -65,24 +65,27 @@ impl Rescue<'_> {
         let name = repository.pack_name(domain, &needed.pack);
         let directory = seen.view.index.directory(&needed.pack);
         let directory = directory.ok_or_else(lost_pack)?;
-        let mut bytes = None;
+        let mut sections = Vec::new();
         for section in &needed.sections {
             let header = directory.sections.get(usize::from(*section));
             let id = header.ok_or_else(|| Error::damaged(&name, "it lacks a section"))?.id();
-            if !self.moved.insert((id, digest(&directory, *section))) {
-                continue;
+            if self.moved.insert((id, digest(&directory, *section))) {
+                sections.push(*section);
             }
-            // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
-            let whole = match bytes.take() {
-                Some(whole) => whole,
-                None => repository.store.read(&name, limits::PACK_BYTES_MAX)?,
-            };
-            let finished = self.mover.add((&directory, *section), &whole, |_| true).map_err(|error| {
-                error.context(format!("{name}, which is to die and is needed")).with_remedy(
-                    "Nothing more is deleted here. `lifeboat check` tells which snapshots are hurt",
-                )
-            })?;
-            bytes = Some(whole);
+        }
+        if sections.is_empty() {
+            return Ok(());
+        }
+        let hurt = |error: Error| {
+            error
+                .context(format!("{name}, which is to die and is needed"))
+                .with_remedy("Nothing more is deleted here. `lifeboat check` tells which snapshots are hurt")
+        };
+        // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
+        let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
+        let source = Source::new(&directory, &bytes).map_err(hurt)?;
+        for section in sections {
+            let finished = self.mover.add((&source, section), |_| true).map_err(hurt)?;
             self.publisher.upload(finished)?;
         }
         Ok(())

@@ -1,24 +1,34 @@
 //! Which of the packs whose grace is over nobody needs, and what is needed of the others.
+//!
+//! Promise: what a restore could read before a prune it can read after it, whatever is damaged. So not only what snapshots use
+//! of a dying pack is looked for elsewhere: where they use other copies, one of those is read, and if none is good the copy that
+//! dies is the one that a restore would take.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
+    DomainDone,
     bits::Bits,
     domain::{Pruning, Seen},
-    lost_pack, section_of,
+    lost_pack,
+    reach::{CROWD, Reached},
+    section_of,
 };
 use crate::{
-    error::{Error, Result},
-    format::pack::{Blob, Frame, SectionHeader},
-    id::{DomainId, PackId},
+    compress::Decompressor,
+    error::{Error, ErrorKind, Result},
+    format::pack::{Blob, Directory, Frame, PackKind, SectionHeader},
+    id::PackId,
     limits,
+    ops::frames::FrameCheck,
     repository::{
-        Repository,
         index::{Index, KnownPack, Location, Standing},
+        pack_mover::overlapping,
         section::check_ciphertext,
         view::ListedPack,
     },
     sabotage::{Sabotage, suffers},
+    store::Name,
 };
 
 /// The packs whose grace is over.
@@ -47,52 +57,109 @@ impl Judged {
 }
 
 impl Pruning<'_> {
-    /// Looks at each of these packs.
-    pub(super) fn judge(&self, seen: &Seen, aged: &BTreeMap<PackId, ListedPack>) -> Result<Judged> {
+    /// Looks at each of these packs, as far as the time allows: what is not looked at is neither free nor copied.
+    pub(super) fn judge(
+        &self,
+        seen: &Seen,
+        aged: &BTreeMap<PackId, ListedPack>,
+        done: &mut DomainDone,
+    ) -> Result<Judged> {
         let index = &seen.view.index;
         let mut listings: HashMap<PackId, Vec<KnownPack>> = HashMap::new();
         for pack in index.packs().filter(|pack| aged.contains_key(&pack.id)) {
             listings.entry(pack.id).or_default().push(pack);
         }
-        let mut survivors = Survivors::new(self.repository, self.id, index);
+        let mut survivors = Survivors::new(self, index)?;
         let mut judged = Judged::default();
         for (id, listed) in aged {
             self.repository.store.progress().check()?;
-            let mut is_free = true;
+            if self.time_is_up() {
+                done.out_of_time = true;
+                break;
+            }
+            let mut is_free = listings.contains_key(id)
+                || self.is_free_unlisted(seen, (id, listed), &mut survivors, done)?;
             for pack in listings.get(id).into_iter().flatten() {
                 let sections = self.needed(seen, pack, &mut survivors)?;
-                if !sections.is_empty() {
-                    is_free = false;
+                if sections.is_empty() {
+                    continue;
+                }
+                is_free = false;
+                let directory = index.directory(pack).ok_or_else(lost_pack)?;
+                if directory.has_room_in(pack.size as usize) {
                     judged.needed.push(Needed { pack: *pack, listed: *listed, sections });
+                } else {
+                    // Who wrote that has made it so: his loss holds up nobody.
+                    let name = self.repository.pack_name(&self.id, pack);
+                    let what = format!("{name}, which was to die, stays: a snapshot needs it");
+                    done.note(vec![overlapping().context(what)]);
                 }
             }
             if is_free {
                 judged.free.push((*id, *listed));
             }
         }
+        done.note(survivors.damaged);
         Ok(judged)
     }
 
-    /// The sections with a frame of which snapshots may use something that nothing else stands for.
+    /// Whether nothing is lost with a pack that no index lists.
+    fn is_free_unlisted(
+        &self,
+        seen: &Seen,
+        (id, listed): (&PackId, &ListedPack),
+        survivors: &mut Survivors<'_>,
+        done: &mut DomainDone,
+    ) -> Result<bool> {
+        let name = Name::pack(&self.id, listed.kind, id);
+        let bytes = match self.repository.store.read(&name, limits::PACK_BYTES_MAX) {
+            Err(error) if error.is_damage() => return Ok(true),
+            bytes => bytes?,
+        };
+        let directory = match self.repository.own_directory(&self.id, &bytes) {
+            // Nothing lists it again.
+            Err(error) if error.is_damage() => return Ok(true),
+            directory => directory?,
+        };
+        for frame in &directory.frames {
+            if frame.sealed_in(&bytes).and_then(|sealed| check_ciphertext(frame, sealed)).is_err() {
+                continue;
+            }
+            for blob in &frame.blobs {
+                if survivors.all_are_bad(&seen.reached, blob)? {
+                    let what = format!(
+                        "{name}, which was to die, stays: a snapshot needs it, and no index lists it"
+                    );
+                    done.note(vec![Error::damaged(what, "what stands for it is damaged").with_remedy(
+                        "`lifeboat repair index --apply` lists it again; the next prune saves what is needed of it",
+                    )]);
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The sections with a frame of which snapshots may use something that nothing else stands for, or whose other copies are
+    /// all damaged.
     fn needed(&self, seen: &Seen, pack: &KnownPack, survivors: &mut Survivors<'_>) -> Result<BTreeSet<u16>> {
         let index = &seen.view.index;
         let mut sections = BTreeSet::new();
-        if !seen.reached.any(index.blobs_of(pack).ok_or_else(lost_pack)?) {
-            return Ok(sections);
-        }
         let directory = index.directory(pack).ok_or_else(lost_pack)?;
-        for (frame, numbers) in index.numbered(pack, &directory).ok_or_else(lost_pack)? {
+        let frames = index.frames_of(pack).ok_or_else(lost_pack)?;
+        for ((frame, numbers), number) in index.numbered(pack, &directory).ok_or_else(lost_pack)?.zip(frames)
+        {
             if sections.contains(&frame.section) {
                 continue;
             }
             let blobs = frame.blobs.iter().zip(numbers);
-            let used = blobs.filter(|(_, number)| seen.reached.copy(*number)).map(|(blob, _)| *blob);
-            let used: Vec<Blob> = used.collect();
-            if used.is_empty() {
-                continue;
-            }
+            let (used, others): (Vec<_>, Vec<_>) = blobs.partition(|(_, number)| seen.reached.copy(*number));
+            let [used, others] =
+                [used, others].map(|blobs| blobs.into_iter().map(|(blob, _)| *blob).collect::<Vec<_>>());
             let section = section_of(&directory, frame)?;
-            if !survivors.stand_for(&pack.id, (frame, &used), section)? {
+            if !used.is_empty() && !survivors.stand_for(&pack.id, (frame, &used), section)?
+                || survivors.is_last_good((&seen.reached, pack), (number, &others))?
+            {
                 sections.insert(frame.section);
             }
         }
@@ -100,23 +167,38 @@ impl Pruning<'_> {
     }
 }
 
-/// Finds what stands for a frame, in live packs. What an index says is not enough: the bytes are read, each pack once.
+/// Finds what stands for a frame, in live packs. What an index says is not enough: the bytes are read, each pack once. Of an
+/// attested section the word of the verifier is not enough either: it would be a licence to delete what others hold.
 pub(super) struct Survivors<'a> {
-    repository: &'a Repository,
-    domain: DomainId,
+    pruning: &'a Pruning<'a>,
     index: &'a Index,
-    /// Listings of packs that were read.
-    read: HashSet<(u32, u32)>,
-    /// By the number of the frame: it is what its directory says.
+    /// What opens frames, where contents can be read.
+    opening: Option<(FrameCheck<'a>, Decompressor)>,
+    /// The listings of packs that count, by the id of the pack, once one was read.
+    counting: Option<Vec<KnownPack>>,
+    /// Packs that were read. How often each is listed is up to a client.
+    read: HashSet<(PackId, PackKind)>,
+    /// By the number of the frame: it is there as its directory says.
     intact: Bits,
+    /// It is in an attested section, and what it holds is what its ids say.
+    truthful: Bits,
     /// What is wrong with some of the packs that were read.
     pub(super) damaged: Vec<Error>,
 }
 
 impl<'a> Survivors<'a> {
-    pub(super) fn new(repository: &'a Repository, domain: DomainId, index: &'a Index) -> Self {
-        let (read, intact) = (HashSet::new(), Bits::new(index.frames()));
-        Self { repository, domain, index, read, intact, damaged: Vec::new() }
+    pub(super) fn new(pruning: &'a Pruning<'a>, index: &'a Index) -> Result<Self> {
+        let check = FrameCheck::new(pruning.repository, &pruning.id)?;
+        Ok(Self {
+            pruning,
+            index,
+            opening: check.map(|check| Ok((check, Decompressor::new()?))).transpose()?,
+            counting: None,
+            read: HashSet::new(),
+            intact: Bits::new(index.frames()),
+            truthful: Bits::new(index.frames()),
+            damaged: Vec::new(),
+        })
     }
 
     /// Whether something stands for what snapshots use of a frame.
@@ -134,25 +216,45 @@ impl<'a> Survivors<'a> {
             };
             return Ok(used.iter().all(is_elsewhere));
         }
-        if self.holds_same(dying, frame, section)? {
+        let index = self.index;
+        let is_other = |other: &KnownPack| other.id != *dying;
+        if holds_same((index, &mut Some(&mut *self)), (frame, section), is_other)? {
             return Ok(true);
         }
+        let is_readable = |other: &KnownPack, epoch, _| other.id != *dying && epoch <= section.epoch;
         for blob in used {
-            if !self.holds_attested(dying, blob, section)? {
+            if !holds_attested((index, &mut Some(&mut *self)), (blob, section.kind), is_readable)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Whether another live pack holds the very same sealed frame.
-    fn holds_same(&mut self, dying: &PackId, frame: &Frame, section: &SectionHeader) -> Result<bool> {
-        let Some(first) = frame.blobs.first() else { return Ok(true) };
-        for at in self.index.locations(&first.id) {
-            let Some(found) = self.index.found(at) else { continue };
-            if found.pack.id != *dying
-                && found.pack.standing == Standing::Live
-                && found.is_same(frame, section)
+    /// Whether a frame that snapshots do not use holds one of these blobs, of which all copies that they use are bad and no
+    /// other one is good: they are restored from it.
+    fn is_last_good(
+        &mut self,
+        (reached, pack): (&Reached, &KnownPack),
+        (frame, blobs): (usize, &[Blob]),
+    ) -> Result<bool> {
+        for blob in blobs {
+            if self.all_are_bad(reached, blob)?
+                && self.is_intact_in(pack, frame)?
+                && !self.is_elsewhere(pack, blob)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether another live pack holds an intact copy of a blob, as one does that was saved before.
+    fn is_elsewhere(&mut self, dying: &KnownPack, blob: &Blob) -> Result<bool> {
+        let index = self.index;
+        for at in index.unsorted(&blob.id).take(CROWD) {
+            let is_other = |pack: KnownPack| pack.id != dying.id && pack.standing == Standing::Live;
+            if index.pack_at(at).is_some_and(is_other)
+                && index.blob(at) == Some(*blob)
                 && self.is_intact(at)?
             {
                 return Ok(true);
@@ -161,52 +263,177 @@ impl<'a> Survivors<'a> {
         Ok(false)
     }
 
-    /// Whether a live pack holds the blob in a section that a verifier vouches for, of no newer epoch: everybody may use that
-    /// who could use this one.
-    fn holds_attested(&mut self, dying: &PackId, blob: &Blob, section: &SectionHeader) -> Result<bool> {
-        for at in self.index.locations(&blob.id) {
-            let Some(pack) = self.index.pack_at(at) else { continue };
-            if pack.id == *dying || pack.standing != Standing::Live || pack.kind != section.kind {
-                continue;
-            }
-            if self.index.is_attested(at)
-                && self.index.blob(at) == Some(*blob)
-                && self.index.epoch(at).is_some_and(|epoch| epoch <= section.epoch)
-                && self.is_intact(at)?
-            {
-                return Ok(true);
+    /// Whether snapshots use copies of a blob, and none of those is intact. Of a crowd the first are looked at.
+    pub(super) fn all_are_bad(&mut self, reached: &Reached, blob: &Blob) -> Result<bool> {
+        let index = self.index;
+        let is_used = |at: &Location| reached.copy(index.blob_number(*at)) && index.blob(*at) == Some(*blob);
+        let used: Vec<Location> = index.unsorted(&blob.id).take(CROWD).filter(is_used).collect();
+        for at in &used {
+            if self.is_intact(*at)? {
+                return Ok(false);
             }
         }
-        Ok(false)
+        Ok(!used.is_empty())
     }
 
     /// Whether the frame of a copy is there as its directory says, in a pack that is whole.
-    pub(super) fn is_intact(&mut self, at: Location) -> Result<bool> {
+    fn is_intact(&mut self, at: Location) -> Result<bool> {
         let Some(pack) = self.index.pack_at(at) else { return Ok(false) };
-        if self.read.insert(pack.listing()) {
-            self.look_at(&pack)?;
-        }
-        Ok(self.intact.get(self.index.frame_number(at)))
+        self.is_intact_in(&pack, self.index.frame_number(at))
     }
 
+    fn is_intact_in(&mut self, pack: &KnownPack, frame: usize) -> Result<bool> {
+        if self.read.insert((pack.id, pack.kind)) {
+            self.look_at(pack)?;
+        }
+        Ok(self.intact.get(frame))
+    }
+
+    /// Whether the frame of a copy that a verifier vouches for holds what its ids say: it was opened; or, where this key cannot
+    /// open it, an owner vouches for it.
+    fn is_truthful(&mut self, at: Location) -> Result<bool> {
+        Ok(self.is_intact(at)? && self.truthful.get(self.index.frame_number(at)))
+    }
+
+    /// Reads a pack, once for all of its listings. What it says of itself decides: a listing that says something else stands
+    /// for nothing, and costs nothing.
     fn look_at(&mut self, pack: &KnownPack) -> Result<()> {
-        let name = self.repository.pack_name(&self.domain, pack);
-        let bytes = match self.repository.store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes())
-        {
-            Ok(bytes) => bytes,
+        let Pruning { repository, id: domain, .. } = self.pruning;
+        let name = repository.pack_name(domain, pack);
+        let bytes = repository.store.read_hashed(&name, limits::PACK_BYTES_MAX, pack.id.as_bytes());
+        let whole = bytes.and_then(|bytes| {
+            let own = repository.own_directory(domain, &bytes).map_err(|error| error.context(&name))?;
+            if own.has_room_in(bytes.len()) { Ok((bytes, own)) } else { Err(overlapping().context(&name)) }
+        });
+        let (bytes, own) = match whole {
+            Ok(whole) => whole,
             Err(error) if error.is_damage() => {
-                self.damaged.push(error);
+                self.damaged.push(told(error));
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        let numbers = self.index.frames_of(pack).ok_or_else(lost_pack)?;
-        let directory = self.index.directory(pack).ok_or_else(lost_pack)?;
-        for (number, frame) in numbers.zip(&directory.frames) {
-            if frame.sealed_in(&bytes).and_then(|sealed| check_ciphertext(frame, sealed)).is_ok() {
-                self.intact.set(number);
+        let listings = self.listings(pack, &own)?;
+        if listings.is_empty() {
+            return Ok(());
+        }
+        let mut wrong = None;
+        for (at, frame) in own.frames.iter().enumerate() {
+            repository.store.progress().check()?;
+            let look = || {
+                let sealed = frame.sealed_in(&bytes)?;
+                check_ciphertext(frame, sealed).map(|()| sealed)
+            };
+            let found = look().and_then(|sealed| {
+                listings.iter().for_each(|first| _ = self.intact.set(first + at));
+                self.holds_what_it_says((frame, section_of(&own, frame)?), sealed)
+            });
+            match found {
+                Ok(true) => listings.iter().for_each(|first| _ = self.truthful.set(first + at)),
+                Ok(false) => {}
+                Err(error) if error.is_damage() => _ = wrong.get_or_insert(error),
+                Err(error) => return Err(error),
             }
         }
+        let lies = "a pack that is not what it says; `lifeboat repair quarantine NAME --force --apply` sets it aside";
+        self.damaged.extend(wrong.map(|error| error.context(&name).context(lies)));
         Ok(())
     }
+
+    /// The listings of a pack that say what it says itself: the number of the first frame of each.
+    fn listings(&mut self, pack: &KnownPack, own: &Directory) -> Result<Vec<usize>> {
+        let index = self.index;
+        let counting = self.counting.get_or_insert_with(|| {
+            let mut counting: Vec<KnownPack> = index.packs().filter(|pack| pack.standing.counts()).collect();
+            counting.sort_unstable_by_key(|pack| pack.id);
+            counting
+        });
+        let first = counting.partition_point(|other| other.id < pack.id);
+        let mut listings = Vec::new();
+        for other in counting.iter().skip(first).take_while(|other| other.id == pack.id) {
+            self.pruning.repository.store.progress().check()?;
+            if other.kind == pack.kind && index.directory(other).ok_or_else(lost_pack)? == *own {
+                listings.push(index.frames_of(other).ok_or_else(lost_pack)?.start);
+            }
+        }
+        Ok(listings)
+    }
+
+    /// Whether a frame is in an attested section, and known to hold what its ids say.
+    ///
+    /// # Errors
+    /// `Damaged` when it holds something else.
+    fn holds_what_it_says(
+        &mut self,
+        (frame, section): (&Frame, &SectionHeader),
+        sealed: &[u8],
+    ) -> Result<bool> {
+        let id = section.id();
+        if !self.index.vouches_for(&id) {
+            return Ok(false);
+        }
+        let by_owner = self.index.owner_vouches_for(&id);
+        let Some((check, decompressor)) = &mut self.opening else { return Ok(by_owner) };
+        match check.opened((frame, section), sealed, decompressor) {
+            Ok(()) => Ok(true),
+            // It is sealed to an epoch that this key does not have.
+            Err(error) if error.kind() == ErrorKind::Forbidden => Ok(by_owner),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether a live pack that may stand for another one holds the very same sealed frame: by the index, and with `survivors` by
+/// what is read.
+pub(super) fn holds_same(
+    (index, survivors): (&Index, &mut Option<&mut Survivors<'_>>),
+    (frame, section): (&Frame, &SectionHeader),
+    may: impl Fn(&KnownPack) -> bool,
+) -> Result<bool> {
+    let Some(first) = frame.blobs.first() else { return Ok(false) };
+    for at in index.unsorted(&first.id).take(CROWD) {
+        let is_there = index.pack_at(at).is_some_and(|pack| pack.standing == Standing::Live && may(&pack));
+        if is_there
+            && index.found(at).is_some_and(|found| found.is_same(frame, section))
+            && survivors.as_mut().map_or(Ok(true), |read| read.is_intact(at))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a live pack that may stand for another one, given the epoch of its section and the number of the copy, holds a blob
+/// in a section that a verifier vouches for: everybody may use that. By the index, and with `survivors` by what is read.
+pub(super) fn holds_attested(
+    (index, survivors): (&Index, &mut Option<&mut Survivors<'_>>),
+    (blob, kind): (&Blob, PackKind),
+    may: impl Fn(&KnownPack, u32, usize) -> bool,
+) -> Result<bool> {
+    if !index.has_attested() {
+        return Ok(false);
+    }
+    for at in index.unsorted(&blob.id).take(CROWD) {
+        let (Some(pack), Some(epoch)) = (index.pack_at(at), index.epoch(at)) else { continue };
+        if pack.standing == Standing::Live
+            && pack.kind == kind
+            && may(&pack, epoch, index.blob_number(at))
+            && index.is_attested(at)
+            && index.blob(at) == Some(*blob)
+            && survivors.as_mut().map_or(Ok(true), |read| read.is_truthful(at))?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What is wrong with a pack, and what to do.
+fn told(error: Error) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        return error.context("a pack that LIST has just shown; `lifeboat check` tells what is lost with it");
+    }
+    error.context(
+        "a pack that holds what others hold too; `lifeboat repair quarantine NAME --apply` sets it aside",
+    )
 }

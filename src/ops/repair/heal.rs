@@ -13,7 +13,7 @@ use crate::{
     repository::{
         Repository,
         index::{Index, KnownPack, Location},
-        pack_mover::PackMover,
+        pack_mover::{PackMover, Source},
     },
 };
 
@@ -44,11 +44,12 @@ pub(super) fn heal(
             let name = repository.pack_name(domain, pack);
             let directory = index.directory(pack).ok_or_else(lost)?;
             let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
+            let source = Source::new(&directory, &bytes).map_err(|error| error.context(&name))?;
             for section in (0_u16..).take(directory.sections.len()) {
                 let is_of_it =
                     |(number, frame): (usize, &Frame)| frame.section == section && frames.contains(&number);
                 if directory.frames.iter().enumerate().any(is_of_it) {
-                    let moved = mover.add((&directory, section), &bytes, |number| frames.contains(&number));
+                    let moved = mover.add((&source, section), |number| frames.contains(&number));
                     publisher.upload(moved.map_err(|error| error.context(&name))?)?;
                 }
             }

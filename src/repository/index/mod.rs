@@ -3,7 +3,7 @@
 //! for each pack.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::Range,
     sync::{
         Arc,
@@ -132,7 +132,8 @@ struct Part {
 #[derive(Debug, Default)]
 pub struct Index {
     parts: Vec<Part>,
-    attested: HashSet<SectionId>,
+    /// Each with whether an owner vouches for it.
+    attested: HashMap<SectionId, bool>,
     /// All of it was found to be intact.
     vouched: AtomicBool,
 }
@@ -151,15 +152,21 @@ impl Index {
         Self { parts: segments.into_iter().map(part).collect(), ..Self::default() }
     }
 
-    /// Sections that a verifier vouches for: any identity may borrow from them.
-    pub fn attest(&mut self, sections: HashSet<SectionId>) {
+    /// Sections that a verifier vouches for, each with whether an owner does: any identity may borrow from them.
+    pub fn attest(&mut self, sections: HashMap<SectionId, bool>) {
         self.attested = sections;
     }
 
     /// Whether a verifier vouches for a section, as it is listed.
     #[must_use]
     pub fn vouches_for(&self, section: &SectionId) -> bool {
-        self.attested.contains(section)
+        self.attested.contains_key(section)
+    }
+
+    /// Whether an owner vouches for a section, and not only a restore key.
+    #[must_use]
+    pub fn owner_vouches_for(&self, section: &SectionId) -> bool {
+        self.attested.get(section) == Some(&true)
     }
 
     /// Adds packs that this run has just indexed: they are live, and used.
@@ -272,7 +279,7 @@ impl Index {
         if segment.section_author(section)? == reader {
             return Some(true);
         }
-        Some(!self.attested.is_empty() && self.attested.contains(&segment.section_name(section)?.0))
+        Some(!self.attested.is_empty() && self.attested.contains_key(&segment.section_name(section)?.0))
     }
 
     /// The section that a copy lies in.
@@ -376,7 +383,7 @@ impl Index {
             let segment = &self.parts.get(at.segment as usize)?.segment;
             Some(segment.section_name(segment.frame(at.frame)?.section)?.0)
         };
-        !self.attested.is_empty() && section().is_some_and(|id| self.attested.contains(&id))
+        !self.attested.is_empty() && section().is_some_and(|id| self.attested.contains_key(&id))
     }
 
     /// Whether a verifier vouches for any section.
