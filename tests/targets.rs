@@ -18,15 +18,18 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
 use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
+    error::ErrorKind,
     filesystem::{
         metadata::Note,
         names::{Ownership, OwnershipPolicy},
         select::Selection,
     },
     ops::{
-        restore::{self, Extra, Forecast, Overwrite, RestoreOptions},
+        restore::{self, Extra, Forecast, Overwrite, RestoreOptions, Stopped},
         verify::{self, VerifyOptions},
     },
 };
@@ -694,6 +697,171 @@ fn a_closed_target_is_a_note_of_the_plan() {
     set_mode(&place.at("all"), 0);
     let done = place.restore_with("all", &options());
     assert_eq!((done.failures, done.removals), (0, 2), "{:?}", done.failed);
+}
+
+/// Whether something is immutable or append-only.
+fn is_frozen(path: &Path) -> bool {
+    let status = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).unwrap();
+    status.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
+}
+
+#[test]
+fn a_target_that_is_closed_to_who_restores_is_opened_up_whatever_goes_into_it() {
+    let test = "a_target_that_is_closed_to_who_restores_is_opened_up_whatever_goes_into_it";
+    if ordinary::is_done_as_ordinary_user(test) {
+        return;
+    }
+    let place = Place::new(1);
+    place.put("in/file", b"a file");
+    place.back_up(&place.options());
+    for target_mode in [0, 0o300, 0o500, 0o555] {
+        for is_empty in [true, false] {
+            let name = format!("{target_mode}-{is_empty}");
+            let target = place.at(&name);
+            fs::create_dir(&target).unwrap();
+            if !is_empty {
+                fs::write(target.join("other"), "").unwrap();
+            }
+            set_mode(&target, target_mode);
+            // A whole snapshot has no entry of it.
+            let foretold = forecast(&place, &name, &RestoreOptions::default());
+            assert_eq!((foretold.denied, foretold.restored.failures), (None, 0), "{name}");
+            let done = place.restore(&name, "", &[]);
+            assert_eq!((done.failures, mode(&target)), (0, target_mode), "{name}: {:?}", done.failed);
+            set_mode(&target, 0o700);
+            same(&place.source(), &place.copy(&name));
+        }
+    }
+}
+
+#[test]
+fn a_frozen_target_is_thawed_for_the_restore_whatever_goes_into_it() {
+    let place = Place::new(1);
+    place.put("in/file", b"a file");
+    place.back_up(&place.options());
+    // What the target stands for has no entry, only leads to a source, or is one, which is not frozen in the snapshot.
+    let above = place.at("").to_str().unwrap().to_owned();
+    let source = place.source().to_str().unwrap().to_owned();
+    for (number, subpath) in ["", &above, &source].iter().enumerate() {
+        for is_empty in [true, false] {
+            let name = format!("{number}-{is_empty}");
+            let target = place.at(&name);
+            fs::create_dir(&target).unwrap();
+            if !is_empty {
+                fs::write(target.join("other"), "").unwrap();
+            }
+            if !chattr(if is_empty { "+i" } else { "+a" }, &target) {
+                skip("a frozen target: nothing can be made immutable here");
+                return;
+            }
+            let subpath = subpath.trim_matches('/');
+            let options = RestoreOptions { subpath: subpath.into(), ..RestoreOptions::default() };
+            let foretold = forecast(&place, &name, &options);
+            let done = place.restore(&name, subpath, &[]);
+            let still = is_frozen(&target);
+            Command::new("chattr").arg("-ia").arg(&target).status().unwrap();
+            assert_eq!((foretold.denied, foretold.restored.failures), (None, 0), "{name}");
+            assert_eq!((done.failures, still), (0, number < 2), "{name}: {:?}", done.failed);
+        }
+    }
+}
+
+/// A restore over what is there that is stopped when it writes and something is so.
+fn stopped_when(place: &Place, is_so: impl Fn() -> bool + Send + Sync + 'static) -> Stopped {
+    let progress = Arc::clone(&place.progress);
+    let stops = move || {
+        let so = is_so();
+        if so {
+            progress.stop();
+        }
+        so
+    };
+    let repository = place.open_at(Arc::new(Other(AtomicBool::new(false), stops)));
+    *restore::run(&repository, &place.newest(&repository), &place.at("all"), &deleting()).unwrap_err()
+}
+
+/// A place in which everything was restored; then something else came into the place of a folder.
+fn restored_and_changed() -> Place {
+    let place = Place::new(1);
+    place.put("outer/deep/file", b"a file");
+    place.put("was/in", b"a file");
+    place.back_up(&place.options());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    let copy = place.copy("all");
+    fs::write(copy.join("outer/deep/file"), "another").unwrap();
+    fs::remove_dir_all(copy.join("was")).unwrap();
+    fs::write(copy.join("was"), "somebody's").unwrap();
+    place
+}
+
+#[track_caller]
+fn has_told_what_went(stopped: &Stopped) {
+    let Stopped { done, error } = stopped;
+    assert_eq!((error.kind(), done.removals), (ErrorKind::Interrupted, 1), "{error}");
+    assert!(done.removed[0].ends_with(b"/was"), "{:?}", done.removed);
+}
+
+#[test]
+fn what_was_opened_up_is_closed_again_if_the_restore_ends_early() {
+    let test = "what_was_opened_up_is_closed_again_if_the_restore_ends_early";
+    if ordinary::is_done_as_ordinary_user(test) {
+        return;
+    }
+    let place = restored_and_changed();
+    let outer = place.copy("all").join("outer");
+    set_mode(&outer.join("deep"), 0o500);
+    set_mode(&outer, 0o300);
+    set_mode(&place.at("all"), 0o500);
+    let opened = outer.clone();
+    let stopped = stopped_when(&place, move || mode(&opened.join("deep")) == 0o700);
+    has_told_what_went(&stopped);
+    let now = [place.at("all"), outer.clone(), outer.join("deep")].map(|path| mode(&path));
+    [&outer, &outer.join("deep"), &place.at("all")].into_iter().for_each(|path| set_mode(path, 0o700));
+    assert_eq!(now, [0o500, 0o300, 0o500]);
+}
+
+#[test]
+fn what_was_thawed_is_frozen_again_if_the_restore_ends_early() {
+    let place = restored_and_changed();
+    let outer = place.copy("all").join("outer");
+    let frozen = [outer.join("deep"), outer.clone(), place.at("all")];
+    if !frozen.iter().all(|path| chattr("+i", path)) {
+        skip("a restore that ends early: nothing can be made immutable here");
+        return;
+    }
+    let stopped = stopped_when(&place, move || !is_frozen(&outer));
+    let still = frozen.each_ref().map(|path| is_frozen(path));
+    thaw(&place.at("all"));
+    has_told_what_went(&stopped);
+    assert_eq!(still, [true; 3], "{:?}", stopped.done.notes);
+}
+
+#[test]
+fn a_restore_that_ends_early_says_what_it_did_before_it_says_why() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::write(world.path("src/large"), noise(1, 3 << 20)).unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::create_dir(world.path("t")).unwrap();
+    // Something of the restore goes to make way; then the disk is full.
+    let mounts = "mount -t tmpfs -o size=1m none t && echo old > t/deep";
+    let restore = ["--no-cache", "restore", &from, "--target", "t", "--delete", "-v"];
+    let (out, err) = world.ends(&mut among_mounts(&world, mounts, &restore), 1);
+    let gone = format!("- {}/deep", world.text("src"));
+    assert!(out.contains(&gone), "{out}{err}");
+    assert!(out.contains("1 entry removed; then it ended early"), "{out}{err}");
+    assert!(err.contains("No space left on device"), "{out}{err}");
+    let json = [&restore[..], &["--json"]].concat();
+    let (out, _) = world.ends(&mut among_mounts(&world, mounts, &json), 1);
+    let messages = world::objects(&out);
+    let types: Vec<_> = messages.iter().map(|message| message["message_type"].as_str().unwrap()).collect();
+    let of = |kind: &str| types.iter().position(|known| *known == kind);
+    assert!(of("removed").is_some() && of("removed") < of("summary"), "{types:?}");
+    assert!(of("summary") < of("exit_error"), "{types:?}");
+    assert_eq!(messages[of("summary").unwrap()]["removed"], 1, "{out}");
 }
 
 #[test]

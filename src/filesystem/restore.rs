@@ -13,7 +13,7 @@ use std::{
     },
     path::Path,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -94,8 +94,8 @@ pub struct Target {
     trail: Mutex<Trail>,
     /// Other restores know that this one works here.
     pub(super) part: AtomicBool,
-    /// It was opened up for this restore.
-    pub(super) opened_up: OnceLock<OpenedUp>,
+    /// It was opened up or thawed for this restore.
+    opened_up: Option<OpenedUp>,
 }
 
 /// What becomes of whole blocks of zeros in a file.
@@ -137,8 +137,9 @@ pub(super) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> r
 }
 
 impl Target {
-    /// Opens the folder to restore into; makes it, for its owner only, if it is not there. One that its owner, who
-    /// restores, may not look into is opened up until the target is dropped, or has its metadata.
+    /// Opens the folder to restore into; makes it, for its owner only, if it is not there. One that is immutable or
+    /// append-only is thawed, and one that its owner, who restores, may not look into or write to is opened up, until the
+    /// target is dropped, or has its metadata.
     ///
     /// # Errors
     /// It cannot be made or opened.
@@ -150,19 +151,20 @@ impl Target {
             let errno = if errno == Errno::EXIST { Errno::NOTDIR } else { errno };
             cannot_open(system_error("make the folder", path.display(), errno), errno)
         })?;
-        match Self::open(path) {
+        let target = match Self::open(path) {
+            Ok(target) => Self { opened_up: OpenedUp::to_change(&target.root), ..target },
             Err(error) => match OpenedUp::new(path) {
-                Some(opened) => Ok(Self { opened_up: opened.into(), ..Self::open(path)? }),
-                None => Err(error),
+                Some(opened) => Self { opened_up: Some(opened), ..Self::open(path)? },
+                None => return Err(error),
             },
-            // Of what is there already some may be as it should be.
-            Ok(target) => match denied(target.root.as_fd()).filter(|_| target.was_empty) {
-                Some(denied) => {
-                    let errno = if denied == Denied::Frozen { Errno::PERM } else { Errno::ACCESS };
-                    Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
-                }
-                None => Ok(target),
-            },
+        };
+        // Of what is there already some may be as it should be.
+        match denied(target.root.as_fd()).filter(|_| target.was_empty) {
+            Some(denied) => {
+                let errno = if denied == Denied::Frozen { Errno::PERM } else { Errno::ACCESS };
+                Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
+            }
+            None => Ok(target),
         }
     }
 
@@ -197,7 +199,7 @@ impl Target {
             file_systems: Mutex::default(),
             trail: Mutex::default(),
             part: AtomicBool::default(),
-            opened_up: OnceLock::new(),
+            opened_up: None,
         };
         target.meet(&target.root)?;
         Ok(target)
@@ -565,25 +567,24 @@ impl Target {
         metadata: &Metadata,
         ownership: &Ownership,
     ) -> Result<Notes> {
-        let dir = self.directory_at_its_end(path)?;
+        let dir = self.directory(path)?;
         let is_mounted = || capture::status(dir.as_fd(), c"").is_ok_and(|status| is_mounted_on(&status));
         if metadata.only_holds_a_place() && is_mounted() {
             // What is mounted there is none of the snapshot's.
             return Ok(Notes::new());
+        }
+        if let Some(opened) = self.opened_up_at(path) {
+            opened.keep_mode();
+            opened.keep_flags();
         }
         let mut notes = set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership);
         freeze_as(dir.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
 
-    /// A folder that is about to get its mode.
-    fn directory_at_its_end(&self, path: &[u8]) -> Result<Folder> {
-        if path.is_empty()
-            && let Some(opened) = self.opened_up.get()
-        {
-            opened.leave_open();
-        }
-        self.directory(path)
+    /// What a folder was like that is about to get its mode, if it is a target that was opened up.
+    fn opened_up_at(&self, path: &[u8]) -> Option<&OpenedUp> {
+        self.opened_up.as_ref().filter(|_| path.is_empty())
     }
 
     /// Makes the file at `path` immutable or append-only if it was, and lets it be neither if it was not: after it has got
@@ -599,7 +600,7 @@ impl Target {
         Ok(notes)
     }
 
-    /// As [`Self::set_directory_metadata`], without its times.
+    /// As [`Self::set_directory_metadata`], without its times and flags.
     ///
     /// # Errors
     /// There is no such folder.
@@ -609,7 +610,8 @@ impl Target {
         metadata: &Metadata,
         ownership: &Ownership,
     ) -> Result<Notes> {
-        let dir = self.directory_at_its_end(path)?;
+        let dir = self.directory(path)?;
+        self.opened_up_at(path).into_iter().for_each(OpenedUp::keep_mode);
         Ok(set_owner_and_mode(&Handle::Open(dir.as_fd()), metadata, ownership))
     }
 

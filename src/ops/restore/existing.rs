@@ -157,7 +157,7 @@ impl<'a> Existing<'a> {
             }
             let thaws = !self.job.snapshot.leads_only(&folder);
             match self.job.below(&folder) {
-                b"" if thaws && self.job.removal == Removal::Remove => self.job.target.thaw(),
+                // The target itself was let be changed when it was opened.
                 b"" => {}
                 below if !self.job.is_hidden(&folder) => {
                     let Some(found) = self.look.at(below)? else { continue };

@@ -68,7 +68,7 @@ pub(super) struct Job<'a> {
     pub(super) blocked: Mutex<HashSet<Vec<u8>>>,
     /// Folders that the user may not look into.
     pub(super) hidden: Mutex<HashSet<Vec<u8>>>,
-    /// What was opened up or thawed, and what it was like: that it is again if its entry fails.
+    /// What was opened up or thawed, and what it was like: that it is again if its entry is not done in the end.
     pub(super) changed: Mutex<HashMap<Vec<u8>, Found>>,
 }
 
@@ -208,6 +208,14 @@ impl Job<'_> {
         if let Err(error) = Look::new(self.target).put_back(self.below(path), &found) {
             self.note(path, vec![Note::Unset(error.to_string())]);
         }
+    }
+
+    /// Makes all as it was that was opened up or thawed and is not done: the restore ended early, or something that stays
+    /// stands in its place. A folder comes after what is in it, since nobody may reach that once it is closed.
+    pub(super) fn put_all_back(&self) {
+        let mut paths: Vec<Vec<u8>> = lock(&self.changed).keys().cloned().collect();
+        paths.sort_unstable_by(|one, other| other.cmp(one));
+        paths.iter().for_each(|path| self.put_back(path));
     }
 
     /// An entry is as it is to be.
@@ -369,13 +377,6 @@ impl Job<'_> {
     /// As [`Self::may_open_up`], of a folder that is immutable or append-only.
     pub(super) fn may_thaw(&self, entry: &Entry) -> bool {
         self.may_open_up(entry) && !self.snapshot.leads_only(&entry.path)
-    }
-
-    /// The target is this folder.
-    pub(super) fn thaw_target(&self, entry: &Entry) {
-        if self.may_thaw(entry) {
-            self.target.thaw();
-        }
     }
 
     pub(super) fn is_broken(&self, path: &[u8]) -> bool {
