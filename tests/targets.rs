@@ -24,6 +24,7 @@ use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
     error::ErrorKind,
     filesystem::{
+        filter::{Filter, FilterOptions},
         metadata::Note,
         names::{Ownership, OwnershipPolicy},
         select::Selection,
@@ -764,6 +765,138 @@ fn a_frozen_target_is_thawed_for_the_restore_whatever_goes_into_it() {
             assert_eq!((done.failures, still), (0, number < 2), "{name}: {:?}", done.failed);
         }
     }
+}
+
+/// What a plan says that cannot be restored or removed, and what the restore then could not: of the same paths below the
+/// source.
+#[track_caller]
+fn failures(place: &Place, target: &str, options: &RestoreOptions) -> [Vec<(String, String)>; 2] {
+    let source = place.source().to_str().unwrap().trim_start_matches('/').to_owned();
+    let told = |restored: &restore::Restored| {
+        let of = |(path, error): &(Vec<u8>, lifeboat::error::Error)| {
+            let path = String::from_utf8(path.clone()).unwrap();
+            let path = path.strip_prefix(&source).unwrap_or(&path).trim_start_matches('/').to_owned();
+            (path, format!("{error}. {}", error.remedy().unwrap_or_default()))
+        };
+        let mut told: Vec<_> = restored.failed.iter().map(of).collect();
+        told.sort();
+        // A folder that cannot be made has no metadata either.
+        told.dedup();
+        told
+    };
+    let planned = forecast(place, target, options).restored;
+    let done = place.restore_with(target, options);
+    let both = [told(&planned), told(&done)];
+    let paths = |told: &[(String, String)]| told.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    let counts = [(planned.removals, planned.left), (done.removals, done.left)];
+    assert_eq!((paths(&both[0]), counts[0]), (paths(&both[1]), counts[1]), "{both:#?}");
+    both
+}
+
+#[test]
+fn a_frozen_folder_above_a_source_stays_so_and_a_plan_knows_it() {
+    let place = Place::new(1);
+    place.put("in/file", b"a file");
+    place.back_up(&place.options());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    let (copy, other) = (place.copy("all"), place.at("other"));
+    let above = copy.parent().unwrap().to_owned();
+    // What is told of the source, and of what is in it.
+    let among = |flag: &str, expected: &[&str]| {
+        if !chattr(flag, &above) {
+            skip("a folder above a source: nothing can be made immutable here");
+            return false;
+        }
+        let told = failures(&place, "all", &RestoreOptions::default());
+        assert!(is_frozen(&above) && chattr(&flag.replace('+', "-"), &above));
+        for told in told {
+            let paths: Vec<&str> = told.iter().map(|(path, _)| path.as_str()).collect();
+            assert_eq!(paths, expected, "{flag}: {told:#?}");
+            assert!(told.iter().all(|(_, error)| error.contains("chattr -i -a")), "{flag}: {told:#?}");
+        }
+        true
+    };
+    fs::remove_dir_all(&copy).unwrap();
+    if !among("+i", &["", "in", "in/file"]) {
+        return;
+    }
+    // A link to it would have to give way.
+    fs::create_dir(&other).unwrap();
+    std::os::unix::fs::symlink(&other, &copy).unwrap();
+    assert!(among("+i", &[""]) && among("+a", &[""]));
+    // One that is append-only takes new folders.
+    fs::remove_file(&copy).unwrap();
+    assert!(among("+a", &[]));
+    same(&place.source(), &copy);
+}
+
+#[test]
+fn a_frozen_folder_in_the_place_of_something_else_stays_and_is_named() {
+    let place = Place::new(1);
+    for name in ["immutable", "append", "large"] {
+        place.put(name, if name == "large" { noise(1, LARGE) } else { b"a file".to_vec() }.as_slice());
+    }
+    place.back_up(&place.options());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    let names = ["append", "immutable", "large"];
+    let at = names.map(|name| place.copy("all").join(name));
+    for path in &at {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    }
+    let flags = ["+a", "+i", "+i"];
+    if !flags.iter().zip(&at).all(|(flag, path)| chattr(flag, path)) {
+        skip("a frozen folder: nothing can be made immutable here");
+        return;
+    }
+    let told = [deleting(), RestoreOptions::default()].map(|options| failures(&place, "all", &options));
+    let still = at.each_ref().map(|path| is_frozen(path));
+    for path in &at {
+        Command::new("chattr").arg("-ia").arg(path).status().unwrap();
+    }
+    assert_eq!(still, [true; 3]);
+    for [planned, met] in told {
+        assert_eq!(planned, met);
+        assert_eq!(planned.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), names);
+        let says =
+            |(_, error): &(String, String)| error.contains("is a folder that is immutable or append-only");
+        assert!(planned.iter().all(says), "{planned:#?}");
+    }
+}
+
+#[test]
+fn a_frozen_file_in_the_place_of_a_folder_is_thawed_only_if_it_may_go() {
+    let place = Place::new(1);
+    place.put("goes/in", b"a file");
+    place.put("stays/in", b"a file");
+    place.back_up(&place.options());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    let at = ["goes", "stays"].map(|name| place.copy("all").join(name));
+    for (path, size) in at.iter().zip([10, 5000]) {
+        fs::remove_dir_all(path).unwrap();
+        fs::write(path, vec![7; size]).unwrap();
+    }
+    if !at.iter().all(|path| chattr("+i", path)) {
+        skip("a frozen file: nothing can be made immutable here");
+        return;
+    }
+    // Large ones are no part of what was backed up, and so --delete leaves them.
+    let rules = FilterOptions { exclude_larger_than: Some(1000), ..FilterOptions::default() };
+    let source = place.source().to_str().unwrap().to_owned();
+    let includes = ["goes/in", "stays/in"].map(|name| format!("{source}/{name}"));
+    let options = RestoreOptions {
+        left_out: Filter::new(rules).unwrap(),
+        selection: Selection::new(&includes, &[]).unwrap(),
+        ..deleting()
+    };
+    let [planned, met] = failures(&place, "all", &options);
+    let removals = fs::read(at[0].join("in")).is_ok();
+    let still = is_frozen(&at[1]);
+    thaw(&place.at("all"));
+    assert!(removals && still, "{met:#?}");
+    assert_eq!(planned, met);
+    let [(path, error)] = &met[..] else { panic!("{met:#?}") };
+    assert!(path == "stays/in" && error.contains("is a file that is not to go"), "{met:#?}");
 }
 
 /// A restore over what is there that is stopped when it writes and something is so.

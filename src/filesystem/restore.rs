@@ -37,7 +37,7 @@ use super::{
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
-    remove::{Denied, denied, denied_as_it_is, denied_name},
+    remove::{Denied, check_names, denied, denied_as_it_is, denied_name, frozen_folder, keeps_names},
     shown, shown_in, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
@@ -159,7 +159,7 @@ impl Target {
             },
         };
         // Of what is there already some may be as it should be.
-        match denied(target.root.as_fd()).filter(|_| target.was_empty) {
+        match target.denied_itself().filter(|_| target.was_empty) {
             Some(denied) => {
                 let errno = if denied == Denied::Frozen { Errno::PERM } else { Errno::ACCESS };
                 Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
@@ -248,24 +248,41 @@ impl Target {
     }
 
     /// The folder, among that at `path` and those on the way to it, in which the user may write nothing, so that nothing
-    /// can be made at `path`, and why. One of their own would be opened up, but for that in which a target would be made.
+    /// can be made at `path`, and why. One of their own would be opened up, and a frozen one that it `thaws` be thawed by
+    /// who may, but for that in which a target would be made.
     #[must_use]
-    pub fn denied<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], Denied)> {
+    pub fn denied<'p>(&self, path: &'p [u8], thaws: &dyn Fn(&[u8]) -> bool) -> Option<(&'p [u8], Denied)> {
         match self.last_known(path) {
             (folder, Ok(dir)) if self.is_above => Some((folder, denied_as_it_is(dir.as_fd())?)),
-            (folder, Ok(dir)) => Some((folder, denied(dir.as_fd())?)),
+            (folder, Ok(dir)) => Some((folder, denied(dir.as_fd(), thaws(folder))?)),
             (folder, Err(Errno::ACCESS)) => Some((folder, Denied::Rights)),
             (_, Err(_)) => None,
         }
     }
 
-    /// Why the user may not give the name of what is at `path` to something else, if so.
+    /// As [`Self::denied`], of the target itself, in which nothing is: it is thawed by who may.
     #[must_use]
-    pub fn denied_to_replace(&self, path: &[u8]) -> Option<Denied> {
+    pub fn denied_itself(&self) -> Option<Denied> {
+        let keeps_names =
+            || (!self.is_above && keeps_names(self.root.as_fd(), true)).then_some(Denied::Frozen);
+        self.denied(b"", &|_| true).map(|(_, denied)| denied).or_else(keeps_names)
+    }
+
+    /// Whether the folder at `path` is there and no name in it can be changed, since it is immutable or append-only: one that
+    /// somebody `thaws` is thawed by who may.
+    #[must_use]
+    pub fn keeps_names(&self, path: &[u8], thaws: bool) -> bool {
+        let dir = self.existing_directory(path).ok().flatten();
+        dir.is_some_and(|dir| keeps_names(dir.as_fd(), thaws))
+    }
+
+    /// Why the user may not give the name of what is at `path` to something else, if so; `thaws` as in [`Self::keeps_names`].
+    #[must_use]
+    pub fn denied_to_replace(&self, path: &[u8], thaws: bool) -> Option<Denied> {
         let (folder, name) = split(path);
         let dir = self.existing_directory(folder).ok()??;
         let status = capture::status(dir.as_fd(), &component(name).ok()?).ok()?;
-        denied_name(dir.as_fd(), &old::Found::of(&status)?)
+        denied_name(dir.as_fd(), &old::Found::of(&status)?, thaws)
     }
 
     /// What the folder itself is, if it is there.
@@ -313,7 +330,7 @@ impl Target {
         }
         let dir = match self.known(path) {
             Ok(dir) => dir,
-            Err(_) => self.made(path).map_err(|errno| not_a_folder(path, errno))?,
+            Err(_) => self.made(path).map_err(|errno| self.cannot_make(path, errno))?,
         };
         let dir = Arc::new(dir);
         self.meet(&dir)?;
@@ -327,6 +344,16 @@ impl Target {
         }
         let mut trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
         trail.open(self.root.as_fd(), path, DIRECTORY)
+    }
+
+    /// Why there is no folder at `path`, and none could be made.
+    fn cannot_make(&self, path: &[u8], errno: Errno) -> Error {
+        match self.last_known(path) {
+            (_, Ok(dir)) if errno == Errno::PERM && keeps_names(dir.as_fd(), false) => {
+                frozen_folder(shown_in(dir.as_fd(), c""))
+            }
+            _ => not_a_folder(path, errno),
+        }
     }
 
     /// Makes a folder, and those above it that are not there.
@@ -412,6 +439,7 @@ impl Target {
         let own = component(name)?;
         may_grow_to(size)
             .map_err(|errno| system_error("make the file", shown_in(dir.as_fd(), &own), errno))?;
+        check_names(dir.as_fd())?;
         let temporary = partial::unfinished_name(&own)?;
         match partial::create(dir.as_fd(), &temporary) {
             Ok(fd) => {
@@ -730,7 +758,7 @@ fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
 }
 
 /// What can be done about a target in which nobody may make anything.
-pub const IMMUTABLE: &str = "It, or the folder that it would be made in, is immutable: let root run `chattr -i` on that, or choose another target";
+pub const IMMUTABLE: &str = "It, or the folder that it would be made in, is immutable or append-only: let root run `chattr -i -a` on that, or choose another target";
 
 /// What can be done about a target that cannot be opened or made.
 fn cannot_open(error: Error, errno: Errno) -> Error {

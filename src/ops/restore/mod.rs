@@ -49,6 +49,7 @@ use crate::{
 
 mod bad;
 mod clear;
+mod denied;
 mod existing;
 mod forecast;
 mod others;

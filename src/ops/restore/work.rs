@@ -27,7 +27,7 @@ use crate::{
     },
     format::{
         entry::{Entry, EntryKind},
-        path::{is_within, split},
+        path::{is_within, join, split},
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId},
@@ -197,17 +197,27 @@ impl Job<'_> {
         self.failed(&entry.path, error)
     }
 
-    /// What is there for an entry is opened up or thawed.
+    /// What is there for an entry is opened up or thawed; in a plan only a folder that would be thawed.
     pub(super) fn changes(&self, path: &[u8], found: &Found) {
         lock(&self.changed).entry(path.to_vec()).or_insert(*found);
     }
 
     /// Makes what is there for an entry that failed as it was.
     pub(super) fn put_back(&self, path: &[u8]) {
+        if self.removal == Removal::Tell {
+            return;
+        }
         let Some(found) = lock(&self.changed).remove(path) else { return };
         if let Err(error) = Look::new(self.target).put_back(self.below(path), &found) {
             self.note(path, vec![Note::Unset(error.to_string())]);
         }
+    }
+
+    /// Whether a plan would have a folder thawed by whoever may, given by its path below the target. For a restore that is done:
+    /// what is frozen by now stays so.
+    pub(super) fn thaws(&self, folder: &[u8]) -> bool {
+        self.removal == Removal::Tell
+            && (folder.is_empty() || lock(&self.changed).contains_key(&self.path_of(folder)))
     }
 
     /// Makes all as it was that was opened up or thawed and is not done: the restore ended early, or something that stays
@@ -277,7 +287,9 @@ impl Job<'_> {
     /// As [`Self::foretell`], of the entry that becomes the target itself. Where nothing can be written that is all there is
     /// to say.
     pub(super) fn foretell_target(&self, entry: &Entry) {
-        if self.removal == Removal::Tell && !(self.target.was_empty() && self.target.denied(b"").is_some()) {
+        if self.removal == Removal::Tell
+            && !(self.target.was_empty() && self.target.denied_itself().is_some())
+        {
             self.foretell(entry, self.target.found().as_ref());
         }
     }
@@ -285,13 +297,17 @@ impl Job<'_> {
     /// Removes what is at `path` in the snapshot's tree with everything in it, or tells what would go; whether all of
     /// it goes.
     pub(super) fn remove(&self, path: &[u8]) -> Result<bool> {
-        self.remove_of(path, &self.options.selection)
+        self.remove_by(&self.remover(), path)
     }
 
-    /// As [`Self::remove`], where something else is chosen.
-    pub(super) fn remove_of(&self, path: &[u8], selection: &Selection) -> Result<bool> {
+    /// As [`Self::remove`], of what gives way to a folder: something else may be chosen, and what is frozen is thawed first.
+    pub(super) fn remove_for_folder(&self, path: &[u8], selection: &Selection) -> Result<bool> {
+        self.remove_by(&Remover { selection, thaws: true, ..self.remover() }, path)
+    }
+
+    fn remove_by(&self, remover: &Remover<'_>, path: &[u8]) -> Result<bool> {
         // Without --delete what only gives way is not counted.
-        Remover { selection, ..self.remover() }.remove(path, &mut |path| {
+        remover.remove(path, &mut |path| {
             if self.clears() {
                 self.done().remove(path)
             }
@@ -364,7 +380,8 @@ impl Job<'_> {
         let Self { target, strip, never, removal, options, .. } = self;
         let RestoreOptions { selection, left_out, .. } = options;
         let progress = self.repository.store.progress();
-        Remover { target, strip: *strip, selection, left_out, never, removal: *removal, progress }
+        let (strip, removal, thaws) = (*strip, *removal, false);
+        Remover { target, strip, selection, left_out, never, removal, thaws, progress }
     }
 
     /// Whether the mode of a folder may be changed so that its owner can restore into it: the restore sets it at its end.
@@ -402,6 +419,12 @@ impl Job<'_> {
     /// Bytes of a file are about to be written.
     fn bytes_come(&self) {
         self.first_byte.get_or_init(|| self.repository.clock.elapsed());
+    }
+
+    /// The path in the snapshot of what is at `below` in the target.
+    pub(super) fn path_of(&self, below: &[u8]) -> Vec<u8> {
+        let above = self.options.subpath.get(..self.strip.saturating_sub(1));
+        join(above.unwrap_or(&self.options.subpath), below)
     }
 
     /// The path below the target.
