@@ -780,8 +780,6 @@ fn failures(place: &Place, target: &str, options: &RestoreOptions) -> [Vec<(Stri
         };
         let mut told: Vec<_> = restored.failed.iter().map(of).collect();
         told.sort();
-        // A folder that cannot be made has no metadata either.
-        told.dedup();
         told
     };
     let planned = forecast(place, target, options).restored;
@@ -828,6 +826,19 @@ fn a_frozen_folder_above_a_source_stays_so_and_a_plan_knows_it() {
     fs::remove_file(&copy).unwrap();
     assert!(among("+a", &[]));
     same(&place.source(), &copy);
+    // Those of a source are thawed, be they meant themselves or not.
+    for includes in [vec![], vec![format!("{}/in/file", place.source().to_str().unwrap())]] {
+        let options = RestoreOptions {
+            selection: Selection::new(&includes, &[]).unwrap(),
+            ..RestoreOptions::default()
+        };
+        fs::remove_file(copy.join("in/file")).unwrap();
+        assert!(chattr("+i", &copy.join("in")));
+        let told = failures(&place, "all", &options);
+        thaw(&copy);
+        assert_eq!(told, [vec![], vec![]]);
+        same(&place.source(), &copy);
+    }
 }
 
 #[test]

@@ -60,7 +60,8 @@ pub(super) struct Job<'a> {
     /// Something of the target can be written, if that was asked.
     can_write: OnceLock<bool>,
     pub(super) done: Mutex<Restored>,
-    /// Names of files with several names that could not be restored whole: nothing is linked to them.
+    /// Names of files with several names that could not be restored whole: nothing is linked to them. And folders that could not
+    /// be made.
     pub(super) broken: Mutex<HashSet<Vec<u8>>>,
     /// Such names in whose place something was that was not to be overwritten: it may be that file, or another one.
     pub(super) left: Mutex<HashSet<Vec<u8>>>,
@@ -190,7 +191,7 @@ impl Job<'_> {
 
     /// As [`Self::failed`]; remembers that nothing can be linked to the entry.
     pub(super) fn entry_failed(&self, entry: &Entry, error: Error) -> Result<()> {
-        if entry.metadata.links > 1 {
+        if entry.metadata.links > 1 || entry.metadata.kind == EntryKind::Directory {
             lock(&self.broken).insert(entry.path.clone());
         }
         self.put_back(&entry.path);
@@ -384,16 +385,12 @@ impl Job<'_> {
         Remover { target, strip, selection, left_out, never, removal, thaws, progress }
     }
 
-    /// Whether the mode of a folder may be changed so that its owner can restore into it: the restore sets it at its end.
-    pub(super) fn may_open_up(&self, entry: &Entry) -> bool {
-        self.removal == Removal::Remove
-            && entry.metadata.kind == EntryKind::Directory
-            && entry.error.is_none()
-    }
-
-    /// As [`Self::may_open_up`], of a folder that is immutable or append-only.
+    /// Whether a folder that is immutable or append-only is thawed, so that something can be restored into it: the restore
+    /// sets its flags at its end.
     pub(super) fn may_thaw(&self, entry: &Entry) -> bool {
-        self.may_open_up(entry) && !self.snapshot.leads_only(&entry.path)
+        entry.metadata.kind == EntryKind::Directory
+            && entry.error.is_none()
+            && !self.snapshot.leads_only(&entry.path)
     }
 
     pub(super) fn is_broken(&self, path: &[u8]) -> bool {
