@@ -507,8 +507,19 @@ fn a_plan_foresees_what_is_frozen_or_in_a_sticky_folder_of_somebody_else() {
         skip("frozen and sticky things of another user: only root can make some");
         return;
     }
-    let files =
-        ["sticky/small", "sticky/large", "sticky/mine", "frozen/in", "frozen/new", "append/in", "f", "g"];
+    let files = [
+        "sticky/small",
+        "sticky/large",
+        "sticky/mine",
+        "frozen/in",
+        "frozen/new",
+        "append/in",
+        "append/large",
+        "append/made/in",
+        "append/new",
+        "f",
+        "g",
+    ];
     let world = of_an_ordinary_user(&files);
     fs::create_dir(world.path("t")).unwrap();
     give(&world, "t");
@@ -516,7 +527,10 @@ fn a_plan_foresees_what_is_frozen_or_in_a_sticky_folder_of_somebody_else() {
     for path in files {
         fs::write(world.path("t").join(path), "another").unwrap();
     }
-    fs::remove_file(world.path("t/frozen/new")).unwrap();
+    for new in ["frozen/new", "append/new", "append/large"] {
+        fs::remove_file(world.path("t").join(new)).unwrap();
+    }
+    fs::remove_dir_all(world.path("t/append/made")).unwrap();
     for path in ["sticky", "sticky/small", "sticky/large"] {
         chown(world.path("t").join(path), Some(0), Some(0)).unwrap();
     }
@@ -537,13 +551,20 @@ fn a_plan_foresees_what_is_frozen_or_in_a_sticky_folder_of_somebody_else() {
         "/sticky/large: sticky/large is somebody else's",
         "/frozen/in: frozen cannot be written to by this user: it is immutable",
         "/frozen/new: frozen cannot",
-        "/append/in: append/in is immutable or append-only",
+        "/append/in: append cannot be written to by this user: it is append-only",
+        "/append/large: append cannot",
+        "/append/new: append cannot",
         "/f: f is immutable",
         "/g: g is immutable",
     ] {
         says(line);
     }
-    // Nothing is left of what could not get its name.
+    // Folders are made in one that is append-only. Nothing is left of what could not get its name.
+    assert_eq!(fs::read_to_string(world.path("t/append/made/in")).unwrap(), "append/made/in");
+    let mut names: Vec<_> =
+        fs::read_dir(world.path("t/append")).unwrap().map(|name| name.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["in", "made"]);
     assert!(!world.path("t/sticky/.large.lifeboat-partial").try_exists().unwrap());
     assert_eq!(fs::read_to_string(world.path("t/sticky/mine")).unwrap(), "sticky/mine");
 }
@@ -555,20 +576,21 @@ fn a_plan_foresees_a_target_that_cannot_be_made_or_be_like_its_folder() {
         return;
     }
     let world = of_an_ordinary_user(&["closed/large"]);
-    for path in ["frozen", "read-only", "shared", "open"] {
+    for path in ["frozen", "append", "read-only", "shared", "open"] {
         fs::create_dir(world.path(path)).unwrap();
         give(&world, path);
     }
     fs::set_permissions(world.path("read-only"), fs::Permissions::from_mode(0o555)).unwrap();
-    let is_frozen = chattr("+i", &world.path("frozen"));
-    let [empty, new, closed] =
-        ["frozen", "frozen/new", "read-only/new"].map(|target| foreseen(&world, target, &[]));
+    let is_frozen = chattr("+i", &world.path("frozen")) && chattr("+a", &world.path("append"));
+    let [empty, append, new, closed] =
+        ["frozen", "append", "frozen/new", "read-only/new"].map(|target| foreseen(&world, target, &[]));
     let source = format!("latest:{}", world.text("src"));
     let restore = ["restore", &source, "--target", "frozen/new"];
     let plan = [&restore[..], &["--plan"]].concat();
     let as_root = [&plan[..], &restore[..]].map(|arguments| world.command(arguments).output().unwrap());
-    assert!(is_frozen && chattr("-i", &world.path("frozen")), "nothing can be made immutable here");
-    for (code, told) in [empty, new, closed] {
+    let is_thawed = chattr("-i", &world.path("frozen")) && chattr("-a", &world.path("append"));
+    assert!(is_frozen && is_thawed, "nothing can be made immutable here");
+    for (code, told) in [empty, append, new, closed] {
         assert_eq!((code, told.len()), (Some(1), 1), "{told:#?}");
     }
     for output in as_root {

@@ -18,15 +18,19 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+
 use lifeboat::{
     clock::{Clock, SystemClock, Timestamp},
+    error::ErrorKind,
     filesystem::{
+        filter::{Filter, FilterOptions},
         metadata::Note,
         names::{Ownership, OwnershipPolicy},
         select::Selection,
     },
     ops::{
-        restore::{self, Extra, Forecast, Overwrite, RestoreOptions},
+        restore::{self, Extra, Forecast, Overwrite, RestoreOptions, Stopped},
         verify::{self, VerifyOptions},
     },
 };
@@ -694,6 +698,314 @@ fn a_closed_target_is_a_note_of_the_plan() {
     set_mode(&place.at("all"), 0);
     let done = place.restore_with("all", &options());
     assert_eq!((done.failures, done.removals), (0, 2), "{:?}", done.failed);
+}
+
+/// Whether something is immutable or append-only.
+fn is_frozen(path: &Path) -> bool {
+    let status = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).unwrap();
+    status.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
+}
+
+#[test]
+fn a_target_that_is_closed_to_who_restores_is_opened_up_whatever_goes_into_it() {
+    let test = "a_target_that_is_closed_to_who_restores_is_opened_up_whatever_goes_into_it";
+    if ordinary::is_done_as_ordinary_user(test) {
+        return;
+    }
+    let place = Place::new(1);
+    place.put("in/file", b"a file");
+    place.back_up(&place.options());
+    for target_mode in [0, 0o300, 0o500, 0o555] {
+        for is_empty in [true, false] {
+            let name = format!("{target_mode}-{is_empty}");
+            let target = place.at(&name);
+            fs::create_dir(&target).unwrap();
+            if !is_empty {
+                fs::write(target.join("other"), "").unwrap();
+            }
+            set_mode(&target, target_mode);
+            // A whole snapshot has no entry of it.
+            let foretold = forecast(&place, &name, &RestoreOptions::default());
+            assert_eq!((foretold.denied, foretold.restored.failures), (None, 0), "{name}");
+            let done = place.restore(&name, "", &[]);
+            assert_eq!((done.failures, mode(&target)), (0, target_mode), "{name}: {:?}", done.failed);
+            set_mode(&target, 0o700);
+            same(&place.source(), &place.copy(&name));
+        }
+    }
+}
+
+#[test]
+fn a_frozen_target_is_thawed_for_the_restore_whatever_goes_into_it() {
+    let place = Place::new(1);
+    place.put("in/file", b"a file");
+    place.back_up(&place.options());
+    // What the target stands for has no entry, only leads to a source, or is one, which is not frozen in the snapshot.
+    let above = place.at("").to_str().unwrap().to_owned();
+    let source = place.source().to_str().unwrap().to_owned();
+    for (number, subpath) in ["", &above, &source].iter().enumerate() {
+        for is_empty in [true, false] {
+            let name = format!("{number}-{is_empty}");
+            let target = place.at(&name);
+            fs::create_dir(&target).unwrap();
+            if !is_empty {
+                fs::write(target.join("other"), "").unwrap();
+            }
+            if !chattr(if is_empty { "+i" } else { "+a" }, &target) {
+                skip("a frozen target: nothing can be made immutable here");
+                return;
+            }
+            let subpath = subpath.trim_matches('/');
+            let options = RestoreOptions { subpath: subpath.into(), ..RestoreOptions::default() };
+            let foretold = forecast(&place, &name, &options);
+            let done = place.restore(&name, subpath, &[]);
+            let still = is_frozen(&target);
+            Command::new("chattr").arg("-ia").arg(&target).status().unwrap();
+            assert_eq!((foretold.denied, foretold.restored.failures), (None, 0), "{name}");
+            assert_eq!((done.failures, still), (0, number < 2), "{name}: {:?}", done.failed);
+        }
+    }
+}
+
+/// What a plan says that cannot be restored or removed, and what the restore then could not: of the same paths below the
+/// source.
+#[track_caller]
+fn failures(place: &Place, target: &str, options: &RestoreOptions) -> [Vec<(String, String)>; 2] {
+    let source = place.source().to_str().unwrap().trim_start_matches('/').to_owned();
+    let told = |restored: &restore::Restored| {
+        let of = |(path, error): &(Vec<u8>, lifeboat::error::Error)| {
+            let path = String::from_utf8(path.clone()).unwrap();
+            let path = path.strip_prefix(&source).unwrap_or(&path).trim_start_matches('/').to_owned();
+            (path, format!("{error}. {}", error.remedy().unwrap_or_default()))
+        };
+        let mut told: Vec<_> = restored.failed.iter().map(of).collect();
+        told.sort();
+        told
+    };
+    let planned = forecast(place, target, options).restored;
+    let done = place.restore_with(target, options);
+    let both = [told(&planned), told(&done)];
+    let paths = |told: &[(String, String)]| told.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    let counts = [(planned.removals, planned.left), (done.removals, done.left)];
+    assert_eq!((paths(&both[0]), counts[0]), (paths(&both[1]), counts[1]), "{both:#?}");
+    both
+}
+
+#[test]
+fn a_frozen_folder_above_a_source_stays_so_and_a_plan_knows_it() {
+    let place = Place::new(1);
+    place.put("in/file", b"a file");
+    place.back_up(&place.options());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    let (copy, other) = (place.copy("all"), place.at("other"));
+    let above = copy.parent().unwrap().to_owned();
+    // What is told of the source, and of what is in it.
+    let among = |flag: &str, expected: &[&str]| {
+        if !chattr(flag, &above) {
+            skip("a folder above a source: nothing can be made immutable here");
+            return false;
+        }
+        let told = failures(&place, "all", &RestoreOptions::default());
+        assert!(is_frozen(&above) && chattr(&flag.replace('+', "-"), &above));
+        for told in told {
+            let paths: Vec<&str> = told.iter().map(|(path, _)| path.as_str()).collect();
+            assert_eq!(paths, expected, "{flag}: {told:#?}");
+            assert!(told.iter().all(|(_, error)| error.contains("chattr -i -a")), "{flag}: {told:#?}");
+        }
+        true
+    };
+    fs::remove_dir_all(&copy).unwrap();
+    if !among("+i", &["", "in", "in/file"]) {
+        return;
+    }
+    // A link to it would have to give way.
+    fs::create_dir(&other).unwrap();
+    std::os::unix::fs::symlink(&other, &copy).unwrap();
+    assert!(among("+i", &[""]) && among("+a", &[""]));
+    // One that is append-only takes new folders.
+    fs::remove_file(&copy).unwrap();
+    assert!(among("+a", &[]));
+    same(&place.source(), &copy);
+    // Those of a source are thawed, be they meant themselves or not.
+    for includes in [vec![], vec![format!("{}/in/file", place.source().to_str().unwrap())]] {
+        let options = RestoreOptions {
+            selection: Selection::new(&includes, &[]).unwrap(),
+            ..RestoreOptions::default()
+        };
+        fs::remove_file(copy.join("in/file")).unwrap();
+        assert!(chattr("+i", &copy.join("in")));
+        let told = failures(&place, "all", &options);
+        thaw(&copy);
+        assert_eq!(told, [vec![], vec![]]);
+        same(&place.source(), &copy);
+    }
+}
+
+#[test]
+fn a_frozen_folder_in_the_place_of_something_else_stays_and_is_named() {
+    let place = Place::new(1);
+    for name in ["immutable", "append", "large"] {
+        place.put(name, if name == "large" { noise(1, LARGE) } else { b"a file".to_vec() }.as_slice());
+    }
+    place.back_up(&place.options());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    let names = ["append", "immutable", "large"];
+    let at = names.map(|name| place.copy("all").join(name));
+    for path in &at {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    }
+    let flags = ["+a", "+i", "+i"];
+    if !flags.iter().zip(&at).all(|(flag, path)| chattr(flag, path)) {
+        skip("a frozen folder: nothing can be made immutable here");
+        return;
+    }
+    let told = [deleting(), RestoreOptions::default()].map(|options| failures(&place, "all", &options));
+    let still = at.each_ref().map(|path| is_frozen(path));
+    for path in &at {
+        Command::new("chattr").arg("-ia").arg(path).status().unwrap();
+    }
+    assert_eq!(still, [true; 3]);
+    for [planned, met] in told {
+        assert_eq!(planned, met);
+        assert_eq!(planned.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), names);
+        let says =
+            |(_, error): &(String, String)| error.contains("is a folder that is immutable or append-only");
+        assert!(planned.iter().all(says), "{planned:#?}");
+    }
+}
+
+#[test]
+fn a_frozen_file_in_the_place_of_a_folder_is_thawed_only_if_it_may_go() {
+    let place = Place::new(1);
+    place.put("goes/in", b"a file");
+    place.put("stays/in", b"a file");
+    place.back_up(&place.options());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    let at = ["goes", "stays"].map(|name| place.copy("all").join(name));
+    for (path, size) in at.iter().zip([10, 5000]) {
+        fs::remove_dir_all(path).unwrap();
+        fs::write(path, vec![7; size]).unwrap();
+    }
+    if !at.iter().all(|path| chattr("+i", path)) {
+        skip("a frozen file: nothing can be made immutable here");
+        return;
+    }
+    // Large ones are no part of what was backed up, and so --delete leaves them.
+    let rules = FilterOptions { exclude_larger_than: Some(1000), ..FilterOptions::default() };
+    let source = place.source().to_str().unwrap().to_owned();
+    let includes = ["goes/in", "stays/in"].map(|name| format!("{source}/{name}"));
+    let options = RestoreOptions {
+        left_out: Filter::new(rules).unwrap(),
+        selection: Selection::new(&includes, &[]).unwrap(),
+        ..deleting()
+    };
+    let [planned, met] = failures(&place, "all", &options);
+    let removals = fs::read(at[0].join("in")).is_ok();
+    let still = is_frozen(&at[1]);
+    thaw(&place.at("all"));
+    assert!(removals && still, "{met:#?}");
+    assert_eq!(planned, met);
+    let [(path, error)] = &met[..] else { panic!("{met:#?}") };
+    assert!(path == "stays/in" && error.contains("is a file that is not to go"), "{met:#?}");
+}
+
+/// A restore over what is there that is stopped when it writes and something is so.
+fn stopped_when(place: &Place, is_so: impl Fn() -> bool + Send + Sync + 'static) -> Stopped {
+    let progress = Arc::clone(&place.progress);
+    let stops = move || {
+        let so = is_so();
+        if so {
+            progress.stop();
+        }
+        so
+    };
+    let repository = place.open_at(Arc::new(Other(AtomicBool::new(false), stops)));
+    *restore::run(&repository, &place.newest(&repository), &place.at("all"), &deleting()).unwrap_err()
+}
+
+/// A place in which everything was restored; then something else came into the place of a folder.
+fn restored_and_changed() -> Place {
+    let place = Place::new(1);
+    place.put("outer/deep/file", b"a file");
+    place.put("was/in", b"a file");
+    place.back_up(&place.options());
+    assert_eq!(place.restore("all", "", &[]).failures, 0);
+    let copy = place.copy("all");
+    fs::write(copy.join("outer/deep/file"), "another").unwrap();
+    fs::remove_dir_all(copy.join("was")).unwrap();
+    fs::write(copy.join("was"), "somebody's").unwrap();
+    place
+}
+
+#[track_caller]
+fn has_told_what_went(stopped: &Stopped) {
+    let Stopped { done, error } = stopped;
+    assert_eq!((error.kind(), done.removals), (ErrorKind::Interrupted, 1), "{error}");
+    assert!(done.removed[0].ends_with(b"/was"), "{:?}", done.removed);
+}
+
+#[test]
+fn what_was_opened_up_is_closed_again_if_the_restore_ends_early() {
+    let test = "what_was_opened_up_is_closed_again_if_the_restore_ends_early";
+    if ordinary::is_done_as_ordinary_user(test) {
+        return;
+    }
+    let place = restored_and_changed();
+    let outer = place.copy("all").join("outer");
+    set_mode(&outer.join("deep"), 0o500);
+    set_mode(&outer, 0o300);
+    set_mode(&place.at("all"), 0o500);
+    let opened = outer.clone();
+    let stopped = stopped_when(&place, move || mode(&opened.join("deep")) == 0o700);
+    has_told_what_went(&stopped);
+    let now = [place.at("all"), outer.clone(), outer.join("deep")].map(|path| mode(&path));
+    [&outer, &outer.join("deep"), &place.at("all")].into_iter().for_each(|path| set_mode(path, 0o700));
+    assert_eq!(now, [0o500, 0o300, 0o500]);
+}
+
+#[test]
+fn what_was_thawed_is_frozen_again_if_the_restore_ends_early() {
+    let place = restored_and_changed();
+    let outer = place.copy("all").join("outer");
+    let frozen = [outer.join("deep"), outer.clone(), place.at("all")];
+    if !frozen.iter().all(|path| chattr("+i", path)) {
+        skip("a restore that ends early: nothing can be made immutable here");
+        return;
+    }
+    let stopped = stopped_when(&place, move || !is_frozen(&outer));
+    let still = frozen.each_ref().map(|path| is_frozen(path));
+    thaw(&place.at("all"));
+    has_told_what_went(&stopped);
+    assert_eq!(still, [true; 3], "{:?}", stopped.done.notes);
+}
+
+#[test]
+fn a_restore_that_ends_early_says_what_it_did_before_it_says_why() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::write(world.path("src/large"), noise(1, 3 << 20)).unwrap();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::create_dir(world.path("t")).unwrap();
+    // Something of the restore goes to make way; then the disk is full.
+    let mounts = "mount -t tmpfs -o size=1m none t && echo old > t/deep";
+    let restore = ["--no-cache", "restore", &from, "--target", "t", "--delete", "-v"];
+    let (out, err) = world.ends(&mut among_mounts(&world, mounts, &restore), 1);
+    let gone = format!("- {}/deep", world.text("src"));
+    assert!(out.contains(&gone), "{out}{err}");
+    assert!(out.contains("1 entry removed; then it ended early"), "{out}{err}");
+    assert!(err.contains("No space left on device"), "{out}{err}");
+    let json = [&restore[..], &["--json"]].concat();
+    let (out, _) = world.ends(&mut among_mounts(&world, mounts, &json), 1);
+    let messages = world::objects(&out);
+    let types: Vec<_> = messages.iter().map(|message| message["message_type"].as_str().unwrap()).collect();
+    let of = |kind: &str| types.iter().position(|known| *known == kind);
+    assert!(of("removed").is_some() && of("removed") < of("summary"), "{types:?}");
+    assert!(of("summary") < of("exit_error"), "{types:?}");
+    assert_eq!(messages[of("summary").unwrap()]["removed"], 1, "{out}");
 }
 
 #[test]

@@ -309,33 +309,43 @@ impl Target {
         let cannot = |errno| system_error("list the folder", shown(path), errno);
         names_of(dir.as_fd(), left_out).map(Some).map_err(cannot)
     }
-
-    /// Lets the target itself be changed, if it is immutable or append-only, or its owner may not write to it. Its
-    /// mode is set when all is restored; if that does not come to pass it gets back the one that it had.
-    pub fn thaw(&self) {
-        attributes::thaw(self.root.as_fd());
-        if let Some(found) = capture::status(self.root.as_fd(), c"").ok().as_ref().and_then(Found::of)
-            && found.is_closed_to_us()
-            && open_up(self.root.as_fd(), found.mode)
-        {
-            self.opened_up.get_or_init(|| OpenedUp::of(Arc::clone(&self.root), found.mode));
-        }
-    }
 }
 
-/// A target that was opened up for a restore, or something in it to compare it. When this is dropped it gets the mode back
-/// that it had.
+/// A target that was opened up or thawed for a restore, or something in it that was opened up to compare it. When this is
+/// dropped it gets back the mode and the flags that it had, but for what it is given meanwhile.
 #[derive(Debug)]
 pub(super) struct OpenedUp {
     dir: Folder,
     mode: u32,
-    /// It gets another one.
-    stays_open: AtomicBool,
+    /// The flags that froze it.
+    freezing: u32,
+    /// It gets another mode, or has the one that it had.
+    keeps_mode: AtomicBool,
+    /// It gets other flags.
+    keeps_flags: AtomicBool,
 }
 
 impl OpenedUp {
+    /// Its mode was changed.
     const fn of(dir: Folder, mode: u32) -> Self {
-        Self { dir, mode, stays_open: AtomicBool::new(false) }
+        let (keeps_mode, keeps_flags) = (AtomicBool::new(false), AtomicBool::new(true));
+        Self { dir, mode, freezing: 0, keeps_mode, keeps_flags }
+    }
+
+    /// Lets what is in an open folder be changed, if it is immutable or append-only, or its owner, who restores, may not
+    /// write to it; `None` if that is not needed. Where it cannot be done the change itself fails, and says so.
+    pub(super) fn to_change(dir: &Folder) -> Option<Self> {
+        let found = Found::of(&capture::status(dir.as_fd(), c"").ok()?)?;
+        if !found.frozen && !found.is_closed_to_us() {
+            return None;
+        }
+        if found.frozen {
+            attributes::thaw(dir.as_fd());
+        }
+        let opened = found.is_closed_to_us() && open_up(dir.as_fd(), found.mode);
+        let (keeps_mode, keeps_flags) = (AtomicBool::new(!opened), AtomicBool::new(!found.frozen));
+        let (dir, Found { mode, freezing, .. }) = (Arc::clone(dir), found);
+        Some(Self { dir, mode, freezing, keeps_mode, keeps_flags })
     }
 
     /// Opens up a folder of ours that may not even be looked into, if it is that.
@@ -368,18 +378,26 @@ impl OpenedUp {
     }
 
     /// The restore is about to set the mode that it is to have.
-    pub(super) fn leave_open(&self) {
-        self.stays_open.store(true, Ordering::Relaxed);
+    pub(super) fn keep_mode(&self) {
+        self.keeps_mode.store(true, Ordering::Relaxed);
+    }
+
+    /// As [`Self::keep_mode`], of the flags that freeze it.
+    pub(super) fn keep_flags(&self) {
+        self.keeps_flags.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for OpenedUp {
     fn drop(&mut self) {
-        if !self.stays_open.load(Ordering::Relaxed) {
-            // Best effort: what opened it up is at its end, or has an error of its own to tell.
+        // Best effort: what opened it up is at its end, or has an error of its own to tell.
+        if !self.keeps_mode.load(Ordering::Relaxed) {
             match set_mode(self.dir.as_fd(), self.mode) {
                 Ok(()) | Err(_) => {}
             }
+        }
+        if !self.keeps_flags.load(Ordering::Relaxed) {
+            drop(attributes::set_flags(self.dir.as_fd(), self.freezing, FREEZING_FLAGS));
         }
     }
 }

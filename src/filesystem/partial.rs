@@ -23,6 +23,7 @@ use super::{
     capture,
     durable::random_suffix,
     old::Found,
+    remove::check_names,
     restore::{Folder, NAME_BYTES_MAX, Target, component, open_beneath},
     shown, shown_in, system_error,
     walk::Listing,
@@ -218,8 +219,9 @@ impl Pending {
     /// Something for a moment.
     ///
     /// # Errors
-    /// The system gives no random bytes.
+    /// The system gives no random bytes; nothing in the folder can get another name.
     pub(super) fn new(dir: Folder) -> Result<Self> {
+        check_names(dir.as_fd())?;
         Ok(Self { dir, current: partial_name()?, file: None, placed: false, goes_if_refused: false })
     }
 

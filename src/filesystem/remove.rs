@@ -23,7 +23,7 @@ use super::{
     restore::{DIRECTORY, Folder, Target, component, open_beneath},
     rights,
     select::Selection,
-    shown, system_error,
+    shown, shown_in, system_error,
     unmet::Names,
     walk::Listing,
 };
@@ -144,6 +144,8 @@ pub struct Remover<'a> {
     pub never: &'a Never,
     /// Whether anything is changed.
     pub removal: Removal,
+    /// Where nothing is changed: a file that is immutable or append-only would be thawed first, by whoever may.
+    pub thaws: bool,
     /// Says whether to go on: a tree may be large.
     pub progress: &'a Progress,
 }
@@ -301,7 +303,8 @@ impl Remover<'_> {
             if !selected || found.mount || is_kept {
                 return Ok(Step::Stays);
             }
-            if found.frozen {
+            let thaws = self.thaws && self.removal == Removal::Tell && !found.is_stuck();
+            if found.frozen && !thaws {
                 onlooker.frozen(path)?;
             }
             self.unlink(path, way, (&found, &mut *onlooker))?;
@@ -360,7 +363,7 @@ impl Remover<'_> {
     ) -> Result<()> {
         let dir = self.innermost(way)?;
         if self.removal == Removal::Tell {
-            let denied = denied(dir.as_fd()).or_else(|| denied_name(dir.as_fd(), found));
+            let denied = denied(dir.as_fd(), true).or_else(|| denied_name(dir.as_fd(), found, true));
             return if denied.is_some() { onlooker.denied(path) } else { Ok(()) };
         }
         let is_folder = found.kind == EntryKind::Directory;
@@ -468,6 +471,19 @@ pub enum Denied {
     Sticky,
 }
 
+impl Denied {
+    /// What can be done about it.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Frozen => "Let root run `chattr -i -a` on it, or leave it out with --exclude",
+            Self::Sticky | Self::Rights => {
+                "Restore as a user who may write there, or leave it out with --exclude"
+            }
+        }
+    }
+}
+
 /// Why the user may change nothing in a folder, if so.
 pub(super) fn denied_as_it_is(dir: BorrowedFd<'_>) -> Option<Denied> {
     match accessat(dir, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
@@ -477,18 +493,38 @@ pub(super) fn denied_as_it_is(dir: BorrowedFd<'_>) -> Option<Denied> {
     }
 }
 
-/// As [`denied_as_it_is`]: a closed one of their own is opened up, and a frozen one thawed by who may.
-pub(super) fn denied(dir: BorrowedFd<'_>) -> Option<Denied> {
+/// As [`denied_as_it_is`]: a closed one of their own is opened up, and a frozen one thawed by who may, if anybody `thaws` it.
+pub(super) fn denied(dir: BorrowedFd<'_>, thaws: bool) -> Option<Denied> {
     denied_as_it_is(dir).filter(|denied| match denied {
-        Denied::Frozen => !rights::may_freeze(),
+        Denied::Frozen => !(thaws && rights::may_freeze()),
         Denied::Rights | Denied::Sticky => !is_closed_to_us(dir),
     })
 }
 
+/// Whether no name in a folder can be changed: it is immutable or append-only, and stays so.
+pub(super) fn keeps_names(dir: BorrowedFd<'_>, thaws: bool) -> bool {
+    let found = capture::status(dir, c"").ok().as_ref().and_then(Found::of);
+    found.is_some_and(|found| found.frozen && !(thaws && rights::may_freeze()))
+}
+
+/// Checks that what is made in a folder under another name can get its own, and go if it may not: append-only folders
+/// take new names and let none go.
+///
+/// # Errors
+/// The folder is immutable or append-only.
+pub(super) fn check_names(dir: BorrowedFd<'_>) -> Result<()> {
+    if keeps_names(dir, false) { Err(frozen_folder(shown_in(dir, c""))) } else { Ok(()) }
+}
+
+/// The error of a folder in which nothing can be made, though its mount and its mode allow it.
+pub(super) fn frozen_folder(folder: impl std::fmt::Display) -> Error {
+    system_error("write to the folder", folder, Errno::PERM).with_remedy(Denied::Frozen.remedy())
+}
+
 /// Why the user may not give the name of what was found in a folder to something else, nor take it away, if so.
-pub(super) fn denied_name(dir: BorrowedFd<'_>, found: &Found) -> Option<Denied> {
+pub(super) fn denied_name(dir: BorrowedFd<'_>, found: &Found, thaws: bool) -> Option<Denied> {
     let folder = capture::status(dir, c"").ok().as_ref().and_then(Found::of)?;
-    if found.is_stuck() || folder.is_stuck() {
+    if found.is_stuck() || folder.frozen && !(thaws && rights::may_freeze()) {
         return Some(Denied::Frozen);
     }
     let us = geteuid().as_raw();
@@ -540,6 +576,7 @@ mod tests {
                 left_out: &Filter::default(),
                 never: &never,
                 removal,
+                thaws: false,
                 progress: &Progress::default(),
             };
             let mut told = Vec::new();
@@ -571,7 +608,8 @@ mod tests {
         let left_out = Filter::default();
         let (target, selection, never, left_out) = (&target, &selection, &never, &left_out);
         let (removal, progress) = (Removal::Remove, &progress);
-        let remover = Remover { target, strip: 0, selection, left_out, never, removal, progress };
+        let remover =
+            Remover { target, strip: 0, selection, left_out, never, removal, thaws: false, progress };
         let mut told = 0;
         let ended = remover.remove(b"x", &mut |_| {
             told += 1;
@@ -598,7 +636,8 @@ mod tests {
             let (selection, never, left_out) = (Selection::default(), Never::default(), Filter::default());
             let (target, selection, never, left_out) = (&target, &selection, &never, &left_out);
             let (removal, progress) = (Removal::Remove, &Progress::default());
-            let remover = Remover { target, strip: 0, selection, left_out, never, removal, progress };
+            let remover =
+                Remover { target, strip: 0, selection, left_out, never, removal, thaws: false, progress };
             let mut told = 0;
             let ended = remover.remove(b"x", &mut |_| {
                 if told == 0 {

@@ -13,7 +13,7 @@ use std::{
     },
     path::Path,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -37,7 +37,7 @@ use super::{
     names::Ownership,
     old::{self, OpenedUp},
     partial::{self, Pending},
-    remove::{Denied, denied, denied_as_it_is, denied_name},
+    remove::{Denied, check_names, denied, denied_as_it_is, denied_name, frozen_folder, keeps_names},
     shown, shown_in, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
@@ -94,8 +94,8 @@ pub struct Target {
     trail: Mutex<Trail>,
     /// Other restores know that this one works here.
     pub(super) part: AtomicBool,
-    /// It was opened up for this restore.
-    pub(super) opened_up: OnceLock<OpenedUp>,
+    /// It was opened up or thawed for this restore.
+    opened_up: Option<OpenedUp>,
 }
 
 /// What becomes of whole blocks of zeros in a file.
@@ -137,8 +137,9 @@ pub(super) fn open_beneath(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> r
 }
 
 impl Target {
-    /// Opens the folder to restore into; makes it, for its owner only, if it is not there. One that its owner, who
-    /// restores, may not look into is opened up until the target is dropped, or has its metadata.
+    /// Opens the folder to restore into; makes it, for its owner only, if it is not there. One that is immutable or
+    /// append-only is thawed, and one that its owner, who restores, may not look into or write to is opened up, until the
+    /// target is dropped, or has its metadata.
     ///
     /// # Errors
     /// It cannot be made or opened.
@@ -150,19 +151,20 @@ impl Target {
             let errno = if errno == Errno::EXIST { Errno::NOTDIR } else { errno };
             cannot_open(system_error("make the folder", path.display(), errno), errno)
         })?;
-        match Self::open(path) {
+        let target = match Self::open(path) {
+            Ok(target) => Self { opened_up: OpenedUp::to_change(&target.root), ..target },
             Err(error) => match OpenedUp::new(path) {
-                Some(opened) => Ok(Self { opened_up: opened.into(), ..Self::open(path)? }),
-                None => Err(error),
+                Some(opened) => Self { opened_up: Some(opened), ..Self::open(path)? },
+                None => return Err(error),
             },
-            // Of what is there already some may be as it should be.
-            Ok(target) => match denied(target.root.as_fd()).filter(|_| target.was_empty) {
-                Some(denied) => {
-                    let errno = if denied == Denied::Frozen { Errno::PERM } else { Errno::ACCESS };
-                    Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
-                }
-                None => Ok(target),
-            },
+        };
+        // Of what is there already some may be as it should be.
+        match target.denied_itself().filter(|_| target.was_empty) {
+            Some(denied) => {
+                let errno = if denied == Denied::Frozen { Errno::PERM } else { Errno::ACCESS };
+                Err(cannot_open(system_error("write to the folder", path.display(), errno), errno))
+            }
+            None => Ok(target),
         }
     }
 
@@ -197,7 +199,7 @@ impl Target {
             file_systems: Mutex::default(),
             trail: Mutex::default(),
             part: AtomicBool::default(),
-            opened_up: OnceLock::new(),
+            opened_up: None,
         };
         target.meet(&target.root)?;
         Ok(target)
@@ -246,24 +248,41 @@ impl Target {
     }
 
     /// The folder, among that at `path` and those on the way to it, in which the user may write nothing, so that nothing
-    /// can be made at `path`, and why. One of their own would be opened up, but for that in which a target would be made.
+    /// can be made at `path`, and why. One of their own would be opened up, and a frozen one that it `thaws` be thawed by
+    /// who may, but for that in which a target would be made.
     #[must_use]
-    pub fn denied<'p>(&self, path: &'p [u8]) -> Option<(&'p [u8], Denied)> {
+    pub fn denied<'p>(&self, path: &'p [u8], thaws: &dyn Fn(&[u8]) -> bool) -> Option<(&'p [u8], Denied)> {
         match self.last_known(path) {
             (folder, Ok(dir)) if self.is_above => Some((folder, denied_as_it_is(dir.as_fd())?)),
-            (folder, Ok(dir)) => Some((folder, denied(dir.as_fd())?)),
+            (folder, Ok(dir)) => Some((folder, denied(dir.as_fd(), thaws(folder))?)),
             (folder, Err(Errno::ACCESS)) => Some((folder, Denied::Rights)),
             (_, Err(_)) => None,
         }
     }
 
-    /// Why the user may not give the name of what is at `path` to something else, if so.
+    /// As [`Self::denied`], of the target itself, in which nothing is: it is thawed by who may.
     #[must_use]
-    pub fn denied_to_replace(&self, path: &[u8]) -> Option<Denied> {
+    pub fn denied_itself(&self) -> Option<Denied> {
+        let keeps_names =
+            || (!self.is_above && keeps_names(self.root.as_fd(), true)).then_some(Denied::Frozen);
+        self.denied(b"", &|_| true).map(|(_, denied)| denied).or_else(keeps_names)
+    }
+
+    /// Whether the folder at `path` is there and no name in it can be changed, since it is immutable or append-only: one that
+    /// somebody `thaws` is thawed by who may.
+    #[must_use]
+    pub fn keeps_names(&self, path: &[u8], thaws: bool) -> bool {
+        let dir = self.existing_directory(path).ok().flatten();
+        dir.is_some_and(|dir| keeps_names(dir.as_fd(), thaws))
+    }
+
+    /// Why the user may not give the name of what is at `path` to something else, if so; `thaws` as in [`Self::keeps_names`].
+    #[must_use]
+    pub fn denied_to_replace(&self, path: &[u8], thaws: bool) -> Option<Denied> {
         let (folder, name) = split(path);
         let dir = self.existing_directory(folder).ok()??;
         let status = capture::status(dir.as_fd(), &component(name).ok()?).ok()?;
-        denied_name(dir.as_fd(), &old::Found::of(&status)?)
+        denied_name(dir.as_fd(), &old::Found::of(&status)?, thaws)
     }
 
     /// What the folder itself is, if it is there.
@@ -311,7 +330,7 @@ impl Target {
         }
         let dir = match self.known(path) {
             Ok(dir) => dir,
-            Err(_) => self.made(path).map_err(|errno| not_a_folder(path, errno))?,
+            Err(_) => self.made(path).map_err(|errno| self.cannot_make(path, errno))?,
         };
         let dir = Arc::new(dir);
         self.meet(&dir)?;
@@ -325,6 +344,16 @@ impl Target {
         }
         let mut trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
         trail.open(self.root.as_fd(), path, DIRECTORY)
+    }
+
+    /// Why there is no folder at `path`, and none could be made.
+    fn cannot_make(&self, path: &[u8], errno: Errno) -> Error {
+        match self.last_known(path) {
+            (_, Ok(dir)) if errno == Errno::PERM && keeps_names(dir.as_fd(), false) => {
+                frozen_folder(shown_in(dir.as_fd(), c""))
+            }
+            _ => not_a_folder(path, errno),
+        }
     }
 
     /// Makes a folder, and those above it that are not there.
@@ -410,6 +439,7 @@ impl Target {
         let own = component(name)?;
         may_grow_to(size)
             .map_err(|errno| system_error("make the file", shown_in(dir.as_fd(), &own), errno))?;
+        check_names(dir.as_fd())?;
         let temporary = partial::unfinished_name(&own)?;
         match partial::create(dir.as_fd(), &temporary) {
             Ok(fd) => {
@@ -565,25 +595,24 @@ impl Target {
         metadata: &Metadata,
         ownership: &Ownership,
     ) -> Result<Notes> {
-        let dir = self.directory_at_its_end(path)?;
+        let dir = self.directory(path)?;
         let is_mounted = || capture::status(dir.as_fd(), c"").is_ok_and(|status| is_mounted_on(&status));
         if metadata.only_holds_a_place() && is_mounted() {
             // What is mounted there is none of the snapshot's.
             return Ok(Notes::new());
+        }
+        if let Some(opened) = self.opened_up_at(path) {
+            opened.keep_mode();
+            opened.keep_flags();
         }
         let mut notes = set_metadata(&Handle::Open(dir.as_fd()), metadata, ownership);
         freeze_as(dir.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
 
-    /// A folder that is about to get its mode.
-    fn directory_at_its_end(&self, path: &[u8]) -> Result<Folder> {
-        if path.is_empty()
-            && let Some(opened) = self.opened_up.get()
-        {
-            opened.leave_open();
-        }
-        self.directory(path)
+    /// What a folder was like that is about to get its mode, if it is a target that was opened up.
+    fn opened_up_at(&self, path: &[u8]) -> Option<&OpenedUp> {
+        self.opened_up.as_ref().filter(|_| path.is_empty())
     }
 
     /// Makes the file at `path` immutable or append-only if it was, and lets it be neither if it was not: after it has got
@@ -599,7 +628,7 @@ impl Target {
         Ok(notes)
     }
 
-    /// As [`Self::set_directory_metadata`], without its times.
+    /// As [`Self::set_directory_metadata`], without its times and flags.
     ///
     /// # Errors
     /// There is no such folder.
@@ -609,7 +638,8 @@ impl Target {
         metadata: &Metadata,
         ownership: &Ownership,
     ) -> Result<Notes> {
-        let dir = self.directory_at_its_end(path)?;
+        let dir = self.directory(path)?;
+        self.opened_up_at(path).into_iter().for_each(OpenedUp::keep_mode);
         Ok(set_owner_and_mode(&Handle::Open(dir.as_fd()), metadata, ownership))
     }
 
@@ -728,7 +758,7 @@ fn enter(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
 }
 
 /// What can be done about a target in which nobody may make anything.
-pub const IMMUTABLE: &str = "It, or the folder that it would be made in, is immutable: let root run `chattr -i` on that, or choose another target";
+pub const IMMUTABLE: &str = "It, or the folder that it would be made in, is immutable or append-only: let root run `chattr -i -a` on that, or choose another target";
 
 /// What can be done about a target that cannot be opened or made.
 fn cannot_open(error: Error, errno: Errno) -> Error {

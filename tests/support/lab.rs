@@ -127,7 +127,7 @@ pub(crate) fn restore_to(
         workers: 1,
         ..RestoreOptions::default()
     };
-    let restored = restore::run(repository, snapshot, target, &options)?;
+    let restored = restore::run(repository, snapshot, target, &options).map_err(|stopped| stopped.error)?;
     let (mut files, mut folders) = (Files::new(), vec![target.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {

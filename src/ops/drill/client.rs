@@ -159,7 +159,8 @@ impl Drilling<'_, '_> {
             workers: options.workers,
             ..RestoreOptions::default()
         };
-        let restored = restore::run(repository, client.snapshot, &target, &restoring)?;
+        let restored = restore::run(repository, client.snapshot, &target, &restoring);
+        let restored = restored.map_err(|stopped| stopped.error)?;
         let moments = restored.moments;
         report.rto.index_ms += ms(moments.indexed.saturating_sub(begun));
         report.rto.first_byte_ms = ms(moments.first_byte.saturating_sub(moments.indexed));

@@ -3,6 +3,7 @@
 
 use super::{
     super::links::{Met, group_of},
+    denied::check_folder,
     entry_at, may_hold,
     work::Job,
 };
@@ -157,7 +158,7 @@ impl<'a> Existing<'a> {
             }
             let thaws = !self.job.snapshot.leads_only(&folder);
             match self.job.below(&folder) {
-                b"" if thaws && self.job.removal == Removal::Remove => self.job.target.thaw(),
+                // The target itself was let be changed when it was opened.
                 b"" => {}
                 below if !self.job.is_hidden(&folder) => {
                     let Some(found) = self.look.at(below)? else { continue };
@@ -199,13 +200,7 @@ impl<'a> Existing<'a> {
         }
         let target =
             if found.kind == EntryKind::Symlink { self.look.link_target(below, found)? } else { None };
-        let mut until_gone = None;
-        if self.job.removal == Removal::Remove {
-            self.thaw((path, below), found)?;
-            until_gone = self.look.thaw_for_now(below, found)?;
-        }
-        self.remove(path, found, selection)?;
-        drop(until_gone);
+        self.remove((path, below), found, selection)?;
         if self.job.snapshot.leads_only(path) {
             let what = target.map_or_else(
                 || "what had the name of this folder".to_owned(),
@@ -225,6 +220,9 @@ impl<'a> Existing<'a> {
     /// Lets what is in a folder be changed.
     fn let_change(&mut self, (path, below): (&[u8], &[u8]), found: &Found, thaws: bool) -> Result<()> {
         if self.job.removal == Removal::Tell {
+            if thaws && found.is_frozen() {
+                self.job.changes(path, found);
+            }
             if found.is_hidden_from_us() {
                 self.job.hide(path);
             }
@@ -362,6 +360,9 @@ impl<'a> Existing<'a> {
         if found.is_mount() {
             return Err(mounted(below));
         }
+        if found.is_frozen() {
+            return Err(frozen(below));
+        }
         let removes = self.job.removal == Removal::Remove;
         if removes && self.job.clears() {
             self.open_up((&entry.path, below), found)?;
@@ -394,20 +395,30 @@ impl<'a> Existing<'a> {
         Ok(There::Folder)
     }
 
-    /// Removes a file or a link that stands where a folder is to be.
-    fn remove(&self, path: &[u8], found: &Found, selection: &Selection) -> Result<()> {
-        if found.is_frozen() && !found.is_stuck() && self.job.removal == Removal::Tell {
-            // It would have been thawed.
-            return Ok(());
+    /// Removes a file or a link that stands where a folder is to be. Whether it may go is asked before it is thawed, by a plan
+    /// and a restore alike.
+    fn remove(&mut self, (path, below): (&[u8], &[u8]), found: &Found, selection: &Selection) -> Result<()> {
+        let job = self.job;
+        let stays = || {
+            let what = format!(
+                "{} is a file that is not to go, and a folder in the snapshot",
+                String::from_utf8_lossy(path)
+            );
+            Error::new(ErrorKind::Failed, what).with_remedy("Move it away, or restore into another target")
+        };
+        check_folder(job, split(below).0)?;
+        let mut until_gone = None;
+        if job.removal == Removal::Remove {
+            let looking = Remover { removal: Removal::Tell, selection, thaws: true, ..job.remover() };
+            if !looking.remove(path, &mut |_| ())? {
+                return Err(stays());
+            }
+            self.thaw((path, below), found)?;
+            until_gone = self.look.thaw_for_now(below, found)?;
         }
-        if self.job.remove_of(path, selection)? {
-            return Ok(());
-        }
-        let what = format!(
-            "{} is a file that is not to go, and a folder in the snapshot",
-            String::from_utf8_lossy(path)
-        );
-        Err(Error::new(ErrorKind::Failed, what).with_remedy("Move it away, or restore into another target"))
+        let gone = job.remove_for_folder(path, selection);
+        drop(until_gone);
+        if gone? { Ok(()) } else { Err(stays()) }
     }
 
     /// What becomes of what has the name of a further one of the file at `first`, which may be another one by then.
@@ -619,6 +630,15 @@ impl Hollow {
 pub(super) fn mounted(below: &[u8]) -> Error {
     let message = format!("something is mounted on {}", String::from_utf8_lossy(below));
     Error::new(ErrorKind::Failed, message).with_remedy("Unmount it, or leave it out with --exclude")
+}
+
+/// The error of a frozen folder where something else is to be: nothing would freeze it again.
+fn frozen(below: &[u8]) -> Error {
+    let path = String::from_utf8_lossy(below);
+    let message =
+        format!("{path} is a folder that is immutable or append-only, and no folder in the snapshot");
+    Error::new(ErrorKind::Failed, message)
+        .with_remedy("It stays, since somebody meant it to: `chattr -i -a` lets it go")
 }
 
 /// The error of a folder in which something is not to go.

@@ -135,7 +135,7 @@ fn with_view(
     }
     let pass = Pass { snapshot, nodes: &nodes, options };
     let (space_free, read_only) = (open.free_bytes()?, read_only(&job));
-    let denied = open.denied(b"").map(|(_, denied)| denied).filter(|_| open.was_empty());
+    let denied = open.denied_itself().filter(|_| open.was_empty());
     let mut forecast = Forecast { space_free, read_only, denied, ..Forecast::default() };
     let mut packs: HashSet<PackId> = HashSet::new();
     let tally = plan(&pass, &job, &mut |mut window| {

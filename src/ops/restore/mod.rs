@@ -49,6 +49,7 @@ use crate::{
 
 mod bad;
 mod clear;
+mod denied;
 mod existing;
 mod forecast;
 mod others;
@@ -195,12 +196,26 @@ impl Restored {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
+    /// Something was removed before by a restore that begins anew.
+    fn goes_on_after(&mut self, before: Self) {
+        (self.removed, self.removals) = (before.removed, before.removals);
+    }
+
     fn remove(&mut self, path: &[u8]) {
         self.removals += 1;
         if self.removed.len() < NAMED_MAX {
             self.removed.push(path.to_vec());
         }
     }
+}
+
+/// A restore that ended before its end.
+#[derive(Debug)]
+pub struct Stopped {
+    /// What it did until then: what was removed is gone.
+    pub done: Restored,
+    /// Why it ended.
+    pub error: Error,
 }
 
 /// Restores a snapshot, or a part of it, into a folder.
@@ -213,18 +228,24 @@ pub fn run(
     snapshot: &KnownSnapshot,
     target: &Path,
     options: &RestoreOptions,
-) -> Result<Restored> {
+) -> std::result::Result<Restored, Box<Stopped>> {
     repository.store.progress().enter(Phase::Opening);
-    repository
-        .reading(&snapshot.name.domain, &mut |view| with_view(repository, snapshot, view, (target, options)))
+    let mut done = Restored::default();
+    let ended = repository.reading(&snapshot.name.domain, &mut |view| {
+        with_view(repository, (snapshot, view), (target, options), &mut done)
+    });
+    match ended {
+        Ok(()) => Ok(done),
+        Err(error) => Err(Box::new(Stopped { done, error })),
+    }
 }
 
 fn with_view(
     repository: &Repository,
-    snapshot: &KnownSnapshot,
-    view: &View,
+    (snapshot, view): (&KnownSnapshot, &View),
     (target, options): (&Path, &RestoreOptions),
-) -> Result<Restored> {
+    done: &mut Restored,
+) -> Result<()> {
     let domain = snapshot.name.domain;
     let progress = repository.store.progress();
     // Who may not read is told before anything is made.
@@ -245,6 +266,8 @@ fn with_view(
     let never = Never::new(&options.never);
     let how = (options, &never, Removal::Remove);
     let job = Job::new(repository, (snapshot, view), (&target, root.strip), how)?;
+    // What went with an index that was not whole is gone.
+    job.done().goes_on_after(std::mem::take(done));
     job.note(&options.subpath, root.takes_over((&target, place), before, &options.ownership));
     if !target.take_part(&*repository.clock) && !target.was_empty() {
         let told = "no lock on the target could be had (another program has it, or the file system knows none): what \
@@ -252,16 +275,21 @@ fn with_view(
         job.note(&options.subpath, vec![Note::Told(told.into())]);
     }
     let pass = Pass { snapshot, nodes: &nodes, options };
-    first_pass(&pass, &job)?;
-    second_pass(&pass, &job)?;
-    others::forgive(&pass, &job, place)?;
-    target.sync()?;
+    let ended = passes(&pass, &job, place);
+    job.put_all_back();
+    let ended = ended.and_then(|()| target.sync());
     let last_byte = repository.clock.elapsed();
     let first_byte = job.first_byte.get().copied().unwrap_or(last_byte);
-    let mut done = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    *done = job.done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.has_unlisted = !view.unindexed.is_empty();
     done.moments = Moments { indexed, first_byte, last_byte };
-    Ok(done)
+    ended
+}
+
+fn passes(pass: &Pass<'_>, job: &Job<'_>, target: &Path) -> Result<()> {
+    first_pass(pass, job)?;
+    second_pass(pass, job)?;
+    others::forgive(pass, job, target)
 }
 
 /// What the target stands for in a snapshot.
@@ -472,7 +500,6 @@ fn plan(pass: &Pass<'_>, job: &Job<'_>, send: &mut dyn FnMut(Window) -> Result<(
         }
         birth_times += u64::from(entry.metadata.btime.is_some());
         if job.below(&entry.path).is_empty() {
-            job.thaw_target(&entry);
             job.foretell_target(&entry);
             return Ok(());
         }

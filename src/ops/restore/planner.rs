@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::{
+    denied::Written,
     existing::{Basis, Existing, Fate, Further, Same, There, alone, mounted},
     may_hold,
     plan::{Large, Recent, Task, Window},
@@ -11,11 +12,10 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
-        MAKE_WRITABLE,
         metadata::foretell_freezing,
         old::{Found, Rewritable},
         partial,
-        remove::{Denied, Removal},
+        remove::Removal,
         restore::Target,
     },
     format::{
@@ -92,9 +92,6 @@ impl Tally {
     }
 }
 
-/// Why nothing can be written in a folder, and what to do about it.
-type WhyNot = (String, String);
-
 pub(super) struct Planner<'a, 'b> {
     job: &'a Job<'a>,
     existing: Option<Existing<'a>>,
@@ -103,8 +100,7 @@ pub(super) struct Planner<'a, 'b> {
     pub(super) tally: Tally,
     /// What is in the place of entries where nobody looks.
     unseen: There,
-    /// The folder in which a plan would write last, and why that cannot be done.
-    written: Option<(Vec<u8>, Option<WhyNot>)>,
+    written: Written,
     send: &'b mut dyn FnMut(Window) -> Result<()>,
 }
 
@@ -129,7 +125,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             recent,
             tally,
             unseen: There::Nothing,
-            written: None,
+            written: Written::default(),
             send,
         }
     }
@@ -144,29 +140,10 @@ impl<'a, 'b> Planner<'a, 'b> {
         if self.window.is_empty() { Ok(()) } else { (self.send)(std::mem::take(&mut self.window)) }
     }
 
-    /// What a plan says of an entry that would be written in a folder of the target that this user may not write to, or on a
-    /// mount in it that is read-only. Where all is so, that is told once.
+    /// What a plan says of an entry that cannot be written.
     fn check_may_write(&mut self, entry: &Entry, there: There) -> Result<()> {
-        let Self { job, existing, written, .. } = self;
-        if job.removal == Removal::Remove || existing.is_none() || job.is_hidden(&entry.path) {
-            return Ok(());
-        }
-        let folder = split(job.below(&entry.path)).0;
-        if written.as_ref().is_none_or(|(known, _)| known != folder) {
-            *written = Some((folder.to_vec(), why_not(job, folder)));
-        }
-        if let Some((_, Some((what, remedy)))) = written {
-            return Err(Error::new(ErrorKind::Failed, what.clone()).with_remedy(remedy.clone()));
-        }
-        let replaces = !matches!(there, There::Nothing);
-        match job.target.denied_to_replace(job.below(&entry.path)).filter(|_| replaces) {
-            Some(denied) => {
-                let name = String::from_utf8_lossy(job.below(&entry.path));
-                Err(Error::new(ErrorKind::Failed, format!("{name} {}", cannot_replace(denied)))
-                    .with_remedy(remedy_of(denied)))
-            }
-            None => Ok(()),
-        }
+        // Of a target in which nothing was it is asked once.
+        if self.existing.is_some() { self.written.check(self.job, entry, there) } else { Ok(()) }
     }
 
     fn flush_if_full(&mut self) -> Result<()> {
@@ -480,41 +457,6 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.window.add_open_file();
         Ok(())
     }
-}
-
-const fn cannot_replace(denied: Denied) -> &'static str {
-    match denied {
-        Denied::Frozen => "is immutable or append-only, or its folder is, and this user may not change that",
-        Denied::Sticky | Denied::Rights => {
-            "is somebody else's in a sticky folder, and this user may not replace it"
-        }
-    }
-}
-
-const fn remedy_of(denied: Denied) -> &'static str {
-    match denied {
-        Denied::Frozen => "Let root run `chattr -i -a` on it, or leave it out with --exclude",
-        Denied::Sticky | Denied::Rights => {
-            "Restore as a user who may write there, or leave it out with --exclude"
-        }
-    }
-}
-
-/// Why nothing can be written at `folder` in the target, if so.
-fn why_not(job: &Job<'_>, folder: &[u8]) -> Option<WhyNot> {
-    let named = |folder: &[u8]| match folder {
-        b"" => "the target".to_owned(),
-        folder => String::from_utf8_lossy(folder).into_owned(),
-    };
-    if let Some((folder, denied)) = job.target.denied(folder) {
-        let why = if denied == Denied::Frozen { ": it is immutable" } else { "" };
-        let what = format!("{} cannot be written to by this user{why}", named(folder));
-        return Some((what, remedy_of(denied).to_owned()));
-    }
-    (job.can_write() && job.target.is_read_only(folder)).then(|| {
-        let what = format!("{} is read-only", named(folder));
-        (what, format!("{MAKE_WRITABLE}, or leave it out with --exclude"))
-    })
 }
 
 /// The path of a large file until it is whole.

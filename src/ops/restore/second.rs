@@ -327,7 +327,10 @@ fn set_metadata(path: &[u8], metadata: &Metadata, (job, nodes): End<'_>) -> Resu
         }
         Err(error) => {
             job.put_back(path);
-            job.failed(path, error)?;
+            // One that could not be made was told before.
+            if !job.is_broken(path) {
+                job.failed(path, error)?;
+            }
         }
     }
     Ok(())

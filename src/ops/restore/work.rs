@@ -27,7 +27,7 @@ use crate::{
     },
     format::{
         entry::{Entry, EntryKind},
-        path::{is_within, split},
+        path::{is_within, join, split},
         snapshot::Snapshot,
     },
     id::{DomainId, IdentityId},
@@ -60,7 +60,8 @@ pub(super) struct Job<'a> {
     /// Something of the target can be written, if that was asked.
     can_write: OnceLock<bool>,
     pub(super) done: Mutex<Restored>,
-    /// Names of files with several names that could not be restored whole: nothing is linked to them.
+    /// Names of files with several names that could not be restored whole: nothing is linked to them. And folders that could not
+    /// be made.
     pub(super) broken: Mutex<HashSet<Vec<u8>>>,
     /// Such names in whose place something was that was not to be overwritten: it may be that file, or another one.
     pub(super) left: Mutex<HashSet<Vec<u8>>>,
@@ -68,7 +69,7 @@ pub(super) struct Job<'a> {
     pub(super) blocked: Mutex<HashSet<Vec<u8>>>,
     /// Folders that the user may not look into.
     pub(super) hidden: Mutex<HashSet<Vec<u8>>>,
-    /// What was opened up or thawed, and what it was like: that it is again if its entry fails.
+    /// What was opened up or thawed, and what it was like: that it is again if its entry is not done in the end.
     pub(super) changed: Mutex<HashMap<Vec<u8>, Found>>,
 }
 
@@ -190,24 +191,42 @@ impl Job<'_> {
 
     /// As [`Self::failed`]; remembers that nothing can be linked to the entry.
     pub(super) fn entry_failed(&self, entry: &Entry, error: Error) -> Result<()> {
-        if entry.metadata.links > 1 {
+        if entry.metadata.links > 1 || entry.metadata.kind == EntryKind::Directory {
             lock(&self.broken).insert(entry.path.clone());
         }
         self.put_back(&entry.path);
         self.failed(&entry.path, error)
     }
 
-    /// What is there for an entry is opened up or thawed.
+    /// What is there for an entry is opened up or thawed; in a plan only a folder that would be thawed.
     pub(super) fn changes(&self, path: &[u8], found: &Found) {
         lock(&self.changed).entry(path.to_vec()).or_insert(*found);
     }
 
     /// Makes what is there for an entry that failed as it was.
     pub(super) fn put_back(&self, path: &[u8]) {
+        if self.removal == Removal::Tell {
+            return;
+        }
         let Some(found) = lock(&self.changed).remove(path) else { return };
         if let Err(error) = Look::new(self.target).put_back(self.below(path), &found) {
             self.note(path, vec![Note::Unset(error.to_string())]);
         }
+    }
+
+    /// Whether a plan would have a folder thawed by whoever may, given by its path below the target. For a restore that is done:
+    /// what is frozen by now stays so.
+    pub(super) fn thaws(&self, folder: &[u8]) -> bool {
+        self.removal == Removal::Tell
+            && (folder.is_empty() || lock(&self.changed).contains_key(&self.path_of(folder)))
+    }
+
+    /// Makes all as it was that was opened up or thawed and is not done: the restore ended early, or something that stays
+    /// stands in its place. A folder comes after what is in it, since nobody may reach that once it is closed.
+    pub(super) fn put_all_back(&self) {
+        let mut paths: Vec<Vec<u8>> = lock(&self.changed).keys().cloned().collect();
+        paths.sort_unstable_by(|one, other| other.cmp(one));
+        paths.iter().for_each(|path| self.put_back(path));
     }
 
     /// An entry is as it is to be.
@@ -269,7 +288,9 @@ impl Job<'_> {
     /// As [`Self::foretell`], of the entry that becomes the target itself. Where nothing can be written that is all there is
     /// to say.
     pub(super) fn foretell_target(&self, entry: &Entry) {
-        if self.removal == Removal::Tell && !(self.target.was_empty() && self.target.denied(b"").is_some()) {
+        if self.removal == Removal::Tell
+            && !(self.target.was_empty() && self.target.denied_itself().is_some())
+        {
             self.foretell(entry, self.target.found().as_ref());
         }
     }
@@ -277,13 +298,17 @@ impl Job<'_> {
     /// Removes what is at `path` in the snapshot's tree with everything in it, or tells what would go; whether all of
     /// it goes.
     pub(super) fn remove(&self, path: &[u8]) -> Result<bool> {
-        self.remove_of(path, &self.options.selection)
+        self.remove_by(&self.remover(), path)
     }
 
-    /// As [`Self::remove`], where something else is chosen.
-    pub(super) fn remove_of(&self, path: &[u8], selection: &Selection) -> Result<bool> {
+    /// As [`Self::remove`], of what gives way to a folder: something else may be chosen, and what is frozen is thawed first.
+    pub(super) fn remove_for_folder(&self, path: &[u8], selection: &Selection) -> Result<bool> {
+        self.remove_by(&Remover { selection, thaws: true, ..self.remover() }, path)
+    }
+
+    fn remove_by(&self, remover: &Remover<'_>, path: &[u8]) -> Result<bool> {
         // Without --delete what only gives way is not counted.
-        Remover { selection, ..self.remover() }.remove(path, &mut |path| {
+        remover.remove(path, &mut |path| {
             if self.clears() {
                 self.done().remove(path)
             }
@@ -356,26 +381,16 @@ impl Job<'_> {
         let Self { target, strip, never, removal, options, .. } = self;
         let RestoreOptions { selection, left_out, .. } = options;
         let progress = self.repository.store.progress();
-        Remover { target, strip: *strip, selection, left_out, never, removal: *removal, progress }
+        let (strip, removal, thaws) = (*strip, *removal, false);
+        Remover { target, strip, selection, left_out, never, removal, thaws, progress }
     }
 
-    /// Whether the mode of a folder may be changed so that its owner can restore into it: the restore sets it at its end.
-    pub(super) fn may_open_up(&self, entry: &Entry) -> bool {
-        self.removal == Removal::Remove
-            && entry.metadata.kind == EntryKind::Directory
-            && entry.error.is_none()
-    }
-
-    /// As [`Self::may_open_up`], of a folder that is immutable or append-only.
+    /// Whether a folder that is immutable or append-only is thawed, so that something can be restored into it: the restore
+    /// sets its flags at its end.
     pub(super) fn may_thaw(&self, entry: &Entry) -> bool {
-        self.may_open_up(entry) && !self.snapshot.leads_only(&entry.path)
-    }
-
-    /// The target is this folder.
-    pub(super) fn thaw_target(&self, entry: &Entry) {
-        if self.may_thaw(entry) {
-            self.target.thaw();
-        }
+        entry.metadata.kind == EntryKind::Directory
+            && entry.error.is_none()
+            && !self.snapshot.leads_only(&entry.path)
     }
 
     pub(super) fn is_broken(&self, path: &[u8]) -> bool {
@@ -401,6 +416,12 @@ impl Job<'_> {
     /// Bytes of a file are about to be written.
     fn bytes_come(&self) {
         self.first_byte.get_or_init(|| self.repository.clock.elapsed());
+    }
+
+    /// The path in the snapshot of what is at `below` in the target.
+    pub(super) fn path_of(&self, below: &[u8]) -> Vec<u8> {
+        let above = self.options.subpath.get(..self.strip.saturating_sub(1));
+        join(above.unwrap_or(&self.options.subpath), below)
     }
 
     /// The path below the target.

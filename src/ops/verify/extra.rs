@@ -92,6 +92,7 @@ impl<'a> Extras<'a> {
             left_out,
             never: &self.never,
             removal: Removal::Tell,
+            thaws: false,
             progress: comparison.progress,
         };
         let mut waiting = Waiting { selection, comparison, items: Vec::new(), bytes: 0 };

@@ -16,7 +16,7 @@ use lifeboat::{
     },
     ops::{
         repair::after_index,
-        restore::{self, Extra, Forecast, RestoreOptions, Restored},
+        restore::{self, Extra, Forecast, RestoreOptions, Restored, Stopped},
         select::Place,
         verify::{Besides, Owners, Verified, VerifyOptions},
     },
@@ -165,7 +165,10 @@ pub(crate) fn run(arguments: &Restore, context: &Context<'_>) -> Result<()> {
         ends?;
         return end;
     }
-    let done = restore::run(&repository, snapshot, &arguments.target, &options)?;
+    let done = match restore::run(&repository, snapshot, &arguments.target, &options) {
+        Ok(done) => done,
+        Err(stopped) => return Err(tell_stopped(context, *stopped, &short(snapshot), arguments)),
+    };
     let unmatched = options.selection.unmatched();
     let compared = arguments.verify.then(|| compare(arguments, &repository, snapshot, options));
     context.end_display();
@@ -208,22 +211,43 @@ fn report(
     arguments: &Restore,
 ) -> Result<()> {
     let output = context.output;
-    let Restored { files, bytes, files_unchanged, removed, .. } = done;
-    notes::tell(context, &done.notes, done.notes_unnamed);
-    tell_removed(context, removed, output.is_verbose());
-    tell_failed(context, done);
-    notes::tell_birth_times(context, done.birth_times);
-    let target = arguments.target.display();
+    tell_entries(context, done);
     if !unmatched.is_all() {
-        output.note(&format!(
-            "restored {}, {}, from snapshot {id} to {target}{}",
-            text::count(*files, "file", "files"),
-            size::show(*bytes),
-            what_was_there(*files_unchanged, done, ("was", "were"), "removed"),
-        ));
+        output.note(&did(done, (id, arguments)));
     }
     output.message(&summary(done, (id, arguments), None));
     end(done, (done.files, &DID))
+}
+
+/// Says what a restore did that ended early, before why it did: what it removed is gone, and what failed did so before.
+fn tell_stopped(context: &Context<'_>, stopped: Stopped, id: &str, arguments: &Restore) -> Error {
+    let Stopped { done, error } = stopped;
+    context.end_display();
+    tell_entries(context, &done);
+    if done.files + done.removals + done.failures + done.left > 0 {
+        context.output.note(&format!("{}; then it ended early", did(&done, (id, arguments))));
+        context.output.message(&summary(&done, (id, arguments), None));
+    }
+    error
+}
+
+/// Names what there is to be said of.
+fn tell_entries(context: &Context<'_>, done: &Restored) {
+    notes::tell(context, &done.notes, done.notes_unnamed);
+    tell_removed(context, &done.removed, context.output.is_verbose());
+    tell_failed(context, done);
+    notes::tell_birth_times(context, done.birth_times);
+}
+
+/// What a restore did.
+fn did(done: &Restored, (id, arguments): (&str, &Restore)) -> String {
+    format!(
+        "restored {}, {}, from snapshot {id} to {}{}",
+        text::count(done.files, "file", "files"),
+        size::show(done.bytes),
+        arguments.target.display(),
+        what_was_there(done.files_unchanged, done, ("was", "were"), "removed"),
+    )
 }
 
 /// The end of a restore, or of a look at what one would do.
