@@ -906,3 +906,101 @@ fn a_file_that_keeps_its_older_spelling_is_not_taken_for_extra() {
     let (out, err) = world.ends(&mut among_mounts(&world, &mounts, &restore), 0);
     assert_eq!(out.lines().filter(|line| line.starts_with("- ")).count(), 1, "{out}{err}");
 }
+
+fn is_immutable(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let status = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).unwrap();
+    status.stx_attributes.contains(StatxAttributes::IMMUTABLE)
+}
+
+#[test]
+fn what_has_names_elsewhere_is_never_frozen_for_them() {
+    let place = Place::new(1);
+    let (all, firsts) = (["f", "large", "twin", "twin-too"], ["f", "large", "twin"]);
+    for name in firsts {
+        place.put(name, &noise(1, if name == "large" { LARGE } else { 10 }));
+    }
+    fs::hard_link(place.source().join("twin"), place.source().join("twin-too")).unwrap();
+    if !firsts.iter().all(|name| chattr("+i", &place.source().join(name))) {
+        skip("names elsewhere: nothing can be made immutable here");
+        return;
+    }
+    place.back_up(&place.options());
+    thaw(&place.source());
+    for overwrite in [Overwrite::Always, Overwrite::IfChanged, Overwrite::Never] {
+        let target = format!("{overwrite:?}");
+        place.restore(&target, "", &[]);
+        let copy = place.copy(&target);
+        thaw(&copy);
+        // As `cp -al` makes them.
+        let elsewhere = place.at(&format!("farm of {target}"));
+        fs::create_dir(&elsewhere).unwrap();
+        firsts.iter().for_each(|name| fs::hard_link(copy.join(name), elsewhere.join(name)).unwrap());
+        fs::remove_file(copy.join("twin-too")).unwrap();
+        let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+        let done = place.restore_with(&target, &options);
+        let frozen = (
+            firsts.map(|name| is_immutable(&elsewhere.join(name))),
+            all.map(|name| is_immutable(&copy.join(name))),
+        );
+        let again = place.restore_with(&target, &options);
+        thaw(place.folder.path());
+        same(&place.source(), &copy);
+        let comes = overwrite != Overwrite::Never;
+        assert_eq!(frozen, ([false; 3], [comes; 4]), "{overwrite:?}: {:?}", done.notes);
+        // What is left alone may be given a further name, and nothing else.
+        let unset = u64::from(!comes);
+        assert_eq!(
+            (done.failures, done.unset),
+            (0, unset),
+            "{overwrite:?}: {:?} {:?}",
+            done.failed,
+            done.notes
+        );
+        assert_eq!(
+            (again.failures, again.unset),
+            (0, 0),
+            "{overwrite:?}: {:?} {:?}",
+            again.failed,
+            again.notes
+        );
+        if !comes {
+            let (_, note) = done.notes.iter().find(|(_, note)| note.is_unset()).unwrap();
+            assert!(note.to_string().contains("names elsewhere"), "{note}");
+        }
+    }
+}
+
+#[test]
+fn what_is_mounted_on_a_file_keeps_the_flags_that_it_has() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    if !chattr("+i", &world.path("src/one")) {
+        skip("a mount with flags: nothing can be made immutable here");
+        return;
+    }
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    ["same", "t"].iter().for_each(|target| drop(world.does(&["restore", &from, "--target", target])));
+    thaw(&world.path(""));
+    let files = ["one", "deep/two"];
+    assert!(chattr("+i", &world.path("same/deep/two")));
+    let mounts = "mount --bind same/one t/one && mount --bind same/deep/two t/deep/two";
+    let mut said = Vec::new();
+    for more in [&["--plan"][..], &[], &["--overwrite", "if-changed"]] {
+        let restore = [&["restore", &from, "--target", "t"], more].concat();
+        said.push(among_mounts(&world, mounts, &restore).output().unwrap());
+    }
+    let frozen = files.map(|name| is_immutable(&world.path("same").join(name)));
+    thaw(&world.path(""));
+    assert_eq!(frozen, [false, true], "{said:?}");
+    for output in said {
+        let (out, err) = world::texts(&output);
+        assert_eq!(output.status.code(), Some(3), "{out}{err}");
+        for name in files {
+            assert!(err.contains(&format!("something is mounted on {name}. Unmount it")), "{out}{err}");
+        }
+    }
+}

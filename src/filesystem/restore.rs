@@ -586,15 +586,14 @@ impl Target {
         self.directory(path)
     }
 
-    /// Makes the file at `path` immutable or append-only if it was, and lets it be neither if it was not: after it has got
-    /// all its names.
+    /// Makes the file that was found at `path` immutable or append-only if it was, and lets it be neither if it was not: after
+    /// it has got all its names.
     ///
     /// # Errors
-    /// The file cannot be opened, or is not there.
-    pub fn freeze(&self, path: &[u8], metadata: &Metadata) -> Result<Notes> {
+    /// It cannot be opened, has that name no more, or has got others.
+    pub fn freeze(&self, found: &old::Found, path: &[u8], metadata: &Metadata) -> Result<Notes> {
         let mut notes = Notes::new();
-        let file = self.open_existing(path)?;
-        let file = file.ok_or_else(|| system_error("open", shown(path), Errno::NOENT))?;
+        let file = found.open_as_it_is(self, path)?;
         freeze_as(file.as_fd(), metadata, &mut notes);
         Ok(notes)
     }

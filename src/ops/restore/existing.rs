@@ -455,7 +455,7 @@ impl<'a> Existing<'a> {
     }
 
     /// Whether a further name of the file at `first` is one already.
-    fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
+    pub(super) fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
         self.reach(path)?;
         if self.job.is_hidden(first) || self.job.is_hidden(path) {
             return Ok(false);
@@ -465,17 +465,21 @@ impl<'a> Existing<'a> {
         Ok(first.zip(there).is_some_and(|(first, there)| first.is(&there)))
     }
 
-    /// Whether a file with the right content need not be written anew. What is one with another file of the snapshot is: who
-    /// writes to one of them later would write to both.
+    /// Whether a file with the right content need not be written anew.
     pub(super) fn may_keep(&mut self, found: &Found, entry: &Entry) -> Result<bool> {
+        Ok(self.may_stay(found, entry)
+            && (found.may_become(&entry.metadata, &self.job.options.ownership)
+                || self.is_as(found, entry)?))
+    }
+
+    /// Whether the other names of a file let it stay. Not if it is one with another file of the snapshot: who writes to one of
+    /// them later would write to both. Nor if it is to be frozen, and would be for the others too.
+    pub(super) fn may_stay(&mut self, found: &Found, entry: &Entry) -> bool {
         // One that is marked may belong to a file that held something else.
         let shared = found.shared().filter(|_| !entry.changed_while_read);
-        if shared.is_some_and(|file| self.met.meet(file, &entry.path, group_of(entry)).is_some()) {
-            return Ok(false);
-        }
-        // Of what is mounted on a file nothing is set: it is somewhere else too.
-        let may_become = !found.is_mount() && found.may_become(&entry.metadata, &self.job.options.ownership);
-        Ok(may_become || self.is_as(found, entry)?)
+        let is_joined =
+            shared.is_some_and(|file| self.met.meet(file, &entry.path, group_of(entry)).is_some());
+        !is_joined && !found.freezes_elsewhere(&entry.metadata)
     }
 
     /// Whether a file of which nothing is read is stored in the way in which it is to be; that few are to be without copies.
