@@ -241,6 +241,12 @@ impl Found {
         self.links > 1 && wanted & !self.freezing != 0 && rights::may_freeze()
     }
 
+    /// Whether it is what was found, as it was.
+    #[must_use]
+    pub fn is_unchanged(&self, found: &Self) -> bool {
+        (self.file, self.kind, self.size, self.mtime) == (found.file, found.kind, found.size, found.mtime)
+    }
+
     /// Whether the file may become the one that `metadata` describes. Not if it has another name, which may be
     /// anywhere, or is mounted here from elsewhere; nor if it belonged to somebody else, or more people could open it: who has it open would see what
     /// is written to it, or go on writing.

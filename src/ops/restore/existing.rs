@@ -62,8 +62,8 @@ pub(super) enum Fate {
 pub(super) enum There {
     /// Nothing.
     Nothing,
-    /// What a new name replaces: a link, an empty folder.
-    Other,
+    /// What a new name replaces: a link, an empty folder. Unknown is what another pass has made.
+    Other(Option<Found>),
     /// A file, which may have some of its content.
     File(Found),
     /// A folder that is not empty, which goes once the entry is whole.
@@ -74,6 +74,14 @@ impl There {
     /// The file that is there.
     pub(super) const fn file(&self) -> Option<&Found> {
         if let Self::File(found) = self { Some(found) } else { None }
+    }
+
+    /// What is there, if a new name replaces it, and it was looked at.
+    pub(super) const fn gives_way(&self) -> Option<&Found> {
+        match self {
+            Self::File(found) | Self::Other(Some(found)) => Some(found),
+            Self::Nothing | Self::Other(None) | Self::Folder => None,
+        }
     }
 }
 
@@ -322,7 +330,7 @@ impl<'a> Existing<'a> {
             self.thaw((&entry.path, below), &found)?;
         }
         if !are_files {
-            return Ok(Fate::Restore(There::Other));
+            return Ok(Fate::Restore(There::Other(Some(found))));
         }
         let looks_same = overwrite == Overwrite::IfChanged
             && (then.size, then.mtime) == (found.size, found.mtime)
@@ -337,7 +345,7 @@ impl<'a> Existing<'a> {
         if !self.job.clears() {
             let what = "something else has the place of this socket: --delete removes it";
             self.job.note(path, vec![Note::Unset(what.into())]);
-            return Ok(There::Other);
+            return Ok(There::Other(Some(*found)));
         }
         if found.is_mount() {
             return Err(mounted(below));
@@ -372,12 +380,12 @@ impl<'a> Existing<'a> {
                 let told = "a folder that is closed to you has its place, and stays if something is in it";
                 self.job.note(&entry.path, vec![Note::Told(told.into())]);
             }
-            return Ok(There::Other);
+            return Ok(There::Other(Some(*found)));
         }
         // Of one that a plan cannot look into it is told that all of it would go.
         let is_seen = removes || !found.is_hidden_from_us();
         if is_seen && self.look.is_empty(below)? {
-            return Ok(There::Other);
+            return Ok(There::Other(Some(*found)));
         }
         let path = String::from_utf8_lossy(below);
         if !self.job.clears() {

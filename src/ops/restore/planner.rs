@@ -136,7 +136,7 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     /// What another pass has made may be there already, and gives way.
     pub(super) const fn again(mut self) -> Self {
-        self.unseen = There::Other;
+        self.unseen = There::Other(None);
         self
     }
 

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Extra, RestoreOptions, Restored,
     bad::BadRanges,
-    existing::{There, is_kept},
+    existing::{Overwrite, There, is_kept},
     forecast::read_only,
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
@@ -301,7 +301,13 @@ impl Job<'_> {
                 return Err(is_kept(String::from_utf8_lossy(self.below(&entry.path))));
             }
         }
-        if matches!(there, There::Nothing) { made.place_new() } else { made.place() }
+        let keeps_some = matches!(self.options.overwrite, Overwrite::IfNewer | Overwrite::Never);
+        match there.gives_way().filter(|_| keeps_some) {
+            // It was judged before anything was read, which may be long ago.
+            Some(found) => made.place_over(found),
+            None if matches!(there, There::Nothing) => made.place_new(),
+            None => made.place(),
+        }
     }
 
     /// Gives the file at `first` the name of `entry` too.
