@@ -978,6 +978,36 @@ fn what_has_names_elsewhere_is_never_frozen_for_them() {
 }
 
 #[test]
+fn what_a_killed_restore_has_not_frozen_yet_is_frozen_with_its_last_name_under_any_policy() {
+    let place = Place::new(1);
+    let names = ["one", "three", "two"];
+    place.put("one", b"right");
+    names[1..]
+        .iter()
+        .for_each(|name| fs::hard_link(place.source().join("one"), place.source().join(name)).unwrap());
+    if !chattr("+i", &place.source().join("one")) {
+        skip("further names: nothing can be made immutable here");
+        return;
+    }
+    place.back_up(&place.options());
+    thaw(&place.source());
+    for overwrite in [Overwrite::Always, Overwrite::Never] {
+        let target = format!("{overwrite:?}");
+        place.restore(&target, "", &[]);
+        let copy = place.copy(&target);
+        thaw(&copy);
+        fs::remove_file(copy.join("two")).unwrap();
+        let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+        let done = place.restore_with(&target, &options);
+        let is =
+            names.map(|name| (is_immutable(&copy.join(name)), fs::metadata(copy.join(name)).unwrap().ino()));
+        thaw(place.folder.path());
+        assert!(is[0].0 && is == [is[0]; 3], "{overwrite:?}: {is:?}");
+        assert_eq!((done.failures, done.unset), (0, 0), "{overwrite:?}: {:?} {:?}", done.failed, done.notes);
+    }
+}
+
+#[test]
 fn what_is_mounted_on_a_file_keeps_the_flags_that_it_has() {
     if no_mounts() {
         return;
