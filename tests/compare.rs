@@ -486,12 +486,17 @@ fn contents_of_two_domains_are_not_taken_for_changed_and_that_they_are_not_compa
 
 #[test]
 fn what_was_two_files_and_became_one_is_told_and_restored_as_two() {
+    // More than a window is changed where it is, else.
+    [4, 5 << 20].into_iter().for_each(two_files_became_one);
+}
+
+fn two_files_became_one(bytes: usize) {
     let world = World::with_repository();
     let path = |name: &str| world.path(&format!("src/{name}"));
     fs::remove_dir_all(world.path("src")).unwrap();
     fs::create_dir(world.path("src")).unwrap();
     for name in ["a1", "b1", "c"] {
-        fs::write(path(name), "same").unwrap();
+        fs::write(path(name), vec![7; bytes]).unwrap();
         fs::File::open(path(name)).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     }
     for (first, further) in [("a1", "a2"), ("b1", "b2")] {

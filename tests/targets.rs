@@ -1218,3 +1218,270 @@ fn a_file_that_keeps_its_older_spelling_is_not_taken_for_extra() {
     let (out, err) = world.ends(&mut among_mounts(&world, &mounts, &restore), 0);
     assert_eq!(out.lines().filter(|line| line.starts_with("- ")).count(), 1, "{out}{err}");
 }
+
+fn is_immutable(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let status = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).unwrap();
+    status.stx_attributes.contains(StatxAttributes::IMMUTABLE)
+}
+
+/// Gives it a time long ago; a link is not followed.
+fn age(path: &Path) {
+    let done = Command::new("touch").args(["-h", "-d", "2020-01-01 00:00:00"]).arg(path).status().unwrap();
+    assert!(done.success(), "{}", path.display());
+}
+
+#[test]
+fn what_has_names_elsewhere_is_never_frozen_for_them() {
+    let place = Place::new(1);
+    let (all, firsts) = (["f", "large", "twin", "twin-too"], ["f", "large", "twin"]);
+    for name in firsts {
+        place.put(name, &noise(1, if name == "large" { LARGE } else { 10 }));
+    }
+    fs::hard_link(place.source().join("twin"), place.source().join("twin-too")).unwrap();
+    if !firsts.iter().all(|name| chattr("+i", &place.source().join(name))) {
+        skip("names elsewhere: nothing can be made immutable here");
+        return;
+    }
+    place.back_up(&place.options());
+    thaw(&place.source());
+    for overwrite in [Overwrite::Always, Overwrite::IfChanged, Overwrite::Never] {
+        let target = format!("{overwrite:?}");
+        place.restore(&target, "", &[]);
+        let copy = place.copy(&target);
+        thaw(&copy);
+        // As `cp -al` makes them.
+        let elsewhere = place.at(&format!("farm of {target}"));
+        fs::create_dir(&elsewhere).unwrap();
+        firsts.iter().for_each(|name| fs::hard_link(copy.join(name), elsewhere.join(name)).unwrap());
+        fs::remove_file(copy.join("twin-too")).unwrap();
+        let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+        let done = place.restore_with(&target, &options);
+        let frozen = (
+            firsts.map(|name| is_immutable(&elsewhere.join(name))),
+            all.map(|name| is_immutable(&copy.join(name))),
+        );
+        let again = place.restore_with(&target, &options);
+        thaw(place.folder.path());
+        same(&place.source(), &copy);
+        let comes = overwrite != Overwrite::Never;
+        assert_eq!(frozen, ([false; 3], [comes; 4]), "{overwrite:?}: {:?}", done.notes);
+        // What is left alone may be given a further name, and nothing else.
+        let unset = u64::from(!comes);
+        assert_eq!(
+            (done.failures, done.unset),
+            (0, unset),
+            "{overwrite:?}: {:?} {:?}",
+            done.failed,
+            done.notes
+        );
+        assert_eq!(
+            (again.failures, again.unset),
+            (0, 0),
+            "{overwrite:?}: {:?} {:?}",
+            again.failed,
+            again.notes
+        );
+        if !comes {
+            let (_, note) = done.notes.iter().find(|(_, note)| note.is_unset()).unwrap();
+            assert!(note.to_string().contains("names elsewhere"), "{note}");
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_restore_has_not_frozen_yet_is_frozen_with_its_last_name_under_any_policy() {
+    let place = Place::new(1);
+    let names = ["one", "three", "two"];
+    place.put("one", b"right");
+    names[1..]
+        .iter()
+        .for_each(|name| fs::hard_link(place.source().join("one"), place.source().join(name)).unwrap());
+    if !chattr("+i", &place.source().join("one")) {
+        skip("further names: nothing can be made immutable here");
+        return;
+    }
+    place.back_up(&place.options());
+    thaw(&place.source());
+    for overwrite in [Overwrite::Always, Overwrite::Never] {
+        let target = format!("{overwrite:?}");
+        place.restore(&target, "", &[]);
+        let copy = place.copy(&target);
+        thaw(&copy);
+        fs::remove_file(copy.join("two")).unwrap();
+        let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+        let done = place.restore_with(&target, &options);
+        let is =
+            names.map(|name| (is_immutable(&copy.join(name)), fs::metadata(copy.join(name)).unwrap().ino()));
+        thaw(place.folder.path());
+        assert!(is[0].0 && is == [is[0]; 3], "{overwrite:?}: {is:?}");
+        assert_eq!((done.failures, done.unset), (0, 0), "{overwrite:?}: {:?} {:?}", done.failed, done.notes);
+    }
+}
+
+#[test]
+fn what_is_mounted_on_a_file_keeps_the_flags_that_it_has() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    if !chattr("+i", &world.path("src/one")) {
+        skip("a mount with flags: nothing can be made immutable here");
+        return;
+    }
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    ["same", "t"].iter().for_each(|target| drop(world.does(&["restore", &from, "--target", target])));
+    thaw(&world.path(""));
+    let files = ["one", "deep/two"];
+    assert!(chattr("+i", &world.path("same/deep/two")));
+    let mounts = "mount --bind same/one t/one && mount --bind same/deep/two t/deep/two";
+    let mut said = Vec::new();
+    for more in [&["--plan"][..], &[], &["--overwrite", "if-changed"]] {
+        let restore = [&["restore", &from, "--target", "t"], more].concat();
+        said.push(among_mounts(&world, mounts, &restore).output().unwrap());
+    }
+    let frozen = files.map(|name| is_immutable(&world.path("same").join(name)));
+    thaw(&world.path(""));
+    assert_eq!(frozen, [false, true], "{said:?}");
+    for output in said {
+        let (out, err) = world::texts(&output);
+        assert_eq!(output.status.code(), Some(3), "{out}{err}");
+        for name in files {
+            assert!(err.contains(&format!("something is mounted on {name}. Unmount it")), "{out}{err}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_while_a_restore_is_at_work_is_not_lost_to_it_where_newer_files_are_to_stay() {
+    let place = Arc::new(Place::new(1));
+    let names = ["a", "b", "c", "large"];
+    names.iter().for_each(|name| place.put(name, &noise(1, if *name == "large" { LARGE } else { 10 })));
+    place.back_up(&place.options());
+    for (overwrite, target) in [(Overwrite::IfNewer, "newer"), (Overwrite::Always, "always")] {
+        let copy = place.copy(target);
+        fs::create_dir_all(&copy).unwrap();
+        names
+            .iter()
+            .filter(|name| **name != "c")
+            .for_each(|name| fs::write(copy.join(name), "older").unwrap());
+        std::os::unix::fs::symlink("older", copy.join("c")).unwrap();
+        names.iter().for_each(|name| age(&copy.join(name)));
+        let at = copy.clone();
+        let other = move || {
+            let is_begun =
+                |entry: fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".lifeboat-");
+            let begun = fs::read_dir(&at).unwrap().any(|entry| is_begun(entry.unwrap()));
+            // What was judged is not written yet, but for the first.
+            for name in names.iter().skip(1).filter(|_| begun) {
+                fs::remove_file(at.join(name)).unwrap_or_default();
+                fs::write(at.join(name), "newer").unwrap();
+            }
+            begun
+        };
+        let repository = place.open_at(Arc::new(Other(AtomicBool::new(false), other)));
+        let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+        let done =
+            restore::run(&repository, &place.newest(&repository), &place.at(target), &options).unwrap();
+        if overwrite == Overwrite::Always {
+            assert_eq!(done.failures, 0, "{:?}", done.failed);
+            same(&place.source(), &copy);
+            continue;
+        }
+        assert_eq!(fs::read(copy.join("a")).unwrap(), fs::read(place.source().join("a")).unwrap());
+        for name in &names[1..] {
+            assert_eq!(fs::read_to_string(copy.join(name)).unwrap(), "newer", "{name}");
+            let of = |(path, error): &(Vec<u8>, lifeboat::error::Error)| {
+                path.ends_with(format!("/{name}").as_bytes()) && error.to_string().contains("meanwhile")
+            };
+            assert!(done.failed.iter().any(of), "{name}: {:?}", done.failed);
+        }
+        let again = place.restore_with(target, &options);
+        assert_eq!((done.failures, again.failures, again.left), (3, 0, 4), "{:?}", again.failed);
+    }
+}
+
+#[test]
+fn a_plan_for_a_target_that_is_a_link_to_nothing_fails_as_the_restore_does() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    std::os::unix::fs::symlink("nowhere", world.path("link")).unwrap();
+    for target in ["link", "link/in/it"] {
+        let restore = ["restore", "latest", "--target", target];
+        let (planned, fails) =
+            (world.fails(&[&restore[..], &["--plan"]].concat(), 1), world.fails(&restore, 1));
+        assert_eq!(planned, fails);
+        assert!(fails.contains("a link to nothing stands there"), "{fails}");
+    }
+}
+
+#[test]
+fn a_plan_looks_at_the_folder_that_the_target_is_made_in_and_at_no_other() {
+    if ordinary::is_done_as_ordinary_user(
+        "a_plan_looks_at_the_folder_that_the_target_is_made_in_and_at_no_other",
+    ) {
+        return;
+    }
+    let place = Place::new(1);
+    place.put("file", b"a file");
+    place.back_up(&place.options());
+    // It may be written to and not be read, in one that may not be written to; and the other way about.
+    for (outer, inner, may) in [(0o500, 0o300, true), (0o700, 0o100, false)] {
+        let above = place.at(&format!("{outer:o}"));
+        fs::create_dir_all(above.join("in")).unwrap();
+        set_mode(&above.join("in"), inner);
+        set_mode(&above, outer);
+        let target = format!("{outer:o}/in/new/er");
+        let denied = forecast(&place, &target, &RestoreOptions::default()).denied;
+        let repository = place.open();
+        let done = restore::run(
+            &repository,
+            &place.newest(&repository),
+            &place.at(&target),
+            &RestoreOptions::default(),
+        );
+        set_mode(&above, 0o700);
+        set_mode(&above.join("in"), 0o700);
+        assert_eq!((denied.is_none(), done.is_ok()), (may, may), "{outer:o}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_looked_through_does_not_end_the_delete() {
+    use std::os::unix::{fs::chown, process::CommandExt};
+    const ORDINARY: u32 = 23_456;
+    let world = World::with_repository();
+    for name in ["src/closed", "src/later"] {
+        fs::create_dir(world.path(name)).unwrap();
+    }
+    set_mode(&world.path("src/later"), 0o750);
+    world.does(&["backup", "src"]);
+    fs::create_dir_all(world.path("t/later/extra")).unwrap();
+    fs::create_dir(world.path("t/closed")).unwrap();
+    let is_root = ["", "t", "t/later", "t/later/extra"]
+        .map(|name| chown(world.path(name), Some(ORDINARY), Some(ORDINARY)));
+    if is_root.iter().any(Result::is_err) {
+        skip("a folder of somebody else: this user can give nothing away");
+        return;
+    }
+    let whole = Command::new("chown")
+        .args(["-R", &format!("{ORDINARY}:{ORDINARY}")])
+        .arg(world.path("repo"))
+        .status();
+    let home = Command::new("chown")
+        .args(["-R", &format!("{ORDINARY}:{ORDINARY}")])
+        .arg(world.path("home"))
+        .status();
+    assert!(whole.unwrap().success() && home.unwrap().success());
+    // What is in it is listed, and nothing tells what it is.
+    fs::write(world.path("t/closed/.lifeboat-0123456789abcdef.partial"), "").unwrap();
+    set_mode(&world.path("t/closed"), 0o744);
+    let from = format!("latest:{}", world.text("src"));
+    let mut restore = world.command(&["restore", &from, "--target", "t", "--delete", "--no-ownership"]);
+    let (out, err) = world.ends(restore.uid(ORDINARY).gid(ORDINARY), 3);
+    let closed = format!("{}: ", world.text("src/closed"));
+    assert!(err.lines().any(|line| line.contains(&closed) && line.contains("ermission")), "{out}{err}");
+    assert!(!world.path("t/later/extra").exists(), "{out}{err}");
+    assert_eq!(mode(&world.path("t/later")), 0o750, "{out}{err}");
+}

@@ -126,8 +126,8 @@ impl Handle<'_> {
     }
 }
 
-/// What would be noted of something that is restored, as far as the rights of this process tell: root may set all
-/// that the backup has. `there` has its name, if that stays.
+/// What would be noted of something that is restored, as far as the rights of this process tell: root may lack some of
+/// them, in a container or a service. `there` has its name, if that stays.
 #[must_use]
 pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found>) -> Notes {
     if metadata.kind == EntryKind::Socket {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::format::entry::Metadata;
@@ -49,8 +49,41 @@ pub enum OwnershipPolicy {
 #[derive(Debug)]
 pub struct Ownership {
     policy: OwnershipPolicy,
-    users: Mutex<HashMap<String, Option<u32>>>,
-    groups: Mutex<HashMap<String, Option<u32>>>,
+    users: Mutex<Numbers>,
+    groups: Mutex<Numbers>,
+}
+
+/// The numbers of names that were looked up. A manifest may hold as many names as it likes, and long ones: when they fill
+/// their memory all are forgotten, and asked for again.
+#[derive(Debug, Default)]
+struct Numbers {
+    known: HashMap<String, Option<u32>>,
+    /// Bytes of them.
+    bytes: usize,
+}
+
+/// What the numbers of users take at most, and those of groups, in bytes.
+const NUMBERS_BYTES_MAX: usize = 4 << 20;
+/// What one takes beside its name.
+const NUMBER_BYTES: usize = 64;
+
+impl Numbers {
+    fn of(&mut self, name: &str, ask: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+        if name.is_empty() {
+            return None;
+        }
+        if let Some(number) = self.known.get(name) {
+            return *number;
+        }
+        let bytes = name.len().saturating_add(NUMBER_BYTES);
+        if self.bytes.saturating_add(bytes) > NUMBERS_BYTES_MAX {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+        let number = ask(name);
+        self.known.insert(name.to_owned(), number);
+        number
+    }
 }
 
 impl Ownership {
@@ -73,33 +106,18 @@ impl Ownership {
             OwnershipPolicy::Keep => None,
             OwnershipPolicy::Numeric => Some((metadata.uid, metadata.gid)),
             OwnershipPolicy::ByName => {
-                let uid = look_up(&self.users, &metadata.user, |name| {
-                    uzers::get_user_by_name(name).map(|user| user.uid())
-                });
-                let gid = look_up(&self.groups, &metadata.group, |name| {
-                    uzers::get_group_by_name(name).map(|group| group.gid())
-                });
+                let uid = numbers(&self.users)
+                    .of(&metadata.user, |name| uzers::get_user_by_name(name).map(|user| user.uid()));
+                let gid = numbers(&self.groups)
+                    .of(&metadata.group, |name| uzers::get_group_by_name(name).map(|group| group.gid()));
                 Some((uid.unwrap_or(metadata.uid), gid.unwrap_or(metadata.gid)))
             }
         }
     }
 }
 
-fn look_up(
-    known: &Mutex<HashMap<String, Option<u32>>>,
-    name: &str,
-    ask: impl Fn(&str) -> Option<u32>,
-) -> Option<u32> {
-    if name.is_empty() {
-        return None;
-    }
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(number) = known.get(name) {
-        return *number;
-    }
-    let number = ask(name);
-    known.insert(name.to_owned(), number);
-    number
+fn numbers(known: &Mutex<Numbers>) -> MutexGuard<'_, Numbers> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -150,5 +168,29 @@ pub(super) mod tests {
         assert_eq!(Ownership::new(OwnershipPolicy::ByName).resolve(&captured), Some((0, 4343)));
         assert_eq!(Ownership::new(OwnershipPolicy::Numeric).resolve(&captured), Some((4242, 4343)));
         assert_eq!(Ownership::new(OwnershipPolicy::Keep).resolve(&captured), None);
+    }
+
+    #[test]
+    fn the_names_of_a_hostile_manifest_do_not_fill_the_memory() {
+        let (mut numbers, asked) = (Numbers::default(), std::cell::Cell::new(0));
+        let mut of = |name: &str| {
+            let number = numbers.of(name, |_| {
+                asked.set(asked.get() + 1);
+                Some(7)
+            });
+            assert!(numbers.bytes <= NUMBERS_BYTES_MAX);
+            (number, numbers.known.keys().map(String::len).sum::<usize>(), asked.get())
+        };
+        assert_eq!([of("known").2, of("known").2], [1, 1]);
+        for number in 0..100 {
+            let name = format!("{number}{}", "n".repeat(1_000_000));
+            let (found, held, _) = of(&name);
+            assert!(found == Some(7) && held <= NUMBERS_BYTES_MAX, "{held}");
+        }
+        assert_eq!([of("known").2, of("known").2], [102, 102], "it was forgotten, and is known again");
+        for number in 0..200_000 {
+            of(&number.to_string());
+        }
+        assert!(numbers.known.len() <= NUMBERS_BYTES_MAX / NUMBER_BYTES);
     }
 }

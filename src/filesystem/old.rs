@@ -32,7 +32,8 @@ use super::{
     mounts::is_mounted_on,
     names::Ownership,
     partial::{
-        claim, has_only_name, is_begun, is_begun_with_acl, meanwhile, rename_new, sync_names, unfinished_name,
+        claim, gone, has_only_name, is_begun, is_begun_with_acl, meanwhile, rename_new, sync_names,
+        unfinished_name,
     },
     remove::Removal,
     restore::{DIRECTORY, Folder, NewFile, Target, check, component, may_grow_to, open_beneath},
@@ -222,8 +223,32 @@ impl Found {
         self.file == other.file
     }
 
+    /// How many names it has, if it is no folder.
+    #[must_use]
+    pub const fn names(&self) -> u32 {
+        self.links
+    }
+
+    /// Whether what freezes it would have to be changed, and not only where it was found: it has other names, which may be
+    /// anywhere, or is mounted here. What is frozen for other names is thawed for none of them, and a process that may freeze
+    /// nothing tells so of the file as it is.
+    #[must_use]
+    pub fn freezes_elsewhere(&self, metadata: &Metadata) -> bool {
+        let wanted = metadata.flags & FREEZING_FLAGS;
+        if self.covered {
+            return self.freezing != wanted;
+        }
+        self.links > 1 && wanted & !self.freezing != 0 && rights::may_freeze()
+    }
+
+    /// Whether it is what was found, as it was.
+    #[must_use]
+    pub fn is_unchanged(&self, found: &Self) -> bool {
+        (self.file, self.kind, self.size, self.mtime) == (found.file, found.kind, found.size, found.mtime)
+    }
+
     /// Whether the file may become the one that `metadata` describes. Not if it has another name, which may be
-    /// anywhere; nor if it belonged to somebody else, or more people could open it: who has it open would see what
+    /// anywhere, or is mounted here from elsewhere; nor if it belonged to somebody else, or more people could open it: who has it open would see what
     /// is written to it, or go on writing.
     #[must_use]
     pub fn may_become(&self, metadata: &Metadata, ownership: &Ownership) -> bool {
@@ -232,7 +257,7 @@ impl Found {
         let owner = self.owner.0 == uid || self.owner.0 == us;
         let group = self.mode & 0o060 == 0 || self.owner.1 == gid || self.owner.1 == our_group;
         let wider = self.mode & !metadata.mode & 0o066;
-        self.links == 1 && owner && group && wider == 0
+        self.links == 1 && !self.covered && owner && group && wider == 0
     }
 
     /// Whether the file has this metadata, as far as can be told without opening it.
@@ -260,13 +285,24 @@ impl Found {
                 opened = look.try_open(path, self, OFlags::RDONLY)?;
             }
         }
-        match opened {
-            Ok(Some(fd)) => Ok(File::from(fd)),
-            Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
-                Err(meanwhile(format!("{} was replaced meanwhile", shown(path))))
-            }
-            Err(errno) => Err(system_error("open", shown(path), errno)),
-        }
+        still_there(path, opened)
+    }
+
+    /// As [`Self::open_again`], of what keeps its mode.
+    ///
+    /// # Errors
+    /// It has the name no more, or cannot be read.
+    pub(super) fn open_as_it_is(&self, target: &Target, path: &[u8]) -> Result<File> {
+        still_there(path, Look::new(target).try_open(path, self, OFlags::RDONLY)?)
+    }
+}
+
+/// What was opened, if it is still what was found.
+fn still_there(path: &[u8], opened: rustix::io::Result<Option<OwnedFd>>) -> Result<File> {
+    match opened {
+        Ok(Some(fd)) => Ok(File::from(fd)),
+        Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(gone(path)),
+        Err(errno) => Err(system_error("open", shown(path), errno)),
     }
 }
 

@@ -91,6 +91,12 @@ pub(super) fn meanwhile(what: String) -> Error {
     Error::new(ErrorKind::Failed, what).with_remedy("Let nothing else write to the target, and restore again")
 }
 
+/// As [`meanwhile`], of what has the name no more that it was given.
+#[must_use]
+pub fn gone(path: &[u8]) -> Error {
+    meanwhile(format!("{} was replaced meanwhile", shown(path)))
+}
+
 /// Marks a small file that has its own name and is not whole: the sticky bit, which means nothing for a file.
 const STICKY: u32 = 0o1000;
 /// The mode of such a file.

@@ -21,8 +21,8 @@ use std::{
 use rustix::{
     fs::{
         Access, AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, accessat, fchmod, fdatasync, fstat,
-        fstatvfs, fsync, ftruncate, linkat, makedev, mkdirat, mknodat, openat, openat2, stat, symlinkat,
-        syncfs, unlinkat,
+        fstatvfs, fsync, ftruncate, linkat, lstat, makedev, mkdirat, mknodat, openat, openat2, stat,
+        symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
     process::{Resource, geteuid, getrlimit},
@@ -220,10 +220,26 @@ impl Target {
         Self { zeros, ..self }
     }
 
-    /// As if nothing were in it: another folder is meant, which is not there yet.
-    #[must_use]
-    pub fn as_empty(self) -> Self {
-        Self { was_empty: true, is_above: true, ..self }
+    /// The folder that [`Self::create_or_open`] would make a target in that is not there yet: the innermost on the way to it,
+    /// which need not be one that the user may read. It is as if nothing were in it, since another one is meant.
+    ///
+    /// # Errors
+    /// Nothing can be made there: a file or a link to nothing is in the way, or it cannot be reached.
+    pub fn above(path: &Path) -> Result<Self> {
+        let mut last = Errno::NOENT;
+        for above in path.ancestors() {
+            let above = if above == Path::new("") { Path::new(".") } else { above };
+            match openat(CWD, above, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(root) => return Ok(Self { is_above: true, ..Self::at(root, true)? }),
+                Err(Errno::NOENT) if lstat(above).is_err() => {}
+                // A folder is made by the name of the link.
+                Err(errno) => {
+                    last = if errno == Errno::NOENT { Errno::NOTDIR } else { errno };
+                    break;
+                }
+            }
+        }
+        Err(cannot_open(system_error("make the folder", path.display(), last), last))
     }
 
     /// Bytes that are free on its file system.
@@ -615,15 +631,14 @@ impl Target {
         self.opened_up.as_ref().filter(|_| path.is_empty())
     }
 
-    /// Makes the file at `path` immutable or append-only if it was, and lets it be neither if it was not: after it has got
-    /// all its names.
+    /// Makes the file that was found at `path` immutable or append-only if it was, and lets it be neither if it was not: after
+    /// it has got all its names.
     ///
     /// # Errors
-    /// The file cannot be opened, or is not there.
-    pub fn freeze(&self, path: &[u8], metadata: &Metadata) -> Result<Notes> {
+    /// It cannot be opened, has that name no more, or has got others.
+    pub fn freeze(&self, found: &old::Found, path: &[u8], metadata: &Metadata) -> Result<Notes> {
         let mut notes = Notes::new();
-        let file = self.open_existing(path)?;
-        let file = file.ok_or_else(|| system_error("open", shown(path), Errno::NOENT))?;
+        let file = found.open_as_it_is(self, path)?;
         freeze_as(file.as_fd(), metadata, &mut notes);
         Ok(notes)
     }
@@ -720,6 +735,31 @@ impl Made<'_> {
             return Err(spelling::taken(self.pending.dir.as_fd(), &self.name));
         }
         Ok(self.placed())
+    }
+
+    /// As [`Self::place`], where what was found gives way, and nothing that has come since.
+    ///
+    /// # Errors
+    /// It was replaced or written to.
+    pub fn place_over(mut self, found: &old::Found) -> Result<Notes> {
+        let shown = shown_in(self.pending.dir.as_fd(), &self.name);
+        let is_still_there = match capture::status(self.pending.dir.as_fd(), &self.name) {
+            Ok(status) if old::Found::of(&status).is_some_and(|now| now.is_unchanged(found)) => true,
+            Ok(_) => {
+                return Err(partial::meanwhile(format!("{shown} was replaced, or written to, meanwhile")));
+            }
+            Err(Errno::NOENT) => false,
+            Err(errno) => return Err(system_error("look at", shown, errno)),
+        };
+        if is_still_there {
+            return self.place();
+        }
+        // A file that is changed where it is has lost its name for that.
+        if self.pending.place_new(&self.name)? {
+            Ok(self.placed())
+        } else {
+            Err(partial::meanwhile(format!("{shown} was made by somebody else meanwhile, and stays")))
+        }
     }
 
     fn placed(mut self) -> Notes {

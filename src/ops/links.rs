@@ -114,6 +114,11 @@ impl<T: Clone> Links<T> {
         Some(first)
     }
 
+    /// What is noted of the first name of a group of which more may come.
+    pub(super) fn first(&self, group: &Group) -> Option<&T> {
+        self.open.get(group).map(|open| &open.first)
+    }
+
     /// Whether every name of the group was met, or none.
     pub(super) fn is_complete(&self, group: &Group) -> bool {
         !self.open.contains_key(group)

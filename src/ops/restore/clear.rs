@@ -87,7 +87,7 @@ impl<'a> Clearing<'a> {
         }
         let (job, all_stays) = (self.job, self.has_failed(&ended.folder));
         let mut stays = 0;
-        judge(ended, (job.target, job.strip), &mut |path, what| {
+        let judged = judge(ended, (job.target, job.strip), &mut |path, what| {
             match what {
                 Beside::Leftover => {}
                 Beside::Unfinished => job.note(path, vec![Note::Told(LEFT_UNFINISHED.into())]),
@@ -99,7 +99,11 @@ impl<'a> Clearing<'a> {
                 }
             }
             Ok(())
-        })?;
+        });
+        // What nobody can tell of stays, and the folders that follow are gone through.
+        if let Err(error) = judged {
+            job.failed(&ended.folder, error)?;
+        }
         if stays > 0 {
             let which = if stays == 1 { "1 name in it".to_owned() } else { format!("{stays} names in it") };
             let told = format!(

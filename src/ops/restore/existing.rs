@@ -63,8 +63,8 @@ pub(super) enum Fate {
 pub(super) enum There {
     /// Nothing.
     Nothing,
-    /// What a new name replaces: a link, an empty folder.
-    Other,
+    /// What a new name replaces: a link, an empty folder. Unknown is what another pass has made.
+    Other(Option<Found>),
     /// A file, which may have some of its content.
     File(Found),
     /// A folder that is not empty, which goes once the entry is whole.
@@ -75,6 +75,14 @@ impl There {
     /// The file that is there.
     pub(super) const fn file(&self) -> Option<&Found> {
         if let Self::File(found) = self { Some(found) } else { None }
+    }
+
+    /// What is there, if a new name replaces it, and it was looked at.
+    pub(super) const fn gives_way(&self) -> Option<&Found> {
+        match self {
+            Self::File(found) | Self::Other(Some(found)) => Some(found),
+            Self::Nothing | Self::Other(None) | Self::Folder => None,
+        }
     }
 }
 
@@ -320,7 +328,7 @@ impl<'a> Existing<'a> {
             self.thaw((&entry.path, below), &found)?;
         }
         if !are_files {
-            return Ok(Fate::Restore(There::Other));
+            return Ok(Fate::Restore(There::Other(Some(found))));
         }
         let looks_same = overwrite == Overwrite::IfChanged
             && (then.size, then.mtime) == (found.size, found.mtime)
@@ -335,7 +343,7 @@ impl<'a> Existing<'a> {
         if !self.job.clears() {
             let what = "something else has the place of this socket: --delete removes it";
             self.job.note(path, vec![Note::Unset(what.into())]);
-            return Ok(There::Other);
+            return Ok(There::Other(Some(*found)));
         }
         if found.is_mount() {
             return Err(mounted(below));
@@ -373,12 +381,12 @@ impl<'a> Existing<'a> {
                 let told = "a folder that is closed to you has its place, and stays if something is in it";
                 self.job.note(&entry.path, vec![Note::Told(told.into())]);
             }
-            return Ok(There::Other);
+            return Ok(There::Other(Some(*found)));
         }
         // Of one that a plan cannot look into it is told that all of it would go.
         let is_seen = removes || !found.is_hidden_from_us();
         if is_seen && self.look.is_empty(below)? {
-            return Ok(There::Other);
+            return Ok(There::Other(Some(*found)));
         }
         let path = String::from_utf8_lossy(below);
         if !self.job.clears() {
@@ -466,7 +474,7 @@ impl<'a> Existing<'a> {
     }
 
     /// Whether a further name of the file at `first` is one already.
-    fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
+    pub(super) fn is_linked(&mut self, first: &[u8], path: &[u8]) -> Result<bool> {
         self.reach(path)?;
         if self.job.is_hidden(first) || self.job.is_hidden(path) {
             return Ok(false);
@@ -476,17 +484,21 @@ impl<'a> Existing<'a> {
         Ok(first.zip(there).is_some_and(|(first, there)| first.is(&there)))
     }
 
-    /// Whether a file with the right content need not be written anew. What is one with another file of the snapshot is: who
-    /// writes to one of them later would write to both.
+    /// Whether a file with the right content need not be written anew.
     pub(super) fn may_keep(&mut self, found: &Found, entry: &Entry) -> Result<bool> {
+        Ok(self.may_stay(found, entry)
+            && (found.may_become(&entry.metadata, &self.job.options.ownership)
+                || self.is_as(found, entry)?))
+    }
+
+    /// Whether the other names of a file let it stay. Not if it is one with another file of the snapshot: who writes to one of
+    /// them later would write to both. Nor if it is to be frozen, and would be for the others too.
+    pub(super) fn may_stay(&mut self, found: &Found, entry: &Entry) -> bool {
         // One that is marked may belong to a file that held something else.
         let shared = found.shared().filter(|_| !entry.changed_while_read);
-        if shared.is_some_and(|file| self.met.meet(file, &entry.path, group_of(entry)).is_some()) {
-            return Ok(false);
-        }
-        // Of what is mounted on a file nothing is set: it is somewhere else too.
-        let may_become = !found.is_mount() && found.may_become(&entry.metadata, &self.job.options.ownership);
-        Ok(may_become || self.is_as(found, entry)?)
+        let is_joined =
+            shared.is_some_and(|file| self.met.meet(file, &entry.path, group_of(entry)).is_some());
+        !is_joined && !found.freezes_elsewhere(&entry.metadata)
     }
 
     /// Whether a file of which nothing is read is stored in the way in which it is to be; that few are to be without copies.

@@ -94,16 +94,7 @@ fn open(path: &Path) -> Result<Open> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Target::unseen(path).map(Open::Closed).ok_or(error),
     }
-    let above =
-        path.ancestors().skip(1).map(|above| if above == Path::new("") { Path::new(".") } else { above });
-    let mut last = Target::open(Path::new("."));
-    for above in above {
-        last = Target::open(above);
-        if last.is_ok() {
-            break;
-        }
-    }
-    Ok(Open::Above(last?.as_empty()))
+    Target::above(path).map(Open::Above)
 }
 
 fn with_view(

@@ -21,7 +21,7 @@ use self::{
     second::second_pass,
     work::{Job, Worker},
 };
-use super::links::Links;
+use super::{links::Links, verify::NAMED_BYTES_MAX};
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
@@ -66,7 +66,7 @@ pub use self::{
 
 /// How the error of an entry begins that the backup itself could not read.
 pub(super) const UNREAD: &str = "the backup could not read it";
-/// What fails or is noted is named one by one up to so many, and counted beyond.
+/// What fails, goes or is noted is named one by one up to so many of each, and to [`NAMED_BYTES_MAX`], and counted beyond.
 const NAMED_MAX: usize = 10_000;
 /// After so many windows (64 MiB) the disk is told to write what is there, while the next ones are made: at the
 /// end nearly nothing is left to wait for, and where the disk keeps up what is dirty in memory stays little.
@@ -152,6 +152,31 @@ pub struct Restored {
     pub has_unlisted: bool,
     /// When what happened.
     pub moments: Moments,
+    /// How much of it is named.
+    pub named: Named,
+}
+
+/// Bytes of what is named of each sort. A path may have 64 KiB, and what is said of it repeats it: beyond some it is counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Named {
+    removed: usize,
+    failed: usize,
+    notes: usize,
+}
+
+/// Whether one more may be named that has so many bytes, after so many that have these.
+const fn has_room(names: usize, bytes: &mut usize, more: usize) -> bool {
+    let sum = bytes.saturating_add(more);
+    let fits = names < NAMED_MAX && sum <= NAMED_BYTES_MAX;
+    if fits {
+        *bytes = sum;
+    }
+    fits
+}
+
+/// Bytes of what is said of something that failed.
+fn said_bytes(path: &[u8], error: &Error) -> usize {
+    path.len() + error.to_string().len() + error.remedy().map_or(0, str::len)
 }
 
 /// Moments of a restore, on the boot-time clock.
@@ -173,8 +198,11 @@ impl Restored {
             kind => kind,
         };
         self.kinds.insert(kind);
-        let error = error.with_kind(kind);
-        if self.failed.len() < NAMED_MAX {
+        self.name_failed(path, error.with_kind(kind));
+    }
+
+    fn name_failed(&mut self, path: Vec<u8>, error: Error) {
+        if has_room(self.failed.len(), &mut self.named.failed, said_bytes(&path, &error)) {
             self.failed.push((path, error));
         }
     }
@@ -182,7 +210,8 @@ impl Restored {
     fn note(&mut self, path: &[u8], notes: Notes) {
         for note in notes {
             self.unset += u64::from(note.is_unset());
-            if self.notes.len() < NAMED_MAX {
+            let bytes = path.len() + note.to_string().len();
+            if has_room(self.notes.len(), &mut self.named.notes, bytes) {
                 self.notes.push((path.to_vec(), note));
             } else {
                 self.notes_unnamed += 1;
@@ -203,7 +232,7 @@ impl Restored {
 
     fn remove(&mut self, path: &[u8]) {
         self.removals += 1;
-        if self.removed.len() < NAMED_MAX {
+        if has_room(self.removed.len(), &mut self.named.removed, path.len()) {
             self.removed.push(path.to_vec());
         }
     }
@@ -551,5 +580,34 @@ fn entry_at(nodes: &dyn NodeSource, root: BlobId, path: &[u8]) -> Result<Option<
         Ok(found) => Ok(found.filter(|entry| entry.path == path)),
         Err(error) if error.is_damage() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_has_a_limit_by_its_number_and_by_its_bytes() {
+        let long = vec![b'p'; 64 << 10];
+        let mut done = Restored::default();
+        for _ in 0..1000 {
+            let said = String::from_utf8_lossy(&long).into_owned();
+            done.fail(long.clone(), Error::new(ErrorKind::Failed, said.clone()));
+            done.note(&long, vec![Note::Unset(said)]);
+            done.remove(&long);
+        }
+        // Each sort has its own: what is noted never keeps back what failed.
+        let named = [done.failed.len(), done.notes.len(), done.removed.len()];
+        assert_eq!(named, [128, 128, 256]);
+        assert_eq!((done.failures, done.notes_unnamed, done.unset, done.removals), (1000, 872, 1000, 1000));
+        let mut done = Restored::default();
+        for _ in 0..NAMED_MAX + 5 {
+            done.fail(b"p".to_vec(), Error::new(ErrorKind::Damaged, "damaged"));
+            done.note(b"p", vec![Note::socket()]);
+            done.remove(b"p");
+        }
+        let named = [done.failed.len(), done.notes.len(), done.removed.len()];
+        assert_eq!((named, done.notes_unnamed), ([NAMED_MAX; 3], 5));
     }
 }

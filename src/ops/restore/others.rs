@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use super::{Pass, Restored, may_hold, planner::unfinished_path, work::Job};
+use super::{Pass, Restored, has_room, may_hold, planner::unfinished_path, said_bytes, work::Job};
 use crate::{
     error::{Error, ErrorKind, Result},
     filesystem::{
@@ -44,6 +44,8 @@ struct Compared {
     bytes: u64,
     /// And of what is not right that of which nobody has said so.
     wrong: Vec<(Vec<u8>, Error)>,
+    /// Bytes of what is said of it.
+    wrong_bytes: usize,
     wrongs: u64,
 }
 
@@ -71,7 +73,7 @@ pub(super) fn forgive(pass: &Pass<'_>, job: &Job<'_>, target: &Path) -> Result<(
         let has_failed = found.failed.contains_key(&entry.path);
         let is_found = has_failed || found.unset.contains(&entry.path);
         if !is_found && !found.all {
-            return same.passes(&entry);
+            return same.passes(&entry).or_else(|error| job.failed(&entry.path, error));
         }
         let is_right = same.is(&entry)?;
         if is_right && has_failed {
@@ -105,8 +107,8 @@ impl Compared {
     fn wrong(&mut self, entry: Entry) {
         if entry.metadata.kind != EntryKind::Socket {
             self.wrongs += 1;
-            if self.wrong.len() < super::NAMED_MAX {
-                let error = Error::new(ErrorKind::Incomplete, NOT_OURS).with_remedy(REMEDY);
+            let error = Error::new(ErrorKind::Incomplete, NOT_OURS).with_remedy(REMEDY);
+            if has_room(self.wrong.len(), &mut self.wrong_bytes, said_bytes(&entry.path, &error)) {
                 self.wrong.push((entry.path, error));
             }
         }
@@ -157,7 +159,10 @@ fn accept(entry: &Entry, pass: &Pass<'_>, job: &Job<'_>) -> Result<()> {
 /// Takes back what was said of entries that are right, and says of the others whose they are. Gives those that are right,
 /// with what has to be said of them instead.
 fn settle(done: &mut Restored, found: &Found, compared: Compared) -> BTreeMap<Vec<u8>, Notes> {
-    let Compared { right, files, bytes, wrong, wrongs } = compared;
+    let Compared { right, files, bytes, wrong, wrongs, .. } = compared;
+    // It is said anew of what stays.
+    let (mut failures, mut kinds) = (0, HashSet::new());
+    done.named.failed = 0;
     for (path, error) in std::mem::take(&mut done.failed) {
         if right.contains_key(&path) && found.failed.contains_key(&path) {
             continue;
@@ -165,13 +170,14 @@ fn settle(done: &mut Restored, found: &Found, compared: Compared) -> BTreeMap<Ve
         // What the system said tells nobody whose it is; other errors say what is the matter.
         let is_of_others = found.failed.get(&path) == Some(&false) && error.source().is_some();
         let error = if is_of_others { error.context(NOT_OURS).with_remedy(REMEDY) } else { error };
-        done.failed.push((path, error));
+        failures += 1;
+        kinds.insert(error.kind());
+        done.name_failed(path, error);
     }
-    done.failures = done.failed.len() as u64;
+    done.failures = failures;
     if found.all {
         done.failures += wrongs;
-        let room = super::NAMED_MAX.saturating_sub(done.failed.len());
-        done.failed.extend(wrong.into_iter().take(room));
+        wrong.into_iter().for_each(|(path, error)| done.name_failed(path, error));
         done.files_unchanged += files.saturating_sub(done.files);
         done.bytes_unchanged = done.bytes_unchanged.saturating_add(bytes.saturating_sub(done.bytes));
         (done.files, done.bytes) = (files, bytes);
@@ -181,7 +187,8 @@ fn settle(done: &mut Restored, found: &Found, compared: Compared) -> BTreeMap<Ve
     if done.failures == 0 {
         done.kinds.clear();
     }
-    done.kinds.extend(done.failed.iter().map(|(_, error)| error.kind()));
+    kinds.extend(done.failed.iter().map(|(_, error)| error.kind()));
+    done.kinds.extend(kinds);
     let mut unset = done.unset;
     done.notes.retain(|(path, note)| {
         let goes = note.is_unset() && found.unset.contains(path) && right.contains_key(path);

@@ -132,7 +132,7 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     /// What another pass has made may be there already, and gives way.
     pub(super) const fn again(mut self) -> Self {
-        self.unseen = There::Other;
+        self.unseen = There::Other(None);
         self
     }
 
@@ -257,10 +257,10 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     /// A file that is there already, and whole.
     fn keep(&mut self, entry: Entry, found: Found) -> Result<()> {
-        // One that has other names is only kept if nothing is to be set.
+        // One that has other names, or is mounted there, is only kept if nothing is to be set.
         if found.may_become(&entry.metadata, &self.job.options.ownership) {
             self.job.foretell(&entry, Some(&found));
-        } else if self.job.removal == Removal::Tell {
+        } else if self.job.removal == Removal::Tell && !found.is_mount() {
             self.job.note(&entry.path, foretell_freezing(&entry.metadata, Some(&found)));
         }
         self.tally.files_unchanged += 1;
@@ -277,7 +277,9 @@ impl<'a, 'b> Planner<'a, 'b> {
             return Ok(());
         }
         let is_whole = match &mut self.existing {
-            Some(existing) => existing.is_whole(&entry, &found, nodes)?,
+            Some(existing) => {
+                !found.freezes_elsewhere(&entry.metadata) && existing.is_whole(&entry, &found, nodes)?
+            }
             None => false,
         };
         if !is_whole {
@@ -403,6 +405,7 @@ impl<'a, 'b> Planner<'a, 'b> {
     ) -> Result<bool> {
         let Some(existing) = self.existing.as_mut().filter(|_| !basis.in_place) else { return Ok(false) };
         Ok(found.size == entry.metadata.size
+            && existing.may_stay(found, entry)
             && existing.is_as(found, entry)?
             && basis.is_all(entry, content, (nodes, self.job))?)
     }

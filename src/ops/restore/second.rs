@@ -15,9 +15,13 @@ use super::{
 };
 use crate::{
     error::Result,
-    filesystem::metadata::{Note, closes, is_frozen},
+    filesystem::{
+        metadata::{Note, Notes, closes, is_frozen},
+        old::Look,
+        partial::gone,
+    },
     format::{
-        entry::{Entry, EntryKind, Metadata},
+        entry::{Entry, EntryKind, FREEZING_FLAGS, Metadata},
         path::{is_below, join},
     },
     repository::manifest::Gap,
@@ -173,6 +177,19 @@ fn sweep(job: &Job<'_>, nodes: &SameTree<'_>, folder: &[u8]) -> Result<()> {
     }
 }
 
+/// A file that is frozen when it has all its names.
+#[derive(Default)]
+struct Freezes {
+    /// A name of it that was restored, and what it is to be like.
+    restored: Option<(Vec<u8>, Metadata)>,
+    /// How many of its names are in the target, as far as they were met.
+    names: u32,
+}
+
+/// Why a file is not frozen that was left alone.
+const ELSEWHERE: &str =
+    "it has names elsewhere, for which it would be immutable or append-only too: it is left as it is";
+
 /// Gives files their further names.
 struct Linker<'a> {
     job: &'a Job<'a>,
@@ -180,8 +197,8 @@ struct Linker<'a> {
     downloads: Downloads,
     worker: Worker<'a>,
     links: Links<Vec<u8>>,
-    /// Files that are frozen when they have all their names: a name of each, and what it is to be like.
-    frozen: HashMap<Group, (Vec<u8>, Metadata)>,
+    /// Files that are frozen when they have all their names.
+    frozen: HashMap<Group, Freezes>,
     existing: Option<Existing<'a>>,
     /// Nodes that the first pass could not read.
     known_lost: usize,
@@ -235,10 +252,23 @@ impl Linker<'_> {
         let Some(group) = self.links.group(&entry).filter(|_| !job.below(&entry.path).is_empty()) else {
             return Ok(());
         };
-        let frozen = is_frozen(&entry.metadata).then(|| (entry.path.clone(), entry.metadata.clone()));
+        if !is_frozen(&entry.metadata) {
+            return self.link(entry, group);
+        }
+        let (path, metadata) = (entry.path.clone(), entry.metadata.clone());
+        let first = self.links.first(&group).cloned();
         self.link(entry, group)?;
-        let Some(frozen) = frozen.filter(|(path, _)| job.is_restored(path)) else { return Ok(()) };
-        self.frozen.insert(group, frozen);
+        // What was left alone may be a name of the file all the same.
+        let is_name = match (&mut self.existing, first) {
+            _ if job.is_restored(&path) => true,
+            (Some(existing), Some(first)) if job.is_left(&path) => existing.is_linked(&first, &path)?,
+            (_, first) => first.is_none() && job.is_left(&path),
+        };
+        let freezes = self.frozen.entry(group).or_default();
+        freezes.names += u32::from(is_name);
+        if job.is_restored(&path) {
+            freezes.restored = Some((path, metadata));
+        }
         if self.links.is_complete(&group) { self.freeze(&group) } else { Ok(()) }
     }
 
@@ -249,8 +279,10 @@ impl Linker<'_> {
     }
 
     fn freeze(&mut self, group: &Group) -> Result<()> {
-        let Some((path, metadata)) = self.frozen.remove(group) else { return Ok(()) };
-        match self.job.target.freeze(self.job.below(&path), &metadata) {
+        let Some(Freezes { restored: Some((path, metadata)), names }) = self.frozen.remove(group) else {
+            return Ok(());
+        };
+        match freeze(self.job, (self.job.below(&path), &metadata), names) {
             Ok(notes) => self.job.note(&path, notes),
             Err(error) => self.job.failed(&path, error)?,
         }
@@ -302,6 +334,20 @@ impl Linker<'_> {
         }
         Ok(())
     }
+}
+
+/// Freezes a file of which so many names are in the target. One that was left alone, and was given a further name, may have
+/// others.
+fn freeze(job: &Job<'_>, (below, metadata): (&[u8], &Metadata), names: u32) -> Result<Notes> {
+    let found = Look::new(job.target).at(below)?.filter(|found| found.kind == EntryKind::File);
+    let found = found.ok_or_else(|| gone(below))?;
+    if found.freezing() == metadata.flags & FREEZING_FLAGS {
+        return Ok(Notes::new());
+    }
+    if found.names() > names || found.is_mount() {
+        return Ok(vec![Note::Unset(ELSEWHERE.into())]);
+    }
+    job.target.freeze(&found, below, metadata)
 }
 
 /// Gives a folder its metadata, when nothing in it changes any more.

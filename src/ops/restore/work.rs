@@ -10,7 +10,7 @@ use std::{
 use super::{
     Extra, RestoreOptions, Restored,
     bad::BadRanges,
-    existing::{There, is_kept},
+    existing::{Overwrite, There, is_kept},
     forecast::read_only,
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
@@ -19,14 +19,14 @@ use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
-        metadata::{Note, Notes, foretell, is_frozen},
+        metadata::{Note, Notes, foretell},
         old::{Found, Look},
         remove::{Never, Removal, Remover},
         restore::{Folder, Made, NewFile, Target},
         select::Selection,
     },
     format::{
-        entry::{Entry, EntryKind},
+        entry::{Entry, EntryKind, FREEZING_FLAGS},
         path::{is_within, join, split},
         snapshot::Snapshot,
     },
@@ -326,7 +326,13 @@ impl Job<'_> {
                 return Err(is_kept(String::from_utf8_lossy(self.below(&entry.path))));
             }
         }
-        if matches!(there, There::Nothing) { made.place_new() } else { made.place() }
+        let keeps_some = matches!(self.options.overwrite, Overwrite::IfNewer | Overwrite::Never);
+        match there.gives_way().filter(|_| keeps_some) {
+            // It was judged before anything was read, which may be long ago.
+            Some(found) => made.place_over(found),
+            None if matches!(there, There::Nothing) => made.place_new(),
+            None => made.place(),
+        }
     }
 
     /// Gives the file at `first` the name of `entry` too.
@@ -554,12 +560,12 @@ impl<'a> Worker<'a> {
         let Job { target, options: RestoreOptions { ownership, .. }, repository, .. } = self.job;
         let (path, metadata) = (self.job.below(&entry.path), &entry.metadata);
         repository.store.progress().add(1, 0);
-        // One that has other names is only kept if nothing is to be set.
+        // One that has other names, or is mounted there, is only kept if nothing is to be set.
         let notes = if found.may_become(metadata, ownership) {
             target.keep_file(found, path, metadata, ownership)?
-        } else if (is_frozen(metadata) && metadata.links < 2) || (found.is_frozen() && !is_frozen(metadata)) {
-            // It was thawed when the restore came to it, or could not be.
-            target.freeze(path, metadata)?
+        } else if !found.is_mount() && found.freezing() != metadata.flags & FREEZING_FLAGS {
+            // This process may not change that: so the system says what could not be set.
+            target.freeze(found, path, metadata)?
         } else {
             Notes::new()
         };

@@ -40,7 +40,7 @@ mod same;
 /// Differences are named one by one up to so many, and counted beyond.
 const NAMED_MAX: usize = 10_000;
 /// The same by the bytes of their paths and of what they say: a path may have 64 KiB, and so may the names of attributes.
-const NAMED_BYTES_MAX: usize = 16 << 20;
+pub(super) const NAMED_BYTES_MAX: usize = 16 << 20;
 
 /// What to compare.
 #[derive(Debug)]
