@@ -502,6 +502,51 @@ fn what_stays_immutable_though_it_was_not_is_told_and_foreseen() {
 }
 
 #[test]
+fn root_who_may_not_change_what_it_gave_away_gives_it_away_last_and_whole() {
+    if !is_root() {
+        skip("files of another user: only root can make some");
+        return;
+    }
+    let world = World::with_repository();
+    for (name, mode) in [("plain", 0o640), ("setuid", 0o4755)] {
+        let path = world.path("src").join(name);
+        fs::write(&path, name).unwrap();
+        chown(&path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(Command::new("touch").args(["-d", "2001-02-03"]).arg(&path).status().unwrap().success());
+    }
+    world.does(&["backup", "src"]);
+    let source = format!("latest:{}", world.text("src"));
+    let restore = |more: &[&str]| {
+        let mut root = Command::new("setpriv");
+        root.arg("--bounding-set=-fowner").arg(env!("CARGO_BIN_EXE_lifeboat"));
+        root.args(["restore", &source, "--target", "t"]).args(more).env_clear();
+        root.env("HOME", world.path("home")).env("PATH", std::env::var_os("PATH").unwrap());
+        root.env("LIFEBOAT_REPOSITORY", world.path("repo")).env("LIFEBOAT_PASSWORD", world::PASSPHRASE);
+        let (out, err) = world.ends(root.current_dir(world.path("")), 3);
+        out + &err
+    };
+    // The system takes setuid from what changes hands.
+    for said in [restore(&["--plan"]), restore(&[])] {
+        assert!(said.contains("setuid: mode 4755 could not be set"), "{said}");
+        assert_eq!(said.matches("could not be set: ").count(), 1, "{said}");
+    }
+    let like = |name: &str| {
+        let status = fs::metadata(world.path("t").join(name)).unwrap();
+        (status.mode() & 0o7777, status.uid(), status.gid(), status.mtime())
+    };
+    let time = fs::metadata(world.path("src/plain")).unwrap().mtime();
+    assert_eq!(like("plain"), (0o640, ORDINARY, ORDINARY, time));
+    assert_eq!(like("setuid"), (0o755, ORDINARY, ORDINARY, time));
+    // It is not taken for a file that was only begun.
+    fs::write(world.path("t/plain"), "of its user").unwrap();
+    for policy in ["never", "if-newer"] {
+        world.does(&["restore", &source, "--target", "t", "--overwrite", policy]);
+        assert_eq!(fs::read_to_string(world.path("t/plain")).unwrap(), "of its user", "{policy}");
+    }
+}
+
+#[test]
 fn a_plan_foresees_what_is_frozen_or_in_a_sticky_folder_of_somebody_else() {
     if !is_root() {
         skip("frozen and sticky things of another user: only root can make some");

@@ -17,7 +17,7 @@ use rustix::{
 use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
     capture, exact,
-    names::Ownership,
+    names::{Ownership, OwnershipPolicy},
     namespace::HiddenOwners,
     old::{self, Found},
     partial::is_begun,
@@ -154,6 +154,13 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found
     }
     if lost_bits(metadata, &same) & metadata.mode != 0 {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
+    } else if gives_all
+        && rights::may_only_give_away()
+        && user == us.as_raw()
+        && uid != user
+        && as_given(metadata).mode != metadata.mode
+    {
+        note(&mut notes, ("mode", &format!("{:o}", metadata.mode & 0o7777)), denied());
     }
     let is_theirs = user != us.as_raw() && !rights::may_as_owner();
     if let Some(found) = there.filter(|_| is_theirs || is_stuck) {
@@ -231,6 +238,38 @@ const REACHING_RIGHTS: u32 = 0o500;
 /// Sets everything but what [`freeze`] sets. What is so already is left alone: each change is one of the inode's own
 /// time too, by which the next backup would take the file for another one.
 pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
+    if !is_lost_when_given(handle, metadata, ownership) {
+        return set_all(handle, metadata, ownership);
+    }
+    let first = as_given(metadata);
+    let mut notes = set_all(handle, &first, &Ownership::new(OwnershipPolicy::Keep));
+    let (mut setting, owner) = Setting::new(handle, metadata, ownership);
+    setting.set_capabilities(&[], &owner);
+    if first.mode != metadata.mode {
+        setting.set_mode(&owner);
+    }
+    notes.append(&mut setting.notes);
+    notes
+}
+
+/// Whether it is ours and is to be somebody else's, and this process may set nothing of it then: root may lack that in
+/// a service. All that an owner may set has to come first, so that no whole file is left with the mode of one that is begun.
+fn is_lost_when_given(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> bool {
+    let us = geteuid().as_raw();
+    let is_ours = || capture::status(handle.fd(), c"").is_ok_and(|status| status.stx_uid == us);
+    rights::may_only_give_away() && ownership.resolve(metadata).is_some_and(|(uid, _)| uid != us) && is_ours()
+}
+
+/// What it keeps when it is given away: the system takes the rest from it then, and our user must not have given it.
+fn as_given(metadata: &Metadata) -> Metadata {
+    let mut given = metadata.clone();
+    given.mode &= !lost_bits(metadata, &Owner { same_user: false, same_group: false });
+    given.xattrs.retain(|(name, _)| !is_capability(name));
+    given
+}
+
+/// As [`set_metadata`], the owner first.
+fn set_all(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
     let (mut setting, owner) = Setting::new(handle, metadata, ownership);
     setting.notes.extend(lacks(metadata));
     // Where attributes cannot be listed none can be set either, and that is noted.
@@ -244,11 +283,7 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
         setting.set_mode(&owner);
     }
     setting.set_attributes(&names, &is_acl);
-    if owner.same_user {
-        setting.set_attributes(&names, &is_capability);
-    } else if metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
-        setting.notes.push(Note::Unset(NO_CAPABILITIES.into()));
-    }
+    setting.set_capabilities(&names, &owner);
     setting.set_times();
     if begun {
         // An ACL is a part of it, and says the same as the mode that belongs to it.
@@ -264,9 +299,17 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
 
 /// As [`set_metadata`], only owner and mode.
 pub(super) fn set_owner_and_mode(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
+    let mut notes = Notes::new();
+    if is_lost_when_given(handle, metadata, ownership) {
+        let first = as_given(metadata);
+        let (mut setting, owner) = Setting::new(handle, &first, &Ownership::new(OwnershipPolicy::Keep));
+        setting.set_mode(&owner);
+        notes = setting.notes;
+    }
     let (mut setting, owner) = Setting::new(handle, metadata, ownership);
     setting.set_mode(&owner);
-    setting.notes
+    notes.append(&mut setting.notes);
+    notes
 }
 
 /// Makes it immutable or append-only, if it was: the very last thing that is done to it.
@@ -419,6 +462,15 @@ impl<'a> Setting<'a> {
             // What it has already need not be set by somebody who may not.
             let done = if done.is_err() && way.has(name, value) { Ok(()) } else { done };
             note(&mut self.notes, ("the attribute", &shown(name)), done);
+        }
+    }
+
+    /// Whoever is not its owner must not have them.
+    fn set_capabilities(&mut self, names: &[u8], owner: &Owner) {
+        if owner.same_user {
+            self.set_attributes(names, &is_capability);
+        } else if self.metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
+            self.notes.push(Note::Unset(NO_CAPABILITIES.into()));
         }
     }
 

@@ -29,6 +29,11 @@ pub(super) fn may_as_owner() -> bool {
     has(CapabilitySet::FOWNER)
 }
 
+/// Whether it may give a file to anybody, and then not do to it what its owner may.
+pub(super) fn may_only_give_away() -> bool {
+    may_give_away() && !may_as_owner()
+}
+
 /// Whether it may give a program rights beyond those of its user.
 pub(super) fn may_give_rights() -> bool {
     has(CapabilitySet::SETFCAP)
