@@ -594,6 +594,54 @@ fn a_plan_foresees_what_is_frozen_or_in_a_sticky_folder_of_somebody_else() {
 }
 
 #[test]
+fn a_plan_tells_of_what_is_there_what_the_restore_then_meets_and_nothing_else() {
+    if !is_root() {
+        skip("things of another user: only root can make some");
+        return;
+    }
+    let world = of_an_ordinary_user(&["program", "closed/in", "linked"]);
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    lsetxattr(world.path("src/program"), "security.capability", &capability, XattrFlags::empty()).unwrap();
+    chown(world.path("src/linked"), Some(0), Some(0)).unwrap();
+    fs::hard_link(world.path("src/linked"), world.path("src/linked-too")).unwrap();
+    let mut device = Command::new("mknod");
+    let has_device =
+        device.arg(world.path("src/closed/null")).args(["c", "1", "3"]).status().unwrap().success();
+    fs::set_permissions(world.path("src/closed"), fs::Permissions::from_mode(0o0)).unwrap();
+    world.does(&["backup", "src"]);
+    give(&world, "repo");
+    let source = format!("latest:{}", world.text("src"));
+    world.does(&["restore", &source, "--target", "t"]);
+    world.does(&["restore", "latest", "--target", "whole"]);
+    fs::set_permissions(world.path("whole"), fs::Permissions::from_mode(0o755)).unwrap();
+    // All is there: the right capability too, and what nobody sees and is to stay.
+    let never = ["--overwrite", "never"];
+    for more in [&["--plan"][..], &[]] {
+        let (code, told, _) = troubles(&world, "t", &[&never, more].concat());
+        assert_eq!(code, Some(0), "{told:#?}");
+    }
+    assert_eq!(foreseen(&world, "t", &["--exclude", "closed"]), (Some(0), Vec::new()));
+    assert!(has_device, "no device can be made here");
+    // Of folders that lead to the source no time is set.
+    let whole = |more: &[&str]| {
+        let arguments =
+            [&["--no-cache", "restore", "latest", "--target", "whole", "--exclude", "closed"], more].concat();
+        let (out, err) = world.ends(world.command(&arguments).uid(ORDINARY).gid(ORDINARY), 0);
+        assert!(!(out.clone() + &err).contains("time could not be set"), "{out}{err}");
+    };
+    whole(&["--plan"]);
+    whole(&[]);
+    // Nobody but its owner gives a file another name.
+    let is_protected = fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|set| set.starts_with(b"1"));
+    fs::remove_file(world.path("t/linked-too")).unwrap();
+    let (code, told) = foreseen(&world, "t", &["--exclude", "closed"]);
+    let is_told = told.iter().any(|line| {
+        line.starts_with("/linked-too: it is a file of its own") && line.contains("cannot link to linked: ")
+    });
+    assert_eq!((code, is_told), if is_protected { (Some(3), true) } else { (Some(0), false) }, "{told:#?}");
+}
+
+#[test]
 fn a_plan_foresees_a_target_that_cannot_be_made_or_be_like_its_folder() {
     if !is_root() {
         skip("targets of another user: only root can make some");

@@ -19,9 +19,11 @@ use super::{
     capture, exact,
     names::{Ownership, OwnershipPolicy},
     namespace::HiddenOwners,
-    old::{self, Found},
+    old::{self, Found, Look},
     partial::is_begun,
-    reason, rights, shown,
+    reason,
+    restore::Target,
+    rights, shown,
 };
 use crate::{
     clock::Timestamp,
@@ -126,61 +128,122 @@ impl Handle<'_> {
     }
 }
 
+/// What has the name of an entry and stays, to whoever only looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Stays<'a> {
+    /// Where it is.
+    pub target: &'a Target,
+    /// Its path there.
+    pub path: &'a [u8],
+    /// What it is.
+    pub found: &'a Found,
+}
+
+impl Stays<'_> {
+    /// Whether something of it differs and cannot be set, since nothing can be written where it is.
+    fn is_read_only(&self, metadata: &Metadata, owner: Option<(u32, u32)>) -> bool {
+        let Self { target, path, found } = self;
+        let is_right = found.mode() == metadata.mode & 0o7777
+            && found.mtime == metadata.mtime
+            && owner.is_none_or(|owner| owner == found.owner())
+            && found.freezing() == metadata.flags & FREEZING_FLAGS
+            && metadata.xattrs.is_empty();
+        !is_right && target.is_read_only(path)
+    }
+
+    /// Whether it has the attribute with this value already.
+    fn has(&self, name: &[u8], value: &[u8]) -> bool {
+        Look::new(self.target).has_attribute((self.path, self.found), (name, value))
+    }
+}
+
 /// What would be noted of something that is restored, as far as the rights of this process tell: root may set all
 /// that the backup has. `there` has its name, if that stays.
 #[must_use]
-pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found>) -> Notes {
+pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<Stays<'_>>) -> Notes {
     if metadata.kind == EntryKind::Socket {
         return vec![Note::socket()];
     }
     let mut notes = lacks(metadata);
-    let (us, owner) = (geteuid(), ownership.resolve(metadata));
+    let Foretold { same, why_not } = foretell_owner((metadata, ownership), there, &mut notes);
+    if let Some((there, errno)) = there.zip(why_not)
+        && there.found.mtime != metadata.mtime
+    {
+        notes.push(Note::Unset(no_time(errno)));
+    }
+    for (name, value) in &metadata.xattrs {
+        let is_set = || there.is_some_and(|there| there.has(name, value));
+        let refused = if may_set(name) { None } else { Some(Errno::PERM) };
+        let refused = why_not.filter(|errno| *errno == Errno::ROFS).or(refused);
+        if is_capability(name) && !same.same_user {
+            notes.push(Note::Unset(NO_CAPABILITIES.into()));
+        } else if let Some(errno) = refused.filter(|_| !is_set()) {
+            note(&mut notes, ("the attribute", &shown(name)), Err(errno));
+        }
+    }
+    notes.extend(foretell_freezing(metadata, there));
+    notes
+}
+
+/// As [`foretell`], only of owner and mode.
+#[must_use]
+pub fn foretell_owner_and_mode(
+    metadata: &Metadata,
+    ownership: &Ownership,
+    there: Option<Stays<'_>>,
+) -> Notes {
+    let mut notes = Notes::new();
+    foretell_owner((metadata, ownership), there, &mut notes);
+    notes
+}
+
+/// What is known before of the owner of an entry.
+struct Foretold {
+    /// Whose it will be.
+    same: Owner,
+    /// Why nothing of what is there can be set, if so.
+    why_not: Option<Errno>,
+}
+
+fn foretell_owner(
+    (metadata, ownership): (&Metadata, &Ownership),
+    there: Option<Stays<'_>>,
+    notes: &mut Notes,
+) -> Foretold {
+    let (us, owner) = (geteuid().as_raw(), ownership.resolve(metadata));
     let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
+    let read_only = there.is_some_and(|there| there.is_read_only(metadata, owner));
+    let there = there.map(|there| there.found);
     // A new file belongs to whoever restores.
-    let (user, group) = there.map_or((us.as_raw(), getegid().as_raw()), Found::owner);
-    let is_stuck = there.is_some_and(Found::is_stuck);
+    let (user, group) = there.map_or((us, getegid().as_raw()), Found::owner);
+    let is_stuck = there.is_some_and(Found::is_stuck) || read_only;
     let may_give = |gid: u32| {
         let is_ours = || getgroups().unwrap_or_default().iter().any(|group| group.as_raw() == gid);
-        user == us.as_raw() && !is_stuck && (getegid().as_raw() == gid || is_ours())
+        user == us && !is_stuck && (getegid().as_raw() == gid || is_ours())
     };
     let gives_all = owner.is_some() && rights::may_give_away() && !is_stuck;
     let same = Owner {
         same_user: uid == user || gives_all,
         same_group: gid == group || gives_all || owner.is_some() && may_give(gid),
     };
-    let denied = || Err(Errno::PERM);
+    let errno = if read_only { Errno::ROFS } else { Errno::PERM };
     if owner.is_some() && !(same.same_user && same.same_group) {
-        note(&mut notes, ("owner", &format!("{uid}:{gid}")), denied());
+        note(notes, ("owner", &format!("{uid}:{gid}")), Err(errno));
     }
-    if lost_bits(metadata, &same) & metadata.mode != 0 {
+    let lost = lost_bits(metadata, &same);
+    let (wanted, mode) = (metadata.mode & 0o7777, metadata.mode & 0o7777 & !lost);
+    if mode != wanted {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
-    } else if gives_all
-        && rights::may_only_give_away()
-        && user == us.as_raw()
-        && uid != user
-        && as_given(metadata).mode != metadata.mode
-    {
-        note(&mut notes, ("mode", &format!("{:o}", metadata.mode & 0o7777)), denied());
     }
-    let is_theirs = user != us.as_raw() && !rights::may_as_owner();
-    if let Some(found) = there.filter(|_| is_theirs || is_stuck) {
-        let mode = metadata.mode & 0o7777 & !lost_bits(metadata, &same);
-        if found.mode() != mode {
-            note(&mut notes, ("mode", &format!("{mode:o}")), denied());
-        }
-        if found.mtime != metadata.mtime {
-            notes.push(Note::Unset(no_time(Errno::PERM)));
-        }
+    // The system takes it from what is given away, and nobody may set it then.
+    let is_given = gives_all && user == us && uid != us && rights::may_only_give_away();
+    let is_lost = is_given && as_given(metadata).mode != metadata.mode;
+    let is_theirs = user != us && !rights::may_as_owner();
+    let why_not = there.filter(|_| is_theirs || is_stuck).map(|_| errno);
+    if is_lost || why_not.is_some() && there.is_some_and(|found| found.mode() != mode) {
+        note(notes, ("mode", &format!("{mode:o}")), Err(errno));
     }
-    for (name, _) in &metadata.xattrs {
-        if is_capability(name) && !same.same_user {
-            notes.push(Note::Unset(NO_CAPABILITIES.into()));
-        } else if !may_set(name) {
-            note(&mut notes, ("the attribute", &shown(name)), denied());
-        }
-    }
-    notes.extend(foretell_freezing(metadata, there));
-    notes
+    Foretold { same, why_not }
 }
 
 /// The label of a file, which its owner may set where the policy lets them.
@@ -197,12 +260,17 @@ fn may_set(name: &[u8]) -> bool {
 
 /// As [`foretell`], only what freezes it.
 #[must_use]
-pub fn foretell_freezing(metadata: &Metadata, there: Option<&Found>) -> Notes {
+pub fn foretell_freezing(metadata: &Metadata, there: Option<Stays<'_>>) -> Notes {
     let mut notes = Notes::new();
-    if has_flags(metadata.kind) && !rights::may_freeze() {
-        let (now, wanted) = (there.map_or(0, Found::freezing), metadata.flags & FREEZING_FLAGS);
+    let (now, wanted) = (there.map_or(0, |there| there.found.freezing()), metadata.flags & FREEZING_FLAGS);
+    if !has_flags(metadata.kind) || now == wanted {
+        return notes;
+    }
+    let is_read_only = || there.is_some_and(|there| there.target.is_read_only(there.path));
+    let errno = if !rights::may_freeze() { Errno::PERM } else { Errno::ROFS };
+    if errno == Errno::PERM || is_read_only() {
         for name in flag_names(now ^ wanted) {
-            note_flag(&mut notes, (name, wanted), Errno::PERM);
+            note_flag(&mut notes, (name, wanted), errno);
         }
     }
     notes

@@ -44,6 +44,11 @@ pub(super) fn may_administer() -> bool {
     has(CapabilitySet::SYS_ADMIN)
 }
 
+/// Whether the system lets nobody but its owner link to a file that they may not write to.
+pub(super) fn protects_links() -> bool {
+    std::fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|set| set.starts_with(b"1"))
+}
+
 /// Whether `SELinux` says who may set labels.
 pub(super) fn has_selinux() -> bool {
     access("/sys/fs/selinux/enforce", Access::EXISTS).is_ok()
