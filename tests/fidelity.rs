@@ -508,9 +508,11 @@ fn root_who_may_not_change_what_it_gave_away_gives_it_away_last_and_whole() {
         return;
     }
     let world = World::with_repository();
-    for (name, mode) in [("plain", 0o640), ("setuid", 0o4755)] {
+    for name in ["plain", "setuid"] {
+        fs::write(world.path("src").join(name), name).unwrap();
+    }
+    for (name, mode) in [("plain", 0o640), ("setuid", 0o4755), ("deep", 0o2750)] {
         let path = world.path("src").join(name);
-        fs::write(&path, name).unwrap();
         chown(&path, Some(ORDINARY), Some(ORDINARY)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         assert!(Command::new("touch").args(["-d", "2001-02-03"]).arg(&path).status().unwrap().success());
@@ -538,6 +540,7 @@ fn root_who_may_not_change_what_it_gave_away_gives_it_away_last_and_whole() {
     let time = fs::metadata(world.path("src/plain")).unwrap().mtime();
     assert_eq!(like("plain"), (0o640, ORDINARY, ORDINARY, time));
     assert_eq!(like("setuid"), (0o755, ORDINARY, ORDINARY, time));
+    assert_eq!(like("deep"), (0o2750, ORDINARY, ORDINARY, time));
     // It is not taken for a file that was only begun.
     fs::write(world.path("t/plain"), "of its user").unwrap();
     for policy in ["never", "if-newer"] {
