@@ -502,6 +502,54 @@ fn what_stays_immutable_though_it_was_not_is_told_and_foreseen() {
 }
 
 #[test]
+fn root_who_may_not_change_what_it_gave_away_gives_it_away_last_and_whole() {
+    if !is_root() {
+        skip("files of another user: only root can make some");
+        return;
+    }
+    let world = World::with_repository();
+    for name in ["plain", "setuid"] {
+        fs::write(world.path("src").join(name), name).unwrap();
+    }
+    for (name, mode) in [("plain", 0o640), ("setuid", 0o4755), ("deep", 0o2750)] {
+        let path = world.path("src").join(name);
+        chown(&path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(Command::new("touch").args(["-d", "2001-02-03"]).arg(&path).status().unwrap().success());
+    }
+    world.does(&["backup", "src"]);
+    let source = format!("latest:{}", world.text("src"));
+    let restore = |more: &[&str]| {
+        let mut root = Command::new("setpriv");
+        root.arg("--bounding-set=-fowner").arg(env!("CARGO_BIN_EXE_lifeboat"));
+        root.args(["restore", &source, "--target", "t"]).args(more).env_clear();
+        root.env("HOME", world.path("home")).env("PATH", std::env::var_os("PATH").unwrap());
+        root.env("LIFEBOAT_REPOSITORY", world.path("repo")).env("LIFEBOAT_PASSWORD", world::PASSPHRASE);
+        let (out, err) = world.ends(root.current_dir(world.path("")), 3);
+        out + &err
+    };
+    // The system takes setuid from what changes hands.
+    for said in [restore(&["--plan"]), restore(&[])] {
+        assert!(said.contains("setuid: mode 4755 could not be set"), "{said}");
+        assert_eq!(said.matches("could not be set: ").count(), 1, "{said}");
+    }
+    let like = |name: &str| {
+        let status = fs::metadata(world.path("t").join(name)).unwrap();
+        (status.mode() & 0o7777, status.uid(), status.gid(), status.mtime())
+    };
+    let time = fs::metadata(world.path("src/plain")).unwrap().mtime();
+    assert_eq!(like("plain"), (0o640, ORDINARY, ORDINARY, time));
+    assert_eq!(like("setuid"), (0o755, ORDINARY, ORDINARY, time));
+    assert_eq!(like("deep"), (0o2750, ORDINARY, ORDINARY, time));
+    // It is not taken for a file that was only begun.
+    fs::write(world.path("t/plain"), "of its user").unwrap();
+    for policy in ["never", "if-newer"] {
+        world.does(&["restore", &source, "--target", "t", "--overwrite", policy]);
+        assert_eq!(fs::read_to_string(world.path("t/plain")).unwrap(), "of its user", "{policy}");
+    }
+}
+
+#[test]
 fn a_plan_foresees_what_is_frozen_or_in_a_sticky_folder_of_somebody_else() {
     if !is_root() {
         skip("frozen and sticky things of another user: only root can make some");
@@ -567,6 +615,54 @@ fn a_plan_foresees_what_is_frozen_or_in_a_sticky_folder_of_somebody_else() {
     assert_eq!(names, ["in", "made"]);
     assert!(!world.path("t/sticky/.large.lifeboat-partial").try_exists().unwrap());
     assert_eq!(fs::read_to_string(world.path("t/sticky/mine")).unwrap(), "sticky/mine");
+}
+
+#[test]
+fn a_plan_tells_of_what_is_there_what_the_restore_then_meets_and_nothing_else() {
+    if !is_root() {
+        skip("things of another user: only root can make some");
+        return;
+    }
+    let world = of_an_ordinary_user(&["program", "closed/in", "linked"]);
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    lsetxattr(world.path("src/program"), "security.capability", &capability, XattrFlags::empty()).unwrap();
+    chown(world.path("src/linked"), Some(0), Some(0)).unwrap();
+    fs::hard_link(world.path("src/linked"), world.path("src/linked-too")).unwrap();
+    let mut device = Command::new("mknod");
+    let has_device =
+        device.arg(world.path("src/closed/null")).args(["c", "1", "3"]).status().unwrap().success();
+    fs::set_permissions(world.path("src/closed"), fs::Permissions::from_mode(0o0)).unwrap();
+    world.does(&["backup", "src"]);
+    give(&world, "repo");
+    let source = format!("latest:{}", world.text("src"));
+    world.does(&["restore", &source, "--target", "t"]);
+    world.does(&["restore", "latest", "--target", "whole"]);
+    fs::set_permissions(world.path("whole"), fs::Permissions::from_mode(0o755)).unwrap();
+    // All is there: the right capability too, and what nobody sees and is to stay.
+    let never = ["--overwrite", "never"];
+    for more in [&["--plan"][..], &[]] {
+        let (code, told, _) = troubles(&world, "t", &[&never, more].concat());
+        assert_eq!(code, Some(0), "{told:#?}");
+    }
+    assert_eq!(foreseen(&world, "t", &["--exclude", "closed"]), (Some(0), Vec::new()));
+    assert!(has_device, "no device can be made here");
+    // Of folders that lead to the source no time is set.
+    let whole = |more: &[&str]| {
+        let arguments =
+            [&["--no-cache", "restore", "latest", "--target", "whole", "--exclude", "closed"], more].concat();
+        let (out, err) = world.ends(world.command(&arguments).uid(ORDINARY).gid(ORDINARY), 0);
+        assert!(!(out.clone() + &err).contains("time could not be set"), "{out}{err}");
+    };
+    whole(&["--plan"]);
+    whole(&[]);
+    // Nobody but its owner gives a file another name.
+    let is_protected = fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|set| set.starts_with(b"1"));
+    fs::remove_file(world.path("t/linked-too")).unwrap();
+    let (code, told) = foreseen(&world, "t", &["--exclude", "closed"]);
+    let is_told = told.iter().any(|line| {
+        line.starts_with("/linked-too: it is a file of its own") && line.contains("cannot link to linked: ")
+    });
+    assert_eq!((code, is_told), if is_protected { (Some(3), true) } else { (Some(0), false) }, "{told:#?}");
 }
 
 #[test]

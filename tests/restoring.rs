@@ -165,6 +165,11 @@ fn a_large_file_is_changed_where_it_is_and_only_what_differs_is_read() {
     let done = place.restore("all", "", &[]);
     assert_eq!((done.failures, done.kinds.contains(&ErrorKind::Damaged)), (1, true), "{:?}", done.failed);
     assert!(!alone.try_exists().unwrap());
+    let said = done.failed[0].1.to_string();
+    assert!(
+        said.contains("alone.damaged; the file that had its place has become that, and is gone"),
+        "{said}"
+    );
     let damaged = fs::read(alone.with_extension("damaged")).unwrap();
     let differs = damaged.iter().zip(noise(2, LARGE)).filter(|(is, was)| **is != *was).count();
     assert!(damaged.len() == LARGE && differs > 0 && differs <= 2 << 20, "{differs}");

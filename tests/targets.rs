@@ -272,6 +272,81 @@ fn a_plan_says_that_nothing_can_be_written_where_the_restore_then_fails() {
     assert!(first.starts_with("would restore 2 files") && first.contains("without --plan"), "{out}");
 }
 
+/// What a plan and a restore say of entries, if they say the same.
+#[track_caller]
+fn foreseen(world: &World, mounts: &str, restore: &[&str], code: i32) -> Vec<String> {
+    let said = |more: &[&str]| {
+        let arguments = [&["--json"], restore, more].concat();
+        let (out, err) = world.ends(&mut among_mounts(world, mounts, &arguments), code);
+        let messages = world::objects(&(out + &err));
+        let told = |kind: &str| matches!(kind, "error" | "note");
+        // Of a file with several names the last one is named by the restore, and the first one by the plan.
+        let line = |message: &serde_json::Value| message["message"].as_str().unwrap().to_owned();
+        let mut said: Vec<String> = messages
+            .iter()
+            .filter(|message| told(message["message_type"].as_str().unwrap()))
+            .map(line)
+            .collect();
+        said.sort();
+        said
+    };
+    let planned = said(&["--plan"]);
+    assert_eq!(planned, said(&[]), "{restore:?}");
+    planned
+}
+
+#[test]
+fn a_plan_says_what_cannot_be_set_of_what_is_right_on_a_mount_that_is_read_only() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    fs::hard_link(world.path("src/deep/two"), world.path("src/deep/zwei")).unwrap();
+    let frozen = chattr("+i", &world.path("src/deep/two"));
+    world.does(&["backup", "src"]);
+    chattr("-i", &world.path("src/deep/two"));
+    let from = format!("latest:{}", world.text("src"));
+    world.does(&["restore", &from, "--target", "t"]);
+    chattr("-i", &world.path("t/deep/two"));
+    assert!(
+        Command::new("touch")
+            .args(["-d", "2001-02-03", "t/deep"])
+            .current_dir(world.path(""))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mounts = "mount --bind t/deep t/deep && mount -o remount,bind,ro t/deep";
+    let said = foreseen(&world, mounts, &["restore", &from, "--target", "t"], 3);
+    let says =
+        |what: &str| said.iter().any(|line| line.contains(what) && line.contains("Read-only file system"));
+    assert!(says("time could not be set"), "{said:#?}");
+    assert!(!frozen || says("the flag immutable could not be set"), "{said:#?}");
+    if !frozen {
+        skip("a frozen file: nothing can be made immutable here");
+    }
+    // Where all is as it should be nothing is said.
+    world.does(&["restore", &from, "--target", "t"]);
+    foreseen(&world, mounts, &["restore", &from, "--target", "t"], 0);
+    thaw(&world.path("t"));
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_not_said_to_have_been_there() {
+    if no_mounts() {
+        return;
+    }
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let from = format!("latest:{}", world.text("src"));
+    fs::create_dir(world.path("t")).unwrap();
+    // It holds the folder itself, and nothing else.
+    let mounts = "mount -t tmpfs -o nr_inodes=1 none t";
+    let restore = ["restore", &from, "--target", "t"];
+    let (out, err) = world.ends(&mut among_mounts(&world, mounts, &restore), 1);
+    assert!(err.contains("cannot make the folder") && !err.contains("open the folder"), "{out}{err}");
+}
+
 #[test]
 fn what_was_the_place_of_a_mount_is_not_emptied_when_nothing_is_mounted_there() {
     if no_mounts() {

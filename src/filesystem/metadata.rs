@@ -17,11 +17,13 @@ use rustix::{
 use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
     capture, exact,
-    names::Ownership,
+    names::{Ownership, OwnershipPolicy},
     namespace::HiddenOwners,
-    old::{self, Found},
+    old::{self, Found, Look},
     partial::is_begun,
-    reason, rights, shown,
+    reason,
+    restore::Target,
+    rights, shown,
 };
 use crate::{
     clock::Timestamp,
@@ -126,54 +128,122 @@ impl Handle<'_> {
     }
 }
 
+/// What has the name of an entry and stays, to whoever only looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Stays<'a> {
+    /// Where it is.
+    pub target: &'a Target,
+    /// Its path there.
+    pub path: &'a [u8],
+    /// What it is.
+    pub found: &'a Found,
+}
+
+impl Stays<'_> {
+    /// Whether something of it differs and cannot be set, since nothing can be written where it is.
+    fn is_read_only(&self, metadata: &Metadata, owner: Option<(u32, u32)>) -> bool {
+        let Self { target, path, found } = self;
+        let is_right = found.mode() == metadata.mode & 0o7777
+            && found.mtime == metadata.mtime
+            && owner.is_none_or(|owner| owner == found.owner())
+            && found.freezing() == metadata.flags & FREEZING_FLAGS
+            && metadata.xattrs.is_empty();
+        !is_right && target.is_read_only(path)
+    }
+
+    /// Whether it has the attribute with this value already.
+    fn has(&self, name: &[u8], value: &[u8]) -> bool {
+        Look::new(self.target).has_attribute((self.path, self.found), (name, value))
+    }
+}
+
 /// What would be noted of something that is restored, as far as the rights of this process tell: root may lack some of
 /// them, in a container or a service. `there` has its name, if that stays.
 #[must_use]
-pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found>) -> Notes {
+pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<Stays<'_>>) -> Notes {
     if metadata.kind == EntryKind::Socket {
         return vec![Note::socket()];
     }
     let mut notes = lacks(metadata);
-    let (us, owner) = (geteuid(), ownership.resolve(metadata));
+    let Foretold { same, why_not } = foretell_owner((metadata, ownership), there, &mut notes);
+    if let Some((there, errno)) = there.zip(why_not)
+        && there.found.mtime != metadata.mtime
+    {
+        notes.push(Note::Unset(no_time(errno)));
+    }
+    for (name, value) in &metadata.xattrs {
+        let is_set = || there.is_some_and(|there| there.has(name, value));
+        let refused = if may_set(name) { None } else { Some(Errno::PERM) };
+        let refused = why_not.filter(|errno| *errno == Errno::ROFS).or(refused);
+        if is_capability(name) && !same.same_user {
+            notes.push(Note::Unset(NO_CAPABILITIES.into()));
+        } else if let Some(errno) = refused.filter(|_| !is_set()) {
+            note(&mut notes, ("the attribute", &shown(name)), Err(errno));
+        }
+    }
+    notes.extend(foretell_freezing(metadata, there));
+    notes
+}
+
+/// As [`foretell`], only of owner and mode.
+#[must_use]
+pub fn foretell_owner_and_mode(
+    metadata: &Metadata,
+    ownership: &Ownership,
+    there: Option<Stays<'_>>,
+) -> Notes {
+    let mut notes = Notes::new();
+    foretell_owner((metadata, ownership), there, &mut notes);
+    notes
+}
+
+/// What is known before of the owner of an entry.
+struct Foretold {
+    /// Whose it will be.
+    same: Owner,
+    /// Why nothing of what is there can be set, if so.
+    why_not: Option<Errno>,
+}
+
+fn foretell_owner(
+    (metadata, ownership): (&Metadata, &Ownership),
+    there: Option<Stays<'_>>,
+    notes: &mut Notes,
+) -> Foretold {
+    let (us, owner) = (geteuid().as_raw(), ownership.resolve(metadata));
     let (uid, gid) = owner.unwrap_or((metadata.uid, metadata.gid));
+    let read_only = there.is_some_and(|there| there.is_read_only(metadata, owner));
+    let there = there.map(|there| there.found);
     // A new file belongs to whoever restores.
-    let (user, group) = there.map_or((us.as_raw(), getegid().as_raw()), Found::owner);
-    let is_stuck = there.is_some_and(Found::is_stuck);
+    let (user, group) = there.map_or((us, getegid().as_raw()), Found::owner);
+    let is_stuck = there.is_some_and(Found::is_stuck) || read_only;
     let may_give = |gid: u32| {
         let is_ours = || getgroups().unwrap_or_default().iter().any(|group| group.as_raw() == gid);
-        user == us.as_raw() && !is_stuck && (getegid().as_raw() == gid || is_ours())
+        user == us && !is_stuck && (getegid().as_raw() == gid || is_ours())
     };
     let gives_all = owner.is_some() && rights::may_give_away() && !is_stuck;
     let same = Owner {
         same_user: uid == user || gives_all,
         same_group: gid == group || gives_all || owner.is_some() && may_give(gid),
     };
-    let denied = || Err(Errno::PERM);
+    let errno = if read_only { Errno::ROFS } else { Errno::PERM };
     if owner.is_some() && !(same.same_user && same.same_group) {
-        note(&mut notes, ("owner", &format!("{uid}:{gid}")), denied());
+        note(notes, ("owner", &format!("{uid}:{gid}")), Err(errno));
     }
-    if lost_bits(metadata, &same) & metadata.mode != 0 {
+    let lost = lost_bits(metadata, &same);
+    let (wanted, mode) = (metadata.mode & 0o7777, metadata.mode & 0o7777 & !lost);
+    if mode != wanted {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
     }
-    let is_theirs = user != us.as_raw() && !rights::may_as_owner();
-    if let Some(found) = there.filter(|_| is_theirs || is_stuck) {
-        let mode = metadata.mode & 0o7777 & !lost_bits(metadata, &same);
-        if found.mode() != mode {
-            note(&mut notes, ("mode", &format!("{mode:o}")), denied());
-        }
-        if found.mtime != metadata.mtime {
-            notes.push(Note::Unset(no_time(Errno::PERM)));
-        }
+    // The system takes it from what is given away, and nobody may set it then.
+    let is_given = gives_all && user == us && uid != us && rights::may_only_give_away();
+    let is_lost = is_given && as_given(metadata).mode != metadata.mode;
+    let is_theirs = user != us && !rights::may_as_owner();
+    let why_not = there.filter(|_| is_theirs || is_stuck).map(|_| errno);
+    if is_lost || why_not.is_some() && there.is_some_and(|found| found.mode() != mode) {
+        note(notes, ("mode", &format!("{mode:o}")), Err(errno));
     }
-    for (name, _) in &metadata.xattrs {
-        if is_capability(name) && !same.same_user {
-            notes.push(Note::Unset(NO_CAPABILITIES.into()));
-        } else if !may_set(name) {
-            note(&mut notes, ("the attribute", &shown(name)), denied());
-        }
-    }
-    notes.extend(foretell_freezing(metadata, there));
-    notes
+    Foretold { same, why_not }
 }
 
 /// The label of a file, which its owner may set where the policy lets them.
@@ -190,12 +260,17 @@ fn may_set(name: &[u8]) -> bool {
 
 /// As [`foretell`], only what freezes it.
 #[must_use]
-pub fn foretell_freezing(metadata: &Metadata, there: Option<&Found>) -> Notes {
+pub fn foretell_freezing(metadata: &Metadata, there: Option<Stays<'_>>) -> Notes {
     let mut notes = Notes::new();
-    if has_flags(metadata.kind) && !rights::may_freeze() {
-        let (now, wanted) = (there.map_or(0, Found::freezing), metadata.flags & FREEZING_FLAGS);
+    let (now, wanted) = (there.map_or(0, |there| there.found.freezing()), metadata.flags & FREEZING_FLAGS);
+    if !has_flags(metadata.kind) || now == wanted {
+        return notes;
+    }
+    let is_read_only = || there.is_some_and(|there| there.target.is_read_only(there.path));
+    let errno = if !rights::may_freeze() { Errno::PERM } else { Errno::ROFS };
+    if errno == Errno::PERM || is_read_only() {
         for name in flag_names(now ^ wanted) {
-            note_flag(&mut notes, (name, wanted), Errno::PERM);
+            note_flag(&mut notes, (name, wanted), errno);
         }
     }
     notes
@@ -231,6 +306,38 @@ const REACHING_RIGHTS: u32 = 0o500;
 /// Sets everything but what [`freeze`] sets. What is so already is left alone: each change is one of the inode's own
 /// time too, by which the next backup would take the file for another one.
 pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
+    if !is_lost_when_given(handle, metadata, ownership) {
+        return set_all(handle, metadata, ownership);
+    }
+    let first = as_given(metadata);
+    let mut notes = set_all(handle, &first, &Ownership::new(OwnershipPolicy::Keep));
+    let (mut setting, owner) = Setting::new(handle, metadata, ownership);
+    setting.set_capabilities(&[], &owner);
+    if first.mode != metadata.mode {
+        setting.set_mode(&owner);
+    }
+    notes.append(&mut setting.notes);
+    notes
+}
+
+/// Whether it is ours and is to be somebody else's, and this process may set nothing of it then: root may lack that in
+/// a service. All that an owner may set has to come first, so that no whole file is left with the mode of one that is begun.
+fn is_lost_when_given(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> bool {
+    let us = geteuid().as_raw();
+    let is_ours = || capture::status(handle.fd(), c"").is_ok_and(|status| status.stx_uid == us);
+    rights::may_only_give_away() && ownership.resolve(metadata).is_some_and(|(uid, _)| uid != us) && is_ours()
+}
+
+/// What it keeps when it is given away: the system takes the rest from it then, and our user must not have given it.
+fn as_given(metadata: &Metadata) -> Metadata {
+    let mut given = metadata.clone();
+    given.mode &= !lost_bits(metadata, &Owner { same_user: false, same_group: false });
+    given.xattrs.retain(|(name, _)| !is_capability(name));
+    given
+}
+
+/// As [`set_metadata`], the owner first.
+fn set_all(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
     let (mut setting, owner) = Setting::new(handle, metadata, ownership);
     setting.notes.extend(lacks(metadata));
     // Where attributes cannot be listed none can be set either, and that is noted.
@@ -244,11 +351,7 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
         setting.set_mode(&owner);
     }
     setting.set_attributes(&names, &is_acl);
-    if owner.same_user {
-        setting.set_attributes(&names, &is_capability);
-    } else if metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
-        setting.notes.push(Note::Unset(NO_CAPABILITIES.into()));
-    }
+    setting.set_capabilities(&names, &owner);
     setting.set_times();
     if begun {
         // An ACL is a part of it, and says the same as the mode that belongs to it.
@@ -264,9 +367,17 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
 
 /// As [`set_metadata`], only owner and mode.
 pub(super) fn set_owner_and_mode(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> Notes {
+    let mut notes = Notes::new();
+    if is_lost_when_given(handle, metadata, ownership) {
+        let first = as_given(metadata);
+        let (mut setting, owner) = Setting::new(handle, &first, &Ownership::new(OwnershipPolicy::Keep));
+        setting.set_mode(&owner);
+        notes = setting.notes;
+    }
     let (mut setting, owner) = Setting::new(handle, metadata, ownership);
     setting.set_mode(&owner);
-    setting.notes
+    notes.append(&mut setting.notes);
+    notes
 }
 
 /// Makes it immutable or append-only, if it was: the very last thing that is done to it.
@@ -419,6 +530,15 @@ impl<'a> Setting<'a> {
             // What it has already need not be set by somebody who may not.
             let done = if done.is_err() && way.has(name, value) { Ok(()) } else { done };
             note(&mut self.notes, ("the attribute", &shown(name)), done);
+        }
+    }
+
+    /// Whoever is not its owner must not have them.
+    fn set_capabilities(&mut self, names: &[u8], owner: &Owner) {
+        if owner.same_user {
+            self.set_attributes(names, &is_capability);
+        } else if self.metadata.xattrs.iter().any(|(name, _)| is_capability(name)) {
+            self.notes.push(Note::Unset(NO_CAPABILITIES.into()));
         }
     }
 

@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use super::{
-    attributes::{self, Thawed, has_flags, is_acl},
+    attributes::{self, Thawed, Way, has_flags, is_acl},
     capture,
     filter::Filter,
     holes,
@@ -320,6 +320,30 @@ const fn is_absent(errno: Errno) -> bool {
 }
 
 impl Target {
+    /// Whether the user may give what is at `path` one more name, as far as that is known before.
+    ///
+    /// # Errors
+    /// It is somebody else's, and the system protects it (`fs.protected_hardlinks`).
+    pub fn may_link(&self, path: &[u8]) -> Result<()> {
+        let Some(found) = Look::new(self).at(path)? else { return Ok(()) };
+        let is_theirs = found.owner.0 != geteuid().as_raw() && !rights::may_as_owner();
+        if is_theirs && rights::protects_links() && !self.may_write_harmless(path, &found)? {
+            return Err(system_error("link to", shown(path), Errno::PERM));
+        }
+        Ok(())
+    }
+
+    /// Whether it is a file that the user may read and write anyway, and that gives nobody more rights.
+    fn may_write_harmless(&self, path: &[u8], found: &Found) -> Result<bool> {
+        let (folder, name) = split(path);
+        let gives_rights = found.mode & 0o4000 != 0 || found.mode & 0o2010 == 0o2010;
+        let Some(dir) = self.existing_directory(folder)? else { return Ok(false) };
+        let both = Access::READ_OK | Access::WRITE_OK;
+        let name = component(name)?;
+        let may_write = || accessat(&dir, &name, both, AtFlags::EACCESS).is_ok();
+        Ok(found.kind == EntryKind::File && !gives_rights && may_write())
+    }
+
     /// A handle of the folder at `path`, if it is there; no link is followed.
     ///
     /// # Errors
@@ -491,6 +515,20 @@ impl<'a> Look<'a> {
     pub fn link_target(&mut self, path: &[u8], found: &Found) -> Result<Option<Vec<u8>>> {
         let Some(fd) = self.open(path, found, OFlags::PATH)? else { return Ok(None) };
         Ok(readlinkat(fd, c"", Vec::new()).ok().map(CString::into_bytes))
+    }
+
+    /// Whether what was found has an attribute with this value; nothing is opened for that. The empty path is the target itself.
+    pub(super) fn has_attribute(
+        &mut self,
+        (path, found): (&[u8], &Found),
+        (name, value): (&[u8], &[u8]),
+    ) -> bool {
+        let has = |fd: BorrowedFd<'_>| Way::behind(fd).has(name, value);
+        if path.is_empty() {
+            return has(self.target.root.as_fd());
+        }
+        let handle = self.open(path, found, OFlags::PATH).ok().flatten();
+        handle.is_some_and(|handle| has(handle.as_fd()))
     }
 
     /// Opens what was found; `None` if it is another file by now, or may not be opened so.

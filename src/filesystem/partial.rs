@@ -12,14 +12,14 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, flock, fstat, fstatfs, fsync,
-        openat, renameat, renameat_with, statat, unlinkat,
+        AtFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat, flock, fstat, fstatfs, fsync, openat,
+        renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
 };
 
 use super::{
-    attributes::{self, Thawed},
+    attributes::Thawed,
     capture,
     durable::random_suffix,
     old::Found,
@@ -207,6 +207,17 @@ pub(super) fn thaw_for_now(dir: BorrowedFd<'_>, name: &CStr) -> Option<Thawed> {
     Thawed::of(open_beneath(dir, name, flags).ok()?)
 }
 
+/// Removes a name, also of a frozen file: for its other names, if it has some, it stays so.
+fn unlink_frozen(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::PERM) => {
+            let thawed = thaw_for_now(dir, name);
+            if thawed.is_some() { unlinkat(dir, name, AtFlags::empty()) } else { Err(Errno::PERM) }
+        }
+        other => other,
+    }
+}
+
 /// Something that is not whole, under a temporary name or its own; removed unless it gets its own, or may keep it.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -327,7 +338,7 @@ impl Drop for Pending {
         let is_ours = || self.file.is_none_or(|file| named().is_ok_and(|found| identity(&found) == file));
         if !self.placed && is_ours() {
             // Best effort: it has a name or a mode that says what it is.
-            match unlinkat(&self.dir, &self.current, AtFlags::empty()) {
+            match unlink_frozen(self.dir.as_fd(), &self.current) {
                 Ok(()) | Err(_) => {}
             }
         }
@@ -394,21 +405,9 @@ impl Target {
 
 /// Removes a file of moments; one that has been frozen already, too.
 fn remove_leftover(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
-    let remove = || match unlinkat(dir, name, AtFlags::empty()) {
+    match unlink_frozen(dir, name) {
         // A folder is none of ours.
         Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
-        other => other,
-    };
-    let is_file = || {
-        let status = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(FileType::from_raw_mode(status.st_mode) == FileType::RegularFile)
-    };
-    match remove() {
-        Err(Errno::PERM) if is_file()? => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            attributes::thaw(open_beneath(dir, name, flags)?.as_fd());
-            remove()
-        }
         other => other,
     }
 }
@@ -425,6 +424,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::{SystemClock, Timestamp},
+        filesystem::attributes,
         skip::skip,
     };
 

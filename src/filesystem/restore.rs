@@ -346,7 +346,7 @@ impl Target {
         }
         let dir = match self.known(path) {
             Ok(dir) => dir,
-            Err(_) => self.made(path).map_err(|errno| self.cannot_make(path, errno))?,
+            Err(known) => self.made(path).map_err(|errno| self.cannot_make(path, errno, known))?,
         };
         let dir = Arc::new(dir);
         self.meet(&dir)?;
@@ -363,12 +363,12 @@ impl Target {
     }
 
     /// Why there is no folder at `path`, and none could be made.
-    fn cannot_make(&self, path: &[u8], errno: Errno) -> Error {
+    fn cannot_make(&self, path: &[u8], errno: Errno, known: Errno) -> Error {
         match self.last_known(path) {
             (_, Ok(dir)) if errno == Errno::PERM && keeps_names(dir.as_fd(), false) => {
                 frozen_folder(shown_in(dir.as_fd(), c""))
             }
-            _ => not_a_folder(path, errno),
+            _ => not_a_folder(path, errno, known),
         }
     }
 
@@ -546,16 +546,16 @@ impl Target {
         let (dir, name) = self.place(path)?;
         let pending = Pending::new(dir)?;
         let link = || linkat(&from, &from_name, &pending.dir, &pending.current, AtFlags::empty());
-        let (linked, thawed) = match link() {
+        let (linked, is_frozen) = match link() {
             // It has other names already, for which it stays frozen.
             Err(Errno::PERM) => {
                 let thawed = partial::thaw_for_now(from.as_fd(), &from_name);
-                (if thawed.is_some() { link() } else { Err(Errno::PERM) }, thawed)
+                (if thawed.is_some() { link() } else { Err(Errno::PERM) }, thawed.is_some())
             }
-            other => (other, None),
+            other => (other, false),
         };
         linked.map_err(|errno| system_error("link to", shown(existing), errno))?;
-        Ok(Made { pending, name, notes: Notes::new(), what: What::Name(thawed) })
+        Ok(Made { pending, name, notes: Notes::new(), what: What::Name { is_frozen } })
     }
 
     /// Whether the user may make it, as far as that is known before.
@@ -688,8 +688,11 @@ pub struct Made<'m> {
 #[derive(Debug)]
 enum What<'m> {
     File(OwnedFd, &'m Metadata),
-    /// A further name of a file, which is thawed for it.
-    Name(#[expect(dead_code, reason = "it is dropped when the file has the name")] Option<Thawed>),
+    /// A further name of a file.
+    Name {
+        /// It is frozen, and is thawed for the moment in which it gets the name: what has to go before may take long.
+        is_frozen: bool,
+    },
     /// A link, a pipe, a device.
     Other,
 }
@@ -712,8 +715,9 @@ impl Made<'_> {
     /// # Errors
     /// A folder that is not empty has its name.
     pub fn place(mut self) -> Result<Notes> {
+        let _thawed = self.thawed();
         self.pending.place(&self.name)?;
-        if matches!(self.what, What::Name(_)) {
+        if matches!(self.what, What::Name { .. }) {
             // Renaming one name of a file onto another of the same file does nothing, by POSIX.
             match unlinkat(&self.pending.dir, &self.pending.current, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -731,6 +735,7 @@ impl Made<'_> {
     /// # Errors
     /// Something has it by now: it is somebody else's, or this file system takes the name for another one.
     pub fn place_new(mut self) -> Result<Notes> {
+        let _thawed = self.thawed();
         if !self.pending.place_new(&self.name)? {
             return Err(spelling::taken(self.pending.dir.as_fd(), &self.name));
         }
@@ -755,10 +760,21 @@ impl Made<'_> {
             return self.place();
         }
         // A file that is changed where it is has lost its name for that.
+        let _thawed = self.thawed();
         if self.pending.place_new(&self.name)? {
             Ok(self.placed())
         } else {
             Err(partial::meanwhile(format!("{shown} was made by somebody else meanwhile, and stays")))
+        }
+    }
+
+    /// Lets a frozen file have one more name, until what this gives is dropped.
+    fn thawed(&self) -> Option<Thawed> {
+        match self.what {
+            What::Name { is_frozen: true } => {
+                partial::thaw_for_now(self.pending.dir.as_fd(), &self.pending.current)
+            }
+            _ => None,
         }
     }
 
@@ -820,8 +836,10 @@ pub(super) fn may_grow_to(size: u64) -> rustix::io::Result<()> {
     if limit.is_some_and(|limit| limit < size) { Err(Errno::FBIG) } else { Ok(()) }
 }
 
-fn not_a_folder(path: &[u8], errno: Errno) -> Error {
-    let error = system_error("open the folder", shown(path), errno);
+/// The error of a folder that cannot be opened, as it was `known`, nor made.
+fn not_a_folder(path: &[u8], errno: Errno, known: Errno) -> Error {
+    let what = if known == Errno::NOENT { "make the folder" } else { "open the folder" };
+    let error = system_error(what, shown(path), errno);
     match errno {
         Errno::LOOP | Errno::NOTDIR => error.with_remedy(
             "A link or a file stands where the snapshot has a folder: move it away, or restore into another target",
@@ -1083,7 +1101,10 @@ mod tests {
 
     use super::*;
     use crate::filesystem::names::{OwnershipPolicy, tests::metadata};
-    use crate::format::entry::Hole;
+    use crate::{
+        format::entry::{FREEZING_FLAGS, Hole},
+        skip::skip,
+    };
 
     fn target() -> (tempfile::TempDir, Target) {
         let folder = tempfile::tempdir().unwrap();
@@ -1419,6 +1440,44 @@ mod tests {
         made.place().unwrap();
         assert_eq!(names(&inside), ["f", "full"]);
         assert_eq!(fs::read(inside.join("full")).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_frozen_file_is_thawed_only_while_it_gets_a_name_or_loses_one() {
+        let (folder, target) = target();
+        let inside = folder.path().join("t/target");
+        fs::create_dir_all(inside.join("full/x")).unwrap();
+        put(&target, b"", b"f", b"x").unwrap();
+        let file = File::open(inside.join("f")).unwrap();
+        let frozen = FREEZING_FLAGS & 0x10;
+        if !attributes::set_flags(file.as_fd(), frozen, FREEZING_FLAGS).is_empty() {
+            return skip("a frozen file: nothing can be made immutable here");
+        }
+        let is_frozen = || {
+            capture::status(file.as_fd(), c"")
+                .is_ok_and(|status| old::Found::of(&status).unwrap().is_frozen())
+        };
+        let link = || target.hard_link(b"f", b"full").unwrap();
+        let made = link();
+        let while_the_folder_goes = is_frozen();
+        drop(made);
+        let dropped = (is_frozen(), names(&inside));
+        // As a restore that was killed has left it.
+        std::mem::forget(link());
+        assert!(target.take_part(&crate::clock::SystemClock));
+        let swept = target.sweep(b"", &|_| false, &crate::clock::SystemClock).unwrap();
+        let swept = (swept, is_frozen(), names(&inside));
+        let made = link();
+        fs::remove_dir(inside.join("full/x")).unwrap();
+        made.place().unwrap();
+        let placed = (is_frozen(), names(&inside));
+        target.hard_link(b"f", b"new").unwrap().place_new().unwrap();
+        let last = (is_frozen(), names(&inside));
+        attributes::thaw(file.as_fd());
+        let both = || vec!["f".to_owned(), "full".to_owned()];
+        assert!(while_the_folder_goes);
+        assert_eq!((dropped, swept), ((true, both()), (1, true, both())));
+        assert_eq!((placed, last), ((true, both()), (true, [both(), vec!["new".to_owned()]].concat())));
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub(super) fn may_as_owner() -> bool {
     has(CapabilitySet::FOWNER)
 }
 
+/// Whether it may give a file to anybody, and then not do to it what its owner may.
+pub(super) fn may_only_give_away() -> bool {
+    may_give_away() && !may_as_owner()
+}
+
 /// Whether it may give a program rights beyond those of its user.
 pub(super) fn may_give_rights() -> bool {
     has(CapabilitySet::SETFCAP)
@@ -37,6 +42,11 @@ pub(super) fn may_give_rights() -> bool {
 /// Whether it may set the attributes that the system keeps for itself.
 pub(super) fn may_administer() -> bool {
     has(CapabilitySet::SYS_ADMIN)
+}
+
+/// Whether the system lets nobody but its owner link to a file that they may not write to.
+pub(super) fn protects_links() -> bool {
+    std::fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|set| set.starts_with(b"1"))
 }
 
 /// Whether `SELinux` says who may set labels.

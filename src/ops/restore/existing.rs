@@ -608,6 +608,11 @@ pub(super) fn alone(first: &[u8]) -> Note {
     ))
 }
 
+/// What is said of a further name that could not be linked to the first one.
+pub(super) fn unlinked(error: &Error) -> Note {
+    Note::Unset(format!("it is a file of its own, and the names that follow are linked to it: {error}"))
+}
+
 /// What is said of a further name of the file at `first` that stays as it is, where that one was restored.
 fn apart(first: &[u8]) -> Note {
     let first = String::from_utf8_lossy(first);

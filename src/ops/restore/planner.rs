@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::{
     denied::Written,
-    existing::{Basis, Existing, Fate, Further, Same, There, alone, mounted},
+    existing::{Basis, Existing, Fate, Further, Same, There, alone, mounted, unlinked},
     may_hold,
     plan::{Large, Recent, Task, Window},
     work::{Job, give_up},
@@ -185,6 +185,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             Err(error) => return self.job.entry_failed(&entry, error),
         };
         if self.job.removal == Removal::Tell
+            && !self.job.may_stay_unseen(&entry.path)
             && let Err(error) = Target::may_make(self.job.below(&entry.path), &entry.metadata)
         {
             return self.job.entry_failed(&entry, error);
@@ -242,6 +243,11 @@ impl<'a, 'b> Planner<'a, 'b> {
                 if let Err(error) = self.check_may_write(&entry, there) {
                     return self.job.entry_failed(&entry, error).map(|()| false);
                 }
+                let is_seen = !is_new && !self.job.is_hidden(first);
+                if is_seen && let Err(error) = self.job.target.may_link(self.job.below(first)) {
+                    self.job.note(&entry.path, vec![unlinked(&error)]);
+                    return self.entry(entry, nodes).map(|()| true);
+                }
                 if matches!(there, There::Nothing) {
                     self.tally.name(&entry);
                 }
@@ -261,7 +267,8 @@ impl<'a, 'b> Planner<'a, 'b> {
         if found.may_become(&entry.metadata, &self.job.options.ownership) {
             self.job.foretell(&entry, Some(&found));
         } else if self.job.removal == Removal::Tell && !found.is_mount() {
-            self.job.note(&entry.path, foretell_freezing(&entry.metadata, Some(&found)));
+            let stays = self.job.stays(&entry, &found);
+            self.job.note(&entry.path, foretell_freezing(&entry.metadata, Some(stays)));
         }
         self.tally.files_unchanged += 1;
         self.tally.count(entry.metadata.size, entry.metadata.size);

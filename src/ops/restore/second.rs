@@ -7,7 +7,7 @@ use super::{
     super::links::{Group, Links},
     Pass, SameTree,
     clear::Clearing,
-    existing::{Existing, Further, There, alone},
+    existing::{Existing, Further, There, alone, unlinked},
     lost, may_hold,
     plan::Window,
     planner::Planner,
@@ -239,10 +239,7 @@ impl Linker<'_> {
         };
         match self.job.link(first, entry, there) {
             Err(error) if self.job.is_of_all(&error) => Err(error),
-            Err(error) => {
-                let alone = "it is a file of its own, and the names that follow are linked to it";
-                Ok(Err(Note::Unset(format!("{alone}: {error}"))))
-            }
+            Err(error) => Ok(Err(unlinked(&error))),
             Ok(()) => Ok(Ok(())),
         }
     }

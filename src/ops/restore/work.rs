@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    Extra, RestoreOptions, Restored,
+    Extra, Overwrite, RestoreOptions, Restored,
     bad::BadRanges,
-    existing::{Overwrite, There, is_kept},
+    existing::{There, is_kept},
     forecast::read_only,
     plan::{Large, Piece, SharedFrame, Task, Window},
 };
@@ -19,7 +19,7 @@ use crate::{
     crypto::ChunkIdKey,
     error::{Error, ErrorKind, Result},
     filesystem::{
-        metadata::{Note, Notes, foretell},
+        metadata::{Note, Notes, Stays, foretell, foretell_owner_and_mode},
         old::{Found, Look},
         remove::{Never, Removal, Remover},
         restore::{Folder, Made, NewFile, Target},
@@ -274,15 +274,30 @@ impl Job<'_> {
         is_within(path, &lock(&self.hidden))
     }
 
+    /// Whether something may be there that nobody sees, and that stays by the policy: it is not known what would come of it.
+    pub(super) fn may_stay_unseen(&self, path: &[u8]) -> bool {
+        matches!(self.options.overwrite, Overwrite::IfNewer | Overwrite::Never) && self.is_hidden(path)
+    }
+
     /// Says what is known before of what a restore of the entry would note; what is there stays, if anything is given.
     pub(super) fn foretell(&self, entry: &Entry, there: Option<&Found>) {
-        if self.removal == Removal::Remove {
+        if self.removal == Removal::Remove || there.is_none() && self.may_stay_unseen(&entry.path) {
             return;
         }
-        let notes = foretell(&entry.metadata, &self.options.ownership, there);
-        let told = |note: Note| Note::Told(note.to_string());
-        let leads_only = self.snapshot.leads_only(&entry.path);
-        self.note(&entry.path, if leads_only { notes.into_iter().map(told).collect() } else { notes });
+        let stays = there.map(|found| self.stays(entry, found));
+        let (metadata, ownership) = (&entry.metadata, &self.options.ownership);
+        let notes = if self.snapshot.leads_only(&entry.path) {
+            let told = |note: Note| Note::Told(note.to_string());
+            foretell_owner_and_mode(metadata, ownership, stays).into_iter().map(told).collect()
+        } else {
+            foretell(metadata, ownership, stays)
+        };
+        self.note(&entry.path, notes);
+    }
+
+    /// What has the name of an entry and stays.
+    pub(super) fn stays<'s>(&'s self, entry: &'s Entry, found: &'s Found) -> Stays<'s> {
+        Stays { target: self.target, path: self.below(&entry.path), found }
     }
 
     /// As [`Self::foretell`], of the entry that becomes the target itself. Where nothing can be written that is all there is
@@ -634,8 +649,12 @@ impl<'a> Worker<'a> {
             return Ok(notes);
         }
         let named = file.finish_damaged(&bad.in_order())?;
-        let named = String::from_utf8_lossy(&named).into_owned();
-        Err(Error::new(ErrorKind::Damaged, format!("it is damaged: what is good of it is in {named}")))
+        let named = String::from_utf8_lossy(&named);
+        // A large one was changed where it is.
+        let is_gone =
+            there.file().is_some() && Look::new(self.job.target).at(self.job.below(&entry.path))?.is_none();
+        let gone = if is_gone { "; the file that had its place has become that, and is gone" } else { "" };
+        Err(Error::new(ErrorKind::Damaged, format!("it is damaged: what is good of it is in {named}{gone}")))
     }
 
     fn part(&mut self, large: &Arc<Large>, offset: u64, part: &Part<'_>) -> Result<()> {

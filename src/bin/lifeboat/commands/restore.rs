@@ -391,6 +391,7 @@ struct Words {
     one_failed: &'static str,
     many_failed: &'static str,
     failed_remedy: &'static str,
+    none_remedy: &'static str,
     unset: &'static str,
     came: &'static str,
 }
@@ -399,6 +400,7 @@ const DID: Words = Words {
     one_failed: "entry was not restored as in the snapshot",
     many_failed: "entries were not restored as in the snapshot",
     failed_remedy: "The lines above name them; everything else is complete",
+    none_remedy: "The lines above name them; no file was restored",
     unset: "every file has its contents, but",
     came: "came back",
 };
@@ -407,6 +409,7 @@ const WOULD: Words = Words {
     one_failed: "entry would not come back as in the snapshot",
     many_failed: "entries would not come back as in the snapshot",
     failed_remedy: "Each is named, and what to do about it; everything else would be complete",
+    none_remedy: "Each is named, and what to do about it; no file would be restored",
     unset: "every file would have its contents, but",
     came: "would come back",
 };
@@ -436,7 +439,8 @@ fn end(done: &Restored, (files, words): (u64, &Words)) -> Result<()> {
         Some(kind) => {
             let count = text::count(*failures, words.one_failed, words.many_failed);
             let has_unlisted = *has_unlisted && kind == ErrorKind::Damaged;
-            Err(Error::new(kind, count).with_remedy(after_index(has_unlisted, words.failed_remedy)))
+            let remedy = if files == 0 { words.none_remedy } else { words.failed_remedy };
+            Err(Error::new(kind, count).with_remedy(after_index(has_unlisted, remedy)))
         }
     }
 }
@@ -446,6 +450,17 @@ mod tests {
     use clap::FromArgMatches;
 
     use super::*;
+
+    #[test]
+    fn where_no_file_was_restored_nobody_says_that_all_else_is_complete() {
+        let kinds = [ErrorKind::Incomplete].into_iter().collect();
+        let done = Restored { failures: 2, kinds, ..Restored::default() };
+        for words in [&DID, &WOULD] {
+            let remedy = |files| end(&done, (files, words)).unwrap_err().remedy().unwrap().to_owned();
+            assert!(remedy(0).contains("no file") && !remedy(0).contains("complete"), "{}", remedy(0));
+            assert!(remedy(1).contains("complete"), "{}", remedy(1));
+        }
+    }
 
     #[test]
     fn the_summary_says_how_many_notes_are_not_among_the_messages() {
