@@ -552,7 +552,7 @@ fn cut_by_a_second_owner(second: Second) -> Scene {
     if second != Second::Prunes {
         lab::back_up(&other(), &scene.kept).unwrap();
     }
-    assert_eq!(scene.prune_with(&other(), &options).unwrap().cut, 1);
+    assert!(scene.prune_with(&other(), &options).unwrap().cut > 0);
     scene.yard.wait(4 * DAY);
     scene.prune_with(&other(), &options).unwrap();
     assert!(scene.data_packs().iter().all(|pack| !old.contains(pack)), "the old packs are gone");

@@ -18,7 +18,7 @@ use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
     capture, exact,
     names::Ownership,
-    namespace::HiddenOwners,
+    namespace::{self, HiddenOwners},
     old::{self, Found},
     partial::is_begun,
     reason, rights, shown,
@@ -143,33 +143,42 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<&Found
         let is_ours = || getgroups().unwrap_or_default().iter().any(|group| group.as_raw() == gid);
         user == us.as_raw() && !is_stuck && (getegid().as_raw() == gid || is_ours())
     };
-    let gives_all = owner.is_some() && rights::may_give_away() && !is_stuck;
+    let gives = |to| owner.is_some() && !is_stuck && rights::may_give((user, group), to);
+    let gives_all = gives((uid, gid));
     let same = Owner {
         same_user: uid == user || gives_all,
-        same_group: gid == group || gives_all || owner.is_some() && may_give(gid),
+        same_group: gid == group || gives((user, gid)) || owner.is_some() && may_give(gid),
     };
     let denied = || Err(Errno::PERM);
     if owner.is_some() && !(same.same_user && same.same_group) {
-        note(&mut notes, ("owner", &format!("{uid}:{gid}")), denied());
+        let is_known = namespace::has_numbers((uid, gid));
+        let done = Err(if is_known { Errno::PERM } else { Errno::INVAL });
+        note(&mut notes, ("owner", &format!("{uid}:{gid}")), done);
     }
     if lost_bits(metadata, &same) & metadata.mode != 0 {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
     }
-    let is_theirs = user != us.as_raw() && !rights::may_as_owner();
-    if let Some(found) = there.filter(|_| is_theirs || is_stuck) {
+    // Whose it is by then.
+    let now = (if same.same_user { uid } else { user }, if same.same_group { gid } else { group });
+    let is_theirs = now.0 != us.as_raw() && !rights::may_as_owner(now);
+    let is_writable = there.is_some_and(|found| found.mode() & 0o22 != 0);
+    let is_closed = now.0 != us.as_raw() && !is_writable && !rights::overrides_modes(now);
+    if is_theirs || is_stuck {
         let mode = metadata.mode & 0o7777 & !lost_bits(metadata, &same);
-        if found.mode() != mode {
+        if metadata.kind != EntryKind::Symlink && there.is_none_or(|found| found.mode() != mode) {
             note(&mut notes, ("mode", &format!("{mode:o}")), denied());
         }
-        if found.mtime != metadata.mtime {
+        if there.is_none_or(|found| found.mtime != metadata.mtime) {
             notes.push(Note::Unset(no_time(Errno::PERM)));
         }
     }
     for (name, _) in &metadata.xattrs {
         if is_capability(name) && !same.same_user {
             notes.push(Note::Unset(NO_CAPABILITIES.into()));
-        } else if !may_set(name) {
+        } else if !may_set(name) || is_theirs && is_acl(name) {
             note(&mut notes, ("the attribute", &shown(name)), denied());
+        } else if is_closed && name.starts_with(b"user.") {
+            note(&mut notes, ("the attribute", &shown(name)), Err(Errno::ACCESS));
         }
     }
     notes.extend(foretell_freezing(metadata, there));
@@ -222,7 +231,7 @@ const NO_CAPABILITIES: &str = "its capabilities were left out, since the owner i
 /// Whether a folder with that mode keeps the user who restores, and who owns it, from what is in it.
 #[must_use]
 pub fn closes(metadata: &Metadata) -> bool {
-    metadata.mode & REACHING_RIGHTS != REACHING_RIGHTS && !geteuid().is_root()
+    metadata.mode & REACHING_RIGHTS != REACHING_RIGHTS && !rights::overrides_its_own_modes()
 }
 
 /// What an owner needs to open a folder and to reach what is in it.

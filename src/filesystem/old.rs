@@ -140,12 +140,12 @@ impl Found {
         })
     }
 
-    /// Whether it is a folder of ours in which we may not change anything. Root may.
+    /// Whether it is a folder of ours in which we may not change anything.
     #[must_use]
     pub fn is_closed_to_us(&self) -> bool {
-        let us = geteuid();
+        let is_ours = self.owner.0 == geteuid().as_raw();
         let closed = self.mode & OWNER_RIGHTS != OWNER_RIGHTS;
-        self.kind == EntryKind::Directory && closed && !us.is_root() && self.owner.0 == us.as_raw()
+        self.kind == EntryKind::Directory && closed && is_ours && !rights::overrides_modes(self.owner)
     }
 
     /// Whether it is a folder as [`Self::is_closed_to_us`], and nobody can even see all that is in it.
@@ -356,8 +356,8 @@ impl OpenedUp {
             EntryKind::File => (FILE_RIGHTS & SEEING_RIGHTS, FILE_RIGHTS),
             _ => return None,
         };
-        let us = geteuid();
-        let closed = found.mode & needed != needed && found.owner.0 == us.as_raw() && !us.is_root();
+        let is_ours = found.owner.0 == geteuid().as_raw();
+        let closed = found.mode & needed != needed && is_ours && !rights::overrides_modes(found.owner);
         (closed && set_mode(handle.as_fd(), found.mode | given).is_ok())
             .then(|| Self::of(Arc::new(handle), found.mode))
     }
