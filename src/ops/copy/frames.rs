@@ -14,7 +14,6 @@ use bytes::Bytes;
 use crate::{
     error::Result,
     format::entry::ChunkRef,
-    id::IdentityId,
     limits,
     repository::{
         index::{Found, Index, KnownPack, Location},
