@@ -18,7 +18,8 @@ use lifeboat::{
     format::role::Role,
     id::{DomainId, ObjectId},
     ops::{
-        forget, key,
+        forget,
+        key::{self, By, Lost, RecoverOptions},
         prune::{self, DomainDone, Mode, PruneOptions, Unused},
         repair,
     },
@@ -643,4 +644,59 @@ fn without_the_word_of_a_verifier_what_was_cut_still_restores_and_the_next_backu
         scene.prune();
     }
     scene.restores(&[&scene.kept, &scene.kept]);
+}
+
+/// How much of a second owner the bucket shows beside what he has cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Second {
+    /// A snapshot in another domain.
+    BacksUpElsewhere,
+    /// No snapshot.
+    Prunes,
+    /// A snapshot in the domain that he prunes, and only index objects there: the other records were deleted since.
+    BacksUpThere,
+}
+
+/// A second owner has cut and moved things, and what they came from is gone.
+fn cut_by_a_second_owner(second: Second) -> Scene {
+    let scene = Scene::new(if second == Second::BacksUpThere { Whose::Owner } else { Whose::Client });
+    let credential = scene.yard.new_key(Role::Owner, "second", None);
+    let other = || scene.yard.open_as(&scene.yard.store(), &credential).unwrap();
+    let old = scene.data_packs();
+    let options = PruneOptions { small_packs: 2, ..options() };
+    if second != Second::Prunes {
+        lab::back_up(&other(), &scene.kept).unwrap();
+    }
+    assert!(scene.prune_with(&other(), &options).unwrap().cut > 0);
+    scene.yard.wait(4 * DAY);
+    scene.prune_with(&other(), &options).unwrap();
+    assert!(scene.data_packs().iter().all(|pack| !old.contains(pack)), "the old packs are gone");
+    if second == Second::BacksUpThere {
+        let records = [scene.yard.having("/attestations/"), scene.yard.having("/tombstones/")].concat();
+        assert!(!records.is_empty());
+        records.iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+    scene
+}
+
+#[test]
+fn what_a_second_owner_has_cut_counts_after_the_registry_was_lost_and_rebuilt_and_is_listed_again() {
+    for second in [Second::BacksUpElsewhere, Second::Prunes, Second::BacksUpThere] {
+        let scene = cut_by_a_second_owner(second);
+        scene.yard.having("/registry/").iter().for_each(|path| fs::remove_file(path).unwrap());
+        let unlock = By::Passphrase("recovered".to_owned().into());
+        let options = RecoverOptions { words: &scene.yard.root.words(), unlock, lost: Lost::Rebuild };
+        key::recover(&scene.yard.store(), &options, &*scene.yard.clock()).unwrap();
+        let all = vec![&scene.kept; if second == Second::Prunes { 1 } else { 2 }];
+        scene.restores(&all);
+        assert_eq!(lab::check_all(&scene.yard.owner()).unwrap().problems, [], "{second:?}");
+        let listed = key::list(&scene.yard.owner()).unwrap();
+        let row = listed.iter().find(|row| row.revoked.is_some()).unwrap();
+        assert_eq!(row.role, Some(Role::Owner), "{second:?} {row:?}");
+        // Nor is it lost with the index: the packs say it too.
+        scene.yard.having("/index/").iter().for_each(|path| fs::remove_file(path).unwrap());
+        repair::index(&scene.yard.owner(), Mode::Write).unwrap();
+        scene.restores(&all);
+        assert_eq!(lab::check_all(&scene.yard.owner()).unwrap().problems, [], "{second:?}");
+    }
 }

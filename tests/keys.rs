@@ -22,6 +22,7 @@ use lifeboat::{
         select::Selection,
     },
     format::{
+        annotation::{Annotation, Says},
         attestation::{Attestation, AttestedSection, digest},
         envelope::{self, EnvelopeHeader, RecordKind, Sealer},
         forgotten::Forgotten,
@@ -1015,6 +1016,56 @@ fn with_the_registry_gone_too_the_words_restore_every_machine() {
         let next = add(&owner, Role::Backup, "next", Some("main"));
         sources[1].backup(&open(&store, &next).unwrap()).unwrap();
     });
+}
+
+/// Whatever stands in the bucket may have been put there by anybody who can write to it.
+#[test]
+fn a_rebuilt_registry_believes_nobody_without_the_keys_of_a_domain_and_lifts_no_hold() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let it = open(&store, &machine).unwrap();
+    let source = Source::new("x ");
+    let (held, _) = source.backup(&it).unwrap();
+    let (domain, main) = (machine.domain.unwrap(), owner.own_domain().unwrap());
+    // What another owner has lifted a thief could have lifted, who makes himself out for one.
+    let second = open(&store, &add(&owner, Role::Owner, "second", None)).unwrap();
+    let says = |by: &Repository, says: Says| {
+        let annotation = Annotation { time: COUNTS, snapshots: vec![held], says };
+        by.publish_annotation(&domain, &annotation).unwrap().parsed()
+    };
+    let Parsed::Record { id: hold, .. } = says(&owner, Says::Hold("case".to_owned())) else { unreachable!() };
+    says(&second, Says::Lift(vec![hold], "closed".to_owned()));
+    second.publish_attestation(&domain, &Attestation { time: COUNTS, sections: Vec::new() }).unwrap();
+    second.publish_forgotten(&domain, &Forgotten::new(COUNTS, Vec::new(), "")).unwrap();
+    assert_eq!(owner_again(&store, &owner).snapshots().unwrap().0[0].holds.len(), 0);
+    // Objects that are well signed, and sealed with keys of somewhere else.
+    let made_up = SigningKey::generate().unwrap();
+    let own = it.index_key(&domain).unwrap();
+    let seal = |kind, domain, signer: &SigningKey, key: &[u8; 32]| {
+        let (author, repository) = (signer.identity(), root.repository_id());
+        let header = EnvelopeHeader { kind, repository, domain, author, sequence: 0, epoch: 0 };
+        let sealed = envelope::seal(&header, &Sealer::Symmetric(key), signer, b"x").unwrap();
+        (ObjectId::new(*blake3::hash(&sealed).as_bytes()), sealed)
+    };
+    let (id, sealed) = seal(RecordKind::Index, main, it.signer(), own.as_bytes());
+    store.create(&Name::index(&main, &machine.identity, &id), sealed.into()).unwrap();
+    let (id, sealed) = seal(RecordKind::Attestation, domain, &made_up, &[7; 32]);
+    store.create(&Name::record(&domain, store::Folder::Attestations, &id), sealed.into()).unwrap();
+    delete(&store, |name| matches!(name, Parsed::Registry { .. }));
+    let done = recover(&store, &root.words(), Lost::Rebuild).unwrap();
+    assert!(done.lost.iter().any(|line| line.starts_with("1 ") && line.contains("hold list")), "{done:?}");
+    let owner = recovered(&store);
+    assert_eq!(owner.snapshots().unwrap().0[0].holds.len(), 1);
+    let listed = key::list(&owner).unwrap();
+    let role = |identity| {
+        let row = listed.iter().find(|row| row.identity == identity)?;
+        Some((row.role, row.revoked.is_some()))
+    };
+    assert_eq!(role(second.identity()), Some((Some(Role::Owner), true)));
+    assert_eq!(role(machine.identity), Some((Some(Role::Backup), false)));
+    assert_eq!(role(made_up.identity()), None);
+    source.backup(&open(&store, &machine).unwrap()).unwrap();
 }
 
 #[test]

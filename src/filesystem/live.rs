@@ -10,7 +10,6 @@ use std::{
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
     io::{Errno, fcntl_dupfd_cloexec},
-    process::geteuid,
 };
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
     open_quietly,
     read::{self, Seen},
     restore::open_beneath,
-    shown, system_error,
+    rights, shown, system_error,
     trail::Trail,
     unmet::Names,
 };
@@ -67,7 +66,7 @@ impl LiveTree {
     /// There is no such folder.
     pub fn open(path: &Path, closed: Closed) -> Result<Self> {
         // To root nothing is closed.
-        let closed = if geteuid().is_root() { Closed::Leave } else { closed };
+        let closed = if rights::overrides_its_own_modes() { Closed::Leave } else { closed };
         let open = |access| openat(CWD, path, access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let cannot = |errno| {
             let error = system_error("open the folder", path.display(), errno);

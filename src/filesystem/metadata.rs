@@ -18,7 +18,7 @@ use super::{
     attributes::{self, Way, has_flags, is_acl, is_capability, is_given},
     capture, exact,
     names::{Ownership, OwnershipPolicy},
-    namespace::HiddenOwners,
+    namespace::{self, HiddenOwners},
     old::{self, Found, Look},
     partial::is_begun,
     reason,
@@ -165,7 +165,7 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<Stays<
         return vec![Note::socket()];
     }
     let mut notes = lacks(metadata);
-    let Foretold { same, why_not } = foretell_owner((metadata, ownership), there, &mut notes);
+    let Foretold { same, why_not, is_closed } = foretell_owner((metadata, ownership), there, &mut notes);
     if let Some((there, errno)) = there.zip(why_not)
         && there.found.mtime != metadata.mtime
     {
@@ -173,7 +173,11 @@ pub fn foretell(metadata: &Metadata, ownership: &Ownership, there: Option<Stays<
     }
     for (name, value) in &metadata.xattrs {
         let is_set = || there.is_some_and(|there| there.has(name, value));
-        let refused = if may_set(name) { None } else { Some(Errno::PERM) };
+        let refused = if !may_set(name) || is_acl(name) && why_not.is_some() {
+            Some(Errno::PERM)
+        } else {
+            (is_closed && name.starts_with(b"user.")).then_some(Errno::ACCESS)
+        };
         let refused = why_not.filter(|errno| *errno == Errno::ROFS).or(refused);
         if is_capability(name) && !same.same_user {
             notes.push(Note::Unset(NO_CAPABILITIES.into()));
@@ -203,6 +207,8 @@ struct Foretold {
     same: Owner,
     /// Why nothing of what is there can be set, if so.
     why_not: Option<Errno>,
+    /// Its mode keeps this process from it.
+    is_closed: bool,
 }
 
 fn foretell_owner(
@@ -221,29 +227,37 @@ fn foretell_owner(
         let is_ours = || getgroups().unwrap_or_default().iter().any(|group| group.as_raw() == gid);
         user == us && !is_stuck && (getegid().as_raw() == gid || is_ours())
     };
-    let gives_all = owner.is_some() && rights::may_give_away() && !is_stuck;
+    let gives = |to| owner.is_some() && !is_stuck && rights::may_give((user, group), to);
+    let gives_all = gives((uid, gid));
     let same = Owner {
         same_user: uid == user || gives_all,
-        same_group: gid == group || gives_all || owner.is_some() && may_give(gid),
+        same_group: gid == group || gives((user, gid)) || owner.is_some() && may_give(gid),
     };
     let errno = if read_only { Errno::ROFS } else { Errno::PERM };
     if owner.is_some() && !(same.same_user && same.same_group) {
-        note(notes, ("owner", &format!("{uid}:{gid}")), Err(errno));
+        let why = if namespace::has_numbers((uid, gid)) || read_only { errno } else { Errno::INVAL };
+        note(notes, ("owner", &format!("{uid}:{gid}")), Err(why));
     }
     let lost = lost_bits(metadata, &same);
     let (wanted, mode) = (metadata.mode & 0o7777, metadata.mode & 0o7777 & !lost);
     if mode != wanted {
         notes.push(Note::Unset(NOT_OF_ITS_OWNER.into()));
     }
-    // The system takes it from what is given away, and nobody may set it then.
-    let is_given = gives_all && user == us && uid != us && rights::may_only_give_away();
+    // Whose it is by then.
+    let now = (if same.same_user { uid } else { user }, if same.same_group { gid } else { group });
+    // The system takes some of the mode from what is given away, and nobody may set it then; all else was set before.
+    let is_given = gives_all && user == us && uid != us && rights::may_only_give_away(now);
     let is_lost = is_given && as_given(metadata).mode != metadata.mode;
-    let is_theirs = user != us && !rights::may_as_owner();
+    let is_others = now.0 != us && !is_given;
+    let is_theirs = is_others && !rights::may_as_owner(now);
+    let is_writable = there.is_some_and(|found| found.mode() & 0o22 != 0);
+    let is_closed = is_others && !is_writable && !rights::overrides_modes(now);
     let why_not = there.filter(|_| is_theirs || is_stuck).map(|_| errno);
-    if is_lost || why_not.is_some() && there.is_some_and(|found| found.mode() != mode) {
+    let is_kept = metadata.kind == EntryKind::Symlink || there.is_none_or(|found| found.mode() == mode);
+    if is_lost || why_not.is_some() && !is_kept {
         note(notes, ("mode", &format!("{mode:o}")), Err(errno));
     }
-    Foretold { same, why_not }
+    Foretold { same, why_not, is_closed }
 }
 
 /// The label of a file, which its owner may set where the policy lets them.
@@ -297,7 +311,7 @@ const NO_CAPABILITIES: &str = "its capabilities were left out, since the owner i
 /// Whether a folder with that mode keeps the user who restores, and who owns it, from what is in it.
 #[must_use]
 pub fn closes(metadata: &Metadata) -> bool {
-    metadata.mode & REACHING_RIGHTS != REACHING_RIGHTS && !geteuid().is_root()
+    metadata.mode & REACHING_RIGHTS != REACHING_RIGHTS && !rights::overrides_its_own_modes()
 }
 
 /// What an owner needs to open a folder and to reach what is in it.
@@ -325,7 +339,8 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
 fn is_lost_when_given(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> bool {
     let us = geteuid().as_raw();
     let is_ours = || capture::status(handle.fd(), c"").is_ok_and(|status| status.stx_uid == us);
-    rights::may_only_give_away() && ownership.resolve(metadata).is_some_and(|(uid, _)| uid != us) && is_ours()
+    let goes = |owner: (u32, u32)| owner.0 != us && rights::may_only_give_away(owner);
+    ownership.resolve(metadata).is_some_and(goes) && is_ours()
 }
 
 /// What it keeps when it is given away: the system takes the rest from it then, and our user must not have given it.

@@ -27,12 +27,12 @@ impl HiddenOwners {
 
     fn look() -> Self {
         let (user, group, default) = NOBODY;
-        let nobody = |map: &str, number: &str| {
-            let hides = fs::read_to_string(map).is_ok_and(|map| hides(&map));
+        let nobody = |map: &Map, number: &str| {
             let number = || fs::read_to_string(number).ok()?.trim().parse().ok();
-            hides.then(|| number().unwrap_or(default))
+            (!map.is_whole()).then(|| number().unwrap_or(default))
         };
-        Self { user: nobody("/proc/self/uid_map", user), group: nobody("/proc/self/gid_map", group) }
+        let (users, groups) = maps();
+        Self { user: nobody(users, user), group: nobody(groups, group) }
     }
 
     /// Whether these numbers of a user and a group may stand for one that is hidden.
@@ -54,10 +54,54 @@ impl HiddenOwners {
     }
 }
 
-/// Whether a map of numbers (lines of the first inside, the first outside, and how many) leaves any out.
-fn hides(map: &str) -> bool {
-    let counts = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
-    counts.sum::<u64>() < EVERYBODY
+/// The numbers that a user namespace has: the first of a range, and how many.
+struct Map(Vec<(u64, u64)>);
+
+impl Map {
+    /// From lines of the first inside, the first outside, and how many.
+    fn of(text: &str) -> Self {
+        let range = |line: &str| {
+            let mut numbers = line.split_whitespace().map(str::parse);
+            let first = numbers.next()?.ok()?;
+            Some((first, numbers.nth(1)?.ok()?))
+        };
+        Self(text.lines().filter_map(range).collect())
+    }
+
+    /// Of this process; where the system does not tell nobody is left out.
+    fn read(file: &str) -> Self {
+        fs::read_to_string(file).map_or_else(|_| Self(vec![(0, EVERYBODY)]), |text| Self::of(&text))
+    }
+
+    /// Whether it leaves nobody out.
+    fn is_whole(&self) -> bool {
+        self.0.iter().map(|(_, count)| count).sum::<u64>() >= EVERYBODY
+    }
+
+    fn has(&self, number: u32) -> bool {
+        let is_in = |(first, count): &(u64, u64)| {
+            u64::from(number).checked_sub(*first).is_some_and(|beyond| beyond < *count)
+        };
+        self.0.iter().any(is_in)
+    }
+}
+
+/// Those of the users and of the groups of this process, which keeps its namespace.
+fn maps() -> &'static (Map, Map) {
+    static KNOWN: OnceLock<(Map, Map)> = OnceLock::new();
+    KNOWN.get_or_init(|| (Map::read("/proc/self/uid_map"), Map::read("/proc/self/gid_map")))
+}
+
+/// Whether the namespace of this process leaves nobody out. One that does is not that which the machine began with.
+pub(super) fn is_whole() -> bool {
+    let (users, groups) = maps();
+    users.is_whole() && groups.is_whole()
+}
+
+/// Whether the namespace of this process has numbers for a user and a group that are called so in it.
+pub(super) fn has_numbers((user, group): (u32, u32)) -> bool {
+    let (users, groups) = maps();
+    users.has(user) && groups.has(group)
 }
 
 #[cfg(test)]
@@ -67,9 +111,13 @@ mod tests {
 
     #[test]
     fn only_a_namespace_that_leaves_somebody_out_hides() {
+        let hides = |map: &str| !Map::of(map).is_whole();
         assert!(!hides("         0          0 4294967295\n"));
         assert!(!hides("0 0 1000\n1000 100000 4294966295\n"));
         assert!(hides("0 1000 1\n") && hides("0 1000 1\n1 100000 65536\n") && hides(""));
+        let map = Map::of("0 1000 1\n5 100000 2\n");
+        let known = (0..9).filter(|number| map.has(*number));
+        assert_eq!(known.collect::<Vec<_>>(), [0, 5, 6]);
     }
 
     #[test]

@@ -141,12 +141,12 @@ impl Found {
         })
     }
 
-    /// Whether it is a folder of ours in which we may not change anything. Root may.
+    /// Whether it is a folder of ours in which we may not change anything.
     #[must_use]
     pub fn is_closed_to_us(&self) -> bool {
-        let us = geteuid();
+        let is_ours = self.owner.0 == geteuid().as_raw();
         let closed = self.mode & OWNER_RIGHTS != OWNER_RIGHTS;
-        self.kind == EntryKind::Directory && closed && !us.is_root() && self.owner.0 == us.as_raw()
+        self.kind == EntryKind::Directory && closed && is_ours && !rights::overrides_modes(self.owner)
     }
 
     /// Whether it is a folder as [`Self::is_closed_to_us`], and nobody can even see all that is in it.
@@ -326,7 +326,7 @@ impl Target {
     /// It is somebody else's, and the system protects it (`fs.protected_hardlinks`).
     pub fn may_link(&self, path: &[u8]) -> Result<()> {
         let Some(found) = Look::new(self).at(path)? else { return Ok(()) };
-        let is_theirs = found.owner.0 != geteuid().as_raw() && !rights::may_as_owner();
+        let is_theirs = found.owner.0 != geteuid().as_raw() && !rights::may_as_owner(found.owner);
         if is_theirs && rights::protects_links() && !self.may_write_harmless(path, &found)? {
             return Err(system_error("link to", shown(path), Errno::PERM));
         }
@@ -426,8 +426,8 @@ impl OpenedUp {
             EntryKind::File => (FILE_RIGHTS & SEEING_RIGHTS, FILE_RIGHTS),
             _ => return None,
         };
-        let us = geteuid();
-        let closed = found.mode & needed != needed && found.owner.0 == us.as_raw() && !us.is_root();
+        let is_ours = found.owner.0 == geteuid().as_raw();
+        let closed = found.mode & needed != needed && is_ours && !rights::overrides_modes(found.owner);
         (closed && set_mode(handle.as_fd(), found.mode | given).is_ok())
             .then(|| Self::of(Arc::new(handle), found.mode))
     }

@@ -528,7 +528,7 @@ pub(super) fn denied_name(dir: BorrowedFd<'_>, found: &Found, thaws: bool) -> Op
         return Some(Denied::Frozen);
     }
     let us = geteuid().as_raw();
-    let is_theirs = folder.owner().0 != us && found.owner().0 != us && !rights::may_as_owner();
+    let is_theirs = folder.owner().0 != us && found.owner().0 != us && !rights::may_as_owner(found.owner());
     (folder.mode() & STICKY != 0 && is_theirs).then_some(Denied::Sticky)
 }
 

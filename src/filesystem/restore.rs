@@ -25,7 +25,7 @@ use rustix::{
         symlinkat, syncfs, unlinkat,
     },
     io::{Errno, pwrite},
-    process::{Resource, geteuid, getrlimit},
+    process::{Resource, getrlimit},
 };
 
 use super::{
@@ -38,7 +38,7 @@ use super::{
     old::{self, OpenedUp},
     partial::{self, Pending},
     remove::{Denied, check_names, denied, denied_as_it_is, denied_name, frozen_folder, keeps_names},
-    shown, shown_in, spelling, system_error,
+    rights, shown, shown_in, spelling, system_error,
     trail::{self, RESOLVE, Trail},
     zeros,
 };
@@ -561,11 +561,11 @@ impl Target {
     /// Whether the user may make it, as far as that is known before.
     ///
     /// # Errors
-    /// It is a device, and the user is not root.
+    /// It is a device, and this process may make none.
     pub fn may_make(path: &[u8], metadata: &Metadata) -> Result<()> {
         let is_device = matches!(metadata.kind, EntryKind::CharacterDevice | EntryKind::BlockDevice);
         // Everybody may make the one that stands for nothing.
-        if is_device && metadata.device_number != 0 && !geteuid().is_root() {
+        if is_device && metadata.device_number != 0 && !rights::may_make_devices() {
             return Err(system_error("make the special file", shown(path), Errno::PERM));
         }
         Ok(())
@@ -1312,7 +1312,7 @@ mod tests {
         let made = file.finish(&captured, &Ownership::new(OwnershipPolicy::Numeric)).unwrap();
         let notes = made.place().unwrap();
         let status = fs::metadata(folder.path().join("t/target/f")).unwrap();
-        if geteuid().is_root() {
+        if rights::may_give_to_anybody() {
             assert_eq!((status.uid(), status.gid(), status.mode() & 0o7777), (4242, 4343, 0o4711));
             assert!(notes.is_empty(), "{notes:?}");
         } else {

@@ -101,7 +101,9 @@ pub(super) fn again_if_gone<T>(look: impl Fn() -> Result<T>) -> Result<T> {
     })
 }
 
-const fn kind_of(folder: Folder) -> RecordKind {
+/// The kind of the records in a folder.
+#[must_use]
+pub const fn kind_of(folder: Folder) -> RecordKind {
     match folder {
         Folder::Attestations => RecordKind::Attestation,
         Folder::Annotations => RecordKind::Annotation,

@@ -1,24 +1,30 @@
 //! A registry from everything else that is there. The words give the keys; names give the domains; every
 //! record carries the key of its author. What nobody can tell any more is who was revoked, so whoever
 //! wrote anything but snapshots is certified for that alone, and every identity is there to be looked at.
+//! Promise: each gets a role that counts for all that it wrote, and nothing is believed of whoever lacks the keys
+//! that seal it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use zeroize::Zeroizing;
+
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     crypto::{RootSecret, VerifyingKey},
     error::{Error, ErrorKind, Result},
     format::{
+        annotation::{Annotation, Says},
         config::Config,
         envelope::{Envelope, Opener, RecordKind},
+        pack::{SectionHeader, decode_index},
         registry::{Certificate, Domain, Registry, Revocation},
         role::Role,
         snapshot::{Parameters, Snapshot},
     },
     id::{DomainId, IdentityId, ObjectId},
     limits,
-    repository::{InitOptions, registry},
-    store::{Folder, Name, Parsed, Prefix, Store},
+    repository::{InitOptions, records::kind_of, registry},
+    store::{Name, Parsed, Prefix, Store},
 };
 
 /// A registry and what it lacks.
@@ -32,10 +38,62 @@ pub(super) struct Rebuilt {
 /// What is known of an author.
 struct Author {
     key: VerifyingKey,
-    role: Role,
-    label: String,
-    domain: Option<DomainId>,
+    /// Its snapshots, and the name of their machine.
+    chain: Option<(Chain, String)>,
+    /// Whether it attested, spoke of snapshots, and wrote what a maintainer writes.
+    attests: bool,
+    annotates: bool,
+    maintains: bool,
+    /// All that it wrote but snapshots and runs.
     records: Vec<ObjectId>,
+}
+
+/// The snapshots of an author.
+struct Chain {
+    domain: DomainId,
+    /// The highest number, and whatever has it.
+    last: (u64, Vec<ObjectId>),
+}
+
+impl Author {
+    const fn new(key: VerifyingKey) -> Self {
+        let records = Vec::new();
+        Self { key, chain: None, attests: false, annotates: false, maintains: false, records }
+    }
+
+    /// The least role that may have written all of it. An annotation alone may be either's who may write one.
+    const fn role(&self) -> Role {
+        let backs_up = self.chain.is_some();
+        match (self.attests, self.maintains) {
+            (true, true) => Role::Owner,
+            (true, false) | (false, true) if backs_up => Role::Owner,
+            (false, false) if backs_up && self.annotates => Role::Owner,
+            (false, false) if backs_up => Role::Backup,
+            (true, false) => Role::Restore,
+            (false, _) => Role::Maintain,
+        }
+    }
+
+    /// What it wrote until now counts, and nothing later does.
+    fn revocation(
+        self,
+        (identity, label): (IdentityId, &str),
+        clock: &dyn Clock,
+        lost: &mut Vec<String>,
+    ) -> Revocation {
+        let Self { chain, mut records, .. } = self;
+        records.sort_unstable();
+        lost.extend(cut(&mut records, label));
+        let (last_sequence, last) = chain.map(|(chain, _)| chain.last).unwrap_or_default();
+        Revocation { identity, last_sequence, last, time: clock.now(), records }
+    }
+
+    /// The name that it gets: the real one is lost.
+    fn label(&self) -> String {
+        let short: String = self.key.identity().to_string().chars().take(8).collect();
+        let host = self.chain.as_ref().map(|(_, host)| host.as_str());
+        format!("{} {short}", host.unwrap_or_else(|| self.role().name()))
+    }
 }
 
 struct Work<'a> {
@@ -45,14 +103,17 @@ struct Work<'a> {
     authors: BTreeMap<IdentityId, Author>,
     epochs: BTreeSet<u32>,
     seen: u64,
-    newest: Option<(crate::clock::Timestamp, Parameters)>,
+    newest: Option<(Timestamp, Parameters)>,
+    /// How many annotations lift a legal hold by the word of another owner.
+    lifts: u64,
 }
 
-/// What an intact object says about who wrote it.
+/// What an intact object says, and who wrote it.
 struct Signed {
     key: VerifyingKey,
     sequence: u64,
-    bytes: Vec<u8>,
+    epoch: u32,
+    plain: Zeroizing<Vec<u8>>,
 }
 
 /// Builds a registry without a number from what stands below `d/`.
@@ -70,6 +131,7 @@ pub(super) fn registry(
         epochs: BTreeSet::from([1]),
         seen: 0,
         newest: None,
+        lifts: 0,
     };
     let names: Vec<Name> =
         store.list(&Prefix::domains())?.iter().filter_map(|listed| Name::parse(&listed.name)).collect();
@@ -91,8 +153,9 @@ pub(super) fn registry(
     }
     snapshots.sort_by_key(|(sequence, ..)| std::cmp::Reverse(*sequence));
     for (sequence, name, domain, identity, id) in snapshots {
-        if !work.authors.contains_key(&identity) {
-            work.snapshot(name, (domain, identity, sequence), &id)?;
+        let chain = work.authors.get(&identity).and_then(|author| author.chain.as_ref());
+        if chain.is_none_or(|(chain, _)| chain.domain == domain && chain.last.0 == sequence) {
+            work.snapshot(name, (domain, identity, sequence), id)?;
         }
     }
     for name in &names {
@@ -113,16 +176,15 @@ const fn domain_of(parsed: &Parsed) -> Option<DomainId> {
 }
 
 impl Work<'_> {
-    /// Reads an object and checks it against its name and the key that it carries; `None` when it is
-    /// damaged.
+    /// Reads an object, checks it against its name and the key that it carries, and opens it; `None` when it is
+    /// damaged, or was sealed by somebody without the keys of its domain.
     fn signed(
         &self,
         name: &Name,
         (kind, domain, id): (RecordKind, &DomainId, &ObjectId),
     ) -> Result<Option<Signed>> {
-        let max = if kind == RecordKind::Index { limits::INDEX_BYTES_MAX } else { limits::RECORD_BYTES_MAX };
-        let bytes = match self.store.read(name, max) {
-            Ok(bytes) => bytes.to_vec(),
+        let bytes = match self.store.read(name, kind.bytes_max()) {
+            Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
                 return Ok(None);
             }
@@ -133,28 +195,31 @@ impl Work<'_> {
         }
         let parsed = Envelope::parse(&bytes, kind, &self.root.repository_id(), domain);
         let Ok(envelope) = parsed else { return Ok(None) };
-        let key = *envelope.author_key();
-        let sequence = envelope.sequence();
-        let good = envelope.verify(&key).is_ok();
-        Ok(good.then_some(Signed { key, sequence, bytes }))
+        let (key, sequence, epoch) = (*envelope.author_key(), envelope.sequence(), envelope.epoch());
+        if envelope.verify(&key).is_err() {
+            return Ok(None);
+        }
+        let opened = if matches!(kind, RecordKind::Snapshot | RecordKind::Annotation) {
+            let private = self.root.metadata_seed(epoch).open_key();
+            envelope.open(&Opener::Private(&|_| Some(&private)))
+        } else {
+            envelope.open(&Opener::Symmetric(self.root.index_root().domain(domain).as_bytes()))
+        };
+        Ok(opened.ok().map(|plain| Signed { key, sequence, epoch, plain }))
     }
 
     fn snapshot(
         &mut self,
         name: &Name,
         (domain, identity, sequence): (DomainId, IdentityId, u64),
-        id: &ObjectId,
+        id: ObjectId,
     ) -> Result<()> {
-        let Some(signed) = self.signed(name, (RecordKind::Snapshot, &domain, id))? else { return Ok(()) };
+        let Some(signed) = self.signed(name, (RecordKind::Snapshot, &domain, &id))? else { return Ok(()) };
         if signed.key.identity() != identity || signed.sequence != sequence {
             return Ok(());
         }
-        let repository = self.root.repository_id();
-        let envelope = Envelope::parse(&signed.bytes, RecordKind::Snapshot, &repository, &domain)?;
-        let key = self.root.metadata_seed(envelope.epoch()).open_key();
-        let Ok(plain) = envelope.open(&Opener::Private(&|_| Some(&key))) else { return Ok(()) };
-        let Ok(record) = Snapshot::decode(&plain) else { return Ok(()) };
-        self.epochs.insert(envelope.epoch());
+        let Ok(record) = Snapshot::decode(&signed.plain) else { return Ok(()) };
+        self.epochs.insert(signed.epoch);
         self.seen = self.seen.max(record.registry);
         if let Some(known) = self.domains.get_mut(&domain) {
             let [chunk_min, chunk_average, chunk_max] = record.parameters.chunk_sizes;
@@ -166,59 +231,55 @@ impl Work<'_> {
         if self.newest.as_ref().is_none_or(|(time, _)| record.time > *time) {
             self.newest = Some((record.time, record.parameters));
         }
-        let short: String = identity.to_string().chars().take(8).collect();
-        let label: String = record.host.chars().filter(|c| !c.is_control()).take(40).collect();
-        let label = format!("{label} {short}");
-        let author =
-            Author { key: signed.key, role: Role::Backup, label, domain: Some(domain), records: Vec::new() };
-        self.authors.insert(identity, author);
+        let host: String = record.host.chars().filter(|c| !c.is_control()).take(40).collect();
+        let author = self.authors.entry(identity).or_insert_with(|| Author::new(signed.key));
+        let first = || (Chain { domain, last: (sequence, Vec::new()) }, host);
+        author.chain.get_or_insert_with(first).0.last.1.push(id);
         Ok(())
     }
 
-    /// An index object or another record: its author, if nobody knows it yet, counts for what is there.
+    /// An index object or another record: that it is there tells something of its author.
     fn record(&mut self, name: &Name) -> Result<()> {
-        let (kind, domain, id, role) = match name.parsed() {
-            Parsed::Index { domain, writer, id } => {
-                let known = self.authors.get(&writer);
-                if known.is_some_and(|known| known.role == Role::Backup) {
-                    return Ok(());
-                }
-                (RecordKind::Index, domain, id, Role::Maintain)
-            }
-            Parsed::Record { domain, folder, id } => match folder {
-                Folder::Attestations => (RecordKind::Attestation, domain, id, Role::Restore),
-                Folder::Annotations => (RecordKind::Annotation, domain, id, Role::Maintain),
-                Folder::Forgotten => (RecordKind::Forgotten, domain, id, Role::Maintain),
-                Folder::Tombstones => (RecordKind::Tombstones, domain, id, Role::Maintain),
-                Folder::Quarantine => (RecordKind::Quarantine, domain, id, Role::Maintain),
-            },
+        let (kind, domain, id) = match name.parsed() {
+            Parsed::Index { domain, id, .. } => (RecordKind::Index, domain, id),
+            Parsed::Record { domain, folder, id } => (kind_of(folder), domain, id),
             _ => return Ok(()),
         };
-        let Some(Signed { key, .. }) = self.signed(name, (kind, &domain, &id))? else { return Ok(()) };
+        let Some(Signed { key, plain, .. }) = self.signed(name, (kind, &domain, &id))? else {
+            return Ok(());
+        };
         let identity = key.identity();
-        if identity == self.root.owner_identity().identity() {
+        let is_misplaced = matches!(name.parsed(), Parsed::Index { writer, .. } if writer != identity);
+        if is_misplaced || identity == self.root.owner_identity().identity() {
             return Ok(());
         }
-        let short: String = identity.to_string().chars().take(8).collect();
-        let author = self.authors.entry(identity).or_insert_with(|| Author {
-            key,
-            role,
-            label: format!("{} {short}", role.name()),
-            domain: None,
-            records: Vec::new(),
-        });
-        if author.role == role {
-            author.records.push(id);
+        // Of an owner who is put down by what anybody with the keys of a domain can write no word ends a hold.
+        if kind == RecordKind::Annotation
+            && Annotation::decode(&plain).is_ok_and(|said| matches!(said.says, Says::Lift(..)))
+        {
+            self.lifts += 1;
+            return Ok(());
         }
+        let author = self.authors.entry(identity).or_insert_with(|| Author::new(key));
+        match kind {
+            RecordKind::Attestation => author.attests = true,
+            RecordKind::Annotation => author.annotates = true,
+            RecordKind::Index => {
+                let backs_up_here = author.chain.as_ref().is_some_and(|(chain, _)| chain.domain == domain);
+                author.maintains |= !(backs_up_here && lists_its_own(&plain, &identity));
+            }
+            _ => author.maintains = true,
+        }
+        author.records.push(id);
         Ok(())
     }
 
     fn finish(self, config: Option<&Config>, clock: &dyn Clock) -> Rebuilt {
-        let Self { root, domains, authors, epochs, seen, newest, .. } = self;
+        let Self { root, domains, authors, epochs, seen, newest, lifts, .. } = self;
         let mut lost = Vec::new();
         let owner = root.owner_identity().identity();
         let mut domains: Vec<Domain> = domains.into_values().collect();
-        let home = authors.get(&owner).and_then(|known| known.domain);
+        let home = authors.get(&owner).and_then(|known| known.chain.as_ref()).map(|(chain, _)| chain.domain);
         let home = home.or_else(|| domains.first().map(|domain| domain.id)).unwrap_or(DomainId::new([0; 8]));
         if let Some(domain) = domains.iter_mut().find(|domain| domain.id == home) {
             domain.name = "main".to_owned();
@@ -226,20 +287,13 @@ impl Work<'_> {
         let mut certificates = vec![registry::owner_certificate(root, home, clock)];
         let mut revocations = Vec::new();
         for (identity, author) in authors.into_iter().filter(|(identity, _)| *identity != owner) {
-            let Author { key, role, label, domain, mut records } = author;
-            if role != Role::Backup {
-                records.sort_unstable();
-                lost.extend(cut(&mut records, &label));
-                revocations.push(Revocation {
-                    identity,
-                    last_sequence: 0,
-                    last: Vec::new(),
-                    time: clock.now(),
-                    records,
-                });
-            }
+            let (role, label) = (author.role(), author.label());
+            let domain = author.chain.as_ref().map(|(chain, _)| chain.domain);
             lost.push(format!("the real label of the {} key that is now called `{label}`", role.name()));
-            let verifying_key = key.to_bytes();
+            let verifying_key = author.key.to_bytes();
+            if role != Role::Backup {
+                revocations.push(author.revocation((identity, &label), clock, &mut lost));
+            }
             let created = clock.now();
             certificates.push(Certificate {
                 identity,
@@ -250,6 +304,11 @@ impl Work<'_> {
                 shared: false,
                 created,
             });
+        }
+        if lifts > 0 {
+            lost.push(format!(
+                "{lifts} times another owner's key lifted a legal hold: those hold again, see `hold list`"
+            ));
         }
         lost.push("which keys had been revoked: look at `key list` and revoke those again".to_owned());
         lost.push("the certificates of all other keys: add them anew".to_owned());
@@ -280,6 +339,12 @@ impl Work<'_> {
         };
         Rebuilt { registry, seen, lost }
     }
+}
+
+/// Whether an index object lists nothing but what its writer has stored itself, as that of a backup does.
+fn lists_its_own(plain: &[u8], writer: &IdentityId) -> bool {
+    let is_own = |section: &SectionHeader| section.author == *writer;
+    decode_index(plain).is_ok_and(|packs| packs.iter().all(|pack| pack.directory.sections.iter().all(is_own)))
 }
 
 /// Leaves as many records as a revocation may list, and says what is lost.

@@ -30,6 +30,7 @@ use crate::{
         names::{Ownership, OwnershipPolicy},
         remove::{Never, Removal},
         restore::{Looks, TARGET_MODE, Target, Zeros},
+        rights,
         select::Selection,
     },
     format::{
@@ -342,8 +343,8 @@ impl Root {
             return Notes::new();
         };
         let (mode, place) = (folder.mode & 0o7777, place.display());
-        // Only root gives a folder away; what others cannot set is noted by itself.
-        let owner = ownership.resolve(folder).filter(|_| geteuid().is_root());
+        // What cannot be given away is noted by itself.
+        let owner = ownership.resolve(folder).filter(|to| rights::may_give((was.uid, was.gid), *to));
         let (uid, gid) = owner.unwrap_or((was.uid, was.gid));
         let Looks { mode: old, uid: old_uid, gid: old_gid } = was;
         let mut notes = Notes::new();

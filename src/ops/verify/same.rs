@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use rustix::process::geteuid;
-
 use super::{Comparison, Owners, content::Nobody};
 use crate::{
     error::Result,
     filesystem::{
         live::{Closed, LiveTree},
         names::{Ownership, OwnershipPolicy},
+        rights,
     },
     format::entry::Entry,
     limits,
@@ -32,7 +31,7 @@ impl<'a> Same<'a> {
         (ownership, witness): (&Ownership, &'a mut Nobody),
     ) -> Result<Self> {
         let owners = match ownership.policy() {
-            _ if !geteuid().is_root() => Owners::NotRoot,
+            _ if !rights::may_give_to_anybody() => Owners::NotRoot,
             OwnershipPolicy::ByName => Owners::Compare,
             OwnershipPolicy::Numeric => Owners::Numbers,
             OwnershipPolicy::Keep => Owners::Ignore,

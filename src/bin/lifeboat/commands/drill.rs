@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use lifeboat::{
     clock::{Clock, SystemClock},
     error::{Error, ErrorKind, Result},
-    filesystem::{durable, sample::SampleSize, scratch::Afterwards},
+    filesystem::{durable, rights, sample::SampleSize, scratch::Afterwards},
     limits,
     ops::{
         drill::{self, DrillOptions, Drilled, Proof, Row, Where},
@@ -176,7 +176,6 @@ fn options(arguments: &Run) -> Result<DrillOptions> {
         Some(seed) => seed,
         None => u64::from(u32::from_le_bytes(random::bytes()?)),
     };
-    let root = rustix::process::geteuid().is_root();
     Ok(DrillOptions {
         filter: arguments.filter.filter(),
         sample: arguments.sample.as_deref().map(SampleSize::parse).transpose()?,
@@ -186,7 +185,7 @@ fn options(arguments: &Run) -> Result<DrillOptions> {
             None => Where::Within(environment::temporary_folder()),
         },
         afterwards: if arguments.keep { Afterwards::Keep } else { Afterwards::Remove },
-        owners: if root { Owners::Numbers } else { Owners::NotRoot },
+        owners: if rights::may_give_to_anybody() { Owners::Numbers } else { Owners::NotRoot },
         rpo: duration(&arguments.rpo)?,
         rto: duration(&arguments.rto)?,
         checks: arguments.checks.clone(),
