@@ -110,6 +110,7 @@ pub(super) fn repack(
             };
             held.map_or(Ok(()), |held| repack.write(&held))?;
             freed.push(candidate);
+            done.cut += if pruning.writes() { 0 } else { candidate.frames_cut };
             if repack.is_refused() {
                 break;
             }
