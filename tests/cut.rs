@@ -199,10 +199,13 @@ fn what_nobody_needs_is_cut_out_of_frames_and_the_client_goes_on_using_the_rest(
         let scene = Scene::new(whose);
         let dry = PruneOptions { mode: Mode::DryRun, ..options() };
         let planned = scene.prune_with(&scene.yard.owner(), &dry).unwrap();
-        assert!(planned.repacked.packs == 1 && planned.cut == 1 && planned.pinned == 0, "{planned:?}");
+        // Nodes end where the keys of the domain say: a pack of metadata may be moved too.
+        assert!((1..=2).contains(&planned.repacked.packs), "{planned:?}");
+        assert!(planned.cut == 1 && planned.pinned == 0, "{planned:?}");
         assert!(planned.moved.abs_diff(2 * FILE_BYTES) < 1000, "{planned:?}");
         let done = scene.prune();
-        assert_eq!((done.cut, done.written.packs, done.moved), (1, 1, planned.moved), "{whose:?} {done:?}");
+        assert_eq!((done.cut, done.moved), (1, planned.moved), "{whose:?} {done:?}");
+        assert_eq!(done.written.packs, planned.repacked.packs, "{whose:?} {done:?}");
         scene.holds(&[&scene.kept]);
         scene.yard.wait(4 * DAY);
         let done = scene.prune();
@@ -610,7 +613,7 @@ fn a_frame_that_is_damaged_is_not_cut_and_nothing_of_its_pack_is_written() {
     File::open(pack).unwrap().set_modified(then).unwrap();
     for _ in 0..3 {
         let done = scene.prune();
-        assert_eq!((done.cut, done.written.packs, done.repacked.packs), (0, 0, 0), "{done:?}");
+        assert_eq!((done.cut, scene.data_packs().len()), (0, 1), "{done:?}");
         assert!(done.notes.iter().any(|note| note.to_string().contains("is not repacked")), "{done:?}");
     }
     fs::write(pack, whole).unwrap();

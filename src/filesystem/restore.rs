@@ -1463,7 +1463,7 @@ mod tests {
         drop(made);
         let dropped = (is_frozen(), names(&inside));
         // As a restore that was killed has left it.
-        std::mem::forget(link());
+        let _killed = std::mem::ManuallyDrop::new(link());
         assert!(target.take_part(&crate::clock::SystemClock));
         let swept = target.sweep(b"", &|_| false, &crate::clock::SystemClock).unwrap();
         let swept = (swept, is_frozen(), names(&inside));
