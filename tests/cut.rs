@@ -668,7 +668,7 @@ fn cut_by_a_second_owner(second: Second) -> Scene {
     let old = scene.data_packs();
     let options = PruneOptions { small_packs: 2, ..options() };
     if second != Second::Prunes {
-        lab::back_up(&other(), &scene.kept).unwrap();
+        lab::back_up(&other(), &files(20..=20)).unwrap();
     }
     assert!(scene.prune_with(&other(), &options).unwrap().cut > 0);
     scene.yard.wait(4 * DAY);
@@ -690,8 +690,10 @@ fn what_a_second_owner_has_cut_counts_after_the_registry_was_lost_and_rebuilt_an
         let unlock = By::Passphrase("recovered".to_owned().into());
         let options = RecoverOptions { words: &scene.yard.root.words(), unlock, lost: Lost::Rebuild };
         key::recover(&scene.yard.store(), &options, &*scene.yard.clock()).unwrap();
-        let all = vec![&scene.kept; if second == Second::Prunes { 1 } else { 2 }];
-        scene.restores(&all);
+        let theirs = files(20..=20);
+        let all = [&scene.kept, &theirs];
+        let all = if second == Second::Prunes { &all[..1] } else { &all };
+        scene.restores(all);
         assert_eq!(lab::check_all(&scene.yard.owner()).unwrap().problems, [], "{second:?}");
         let listed = key::list(&scene.yard.owner()).unwrap();
         let row = listed.iter().find(|row| row.revoked.is_some()).unwrap();
@@ -699,7 +701,7 @@ fn what_a_second_owner_has_cut_counts_after_the_registry_was_lost_and_rebuilt_an
         // Nor is it lost with the index: the packs say it too.
         scene.yard.having("/index/").iter().for_each(|path| fs::remove_file(path).unwrap());
         repair::index(&scene.yard.owner(), Mode::Write).unwrap();
-        scene.restores(&all);
+        scene.restores(all);
         assert_eq!(lab::check_all(&scene.yard.owner()).unwrap().problems, [], "{second:?}");
     }
 }
