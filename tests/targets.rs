@@ -301,7 +301,6 @@ fn a_plan_says_what_cannot_be_set_of_what_is_right_on_a_mount_that_is_read_only(
         return;
     }
     let world = World::with_repository();
-    fs::hard_link(world.path("src/deep/two"), world.path("src/deep/zwei")).unwrap();
     let frozen = chattr("+i", &world.path("src/deep/two"));
     world.does(&["backup", "src"]);
     chattr("-i", &world.path("src/deep/two"));
