@@ -337,9 +337,9 @@ pub(super) fn set_metadata(handle: &Handle<'_>, metadata: &Metadata, ownership: 
 /// Whether it is ours and is to be somebody else's, and this process may set nothing of it then: root may lack that in
 /// a service. All that an owner may set has to come first, so that no whole file is left with the mode of one that is begun.
 fn is_lost_when_given(handle: &Handle<'_>, metadata: &Metadata, ownership: &Ownership) -> bool {
-    let us = geteuid().as_raw();
-    let is_ours = || capture::status(handle.fd(), c"").is_ok_and(|status| status.stx_uid == us);
-    let goes = |owner: (u32, u32)| owner.0 != us && rights::may_only_give_away(owner);
+    let is_us = |uid: u32| uid == geteuid().as_raw();
+    let is_ours = || capture::status(handle.fd(), c"").is_ok_and(|status| is_us(status.stx_uid));
+    let goes = |owner: (u32, u32)| rights::may_only_give_away(owner) && !is_us(owner.0);
     ownership.resolve(metadata).is_some_and(goes) && is_ours()
 }
 
