@@ -88,7 +88,7 @@ pub struct Checked {
     pub packs_read: u64,
     /// Bytes of these.
     pub bytes_read: u64,
-    /// Sections that were attested: those of domains that several identities write to, and only once.
+    /// Sections that were attested: those of domains that several identities write to, and what an owner's prune has cut; only once.
     pub attested: u64,
     /// Whether what was read stands in a signed record.
     pub recorded: bool,

@@ -71,7 +71,8 @@ pub(super) struct PackCheck<'a> {
     view: &'a View,
     /// Without it only hashes are compared.
     frames: Option<FrameCheck<'a>>,
-    /// Who alone backs up to the domain: nobody needs our word for it, but for what an owner's prune has cut.
+    /// Who alone backs up to the domain: nobody needs our word for it, but for what an owner's prune has cut. Where there are
+    /// several, or nobody is known to, all is attested.
     only_writer: Option<IdentityId>,
 }
 

@@ -1,8 +1,8 @@
 //! Cuts out of frames what nobody needs: what is needed of them is opened, looked at, and sealed anew in frames of its own.
 //! It takes the keys that read contents, so only an owner's prune does it.
 //!
-//! Promise: a section that is written here is attested before anybody counts on it. It is the owner's, and a snapshot may use
-//! it only because a verifier vouches for it; until then everybody goes on using the old frames. Nor does anything rest
+//! Promise: a section that is written here is attested before anybody else counts on it. It is the owner's, and a snapshot of
+//! others may use it only because a verifier vouches for it; until then they go on using the old frames. Nor does anything rest
 //! on this when those are deleted: what stands for them is looked for then, and read.
 
 use std::collections::BTreeMap;
