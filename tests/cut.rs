@@ -21,7 +21,7 @@ use lifeboat::{
         forget,
         key::{self, By, Lost, RecoverOptions},
         prune::{self, DomainDone, Mode, PruneOptions, Unused},
-        repair,
+        repair::{self, AsideOptions, Force},
     },
     repository::{Repository, unlock::Credential},
     store::Store,
@@ -533,49 +533,120 @@ fn of_two_copies_in_one_pack_one_goes() {
     scene.holds(&[&scene.kept, &scene.kept]);
 }
 
+/// Changes a byte of a pack and not its time.
+fn damage(pack: &Path, at: impl Fn(usize) -> usize) {
+    let (mut bytes, then) = (fs::read(pack).unwrap(), fs::metadata(pack).unwrap().modified().unwrap());
+    let at = at(bytes.len());
+    bytes[at] ^= 1;
+    fs::write(pack, bytes).unwrap();
+    File::open(pack).unwrap().set_modified(then).unwrap();
+}
+
+/// What becomes of the last good copy beside the damaged one that a client uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Listed,
+    /// Its end is damaged, and no frame.
+    WithoutItsEnd,
+    /// Its index object is lost.
+    Unlisted,
+    /// And the damaged one is set aside, as a note says.
+    UnlistedAlone,
+}
+
 /// What a client uses is damaged, and nobody has noticed; what a restore then takes is of no use to anybody else.
 #[test]
 fn the_last_good_copy_stays_whoever_wrote_it() {
     let (stored, rest) = (files(1..=8), files(20..=20));
-    for is_listed in [true, false] {
+    for last in [Last::Listed, Last::WithoutItsEnd, Last::Unlisted, Last::UnlistedAlone] {
         let scene = Scene::of(Whose::Neighbour, &rest, rest.clone());
-        let others = scene.yard.having("/index/");
+        let new = |ending: &str, old: &[PathBuf]| -> Vec<PathBuf> {
+            scene.yard.having(ending).into_iter().filter(|path| !old.contains(path)).collect()
+        };
+        let (lists, packs) = (scene.yard.having("/index/"), scene.data_packs());
         let ended = scene.back_up(&stored);
-        let lists: Vec<PathBuf> =
-            scene.yard.having("/index/").into_iter().filter(|path| !others.contains(path)).collect();
+        let (lists, good) = (new("/index/", &lists), new("/packs/d/", &packs));
         scene.back_up(&rest);
         scene.end(ended);
-        let good = scene.data_packs();
+        let old = scene.data_packs();
         let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
         let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
         lab::back_up(&client, &stored).unwrap();
         scene.yard.wait(2 * DAY);
-        let own: Vec<PathBuf> = scene.data_packs().into_iter().filter(|path| !good.contains(path)).collect();
-        let [own] = &own[..] else { panic!("{own:?}") };
-        let (mut bytes, then) = (fs::read(own).unwrap(), fs::metadata(own).unwrap().modified().unwrap());
-        bytes[2000] ^= 1;
-        fs::write(own, bytes).unwrap();
-        File::open(own).unwrap().set_modified(then).unwrap();
+        let own = new("/packs/d/", &old);
+        let ([own], [good]) = (&own[..], &good[..]) else { panic!("{own:?} {good:?}") };
+        damage(own, |_| 2000);
+        if last == Last::WithoutItsEnd {
+            damage(good, |length| length - 1);
+        }
         let expected = [&rest, &rest, &stored];
         scene.restores(&expected);
         scene.prune();
-        if !is_listed {
+        if matches!(last, Last::Unlisted | Last::UnlistedAlone) {
             lists.iter().for_each(|list| fs::remove_file(list).unwrap());
         }
         let mut told = Vec::new();
-        for _ in 0..4 {
+        for round in 0..4 {
             scene.yard.wait(4 * DAY);
-            let owner = scene.yard.owner();
-            let pruned = prune::run(&owner, &options()).unwrap();
+            let before = scene.data_packs();
+            let pruned = prune::run(&scene.yard.owner(), &options()).unwrap();
             told.extend(pruned.domains.into_iter().flat_map(|domain| domain.done.notes));
+            assert_eq!((scene.data_packs(), good.exists()), (before, true), "{last:?} {told:?}");
+            if last == Last::UnlistedAlone && round == 0 {
+                let name = own.strip_prefix(scene.yard.path()).unwrap().to_str().unwrap().to_owned();
+                let options =
+                    AsideOptions { names: vec![name], reason: None, mode: Mode::Write, force: Force::No };
+                repair::set_aside(&scene.yard.owner(), &options).unwrap();
+            }
         }
-        let name = own.file_name().unwrap().to_str().unwrap();
-        assert!(told.iter().any(|note| note.to_string().contains(name)), "{told:?}");
-        if !is_listed {
+        for pack in [own, good] {
+            let name = pack.file_name().unwrap().to_str().unwrap();
+            assert!(told.iter().any(|note| note.to_string().contains(name)), "{last:?} {told:?}");
+        }
+        if matches!(last, Last::Unlisted | Last::UnlistedAlone) {
             repair::index(&scene.yard.owner(), Mode::Write).unwrap();
         }
         scene.restores(&expected);
-        assert!(scene.data_packs().len() <= good.len() + 3, "{:?}", scene.data_packs());
+    }
+}
+
+/// Many clients have stored the same, as they do before a verifier has spoken.
+#[test]
+fn in_a_crowd_of_copies_a_prune_ends_and_the_last_good_one_stays() {
+    let (stored, rest) = (files(1..=2), files(20..=20));
+    for is_damaged in [false, true] {
+        let scene = Scene::of(Whose::Neighbour, &rest, rest.clone());
+        for number in 0..66 {
+            let key = scene.yard.new_key(Role::Backup, &format!("crowd{number}"), Some("office"));
+            let client = scene.yard.open_as(&scene.yard.store(), &key).unwrap();
+            let ended = lab::back_up(&client, &stored).unwrap().snapshot.unwrap().0;
+            lab::back_up(&client, &rest).unwrap();
+            scene.end(ended);
+        }
+        let old = scene.data_packs();
+        let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
+        let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
+        let kept = lab::back_up(&client, &stored).unwrap().snapshot.unwrap().0;
+        scene.yard.wait(2 * DAY);
+        if is_damaged {
+            scene
+                .data_packs()
+                .iter()
+                .filter(|path| !old.contains(path))
+                .for_each(|own| damage(own, |_| 2000));
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..4 {
+            scene.prune();
+            scene.yard.wait(4 * DAY);
+            bytes.push(scene.data_bytes());
+        }
+        assert!(bytes.windows(2).all(|pair| pair[0] >= pair[1]) && bytes[2] == bytes[3], "{bytes:?}");
+        let owner = scene.yard.owner();
+        let snapshots = owner.snapshots().unwrap().0;
+        let kept = snapshots.iter().find(|known| known.name.id == kept).unwrap();
+        let (files, restored) = lab::restore(&owner, kept).unwrap();
+        assert!(files == stored && restored.failures == 0, "{is_damaged} {:?}", restored.failed);
     }
 }
 

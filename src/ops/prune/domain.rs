@@ -161,7 +161,10 @@ impl Pruning<'_> {
         }
         // 3: of the packs whose grace is over, what is needed again is copied out; and looked at.
         let mut judged = self.judge(&seen, &self.aged(&seen, now), done)?;
-        done.rescued = rescue::count(&judged);
+        let rescued = rescue::count(&judged);
+        if !self.writes() {
+            done.rescued = rescued;
+        }
         for _ in 0..ROUNDS_MAX {
             if judged.needed.is_empty() {
                 break;
@@ -177,6 +180,7 @@ impl Pruning<'_> {
                 }
             }
             rescue::rescue(self, &seen, &judged)?;
+            done.rescued = rescued;
             if suffers(Sabotage::BlindRescue) {
                 judged.free_all();
                 break;

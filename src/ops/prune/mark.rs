@@ -8,7 +8,7 @@ use std::{
 use super::{
     DomainDone, Packs,
     domain::{Pruning, Seen},
-    lost_pack,
+    lost_pack, section_of,
     sweep::Survivors,
 };
 use crate::{
@@ -311,14 +311,22 @@ fn unlisted(
         };
         let is_live = |at| index.standing(at) == Some(Standing::Live);
         let mut is_needed = false;
-        for blob in directory.frames.iter().flat_map(|frame| &frame.blobs) {
-            is_needed = seen.reached.blob(index, &blob.id)
-                && (!index.unsorted(&blob.id).any(is_live) || survivors.all_are_bad(&seen.reached, blob)?);
+        for frame in &directory.frames {
+            let epoch = section_of(&directory, frame)?.epoch;
+            for blob in &frame.blobs {
+                is_needed |= seen.reached.blob(index, &blob.id) && !index.unsorted(&blob.id).any(is_live)
+                    || survivors.needs_unlisted((&seen.reached, &id), (blob, listed.kind, epoch))?;
+            }
             if is_needed {
                 break;
             }
         }
         if is_needed {
+            let what = format!(
+                "{name} is in no index and stays: snapshots need it, and what else has it is damaged or set aside"
+            );
+            let advice = "`lifeboat repair index --apply` lists it: do that first";
+            done.note(vec![Error::new(ErrorKind::Damaged, format!("{what}; {advice}"))]);
             continue;
         }
         if without.are_theirs(&directory) {

@@ -58,7 +58,7 @@ impl Reached {
 
 /// A blob that stands in more places is looked up once: an index that names one chunk a million times would else cost
 /// as much for each reference to it.
-pub(super) const CROWD: usize = 64;
+const CROWD: usize = 64;
 
 /// Walks the manifests of all snapshots. For each identity every node is read once. Nothing when the time was up.
 ///

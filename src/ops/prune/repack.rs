@@ -122,7 +122,7 @@ pub(super) fn repack(
         if let Some(error) = refused {
             // Nobody may count on what was cut, so nothing dies for it.
             done.notes
-                .push(error.context("what was cut cannot be attested, so the packs that it came from stay"));
+                .push(error.context("what was cut cannot be attested, so the packs that it came from stay: let this key write below `attestations/`"));
             continue;
         }
         for candidate in freed {

@@ -1,8 +1,8 @@
 //! Which of the packs whose grace is over nobody needs, and what is needed of the others.
 //!
 //! Promise: what a restore could read before a prune it can read after it, whatever is damaged. So not only what snapshots use
-//! of a dying pack is looked for elsewhere: where they use other copies, one of those is read, and if none is good the copy that
-//! dies is the one that a restore would take.
+//! of a dying pack is looked for elsewhere: where they use other copies, one of those is read, and if none is good the pack
+//! that dies stays: a restore takes it from there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use super::{
     bits::Bits,
     domain::{Pruning, Seen},
     lost_pack,
-    reach::{CROWD, Reached},
+    reach::Reached,
     section_of,
 };
 use crate::{
@@ -82,6 +82,14 @@ impl Pruning<'_> {
             for pack in listings.get(id).into_iter().flatten() {
                 let sections = self.needed(seen, pack, &mut survivors)?;
                 if sections.is_empty() {
+                    if survivors.holds_last_good(&seen.reached, pack)? {
+                        is_free = false;
+                        let name = self.repository.pack_name(&self.id, pack);
+                        done.note(vec![stays(
+                            &name,
+                            "a backup stores again what is damaged once that is set aside",
+                        )]);
+                    }
                     continue;
                 }
                 is_free = false;
@@ -125,13 +133,12 @@ impl Pruning<'_> {
             if frame.sealed_in(&bytes).and_then(|sealed| check_ciphertext(frame, sealed)).is_err() {
                 continue;
             }
+            let epoch = section_of(&directory, frame)?.epoch;
             for blob in &frame.blobs {
-                if survivors.all_are_bad(&seen.reached, blob)? {
-                    let what = format!(
-                        "{name}, which was to die, stays: a snapshot needs it, and no index lists it"
-                    );
-                    done.note(vec![Error::damaged(what, "what stands for it is damaged").with_remedy(
-                        "`lifeboat repair index --apply` lists it again; the next prune saves what is needed of it",
+                if survivors.needs_unlisted((&seen.reached, id), (blob, listed.kind, epoch))? {
+                    done.note(vec![stays(
+                        &name,
+                        "`lifeboat repair index --apply` lists it again: do that first",
                     )]);
                     return Ok(false);
                 }
@@ -140,26 +147,26 @@ impl Pruning<'_> {
         Ok(true)
     }
 
-    /// The sections with a frame of which snapshots may use something that nothing else stands for, or whose other copies are
-    /// all damaged.
+    /// The sections with a frame of which snapshots may use something that nothing else stands for.
     fn needed(&self, seen: &Seen, pack: &KnownPack, survivors: &mut Survivors<'_>) -> Result<BTreeSet<u16>> {
         let index = &seen.view.index;
         let mut sections = BTreeSet::new();
+        if !seen.reached.any(index.blobs_of(pack).ok_or_else(lost_pack)?) {
+            return Ok(sections);
+        }
         let directory = index.directory(pack).ok_or_else(lost_pack)?;
-        let frames = index.frames_of(pack).ok_or_else(lost_pack)?;
-        for ((frame, numbers), number) in index.numbered(pack, &directory).ok_or_else(lost_pack)?.zip(frames)
-        {
+        for (frame, numbers) in index.numbered(pack, &directory).ok_or_else(lost_pack)? {
             if sections.contains(&frame.section) {
                 continue;
             }
             let blobs = frame.blobs.iter().zip(numbers);
-            let (used, others): (Vec<_>, Vec<_>) = blobs.partition(|(_, number)| seen.reached.copy(*number));
-            let [used, others] =
-                [used, others].map(|blobs| blobs.into_iter().map(|(blob, _)| *blob).collect::<Vec<_>>());
+            let used = blobs.filter(|(_, number)| seen.reached.copy(*number)).map(|(blob, _)| *blob);
+            let used: Vec<Blob> = used.collect();
+            if used.is_empty() {
+                continue;
+            }
             let section = section_of(&directory, frame)?;
-            if !used.is_empty() && !survivors.stand_for(&pack.id, (frame, &used), section)?
-                || survivors.is_last_good((&seen.reached, pack), (number, &others))?
-            {
+            if !survivors.stand_for(&pack.id, (frame, &used), section)? {
                 sections.insert(frame.section);
             }
         }
@@ -230,63 +237,74 @@ impl<'a> Survivors<'a> {
         Ok(true)
     }
 
-    /// Whether a frame that snapshots do not use holds one of these blobs, of which all copies that they use are bad and no
-    /// other one is good: they are restored from it.
-    fn is_last_good(
-        &mut self,
-        (reached, pack): (&Reached, &KnownPack),
-        (frame, blobs): (usize, &[Blob]),
-    ) -> Result<bool> {
-        for blob in blobs {
-            if self.all_are_bad(reached, blob)?
-                && self.is_intact_in(pack, frame)?
-                && !self.is_elsewhere(pack, blob)?
-            {
-                return Ok(true);
+    /// Whether a pack holds something good that snapshots use elsewhere, where all that may stand for it is bad: they are
+    /// restored from here. It is judged by the frame, as a restore does.
+    fn holds_last_good(&mut self, reached: &Reached, pack: &KnownPack) -> Result<bool> {
+        let index = self.index;
+        let Pruning { repository, id: domain, .. } = self.pruning;
+        let directory = index.directory(pack).ok_or_else(lost_pack)?;
+        for (frame, numbers) in index.numbered(pack, &directory).ok_or_else(lost_pack)? {
+            repository.store.progress().check()?;
+            let epoch = section_of(&directory, frame)?.epoch;
+            for (blob, _) in frame.blobs.iter().zip(numbers).filter(|(_, number)| !reached.copy(*number)) {
+                if !self.restores_from((reached, &pack.id), (blob, epoch))? {
+                    continue;
+                }
+                let name = repository.pack_name(domain, pack);
+                let sealed = repository.store.read_range(&name, frame.range());
+                match sealed.and_then(|sealed| check_ciphertext(frame, &sealed)) {
+                    Ok(()) => return Ok(true),
+                    Err(error) if error.is_damage() => break,
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(false)
     }
 
-    /// Whether another live pack holds an intact copy of a blob, as one does that was saved before.
-    fn is_elsewhere(&mut self, dying: &KnownPack, blob: &Blob) -> Result<bool> {
+    /// As [`Self::restores_from`], of a pack that no index lists: what only packs hold that are set aside is needed too.
+    pub(super) fn needs_unlisted(
+        &mut self,
+        (reached, pack): (&Reached, &PackId),
+        (blob, kind, epoch): (&Blob, PackKind, u32),
+    ) -> Result<bool> {
+        let is_aside = reached.in_no_pack_that_counts.contains(&blob.id)
+            || kind == PackKind::Metadata && reached.rests_on_aside;
+        Ok(is_aside || self.restores_from((reached, pack), (blob, epoch))?)
+    }
+
+    /// Whether snapshots need a blob, and no copy of it is good that they use or that is live: none of this key epoch or an
+    /// older one, beside the pack that dies.
+    fn restores_from(
+        &mut self,
+        (reached, dying): (&Reached, &PackId),
+        (blob, epoch): (&Blob, u32),
+    ) -> Result<bool> {
         let index = self.index;
-        for at in index.unsorted(&blob.id).take(CROWD) {
-            let is_other = |pack: KnownPack| pack.id != dying.id && pack.standing == Standing::Live;
-            if index.pack_at(at).is_some_and(is_other)
+        if !reached.blob(index, &blob.id) {
+            return Ok(false);
+        }
+        for at in index.unsorted(&blob.id) {
+            let Some(pack) = index.pack_at(at).filter(|pack| pack.id != *dying) else { continue };
+            let counts = pack.standing == Standing::Live || reached.copy(index.blob_number(at));
+            if counts
                 && index.blob(at) == Some(*blob)
+                && index.epoch(at).is_some_and(|other| other <= epoch)
                 && self.is_intact(at)?
             {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether snapshots use copies of a blob, and none of those is intact. Of a crowd the first are looked at.
-    pub(super) fn all_are_bad(&mut self, reached: &Reached, blob: &Blob) -> Result<bool> {
-        let index = self.index;
-        let is_used = |at: &Location| reached.copy(index.blob_number(*at)) && index.blob(*at) == Some(*blob);
-        let used: Vec<Location> = index.unsorted(&blob.id).take(CROWD).filter(is_used).collect();
-        for at in &used {
-            if self.is_intact(*at)? {
                 return Ok(false);
             }
         }
-        Ok(!used.is_empty())
+        Ok(true)
     }
 
     /// Whether the frame of a copy is there as its directory says, in a pack that is whole.
     fn is_intact(&mut self, at: Location) -> Result<bool> {
         let Some(pack) = self.index.pack_at(at) else { return Ok(false) };
-        self.is_intact_in(&pack, self.index.frame_number(at))
-    }
-
-    fn is_intact_in(&mut self, pack: &KnownPack, frame: usize) -> Result<bool> {
         if self.read.insert((pack.id, pack.kind)) {
-            self.look_at(pack)?;
+            self.look_at(&pack)?;
         }
-        Ok(self.intact.get(frame))
+        Ok(self.intact.get(self.index.frame_number(at)))
     }
 
     /// Whether the frame of a copy that a verifier vouches for holds what its ids say: it was opened; or, where this key cannot
@@ -391,7 +409,7 @@ pub(super) fn holds_same(
     may: impl Fn(&KnownPack) -> bool,
 ) -> Result<bool> {
     let Some(first) = frame.blobs.first() else { return Ok(false) };
-    for at in index.unsorted(&first.id).take(CROWD) {
+    for at in index.unsorted(&first.id) {
         let is_there = index.pack_at(at).is_some_and(|pack| pack.standing == Standing::Live && may(&pack));
         if is_there
             && index.found(at).is_some_and(|found| found.is_same(frame, section))
@@ -413,7 +431,7 @@ pub(super) fn holds_attested(
     if !index.has_attested() {
         return Ok(false);
     }
-    for at in index.unsorted(&blob.id).take(CROWD) {
+    for at in index.unsorted(&blob.id) {
         let (Some(pack), Some(epoch)) = (index.pack_at(at), index.epoch(at)) else { continue };
         if pack.standing == Standing::Live
             && pack.kind == kind
@@ -428,12 +446,17 @@ pub(super) fn holds_attested(
     Ok(false)
 }
 
+/// A pack that is to die stays, for what stands for it is damaged; and what to do.
+fn stays(name: &Name, advice: &str) -> Error {
+    let why =
+        "what snapshots need of it is good nowhere else, as the damaged packs are that are named here too";
+    Error::new(ErrorKind::Damaged, format!("{name}, which was to die, stays: {why}; {advice}"))
+}
+
 /// What is wrong with a pack, and what to do.
 fn told(error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound {
         return error.context("a pack that LIST has just shown; `lifeboat check` tells what is lost with it");
     }
-    error.context(
-        "a pack that holds what others hold too; `lifeboat repair quarantine NAME --apply` sets it aside",
-    )
+    error.context("a pack that is damaged; `lifeboat repair quarantine NAME --apply` sets it aside")
 }

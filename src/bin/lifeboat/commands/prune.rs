@@ -195,7 +195,7 @@ fn tell(name: &str, (done, is_whole): (&DomainDone, bool), (mode, context): (Mod
     let DomainDone { deleted, rescued, repacked, marked, waiting, under_way, .. } = done;
     for (packs, what) in [
         (deleted, "deleted"),
-        (rescued, "saved from, since something in them is needed again or what stands for it is damaged"),
+        (rescued, "saved from, since something in them is needed again, or what stood for it is damaged"),
         (repacked, "replaced by new ones with what is needed of them"),
         (marked, "marked to be deleted when the grace is over"),
     ] {
