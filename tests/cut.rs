@@ -329,7 +329,7 @@ fn a_damaged_copy_stands_for_nothing_and_is_named() {
     for _ in 0..4 {
         one.yard.wait(4 * DAY);
         let done = one.prune();
-        assert_eq!((done.repacked.packs, done.rescued.packs), (0, 0), "{done:?}");
+        assert_eq!((done.cut, done.rescued.packs), (0, 0), "{done:?}");
         one.restores(&[&scene.kept]);
     }
     let done = one.prune();
@@ -608,6 +608,33 @@ fn the_last_good_copy_stays_whoever_wrote_it() {
         }
         scene.restores(&expected);
     }
+}
+
+/// A good copy of a newer key epoch is none for who does not hold that.
+#[test]
+fn the_last_good_copy_that_a_key_can_read_stays() {
+    let (stored, rest) = (files(1..=8), files(20..=20));
+    let scene = Scene::of(Whose::Neighbour, &stored, rest);
+    let technician = scene.yard.new_key(Role::Restore, "tech", None);
+    let back_up = |label: &str| {
+        let key = scene.yard.new_key(Role::Backup, label, Some("office"));
+        let client = scene.yard.open_as(&scene.yard.store(), &key).unwrap();
+        lab::back_up(&client, &stored).unwrap().snapshot.unwrap().0
+    };
+    let old = scene.data_packs();
+    let kept = back_up("web3");
+    scene.data_packs().iter().filter(|path| !old.contains(path)).for_each(|own| damage(own, |_| 2000));
+    key::rotate(&scene.yard.owner()).unwrap();
+    back_up("web4");
+    for _ in 0..3 {
+        scene.yard.wait(4 * DAY);
+        scene.prune();
+    }
+    let reader = scene.yard.open_as(&scene.yard.store(), &technician).unwrap();
+    let snapshots = reader.snapshots().unwrap().0;
+    let kept = snapshots.iter().find(|known| known.name.id == kept).unwrap();
+    let (files, restored) = lab::restore(&reader, kept).unwrap();
+    assert!(files == stored && restored.failures == 0, "{:?}", restored.failed);
 }
 
 /// Many clients have stored the same, as they do before a verifier has spoken.

@@ -254,6 +254,7 @@ mod tests {
         host.clone_into(&mut record.host);
         record.sources.push(source.as_bytes().to_vec());
         KnownSnapshot {
+            epoch: 1,
             is_copy: false,
             name: SnapshotName { name, domain, identity, sequence: 1, id, stored: record.time },
             record,

@@ -72,6 +72,8 @@ pub struct KnownSnapshot {
     pub holds: Vec<Arc<Hold>>,
     /// Whether an owner wrote it as a copy of an older one: its time is not that at which it was written.
     pub is_copy: bool,
+    /// The key epoch that it is sealed to: whoever lacks that reads nothing of it.
+    pub epoch: u32,
 }
 
 /// Tags of copies begin with these: `rewritten-ID`, `repaired-ID`, `recovered`. One that comes from another repository
@@ -361,6 +363,7 @@ impl Repository {
         let record = record.map_err(|error| error.context(&name.name))?;
         let is_copy = self.is_copy(&name.identity, &record);
         Ok(KnownSnapshot {
+            epoch: envelope.epoch(),
             name: name.clone(),
             tags: record.tags.clone(),
             record,

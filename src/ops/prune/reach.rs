@@ -1,6 +1,6 @@
 //! Which blobs the snapshots of a domain may use: one bit for each copy. A copy counts if any snapshot that reaches the
 //! blob may use it, by the rule of backups: it is in its own section, or in one that a verifier vouches for. Where
-//! there is no such copy of this key epoch or an older one, every copy counts: a restore tries them all.
+//! there is no such copy that every key reads which could read this one and the snapshot, every copy counts: a restore tries them all.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -73,8 +73,9 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
     }
     let mut reached: Option<Reached> = None;
     for (identity, mut snapshots) in by_identity {
-        // What a replaced one lacks is no reason to take what others share with it for walked.
-        snapshots.sort_by_key(|known| roots.replaced.contains(&known.name.id));
+        // What a replaced one lacks is no reason to take what others share with it for walked; and what more keys can read
+        // needs more.
+        snapshots.sort_by_key(|known| (roots.replaced.contains(&known.name.id), known.epoch));
         let mut nodes = NodeReader::new(repository, domain, &view.index)?;
         nodes.serve(identity);
         let mut walk = Walk {
@@ -87,8 +88,10 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             crowds: HashSet::new(),
             reached: Reached::nothing(view.index.blobs()),
             gaps: Gaps::Fail,
+            epoch: 0,
         };
         for known in snapshots {
+            walk.epoch = known.epoch;
             walk.gaps = if roots.replaced.contains(&known.name.id) { Gaps::Count } else { Gaps::Fail };
             let walked = walk.tree(Kind::Manifest, known.record.levels, known.record.root);
             if walked.map_err(|error| in_doubt(error, known, view))? == Walked::NoTime {
@@ -157,6 +160,8 @@ struct Walk<'a> {
     crowds: HashSet<(BlobId, Option<u32>)>,
     reached: Reached,
     gaps: Gaps,
+    /// The key epoch of the snapshot.
+    epoch: u32,
 }
 
 impl Walk<'_> {
@@ -232,12 +237,13 @@ impl Walk<'_> {
         if self.copies.is_empty() {
             return self.lost(id, kind);
         }
-        // One that may not be used is superfluous if one that may is read by every key that could read it.
+        // One that may not be used is superfluous if one that may is read by every key that could read it, and the snapshot.
         let serving = self.copies.iter().filter(|(_, serves)| *serves);
         let oldest = serving.filter_map(|(at, _)| index.epoch(*at)).min();
         let mut is_new = false;
         for (at, serves) in &self.copies {
-            if !serves && oldest.is_some_and(|oldest| index.epoch(*at).is_some_and(|epoch| oldest <= epoch)) {
+            let reads = |oldest| index.epoch(*at).is_some_and(|epoch| oldest <= epoch.max(self.epoch));
+            if !serves && oldest.is_some_and(reads) {
                 continue;
             }
             if kind == PackKind::Metadata {
