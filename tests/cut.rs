@@ -669,6 +669,8 @@ fn in_a_crowd_of_copies_a_prune_ends_and_the_last_good_one_stays() {
             bytes.push(scene.data_bytes());
         }
         assert!(bytes.windows(2).all(|pair| pair[0] >= pair[1]) && bytes[2] == bytes[3], "{bytes:?}");
+        // A copy of `rest` of each, and one of what the last one needs.
+        assert!(is_damaged || bytes[3] < 72 * FILE_BYTES, "{bytes:?}");
         let owner = scene.yard.owner();
         let snapshots = owner.snapshots().unwrap().0;
         let kept = snapshots.iter().find(|known| known.name.id == kept).unwrap();
