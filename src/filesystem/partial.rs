@@ -91,7 +91,7 @@ pub(super) fn meanwhile(what: String) -> Error {
     Error::new(ErrorKind::Failed, what).with_remedy("Let nothing else write to the target, and restore again")
 }
 
-/// As [`meanwhile`], of what has the name no more that it was given.
+/// What has the name no more that it was given: somebody has changed it meanwhile.
 #[must_use]
 pub fn gone(path: &[u8]) -> Error {
     meanwhile(format!("{} was replaced meanwhile", shown(path)))
