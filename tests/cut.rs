@@ -399,10 +399,7 @@ fn nothing_is_deleted_for_which_what_was_cut_is_not_there_whole() {
     assert_eq!(scene.prune().cut, 1);
     let new: Vec<PathBuf> = scene.data_packs().into_iter().filter(|path| !old.contains(path)).collect();
     let [new] = &new[..] else { panic!("{new:?}") };
-    let (mut bytes, then) = (fs::read(new).unwrap(), fs::metadata(new).unwrap().modified().unwrap());
-    bytes[2000] ^= 1;
-    fs::write(new, bytes).unwrap();
-    File::open(new).unwrap().set_modified(then).unwrap();
+    damage(new, |_| 2000);
     scene.yard.wait(4 * DAY);
     let done = scene.prune();
     assert_eq!(done.rescued.packs, 1, "{done:?}");
@@ -706,19 +703,15 @@ fn a_frame_that_is_damaged_is_not_cut_and_nothing_of_its_pack_is_written() {
     // Several frames, of each of which something is needed; one after the first is damaged.
     let scene = Scene::of(Whose::Client, &files(1..=30), files((1..=30).step_by(2)));
     let [pack] = &scene.data_packs()[..] else { panic!("more than one pack") };
-    let (whole, then) = (fs::read(pack).unwrap(), fs::metadata(pack).unwrap().modified().unwrap());
-    let mut damaged = whole.clone();
-    let late = damaged.len() / 3 * 2;
-    damaged[late] ^= 1;
-    fs::write(pack, damaged).unwrap();
-    File::open(pack).unwrap().set_modified(then).unwrap();
+    let late = |length| length / 3 * 2;
+    damage(pack, late);
     for _ in 0..3 {
         let done = scene.prune();
         assert_eq!((done.cut, scene.data_packs().len()), (0, 1), "{done:?}");
         assert!(done.notes.iter().any(|note| note.to_string().contains("is not repacked")), "{done:?}");
     }
-    fs::write(pack, whole).unwrap();
-    File::open(pack).unwrap().set_modified(then).unwrap();
+    // The same once more makes it whole.
+    damage(pack, late);
     assert!(scene.prune().cut > 1);
     scene.holds(&[&scene.kept]);
 }

@@ -285,6 +285,9 @@ fn unlisted(
     let least = AGE_MAX.min(pruning.grace).as_secs().saturating_add(pruning.grace.as_secs());
     let mut dead = BTreeMap::new();
     let mut unindexed = seen.view.unindexed.clone();
+    if unindexed.is_empty() {
+        return Ok(dead);
+    }
     unindexed.sort_unstable();
     let mut survivors = Survivors::new(pruning, index)?;
     let mut of_nobody = Packs::default();
@@ -310,16 +313,13 @@ fn unlisted(
             Err(error) => return Err(error),
         };
         let is_live = |at| index.standing(at) == Some(Standing::Live);
-        let mut is_needed = false;
+        let mut blobs = directory.frames.iter().flat_map(|frame| &frame.blobs);
+        let mut is_needed =
+            blobs.any(|blob| seen.reached.blob(index, &blob.id) && !index.unsorted(&blob.id).any(is_live));
         for frame in &directory.frames {
-            let epoch = section_of(&directory, frame)?.epoch;
-            for blob in &frame.blobs {
-                is_needed |= seen.reached.blob(index, &blob.id) && !index.unsorted(&blob.id).any(is_live)
-                    || survivors.needs_unlisted((&seen.reached, &id), (blob, listed.kind, epoch))?;
-            }
-            if is_needed {
-                break;
-            }
+            let section = section_of(&directory, frame)?;
+            is_needed = is_needed
+                || survivors.needs_unlisted((&seen.reached, &id), (frame, listed.kind, section.epoch))?;
         }
         if is_needed {
             let what = format!(

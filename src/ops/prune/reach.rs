@@ -52,7 +52,7 @@ impl Reached {
 
     /// Whether a snapshot reaches the blob.
     pub(super) fn blob(&self, index: &Index, id: &BlobId) -> bool {
-        index.locations(id).into_iter().any(|at| self.copy(index.blob_number(at)))
+        index.unsorted(id).any(|at| self.copy(index.blob_number(at)))
     }
 }
 

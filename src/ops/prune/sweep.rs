@@ -80,15 +80,13 @@ impl Pruning<'_> {
             let mut is_free = listings.contains_key(id)
                 || self.is_free_unlisted(seen, (id, listed), &mut survivors, done)?;
             for pack in listings.get(id).into_iter().flatten() {
+                let name = self.repository.pack_name(&self.id, pack);
                 let sections = self.needed(seen, pack, &mut survivors)?;
                 if sections.is_empty() {
                     if survivors.holds_last_good(&seen.reached, pack)? {
                         is_free = false;
-                        let name = self.repository.pack_name(&self.id, pack);
-                        done.note(vec![stays(
-                            &name,
-                            "a backup stores again what is damaged once that is set aside",
-                        )]);
+                        let advice = "a backup stores again what is damaged once that is set aside";
+                        done.note(vec![stays(&name, advice)]);
                     }
                     continue;
                 }
@@ -98,7 +96,6 @@ impl Pruning<'_> {
                     judged.needed.push(Needed { pack: *pack, listed: *listed, sections });
                 } else {
                     // Who wrote that has made it so: his loss holds up nobody.
-                    let name = self.repository.pack_name(&self.id, pack);
                     let what = format!("{name}, which was to die, stays: a snapshot needs it");
                     done.note(vec![overlapping().context(what)]);
                 }
@@ -133,15 +130,11 @@ impl Pruning<'_> {
             if frame.sealed_in(&bytes).and_then(|sealed| check_ciphertext(frame, sealed)).is_err() {
                 continue;
             }
-            let epoch = section_of(&directory, frame)?.epoch;
-            for blob in &frame.blobs {
-                if survivors.needs_unlisted((&seen.reached, id), (blob, listed.kind, epoch))? {
-                    done.note(vec![stays(
-                        &name,
-                        "`lifeboat repair index --apply` lists it again: do that first",
-                    )]);
-                    return Ok(false);
-                }
+            let section = section_of(&directory, frame)?;
+            if survivors.needs_unlisted((&seen.reached, id), (frame, listed.kind, section.epoch))? {
+                let advice = "`lifeboat repair index --apply` lists it again: do that first";
+                done.note(vec![stays(&name, advice)]);
+                return Ok(false);
             }
         }
         Ok(true)
@@ -262,15 +255,23 @@ impl<'a> Survivors<'a> {
         Ok(false)
     }
 
-    /// As [`Self::restores_from`], of a pack that no index lists: what only packs hold that are set aside is needed too.
+    /// As [`Self::restores_from`], of a frame in a pack that no index lists: what only packs hold that are set aside is needed
+    /// too.
     pub(super) fn needs_unlisted(
         &mut self,
         (reached, pack): (&Reached, &PackId),
-        (blob, kind, epoch): (&Blob, PackKind, u32),
+        (frame, kind, epoch): (&Frame, PackKind, u32),
     ) -> Result<bool> {
-        let is_aside = reached.in_no_pack_that_counts.contains(&blob.id)
-            || kind == PackKind::Metadata && reached.rests_on_aside;
-        Ok(is_aside || self.restores_from((reached, pack), (blob, epoch))?)
+        let rests_on_nodes = kind == PackKind::Metadata && reached.rests_on_aside;
+        for blob in &frame.blobs {
+            if rests_on_nodes
+                || reached.in_no_pack_that_counts.contains(&blob.id)
+                || self.restores_from((reached, pack), (blob, epoch))?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether snapshots need a blob, and no copy of it is good that they use or that is live: none of this key epoch or an

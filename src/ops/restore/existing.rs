@@ -45,6 +45,13 @@ pub enum Overwrite {
     Never,
 }
 
+impl Overwrite {
+    /// Whether it promises that something of what is there stays.
+    pub(super) const fn keeps_some(self) -> bool {
+        matches!(self, Self::IfNewer | Self::Never)
+    }
+}
+
 /// What becomes of an entry.
 #[derive(Debug)]
 pub(super) enum Fate {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Extra, Overwrite, RestoreOptions, Restored,
+    Extra, RestoreOptions, Restored,
     bad::BadRanges,
     existing::{There, is_kept},
     forecast::read_only,
@@ -276,7 +276,7 @@ impl Job<'_> {
 
     /// Whether something may be there that nobody sees, and that stays by the policy: it is not known what would come of it.
     pub(super) fn may_stay_unseen(&self, path: &[u8]) -> bool {
-        matches!(self.options.overwrite, Overwrite::IfNewer | Overwrite::Never) && self.is_hidden(path)
+        self.options.overwrite.keeps_some() && self.is_hidden(path)
     }
 
     /// Says what is known before of what a restore of the entry would note; what is there stays, if anything is given.
@@ -341,8 +341,7 @@ impl Job<'_> {
                 return Err(is_kept(String::from_utf8_lossy(self.below(&entry.path))));
             }
         }
-        let keeps_some = matches!(self.options.overwrite, Overwrite::IfNewer | Overwrite::Never);
-        match there.gives_way().filter(|_| keeps_some) {
+        match there.gives_way().filter(|_| self.options.overwrite.keeps_some()) {
             // It was judged before anything was read, which may be long ago.
             Some(found) => made.place_over(found),
             None if matches!(there, There::Nothing) => made.place_new(),
