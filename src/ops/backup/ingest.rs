@@ -14,7 +14,7 @@ use std::{
 use super::{Again, CutContent, NextChunk, OpenFile, ReadContent};
 use crate::{
     chunk::Chunker,
-    compress::{Codec, Compression, Compressor, Decompressor, Plaintext},
+    compress::{Codec, Compression, Compressor, Decompressor, LARGE_CHUNK_BYTES, Plaintext},
     crypto::{ChunkKeys, IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     format::{
@@ -38,8 +38,6 @@ use crate::{
 
 /// New chunks are compressed together until a frame holds this many bytes.
 pub const FRAME_BYTES_TARGET: usize = limits::MIB;
-/// Chunks that are this large on average are pieces of large files.
-const LARGE_CHUNK_BYTES: usize = limits::CHUNK_BYTES_AVERAGE / 2;
 
 /// How many bytes a frame of so many chunks may hold. Pieces of large files fill larger frames: a disk image becomes 2.6 %
 /// smaller, in the same time. Small files do not, since a byte that is damaged takes its frame with it, and a restore of
