@@ -8,6 +8,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -35,7 +36,7 @@ mod support {
     pub(crate) mod yard;
 }
 use support::{
-    faults::{Fault, at},
+    faults::{Fault, at, nth},
     intercepted::{Call, Fate, Intercepted, Kind},
     lab::{self, Files, noise},
     yard::{Yard, ending},
@@ -550,29 +551,70 @@ enum Last {
     Unlisted,
     /// And the damaged one is set aside, as a note says.
     UnlistedAlone,
+    /// Something was written behind its end, and the damaged one is set aside.
+    Longer,
+}
+
+impl Last {
+    fn is_unlisted(self) -> bool {
+        matches!(self, Self::Unlisted | Self::UnlistedAlone)
+    }
+}
+
+/// What a client uses, and what another one has stored of the same, which nobody needs.
+struct Beside {
+    scene: Scene,
+    own: PathBuf,
+    good: PathBuf,
+    /// The index objects that list it.
+    lists: Vec<PathBuf>,
+}
+
+impl Beside {
+    fn new(stored: &Files, rest: &Files) -> Self {
+        let scene = Scene::of(Whose::Neighbour, rest, rest.clone());
+        let new = |ending: &str, old: &[PathBuf]| -> Vec<PathBuf> {
+            scene.yard.having(ending).into_iter().filter(|path| !old.contains(path)).collect()
+        };
+        let (lists, packs) = (scene.yard.having("/index/"), scene.data_packs());
+        let ended = scene.back_up(stored);
+        let (lists, good) = (new("/index/", &lists), new("/packs/d/", &packs));
+        scene.back_up(rest);
+        scene.end(ended);
+        let old = scene.data_packs();
+        let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
+        let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
+        lab::back_up(&client, stored).unwrap();
+        scene.yard.wait(2 * DAY);
+        let own = new("/packs/d/", &old);
+        let ([own], [good]) = (&own[..], &good[..]) else { panic!("{own:?} {good:?}") };
+        let (own, good) = (own.clone(), good.clone());
+        Self { scene, own, good, lists }
+    }
+
+    /// The pack that is used is set aside.
+    fn set_aside(&self) {
+        let name = self.own.strip_prefix(self.scene.yard.path()).unwrap().to_str().unwrap().to_owned();
+        let options = AsideOptions { names: vec![name], reason: None, mode: Mode::Write, force: Force::No };
+        repair::set_aside(&self.scene.yard.owner(), &options).unwrap();
+    }
+}
+
+/// Adds to a pack and does not change its time.
+fn lengthen(pack: &Path) {
+    let then = fs::metadata(pack).unwrap().modified().unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(pack).unwrap();
+    file.write_all(&[0; 512]).unwrap();
+    file.set_modified(then).unwrap();
 }
 
 /// What a client uses is damaged, and nobody has noticed; what a restore then takes is of no use to anybody else.
 #[test]
 fn the_last_good_copy_stays_whoever_wrote_it() {
     let (stored, rest) = (files(1..=8), files(20..=20));
-    for last in [Last::Listed, Last::WithoutItsEnd, Last::Unlisted, Last::UnlistedAlone] {
-        let scene = Scene::of(Whose::Neighbour, &rest, rest.clone());
-        let new = |ending: &str, old: &[PathBuf]| -> Vec<PathBuf> {
-            scene.yard.having(ending).into_iter().filter(|path| !old.contains(path)).collect()
-        };
-        let (lists, packs) = (scene.yard.having("/index/"), scene.data_packs());
-        let ended = scene.back_up(&stored);
-        let (lists, good) = (new("/index/", &lists), new("/packs/d/", &packs));
-        scene.back_up(&rest);
-        scene.end(ended);
-        let old = scene.data_packs();
-        let other = scene.yard.new_key(Role::Backup, "web3", Some("office"));
-        let client = scene.yard.open_as(&scene.yard.store(), &other).unwrap();
-        lab::back_up(&client, &stored).unwrap();
-        scene.yard.wait(2 * DAY);
-        let own = new("/packs/d/", &old);
-        let ([own], [good]) = (&own[..], &good[..]) else { panic!("{own:?} {good:?}") };
+    for last in [Last::Listed, Last::WithoutItsEnd, Last::Unlisted, Last::UnlistedAlone, Last::Longer] {
+        let beside = Beside::new(&stored, &rest);
+        let Beside { scene, own, good, lists } = &beside;
         damage(own, |_| 2000);
         if last == Last::WithoutItsEnd {
             damage(good, |length| length - 1);
@@ -580,8 +622,11 @@ fn the_last_good_copy_stays_whoever_wrote_it() {
         let expected = [&rest, &rest, &stored];
         scene.restores(&expected);
         scene.prune();
-        if matches!(last, Last::Unlisted | Last::UnlistedAlone) {
+        if last.is_unlisted() {
             lists.iter().for_each(|list| fs::remove_file(list).unwrap());
+        }
+        if last == Last::Longer {
+            lengthen(good);
         }
         let mut told = Vec::new();
         for round in 0..4 {
@@ -590,22 +635,63 @@ fn the_last_good_copy_stays_whoever_wrote_it() {
             let pruned = prune::run(&scene.yard.owner(), &options()).unwrap();
             told.extend(pruned.domains.into_iter().flat_map(|domain| domain.done.notes));
             assert_eq!((scene.data_packs(), good.exists()), (before, true), "{last:?} {told:?}");
-            if last == Last::UnlistedAlone && round == 0 {
-                let name = own.strip_prefix(scene.yard.path()).unwrap().to_str().unwrap().to_owned();
-                let options =
-                    AsideOptions { names: vec![name], reason: None, mode: Mode::Write, force: Force::No };
-                repair::set_aside(&scene.yard.owner(), &options).unwrap();
+            if matches!(last, Last::UnlistedAlone | Last::Longer) && round == 0 {
+                beside.set_aside();
             }
         }
         for pack in [own, good] {
             let name = pack.file_name().unwrap().to_str().unwrap();
             assert!(told.iter().any(|note| note.to_string().contains(name)), "{last:?} {told:?}");
         }
-        if matches!(last, Last::Unlisted | Last::UnlistedAlone) {
+        if last.is_unlisted() {
             repair::index(&scene.yard.owner(), Mode::Write).unwrap();
         }
         scene.restores(&expected);
     }
+}
+
+/// What is deleted is read by nobody again.
+#[test]
+fn a_bit_that_flips_on_the_way_costs_no_last_good_copy() {
+    let (stored, rest) = (files(1..=8), files(20..=20));
+    for last in [Last::Listed, Last::Unlisted] {
+        let Beside { scene, own, good, lists } = Beside::new(&stored, &rest);
+        damage(&own, |_| 2000);
+        scene.prune();
+        if last == Last::Unlisted {
+            lists.iter().for_each(|list| fs::remove_file(list).unwrap());
+        }
+        scene.yard.wait(4 * DAY);
+        let name = good.file_name().unwrap().to_str().unwrap().to_owned();
+        let over = scene.watched();
+        over.intercept(nth(0, Fault::Flips, move |call| call.kind == Kind::Get && call.name.contains(&name)));
+        scene.prune_over(&over).unwrap();
+        assert!(good.exists(), "{last:?}");
+        if last == Last::Unlisted {
+            repair::index(&scene.yard.owner(), Mode::Write).unwrap();
+        }
+        scene.restores(&[&rest, &rest, &stored]);
+    }
+}
+
+/// Whoever can read what is needed of it can read the copy of a newer epoch that is used.
+#[test]
+fn what_is_superfluous_beside_good_copies_of_a_newer_epoch_goes() {
+    let (stored, rest) = (files(1..=8), files(20..=20));
+    let scene = Scene::of(Whose::Neighbour, &stored, rest);
+    let old = scene.data_packs();
+    key::rotate(&scene.yard.owner()).unwrap();
+    let key = scene.yard.new_key(Role::Backup, "web4", Some("office"));
+    let client = scene.yard.open_as(&scene.yard.store(), &key).unwrap();
+    lab::back_up(&client, &stored).unwrap();
+    let mut notes = Vec::new();
+    for _ in 0..3 {
+        scene.yard.wait(4 * DAY);
+        notes.extend(scene.prune().notes);
+    }
+    assert!(notes.is_empty(), "{notes:?}");
+    assert!(old.iter().filter(|pack| pack.exists()).count() <= 1, "{old:?}");
+    scene.restores(&[&scene.kept, &stored]);
 }
 
 /// A good copy of a newer key epoch is none for who does not hold that.

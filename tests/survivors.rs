@@ -32,7 +32,8 @@ use lifeboat::{
     limits,
     ops::{
         forget,
-        prune::{self, DomainDone, PruneOptions, Unused},
+        prune::{self, DomainDone, Mode, PruneOptions, Unused},
+        repair::{self, AsideOptions, Force},
     },
     repository::{
         Repository,
@@ -495,4 +496,72 @@ fn frames_that_overlap_stand_for_nothing() {
     assert_eq!((done.rescued.packs, done.deleted.packs), (1, 1), "{done:?}");
     is_told(&done, &forged.id, "more than there is room for");
     scene.restores(&[&kept]);
+}
+
+/// What an honest client uses is damaged; another one has stored the same, and nobody needs that.
+struct Damaged {
+    scene: Shared,
+    stored: Files,
+    own: PackId,
+    good: PackId,
+    /// The index objects that list the good one.
+    lists: Vec<PathBuf>,
+}
+
+impl Damaged {
+    fn new() -> Self {
+        let (scene, stored) = (Shared::new(), files(1..=4));
+        let key = scene.yard.new_key(Role::Backup, "web3", Some("office"));
+        let neighbour = scene.open(&key);
+        let ended = lab::back_up(&neighbour, &stored).unwrap().snapshot.unwrap().0;
+        let (lists, good) = (scene.yard.having("/index/"), scene.data_packs()[0]);
+        lab::back_up(&neighbour, &files(20..=20)).unwrap();
+        forget::run(&scene.yard.owner(), &ending(ended)).unwrap();
+        let before = scene.data_packs();
+        lab::back_up(&scene.open(&scene.honest), &stored).unwrap();
+        let own = scene.data_packs().into_iter().find(|id| !before.contains(id)).unwrap();
+        let path = scene.path(&own);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2000] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        scene.doom(&[good]);
+        Self { scene, stored, own, good, lists }
+    }
+
+    fn stays(&self, credential: &Credential) {
+        let done = self.scene.prune(credential, &only_sweep());
+        assert!(self.scene.data_packs().contains(&self.good), "{done:?}");
+        is_told(&done, &self.good, "stays");
+    }
+}
+
+#[test]
+fn noise_under_the_id_of_a_chunk_is_no_copy_of_it() {
+    let damaged = Damaged::new();
+    let scene = &damaged.scene;
+    let forged = scene.forge((1..=4).map(|content| (content, noise(content + 50, FILE_BYTES))), |_| {});
+    scene.list(std::slice::from_ref(&forged));
+    damaged.stays(&Credential::AccessKey(access(&scene.maintain)));
+    damaged.stays(&scene.words());
+    scene.restores(&[&files(20..=20), &damaged.stored]);
+}
+
+#[test]
+fn a_false_listing_hides_no_last_good_copy() {
+    let damaged = Damaged::new();
+    let scene = &damaged.scene;
+    damaged.lists.iter().for_each(|list| fs::remove_file(list).unwrap());
+    let name = Name::pack(&scene.domain, PackKind::Data, &damaged.own).as_str().to_owned();
+    let options = AsideOptions { names: vec![name], reason: None, mode: Mode::Write, force: Force::No };
+    repair::set_aside(&scene.yard.owner(), &options).unwrap();
+    let size = fs::metadata(scene.path(&damaged.good)).unwrap().len().try_into().unwrap();
+    let directory = Directory { sections: Vec::new(), frames: Vec::new() };
+    let before = scene.yard.having("/index/");
+    scene.list(&[IndexedPack { id: damaged.good, size, kind: PackKind::Data, directory }]);
+    let lies = scene.yard.having("/index/").into_iter().filter(|path| !before.contains(path));
+    damaged.stays(&scene.words());
+    // `repair index` does not look behind it either (docs/decisions/0022).
+    lies.for_each(|lie| fs::remove_file(lie).unwrap());
+    repair::index(&scene.yard.owner(), Mode::Write).unwrap();
+    scene.restores(&[&files(20..=20), &damaged.stored]);
 }

@@ -198,6 +198,8 @@ impl Pruning<'_> {
         let repacked = repack::repack(self, (&seen, now), done)?;
         // 6: what nobody needs now is to die.
         let marked = mark::mark(self, (&seen, now), repacked, done)?;
+        // What a damaged cache does not know looks gone.
+        seen.view.index.vouch()?;
         // 7: the index without what is gone, and records that are of no use any more.
         let ages = self.ages(&seen, now);
         let compacted = compact::compact(self, (&seen, ages), &swept.gone, done)?;

@@ -318,8 +318,8 @@ fn unlisted(
             blobs.any(|blob| seen.reached.blob(index, &blob.id) && !index.unsorted(&blob.id).any(is_live));
         for frame in &directory.frames {
             let section = section_of(&directory, frame)?;
-            is_needed = is_needed
-                || survivors.needs_unlisted((&seen.reached, &id), (frame, listed.kind, section.epoch))?;
+            is_needed =
+                is_needed || survivors.needs((&seen.reached, &id), (frame, listed.kind, section.epoch))?;
         }
         if is_needed {
             let what = format!(

@@ -25,7 +25,8 @@ use crate::{
 pub(super) struct Reached {
     /// By the number of the blob.
     blobs: Bits,
-    /// Chunks that only packs hold that are set aside, or were before they went.
+    /// Chunks that only packs hold that do not count: they are set aside, or were before they went, or have another size than the
+    /// index says. A restore tries those too.
     pub(super) in_no_pack_that_counts: HashSet<BlobId>,
     /// Whether nodes are needed that only packs hold that are set aside.
     pub(super) rests_on_aside: bool,
@@ -264,10 +265,6 @@ impl Walk<'_> {
             self.reached.rests_on_aside = true;
             return Ok(self.reached.blobs.set(index.blob_number(at)));
         }
-        if self.gaps == Gaps::Count {
-            self.reached.gaps += 1;
-            return Ok(false);
-        }
         let is_set_aside = |at: Location| {
             let name = index.pack_at(at).map(|pack| Name::pack(&self.domain, pack.kind, &pack.id));
             name.is_some_and(|name| self.view.quarantined.contains(name.as_str()))
@@ -275,6 +272,13 @@ impl Walk<'_> {
         // Chunks of a file have nothing below them that could be needed.
         if kind == PackKind::Data && index.locations(id).into_iter().any(is_set_aside) {
             self.reached.in_no_pack_that_counts.insert(*id);
+            return Ok(false);
+        }
+        if self.gaps == Gaps::Count {
+            self.reached.gaps += 1;
+            if kind == PackKind::Data {
+                self.reached.in_no_pack_that_counts.insert(*id);
+            }
             return Ok(false);
         }
         let what = match kind {

@@ -1,8 +1,8 @@
 //! Which of the packs whose grace is over nobody needs, and what is needed of the others.
 //!
 //! Promise: what a restore could read before a prune it can read after it, whatever is damaged. So not only what snapshots use
-//! of a dying pack is looked for elsewhere: where they use other copies, one of those is read, and if none is good the pack
-//! that dies stays: a restore takes it from there.
+//! of a dying pack is looked for elsewhere: where they use other copies, or are known to have none, one of those is read, and if
+//! none is good the pack that dies stays: a restore takes it from there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -77,16 +77,14 @@ impl Pruning<'_> {
                 done.out_of_time = true;
                 break;
             }
-            let mut is_free = listings.contains_key(id)
-                || self.is_free_unlisted(seen, (id, listed), &mut survivors, done)?;
+            let mut is_free = true;
             for pack in listings.get(id).into_iter().flatten() {
                 let name = self.repository.pack_name(&self.id, pack);
                 let sections = self.needed(seen, pack, &mut survivors)?;
                 if sections.is_empty() {
                     if survivors.holds_last_good(&seen.reached, pack)? {
                         is_free = false;
-                        let advice = "a backup stores again what is damaged once that is set aside";
-                        done.note(vec![stays(&name, advice)]);
+                        done.note(vec![stays(&name, STORED_AGAIN)]);
                     }
                     continue;
                 }
@@ -100,44 +98,23 @@ impl Pruning<'_> {
                     done.note(vec![overlapping().context(what)]);
                 }
             }
+            // Where chunks are known to be lost, no listing is believed that may hide one: anybody may list anything.
+            let is_listed = listings.contains_key(id);
+            if is_free && (!is_listed || !seen.reached.in_no_pack_that_counts.is_empty()) {
+                let name = Name::pack(&self.id, listed.kind, id);
+                if survivors.holds_last_good_within(&seen.reached, (&name, id, listed.kind))? {
+                    is_free = false;
+                    done.note(vec![stays(&name, if is_listed { STORED_AGAIN } else { LISTED_AGAIN })]);
+                }
+            }
             if is_free {
                 judged.free.push((*id, *listed));
             }
         }
+        // What a damaged cache does not know looks free.
+        index.vouch()?;
         done.note(survivors.damaged);
         Ok(judged)
-    }
-
-    /// Whether nothing is lost with a pack that no index lists.
-    fn is_free_unlisted(
-        &self,
-        seen: &Seen,
-        (id, listed): (&PackId, &ListedPack),
-        survivors: &mut Survivors<'_>,
-        done: &mut DomainDone,
-    ) -> Result<bool> {
-        let name = Name::pack(&self.id, listed.kind, id);
-        let bytes = match self.repository.store.read(&name, limits::PACK_BYTES_MAX) {
-            Err(error) if error.is_damage() => return Ok(true),
-            bytes => bytes?,
-        };
-        let directory = match self.repository.own_directory(&self.id, &bytes) {
-            // Nothing lists it again.
-            Err(error) if error.is_damage() => return Ok(true),
-            directory => directory?,
-        };
-        for frame in &directory.frames {
-            if frame.sealed_in(&bytes).and_then(|sealed| check_ciphertext(frame, sealed)).is_err() {
-                continue;
-            }
-            let section = section_of(&directory, frame)?;
-            if survivors.needs_unlisted((&seen.reached, id), (frame, listed.kind, section.epoch))? {
-                let advice = "`lifeboat repair index --apply` lists it again: do that first";
-                done.note(vec![stays(&name, advice)]);
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// The sections with a frame of which snapshots may use something that nothing else stands for.
@@ -180,7 +157,7 @@ pub(super) struct Survivors<'a> {
     read: HashSet<(PackId, PackKind)>,
     /// By the number of the frame: it is there as its directory says.
     intact: Bits,
-    /// It is in an attested section, and what it holds is what its ids say.
+    /// What it holds is what its ids say.
     truthful: Bits,
     /// What is wrong with some of the packs that were read.
     pub(super) damaged: Vec<Error>,
@@ -230,73 +207,128 @@ impl<'a> Survivors<'a> {
         Ok(true)
     }
 
-    /// Whether a pack holds something good that snapshots use elsewhere, where all that may stand for it is bad: they are
-    /// restored from here. It is judged by the frame, as a restore does.
+    /// Whether a pack holds something good that snapshots need, and no other copy of it is good: they are restored from here. It
+    /// is judged by the frame, as a restore does.
     fn holds_last_good(&mut self, reached: &Reached, pack: &KnownPack) -> Result<bool> {
         let index = self.index;
         let Pruning { repository, id: domain, .. } = self.pruning;
         let directory = index.directory(pack).ok_or_else(lost_pack)?;
+        let name = repository.pack_name(domain, pack);
         for (frame, numbers) in index.numbered(pack, &directory).ok_or_else(lost_pack)? {
             repository.store.progress().check()?;
             let epoch = section_of(&directory, frame)?.epoch;
             for (blob, _) in frame.blobs.iter().zip(numbers).filter(|(_, number)| !reached.copy(*number)) {
-                if !self.restores_from((reached, &pack.id), (blob, epoch))? {
-                    continue;
-                }
-                let name = repository.pack_name(domain, pack);
-                let sealed = repository.store.read_range(&name, frame.range());
-                match sealed.and_then(|sealed| check_ciphertext(frame, &sealed)) {
-                    Ok(()) => return Ok(true),
-                    Err(error) if error.is_damage() => break,
-                    Err(error) => return Err(error),
+                if self.no_other_is_good((reached, &pack.id), (blob, epoch))? {
+                    if self.can_be_read(&name, frame)? {
+                        return Ok(true);
+                    }
+                    break;
                 }
             }
         }
         Ok(false)
     }
 
-    /// As [`Self::restores_from`], of a frame in a pack that no index lists: what only packs hold that are set aside is needed
-    /// too.
-    pub(super) fn needs_unlisted(
+    /// Whether a frame of a pack that dies is good. It is read once more before it counts as damaged: a bit may have flipped on
+    /// the way, and what is deleted is read by nobody again.
+    fn can_be_read(&self, name: &Name, frame: &Frame) -> Result<bool> {
+        for _ in 0..2 {
+            let sealed = self.pruning.repository.store.read_range(name, frame.range());
+            match sealed.and_then(|sealed| check_ciphertext(frame, &sealed)) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// As [`Self::holds_last_good`], by what a pack says of itself: of one that no index lists, or a false one.
+    fn holds_last_good_within(
         &mut self,
-        (reached, pack): (&Reached, &PackId),
-        (frame, kind, epoch): (&Frame, PackKind, u32),
+        reached: &Reached,
+        (name, id, kind): (&Name, &PackId, PackKind),
     ) -> Result<bool> {
-        let rests_on_nodes = kind == PackKind::Metadata && reached.rests_on_aside;
-        for blob in &frame.blobs {
-            if rests_on_nodes
-                || reached.in_no_pack_that_counts.contains(&blob.id)
-                || self.restores_from((reached, pack), (blob, epoch))?
-            {
+        let Pruning { repository, id: domain, .. } = self.pruning;
+        let bytes = match repository.store.read_hashed(name, limits::PACK_BYTES_MAX, id.as_bytes()) {
+            // Some of its frames may be good.
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                repository.store.read(name, limits::PACK_BYTES_MAX)
+            }
+            bytes => bytes,
+        };
+        let directory = bytes.and_then(|bytes| Ok((repository.own_directory(domain, &bytes)?, bytes)));
+        let (directory, bytes) = match directory {
+            Ok(found) => found,
+            // Where its frames are nobody knows any more.
+            Err(error) if error.is_damage() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        for frame in &directory.frames {
+            let is_good = frame.sealed_in(&bytes).and_then(|sealed| check_ciphertext(frame, sealed)).is_ok();
+            let epoch = section_of(&directory, frame)?.epoch;
+            if is_good && self.needs((reached, id), (frame, kind, epoch))? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Whether snapshots need a blob, and no copy of it is good that they use or that is live: none of this key epoch or an
-    /// older one, beside the pack that dies.
-    fn restores_from(
+    /// Whether something in a good frame of a pack is needed that no other copy gives. Of a pack that no index lists: what parts
+    /// of manifests need that are set aside nobody knows.
+    pub(super) fn needs(
+        &mut self,
+        (reached, pack): (&Reached, &PackId),
+        (frame, kind, epoch): (&Frame, PackKind, u32),
+    ) -> Result<bool> {
+        if kind == PackKind::Metadata && reached.rests_on_aside {
+            return Ok(true);
+        }
+        for blob in &frame.blobs {
+            if self.no_other_is_good((reached, pack), (blob, epoch))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether snapshots need a blob, and nothing good is left of it without the pack that dies: no copy that they use or that is
+    /// live, of this key epoch or an older one. Copies of newer epochs do if all that is used is good: each snapshot has one among
+    /// them that who could read this one can read too.
+    fn no_other_is_good(
         &mut self,
         (reached, dying): (&Reached, &PackId),
         (blob, epoch): (&Blob, u32),
     ) -> Result<bool> {
         let index = self.index;
+        if reached.in_no_pack_that_counts.contains(&blob.id) {
+            return Ok(true);
+        }
         if !reached.blob(index, &blob.id) {
             return Ok(false);
         }
+        let (mut used, mut used_and_good) = (0, 0);
         for at in index.unsorted(&blob.id) {
             let Some(pack) = index.pack_at(at).filter(|pack| pack.id != *dying) else { continue };
-            let counts = pack.standing == Standing::Live || reached.copy(index.blob_number(at));
-            if counts
-                && index.blob(at) == Some(*blob)
-                && index.epoch(at).is_some_and(|other| other <= epoch)
-                && self.is_intact(at)?
-            {
+            let is_used = reached.copy(index.blob_number(at));
+            let is_older = index.epoch(at).is_some_and(|other| other <= epoch);
+            if !is_used && (pack.standing != Standing::Live || !is_older) || index.blob(at) != Some(*blob) {
+                continue;
+            }
+            let is_good = self.is_good(at, is_used)?;
+            if is_good && is_older {
                 return Ok(false);
             }
+            used += usize::from(is_used);
+            used_and_good += usize::from(is_used && is_good);
         }
-        Ok(true)
+        Ok(used == 0 || used_and_good < used)
+    }
+
+    /// Whether a restore gets from a copy what its ids say. Who can open it knows; to others a copy is as good as those who use
+    /// it take it for, and nobody is asked of any other, which could be noise under an id of somebody else's.
+    fn is_good(&mut self, at: Location, is_used: bool) -> Result<bool> {
+        Ok(self.is_truthful(at)? || (is_used && self.opening.is_none() && self.is_intact(at)?))
     }
 
     /// Whether the frame of a copy is there as its directory says, in a pack that is whole.
@@ -308,8 +340,8 @@ impl<'a> Survivors<'a> {
         Ok(self.intact.get(self.index.frame_number(at)))
     }
 
-    /// Whether the frame of a copy that a verifier vouches for holds what its ids say: it was opened; or, where this key cannot
-    /// open it, an owner vouches for it.
+    /// Whether the frame of a copy holds what its ids say: it was opened; or, where this key cannot open it, an owner vouches
+    /// for it.
     fn is_truthful(&mut self, at: Location) -> Result<bool> {
         Ok(self.is_intact(at)? && self.truthful.get(self.index.frame_number(at)))
     }
@@ -378,7 +410,7 @@ impl<'a> Survivors<'a> {
         Ok(listings)
     }
 
-    /// Whether a frame is in an attested section, and known to hold what its ids say.
+    /// Whether a frame is known to hold what its ids say.
     ///
     /// # Errors
     /// `Damaged` when it holds something else.
@@ -387,11 +419,7 @@ impl<'a> Survivors<'a> {
         (frame, section): (&Frame, &SectionHeader),
         sealed: &[u8],
     ) -> Result<bool> {
-        let id = section.id();
-        if !self.index.vouches_for(&id) {
-            return Ok(false);
-        }
-        let by_owner = self.index.owner_vouches_for(&id);
+        let by_owner = self.index.owner_vouches_for(&section.id());
         let Some((check, decompressor)) = &mut self.opening else { return Ok(by_owner) };
         match check.opened((frame, section), sealed, decompressor) {
             Ok(()) => Ok(true),
@@ -446,6 +474,11 @@ pub(super) fn holds_attested(
     }
     Ok(false)
 }
+
+/// What to do about a damaged copy that is in use.
+const STORED_AGAIN: &str = "a backup stores again what is damaged once that is set aside";
+/// What to do about a good one that is in no index.
+const LISTED_AGAIN: &str = "`lifeboat repair index --apply` lists it again: do that first";
 
 /// A pack that is to die stays, for what stands for it is damaged; and what to do.
 fn stays(name: &Name, advice: &str) -> Error {

@@ -216,12 +216,13 @@ impl Index {
         self.parts.iter().any(|part| part.segment.is_damaged())
     }
 
-    /// To be asked before whoever reads takes "not listed" for an answer.
+    /// To be asked before whoever reads takes "not listed" for an answer, and after it was asked: what cannot be read any more is
+    /// not listed either.
     ///
     /// # Errors
     /// The local cache is damaged: what is not listed may be there.
     pub fn vouch(&self) -> Result<()> {
-        if self.is_intact() {
+        if self.is_intact() && !self.met_damage() {
             return Ok(());
         }
         let remedy = "Run it again: what is damaged is not used twice";

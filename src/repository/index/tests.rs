@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{
-    Standing, build,
+    Index, Standing, build,
     segment::{BLOCK_BYTES, Blocks, Segment},
     segments::Segments,
 };
 use crate::{
     compress::Codec,
+    error::ErrorKind,
     format::{
         attestation::digest,
         pack::{
@@ -269,33 +270,56 @@ fn what_several_index_objects_say_alike_is_kept_once() {
     assert_eq!(segments.index(&domain, &live).packs().count(), packs.len());
 }
 
-#[test]
-fn what_was_borrowed_is_never_forgotten_because_the_cache_is_damaged_later() {
-    use std::os::unix::fs::FileExt;
+/// A segment of several blocks in a cache, of which a lookup checks few.
+fn cached(folder: &std::path::Path) -> (Index, Vec<IndexedPack>) {
     let domain = DomainId::new([1; 8]);
-    let id = ObjectId::new([9; 32]);
-    // Several blocks, of which a lookup checks few.
     let packs: Vec<IndexedPack> =
         (0..200).map(|n| pack(n, &(n * 30..n * 30 + 30).collect::<Vec<_>>(), 1)).collect();
-    let folder = tempfile::tempdir().unwrap();
-    let segments = Segments::new(Some(folder.path()));
-    segments.add(&domain, id, &packs, &KEY).unwrap();
-    let index = segments.index(&domain, &live);
-    let author = IdentityId::new([1; 16]);
-    let blob = packs[0].directory.frames[0].blobs[0].id;
-    assert!(index.borrow(&blob, author, PackKind::Data));
-    assert_eq!(index.used(), Some(HashSet::from([packs[0].id])));
-    // A bit of the file flips, in the last section headers: nobody has looked there yet.
-    let mut files = std::fs::read_dir(folder.path().join("segments").join(domain.to_string())).unwrap();
+    let segments = Segments::new(Some(folder));
+    segments.add(&domain, ObjectId::new([9; 32]), &packs, &KEY).unwrap();
+    (segments.index(&domain, &live), packs)
+}
+
+/// A bit of the file flips, in the last section headers: nobody has looked there yet.
+fn flip(folder: &std::path::Path) {
+    use std::os::unix::fs::FileExt;
+    let mut files =
+        std::fs::read_dir(folder.join("segments").join(DomainId::new([1; 8]).to_string())).unwrap();
     let path = files.next().unwrap().unwrap().path();
     let file = std::fs::File::options().write(true).read(true).open(path).unwrap();
     let at = 200 * 56 + 150 * SECTION_HEADER_LEN as u64;
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+#[test]
+fn what_was_borrowed_is_never_forgotten_because_the_cache_is_damaged_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (index, packs) = cached(folder.path());
+    let author = IdentityId::new([1; 16]);
     let first = |pack: &IndexedPack| pack.directory.frames[0].blobs[0].id;
+    assert!(index.borrow(&first(&packs[0]), author, PackKind::Data));
+    assert_eq!(index.used(), Some(HashSet::from([packs[0].id])));
+    flip(folder.path());
     let borrowed = packs.iter().filter(|pack| index.borrow(&first(pack), author, PackKind::Data)).count();
     assert!(0 < borrowed && borrowed < packs.len(), "{borrowed}");
     assert!(!index.is_intact());
     assert_eq!(index.used(), None, "a backup must not be validated without the packs that it counts on");
+}
+
+#[test]
+fn a_cache_that_was_vouched_for_and_is_damaged_later_is_vouched_for_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (index, packs) = cached(folder.path());
+    index.vouch().unwrap();
+    flip(folder.path());
+    let listed =
+        packs.iter().filter(|pack| index.unsorted(&pack.directory.frames[0].blobs[0].id).count() > 0);
+    // Nothing says so before somebody meets it.
+    for at in listed.map(|pack| index.locations(&pack.directory.frames[0].blobs[0].id)[0]).collect::<Vec<_>>()
+    {
+        _ = index.section_of(at);
+    }
+    assert_eq!(index.vouch().unwrap_err().kind(), ErrorKind::Failed);
 }
