@@ -249,7 +249,9 @@ fn a_prune_that_reads_no_contents_tells_what_is_pinned_and_moves_what_was_cut_wh
         scene.prune_with(&mia, options).unwrap()
     };
     let done = prune(&options());
-    assert_eq!((done.repacked.packs, done.cut, done.unused), (0, 0, 0), "{done:?}");
+    assert_eq!((done.cut, done.unused), (0, 0), "{done:?}");
+    // Whether a pack of metadata holds something that ended is up to random keys.
+    assert!(done.repacked.bytes < FILE_BYTES, "{done:?}");
     assert!(done.pinned.abs_diff(6 * FILE_BYTES) < 3000, "{done:?}");
     assert_eq!(scene.prune().cut, 1);
     scene.yard.wait(4 * DAY);

@@ -312,10 +312,7 @@ fn unlisted(
             }
             Err(error) => return Err(error),
         };
-        let is_live = |at| index.standing(at) == Some(Standing::Live);
-        let mut blobs = directory.frames.iter().flat_map(|frame| &frame.blobs);
-        let mut is_needed =
-            blobs.any(|blob| seen.reached.blob(index, &blob.id) && !index.unsorted(&blob.id).any(is_live));
+        let mut is_needed = false;
         for frame in &directory.frames {
             let section = section_of(&directory, frame)?;
             is_needed =
@@ -323,7 +320,7 @@ fn unlisted(
         }
         if is_needed {
             let what = format!(
-                "{name} is in no index and stays: snapshots need it, and what else has it is damaged or set aside"
+                "{name} is in no index and stays: snapshots need it, and no other good copy is there"
             );
             let advice = "`lifeboat repair index --apply` lists it: do that first";
             done.note(vec![Error::new(ErrorKind::Damaged, format!("{what}; {advice}"))]);

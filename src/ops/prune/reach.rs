@@ -276,9 +276,6 @@ impl Walk<'_> {
         }
         if self.gaps == Gaps::Count {
             self.reached.gaps += 1;
-            if kind == PackKind::Data {
-                self.reached.in_no_pack_that_counts.insert(*id);
-            }
             return Ok(false);
         }
         let what = match kind {
