@@ -27,6 +27,7 @@ use lifeboat::{
     id::ObjectId,
     ops::{
         annotate::{self, Chosen},
+        check::{self, Subset},
         forget,
         prune::{self, DomainDone, Mode, PruneOptions, Pruned, Unused},
         repair::{self, AsideOptions, Force},
@@ -1230,4 +1231,53 @@ fn the_command_says_what_it_does_and_forget_can_be_followed_by_it() {
     world.adds_client("web", None, &world.text("access"));
     let told = world.fails(&["--access-key-file", &world.text("access"), "prune"], 13);
     assert!(told.contains("maintain"), "{told}");
+}
+
+/// A check of everything takes days, and a prune runs each night.
+#[test]
+fn what_a_prune_deletes_beside_a_check_is_no_damage_and_what_another_deletes_is() {
+    for is_pruned in [true, false] {
+        let yard = Yard::new();
+        let of = |content| Files::from([(format!("srv/{content}"), noise(content, 90_000))]);
+        let first = yard.back_up(&of(1));
+        let old = yard.packs();
+        yard.back_up(&of(2));
+        let new: Vec<PathBuf> = yard.packs().difference(&old).cloned().collect();
+        yard.forget(first);
+        yard.wait(2 * DAY);
+        assert!(yard.prune().marked.packs > 0);
+        let data = |path: &&PathBuf| path.to_str().unwrap().contains("/packs/d/");
+        let victim = if is_pruned { old.iter().find(data) } else { new.iter().find(data) };
+        let victim = victim.unwrap().strip_prefix(yard.path()).unwrap().to_str().unwrap().to_owned();
+        let deleting = || {
+            let (over, root, victim) = (yard.watched(), yard.path(), victim.clone());
+            over.intercept(move |call: &Call| {
+                if call.kind == Kind::Get && call.name == victim {
+                    fs::rename(root.join(&victim), root.join("taken")).unwrap();
+                }
+                Fate::Works
+            });
+            over
+        };
+        let keyless = {
+            let options = lab::options(yard.clock(), Arc::default(), 0);
+            let store = Store::from_object_store(deleting(), "", options).unwrap();
+            check::without_keys::run(&store, Subset::All, 1).unwrap()
+        };
+        assert_eq!(keyless.problems, [], "without keys nobody knows");
+        assert!(
+            keyless.notes.iter().any(|note| note.contains("1 object was deleted")),
+            "{:?}",
+            keyless.notes
+        );
+        fs::rename(yard.path().join("taken"), yard.path().join(&victim)).unwrap();
+        let checked = lab::check_all(&yard.owner_over(&deleting()).unwrap()).unwrap();
+        let told = checked.notes.iter().any(|note| note.contains("1 pack was deleted by a prune"));
+        let problem = checked.problems.iter().any(|problem| problem.object == victim);
+        assert_eq!(
+            (told, problem, checked.problems.is_empty()),
+            (is_pruned, !is_pruned, is_pruned),
+            "{checked:?}"
+        );
+    }
 }

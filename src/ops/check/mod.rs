@@ -306,7 +306,9 @@ fn domains_of(
         if !with_snapshots.contains(domain) {
             packs_alone(repository, (domain, &view), checked);
         }
-        let (damage, read) = one_view((domain, &view), (choice, options.workers), (recorder, checked))?;
+        let Viewed { damage, read, newer } =
+            one_view((domain, &view), (choice, options.workers), (recorder, checked))?;
+        let view = newer.unwrap_or(view);
         let read_here = (checked.packs_read - before.0, checked.bytes_read - before.1);
         recorder.domain(read.clone(), read_here, checked)?;
         all.extend(read);
@@ -379,7 +381,16 @@ type BadBlobs = HashMap<BlobId, Vec<(PackId, Option<usize>)>>;
 /// Packs that are not there as the index says, with the problem that names each.
 type MissedPacks = HashMap<PackId, Option<usize>>;
 
-/// Index objects and packs: what is damaged, and what was read to the end if it was all good or is named.
+/// What came of the packs of a domain.
+struct Viewed {
+    damage: (BadBlobs, MissedPacks),
+    /// What was read to the end, if it was all good or is named.
+    read: Option<record::Read>,
+    /// What there is now, if a prune was seen to be at work meanwhile.
+    newer: Option<View>,
+}
+
+/// Index objects and packs.
 ///
 /// # Errors
 /// Storage trouble; `Interrupted`, when what was read until then is recorded.
@@ -387,7 +398,7 @@ fn one_view(
     (domain, view): (&DomainId, &View),
     (choice, workers): (Option<Choice<'_>>, usize),
     (recorder, checked): (&mut Recorder<'_>, &mut Checked),
-) -> Result<((BadBlobs, MissedPacks), Option<record::Read>)> {
+) -> Result<Viewed> {
     let repository = recorder.repository();
     for error in &view.damaged {
         checked.problem_unless_known(format!("index of domain {domain}"), error);
@@ -429,8 +440,11 @@ fn one_view(
         let packs = counted(pruned, ("pack that was pruned", "packs that were pruned"));
         checked.note(format!("an index still lists {packs}"));
     }
-    let Some(choice) = choice else { return Ok(((BadBlobs::new(), missed), None)) };
+    let Some(choice) = choice else {
+        return Ok(Viewed { damage: (BadBlobs::new(), missed), read: None, newer: None });
+    };
     let mut outcome = PackCheck::new(repository, (domain, view))?.run(choice, workers)?;
+    let newer = pruned_meanwhile(repository, domain, (&mut outcome, checked))?;
     // What is there and was not read keeps its shelf from counting as read.
     let listed = view.index.packs().filter(|pack| pack.standing.counts()).map(|pack| pack.id);
     let there = listed.chain(view.unindexed.iter().map(|(id, _)| *id));
@@ -446,7 +460,32 @@ fn one_view(
     // What is attested need not be said again: nothing deletes these records.
     outcome.attested.retain(|section| !view.index.vouches_for(&section.id));
     checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
-    Ok(((name_damaged(repository, domain, outcome, checked), missed), read))
+    let damage = (name_damaged(repository, domain, outcome, checked), missed);
+    Ok(Viewed { damage, read, newer })
+}
+
+/// A prune that runs beside a long check deletes packs that the check is about to read. What is gone and in no index any more,
+/// or was to die, is no damage: whether snapshots need anything of it is asked of what there is now.
+fn pruned_meanwhile(
+    repository: &Repository,
+    domain: &DomainId,
+    (outcome, checked): (&mut Outcome, &mut Checked),
+) -> Result<Option<View>> {
+    if !outcome.damaged.iter().any(|bad| bad.is_gone) {
+        return Ok(None);
+    }
+    let view = repository.view_to_read(domain)?;
+    let listed: HashSet<PackId> = view.index.packs().map(|pack| pack.id).collect();
+    let before = outcome.damaged.len();
+    outcome
+        .damaged
+        .retain(|bad| !bad.is_gone || (listed.contains(&bad.pack) && !view.tombstoned.contains(&bad.pack)));
+    let pruned = (before - outcome.damaged.len()) as u64;
+    if pruned > 0 {
+        let packs = counted(pruned, ("pack was", "packs were"));
+        checked.note(format!("{packs} deleted by a prune while this check ran"));
+    }
+    Ok(Some(view))
 }
 
 fn counted(number: u64, (one, many): (&str, &str)) -> String {
@@ -465,7 +504,7 @@ fn name_damaged(
     distrusted.retain(|pack| !outcome.read.contains(pack));
     distrusted.extend(outcome.damaged.iter().map(|bad| bad.pack));
     repository.cache.distrust(domain, &distrusted);
-    for Bad { pack, name, what, blobs } in outcome.damaged {
+    for Bad { pack, name, what, blobs, .. } in outcome.damaged {
         let number = checked.problem(name.as_str(), what);
         blobs.into_iter().for_each(|blob| bad.entry(blob).or_default().push((pack, number)));
     }

@@ -46,6 +46,8 @@ pub(super) struct Bad {
     pub(super) pack: PackId,
     pub(super) name: Name,
     pub(super) what: String,
+    /// It is not there any more.
+    pub(super) is_gone: bool,
     /// What is damaged in it.
     pub(super) blobs: Vec<BlobId>,
 }
@@ -146,10 +148,11 @@ impl<'a> PackCheck<'a> {
         let listed = self.listing(pack)?;
         let lock = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
         let blobs = || listed.iter().flat_map(|listed| &listed.frames).flat_map(|frame| &frame.blobs);
-        let damaged = |what: String, blobs: Vec<BlobId>| {
+        let bad = |what: String, is_gone, blobs: Vec<BlobId>| {
             self.repository.store.progress().trouble();
-            lock().damaged.push(Bad { pack: pack.id, name: name.clone(), what, blobs });
+            lock().damaged.push(Bad { pack: pack.id, name: name.clone(), what, is_gone, blobs });
         };
+        let damaged = |what, blobs| bad(what, false, blobs);
         // Of a pack that is damaged the bytes are needed all the same, to see what is left.
         let store = &self.repository.store;
         let read = match store.read_hashed(name, limits::PACK_BYTES_MAX, pack.id.as_bytes()) {
@@ -161,7 +164,8 @@ impl<'a> PackCheck<'a> {
         let (bytes, suspect) = match read {
             Ok(read) => read,
             Err(error) if error.is_damage() => {
-                damaged(error.to_string(), blobs().map(|blob| blob.id).collect());
+                let is_gone = error.kind() == ErrorKind::NotFound;
+                bad(error.to_string(), is_gone, blobs().map(|blob| blob.id).collect());
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -182,8 +186,8 @@ impl<'a> PackCheck<'a> {
             Err(error) => return Err(error),
         };
         let Some(directory) = directory else { return Ok(()) };
-        let bad = self.frames.as_ref().map(|frames| frames.bad(&bytes, &directory, decompressor));
-        for (number, frame, error) in bad.transpose()?.unwrap_or_default() {
+        let found = self.frames.as_ref().map(|frames| frames.bad(&bytes, &directory, decompressor));
+        for (number, frame, error) in found.transpose()?.unwrap_or_default() {
             whole = false;
             damaged(format!("frame {number}: {error}"), frame.blobs.iter().map(|blob| blob.id).collect());
         }

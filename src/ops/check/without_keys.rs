@@ -1,7 +1,10 @@
 //! What anybody can check who can read the storage: whether each object is what its name stands for, and
 //! whether `config` and the key slots are written as they must be.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{
     Checked, Subset,
@@ -59,15 +62,16 @@ pub fn run(store: &Store, subset: Subset, workers: usize) -> Result<Checked> {
     let chosen = subset.choose(packs, &random::bytes()?);
     progress.expect(0, chosen.iter().chain(&others).map(|(_, size)| size).sum());
     let objects: Vec<_> = chosen.into_iter().chain(others).collect();
-    let checked = Mutex::new(checked);
+    let (checked, gone) = (Mutex::new(checked), Mutex::new(HashSet::new()));
     on_each(&objects, workers, |(name, size)| {
         progress.check()?;
         let (bytes, wrong) = match look(store, name, *size)? {
             Looked::Good(bytes) => (Some(bytes), None),
             Looked::Damaged(bytes, what) => (bytes, Some(what)),
-            // Its passphrase was changed.
-            Looked::Gone if matches!(name.parsed(), Parsed::Slot(_)) => (None, None),
-            Looked::Gone => (None, Some("it is in the list and cannot be read".to_owned())),
+            Looked::Gone => {
+                gone.lock().unwrap_or_else(PoisonError::into_inner).insert(name.as_str().to_owned());
+                (None, None)
+            }
         };
         let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(what) = wrong {
@@ -81,5 +85,29 @@ pub fn run(store: &Store, subset: Subset, workers: usize) -> Result<Checked> {
         }
         Ok(())
     })?;
-    Ok(checked.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let mut checked = checked.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let gone = gone.into_inner().unwrap_or_else(PoisonError::into_inner);
+    tell_gone(store, &gone, &mut checked)?;
+    Ok(checked)
+}
+
+/// What a prune or whoever may delete it has deleted since the list is no damage: without keys nobody can tell whether it was
+/// needed. What is still in the list is.
+fn tell_gone(store: &Store, gone: &HashSet<String>, checked: &mut Checked) -> Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let mut deleted = gone.len();
+    for listed in store.list(&Prefix::all())?.iter().filter(|listed| gone.contains(&listed.name)) {
+        checked.problem(&*listed.name, "it is in the list and cannot be read");
+        store.progress().trouble();
+        deleted -= 1;
+    }
+    if deleted > 0 {
+        let objects = if deleted == 1 { "object was" } else { "objects were" };
+        checked.note(format!(
+            "{deleted} {objects} deleted while this check ran: a check with a key tells whether something is missing"
+        ));
+    }
+    Ok(())
 }
