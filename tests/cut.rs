@@ -656,7 +656,8 @@ fn the_last_good_copy_stays_whoever_wrote_it() {
 #[test]
 fn a_bit_that_flips_on_the_way_costs_no_last_good_copy() {
     let (stored, rest) = (files(1..=8), files(20..=20));
-    for last in [Last::Listed, Last::Unlisted] {
+    // The frame that is read; and the directory, at the end.
+    for (last, fault) in [(Last::Listed, Fault::Flips), (Last::Unlisted, Fault::Shortens)] {
         let Beside { scene, own, good, lists } = Beside::new(&stored, &rest);
         damage(&own, |_| 2000);
         scene.prune();
@@ -666,7 +667,7 @@ fn a_bit_that_flips_on_the_way_costs_no_last_good_copy() {
         scene.yard.wait(4 * DAY);
         let name = good.file_name().unwrap().to_str().unwrap().to_owned();
         let over = scene.watched();
-        over.intercept(nth(0, Fault::Flips, move |call| call.kind == Kind::Get && call.name.contains(&name)));
+        over.intercept(nth(0, fault, move |call| call.kind == Kind::Get && call.name.contains(&name)));
         scene.prune_over(&over).unwrap();
         assert!(good.exists(), "{last:?}");
         if last == Last::Unlisted {
