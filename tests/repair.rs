@@ -982,7 +982,12 @@ fn what_is_good_in_a_pack_that_is_set_aside_is_not_lost_and_is_stored_anew() {
     let said = world.does(&["usage"]);
     assert!(said.contains("in packs that are set aside"), "{said}");
     let (out, _) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
-    assert!(out.starts_with("1 of 1 snapshot rests on packs that are set aside or of another size: what is needed"), "{out}");
+    assert!(
+        out.starts_with(
+            "1 of 1 snapshot rests on packs that are set aside or of another size: what is needed"
+        ),
+        "{out}"
+    );
     assert!(out.contains("1 of 1 snapshot lacks something. 1 would be copied without it"), "{out}");
     let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply", "--json"]), 3);
     let messages = objects(&out);
@@ -1141,7 +1146,12 @@ fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_in_every_domai
     );
     let before = stored(&world, "");
     let (out, err) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
-    assert!(out.starts_with("3 of 3 snapshots rest on packs that are set aside or of another size: what is needed"), "{out}");
+    assert!(
+        out.starts_with(
+            "3 of 3 snapshots rest on packs that are set aside or of another size: what is needed"
+        ),
+        "{out}"
+    );
     assert!(err.contains("--apply") && err.contains("forget nothing"), "{err}");
     assert_eq!(stored(&world, "").len(), before.len());
     let said = world.does(&["repair", "snapshots", "--apply"]);
