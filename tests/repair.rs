@@ -43,7 +43,7 @@ mod support {
 use support::{
     faults::{Fault, at},
     forger::{self, Forged, Manifest},
-    intercepted::{Call, Fate, Intercepted, Interceptor},
+    intercepted::{Call, Fate, Intercepted, Interceptor, Kind},
     lab::{self, Files, noise},
     ram::Ram,
     world::{World, objects, tree},
@@ -982,7 +982,12 @@ fn what_is_good_in_a_pack_that_is_set_aside_is_not_lost_and_is_stored_anew() {
     let said = world.does(&["usage"]);
     assert!(said.contains("in packs that are set aside"), "{said}");
     let (out, _) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
-    assert!(out.starts_with("1 of 1 snapshot rests on packs that are set aside: what is needed"), "{out}");
+    assert!(
+        out.starts_with(
+            "1 of 1 snapshot rests on packs that are set aside or of another size: what is needed"
+        ),
+        "{out}"
+    );
     assert!(out.contains("1 of 1 snapshot lacks something. 1 would be copied without it"), "{out}");
     let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply", "--json"]), 3);
     let messages = objects(&out);
@@ -1019,6 +1024,101 @@ fn what_is_good_in_a_pack_that_is_set_aside_is_not_lost_and_is_stored_anew() {
     world.does(&["prune"]);
 }
 
+/// Makes an object so many bytes longer, or shorter, at its end.
+fn resize(path: &Path, by: i64) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(length.checked_add_signed(by).unwrap()).unwrap();
+}
+
+#[test]
+fn what_is_good_in_a_pack_of_another_size_is_not_lost_and_is_stored_anew() {
+    let cases = [
+        ("/packs/d/", false, -60),
+        ("/packs/d/", false, 512),
+        ("/packs/d/", true, -60),
+        ("/packs/m/", false, -60),
+        ("/packs/", true, 512),
+    ];
+    for (number, (part, is_set_aside, by)) in cases.into_iter().enumerate() {
+        let case = format!("case {number}");
+        let world = World::with_repository();
+        fs::write(world.path("src/large"), noise(40, 1_500_000)).unwrap();
+        world.does(&["backup", "src"]);
+        let packs = stored(&world, part);
+        for pack in &packs {
+            resize(pack, by);
+            let name = pack.strip_prefix(world.path("repo")).unwrap().to_str().unwrap();
+            if is_set_aside {
+                world.does(&["repair", "quarantine", name, "--apply"]);
+            }
+        }
+        world.does(&["restore", "latest", "--target", "before"]);
+        let (out, err) = world.ends(&mut world.command(&["check", "--read-data"]), 5);
+        assert!(!out.contains("hurts") && err.contains("forget nothing before"), "{case}: {out}{err}");
+        let told = "it has another size than the index says, and snapshots need what can still be read in it";
+        assert_eq!(out.matches(told).count(), packs.len(), "{case}: {out}");
+        let (out, _) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
+        assert!(out.starts_with("1 of 1 snapshot rests on packs"), "{case}: {out}");
+        let said = world.does(&["repair", "snapshots", "--apply"]);
+        assert!(said.contains("it is whole again") && world.snapshots() == 1, "{case}: {said}");
+        packs.iter().for_each(|pack| fs::remove_file(pack).unwrap());
+        world.does(&["check", "--read-data"]);
+        world.does(&["restore", "latest", "--target", "after"]);
+        let [before, after] = ["before", "after"].map(|target| {
+            let source = world.text("src");
+            tree(&world.path(target).join(source.trim_start_matches('/')))
+                .into_iter()
+                .map(|(_, bytes)| bytes)
+                .collect::<Vec<_>>()
+        });
+        assert!(before.len() == 3 && before == after, "{case}");
+    }
+}
+
+#[test]
+fn of_a_pack_that_was_cut_short_what_is_left_is_kept() {
+    let world = World::with_repository();
+    for (number, name) in ["a", "b", "c"].iter().enumerate() {
+        fs::write(world.path(&format!("src/{name}")), noise(40 + number as u64, 1_500_000)).unwrap();
+    }
+    world.does(&["backup", "src"]);
+    let (pack, _) = only_pack(&world);
+    resize(&pack, -i64::try_from(fs::metadata(&pack).unwrap().len() / 2).unwrap());
+    let whole = |target: &str, code| {
+        world.ends(&mut world.command(&["restore", "latest", "--target", target]), code);
+        ["a", "b", "c"].map(|name| {
+            let source = world.text(&format!("src/{name}"));
+            let back = world.path(target).join(source.trim_start_matches('/'));
+            fs::read(back).ok() == fs::read(source).ok()
+        })
+    };
+    let left = whole("before", 5);
+    assert!(left.contains(&true) && left.contains(&false), "{left:?}");
+    let (out, _) = world.ends(&mut world.command(&["check", "--read-data"]), 5);
+    let is_unhurt = |name: &str| {
+        !out.lines().any(|line| line.starts_with("  hurts") && line.ends_with(&format!("src/{name}")))
+    };
+    assert_eq!(["a", "b", "c"].map(is_unhurt), left, "{out}");
+    let (out, _) = world.ends(&mut world.command(&["repair", "snapshots", "--apply"]), 3);
+    assert!(out.contains("was stored anew in 1 pack"), "{out}");
+    fs::remove_file(&pack).unwrap();
+    assert_eq!(whole("after", 5), left, "all that is good was moved");
+}
+
+#[test]
+fn a_pack_that_is_gone_is_asked_for_once_however_many_frames_it_had() {
+    let ram = Ram::new();
+    lab::back_up(&ram.owner(), &Files::from([("srv/large".to_owned(), noise(1, 5_000_000))])).unwrap();
+    let pack = ram.names("/packs/d/").remove(0);
+    ram.store().delete(&pack).unwrap();
+    let over = Intercepted::watching(Arc::new(ram.objects.clone()));
+    assert_eq!(hurt(&ram.over(&over).unwrap(), Mode::DryRun).unwrap()[0].lost, 1);
+    let gets = over.calls().into_iter().filter(|call| call.kind == Kind::Get && call.name == pack.as_str());
+    assert_eq!(gets.count(), 1);
+}
+
 #[test]
 fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_in_every_domain() {
     let world = World::with_repository();
@@ -1044,7 +1144,12 @@ fn snapshots_that_rest_on_packs_that_are_set_aside_are_made_whole_in_every_domai
     );
     let before = stored(&world, "");
     let (out, err) = world.ends(&mut world.command(&["repair", "snapshots"]), 3);
-    assert!(out.starts_with("3 of 3 snapshots rest on packs that are set aside: what is needed"), "{out}");
+    assert!(
+        out.starts_with(
+            "3 of 3 snapshots rest on packs that are set aside or of another size: what is needed"
+        ),
+        "{out}"
+    );
     assert!(err.contains("--apply") && err.contains("forget nothing"), "{err}");
     assert_eq!(stored(&world, "").len(), before.len());
     let said = world.does(&["repair", "snapshots", "--apply"]);

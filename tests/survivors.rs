@@ -401,6 +401,62 @@ fn a_copy_that_is_damaged_or_gone_is_named_when_a_pack_dies() {
     }
 }
 
+/// As the disk has it, which lets the time of the file alone.
+fn flip(path: &PathBuf, at: usize) {
+    let then = fs::metadata(path).unwrap().modified().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+    File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+#[test]
+fn what_is_damaged_in_one_dying_pack_is_copied_out_of_another() {
+    // Whichever of them is read first.
+    for which in [0, 1] {
+        let scene = Shared::new();
+        let kept = files(1..=2);
+        lab::back_up(&scene.open(&scene.honest), &kept).unwrap();
+        let original = scene.data_packs();
+        let mut doomed = [original.clone(), scene.copy_frames(&original)].concat();
+        doomed.sort_unstable();
+        scene.doom(&doomed);
+        flip(&scene.path(&doomed[which]), 2000);
+        let done = scene.prune(&scene.maintain, &only_sweep());
+        assert_eq!((done.rescued.packs, done.deleted.packs), (2, 2), "{done:?}");
+        scene.restores(&[&kept]);
+    }
+}
+
+#[test]
+fn a_damaged_frame_that_nobody_needs_holds_up_no_rescue() {
+    for is_attested in [false, true] {
+        for damaged in [0, 1] {
+            let scene = Shared::new();
+            let forged = scene.forge([1, 2].map(|content| (content, noise(content, FILE_BYTES))), |_| {});
+            scene.list(std::slice::from_ref(&forged));
+            if is_attested {
+                scene.vouch(&scene.words(), &forged);
+            }
+            let kept = files([1]);
+            lab::back_up(&scene.open(&scene.hijacked), &kept).unwrap();
+            assert_eq!(scene.data_packs(), [forged.id]);
+            scene.doom(&[forged.id]);
+            flip(&scene.path(&forged.id), forged.directory.frames[damaged].offset as usize);
+            let pruned = prune::run(&scene.open(&scene.maintain), &only_sweep()).unwrap();
+            let one = pruned.domains.into_iter().find(|domain| domain.id == scene.domain).unwrap();
+            if damaged == 1 {
+                assert!(one.refused.is_none() && one.done.deleted.packs == 1, "{one:?}");
+                scene.restores(&[&kept]);
+            } else {
+                // It is needed, and in no other pack.
+                assert_eq!(one.refused.unwrap().kind(), ErrorKind::Damaged);
+                assert_eq!(scene.data_packs(), [forged.id]);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_frame_that_waits_to_be_moved_does_not_hold_its_pack() {
     let scene = Shared::new();

@@ -1,5 +1,5 @@
-//! How a snapshot has what it needs: in packs that count, or only in packs that are set aside. A restore reads what is
-//! good in these, so nobody may call that lost; and nobody may call it safe.
+//! How a snapshot has what it needs: in packs that count, or only in others. Those are set aside, or of another size than the
+//! index says. A restore reads what is good in these, so nobody may call that lost; and nobody may call it safe.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,9 +9,9 @@ use std::{
 use super::frames::FrameCheck;
 use crate::{
     compress::Decompressor,
-    error::Result,
+    error::{ErrorKind, Result},
     format::pack::PackKind,
-    id::{BlobId, DomainId, IdentityId},
+    id::{BlobId, DomainId, IdentityId, PackId},
     repository::{
         Repository,
         index::{Found, Index, KnownPack, Location, Standing},
@@ -26,7 +26,7 @@ use crate::{
 pub(super) enum Holding {
     /// In a pack that counts.
     Counts,
-    /// In packs that are set aside alone, and it can be read there.
+    /// In packs alone that do not count, and it can be read there.
     Aside(Location),
     /// Nowhere.
     Lost,
@@ -42,9 +42,13 @@ pub(super) fn copies(
     packs.filter(move |(_, pack)| pack.kind == kind && standing(pack.standing))
 }
 
-/// What can be read in packs that are set aside, as one view shows them: each frame is looked at once.
+/// What can be read in packs that do not count, as one view shows them: each frame is looked at once.
 #[derive(Debug, Default)]
-pub(super) struct AsideFrames(HashMap<(u32, u32), bool>);
+pub(super) struct AsideFrames {
+    known: HashMap<(u32, u32), bool>,
+    /// Packs that are not there at all: they are asked for once.
+    gone: HashSet<PackId>,
+}
 
 impl AsideFrames {
     /// How a blob is there. A pack that counts is believed.
@@ -63,48 +67,58 @@ impl AsideFrames {
         Ok(self.find(place, blob)?.map_or(Holding::Lost, Holding::Aside))
     }
 
-    /// Where a blob can be read in a pack that is set aside: by a key that reads no contents as far as the hash of its frame
-    /// tells.
+    /// Where a blob can be read in a pack that does not count, of all the places where a restore looks: by a key that reads no
+    /// contents as far as the hash of its frame tells.
     ///
     /// # Errors
     /// Storage trouble; `Forbidden` without the key epoch of a section.
     pub(super) fn find(
         &mut self,
         (repository, domain, index): (&Repository, &DomainId, &Index),
-        blob: (&BlobId, PackKind),
+        (id, kind): (&BlobId, PackKind),
     ) -> Result<Option<Location>> {
-        for (at, _) in copies(index, blob, |standing| standing == Standing::SetAside) {
-            let is_good = match (self.0.get(&at.frame()), index.found(at)) {
-                (Some(known), _) => *known,
-                (None, None) => false,
-                (None, Some(found)) => is_good(repository, domain, &found)?,
+        for at in repository.copies(index, id, None) {
+            let Some(found) = index.found(at).filter(|found| found.pack.kind == kind) else { continue };
+            if found.pack.standing.counts() || self.gone.contains(&found.pack.id) {
+                continue;
+            }
+            let is_good = match self.known.get(&at.frame()) {
+                Some(known) => *known,
+                None => self.look_at(repository, domain, &found)?,
             };
-            self.0.insert(at.frame(), is_good);
+            self.known.insert(at.frame(), is_good);
             if is_good {
                 return Ok(Some(at));
             }
         }
         Ok(None)
     }
-}
 
-fn is_good(repository: &Repository, domain: &DomainId, found: &Found) -> Result<bool> {
-    let look = || -> Result<()> {
-        let name = repository.pack_name(domain, &found.pack);
-        let sealed = repository.store.read_range(&name, found.frame.range())?;
-        match FrameCheck::new(repository, domain)? {
-            Some(frames) => frames.opened((&found.frame, &found.section), &sealed, &mut Decompressor::new()?),
-            None => check_ciphertext(&found.frame, &sealed),
+    /// Whether a frame is what its ids name.
+    fn look_at(&mut self, repository: &Repository, domain: &DomainId, found: &Found) -> Result<bool> {
+        let look = || -> Result<()> {
+            let name = repository.pack_name(domain, &found.pack);
+            let sealed = repository.store.read_range(&name, found.frame.range())?;
+            match FrameCheck::new(repository, domain)? {
+                Some(frames) => {
+                    frames.opened((&found.frame, &found.section), &sealed, &mut Decompressor::new()?)
+                }
+                None => check_ciphertext(&found.frame, &sealed),
+            }
+        };
+        match look() {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.gone.insert(found.pack.id);
+                Ok(false)
+            }
+            Err(error) if error.is_damage() => Ok(false),
+            Err(error) => Err(error),
         }
-    };
-    match look() {
-        Ok(()) => Ok(true),
-        Err(error) if error.is_damage() => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
-/// Reads nodes, and remembers those that only packs hold which are set aside.
+/// Reads nodes, and remembers those that only packs hold which do not count.
 pub(super) struct WatchedNodes<'a> {
     index: &'a Index,
     nodes: NodeReader<'a>,
@@ -133,10 +147,9 @@ impl NodeSource for WatchedNodes<'_> {
     fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
         let plain = self.nodes.plain(id)?;
         // The best come first.
-        let best =
-            copies(self.index, (id, PackKind::Metadata), |standing| standing != Standing::Missing).next();
+        let best = copies(self.index, (id, PackKind::Metadata), |_| true).next();
         if let Some((at, pack)) = best
-            && pack.standing == Standing::SetAside
+            && !pack.standing.counts()
         {
             self.aside.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
         }

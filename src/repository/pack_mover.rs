@@ -32,6 +32,21 @@ impl<'p> Source<'p> {
     pub fn new(directory: &'p Directory, bytes: &'p [u8]) -> Result<Self> {
         if directory.has_room_in(bytes.len()) { Ok(Self { directory, bytes }) } else { Err(overlapping()) }
     }
+
+    /// As [`Self::new`], for whoever takes only those frames whose places in the directory pass. Of a pack that was cut short
+    /// they may be all that is left.
+    ///
+    /// # Errors
+    /// `Damaged` when these frames have no room in the bytes beside each other.
+    pub fn of_frames(
+        directory: &'p Directory,
+        bytes: &'p [u8],
+        passes: impl Fn(usize) -> bool,
+    ) -> Result<Self> {
+        let frames = directory.frames.iter().enumerate().filter(|(at, _)| passes(*at));
+        let length: usize = frames.map(|(_, frame)| frame.length as usize).sum();
+        if length <= bytes.len() { Ok(Self { directory, bytes }) } else { Err(overlapping()) }
+    }
 }
 
 /// Frames are said to lie where others do.

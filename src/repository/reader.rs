@@ -163,7 +163,13 @@ impl<'a> NodeReader<'a> {
         if !ranges.iter().any(covers) {
             let stop = (start + self.ahead).max(end).min(u64::from(pack.size));
             let name = self.repository.pack_name(&self.domain, &pack);
-            let bytes = self.repository.store.read_range(&name, start..stop)?;
+            let bytes = match self.repository.store.read_range(&name, start..stop) {
+                // Of a pack that was cut short only what lies ahead may be lost.
+                Err(error) if error.kind() == ErrorKind::Damaged && end < stop => {
+                    self.repository.store.read_range(&name, start..end)?
+                }
+                bytes => bytes?,
+            };
             if ranges.len() >= RANGES_KEPT {
                 ranges.pop_front();
             }

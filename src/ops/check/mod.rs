@@ -362,7 +362,7 @@ fn late_ones(
         let damage = (bad.clone(), MissedPacks::new());
         let mut structure = Structure::new(repository, (domain, &view.index), damage, &mut aside)?;
         structure.snapshot(snapshot)?;
-        // What only packs hold that are set aside can be read.
+        // What only packs hold that do not count can be read.
         let rested_on = structure.rested_on.len() as u64;
         let gaps = aside.problems_found - before - rested_on;
         if gaps > 0 {

@@ -42,7 +42,7 @@ pub(super) struct Structure<'a> {
     /// Chunks that no pack holds, with the problem that names each.
     missing: HashMap<BlobId, Option<usize>>,
     aside: AsideFrames,
-    /// Packs that are set aside and were told to be needed: a problem each, and nothing is lost by it.
+    /// Packs that do not count and were told to be needed: a problem each, and nothing is lost by it.
     pub(super) rested_on: HashSet<PackId>,
     /// Whether something cannot be found or read.
     pub(super) misses: bool,
@@ -195,7 +195,7 @@ impl<'a> Structure<'a> {
     }
 
     /// A chunk is lost when no pack holds a copy that is good: as far as that is known of packs that count, and as it is read
-    /// of those that are set aside.
+    /// of the others.
     fn chunk(&mut self, id: &BlobId, shown: &str) -> Result<Option<Loss>> {
         let blob = (id, PackKind::Data);
         let bad = self.bad.get(id).map_or(&[][..], Vec::as_slice);
@@ -242,11 +242,15 @@ impl<'a> Structure<'a> {
         number
     }
 
-    /// Snapshots need what can be read in a pack that is set aside, and nowhere else.
+    /// Snapshots need what can be read in a pack that does not count, and nowhere else.
     fn rests_on(&mut self, pack: &KnownPack) {
         if self.rested_on.insert(pack.id) {
             let name = self.repository.pack_name(&self.domain, pack);
-            let what = "it is set aside, and snapshots need what can still be read in it and nowhere else";
+            let how = match pack.standing {
+                Standing::SetAside => "it is set aside",
+                _ => "it has another size than the index says",
+            };
+            let what = format!("{how}, and snapshots need what can still be read in it and nowhere else");
             self.checked.problem_with_remedy(name.as_str(), what, STORE_ANEW);
         }
     }

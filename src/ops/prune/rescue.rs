@@ -18,6 +18,7 @@ use crate::{
     limits,
     ops::publisher::Publisher,
     repository::pack_mover::{PackMover, Source},
+    store::Name,
 };
 
 /// The packs of which something is needed.
@@ -29,67 +30,105 @@ pub(super) fn count(judged: &Judged) -> Packs {
     rescued
 }
 
-/// Copies every section of which something is needed into new packs, and publishes them.
+/// Copies every section of which something is needed into new packs, and publishes them. Two dying packs may hold the same
+/// section: where one of them is damaged the other is tried, and at last what is needed of each without the rest.
+///
+/// # Errors
+/// `Damaged` when something that is needed can be read in none of them, after all else was copied; storage trouble.
 pub(super) fn rescue(pruning: &Pruning<'_>, seen: &Seen, judged: &Judged) -> Result<()> {
     let target = target_length(seen.view.index.bytes());
     for kind in [PackKind::Metadata, PackKind::Data] {
-        let of_kind = |needed: &&Needed| needed.pack.kind == kind;
         let mut rescue = Rescue {
             pruning,
+            seen,
             mover: PackMover::new(pruning.repository, (pruning.id, kind), target)?,
             moved: HashSet::new(),
+            failed: Vec::new(),
             publisher: Publisher::new(pruning.repository, pruning.id),
         };
-        for needed in judged.needed.iter().filter(of_kind) {
-            rescue.pack(seen, needed)?;
+        for part in [Part::Whole, Part::Needed] {
+            rescue.failed.clear();
+            for needed in judged.needed.iter().filter(|needed| needed.pack.kind == kind) {
+                rescue.pack(needed, part)?;
+            }
         }
         let last = rescue.mover.finish()?;
         rescue.publisher.upload(last)?;
         rescue.publisher.publish()?;
+        let Rescue { moved, failed, .. } = rescue;
+        if let Some((_, error)) = failed.into_iter().find(|(copy, _)| !moved.contains(copy)) {
+            return Err(error);
+        }
     }
     Ok(())
 }
 
+/// A section with what is said to be in it: two copies of these are the same.
+type Copy = (SectionId, [u8; 32]);
+
+/// How much of a section is copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// All of it, so that an attested one stays attested.
+    Whole,
+    /// The frames of which snapshots may use something.
+    Needed,
+}
+
 struct Rescue<'a> {
     pruning: &'a Pruning<'a>,
+    seen: &'a Seen,
     mover: PackMover<'a>,
-    /// Two dying packs may hold the same section.
-    moved: HashSet<(SectionId, [u8; 32])>,
+    moved: HashSet<Copy>,
+    /// What is damaged in the packs that were read, and why; another pack may have it.
+    failed: Vec<(Copy, Error)>,
     publisher: Publisher<'a>,
 }
 
 impl Rescue<'_> {
-    fn pack(&mut self, seen: &Seen, needed: &Needed) -> Result<()> {
+    fn pack(&mut self, needed: &Needed, part: Part) -> Result<()> {
         let Pruning { repository, id: domain, .. } = self.pruning;
         repository.store.progress().check()?;
         let name = repository.pack_name(domain, &needed.pack);
-        let directory = seen.view.index.directory(&needed.pack);
-        let directory = directory.ok_or_else(lost_pack)?;
+        let index = &self.seen.view.index;
+        let directory = index.directory(&needed.pack).ok_or_else(lost_pack)?;
         let mut sections = Vec::new();
         for section in &needed.sections {
             let header = directory.sections.get(usize::from(*section));
             let id = header.ok_or_else(|| Error::damaged(&name, "it lacks a section"))?.id();
-            if self.moved.insert((id, digest(&directory, *section))) {
-                sections.push(*section);
+            let copy = (id, digest(&directory, *section));
+            if !self.moved.contains(&copy) {
+                sections.push((*section, copy));
             }
         }
         if sections.is_empty() {
             return Ok(());
         }
-        let hurt = |error: Error| {
-            error
-                .context(format!("{name}, which is to die and is needed"))
-                .with_remedy("Nothing more is deleted here. `lifeboat check` tells which snapshots are hurt")
-        };
+        let frames = index.numbered(&needed.pack, &directory).ok_or_else(lost_pack)?;
+        let passes: Vec<bool> =
+            frames.map(|(_, numbers)| part == Part::Whole || self.seen.reached.any(numbers)).collect();
         // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
         let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
-        let source = Source::new(&directory, &bytes).map_err(hurt)?;
-        for section in sections {
-            let finished = self.mover.add((&source, section), |_| true).map_err(hurt)?;
-            self.publisher.upload(finished)?;
+        for (section, copy) in sections {
+            let moved = Source::new(&directory, &bytes)
+                .and_then(|source| self.mover.add((&source, section), |at| passes.get(at) == Some(&true)));
+            match moved {
+                Ok(finished) => {
+                    self.moved.insert(copy);
+                    self.publisher.upload(finished)?;
+                }
+                Err(error) if error.is_damage() => self.failed.push((copy, hurt(&name, error))),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
+}
+
+fn hurt(name: &Name, error: Error) -> Error {
+    error
+        .context(format!("{name}, which is to die and is needed"))
+        .with_remedy("Nothing more is deleted here. `lifeboat check` tells which snapshots are hurt")
 }
 
 /// What nobody may do: takes the tombstones off the packs that are needed.

@@ -1,4 +1,4 @@
-//! Moves what snapshots need and only packs hold that are set aside into new packs: whole sealed frames, each of which was
+//! Moves what snapshots need and only packs hold that do not count into new packs: whole sealed frames, each of which was
 //! opened before and is what its ids name. A frame keeps its section, so that it serves whoever wrote it as before. The old
 //! pack stays where it is, and is needed for nothing more.
 
@@ -44,7 +44,8 @@ pub(super) fn heal(
             let name = repository.pack_name(domain, pack);
             let directory = index.directory(pack).ok_or_else(lost)?;
             let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
-            let source = Source::new(&directory, &bytes).map_err(|error| error.context(&name))?;
+            let source = Source::of_frames(&directory, &bytes, |number| frames.contains(&number));
+            let source = source.map_err(|error| error.context(&name))?;
             for section in (0_u16..).take(directory.sections.len()) {
                 let is_of_it =
                     |(number, frame): (usize, &Frame)| frame.section == section && frames.contains(&number);

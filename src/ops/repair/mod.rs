@@ -38,9 +38,9 @@ const INDEX_FIRST: &str = "Packs are there that no index lists, and what is miss
     `lifeboat repair index --apply`, which lists them again and deletes nothing, and set aside what it cannot list, as it \
     says. Only for what is missing then";
 
-/// What to do when a pack that is set aside holds what nothing else holds.
+/// What to do when a pack that is set aside, or of another size than the index says, holds what nothing else holds.
 pub(super) const STORE_ANEW: &str = "`lifeboat repair snapshots --apply` with an owner's key stores anew what can still be read in packs \
-                                     that are set aside, and so does a backup of what is still at its source; forget \
+                                     that are set aside or of another size, and so does a backup of what is still at its source; forget \
                                      nothing before";
 
 /// A remedy for what is missing, after `repair index` where packs are there that no index lists: other remedies would

@@ -1,4 +1,4 @@
-//! What only packs hold that are set aside is moved out of them. Of each snapshot that has lost something all the same there is
+//! What only packs hold that do not count is moved out of them. Of each snapshot that has lost something all the same there is
 //! a copy, without what is lost. It is a backup whose source is what can
 //! be read of the old one: so it comes about by the one commit that there is, every byte of it was read and hashed, and
 //! each file that is lost stands in it with the reason. The old snapshot stays as it is.
@@ -50,7 +50,7 @@ pub(in crate::ops) fn tag_of_origin(prefix: &str, snapshot: &KnownSnapshot) -> S
     format!("{prefix}{}", id.get(..TAG_DIGITS).unwrap_or(&id))
 }
 
-/// A snapshot that has lost something, or rests on packs that are set aside.
+/// A snapshot that has lost something, or rests on packs that are set aside or of another size than the index says.
 #[derive(Debug)]
 pub struct Hurt {
     /// Which.
@@ -61,7 +61,7 @@ pub struct Hurt {
     pub lost: u64,
     /// The first of them.
     pub named: Vec<Lost>,
-    /// Frames that it needs and only packs hold which are set aside.
+    /// Frames that it needs and only such packs hold.
     pub aside: u64,
     /// What becomes of it.
     pub copy: Copy,
@@ -87,7 +87,7 @@ pub enum Copy {
 /// What came of looking at all snapshots.
 #[derive(Debug, Default)]
 pub struct SnapshotsDone {
-    /// Those that have lost something, or rest on packs that are set aside.
+    /// Those that have lost something, or rest on such packs.
     pub hurt: Vec<Hurt>,
     /// How many were looked at.
     pub snapshots: u64,
@@ -95,7 +95,7 @@ pub struct SnapshotsDone {
     pub damaged: Vec<Error>,
     /// Whether packs are there that no index lists: what is missing may be in them.
     pub has_unlisted: bool,
-    /// What was moved out of packs that are set aside.
+    /// What was moved out of these.
     pub moved: Packs,
 }
 
@@ -110,7 +110,7 @@ pub struct SnapshotOptions {
     pub workers: usize,
 }
 
-/// Moves what snapshots need out of packs that are set aside, in every domain, and copies every snapshot of the own domain
+/// Moves what snapshots need out of packs that are set aside or of another size, in every domain, and copies every snapshot of the own domain
 /// that has lost something and has no copy yet.
 ///
 /// # Errors
@@ -209,7 +209,7 @@ fn copy(
 #[derive(Default)]
 struct Found {
     lost: Losses,
-    /// Where in packs that are set aside there is what only these hold: one place of each frame.
+    /// Where in packs that do not count there is what only these hold: one place of each frame.
     aside: HashSet<Location>,
     /// Nothing of it can be read.
     nothing: bool,
@@ -289,7 +289,7 @@ impl Stored {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the node of a place in a pack that is set aside can be read there.
+    /// Where the node of a place in a pack that does not count can be read in such a one.
     fn find_aside(&self, at: Location) -> Result<Option<Location>> {
         let index = &self.view.index;
         let Some(Blob { id, .. }) = index.blob(at) else { return Ok(None) };
@@ -301,7 +301,7 @@ impl Stored {
         self.loss_of(entry, nodes, &mut |_| {})
     }
 
-    /// As [`Self::loss`]; `aside` hears where there is what can be read in packs that are set aside alone.
+    /// As [`Self::loss`]; `aside` hears where there is what can be read in packs alone that do not count.
     fn loss_of(
         &self,
         entry: &Entry,

@@ -1,5 +1,7 @@
 //! `prune`: frees what no snapshot needs.
 
+use std::collections::HashMap;
+
 use clap::Args;
 use lifeboat::{
     clock::Timestamp,
@@ -7,6 +9,7 @@ use lifeboat::{
     ops::prune::{self, DomainDone, Kept, Mode, OfDomain, Packs, PruneOptions, Pruned, Size, Unused},
     report::{json, size, text, time},
     repository::Repository,
+    store::{Name, Parsed},
 };
 use serde_json::{Value, json};
 
@@ -244,12 +247,45 @@ fn tell(name: &str, (done, is_whole): (&DomainDone, bool), (mode, context): (Mod
     if done.out_of_time {
         output.say("  the time was up: the next run carries on");
     }
-    for note in &done.notes {
+    for note in note_lines(&done.notes) {
         output.note(&format!("  note: {note}"));
     }
     if let Some(next) = done.next_deletion {
         output.say(&format!("  more can be deleted from {}", time::show(next, &context.zone)));
     }
+}
+
+/// Notes that differ by the name of a pack alone are one line, with how many they are: a crowd of packs hides nothing else.
+fn note_lines(notes: &[Error]) -> Vec<String> {
+    let mut alike: Vec<(String, u64)> = Vec::new();
+    let mut places = HashMap::new();
+    for note in notes.iter().map(ToString::to_string) {
+        let place = *places.entry(without_packs(&note)).or_insert(alike.len());
+        match alike.get_mut(place) {
+            Some((_, more)) => *more += 1,
+            None => alike.push((note, 0)),
+        }
+    }
+    let line = |(note, more)| match more {
+        0 => note,
+        _ => {
+            let more = text::count(more, "more pack", "more packs");
+            format!("{note}. The same of {more}: `--json` names each")
+        }
+    };
+    alike.into_iter().map(line).collect()
+}
+
+/// A text without the names of packs in it.
+fn without_packs(text: &str) -> String {
+    let word = |word: &str| {
+        let name = Name::parse(word.trim_end_matches([',', ':', ';', '.']));
+        match name.as_ref().map(Name::parsed) {
+            Some(Parsed::Pack { .. }) => "a pack".to_owned(),
+            _ => word.to_owned(),
+        }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn packs(packs: Packs) -> Value {
@@ -343,4 +379,28 @@ fn summary(pruned: &Pruned, (mode, refused): (Mode, usize), kept: &AllKept) -> V
             "next_deletion": all().filter_map(|done| done.next_deletion).min().map(time::rfc3339),
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_that_differ_by_the_pack_alone_are_one_line_with_a_count() {
+        let pack = |number: u8, kind: char| {
+            format!("d/0123456789abcdef/packs/{kind}/{number:02x}/{number:02x}{}", "0".repeat(62))
+        };
+        let stays = |number| format!("{}, which was to die, stays: its copies are bad", pack(number, 'd'));
+        let damaged = |number| format!("a pack: {} is damaged: frame {number}", pack(1, 'm'));
+        let lines = |notes: &[String]| {
+            let notes = notes.iter().map(|note| Error::new(ErrorKind::Failed, note.as_str()));
+            note_lines(&notes.collect::<Vec<_>>())
+        };
+        let notes: Vec<String> = (0..90).map(stays).chain([damaged(1), damaged(2)]).collect();
+        let crowd = format!("{}. The same of 89 more packs: `--json` names each", stays(0));
+        assert_eq!(lines(&notes), [crowd, damaged(1), damaged(2)]);
+        // What is no pack tells two notes apart.
+        let snapshots = ["a snapshot d/1 is bad", "a snapshot d/2 is bad"].map(str::to_owned);
+        assert_eq!(lines(&snapshots), snapshots);
+    }
 }

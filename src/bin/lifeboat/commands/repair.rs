@@ -257,7 +257,8 @@ fn what_of_snapshots(done: &SnapshotsDone, mode: Mode) -> String {
     let (lacking, resting) = (of(&|hurt| hurt.lost > 0), of(&|hurt| hurt.aside > 0));
     let mut said = Vec::new();
     if resting > 0 {
-        let rest = verb(resting, "rests on packs that are set aside", "rest on packs that are set aside");
+        let packs = "on packs that are set aside or of another size";
+        let rest = verb(resting, &format!("rests {packs}"), &format!("rest {packs}"));
         said.push(match mode {
             Mode::DryRun => format!("{rest}: what is needed of these would be stored anew, --apply does it"),
             Mode::Write => {
@@ -375,7 +376,8 @@ fn tell_hurt(hurt: &Hurt, mode: Mode, context: &Context<'_>) {
         has.push(text::count(*lost, "loss", "losses"));
     }
     if *aside > 0 {
-        has.push(format!("{} only in packs that are set aside", text::count(*aside, "frame", "frames")));
+        let frames = text::count(*aside, "frame", "frames");
+        has.push(format!("{frames} only in packs that are set aside or of another size"));
     }
     output.say(&format!("{id} of {host}, {time}: {}; {becomes}", has.join(", ")));
     let copy_id = match copy {
