@@ -22,7 +22,7 @@ use lifeboat::{
         select::Selection,
     },
     format::{
-        annotation::{Annotation, Says},
+        annotation::{Annotation, Says, TagChange},
         attestation::{Attestation, AttestedSection, digest},
         envelope::{self, EnvelopeHeader, RecordKind, Sealer},
         forgotten::Forgotten,
@@ -39,6 +39,7 @@ use lifeboat::{
         backup::{self, BackupOptions, tree::Tree},
         check::{self, CheckOptions, Depth, Subset},
         key::{self, AddOptions, Added, By, LastGood, Lost, Part, RecoverOptions, RevokeOptions},
+        prune::{self, PruneOptions},
         repair, restore,
     },
     repository::{
@@ -48,6 +49,15 @@ use lifeboat::{
     store::{self, Name, Parsed, Prefix, Store, StoreOptions},
 };
 use zeroize::Zeroizing;
+
+mod support {
+    pub(crate) mod faults;
+    pub(crate) mod intercepted;
+}
+use support::{
+    faults::{Fault, nth},
+    intercepted::{Intercepted, Kind},
+};
 
 const COUNTS: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
@@ -1018,6 +1028,87 @@ fn with_the_registry_gone_too_the_words_restore_every_machine() {
     });
 }
 
+fn said(by: &Repository, domain: &DomainId, snapshot: ObjectId, says: Says) -> ObjectId {
+    let annotation = Annotation { time: COUNTS, snapshots: vec![snapshot], says };
+    record(&by.publish_annotation(domain, &annotation).unwrap())
+}
+
+/// Vouches for nothing: from then on a rebuild takes it for more than a machine.
+fn attest(by: &Repository, domain: &DomainId) {
+    by.publish_attestation(domain, &Attestation { time: COUNTS, sections: Vec::new() }).unwrap();
+}
+
+#[test]
+fn what_a_rebuild_cannot_read_counts_when_it_comes_back() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let domain = machine.domain.unwrap();
+    let it = open(&store, &machine).unwrap();
+    let source = Source::new("x ");
+    let [ended, held] = [(); 2].map(|()| source.backup(&it).unwrap().0);
+    let [second, third] =
+        ["second", "third"].map(|label| open(&store, &add(&owner, Role::Owner, label, Some(label))).unwrap());
+    let before = source.backup(&second).unwrap().0;
+    let heads = [source.backup(&second).unwrap().0, source.backup(&third).unwrap().0];
+    [&second, &third].into_iter().for_each(|by| attest(by, &domain));
+    let host = open(&store, &add(&owner, Role::Maintain, "host", None)).unwrap();
+    host.publish_forgotten(&domain, &Forgotten::new(COUNTS, Vec::new(), "")).unwrap();
+    let hold = said(&owner, &domain, held, Says::Hold("another".to_owned()));
+    let rotten = [
+        heads[0],
+        heads[1],
+        said(&host, &domain, held, Says::Hold("case".to_owned())),
+        // But no lift by the word of another owner, which a thief may have put there damaged.
+        said(&second, &domain, held, Says::Lift(vec![hold], "closed".to_owned())),
+        record(&second.publish_forgotten(&domain, &Forgotten::new(COUNTS, vec![ended], "")).unwrap()),
+    ];
+    let is_rotten = |name: &Parsed| match name {
+        Parsed::Snapshot { id, .. } | Parsed::Record { id, .. } => rotten.contains(id),
+        Parsed::Index { writer, .. } => *writer == second.identity(),
+        _ => false,
+    };
+    let good: Vec<_> = names(&store)
+        .into_iter()
+        .filter(|name| is_rotten(&name.parsed()))
+        .map(|name| (store.read(&name, 1 << 20).unwrap(), name))
+        .collect();
+    assert_eq!(good.len(), 6);
+    delete(&store, is_rotten);
+    good.iter().for_each(|(_, name)| store.create(name, b"rotten".to_vec().into()).unwrap());
+    delete(&store, |name| matches!(name, Parsed::Registry { .. }));
+    let done = recover(&store, &root.words(), Lost::Rebuild).unwrap();
+    for (what, name) in [("2 snapshots", "/snapshots/"), ("2 annotations", "/annotations/")] {
+        let is_told = |line: &String| line.starts_with(what) && line.contains(name);
+        assert!(done.lost.iter().any(is_told), "{what}: {done:?}");
+    }
+    // Until then nothing goes.
+    let pruned = prune::run(&recovered(&store), &PruneOptions::default()).unwrap();
+    let refused: Vec<_> = pruned.domains.iter().filter(|done| done.refused.is_some()).collect();
+    assert_eq!(refused.len(), 3, "{pruned:?}");
+    for (bytes, name) in good {
+        store.delete(&name).unwrap();
+        store.create(&name, bytes).unwrap();
+    }
+    let owner = recovered(&store);
+    let (known, damaged) = owner.snapshots().unwrap();
+    assert!(damaged.len() == 1 && damaged[0].to_string().contains("/annotations/"), "{damaged:?}");
+    let mut ids: Vec<ObjectId> = known.iter().map(|known| known.name.id).collect();
+    let mut all = vec![held, before, heads[0], heads[1]];
+    ids.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(ids, all);
+    let holds = |id| known.iter().find(|known| known.name.id == id).unwrap().holds.len();
+    assert_eq!((holds(held), holds(before)), (2, 0));
+    let view = owner.view(&second.own_domain().unwrap()).unwrap();
+    assert!(view.damaged.is_empty() && view.unindexed.is_empty(), "{:?}", view.damaged);
+}
+
+fn record(name: &Name) -> ObjectId {
+    let Parsed::Record { id, .. } = name.parsed() else { unreachable!("{name}") };
+    id
+}
+
 /// Whatever stands in the bucket may have been put there by anybody who can write to it.
 #[test]
 fn a_rebuilt_registry_believes_nobody_without_the_keys_of_a_domain_and_lifts_no_hold() {
@@ -1066,6 +1157,60 @@ fn a_rebuilt_registry_believes_nobody_without_the_keys_of_a_domain_and_lifts_no_
     assert_eq!(role(machine.identity), Some((Some(Role::Backup), false)));
     assert_eq!(role(made_up.identity()), None);
     source.backup(&open(&store, &machine).unwrap()).unwrap();
+}
+
+#[test]
+fn a_bit_that_flips_on_the_way_takes_nothing_from_a_rebuilt_registry() {
+    let objects = Intercepted::watching(Arc::new(object_store::memory::InMemory::new()));
+    let store = Store::from_object_store(Arc::<Intercepted>::clone(&objects), "p", options()).unwrap();
+    let (root, owner) = created(&store);
+    let second = open(&store, &add(&owner, Role::Owner, "second", None)).unwrap();
+    let source = Source::new("x ");
+    source.backup(&second).unwrap();
+    let (head, sequence) = source.backup(&second).unwrap();
+    attest(&second, &owner.own_domain().unwrap());
+    delete(&store, |name| matches!(name, Parsed::Registry { .. }));
+    for part in ["/snapshots/", "/attestations/"] {
+        objects
+            .intercept(nth(0, Fault::Flips, move |call| call.kind == Kind::Get && call.name.contains(part)));
+        let done = recover(&store, &root.words(), Lost::Rebuild).unwrap();
+        objects.let_through();
+        let owner = recovered(&store);
+        let registry = owner.registry();
+        let left = registry.revocation(&second.identity()).unwrap();
+        assert_eq!((left.last_sequence, &left.last, sequence), (2, &vec![head], 2));
+        assert!(done.lost.iter().all(|line| !line.contains("could not be read")), "{done:?}");
+        delete(&store, |name| matches!(name, Parsed::Registry { .. }));
+    }
+}
+
+#[test]
+fn what_an_owner_who_only_attested_and_tagged_has_said_outlives_a_rebuild() {
+    let store = memory();
+    let (root, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let domain = machine.domain.unwrap();
+    let (kept, _) = Source::new("x ").backup(&open(&store, &machine).unwrap()).unwrap();
+    let technician = open(&store, &add(&owner, Role::Restore, "technician", None)).unwrap();
+    attest(&technician, &domain);
+    said(&technician, &domain, kept, Says::Hold("case".to_owned()));
+    let second = open(&store, &add(&owner, Role::Owner, "second", None)).unwrap();
+    attest(&second, &domain);
+    said(
+        &second,
+        &domain,
+        kept,
+        Says::Tags(TagChange { add: vec!["keep".to_owned()], ..TagChange::default() }),
+    );
+    delete(&store, |name| matches!(name, Parsed::Registry { .. }));
+    recover(&store, &root.words(), Lost::Rebuild).unwrap();
+    let owner = recovered(&store);
+    let (known, damaged) = owner.snapshots().unwrap();
+    assert!(damaged.is_empty(), "{damaged:?}");
+    assert_eq!((known[0].tags.as_slice(), known[0].holds.len()), (&["keep".to_owned()][..], 1));
+    // Of whoever attested and placed a hold it is known that a restore key may.
+    let role = |by: &Repository| owner.registry().certificate(&by.identity()).unwrap().role;
+    assert_eq!((role(&technician), role(&second)), (Role::Restore, Role::Owner));
 }
 
 #[test]

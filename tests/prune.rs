@@ -257,6 +257,35 @@ fn what_no_snapshot_needs_is_gone_after_two_runs_and_the_grace() {
 }
 
 #[test]
+fn a_copy_of_an_index_object_in_another_folder_stops_no_compaction_and_goes_with_it() {
+    let Marked { yard, kept, marked, .. } = marked();
+    // Whoever reads the names in their order meets the copy before the object on one side, and behind it on the other.
+    let originals = yard.having("/index/");
+    for path in &originals {
+        for other in ["0".repeat(32), "f".repeat(32)] {
+            let folder = path.parent().unwrap().with_file_name(other);
+            fs::create_dir_all(&folder).unwrap();
+            fs::copy(path, folder.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    assert_eq!(yard.having("/index/").len(), originals.len() * 3);
+    yard.wait(3 * DAY + 10);
+    let done = yard.prune();
+    assert_eq!((done.deleted.packs, done.index_written, done.index_deleted), (marked, 1, 1), "{done:?}");
+    yard.wait(4 * DAY);
+    let done = yard.prune();
+    assert_eq!((done.index_written, done.index_deleted), (0, 1), "{done:?}");
+    for path in yard.having("/index/") {
+        let siblings = yard.having(path.file_name().unwrap().to_str().unwrap());
+        let original = siblings.iter().any(|other| originals.contains(other) || siblings.len() == 1);
+        assert!(original, "only copies are left of {}", path.display());
+    }
+    // The next run meets nothing that it cannot read.
+    assert_eq!(yard.prune().notes.len(), 0);
+    yard.holds(&[&kept[0], &kept[1]]);
+}
+
+#[test]
 fn what_was_replaced_again_and_again_goes_with_the_last_that_replaced_it() {
     let yard = Yard::new();
     let (first, last) = (files(&[1]), files(&[2]));

@@ -369,20 +369,11 @@ impl Repository {
 
     /// Adds what an index object says to the segments, from the first of its names that has it.
     fn add_index(&self, domain: &DomainId, (id, names): (ObjectId, &[Name]), key: &[u8; 32]) -> Result<()> {
-        let mut trouble: Option<Error> = None;
-        for name in names {
-            let packs = self.read_index(domain, name, id);
-            match packs.and_then(|packs| self.segments.add(domain, id, &packs, key)) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Damaged => {
-                    trouble.get_or_insert(error.context(name));
-                }
-                // Whether it was the good one nobody can tell any more.
-                Err(error) if error.kind() == ErrorKind::NotFound => trouble = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        trouble.map_or(Ok(()), Err)
+        of_first_good(names, |name| {
+            let packs = self.read_index(domain, name, id)?;
+            self.segments.add(domain, id, &packs, key)
+        })
+        .map(drop)
     }
 
     /// One index object, as far as it counts: for sections that its signer wrote; a maintain identity's for any.
@@ -411,6 +402,27 @@ impl Repository {
         }
         Ok(packs)
     }
+}
+
+/// Which of an index object's names is the first that has it, and what is read there: somebody else may have put a copy below a
+/// name of his own.
+///
+/// # Errors
+/// `Damaged` when none has it; `NotFound` when one is gone and no other has it; as `read` for anything else.
+pub(crate) fn of_first_good<T>(names: &[Name], read: impl Fn(&Name) -> Result<T>) -> Result<(usize, T)> {
+    let mut trouble: Option<Error> = None;
+    for (at, name) in names.iter().enumerate() {
+        match read(name) {
+            Ok(found) => return Ok((at, found)),
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                trouble.get_or_insert(error.context(name));
+            }
+            // Whether it was the good one nobody can tell any more.
+            Err(error) if error.kind() == ErrorKind::NotFound => trouble = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(trouble.unwrap_or_else(|| Error::damaged("an index object", "it has no name")))
 }
 
 fn damaged_cache() -> Error {

@@ -2,9 +2,13 @@
 //! record carries the key of its author. What nobody can tell any more is who was revoked, so whoever
 //! wrote anything but snapshots is certified for that alone, and every identity is there to be looked at.
 //! Promise: each gets a role that counts for all that it wrote, and nothing is believed of whoever lacks the keys
-//! that seal it.
+//! that seal it. What cannot be read now was not never there: its name stands for its bytes, so it counts as soon as it
+//! comes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use zeroize::Zeroizing;
 
@@ -24,7 +28,7 @@ use crate::{
     id::{DomainId, IdentityId, ObjectId},
     limits,
     repository::{InitOptions, records::kind_of, registry},
-    store::{Name, Parsed, Prefix, Store},
+    store::{Folder, Name, Parsed, Prefix, Store},
 };
 
 /// A registry and what it lacks.
@@ -33,16 +37,18 @@ pub(super) struct Rebuilt {
     /// The highest registry that a snapshot has seen.
     pub(super) seen: u64,
     pub(super) lost: Vec<String>,
+    /// What could not be read.
+    pub(super) unread: Vec<String>,
 }
 
 /// What is known of an author.
 struct Author {
     key: VerifyingKey,
-    /// Its snapshots, and the name of their machine.
-    chain: Option<(Chain, String)>,
-    /// Whether it attested, spoke of snapshots, and wrote what a maintainer writes.
+    /// Its snapshots.
+    chain: Option<Chain>,
+    /// Whether it attested, placed holds, and wrote what a maintainer writes: tags too.
     attests: bool,
-    annotates: bool,
+    holds: bool,
     maintains: bool,
     /// All that it wrote but snapshots and runs.
     records: Vec<ObjectId>,
@@ -51,47 +57,51 @@ struct Author {
 /// The snapshots of an author.
 struct Chain {
     domain: DomainId,
+    /// The name of their machine; `None` when none of them can be read.
+    host: Option<String>,
     /// The highest number, and whatever has it.
     last: (u64, Vec<ObjectId>),
 }
 
 impl Author {
-    const fn new(key: VerifyingKey) -> Self {
-        let records = Vec::new();
-        Self { key, chain: None, attests: false, annotates: false, maintains: false, records }
+    const fn new(key: VerifyingKey, chain: Option<Chain>) -> Self {
+        Self { key, chain, attests: false, holds: false, maintains: false, records: Vec::new() }
     }
 
-    /// The least role that may have written all of it. An annotation alone may be either's who may write one.
+    /// The least role that may have written all of it. A hold alone may be anybody's who may place one.
     const fn role(&self) -> Role {
         let backs_up = self.chain.is_some();
         match (self.attests, self.maintains) {
             (true, true) => Role::Owner,
             (true, false) | (false, true) if backs_up => Role::Owner,
-            (false, false) if backs_up && self.annotates => Role::Owner,
+            (false, false) if backs_up && self.holds => Role::Owner,
             (false, false) if backs_up => Role::Backup,
             (true, false) => Role::Restore,
             (false, _) => Role::Maintain,
         }
     }
 
-    /// What it wrote until now counts, and nothing later does.
+    /// What it wrote until now counts, and nothing later does. What cannot be read now may be among it.
     fn revocation(
         self,
         (identity, label): (IdentityId, &str),
-        clock: &dyn Clock,
+        (unread, clock): (&[Name], &dyn Clock),
         lost: &mut Vec<String>,
     ) -> Revocation {
+        let role = self.role();
         let Self { chain, mut records, .. } = self;
         records.sort_unstable();
+        let unread = unread.iter().filter_map(|name| may_be_by((&identity, role), name));
+        records.extend(unread.take(limits::REVOKED_FOLDER_MAX));
         lost.extend(cut(&mut records, label));
-        let (last_sequence, last) = chain.map(|(chain, _)| chain.last).unwrap_or_default();
+        let (last_sequence, last) = chain.map(|chain| chain.last).unwrap_or_default();
         Revocation { identity, last_sequence, last, time: clock.now(), records }
     }
 
     /// The name that it gets: the real one is lost.
     fn label(&self) -> String {
         let short: String = self.key.identity().to_string().chars().take(8).collect();
-        let host = self.chain.as_ref().map(|(_, host)| host.as_str());
+        let host = self.chain.as_ref().and_then(|chain| chain.host.as_deref());
         format!("{} {short}", host.unwrap_or_else(|| self.role().name()))
     }
 }
@@ -106,6 +116,10 @@ struct Work<'a> {
     newest: Option<(Timestamp, Parameters)>,
     /// How many annotations lift a legal hold by the word of another owner.
     lifts: u64,
+    /// What cannot be read.
+    unread: Vec<Name>,
+    /// The chains of which no snapshot can be read, whose authors nothing else told of yet.
+    unread_chains: BTreeMap<IdentityId, Chain>,
 }
 
 /// What an intact object says, and who wrote it.
@@ -132,9 +146,13 @@ pub(super) fn registry(
         seen: 0,
         newest: None,
         lifts: 0,
+        unread: Vec::new(),
+        unread_chains: BTreeMap::new(),
     };
-    let names: Vec<Name> =
-        store.list(&Prefix::domains())?.iter().filter_map(|listed| Name::parse(&listed.name)).collect();
+    let mut listed = store.list(&Prefix::domains())?;
+    // Of what cannot be read the oldest is kept where it is too much: whoever overwrites something makes it younger.
+    listed.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
+    let names: Vec<Name> = listed.iter().filter_map(|listed| Name::parse(&listed.name)).collect();
     if names.is_empty() {
         let text = format!("nothing of a repository is left at {}", store.location_text());
         return Err(Error::new(ErrorKind::NoRepository, text).with_remedy("Check the address"));
@@ -154,10 +172,11 @@ pub(super) fn registry(
     snapshots.sort_by_key(|(sequence, ..)| std::cmp::Reverse(*sequence));
     for (sequence, name, domain, identity, id) in snapshots {
         let chain = work.authors.get(&identity).and_then(|author| author.chain.as_ref());
-        if chain.is_none_or(|(chain, _)| chain.domain == domain && chain.last.0 == sequence) {
+        if chain.is_none_or(|chain| chain.domain == domain && chain.last.0 == sequence) {
             work.snapshot(name, (domain, identity, sequence), id)?;
         }
     }
+    work.count_unread();
     for name in &names {
         work.record(name)?;
     }
@@ -176,23 +195,21 @@ const fn domain_of(parsed: &Parsed) -> Option<DomainId> {
 }
 
 impl Work<'_> {
-    /// Reads an object, checks it against its name and the key that it carries, and opens it; `None` when it is
-    /// damaged, or was sealed by somebody without the keys of its domain.
+    /// Reads an object, checks it against its name and the key that it carries, and opens it; `None` when it cannot be
+    /// read, was damaged when it was written, or was sealed by somebody without the keys of its domain.
     fn signed(
-        &self,
+        &mut self,
         name: &Name,
         (kind, domain, id): (RecordKind, &DomainId, &ObjectId),
     ) -> Result<Option<Signed>> {
-        let bytes = match self.store.read(name, kind.bytes_max()) {
+        let bytes = match self.store.read_hashed(name, kind.bytes_max(), id.as_bytes()) {
             Ok(bytes) => bytes,
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => {
+                self.unread.push(name.clone());
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        if blake3::hash(&bytes).as_bytes() != id.as_bytes() {
-            return Ok(None);
-        }
         let parsed = Envelope::parse(&bytes, kind, &self.root.repository_id(), domain);
         let Ok(envelope) = parsed else { return Ok(None) };
         let (key, sequence, epoch) = (*envelope.author_key(), envelope.sequence(), envelope.epoch());
@@ -232,10 +249,26 @@ impl Work<'_> {
             self.newest = Some((record.time, record.parameters));
         }
         let host: String = record.host.chars().filter(|c| !c.is_control()).take(40).collect();
-        let author = self.authors.entry(identity).or_insert_with(|| Author::new(signed.key));
-        let first = || (Chain { domain, last: (sequence, Vec::new()) }, host);
-        author.chain.get_or_insert_with(first).0.last.1.push(id);
+        let author = self.authors.entry(identity).or_insert_with(|| Author::new(signed.key, None));
+        let first = || Chain { domain, host: Some(host), last: (sequence, Vec::new()) };
+        author.chain.get_or_insert_with(first).last.1.push(id);
         Ok(())
+    }
+
+    /// A snapshot that cannot be read stands in its chain where its name says: it may be the end of it. Whoever made such a
+    /// name up gains nothing by it: what stands below counts only if the author has signed it.
+    fn count_unread(&mut self) {
+        for name in &self.unread {
+            let Parsed::Snapshot { domain, identity, sequence, id } = name.parsed() else { continue };
+            let known = self.authors.get_mut(&identity).and_then(|author| author.chain.as_mut());
+            let first = || Chain { domain, host: None, last: (sequence, Vec::new()) };
+            let chain = known.unwrap_or_else(|| self.unread_chains.entry(identity).or_insert_with(first));
+            match sequence.cmp(&chain.last.0) {
+                Ordering::Greater => chain.last = (sequence, vec![id]),
+                Ordering::Equal => chain.last.1.push(id),
+                Ordering::Less => {}
+            }
+        }
     }
 
     /// An index object or another record: that it is there tells something of its author.
@@ -253,19 +286,21 @@ impl Work<'_> {
         if is_misplaced || identity == self.root.owner_identity().identity() {
             return Ok(());
         }
+        let said = (kind == RecordKind::Annotation).then(|| Annotation::decode(&plain)).and_then(Result::ok);
+        let says = said.map(|said| said.says);
         // Of an owner who is put down by what anybody with the keys of a domain can write no word ends a hold.
-        if kind == RecordKind::Annotation
-            && Annotation::decode(&plain).is_ok_and(|said| matches!(said.says, Says::Lift(..)))
-        {
+        if matches!(says, Some(Says::Lift(..))) {
             self.lifts += 1;
             return Ok(());
         }
-        let author = self.authors.entry(identity).or_insert_with(|| Author::new(key));
+        let chains = &mut self.unread_chains;
+        let author =
+            self.authors.entry(identity).or_insert_with(|| Author::new(key, chains.remove(&identity)));
         match kind {
             RecordKind::Attestation => author.attests = true,
-            RecordKind::Annotation => author.annotates = true,
+            RecordKind::Annotation if !matches!(says, Some(Says::Tags(_))) => author.holds = true,
             RecordKind::Index => {
-                let backs_up_here = author.chain.as_ref().is_some_and(|(chain, _)| chain.domain == domain);
+                let backs_up_here = author.chain.as_ref().is_some_and(|chain| chain.domain == domain);
                 author.maintains |= !(backs_up_here && lists_its_own(&plain, &identity));
             }
             _ => author.maintains = true,
@@ -275,11 +310,11 @@ impl Work<'_> {
     }
 
     fn finish(self, config: Option<&Config>, clock: &dyn Clock) -> Rebuilt {
-        let Self { root, domains, authors, epochs, seen, newest, lifts, .. } = self;
+        let Self { root, domains, authors, epochs, seen, newest, lifts, unread, .. } = self;
         let mut lost = Vec::new();
         let owner = root.owner_identity().identity();
         let mut domains: Vec<Domain> = domains.into_values().collect();
-        let home = authors.get(&owner).and_then(|known| known.chain.as_ref()).map(|(chain, _)| chain.domain);
+        let home = authors.get(&owner).and_then(|known| known.chain.as_ref()).map(|chain| chain.domain);
         let home = home.or_else(|| domains.first().map(|domain| domain.id)).unwrap_or(DomainId::new([0; 8]));
         if let Some(domain) = domains.iter_mut().find(|domain| domain.id == home) {
             domain.name = "main".to_owned();
@@ -288,11 +323,11 @@ impl Work<'_> {
         let mut revocations = Vec::new();
         for (identity, author) in authors.into_iter().filter(|(identity, _)| *identity != owner) {
             let (role, label) = (author.role(), author.label());
-            let domain = author.chain.as_ref().map(|(chain, _)| chain.domain);
+            let domain = author.chain.as_ref().map(|chain| chain.domain);
             lost.push(format!("the real label of the {} key that is now called `{label}`", role.name()));
             let verifying_key = author.key.to_bytes();
             if role != Role::Backup {
-                revocations.push(author.revocation((identity, &label), clock, &mut lost));
+                revocations.push(author.revocation((identity, &label), (&unread, clock), &mut lost));
             }
             let created = clock.now();
             certificates.push(Certificate {
@@ -337,7 +372,47 @@ impl Work<'_> {
             commit_window_seconds,
             minimum_grace_seconds,
         };
-        Rebuilt { registry, seen, lost }
+        Rebuilt { registry, seen, lost, unread: told(&unread) }
+    }
+}
+
+/// The id of a record that cannot be read, if it may be this key's and counts when it comes back. An owner's annotation may
+/// lift a hold, which no word of a key that is put down here does.
+fn may_be_by((identity, role): (&IdentityId, Role), name: &Name) -> Option<ObjectId> {
+    match name.parsed() {
+        Parsed::Index { writer, id, .. } => (writer == *identity).then_some(id),
+        Parsed::Record { folder: Folder::Annotations, id, .. } => (role != Role::Owner).then_some(id),
+        Parsed::Record { id, .. } => Some(id),
+        _ => None,
+    }
+}
+
+/// What could not be read, and what to do.
+fn told(unread: &[Name]) -> Vec<String> {
+    let mut all: BTreeMap<(&str, &str), (u64, &Name)> = BTreeMap::new();
+    for name in unread {
+        all.entry(advice(&name.parsed())).or_insert((0, name)).0 += 1;
+    }
+    let told = |((what, advice), (count, first))| {
+        format!("{count} {what} that could not be read, {first} among them: {advice}")
+    };
+    all.into_iter().map(told).collect()
+}
+
+/// What an object is that cannot be read, and what to do.
+const fn advice(name: &Parsed) -> (&'static str, &'static str) {
+    match name {
+        Parsed::Snapshot { .. } => (
+            "snapshots",
+            "they count as if they were good, and nothing is freed until each is put back or `lifeboat repair quarantine \
+             NAME --apply` sets it aside",
+        ),
+        Parsed::Index { .. } => ("index objects", "`lifeboat repair index` lists again what they listed"),
+        Parsed::Record { folder: Folder::Annotations, .. } => (
+            "annotations",
+            "they may be legal holds and tags: place those again that you know of, before anything is forgotten",
+        ),
+        _ => ("other records", "put them back, and look whether what was forgotten is there again"),
     }
 }
 

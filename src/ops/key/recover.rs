@@ -110,7 +110,10 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
                      `key list`",
                     found.registry.number
                 ));
-                rebuilt.into_iter().for_each(|rebuilt| supplement(&mut found.registry, rebuilt.registry));
+                if let Some(rebuilt) = rebuilt {
+                    lost.extend(rebuilt.unread);
+                    supplement(&mut found.registry, rebuilt.registry);
+                }
                 found.registry.number = next(highest.max(seen))?;
                 found.registry.previous = found.heads.first().copied();
                 (found.registry, Part::Rebuilt)
@@ -119,6 +122,7 @@ pub fn recover(store: &Store, options: &RecoverOptions<'_>, clock: &dyn Clock) -
         (None, Lost::Rebuild) => {
             let mut rebuilt = rebuild::registry(store, &root, config.as_ref(), clock)?;
             lost.append(&mut rebuilt.lost);
+            lost.append(&mut rebuilt.unread);
             rebuilt.registry.number = next(highest.max(rebuilt.seen))?;
             (rebuilt.registry, Part::Rebuilt)
         }

@@ -5,7 +5,7 @@
 //! stands, listed in the same way, in a later one that is older than the grace. So the last one that lists a pack is
 //! never deleted, whoever else compacts at the same time.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     DomainDone,
@@ -21,7 +21,7 @@ use crate::{
         commit::{IndexBatch, UNINDEXED_BLOBS_MAX},
         records::Records,
         runs::RunName,
-        view::ListedIndex,
+        view::{ListedIndex, of_first_good},
     },
     sabotage::{Sabotage, suffers},
     store::{Folder, Name, Prefix},
@@ -84,9 +84,13 @@ fn listing(pack: &IndexedPack) -> Listing {
     (pack.id, *blake3::hash(&encode_index(std::slice::from_ref(pack))).as_bytes())
 }
 
-/// An index object.
-struct Object<'a> {
-    listed: &'a ListedIndex,
+/// An index object, below the name of whoever wrote it.
+struct Object {
+    name: Name,
+    id: ObjectId,
+    stored: Timestamp,
+    /// Other names with this id: copies, which count for nothing.
+    copies: Vec<Name>,
     /// What it lists that is not gone.
     live: Vec<Listing>,
     lists_gone: bool,
@@ -97,7 +101,7 @@ struct Object<'a> {
 /// All index objects of a domain, in their order.
 struct Compaction<'a> {
     pruning: &'a Pruning<'a>,
-    objects: Vec<Object<'a>>,
+    objects: Vec<Object>,
 }
 
 impl<'a> Compaction<'a> {
@@ -111,26 +115,36 @@ impl<'a> Compaction<'a> {
             registry.record_counts(&object.writer, &object.id)
                 && !seen.view.quarantined.contains(object.name.as_str())
         };
-        let mut listed: Vec<&ListedIndex> = seen.objects.iter().filter(counts).collect();
-        listed.sort_by_key(|object| (object.stored, object.id));
+        let mut by_id: BTreeMap<ObjectId, Vec<&ListedIndex>> = BTreeMap::new();
+        for listed in seen.objects.iter().filter(counts) {
+            by_id.entry(listed.id).or_default().push(listed);
+        }
         let mut objects = Vec::new();
-        for listed in listed {
+        for (id, listed) in by_id {
             pruning.repository.store.progress().check()?;
-            let packs = pruning.repository.read_index(&pruning.id, &listed.name, listed.id)?;
+            let names: Vec<Name> = listed.iter().map(|listed| listed.name.clone()).collect();
+            let (good, packs) =
+                of_first_good(&names, |name| pruning.repository.read_index(&pruning.id, name, id))?;
+            let (mut copies, stored) = (names, listed[good].stored);
+            let name = copies.swap_remove(good);
             let is_gone = |pack: &&IndexedPack| seen.is_gone(&pruning.id, &pack.id, deleted);
             objects.push(Object {
-                listed,
                 live: packs.iter().filter(|pack| !is_gone(pack)).map(listing).collect(),
                 lists_gone: packs.iter().any(|pack| is_gone(&pack)),
                 blobs: packs.iter().map(|pack| pack.directory.blobs()).sum(),
-                is_old: ages.of(listed.stored) > pruning.grace.as_secs(),
+                is_old: ages.of(stored) > pruning.grace.as_secs(),
+                name,
+                id,
+                stored,
+                copies,
             });
         }
+        objects.sort_by_key(|object| (object.stored, object.id));
         Ok(Self { pruning, objects })
     }
 
     /// For each object whether everything that it lists stands in a later one that passes.
-    fn superfluous(&self, passes: impl Fn(&Object<'_>) -> bool) -> Vec<bool> {
+    fn superfluous(&self, passes: impl Fn(&Object) -> bool) -> Vec<bool> {
         let mut last: HashMap<Listing, usize> = HashMap::new();
         for (at, object) in self.objects.iter().enumerate().filter(|(_, object)| passes(object)) {
             last.extend(object.live.iter().map(|listing| (*listing, at)));
@@ -144,7 +158,7 @@ impl<'a> Compaction<'a> {
         let replaced = self.superfluous(|_| true);
         let replaced_long_ago = self.superfluous(|object| object.is_old);
         let current = || self.objects.iter().zip(&replaced).filter(|(_, replaced)| !**replaced);
-        let is_small = |object: &Object<'_>| object.blobs < SMALL_BLOBS;
+        let is_small = |object: &Object| object.blobs < SMALL_BLOBS;
         let merge_small = current().filter(|(object, _)| is_small(object)).count() > SMALL_OBJECTS_MAX;
         let again = current()
             .map(|(object, _)| object)
@@ -157,7 +171,11 @@ impl<'a> Compaction<'a> {
             .zip(replaced_long_ago)
             .filter(|(object, is_replaced)| *is_replaced && object.is_old)
         {
-            let is_gone = !self.pruning.writes() || deleter.delete(&object.listed.name)?;
+            // The copies before it: a prune refuses one that is left alone, since nobody can read that any more.
+            let mut is_gone = true;
+            for name in object.copies.iter().chain([&object.name]).filter(|_| self.pruning.writes()) {
+                is_gone = is_gone && deleter.delete(name)?;
+            }
             done.index_deleted += u64::from(is_gone);
         }
         done.kept.add(deleter.kept);
@@ -166,7 +184,7 @@ impl<'a> Compaction<'a> {
 
     /// Writes what these list and what is not gone, and checks that nothing else came of it. Gives the number of
     /// objects.
-    fn write(&self, again: &[&Object<'_>]) -> Result<u64> {
+    fn write(&self, again: &[&Object]) -> Result<u64> {
         let wanted: BTreeSet<Listing> = again.iter().flat_map(|object| &object.live).copied().collect();
         if !self.pruning.writes() {
             let blobs: usize = again.iter().map(|object| object.blobs).sum();
@@ -182,7 +200,7 @@ impl<'a> Compaction<'a> {
             Ok::<_, Error>(())
         };
         for object in again {
-            for pack in repository.read_index(&self.pruning.id, &object.listed.name, object.listed.id)? {
+            for pack in repository.read_index(&self.pruning.id, &object.name, object.id)? {
                 if !left.remove(&listing(&pack)) {
                     continue;
                 }

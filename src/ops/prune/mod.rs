@@ -34,7 +34,8 @@ mod sweep;
 pub struct PruneOptions {
     /// A longer grace than the repository's.
     pub grace: Option<Duration>,
-    /// Nothing more is begun after so long: the next run carries on.
+    /// Nothing more is begun after so long: the next run carries on. Each domain may take an equal share of what is left when
+    /// its turn comes.
     pub max_time: Option<Duration>,
     /// What may stay unused in packs that hold something that is needed.
     pub max_unused: Unused,
@@ -240,7 +241,8 @@ pub fn run(repository: &Repository, options: &PruneOptions) -> Result<Pruned> {
     let registry = repository.look_for_registry()?;
     registry.check_features(Use::Prune)?;
     let mut pruned = Pruned::default();
-    for domain in &registry.domains {
+    for (domain, to_come) in registry.domains.iter().zip((1..=registry.domains.len()).rev()) {
+        let until = until.map(|until| end_of_share((repository.clock.elapsed(), until), to_come));
         let pruning = Pruning { repository, id: domain.id, options, grace, until };
         let mut done = DomainDone::default();
         let mut refused = pruning.run(&mut done).err();
@@ -251,6 +253,12 @@ pub fn run(repository: &Repository, options: &PruneOptions) -> Result<Pruned> {
         }
     }
     Ok(pruned)
+}
+
+/// When the time of a domain is up, if so many with it are to come: a domain that always takes all that it gets must not
+/// keep those behind it from ever having a turn.
+fn end_of_share((now, until): (Duration, Duration), to_come: usize) -> Duration {
+    now + until.saturating_sub(now) / u32::try_from(to_come.max(1)).unwrap_or(u32::MAX)
 }
 
 fn lost_pack() -> Error {
@@ -273,6 +281,22 @@ fn is_doubt(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_domain_that_takes_all_that_it_gets_leaves_the_others_as_much() {
+        let [start, until] = [100, 130].map(Duration::from_secs);
+        // What each of three takes at most, or as much as the second needs.
+        let first = end_of_share((start, until), 3);
+        let second = end_of_share((first, until), 2);
+        assert_eq!(
+            [first, second, end_of_share((second, until), 1)],
+            [110, 120, 130].map(Duration::from_secs)
+        );
+        assert_eq!(end_of_share((Duration::from_secs(104), until), 2), Duration::from_secs(117));
+        // A call that outlasts everything leaves nothing.
+        let late = Duration::from_secs(140);
+        assert_eq!(end_of_share((late, until), 2), late);
+    }
 
     #[test]
     fn what_two_steps_find_is_said_once() {

@@ -37,7 +37,7 @@ pub(crate) struct Prune {
     /// Wait longer than the grace of the repository before a marked pack is deleted
     #[arg(long, value_name = "SPAN")]
     grace: Option<String>,
-    /// Begin nothing more after so long
+    /// Begin nothing more after so long; each domain gets an equal share of what is left
     #[arg(long, value_name = "SPAN")]
     max_time: Option<String>,
     /// Unused bytes that may stay in packs that are needed: 5%, 10G or unlimited
