@@ -621,3 +621,39 @@ fn a_false_listing_hides_no_last_good_copy() {
     repair::index(&scene.yard.owner(), Mode::Write).unwrap();
     scene.restores(&[&files(20..=20), &damaged.stored]);
 }
+
+#[test]
+fn what_another_prune_has_saved_and_deleted_meanwhile_is_looked_at_again() {
+    let (scene, kept) = (Shared::new(), files(1..=2));
+    lab::back_up(&scene.open(&scene.honest), &kept).unwrap();
+    let good = scene.data_packs()[0];
+    scene.doom(&[good]);
+    let other = scene.yard.copy();
+    let elsewhere = prune::run(&other.owner(), &only_sweep()).unwrap();
+    let saved = elsewhere.domains.iter().any(|domain| domain.done.rescued.packs == 1);
+    assert!(saved && !other.having("/packs/d/").iter().any(|path| path.ends_with(good.to_string())));
+    // When this one reads the pack the other one is done.
+    let (over, here, name) = (scene.watched(), scene.yard.path(), good.to_string());
+    let there: Vec<PathBuf> = other.files();
+    let root = other.path();
+    over.intercept(move |call: &Call| {
+        if call.kind == Kind::Get && call.name.contains(&name) && here.join(&call.name).exists() {
+            for path in &there {
+                let to = here.join(path.strip_prefix(&root).unwrap());
+                if !to.exists() {
+                    fs::create_dir_all(to.parent().unwrap()).unwrap();
+                    fs::copy(path, &to).unwrap();
+                    let then = fs::metadata(path).unwrap().modified().unwrap();
+                    File::open(&to).unwrap().set_modified(then).unwrap();
+                }
+            }
+            fs::remove_file(here.join(&call.name)).unwrap();
+        }
+        Fate::Works
+    });
+    let owner = scene.open_over(&over, &scene.words(), &scene.yard.clock());
+    scene.prune_with(&owner, &only_sweep());
+    assert!(!scene.data_packs().contains(&good), "it was read");
+    scene.restores(&[&kept]);
+    assert_eq!(lab::check_all(&scene.yard.owner()).unwrap().problems, []);
+}

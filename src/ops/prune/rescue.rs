@@ -9,7 +9,7 @@ use super::{
     sweep::{Judged, Needed},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     format::{
         attestation::digest,
         pack::{PackKind, target_length},
@@ -108,7 +108,11 @@ impl Rescue<'_> {
         let passes: Vec<bool> =
             frames.map(|(_, numbers)| part == Part::Whole || self.seen.reached.any(numbers)).collect();
         // The hash of each frame decides, not that of the pack: what else is in it need not be whole.
-        let bytes = repository.store.read(&name, limits::PACK_BYTES_MAX)?;
+        let bytes = match repository.store.read(&name, limits::PACK_BYTES_MAX) {
+            // Another prune has copied what is needed of it and deleted it; if not, the next look says so.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            bytes => bytes?,
+        };
         for (section, copy) in sections {
             let moved = Source::new(&directory, &bytes)
                 .and_then(|source| self.mover.add((&source, section), |at| passes.get(at) == Some(&true)));
@@ -147,7 +151,7 @@ pub(super) fn resurrect(pruning: &Pruning<'_>, seen: &Seen, judged: &Judged) -> 
         pruning.repository.store.delete(name)?;
     }
     if alive.is_empty() {
-        return Err(Error::new(crate::error::ErrorKind::Failed, "nothing is to be resurrected"));
+        return Err(Error::new(ErrorKind::Failed, "nothing is to be resurrected"));
     }
     Ok(())
 }
