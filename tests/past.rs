@@ -324,6 +324,19 @@ fn a_bucket_that_keeps_no_versions_is_told_and_shows_what_is_left() {
 }
 
 #[test]
+fn what_is_damaged_in_the_past_is_told_without_advice_that_writes() {
+    let attacked = Attacked::new();
+    attacked.does(&["backup", "src"]);
+    let index = attacked.bucket.there().into_iter().filter(|key| key.contains("/index/"));
+    index.for_each(|key| _ = attacked.bucket.add(&key, None));
+    let at = attacked.moment();
+    let said = attacked.fails(&["--at", &at, "check"], 5);
+    assert!(said.contains("as it was at that time") && !said.contains("lifeboat repair"), "{said}");
+    let said = attacked.fails(&["check"], 5);
+    assert!(said.contains("lifeboat repair index"), "{said}");
+}
+
+#[test]
 fn a_storage_that_lists_no_versions_is_told() {
     let world = World::new();
     let server = Server::start();

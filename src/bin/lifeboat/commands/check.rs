@@ -175,7 +175,7 @@ fn report(context: &Context<'_>, checked: &Checked) -> Result<()> {
         end_of_unread(sealed, (what, "`lifeboat key list` shows the keys"))?;
         return coverage.as_ref().map_or(Ok(()), |coverage| in_turn(checked, coverage));
     }
-    Err(damage(checked))
+    Err(damage(checked, context.common.place.at.is_some()))
 }
 
 const UNRECORDED: &str = "what was read is not recorded, so that the next check takes it for unread";
@@ -187,9 +187,16 @@ fn to_record(error: &Error) -> String {
 }
 
 /// How a check ends that has found something: with what to do, the most careful first.
-fn damage(checked: &Checked) -> Error {
+fn damage(checked: &Checked, is_past: bool) -> Error {
     let Checked { problems_found, problems, .. } = checked;
     let count = text::count(*problems_found, "problem was", "problems were");
+    if is_past {
+        return Error::new(
+            ErrorKind::Damaged,
+            format!("{count} found, in the repository as it was at that time"),
+        )
+        .with_remedy(IN_THE_PAST);
+    }
     let mut remedies: Vec<&str> = Vec::new();
     for remedy in problems.iter().map(remedy_of) {
         if !remedies.contains(&remedy) && remedies.len() < REMEDIES_MAX {
@@ -207,6 +214,10 @@ fn damage(checked: &Checked) -> Error {
     Error::new(ErrorKind::Damaged, format!("{count} found"))
         .with_remedy(after_index(checked.lost_index, &remedy))
 }
+
+/// Nothing is repaired there.
+const IN_THE_PAST: &str = "The lines above name them. Another time of `--at` may be whole, `lifeboat restore` with this one gives \
+                           what can be read, and `lifeboat check` without it tells what to do about the repository as it is now";
 
 /// Different remedies that the last line names; the JSON has that of each problem.
 const REMEDIES_MAX: usize = 4;
