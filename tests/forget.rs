@@ -544,7 +544,11 @@ fn what_only_a_newer_key_opens_is_no_damage_and_no_older_snapshot_is_taken_for_t
     by("restore", &["snapshots"]);
     by("audit", &["check"]);
     by("restore", &["check", "--read-data"]);
-    by("maintain", &["forget", "--keep-last", "1"]);
+    let said = by("maintain", &["forget", "--keep-last", "1"]);
+    assert!(
+        said.contains("this key cannot read all snapshots") && !said.contains("damaged or gone"),
+        "{said}"
+    );
     let said = by("restore", &["restore", "latest", "--target", "out"]);
     assert!(said.contains(&older) && !world.path("out").exists(), "{said}");
     // A key that can read nothing is not told that there is nothing.

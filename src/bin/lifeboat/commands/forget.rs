@@ -258,7 +258,11 @@ fn report(
             "refused": done.refused.as_ref().map(ToString::to_string),
         }),
     ));
-    let what = "snapshots are damaged or gone, as said above, and what cannot be read stays";
+    let is_damage = done.damaged.iter().any(|error| error.kind() != ErrorKind::Forbidden);
+    let what = match is_damage {
+        true => "snapshots are damaged or gone, as said above, and what cannot be read stays",
+        false => "this key cannot read all snapshots, and what it cannot read stays",
+    };
     end_of_unread(&done.damaged, (what, "`lifeboat check` tells what is damaged"))?;
     if is_named && !arguments.dry_run { refuse_what_stays(done) } else { Ok(()) }
 }
