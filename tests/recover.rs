@@ -486,9 +486,32 @@ fn what_was_recovered_is_forgotten_by_its_id_only_once_a_newer_one_of_its_key_is
     // No rule takes it, only who names it.
     world.does(&["forget", "--allow-mass-removal", "--keep-last", "1"]);
     assert_eq!(recovered_ids(&world).len(), 1);
+    // Nor while the newer one is damaged in the storage, whatever the cache has.
+    let newest = snapshot_objects(&world).pop().unwrap();
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, b"").unwrap();
+    assert!(world.fails(&forget, 5).contains("nothing was forgotten"));
+    fs::write(&newest, bytes).unwrap();
     world.does(&forget);
     assert_eq!(recovered_ids(&world).len(), 0);
     world.does(&["check", "--read-data"]);
+}
+
+#[test]
+fn the_last_of_a_client_that_was_recovered_stays_though_the_owner_has_newer_ones() {
+    let clients = Emptied(World::with_repository());
+    let world = &clients.0;
+    world.adds_client("web", Some("main"), "web");
+    for text in ["a", "b"] {
+        fs::write(world.path("src/more"), text).unwrap();
+        clients.by("web", "home of web", &["backup", "src"], 0);
+    }
+    fs::remove_file(snapshot_objects(world).pop().unwrap()).unwrap();
+    world.does(&["recover", "--apply"]);
+    world.does(&["backup", "src"]);
+    let recovered = recovered_ids(world).remove(0);
+    assert!(world.fails(&["forget", "--allow-mass-removal", &recovered], 1).contains("floor"));
+    assert_eq!(recovered_ids(world), [recovered]);
 }
 
 #[test]
