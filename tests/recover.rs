@@ -516,26 +516,32 @@ fn the_last_of_a_client_that_was_recovered_stays_though_the_owner_has_newer_ones
 
 #[test]
 fn a_gap_that_stays_is_told_last_with_what_ends_it_and_what_is_there_is_not_called_gone() {
-    let world = World::with_repository();
-    for text in ["a", "b", "c"] {
-        fs::write(world.path("src/more"), text).unwrap();
-        world.does(&["backup", "src"]);
+    // With the last one, which this machine has seen, and without.
+    for lost in [&[1][..], &[0, 2]] {
+        let world = World::with_repository();
+        for text in ["a", "b", "c"] {
+            fs::write(world.path("src/more"), text).unwrap();
+            world.does(&["backup", "src"]);
+        }
+        let objects = snapshot_objects(&world);
+        lost.iter().for_each(|number: &usize| fs::remove_file(&objects[*number]).unwrap());
+        let (out, err) = world.ends(&mut world.command(&["recover", "--apply"]), 0);
+        let said = format!("{out}{err}");
+        assert_eq!(said.contains("had seen another last snapshot"), lost.contains(&2), "{said}");
+        assert!(!said.contains("nothing is left to do"), "{said}");
+        let last = err.lines().last().unwrap();
+        let (_, command) = last.split_once("`lifeboat ").unwrap();
+        let command: Vec<&str> = command.split('`').next().unwrap().split(' ').collect();
+        assert_eq!(&command[..2], ["repair", "quarantine"], "{last}");
+        let gone = objects[lost[0]].file_name().unwrap().to_str().unwrap();
+        assert!(command[2].ends_with(gone), "{last}");
+        world.fails(&["prune"], 5);
+        world.does(&command);
+        for after in [&["snapshots"][..], &["prune"], &["backup", "src"], &["check"]] {
+            world.does(after);
+        }
+        assert!(!world.does(&["recover", "--apply"]).contains("warning"));
     }
-    let second = snapshot_objects(&world).remove(1);
-    fs::remove_file(&second).unwrap();
-    let (out, err) = world.ends(&mut world.command(&["recover", "--apply"]), 0);
-    assert!(!format!("{out}{err}").contains("nothing is left to do"), "{out}{err}");
-    let last = err.lines().last().unwrap();
-    let (_, command) = last.split_once("`lifeboat ").unwrap();
-    let command: Vec<&str> = command.split('`').next().unwrap().split(' ').collect();
-    assert_eq!(&command[..2], ["repair", "quarantine"], "{last}");
-    assert!(command[2].ends_with(second.file_name().unwrap().to_str().unwrap()), "{last}");
-    world.fails(&["prune"], 5);
-    world.does(&command);
-    for after in [&["snapshots"][..], &["prune"], &["backup", "src"], &["check"]] {
-        world.does(after);
-    }
-    assert!(!world.does(&["recover", "--apply"]).contains("warning"));
 }
 
 /// Backups of a client, and everything that names their packs is gone. By the first word of `who` each has a memory of his own.
