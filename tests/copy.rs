@@ -557,6 +557,13 @@ fn a_copy_of_before_that_has_lost_files_is_named_and_made_again_after_the_advice
     assert!(err.contains("repair snapshots --apply") && err.contains("forget ID"), "{err}");
     let (out, _) = copy(&["--json", "--dry-run"], 3);
     assert!(objects(&out).iter().any(|message| message["copies_hurt"] == 1), "{out}");
+    // Damage of the source counts more, and this is told all the same.
+    let snapshots = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+    let snapshot = snapshots.filter(|path| path.to_str().unwrap().contains("/snapshots/")).last().unwrap();
+    let next = snapshot.with_file_name(format!("0000000002-{}", "0".repeat(64)));
+    fs::write(&next, "").unwrap();
+    assert!(copy(&[], 5).1.contains("repair snapshots --apply"));
+    fs::remove_file(next).unwrap();
     // Who begins with a check finds the way to it.
     assert!(world.ends(&mut offsite(&world, &["check"]), 5).1.contains("lifeboat copy"));
     world.ends(&mut offsite(&world, &["repair", "snapshots", "--apply"]), 3);

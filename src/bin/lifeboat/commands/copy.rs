@@ -116,8 +116,15 @@ pub(crate) fn run(arguments: &Copy, context: &Context<'_>) -> Result<()> {
     })?;
     context.end_display();
     tell_sum(&sum, mode, context);
+    if sum.hurt > 0 && (sum.damaged > 0 || end.is_err()) {
+        // What is worse comes last.
+        context.output.trouble(&hurt(&sum));
+    }
     if sum.damaged == 0 {
-        return if sum.hurt > 0 { Err(hurt(&sum)) } else { end };
+        return match end {
+            Ok(()) if sum.hurt > 0 => Err(hurt(&sum)),
+            end => end,
+        };
     }
     let count = text::count(sum.damaged, "snapshot was", "snapshots were");
     Err(Error::new(ErrorKind::Damaged, format!("{count} not copied: not all of what it needs can be read"))
