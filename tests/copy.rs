@@ -558,8 +558,8 @@ fn a_copy_of_before_that_has_lost_files_is_named_and_made_again_after_the_advice
     let (out, _) = copy(&["--json", "--dry-run"], 3);
     assert!(objects(&out).iter().any(|message| message["copies_hurt"] == 1), "{out}");
     // Damage of the source counts more, and this is told all the same.
-    let snapshots = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
-    let snapshot = snapshots.filter(|path| path.to_str().unwrap().contains("/snapshots/")).last().unwrap();
+    let mut snapshots = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+    let snapshot = snapshots.rfind(|path| path.to_str().unwrap().contains("/snapshots/")).unwrap();
     let next = snapshot.with_file_name(format!("0000000002-{}", "0".repeat(64)));
     fs::write(&next, "").unwrap();
     assert!(copy(&[], 5).1.contains("repair snapshots --apply"));
