@@ -112,7 +112,13 @@ fn tags_change_and_every_list_filter_and_rule_goes_by_them() {
 fn what_is_mistyped_changes_no_tag_and_places_no_hold() {
     let (world, _) = world();
     let long = "x".repeat(300);
-    let wrong: [&[&str]; 13] = [
+    let host = listed(&world)[0]["host"].as_str().unwrap().to_owned();
+    let wrong: [&[&str]; 18] = [
+        &["hold", "place", "--host", &host, "--host", "typo", "--reason", "case"],
+        &["hold", "place", "latest", "--tag", "c", "--tag", "typo", "--reason", "case"],
+        &["hold", "place", "--tag", "a", "--path", "/no/such", "--reason", "case"],
+        &["tag", "--tag", "a", "--tag", "nigthly", "--add", "x"],
+        &["rewrite", "--tag", "a", "--tag", "typo", "--exclude", "one"],
         &["tag", "latest"],
         &["tag", "--add", "x"],
         &["tag", "--host", "", "--add", "x"],

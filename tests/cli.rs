@@ -464,6 +464,16 @@ fn init_refuses_times_with_which_nothing_could_be_opened_again() {
 }
 
 #[test]
+fn a_part_that_is_more_than_the_whole_is_no_limit_of_a_prune() {
+    let world = World::with_repository();
+    for wrong in ["101%", "1000%", "-1%", "%"] {
+        let limit = format!("--max-unused={wrong}");
+        assert!(world.fails(&["prune", &limit], 2).contains("is no percentage"));
+    }
+    world.does(&["prune", "--max-unused", "100%", "--dry-run"]);
+}
+
+#[test]
 fn init_tries_the_store_and_leaves_nothing_of_that() {
     let world = World::new();
     fs::write(world.path("words"), "precious").unwrap();
@@ -472,6 +482,8 @@ fn init_tries_the_store_and_leaves_nothing_of_that() {
     let (out, said) =
         world.ends(&mut world.command(&["init", "--min-grace", "1h", "--commit-window", "1m"]), 0);
     assert_eq!(said.matches("warning").count(), 2, "{said}");
+    let grace = said.lines().find(|line| line.contains("--min-grace")).unwrap();
+    assert!(grace.contains("a prune frees sooner") && !grace.contains("suspended"), "{said}");
     assert!(out.contains("created a repository"));
     let names = tree(&world.path("repo"));
     assert!(!names.iter().any(|(path, _)| path.to_str().unwrap().contains("/runs/")), "{names:?}");

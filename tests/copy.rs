@@ -494,7 +494,10 @@ fn the_program_copies_with_credentials_for_both_repositories_and_shows_neither()
         let (out, _) = world.ends(&mut offsite(&world, &arguments), 0);
         assert!(out.contains("was copied before"), "{out}");
     }
-    assert!(world.ends(&mut with(&["copy", "--host", "nobody"]), 1).1.contains("passes the filters"));
+    assert!(world.ends(&mut with(&["copy", "--host", "nobody"]), 2).1.contains("passes the filters"));
+    let typo = world.ends(&mut with(&["copy", "--tag", "nightly", "--tag", "nigthly"]), 2).1;
+    assert!(typo.contains("no snapshot has the tags `nigthly`"), "{typo}");
+    world.ends(&mut with(&["copy", "--tag", ""]), 2);
     world.ends(&mut with(&["copy", "12345678"]), 1);
     let same = |arguments: &[&str]| world.command(arguments);
     assert_eq!(
@@ -530,6 +533,49 @@ fn the_program_names_what_is_damaged_in_the_source_and_ends_with_5() {
     assert!(out.contains("src/three") && err.contains("check --read-data"), "{out}{err}");
     let (out, _) = world.ends(&mut offsite(&world, &["snapshots", "--json"]), 0);
     assert_eq!(objects(&out)[0]["snapshots"], 0, "{out}");
+}
+
+#[test]
+fn a_copy_of_before_that_has_lost_files_is_named_and_made_again_after_the_advice_is_followed() {
+    let world = World::with_repository();
+    fs::write(world.path("src/three"), noise(3, 200_000)).unwrap();
+    world.does(&["backup", "src"]);
+    world.ends(&mut offsite(&world, &["init", "--recovery-file", "words2"]), 0);
+    let copy = |more: &[&str], code| {
+        let mut command = offsite(&world, &[&["copy", "--from-repository", "repo"], more].concat());
+        world.ends(command.env("LIFEBOAT_FROM_PASSWORD", PASSPHRASE), code)
+    };
+    let (out, _) = copy(&["--json"], 0);
+    let made = objects(&out).iter().find_map(|message| message["copy"].as_str().map(str::to_owned)).unwrap();
+    for (path, _) in tree(&world.path("offsite")) {
+        if path.to_str().unwrap().contains("packs/d/") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let (out, err) = copy(&[], 3);
+    assert!(out.contains(&made[..8]) && out.contains("src/three"), "{out}{err}");
+    assert!(err.contains("repair snapshots --apply") && err.contains("forget ID"), "{err}");
+    let (out, _) = copy(&["--json", "--dry-run"], 3);
+    assert!(objects(&out).iter().any(|message| message["copies_hurt"] == 1), "{out}");
+    // Damage of the source counts more, and this is told all the same.
+    let mut snapshots = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+    let snapshot = snapshots.rfind(|path| path.to_str().unwrap().contains("/snapshots/")).unwrap();
+    let next = snapshot.with_file_name(format!("0000000002-{}", "0".repeat(64)));
+    fs::write(&next, "").unwrap();
+    assert!(copy(&[], 5).1.contains("repair snapshots --apply"));
+    fs::remove_file(next).unwrap();
+    // Who begins with a check finds the way to it.
+    assert!(world.ends(&mut offsite(&world, &["check"]), 5).1.contains("lifeboat copy"));
+    world.ends(&mut offsite(&world, &["repair", "snapshots", "--apply"]), 3);
+    world.ends(&mut offsite(&world, &["forget", &made]), 0);
+    let (out, err) = copy(&[], 0);
+    assert!(out.contains("copied as"), "{out}{err}");
+    let (out, _) = copy(&[], 0);
+    assert!(out.contains("was copied before"), "{out}");
+    assert_eq!(
+        latest(&world, &|arguments| offsite(&world, arguments), "one"),
+        latest(&world, &|arguments| world.command(arguments), "two")
+    );
 }
 
 /// Copies every file as a tool that knows nothing of repositories does.

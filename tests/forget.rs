@@ -76,7 +76,9 @@ fn rules_decide_what_goes_and_say_why_the_rest_stays() {
 fn what_is_mistyped_or_empty_forgets_nothing() {
     let world = with_days(&[(1, "a"), (2, "a"), (3, "a")]);
     let source = world.text("src");
-    let wrong: [&[&str]; 19] = [
+    let wrong: [&[&str]; 21] = [
+        &["--keep-last", "1", "--tag", "a,,"],
+        &["--keep-last", "1", "--keep-tag", "a,,a"],
         &["--keep-last", "1", "--host", "web", "--host", "wbe"],
         &["--keep-last", "1", "--tag", "a", "--tag", "a,typo"],
         &[],
@@ -88,7 +90,7 @@ fn what_is_mistyped_or_empty_forgets_nothing() {
         &["--keep-last", "3", "--tag", "nigthly"],
         &["--keep-last", "3", "--host", ""],
         &["--keep-last", "3", "--tag", ""],
-        &["--keep-last", "3", "--tag", "a,,", "--host", "wbe"],
+        &["--keep-last", "3", "--tag", "a", "--host", "wbe"],
         &["--keep-last", "3", "--path", "/no/such"],
         &["--keep-last", "3", "--keep-tag", "monthyl"],
         &["--keep-last", "3", "--keep-id", "0123456789abcdef"],
@@ -102,7 +104,7 @@ fn what_is_mistyped_or_empty_forgets_nothing() {
         assert!(!said.is_empty());
     }
     let said = world.fails(&["forget", "--keep-last", "1", "--tag", "nigthly"], 2);
-    assert!(said.contains("nothing was forgotten"), "{said}");
+    assert!(said.contains("nothing was done"), "{said}");
     assert_eq!(days(&world), [1, 2, 3]);
     world.does(&["forget", "--keep-last", "2", "--path", &format!("{source}/")]);
     assert_eq!(days(&world), [2, 3]);
@@ -295,6 +297,22 @@ fn nothing_goes_for_a_snapshot_that_is_damaged_in_the_storage_whatever_the_cache
     fs::write(&newest, good).unwrap();
     world.does(&["forget", "--keep-last", "2"]);
     assert_eq!(days(&world), [3, 4]);
+}
+
+#[test]
+fn a_tag_of_a_client_gives_up_nothing_that_the_floor_keeps() {
+    let world = World::with_repository();
+    let (out, source) = (world.text("web"), world.text("src"));
+    world.does(&["key", "add", "--role", "backup", "--label", "web", "--access-key-out", &out]);
+    for backup in [["--host", "old", "--tag", "recovered"], ["--host", "new", "--tag", "x"]] {
+        let mut command =
+            world.bare(&[&["backup", "--access-key-file", &out, &source], &backup[..]].concat());
+        world.ends(command.env("LIFEBOAT_REPOSITORY", world.path("repo")), 0);
+    }
+    let messages = world.messages(&["snapshots", "--host", "old"]);
+    let id = messages.iter().find_map(|message| message["id"].as_str()).unwrap();
+    assert!(world.fails(&["forget", id, "--allow-mass-removal"], 1).contains("floor"));
+    assert_eq!(world.snapshots(), 2);
 }
 
 /// A backup of `src` as of a time in January 2026 with a key of its own, in a domain of several machines.
@@ -526,7 +544,11 @@ fn what_only_a_newer_key_opens_is_no_damage_and_no_older_snapshot_is_taken_for_t
     by("restore", &["snapshots"]);
     by("audit", &["check"]);
     by("restore", &["check", "--read-data"]);
-    by("maintain", &["forget", "--keep-last", "1"]);
+    let said = by("maintain", &["forget", "--keep-last", "1"]);
+    assert!(
+        said.contains("this key cannot read all snapshots") && !said.contains("damaged or gone"),
+        "{said}"
+    );
     let said = by("restore", &["restore", "latest", "--target", "out"]);
     assert!(said.contains(&older) && !world.path("out").exists(), "{said}");
     // A key that can read nothing is not told that there is nothing.

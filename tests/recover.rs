@@ -439,12 +439,13 @@ fn the_machine_that_has_seen_what_was_lost_goes_on_from_what_was_recovered() {
     world.does(&["prune"]);
     world.does(&["check", "--read-data"]);
     // So what was recovered may end, as the documentation says.
-    let messages = world.messages(&["snapshots", "--tag", "recovered"]);
-    let recovered: Vec<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
+    let ids = recovered_ids(&world);
+    let recovered: Vec<&str> = ids.iter().map(String::as_str).collect();
     assert_eq!(recovered.len(), 3);
-    // (One of them is the last of its host, which is made up here.)
-    world.fails(&[&["forget", "--allow-mass-removal"], &recovered[..]].concat(), 1);
-    assert_eq!(world.snapshots(), 6);
+    // One of them is the last of its host, which is made up.
+    assert!(world.fails(&[&["forget"], &recovered[..]].concat(), 1).contains("--allow-mass-removal"));
+    world.does(&[&["forget", "--allow-mass-removal"], &recovered[..]].concat());
+    assert_eq!(world.snapshots(), 5);
     world.does(&["check", "--no-cache"]);
     world.does(&["prune"]);
     // What is older than what was accepted is told as before.
@@ -455,6 +456,92 @@ fn the_machine_that_has_seen_what_was_lost_goes_on_from_what_was_recovered() {
     assert_eq!(newest.map(|(path, _)| fs::remove_file(path).unwrap()).count(), 1);
     let said = world.fails(&["backup", "src"], 5);
     assert!(said.contains("ends at snapshot 4 instead of 5"), "{said}");
+}
+
+/// The ids of the snapshots that were recovered.
+fn recovered_ids(world: &World) -> Vec<String> {
+    let messages = world.messages(&["snapshots", "--tag", "recovered"]);
+    messages.iter().filter_map(|message| message["id"].as_str().map(str::to_owned)).collect()
+}
+
+/// The snapshot objects of the repository, by their numbers.
+fn snapshot_objects(world: &World) -> Vec<std::path::PathBuf> {
+    let all = tree(&world.path("repo")).into_iter().map(|(path, _)| path);
+    all.filter(|path| path.to_str().unwrap().contains("/snapshots/")).collect()
+}
+
+#[test]
+fn what_was_recovered_is_forgotten_by_its_id_only_once_a_newer_one_of_its_key_is_there() {
+    let world = World::with_repository();
+    world.does(&["backup", "src"]);
+    let last = snapshot_objects(&world).remove(0);
+    let bytes = fs::read(&last).unwrap();
+    fs::remove_file(&last).unwrap();
+    world.does(&["recover", "--apply"]);
+    let recovered = recovered_ids(&world).remove(0);
+    let forget = ["forget", "--allow-mass-removal", recovered.as_str()];
+    assert!(world.fails(&forget, 1).contains("newest of its key"));
+    world.does(&["backup", "src"]);
+    fs::write(&last, bytes).unwrap();
+    // No rule takes it, only who names it.
+    world.does(&["forget", "--allow-mass-removal", "--keep-last", "1"]);
+    assert_eq!(recovered_ids(&world).len(), 1);
+    // Nor while the newer one is damaged in the storage, whatever the cache has.
+    let newest = snapshot_objects(&world).pop().unwrap();
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, b"").unwrap();
+    assert!(world.fails(&forget, 5).contains("nothing was forgotten"));
+    fs::write(&newest, bytes).unwrap();
+    world.does(&forget);
+    assert_eq!(recovered_ids(&world).len(), 0);
+    world.does(&["check", "--read-data"]);
+}
+
+#[test]
+fn the_last_of_a_client_that_was_recovered_stays_though_the_owner_has_newer_ones() {
+    let clients = Emptied(World::with_repository());
+    let world = &clients.0;
+    world.adds_client("web", Some("main"), "web");
+    for text in ["a", "b"] {
+        fs::write(world.path("src/more"), text).unwrap();
+        clients.by("web", "home of web", &["backup", "src"], 0);
+    }
+    fs::remove_file(snapshot_objects(world).pop().unwrap()).unwrap();
+    world.does(&["recover", "--apply"]);
+    world.does(&["backup", "src"]);
+    let recovered = recovered_ids(world).remove(0);
+    assert!(world.fails(&["forget", "--allow-mass-removal", &recovered], 1).contains("floor"));
+    assert_eq!(recovered_ids(world), [recovered]);
+}
+
+#[test]
+fn a_gap_that_stays_is_told_last_with_what_ends_it_and_what_is_there_is_not_called_gone() {
+    // With the last one, which this machine has seen, and without.
+    for lost in [&[1][..], &[0, 2]] {
+        let world = World::with_repository();
+        for text in ["a", "b", "c"] {
+            fs::write(world.path("src/more"), text).unwrap();
+            world.does(&["backup", "src"]);
+        }
+        let objects = snapshot_objects(&world);
+        lost.iter().for_each(|number: &usize| fs::remove_file(&objects[*number]).unwrap());
+        let (out, err) = world.ends(&mut world.command(&["recover", "--apply"]), 0);
+        let said = format!("{out}{err}");
+        assert_eq!(said.contains("had seen another last snapshot"), lost.contains(&2), "{said}");
+        assert!(!said.contains("nothing is left to do"), "{said}");
+        let last = err.lines().last().unwrap();
+        let (_, command) = last.split_once("`lifeboat ").unwrap();
+        let command: Vec<&str> = command.split('`').next().unwrap().split(' ').collect();
+        assert_eq!(&command[..2], ["repair", "quarantine"], "{last}");
+        let gone = objects[lost[0]].file_name().unwrap().to_str().unwrap();
+        assert!(command[2].ends_with(gone), "{last}");
+        world.fails(&["prune"], 5);
+        world.does(&command);
+        for after in [&["snapshots"][..], &["prune"], &["backup", "src"], &["check"]] {
+            world.does(after);
+        }
+        assert!(!world.does(&["recover", "--apply"]).contains("warning"));
+    }
 }
 
 /// Backups of a client, and everything that names their packs is gone. By the first word of `who` each has a memory of his own.

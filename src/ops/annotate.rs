@@ -9,7 +9,7 @@ use std::{
 pub use super::Mode;
 use super::{
     backup::tags_fit,
-    select::{Filter, Reference, refuse_sealed},
+    select::{Filter, Reference},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -82,16 +82,10 @@ impl Chosen {
                     "Name them (latest, or ids of `lifeboat snapshots`), or give --host, --path or --tag",
                 );
             }
-            let passing: Vec<_> =
-                snapshots.iter().filter(|known| self.filter.matches(known)).cloned().collect();
-            if passing.is_empty() {
-                refuse_sealed(sealed)?;
-                return usage(
-                    "there is no snapshot that passes the filters",
-                    "`lifeboat snapshots` lists them",
-                );
-            }
-            return Ok(passing);
+            return Ok(self.filter.pass(snapshots, sealed)?.into_iter().cloned().collect());
+        }
+        if !self.filter.is_empty() {
+            self.filter.pass(snapshots, sealed)?;
         }
         let mut found: Vec<KnownSnapshot> = Vec::new();
         for reference in &self.references {

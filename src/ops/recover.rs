@@ -34,7 +34,7 @@ use crate::{
         manifest::{ManifestCursor, NodeSource},
         memory::Memory,
         reader::{NodeReader, blob_range},
-        snapshots::TAG_RECOVERED,
+        snapshots::{Roots, TAG_RECOVERED},
         view::View,
     },
     store::on_each,
@@ -114,7 +114,7 @@ pub struct Recovered {
     pub unreadable_more: u64,
     /// Packs that are set aside, and frames in them, that cannot be read.
     pub unreadable_aside: u64,
-    /// What is missing or cannot be read among the snapshots.
+    /// What is missing or cannot be read among the snapshots, also with those that were made.
     pub doubts: Vec<Error>,
     /// Packs that no index lists: what they hold is not known.
     pub unlisted: u64,
@@ -165,17 +165,21 @@ pub fn run(repository: &Arc<Repository>, options: &RecoverOptions) -> Result<Rec
         };
         done.found.push((manifest, outcome));
     }
+    if options.mode == Mode::Write && !done.doubts.is_empty() {
+        // An end that was missing may be there again; a gap in the middle stays.
+        done.doubts = repository.roots(&domain)?.doubts;
+    }
     Ok(done)
 }
 
 /// Whoever recovers knows what is gone: where the chain of this key ends with what was recovered, the machine whose cache is
-/// below `cache` goes on from there, though it has seen another end. Gives the number of that snapshot if it has.
+/// below `cache` goes on from there, though it has seen another end, which is gone. Gives the number of that snapshot if it has.
 ///
 /// # Errors
 /// Storage trouble.
 pub fn accept(repository: &Repository, cache: &Path) -> Result<Option<u64>> {
     let (domain, me) = (repository.own_domain()?, repository.identity());
-    let known = repository.roots(&domain)?.known;
+    let Roots { known, names, .. } = repository.roots(&domain)?;
     let own = known.iter().filter(|known| known.name.identity == me);
     if let Some(last) = own.max_by_key(|known| (known.name.sequence, known.name.id))
         && last.is_copy
@@ -183,7 +187,8 @@ pub fn accept(repository: &Repository, cache: &Path) -> Result<Option<u64>> {
     {
         let cache = Cache::open(Some(cache), &repository.config.repository_id);
         let (memory, head) = (Memory::open(cache.folder()), (last.name.sequence, last.name.id));
-        if memory.head(&domain, &me).is_some_and(|seen| seen != head) {
+        let is_gone = |seen: ObjectId| !names.iter().any(|name| name.id == seen);
+        if memory.head(&domain, &me).is_some_and(|(_, seen)| is_gone(seen)) {
             memory.saw_head(&domain, &me, head);
             return Ok(Some(head.0));
         }

@@ -33,9 +33,34 @@ impl Filter {
             && (self.tags.is_empty() || self.tags.iter().any(has_all))
     }
 
-    /// The first thing that it asks for and that no snapshot has, such as "is of the host `web`": it is mistyped.
-    #[must_use]
-    pub fn first_without(&self, snapshots: &[KnownSnapshot]) -> Option<String> {
+    /// Those that pass, for a command that writes. Something that no snapshot has is mistyped, also beside a host that is
+    /// known: nothing would be said or done of what was meant, and nobody would hear of it.
+    ///
+    /// # Errors
+    /// `Usage` when none passes, or it asks for something that no snapshot has; `Forbidden` when there are others, which this
+    /// key cannot read.
+    pub fn pass<'a>(
+        &self,
+        snapshots: &'a [KnownSnapshot],
+        sealed: &[SealedSnapshot],
+    ) -> Result<Vec<&'a KnownSnapshot>> {
+        let passing: Vec<_> = snapshots.iter().filter(|known| self.matches(known)).collect();
+        let and = if self.is_empty() { "" } else { " that passes the filters" };
+        let (what, remedy) = match self.first_without(snapshots) {
+            _ if passing.is_empty() => {
+                (format!("there is no snapshot{and}"), "`lifeboat snapshots` lists them")
+            }
+            Some(has) => {
+                (format!("no snapshot {has}"), "`lifeboat snapshots` shows all hosts, paths and tags")
+            }
+            None => return Ok(passing),
+        };
+        refuse_sealed(sealed)?;
+        Err(Error::new(ErrorKind::Usage, format!("{what}, so nothing was done")).with_remedy(remedy))
+    }
+
+    /// The first thing that it asks for and that no snapshot has, such as "is of the host `web`".
+    fn first_without(&self, snapshots: &[KnownSnapshot]) -> Option<String> {
         let Self { hosts, paths, tags } = self;
         let any = |has: &dyn Fn(&KnownSnapshot) -> bool| snapshots.iter().any(has);
         let host = hosts.iter().find(|host| !any(&|known| known.record.host == **host));

@@ -251,7 +251,7 @@ impl FilterArguments {
             "--host"
         } else if paths.iter().any(|path| path.as_os_str().is_empty()) {
             "--path"
-        } else if tags.iter().any(|list| split_tags(list).is_empty()) {
+        } else if tags.iter().any(|list| names_no_tag(list)) {
             "--tag"
         } else {
             return Ok(());
@@ -340,6 +340,11 @@ impl OwnerArguments {
 /// `a,b` is two tags.
 pub(crate) fn split_tags(list: &str) -> Vec<String> {
     list.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether a filter or a rule has a tag that is empty: of `a,,b` the one in the middle may be a variable that was not set.
+pub(crate) fn names_no_tag(list: &str) -> bool {
+    list.split(',').any(|tag| tag.trim().is_empty())
 }
 
 /// What to say of a flag that names nothing.

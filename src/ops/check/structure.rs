@@ -24,8 +24,8 @@ use crate::{
 };
 
 /// What to do when it cannot be read.
-const BACK_UP_AGAIN: &str = "Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies each \
-                             snapshot without what is lost for good";
+const BACK_UP_AGAIN: &str = "Back up again, or run `lifeboat copy` again if that brought it: what is still at its source is stored \
+                             anew. `lifeboat repair snapshots` copies each snapshot without what is lost for good";
 
 /// The manifests of one domain.
 pub(super) struct Structure<'a> {

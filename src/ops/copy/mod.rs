@@ -6,6 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 pub use self::source::{Losses, Lost};
 use self::{
+    hurt::Look,
     names::Names,
     source::{Base, Copying, Cuts, Place, Shared},
 };
@@ -29,6 +30,7 @@ use crate::{
 
 mod content;
 mod frames;
+mod hurt;
 mod names;
 mod source;
 
@@ -54,6 +56,8 @@ pub enum Outcome {
     Made(Made),
     /// This is the copy, made before; or the snapshot itself is a copy of this one.
     Before(ObjectId),
+    /// As before, and this is what that has lost in the target since. It is passed over all the same.
+    Hurt(ObjectId, Losses),
     /// Not all of it can be read, so there is no copy.
     Damaged(Losses),
 }
@@ -104,10 +108,13 @@ pub fn run(
         (files.saturating_add(statistics.files), bytes.saturating_add(statistics.bytes))
     });
     to.store.progress().expect(files, bytes);
-    let names = Arc::new(Names::default());
+    let (names, mut look) = (Arc::new(Names::default()), Look::new(to));
     for snapshot in chosen {
         let outcome = match (copies.of(snapshot), options.mode) {
-            (Some(known), _) => Outcome::Before(known.name.id),
+            (Some(known), _) => match look.lost_of(known)? {
+                Losses { count: 0, .. } => Outcome::Before(known.name.id),
+                losses => Outcome::Hurt(known.name.id, losses),
+            },
             (None, Mode::DryRun) => Outcome::Planned,
             (None, Mode::Write) => one(&mut copies, &names, snapshot, options)?,
         };

@@ -13,7 +13,7 @@ pub use self::rules::{Bucket, Candidate, Count, Rules, Span};
 pub use super::{Mode, deleting::Kept};
 use super::{
     deleting::Deleter,
-    select::{Filter, Reference, refuse_sealed},
+    select::{Filter, Reference},
 };
 use crate::{
     clock::Timestamp,
@@ -28,7 +28,9 @@ use crate::{
     repository::{
         Repository,
         records::Records,
-        snapshots::{Hidden, KnownSnapshot, SealedSnapshot, SnapshotName, Snapshots, times_that_count},
+        snapshots::{
+            Hidden, KnownSnapshot, SealedSnapshot, SnapshotName, Snapshots, TAG_RECOVERED, times_that_count,
+        },
     },
 };
 
@@ -124,7 +126,8 @@ pub enum Which {
 pub struct ForgetOptions {
     /// What may end.
     pub which: Which,
-    /// So many of the newest of each key and host stay whatever the rules say; at least one, the end of its chain.
+    /// So many of the newest of each key and host stay whatever the rules say, at least one, the end of its chain among them;
+    /// but for one that was recovered, if it is named and the end of its key's chain is a newer one.
     pub floor: usize,
     /// Whether more than half of a group may end.
     pub mass_removal: MassRemoval,
@@ -209,7 +212,7 @@ pub fn run(repository: &Repository, options: &ForgetOptions) -> Result<ForgetDon
         }
     };
     done.groups = group_verdicts(judged, &times);
-    keep_floor(&mut done.groups, &listed, options.floor.max(1));
+    keep_floor((&mut done.groups, &options.which), &listed, options.floor.max(1));
     keep_held(&mut done.groups, &replaced);
     if options.mode == Mode::Write && matches!(options.which, Which::Named(_)) {
         refuse_held(done.groups.iter().flat_map(|(_, verdicts)| verdicts).map(|verdict| &verdict.snapshot))?;
@@ -284,22 +287,7 @@ fn by_rules<'a>(
             "Give at least one --keep-.. rule, or the ids of what is to go",
         );
     }
-    let passing: Vec<&KnownSnapshot> = listed.iter().filter(|known| filter.matches(known)).collect();
-    if passing.is_empty() {
-        refuse_sealed(sealed)?;
-        let and = if filter.is_empty() { "" } else { " that passes the filters" };
-        return usage(
-            format!("there is no snapshot{and}, so nothing was forgotten"),
-            "`lifeboat snapshots` lists them",
-        );
-    }
-    // So is a host beside one that is known: what was to go would stay, and nobody would see it.
-    if let Some(nothing) = filter.first_without(listed) {
-        return usage(
-            format!("no snapshot {nothing}, so nothing was forgotten"),
-            "`lifeboat snapshots` shows all hosts, paths and tags",
-        );
-    }
+    let passing = filter.pass(listed, sealed)?;
     // A tag that nobody has is mistyped, and what it was to keep would go.
     let is_known = |tag: &String| listed.iter().any(|known| known.tags.contains(tag));
     if let Some(tag) = rules.tags.iter().flatten().find(|tag| !is_known(tag)) {
@@ -385,8 +373,24 @@ fn new_heads(
     heads_of(names).into_iter().map(end).filter(|(_, end)| !recorded.contains(end)).collect()
 }
 
+/// What stays when one that was recovered is named and goes: the end of the chain of the key that it counts as of, stored
+/// after it. So another host, which the lost record told, does not keep it. Only an owner recovers, and the end of a chain
+/// never goes: nobody gets rid of what is the last of a key so.
+fn newer_than_recovered<'a>(known: &KnownSnapshot, listed: &'a [KnownSnapshot]) -> Option<&'a KnownSnapshot> {
+    let is_recovered = known.is_copy && known.record.tags.iter().any(|tag| tag == TAG_RECOVERED);
+    let of_key = (known.name.domain, known.writer());
+    let own =
+        listed.iter().filter(|other| is_recovered && (other.name.domain, other.name.identity) == of_key);
+    let end = own.max_by_key(|other| (other.name.sequence, other.name.id))?;
+    Some(end).filter(|end| end.name.id != known.name.id && end.name.stored >= known.name.stored)
+}
+
 /// The newest of each key and host stay, the end of each chain among them: the next backup follows it.
-fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], floor: usize) {
+fn keep_floor(
+    (groups, which): (&mut [(Group, Vec<Verdict>)], &Which),
+    listed: &[KnownSnapshot],
+    floor: usize,
+) {
     let mut newest: HashMap<(IdentityId, &str), Vec<(u64, ObjectId)>> = HashMap::new();
     for KnownSnapshot { name, record, .. } in listed {
         newest.entry((name.identity, record.host.as_str())).or_default().push((name.sequence, name.id));
@@ -403,6 +407,9 @@ fn keep_floor(groups: &mut [(Group, Vec<Verdict>)], listed: &[KnownSnapshot], fl
         if verdict.goes() && heads.contains(&id) {
             verdict.stays.push("newest of its key".to_owned());
         } else if verdict.goes() && kept.contains(&id) {
+            if matches!(which, Which::Named(_)) && newer_than_recovered(&verdict.snapshot, listed).is_some() {
+                continue;
+            }
             verdict.stays.push("floor".to_owned());
         }
     }
@@ -471,12 +478,13 @@ fn check_stays(
                 staying.extend(verdicts.iter().filter(|one| !one.goes()).map(|one| &one.snapshot.name));
             }
             // Nobody judged the others.
-            Which::Named(_) => staying.extend(
-                listed
-                    .iter()
-                    .filter(|known| Group::of(known, GroupBy::default()) == *group && !goes(&known.name.id))
-                    .map(|known| &known.name),
-            ),
+            Which::Named(_) => {
+                let of_group = |known: &&KnownSnapshot| Group::of(known, GroupBy::default()) == *group;
+                let others = listed.iter().filter(of_group).filter(|known| !goes(&known.name.id));
+                let going = verdicts.iter().filter(|one| one.goes());
+                let newer = going.filter_map(|one| newer_than_recovered(&one.snapshot, listed));
+                staying.extend(others.chain(newer).map(|known| &known.name));
+            }
         }
     }
     repository.store.each(&staying, |name| repository.check_stored(name))?;

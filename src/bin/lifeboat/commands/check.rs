@@ -230,8 +230,8 @@ fn remedy_of(problem: &Problem) -> &str {
         remedy
     } else if is_of("/packs/") || is_of("/index/") {
         "`lifeboat repair index` lists again what an index object listed, `lifeboat repair quarantine NAME` sets a damaged \
-         pack aside. Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies \
-         each snapshot without what is lost for good"
+         pack aside. Back up again, or run `lifeboat copy` again if that brought it: what is still at its source is stored \
+         anew. `lifeboat repair snapshots` copies each snapshot without what is lost for good"
     } else if is_of("/snapshots/") {
         "Put an older version of a damaged snapshot back if the storage has one; else let `lifeboat recover` with an owner's key \
          make one of what it held, before any prune, and `lifeboat repair quarantine NAME --apply` set it aside: the next backup \
@@ -255,7 +255,7 @@ fn remedy_of(problem: &Problem) -> &str {
         "Put an older version of that object back if the storage has one; `lifeboat key recover --rebuild-config` rebuilds \
          config and registry, `lifeboat key list` shows which keys can still be read"
     } else {
-        "Back up again: what is still at its source is stored anew. `lifeboat repair snapshots` copies each snapshot \
-         without what is lost for good. After that the old one ends with `lifeboat forget`"
+        "Back up again, or run `lifeboat copy` again if that brought it: what is still at its source is stored anew. \
+         `lifeboat repair snapshots` copies each snapshot without what is lost for good. After that the old one ends with `lifeboat forget`"
     }
 }

@@ -27,7 +27,8 @@ const AFTER: &str = "\
 The source is opened with --from-..; -r names the target, which must be there (`lifeboat init`). The key of the source needs
 the role restore or owner, that of the target the role owner. Time, host, user, tags and sources stay; the record says of
 which snapshot of which repository it is a copy, so what was copied before is passed over. It may be stopped anywhere and
-run again: what the target has is not sent again. A snapshot of which something cannot be read is not copied: exit code 5.
+run again: what the target has is not sent again. A snapshot of which something cannot be read is not copied: exit code 5. A
+copy that has lost files in the target since is named and passed over: exit code 3.
 
 Examples:
   lifeboat -r /mnt/offsite copy --from-repository /srv/backup --from-password-file source.pass
@@ -59,6 +60,7 @@ struct Sum {
     copied: u64,
     planned: u64,
     before: u64,
+    hurt: u64,
     damaged: u64,
     lost: u64,
     bytes: u64,
@@ -73,6 +75,11 @@ impl Sum {
         match outcome {
             Outcome::Planned => self.planned += 1,
             Outcome::Before(_) => self.before += 1,
+            Outcome::Hurt(_, Losses { count, .. }) => {
+                self.before += 1;
+                self.hurt += 1;
+                self.lost = self.lost.saturating_add(*count);
+            }
             Outcome::Damaged(Losses { count, .. }) => {
                 self.damaged += 1;
                 self.lost = self.lost.saturating_add(*count);
@@ -90,6 +97,7 @@ impl Sum {
 }
 
 pub(crate) fn run(arguments: &Copy, context: &Context<'_>) -> Result<()> {
+    arguments.filter.refuse_empty()?;
     let references = arguments.snapshots.iter().map(|text| Reference::parse(text));
     let references = references.collect::<Result<Vec<Reference>>>()?;
     let mode = if arguments.dry_run { Mode::DryRun } else { Mode::Write };
@@ -108,8 +116,15 @@ pub(crate) fn run(arguments: &Copy, context: &Context<'_>) -> Result<()> {
     })?;
     context.end_display();
     tell_sum(&sum, mode, context);
+    if sum.hurt > 0 && (sum.damaged > 0 || end.is_err()) {
+        // What is worse comes last.
+        context.output.trouble(&hurt(&sum));
+    }
     if sum.damaged == 0 {
-        return end;
+        return match end {
+            Ok(()) if sum.hurt > 0 => Err(hurt(&sum)),
+            end => end,
+        };
     }
     let count = text::count(sum.damaged, "snapshot was", "snapshots were");
     Err(Error::new(ErrorKind::Damaged, format!("{count} not copied: not all of what it needs can be read"))
@@ -117,6 +132,15 @@ pub(crate) fn run(arguments: &Copy, context: &Context<'_>) -> Result<()> {
             "`lifeboat check --read-data` of the source tells more; `repair snapshots` there makes a copy without what is \
              lost, which can be copied",
         ))
+}
+
+/// Copies of before have lost files, and were passed over: whoever reads that all went well takes them for whole.
+fn hurt(sum: &Sum) -> Error {
+    let copies = text::count(sum.hurt, "copy of before has", "copies of before have");
+    Error::new(ErrorKind::Incomplete, format!("{copies} lost files in the target, as said above")).with_remedy(
+        "In the target run `lifeboat repair snapshots --apply`, then `lifeboat forget ID` with the id of each such copy; the \
+         next `copy` makes them again",
+    )
 }
 
 /// Two repositories are at hand: what is wrong says with which.
@@ -141,12 +165,11 @@ fn choose(
     }
     let remedy = "`lifeboat check` of the source tells what is damaged";
     let end = end_of_unread(&unread, ("some snapshots of the source cannot be read", remedy));
+    if !filter.is_empty() {
+        filter.pass(&every.listed, &every.sealed).map_err(of_source)?;
+    }
     if references.is_empty() {
         every.listed.retain(|snapshot| filter.matches(snapshot));
-        if every.listed.is_empty() && !filter.is_empty() {
-            return Err(Error::new(ErrorKind::Failed, "the source has no snapshot that passes the filters")
-                .with_remedy("`lifeboat snapshots` of the source lists them"));
-        }
         return Ok((every.listed, end));
     }
     let mut chosen: Vec<KnownSnapshot> = Vec::new();
@@ -169,6 +192,7 @@ fn tell(Copied { snapshot, outcome }: &Copied, context: &Context<'_>) {
         Outcome::Planned => ("would_copy", None),
         Outcome::Made(Made { id, .. }) => ("copied", Some(id.to_string())),
         Outcome::Before(id) => ("copied_before", Some(id.to_string())),
+        Outcome::Hurt(id, _) => ("copied_before_and_lost", Some(id.to_string())),
         Outcome::Damaged(_) => ("damaged", None),
     };
     match outcome {
@@ -184,21 +208,22 @@ fn tell(Copied { snapshot, outcome }: &Copied, context: &Context<'_>) {
             size::show(*bytes_read),
             size::show(statistics.bytes_stored)
         )),
-        Outcome::Damaged(Losses { count, named }) => {
-            output.say(&format!("{what}: not copied, {}", text::count(*count, "loss", "losses")));
-            for Lost { path, why } in named {
-                output.say(&format!("  {}: {}", text::path(path), text::shown(why.as_bytes())));
-                let fields = json!({ "snapshot": snapshot.name.id.to_string(), "why": why });
-                output.message(&json::with_path(json::message("lost", fields), &json::absolute(path)));
-            }
-            if *count > named.len() as u64 {
-                output.say(&format!("  and {} more", count - named.len() as u64));
-            }
+        Outcome::Hurt(copy, losses) => {
+            let lost = text::count(losses.count, "file", "files");
+            output.say(&format!(
+                "{what}: was copied before, as {:.8}, which has lost {lost}",
+                copy.to_string()
+            ));
+            tell_lost(snapshot, losses, context);
+        }
+        Outcome::Damaged(losses) => {
+            output.say(&format!("{what}: not copied, {}", text::count(losses.count, "loss", "losses")));
+            tell_lost(snapshot, losses, context);
         }
     }
     let (made, lost) = match outcome {
         Outcome::Made(made) => (Some(made), 0),
-        Outcome::Damaged(Losses { count, .. }) => (None, *count),
+        Outcome::Damaged(Losses { count, .. }) | Outcome::Hurt(_, Losses { count, .. }) => (None, *count),
         Outcome::Planned | Outcome::Before(_) => (None, 0),
     };
     let fields = json!({
@@ -219,11 +244,24 @@ fn tell(Copied { snapshot, outcome }: &Copied, context: &Context<'_>) {
     output.message(&json::message("copy", fields));
 }
 
+fn tell_lost(snapshot: &KnownSnapshot, Losses { count, named }: &Losses, context: &Context<'_>) {
+    let output = context.output;
+    for Lost { path, why } in named {
+        output.say(&format!("  {}: {}", text::path(path), text::shown(why.as_bytes())));
+        let fields = json!({ "snapshot": snapshot.name.id.to_string(), "why": why });
+        output.message(&json::with_path(json::message("lost", fields), &json::absolute(path)));
+    }
+    if *count > named.len() as u64 {
+        output.say(&format!("  and {} more", count - named.len() as u64));
+    }
+}
+
 fn tell_sum(sum: &Sum, mode: Mode, context: &Context<'_>) {
     let Sum {
         copied,
         planned,
         before,
+        hurt,
         damaged,
         lost,
         bytes,
@@ -249,6 +287,7 @@ fn tell_sum(sum: &Sum, mode: Mode, context: &Context<'_>) {
         "copied": copied,
         "to_copy": planned,
         "copied_before": before,
+        "copies_hurt": hurt,
         "damaged": damaged,
         "lost": lost,
         "bytes": bytes,

@@ -25,7 +25,7 @@ use super::{
     snapshots::{self, short},
 };
 use crate::{
-    args::{FilterArguments, names_nothing, split_tags},
+    args::{FilterArguments, names_no_tag, names_nothing, split_tags},
     context::{Context, end_of_unread},
 };
 
@@ -116,7 +116,7 @@ struct Care {
     /// What is judged together of each key: host, paths and tags, or '' for all at once [default: host,paths]
     #[arg(short, long, value_name = "WHAT")]
     group_by: Option<String>,
-    /// So many of the newest of each key and host stay whatever the rules say
+    /// So many of the newest of each key and host stay whatever the rules say; at least 1
     #[arg(long, value_name = "N", default_value_t = 1)]
     floor: usize,
     /// Go on although more than half of a group would go
@@ -162,7 +162,7 @@ impl Keep {
 pub(crate) fn run(arguments: &Forget, context: &Context<'_>) -> Result<()> {
     let rules = arguments.keep.rules()?;
     arguments.filter.refuse_empty()?;
-    if arguments.keep.keep_tag.iter().any(|list| split_tags(list).is_empty()) {
+    if arguments.keep.keep_tag.iter().any(|list| names_no_tag(list)) {
         return Err(names_nothing("--keep-tag"));
     }
     if rules.ids.iter().any(String::is_empty) {
@@ -258,7 +258,11 @@ fn report(
             "refused": done.refused.as_ref().map(ToString::to_string),
         }),
     ));
-    let what = "snapshots are damaged or gone, as said above, and what cannot be read stays";
+    let is_damage = done.damaged.iter().any(|error| error.kind() != ErrorKind::Forbidden);
+    let what = match is_damage {
+        true => "snapshots are damaged or gone, as said above, and what cannot be read stays",
+        false => "this key cannot read all snapshots, and what it cannot read stays",
+    };
     end_of_unread(&done.damaged, (what, "`lifeboat check` tells what is damaged"))?;
     if is_named && !arguments.dry_run { refuse_what_stays(done) } else { Ok(()) }
 }

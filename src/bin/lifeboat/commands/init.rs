@@ -71,10 +71,18 @@ pub(crate) fn run(arguments: &Init, context: &Context<'_>) -> Result<()> {
 fn options(arguments: &Init, context: &Context<'_>) -> Result<InitOptions> {
     let mut options = InitOptions::default();
     let shorter = [
-        (&arguments.commit_window, &mut options.commit_window_seconds, "--commit-window"),
-        (&arguments.min_grace, &mut options.minimum_grace_seconds, "--min-grace"),
+        (
+            (&arguments.commit_window, "--commit-window"),
+            &mut options.commit_window_seconds,
+            "a slow or suspended machine has less time before its backup fails",
+        ),
+        (
+            (&arguments.min_grace, "--min-grace"),
+            &mut options.minimum_grace_seconds,
+            "a prune frees sooner what a backup that still runs may need, and there is less time to notice a mistake",
+        ),
     ];
-    for (text, seconds, flag) in shorter {
+    for ((text, flag), seconds, less) in shorter {
         let Some(text) = text else { continue };
         let wanted = time::parse_duration(text)?.as_secs();
         if wanted == 0 {
@@ -83,8 +91,7 @@ fn options(arguments: &Init, context: &Context<'_>) -> Result<InitOptions> {
         }
         if wanted < *seconds {
             context.output.warn(&format!(
-                "{flag} {text} is below the default of {} seconds: a slow or suspended machine has less time \
-                 before its backup fails, and this cannot be changed later",
+                "{flag} {text} is below the default of {} seconds: {less}, and this cannot be changed later",
                 *seconds
             ));
         }

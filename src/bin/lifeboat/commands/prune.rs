@@ -51,10 +51,13 @@ pub(crate) struct Prune {
 /// `5%`, a size, or `unlimited`.
 fn unused(text: &str) -> Result<Unused> {
     match text.strip_suffix('%') {
-        Some(number) => number.parse().map(Unused::Percent).map_err(|e| {
-            let error = Error::new(ErrorKind::Usage, format!("{text} is no percentage")).with_source(e);
-            error.with_remedy("Give a whole number and a percent sign, as 5%")
-        }),
+        Some(number) => {
+            let percent = number.parse().ok().filter(|percent| *percent <= 100).map(Unused::Percent);
+            percent.ok_or_else(|| {
+                Error::new(ErrorKind::Usage, format!("{text} is no percentage"))
+                    .with_remedy("Give a whole number up to 100 and a percent sign, as 5%")
+            })
+        }
         None if text == "unlimited" => Ok(Unused::Any),
         None => size::parse(text).map(Unused::Bytes),
     }

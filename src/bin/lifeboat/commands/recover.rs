@@ -70,12 +70,23 @@ pub(crate) fn run(arguments: &Recover, context: &Context<'_>) -> Result<()> {
     // What was made is told whatever else went wrong.
     let told = tell(&done, mode, context);
     if let Some(number) = accepted? {
+        let left = if done.doubts.is_empty() { ", and nothing is left to do" } else { "" };
         context.output.note(&format!(
             "this machine had seen another last snapshot of this key, which is gone: from now on its chain goes on from snapshot {number}, \
-             which was recovered, and nothing is left to do"
+             which was recovered{left}"
         ));
     }
+    if mode == Mode::Write {
+        // What is left to do comes last: until then a prune is refused.
+        done.doubts.iter().for_each(|doubt| context.output.warn(&still(doubt)));
+    }
     told
+}
+
+/// What of the snapshots is wrong as before, and what to do.
+fn still(doubt: &Error) -> String {
+    let remedy = doubt.remedy().map_or_else(String::new, |remedy| format!(". {remedy}"));
+    format!("{doubt}; until that is mended `check`, `snapshots` and `prune` end with 5{remedy}")
 }
 
 fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
@@ -110,7 +121,9 @@ fn tell(done: &Recovered, mode: Mode, context: &Context<'_>) -> Result<()> {
         output.say(&format!("and {more} more: run it again when these have their snapshots"));
     }
     tell_passed_over(done, context);
-    doubts.iter().for_each(|doubt| output.warn(&doubt.to_string()));
+    if mode == Mode::DryRun {
+        doubts.iter().for_each(|doubt| output.warn(&doubt.to_string()));
+    }
     unreadable.iter().for_each(|error| output.trouble(error));
     if *unreadable_more > 0 {
         output.note(&format!("and {unreadable_more} more packs and frames that cannot be read"));
