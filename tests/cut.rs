@@ -592,8 +592,8 @@ impl Beside {
         lab::back_up(&client, stored).unwrap();
         scene.yard.wait(2 * DAY);
         let own = new("/packs/d/", &old);
-        let ([own], [good]) = (&own[..], &good[..]) else { panic!("{own:?} {good:?}") };
-        let (own, good) = (own.clone(), good.clone());
+        assert_eq!((own.len(), good.len()), (1, 1), "{own:?} {good:?}");
+        let (own, good) = (own[0].clone(), good[0].clone());
         Self { scene, own, good, lists }
     }
 
