@@ -1281,7 +1281,7 @@ fn what_a_prune_deletes_beside_a_check_is_no_damage_and_what_another_deletes_is(
         let deleting = || {
             let (over, root, victim) = (yard.watched(), yard.path(), victim.clone());
             over.intercept(move |call: &Call| {
-                if call.kind == Kind::Get && call.name == victim {
+                if call.kind == Kind::Get && call.name == victim && root.join(&victim).exists() {
                     fs::rename(root.join(&victim), root.join("taken")).unwrap();
                 }
                 Fate::Works

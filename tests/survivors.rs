@@ -363,7 +363,8 @@ fn when_the_time_is_up_no_more_packs_are_looked_at_and_none_is_copied() {
     let done = scene.prune_with(&maintain, &short);
     assert_eq!((done.deleted.packs, done.rescued.packs, done.written.packs), (0, 0, 0), "{done:?}");
     assert!(done.out_of_time, "{done:?}");
-    assert_eq!(hours.0.load(Ordering::SeqCst), 1);
+    // The pack that stands for the first one, and the end of that: two requests.
+    assert_eq!(hours.0.load(Ordering::SeqCst), 3);
     let done = scene.prune(&scene.maintain, &only_sweep());
     assert_eq!((done.deleted.packs, done.rescued.packs), (2, 0), "{done:?}");
     scene.restores(&[&one, &other]);
@@ -604,22 +605,26 @@ fn noise_under_the_id_of_a_chunk_is_no_copy_of_it() {
 
 #[test]
 fn a_false_listing_hides_no_last_good_copy() {
-    let damaged = Damaged::new();
-    let scene = &damaged.scene;
-    damaged.lists.iter().for_each(|list| fs::remove_file(list).unwrap());
-    let name = Name::pack(&scene.domain, PackKind::Data, &damaged.own).as_str().to_owned();
-    let options = AsideOptions { names: vec![name], reason: None, mode: Mode::Write, force: Force::No };
-    repair::set_aside(&scene.yard.owner(), &options).unwrap();
-    let size = fs::metadata(scene.path(&damaged.good)).unwrap().len().try_into().unwrap();
-    let directory = Directory { sections: Vec::new(), frames: Vec::new() };
-    let before = scene.yard.having("/index/");
-    scene.list(&[IndexedPack { id: damaged.good, size, kind: PackKind::Data, directory }]);
-    let lies = scene.yard.having("/index/").into_iter().filter(|path| !before.contains(path));
-    damaged.stays(&scene.words());
-    // `repair index` does not look behind it either (docs/decisions/0022).
-    lies.for_each(|lie| fs::remove_file(lie).unwrap());
-    repair::index(&scene.yard.owner(), Mode::Write).unwrap();
-    scene.restores(&[&files(20..=20), &damaged.stored]);
+    for is_set_aside in [true, false] {
+        let damaged = Damaged::new();
+        let scene = &damaged.scene;
+        damaged.lists.iter().for_each(|list| fs::remove_file(list).unwrap());
+        if is_set_aside {
+            let name = Name::pack(&scene.domain, PackKind::Data, &damaged.own).as_str().to_owned();
+            let options =
+                AsideOptions { names: vec![name], reason: None, mode: Mode::Write, force: Force::No };
+            repair::set_aside(&scene.yard.owner(), &options).unwrap();
+        }
+        let size = fs::metadata(scene.path(&damaged.good)).unwrap().len().try_into().unwrap();
+        let directory = Directory { sections: Vec::new(), frames: Vec::new() };
+        scene.list(&[IndexedPack { id: damaged.good, size, kind: PackKind::Data, directory }]);
+        damaged.stays(&scene.words());
+        let repaired = repair::index(&scene.yard.owner(), Mode::Write).unwrap();
+        let listed: u64 = repaired.iter().map(|domain| domain.done.listed.packs).sum();
+        // What a client says of another one's pack is no listing of it.
+        assert!(listed > 0, "{repaired:?}");
+        scene.restores(&[&files(20..=20), &damaged.stored]);
+    }
 }
 
 #[test]
@@ -656,4 +661,28 @@ fn what_another_prune_has_saved_and_deleted_meanwhile_is_looked_at_again() {
     assert!(!scene.data_packs().contains(&good), "it was read");
     scene.restores(&[&kept]);
     assert_eq!(lab::check_all(&scene.yard.owner()).unwrap().problems, []);
+}
+
+#[test]
+fn a_check_that_reads_data_believes_no_listing_that_its_pack_does_not_bear_out() {
+    for is_lie_first in [true, false] {
+        let (scene, kept) = (Shared::new(), files(1..=2));
+        lab::back_up(&scene.open(&scene.honest), &kept).unwrap();
+        let own = scene.data_packs()[0];
+        let truth = scene.forge([30, 31].map(|content| (content, noise(content, FILE_BYTES))), |_| {});
+        let mut lie = truth.clone();
+        let ids = scene.yard.owner().chunk_keys(&scene.domain).unwrap().id;
+        for (content, frame) in (1..).zip(&mut lie.directory.frames) {
+            frame.blobs[0].id = ids.id(&noise(content, FILE_BYTES));
+        }
+        let listings = if is_lie_first { [lie, truth.clone()] } else { [truth.clone(), lie] };
+        scene.list(&listings);
+        fs::remove_file(scene.path(&own)).unwrap();
+        let checked = lab::check_all(&scene.yard.owner()).unwrap();
+        let about =
+            |id: &PackId| checked.problems.iter().find(|problem| problem.object.contains(&id.to_string()));
+        assert!(about(&truth.id).is_some(), "{checked:?}");
+        let hurts: usize = checked.problems.iter().map(|problem| problem.hurts.len()).sum();
+        assert_eq!(hurts, 2, "{checked:?}");
+    }
 }

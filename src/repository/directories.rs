@@ -1,7 +1,7 @@
 //! What packs say of themselves, and which of them no index lists, as the storage has it: no cache is asked. Promise:
 //! what is to be listed for all was signed by somebody who may speak for every section of it, or is told apart from that.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     Repository,
@@ -12,7 +12,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
-        pack::{Directory, IndexedPack, TRAILER_LEN, Trailer},
+        pack::{Directory, IndexedPack, TRAILER_LEN, Trailer, encode_index},
         role::Role,
         wire::Reader,
     },
@@ -31,7 +31,7 @@ pub struct StoredIndex {
     pub objects: u64,
     /// How many packs are there and not set aside.
     pub packs: u64,
-    /// Those of them that none lists with the size that they have.
+    /// Those of them that none lists with the size that they have; where several back up, or as what they say themselves.
     pub unlisted: BTreeMap<PackId, ListedPack>,
     /// Index objects that count for nothing and are not set aside, and why.
     pub damaged: Vec<(Name, Error)>,
@@ -46,6 +46,16 @@ pub enum Listing {
     Vouched(IndexedPack),
     /// This key signed it and was revoked since: it counts if every frame is found to be what it says.
     Unvouched(IndexedPack, IdentityId),
+}
+
+/// A pack as an index names it.
+fn place(pack: &IndexedPack) -> (PackId, u64) {
+    (pack.id, u64::from(pack.size))
+}
+
+/// All that an index says of a pack.
+fn said(pack: &IndexedPack) -> [u8; 32] {
+    *blake3::hash(&encode_index(std::slice::from_ref(pack))).as_bytes()
 }
 
 /// A directory, and who signed it.
@@ -79,19 +89,31 @@ impl Repository {
         let read = on_each(&objects, self.store.connections().min(INDEXES_AT_ONCE), |object| {
             self.store.progress().check()?;
             match self.read_index(domain, &object.name, object.id) {
-                Ok(packs) => Ok(Ok(packs.into_iter().map(|pack| (pack.id, u64::from(pack.size))).collect())),
+                Ok(packs) => Ok(Ok(packs.iter().map(|pack| (place(pack), said(pack))).collect())),
                 Err(error) if error.kind() == ErrorKind::Damaged => Ok(Err(error)),
                 Err(error) => Err(error),
             }
         })?;
         let mut found = StoredIndex { notes: ignored, ..StoredIndex::default() };
+        let registry = self.registry();
+        let speaks_for_all = |writer: &IdentityId| {
+            registry.certificate(writer).is_some_and(|certificate| certificate.role != Role::Backup)
+        };
+        let believes_all = registry.only_writer(domain).is_some();
         let mut listed: HashSet<(PackId, u64)> = HashSet::new();
+        let mut claimed: HashMap<(PackId, u64), HashSet<[u8; 32]>> = HashMap::new();
         for (object, read) in objects.into_iter().zip(read) {
             match read {
                 Ok(packs) => {
-                    let packs: Vec<(PackId, u64)> = packs;
+                    let packs: Vec<((PackId, u64), [u8; 32])> = packs;
                     found.objects += 1;
-                    listed.extend(packs);
+                    if believes_all || speaks_for_all(&object.writer) {
+                        listed.extend(packs.into_iter().map(|(place, _)| place));
+                    } else {
+                        for (place, said) in packs {
+                            claimed.entry(place).or_default().insert(said);
+                        }
+                    }
                 }
                 Err(error) => found.damaged.push((object.name, error)),
             }
@@ -105,7 +127,29 @@ impl Repository {
                 found.unlisted.insert(id, pack);
             }
         }
+        let truly = self.truly_listed(domain, (&found.unlisted, &claimed))?;
+        found.unlisted.retain(|id, _| !truly.contains(id));
         Ok(found)
+    }
+
+    /// Which packs a client lists as what they say themselves: of another one's pack it may say anything. What can be listed in no
+    /// other way stays as it is.
+    fn truly_listed(
+        &self,
+        domain: &DomainId,
+        (packs, claimed): (&BTreeMap<PackId, ListedPack>, &HashMap<(PackId, u64), HashSet<[u8; 32]>>),
+    ) -> Result<HashSet<PackId>> {
+        let claims = packs.iter().filter_map(|(id, pack)| Some((id, pack, claimed.get(&(*id, pack.size))?)));
+        let claims: Vec<_> = claims.collect();
+        let truly = self.store.each(&claims, |(id, pack, claims)| {
+            self.store.progress().check()?;
+            match self.listing_of(domain, (id, **pack)) {
+                Ok(Listing::Vouched(own) | Listing::Unvouched(own, _)) => Ok(claims.contains(&said(&own))),
+                Err(error) if error.is_damage() => Ok(true),
+                Err(error) => Err(error),
+            }
+        })?;
+        Ok(claims.iter().zip(truly).filter(|(_, is_true)| *is_true).map(|((id, ..), _)| **id).collect())
     }
 
     /// What an index that counts for all may say of a pack: what its own directory says, which two small requests read.

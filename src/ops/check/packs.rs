@@ -1,7 +1,7 @@
 //! Reads whole packs and checks every byte: the name, the directory, each frame, each blob.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -36,8 +36,8 @@ struct Wanted {
     id: PackId,
     size: u64,
     name: Name,
-    /// How the index lists it.
-    listed: Option<KnownPack>,
+    /// How indexes list it.
+    listed: Vec<KnownPack>,
 }
 
 /// Something that is wrong with a pack.
@@ -87,12 +87,15 @@ impl<'a> PackCheck<'a> {
 
     /// The packs that are meant.
     fn choose(&self, choice: Choice<'_>) -> Result<Vec<Wanted>> {
+        let mut listings: HashMap<PackId, Vec<KnownPack>> = HashMap::new();
+        for pack in self.view.index.packs().filter(|pack| pack.standing.counts()) {
+            listings.entry(pack.id).or_default().push(pack);
+        }
         let mut seen: HashSet<PackId> = HashSet::new();
-        let counts = |pack: &KnownPack| pack.standing.counts();
-        let packs = self.view.index.packs().filter(counts).filter(|pack| seen.insert(pack.id));
+        let packs = self.view.index.packs().filter(|pack| pack.standing.counts() && seen.insert(pack.id));
         let wanted = |pack: KnownPack| {
             let (size, name) = (u64::from(pack.size), self.repository.pack_name(self.domain, &pack));
-            Wanted { id: pack.id, size, name, listed: Some(pack) }
+            Wanted { id: pack.id, size, name, listed: listings.get(&pack.id).cloned().unwrap_or_default() }
         };
         let shelves = match choice {
             Choice::Subset(subset) => {
@@ -110,7 +113,7 @@ impl<'a> PackCheck<'a> {
             let listed = self.repository.listed_packs(self.domain)?.into_iter();
             chosen.extend(listed.filter(|(id, _)| unindexed.contains(id)).map(|(id, pack)| {
                 let name = Name::pack(self.domain, pack.kind, &id);
-                Wanted { id, size: pack.size, name, listed: None }
+                Wanted { id, size: pack.size, name, listed: Vec::new() }
             }));
         }
         Ok(chosen)
@@ -136,16 +139,26 @@ impl<'a> PackCheck<'a> {
         Ok(outcome)
     }
 
-    /// How the index lists a pack; one that no index lists speaks for itself.
-    fn listing(&self, pack: &Wanted) -> Result<Option<Directory>> {
-        let Some(listed) = &pack.listed else { return Ok(None) };
-        let directory = self.view.index.directory(listed);
-        directory.map(Some).ok_or_else(|| Error::damaged(&pack.name, "the index lost it"))
+    /// How an index lists a pack.
+    fn listing(&self, name: &Name, listed: &KnownPack) -> Result<Directory> {
+        self.view.index.directory(listed).ok_or_else(|| Error::damaged(name, "the index lost it"))
+    }
+
+    /// How many listings say of a pack what it does not say itself: nothing counts on these in this view any more.
+    fn distrust_lies(&self, pack: &Wanted, own: &Directory) -> Result<usize> {
+        let mut lies = 0;
+        for listed in &pack.listed {
+            if self.listing(&pack.name, listed)? != *own {
+                self.view.index.distrust_listing(listed);
+                lies += 1;
+            }
+        }
+        Ok(lies)
     }
 
     fn pack(&self, pack: &Wanted, decompressor: &mut Decompressor, outcome: &Mutex<Outcome>) -> Result<()> {
         let name = &pack.name;
-        let listed = self.listing(pack)?;
+        let listed = pack.listed.first().map(|listed| self.listing(name, listed)).transpose()?;
         let lock = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
         let blobs = || listed.iter().flat_map(|listed| &listed.frames).flat_map(|frame| &frame.blobs);
         let bad = |what: String, is_gone, blobs: Vec<BlobId>| {
@@ -170,13 +183,15 @@ impl<'a> PackCheck<'a> {
             }
             Err(error) => return Err(error),
         };
-        let mut whole = true;
+        let mut whole;
         let directory = match self.repository.own_directory(self.domain, &bytes) {
-            Ok(directory) if listed.as_ref().is_none_or(|listed| *listed == directory) => Some(directory),
-            Ok(_) => {
-                whole = false;
-                damaged("its directory is not what the index says".to_owned(), Vec::new());
-                listed
+            Ok(directory) => {
+                let lies = self.distrust_lies(pack, &directory)?;
+                if lies > 0 {
+                    damaged("its directory is not what the index says".to_owned(), Vec::new());
+                }
+                whole = lies == 0 || lies < pack.listed.len();
+                Some(directory)
             }
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 whole = false;
@@ -200,7 +215,7 @@ impl<'a> PackCheck<'a> {
         outcome.packs += 1;
         outcome.bytes += bytes.len() as u64;
         // What no index lists serves nobody.
-        if whole && self.frames.is_some() && pack.listed.is_some() {
+        if whole && self.frames.is_some() && !pack.listed.is_empty() {
             let serves_others =
                 |(_, section): &(u16, &SectionHeader)| Some(section.author) != self.only_writer;
             for (number, section) in (0_u16..).zip(&directory.sections).filter(serves_others) {

@@ -132,7 +132,10 @@ impl Rescue<'_> {
 fn hurt(name: &Name, error: Error) -> Error {
     error
         .context(format!("{name}, which is to die and is needed"))
-        .with_remedy("Nothing more is deleted here. `lifeboat check` tells which snapshots are hurt")
+        .with_remedy(
+            "Nothing more is deleted here. `lifeboat check --read-data` tells which snapshots are hurt; what is good elsewhere is \
+             found once `lifeboat repair quarantine NAME --apply` has set this pack aside, and what is good in it is still read",
+        )
 }
 
 /// What nobody may do: takes the tombstones off the packs that are needed.

@@ -22,6 +22,7 @@ use crate::{
     limits,
     ops::frames::FrameCheck,
     repository::{
+        directories::Listing,
         index::{Index, KnownPack, Location, Standing},
         pack_mover::overlapping,
         section::check_ciphertext,
@@ -98,13 +99,11 @@ impl Pruning<'_> {
                     done.note(vec![overlapping().context(what)]);
                 }
             }
-            // Where chunks are known to be lost, no listing is believed that may hide one: anybody may list anything.
-            let is_listed = listings.contains_key(id);
-            if is_free && (!is_listed || !seen.reached.in_no_pack_that_counts.is_empty()) {
+            if is_free && !self.is_listed_truly(index, (id, listed), listings.get(id))? {
                 let name = Name::pack(&self.id, listed.kind, id);
                 if survivors.holds_last_good_within(&seen.reached, (&name, id, listed.kind))? {
                     is_free = false;
-                    done.note(vec![stays(&name, if is_listed { STORED_AGAIN } else { LISTED_AGAIN })]);
+                    done.note(vec![stays(&name, LISTED_AGAIN)]);
                 }
             }
             if is_free {
@@ -115,6 +114,31 @@ impl Pruning<'_> {
         index.vouch()?;
         done.note(survivors.damaged);
         Ok(judged)
+    }
+
+    /// Whether an index lists a pack as what it says itself. Where several back up one of them may list the pack of another as
+    /// anything, and what it really holds would look free.
+    fn is_listed_truly(
+        &self,
+        index: &Index,
+        pack: (&PackId, &ListedPack),
+        listings: Option<&Vec<KnownPack>>,
+    ) -> Result<bool> {
+        let Some(listings) = listings else { return Ok(false) };
+        if self.repository.registry().only_writer(&self.id).is_some() {
+            return Ok(true);
+        }
+        let own = match self.repository.listing_of(&self.id, (pack.0, *pack.1)) {
+            Ok(Listing::Vouched(own) | Listing::Unvouched(own, _)) => own.directory,
+            Err(error) if error.is_damage() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        for listing in listings {
+            if index.directory(listing).ok_or_else(lost_pack)? == own {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The sections with a frame of which snapshots may use something that nothing else stands for.

@@ -194,6 +194,11 @@ impl Index {
         }
     }
 
+    /// What an index says of a pack is not true: nothing counts on that in this view any more.
+    pub fn distrust_listing(&self, listing: &KnownPack) {
+        self.count_as_missing(listing.at);
+    }
+
     fn count_as_missing(&self, (segment, pack): (u32, u32)) {
         let part = self.parts.get(segment as usize);
         if let Some(state) = part.and_then(|part| part.states.get(pack as usize)) {
