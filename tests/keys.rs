@@ -494,6 +494,45 @@ fn an_owner_can_say_that_the_last_snapshots_were_the_thiefs_and_bad_objects_do_n
     let (snapshots, damaged) = owner_again(&store, &owner).snapshots().unwrap();
     assert_eq!(snapshots.iter().map(|snapshot| snapshot.name.id).collect::<Vec<_>>(), ids[..2]);
     assert_eq!(damaged.len(), 2, "{damaged:?}");
+    // It can be told again that less of it counts, and not that more does.
+    let again = |number| {
+        let who = machine.identity.to_string();
+        key::revoke(
+            &owner_again(&store, &owner),
+            &RevokeOptions { who, last_good: LastGood::Sequence(number) },
+        )
+    };
+    assert_eq!(again(3).unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(again(2).unwrap().last_sequence, 2);
+    assert_eq!(again(1).unwrap().last_sequence, 1);
+    let (snapshots, _) = owner_again(&store, &owner).snapshots().unwrap();
+    assert_eq!(snapshots.iter().map(|snapshot| snapshot.name.id).collect::<Vec<_>>(), ids[..1]);
+    assert_eq!(again(0).unwrap().last_sequence, 0);
+    assert!(owner_again(&store, &owner).snapshots().unwrap().0.is_empty());
+}
+
+#[test]
+fn no_snapshot_is_cut_off_by_a_label_that_an_older_key_had_too() {
+    let store = memory();
+    let (_, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "machine", None);
+    let source = Source::new("x ");
+    source.backup(&open(&store, &machine).unwrap()).unwrap();
+    let renewed = key::renew(&owner, "machine", LastGood::Head, By::AccessKey).unwrap();
+    let (good, _) = source.backup(&open(&store, &renewed.added).unwrap()).unwrap();
+    let options = |who: &str| RevokeOptions { who: who.to_owned(), last_good: LastGood::Sequence(0) };
+    let owner = owner_again(&store, &owner);
+    let error = key::revoke(&owner, &options("machine")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    let ids = [&machine.identity, &renewed.added.identity].map(|id| id.to_string()[..8].to_owned());
+    assert!(ids.iter().all(|id| error.to_string().contains(id)), "{error}");
+    assert_eq!(key::revoke(&owner, &options(&ids[0])).unwrap().last_sequence, 0);
+    let (known, _) = owner_again(&store, &owner).snapshots().unwrap();
+    assert_eq!(known.iter().map(|known| known.name.id).collect::<Vec<_>>(), [good]);
+    // A second renewal names the key that it has.
+    let last =
+        key::renew(&owner_again(&store, &owner), "machine", LastGood::Sequence(1), By::AccessKey).unwrap();
+    assert_eq!((last.revoked.identity, last.revoked.last_sequence), (renewed.added.identity, 1));
 }
 
 #[test]

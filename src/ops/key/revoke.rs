@@ -50,10 +50,12 @@ pub struct Revoked {
     pub is_end_gone: bool,
 }
 
-/// Revokes an identity. Run again after an interruption, it removes the slots that are left.
+/// Revokes an identity. Run again after an interruption, it removes the slots that are left; with a lower number it leaves less
+/// valid than before.
 ///
 /// # Errors
-/// `Forbidden` for all but owners; the identity of the recovery words; storage trouble.
+/// `Forbidden` for all but owners; `Usage` for the identity of the recovery words, for a higher number than before, and for a
+/// number with a label that several keys have or had; storage trouble.
 pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoked> {
     let root = repository.root("revoke keys")?;
     let registry = repository.newest_registry()?.registry;
@@ -69,8 +71,13 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
         return Err(Error::new(ErrorKind::Usage, "this is the key that is in use")
             .with_remedy("Use another owner's key, or the recovery words"));
     }
+    if let LastGood::Sequence(_) = options.last_good {
+        refuse_shared_label(&registry, &options.who)?;
+    }
     let (revocation, dropped) = match registry.revocation(&identity) {
-        Some(known) => (known.clone(), Dropped::default()),
+        Some(before) => {
+            (narrowed(repository, (&registry, known), before, options.last_good)?, Dropped::default())
+        }
         None => {
             // The chain before the records: every index object of a snapshot that counts is older than it.
             let (last_sequence, last) = last_good(repository, &registry, known, options.last_good)?;
@@ -108,6 +115,47 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
     };
     let Revocation { last_sequence, records, .. } = revocation;
     Ok(Revoked { identity, last_sequence, records: records.len(), dropped, slots, is_end_gone })
+}
+
+/// After `key rotate NAME` the label is that of the new key: a number that was meant for the old one would cut off good snapshots.
+fn refuse_shared_label(registry: &Registry, who: &str) -> Result<()> {
+    let all = registry.certificates.iter().filter(|known| known.label == who);
+    let ids: Vec<String> = all.map(|known| known.identity.to_string().chars().take(8).collect()).collect();
+    if ids.len() < 2 {
+        return Ok(());
+    }
+    let what = format!("`{who}` is the label of {} keys: {}. Nothing was revoked", ids.len(), ids.join(", "));
+    Err(Error::new(ErrorKind::Usage, what)
+        .with_remedy("With --last-good name the one that is meant by its identity: `lifeboat key list`"))
+}
+
+/// The revocation of a key that was revoked before: with a lower number fewer of its snapshots count.
+fn narrowed(
+    repository: &Repository,
+    (registry, known): (&Registry, &Certificate),
+    before: &Revocation,
+    wanted: LastGood,
+) -> Result<Revocation> {
+    let LastGood::Sequence(number) = wanted else { return Ok(before.clone()) };
+    if number > before.last_sequence {
+        let text = format!(
+            "`{}` was revoked before, and its snapshots count up to number {}: a revocation is not taken back",
+            known.label, before.last_sequence
+        );
+        return Err(Error::new(ErrorKind::Usage, text).with_remedy("Nothing was changed"));
+    }
+    if number == before.last_sequence {
+        return Ok(before.clone());
+    }
+    let (last_sequence, last) = last_good(repository, registry, known, wanted)?;
+    let narrower = Revocation { last_sequence, last, time: repository.clock.now(), ..before.clone() };
+    repository.change_registry(&|registry| {
+        let same = registry.revocations.iter_mut().find(|one| one.identity == narrower.identity);
+        if let Some(wider) = same.filter(|one| one.last_sequence > last_sequence) {
+            *wider = narrower.clone();
+        }
+    })?;
+    Ok(narrower)
 }
 
 /// The last good number, and the snapshots with it. What is not well signed is passed over: else a thief

@@ -79,7 +79,7 @@ pub fn renew(repository: &Repository, who: &str, last_good: LastGood, unlock: By
             "Where that came from a renewal of which nobody has the access key, `lifeboat key rotate {label}` renews it once more"
         )));
     }
-    let revoked = revoke(repository, &RevokeOptions { who: who.to_owned(), last_good })?;
+    let revoked = revoke(repository, &RevokeOptions { who: identity.to_string(), last_good })?;
     let domain = domain.and_then(|id| registry.domain(&id)).map(|domain| domain.name.clone());
     let added = add(repository, &AddOptions { role, label, domain, shared, unlock })?;
     Ok(Renewed { revoked, added, role })

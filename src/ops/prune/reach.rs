@@ -116,13 +116,14 @@ fn in_doubt(error: Error, known: &KnownSnapshot, view: &View) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
-    let remedy = after_index(
-        !view.unindexed.is_empty(),
+    let key: String = known.name.identity.to_string().chars().take(8).collect();
+    let remedy = format!(
         "Look at it with `lifeboat check`, and let `lifeboat repair snapshots` with an owner's key copy what is left of it. If the \
          rest does not come back, end that snapshot with `lifeboat forget` (the newest of a key ends when there is a newer one; \
-         that of a lost machine with `lifeboat key revoke --last-good`), or, where a pack of files is lost, set that aside with \
-         `lifeboat repair quarantine NAME --force`: then it is known that chunks of files are lost",
+         that of a lost machine with `lifeboat key revoke {key} --last-good NUMBER`), or, where a pack of files is lost, set that \
+         aside with `lifeboat repair quarantine NAME --force`: then it is known that chunks of files are lost"
     );
+    let remedy = after_index(!view.unindexed.is_empty(), &remedy);
     error.context(format!("the snapshot {}", known.name.name)).with_remedy(remedy)
 }
 

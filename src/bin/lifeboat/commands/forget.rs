@@ -276,11 +276,13 @@ fn refuse_what_stays(done: &ForgetDone) -> Result<()> {
     };
     let id = short(&first.snapshot);
     let what = format!("{id} was named and stays: {}", why_it_stays(first));
-    Err(Error::new(ErrorKind::Failed, what).with_remedy(
-        "The newest of a key can go after the next backup with that key, one within the floor when newer ones are there. Of a \
-         machine that is gone the snapshots behind NUMBER no longer count after `lifeboat key revoke NAME --last-good NUMBER` \
-         (the `sequence` of `lifeboat snapshots --json`)",
-    ))
+    // By its identity: after `key rotate` its label is that of another key.
+    let key: String = first.snapshot.name.identity.to_string().chars().take(8).collect();
+    Err(Error::new(ErrorKind::Failed, what).with_remedy(format!(
+        "The newest of a key can go after the next backup with that key, one within the floor when newer ones of its host are there \
+         (--floor is at least 1). Of a machine that is gone the snapshots behind NUMBER no longer count after \
+         `lifeboat key revoke {key} --last-good NUMBER` (the `sequence` of `lifeboat snapshots --json`)"
+    )))
 }
 
 /// The name of a domain, or its id where the registry has none.
