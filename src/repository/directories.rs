@@ -48,6 +48,9 @@ pub enum Listing {
     Unvouched(IndexedPack, IdentityId),
 }
 
+/// What clients say of packs.
+type Claims = HashMap<(PackId, u64), HashSet<[u8; 32]>>;
+
 /// A pack as an index names it.
 fn place(pack: &IndexedPack) -> (PackId, u64) {
     (pack.id, u64::from(pack.size))
@@ -101,7 +104,7 @@ impl Repository {
         };
         let believes_all = registry.only_writer(domain).is_some();
         let mut listed: HashSet<(PackId, u64)> = HashSet::new();
-        let mut claimed: HashMap<(PackId, u64), HashSet<[u8; 32]>> = HashMap::new();
+        let mut claimed = Claims::new();
         for (object, read) in objects.into_iter().zip(read) {
             match read {
                 Ok(packs) => {
@@ -137,7 +140,7 @@ impl Repository {
     fn truly_listed(
         &self,
         domain: &DomainId,
-        (packs, claimed): (&BTreeMap<PackId, ListedPack>, &HashMap<(PackId, u64), HashSet<[u8; 32]>>),
+        (packs, claimed): (&BTreeMap<PackId, ListedPack>, &Claims),
     ) -> Result<HashSet<PackId>> {
         let claims = packs.iter().filter_map(|(id, pack)| Some((id, pack, claimed.get(&(*id, pack.size))?)));
         let claims: Vec<_> = claims.collect();
