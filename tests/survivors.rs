@@ -686,3 +686,16 @@ fn a_check_that_reads_data_believes_no_listing_that_its_pack_does_not_bear_out()
         assert_eq!(hurts, 2, "{checked:?}");
     }
 }
+
+/// It may only be listed as something else.
+#[test]
+fn where_several_back_up_nobody_is_told_to_give_something_up_before_the_packs_were_asked() {
+    let scene = Shared::new();
+    lab::back_up(&scene.open(&scene.honest), &files(1..=2)).unwrap();
+    fs::remove_file(scene.path(&scene.data_packs()[0])).unwrap();
+    let pruned = prune::run(&scene.yard.owner(), &options()).unwrap();
+    let refused = pruned.domains.into_iter().find_map(|domain| domain.refused).unwrap();
+    let remedy = refused.remedy().unwrap();
+    let [first, forget] = ["repair index", "forget"].map(|word| remedy.find(word).unwrap());
+    assert!(first < forget, "{remedy}");
+}

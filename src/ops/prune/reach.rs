@@ -10,7 +10,10 @@ use crate::{
     format::{entry::Content, node::Node, pack::PackKind},
     id::{BlobId, DomainId, IdentityId},
     limits,
-    ops::{holding::copies, repair::after_index},
+    ops::{
+        holding::copies,
+        repair::{after_index, may_hide_packs},
+    },
     repository::{
         index::{Index, Location, Standing},
         manifest::NodeSource,
@@ -95,7 +98,7 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
             walk.epoch = known.epoch;
             walk.gaps = if roots.replaced.contains(&known.name.id) { Gaps::Count } else { Gaps::Fail };
             let walked = walk.tree(Kind::Manifest, known.record.levels, known.record.root);
-            if walked.map_err(|error| in_doubt(error, known, view))? == Walked::NoTime {
+            if walked.map_err(|error| in_doubt(error, known, (pruning, view)))? == Walked::NoTime {
                 return Ok(None);
             }
         }
@@ -112,7 +115,7 @@ pub(super) fn reach(pruning: &Pruning<'_>, view: &View, roots: &Roots) -> Result
     Ok(Some(reached.unwrap_or_else(|| Reached::nothing(0))))
 }
 
-fn in_doubt(error: Error, known: &KnownSnapshot, view: &View) -> Error {
+fn in_doubt(error: Error, known: &KnownSnapshot, (pruning, view): (&Pruning<'_>, &View)) -> Error {
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
@@ -123,7 +126,7 @@ fn in_doubt(error: Error, known: &KnownSnapshot, view: &View) -> Error {
          that of a lost machine with `lifeboat key revoke {key} --last-good NUMBER`), or, where a pack of files is lost, set that \
          aside with `lifeboat repair quarantine NAME --force`: then it is known that chunks of files are lost"
     );
-    let remedy = after_index(!view.unindexed.is_empty(), &remedy);
+    let remedy = after_index(may_hide_packs(pruning.repository, &pruning.id, view), &remedy);
     error.context(format!("the snapshot {}", known.name.name)).with_remedy(remedy)
 }
 

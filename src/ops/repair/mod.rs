@@ -14,7 +14,7 @@ use crate::{
     format::quarantine::{OBJECTS_MAX, Quarantine},
     id::DomainId,
     limits,
-    repository::Repository,
+    repository::{Repository, view::View},
 };
 
 mod aside;
@@ -32,9 +32,9 @@ pub struct Fault {
     pub why: String,
 }
 
-/// What is the first thing to do where something is missing and packs are there that no index lists. What it cannot list
+/// What is the first thing to do where something is missing and packs may be there that no index lists. What it cannot list
 /// it tells itself how to set aside: else this would be the first thing to do for ever.
-const INDEX_FIRST: &str = "Packs are there that no index lists, and what is missing may be in them: first of all run \
+const INDEX_FIRST: &str = "Packs may be there that no index lists as what they are, and what is missing may be in them: first of all run \
     `lifeboat repair index --apply`, which lists them again and deletes nothing, and set aside what it cannot list, as it \
     says. Only for what is missing then";
 
@@ -48,6 +48,12 @@ pub(super) const STORE_ANEW: &str = "`lifeboat repair snapshots --apply` with an
 #[must_use]
 pub fn after_index(has_unlisted: bool, remedy: &str) -> String {
     if has_unlisted { format!("{INDEX_FIRST}: {remedy}") } else { remedy.to_owned() }
+}
+
+/// Whether packs may be there that no index lists: some are in none, or several identities back up, and one of them may have
+/// listed the pack of another as something else, whose true index object is lost.
+pub(in crate::ops) fn may_hide_packs(repository: &Repository, domain: &DomainId, view: &View) -> bool {
+    !view.unindexed.is_empty() || repository.registry().only_writer(domain).is_none()
 }
 
 /// Writes that objects are set aside.

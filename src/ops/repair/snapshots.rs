@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Mode, heal::heal};
+use super::{Mode, heal::heal, may_hide_packs};
 use crate::{
     compress::Decompressor,
     crypto::ChunkKeys,
@@ -93,7 +93,7 @@ pub struct SnapshotsDone {
     pub snapshots: u64,
     /// What cannot be read or is suspect.
     pub damaged: Vec<Error>,
-    /// Whether packs are there that no index lists: what is missing may be in them.
+    /// Whether packs may be there that no index lists: what is missing may be in them.
     pub has_unlisted: bool,
     /// What was moved out of these.
     pub moved: Packs,
@@ -139,7 +139,7 @@ fn of_domain(
 ) -> Result<()> {
     let copies = copies(repository, &known);
     let mut view = Arc::new(repository.view_to_read(&domain)?);
-    done.has_unlisted |= !view.unindexed.is_empty();
+    done.has_unlisted |= may_hide_packs(repository, &domain, &view);
     let name = repository.registry().domain(&domain).map(|known| known.name.clone()).unwrap_or_default();
     let (mut looked, mut needed) = (Vec::new(), HashSet::new());
     let mut frames = Arc::default();
