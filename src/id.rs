@@ -55,6 +55,12 @@ macro_rules! identifier {
                 &self.0
             }
 
+            /// The first 8 digits, by which people tell them apart.
+            #[must_use]
+            pub fn short(&self) -> String {
+                to_hex(&self.0).chars().take(8).collect()
+            }
+
             /// Reads the hexadecimal form; `None` when it is not exactly that.
             #[must_use]
             pub fn from_hex(text: &str) -> Option<Self> {

@@ -42,7 +42,7 @@ use support::{
     faults::{Fault, at},
     intercepted::{Call, Fate, Intercepted, Kind},
     lab::{self, Files, noise},
-    yard::{Yard, ending},
+    yard::{Yard, ending, join},
 };
 
 const DAY: i64 = 86_400;
@@ -165,15 +165,7 @@ impl Scene {
 
     /// Both worlds at once: what the other one has and this one lacks.
     fn join(&self, other: &Self) {
-        for path in other.yard.files() {
-            let to = self.yard.path().join(path.strip_prefix(other.yard.path()).unwrap());
-            if !to.exists() {
-                fs::create_dir_all(to.parent().unwrap()).unwrap();
-                fs::copy(&path, &to).unwrap();
-                let then = fs::metadata(&path).unwrap().modified().unwrap();
-                File::open(&to).unwrap().set_modified(then).unwrap();
-            }
-        }
+        join(&self.yard.path(), &other.yard.path());
     }
 
     /// Somebody's key reads all that is kept.

@@ -56,7 +56,7 @@ use support::{
     forger::{self, Forged, Manifest},
     intercepted::{Call, Fate, Intercepted, Kind},
     lab::{self, Files, noise},
-    yard::{Yard, ending},
+    yard::{Yard, ending, join},
 };
 
 const DAY: i64 = 86_400;
@@ -638,20 +638,11 @@ fn what_another_prune_has_saved_and_deleted_meanwhile_is_looked_at_again() {
     let saved = elsewhere.domains.iter().any(|domain| domain.done.rescued.packs == 1);
     assert!(saved && !other.having("/packs/d/").iter().any(|path| path.ends_with(good.to_string())));
     // When this one reads the pack the other one is done.
-    let (over, here, name) = (scene.watched(), scene.yard.path(), good.to_string());
-    let there: Vec<PathBuf> = other.files();
-    let root = other.path();
+    let (over, name) = (scene.watched(), good.to_string());
+    let (here, there) = (scene.yard.path(), other.path());
     over.intercept(move |call: &Call| {
         if call.kind == Kind::Get && call.name.contains(&name) && here.join(&call.name).exists() {
-            for path in &there {
-                let to = here.join(path.strip_prefix(&root).unwrap());
-                if !to.exists() {
-                    fs::create_dir_all(to.parent().unwrap()).unwrap();
-                    fs::copy(path, &to).unwrap();
-                    let then = fs::metadata(path).unwrap().modified().unwrap();
-                    File::open(&to).unwrap().set_modified(then).unwrap();
-                }
-            }
+            join(&here, &there);
             fs::remove_file(here.join(&call.name)).unwrap();
         }
         Fate::Works

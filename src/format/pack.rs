@@ -420,6 +420,14 @@ pub struct IndexedPack {
     pub directory: Directory,
 }
 
+impl IndexedPack {
+    /// The hash of all that is said of the pack: two listings with the same one say the same.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        *blake3::hash(&encode_index(std::slice::from_ref(self))).as_bytes()
+    }
+}
+
 /// The plaintext of an index object.
 #[must_use]
 pub fn encode_index(packs: &[IndexedPack]) -> Vec<u8> {

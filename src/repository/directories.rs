@@ -12,7 +12,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     format::{
         envelope::{Envelope, Opener, RecordKind},
-        pack::{Directory, IndexedPack, TRAILER_LEN, Trailer, encode_index},
+        pack::{Directory, IndexedPack, TRAILER_LEN, Trailer},
         role::Role,
         wire::Reader,
     },
@@ -56,11 +56,6 @@ fn place(pack: &IndexedPack) -> (PackId, u64) {
     (pack.id, u64::from(pack.size))
 }
 
-/// All that an index says of a pack.
-fn said(pack: &IndexedPack) -> [u8; 32] {
-    *blake3::hash(&encode_index(std::slice::from_ref(pack))).as_bytes()
-}
-
 /// A directory, and who signed it.
 struct Signed {
     directory: Directory,
@@ -92,7 +87,7 @@ impl Repository {
         let read = on_each(&objects, self.store.connections().min(INDEXES_AT_ONCE), |object| {
             self.store.progress().check()?;
             match self.read_index(domain, &object.name, object.id) {
-                Ok(packs) => Ok(Ok(packs.iter().map(|pack| (place(pack), said(pack))).collect())),
+                Ok(packs) => Ok(Ok(packs.iter().map(|pack| (place(pack), pack.digest())).collect())),
                 Err(error) if error.kind() == ErrorKind::Damaged => Ok(Err(error)),
                 Err(error) => Err(error),
             }
@@ -147,7 +142,7 @@ impl Repository {
         let truly = self.store.each(&claims, |(id, pack, claims)| {
             self.store.progress().check()?;
             match self.listing_of(domain, (id, **pack)) {
-                Ok(Listing::Vouched(own) | Listing::Unvouched(own, _)) => Ok(claims.contains(&said(&own))),
+                Ok(Listing::Vouched(own) | Listing::Unvouched(own, _)) => Ok(claims.contains(&own.digest())),
                 Err(error) if error.is_damage() => Ok(true),
                 Err(error) => Err(error),
             }

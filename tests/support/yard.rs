@@ -55,6 +55,19 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// What is there and lacks here comes here, as old as it is.
+pub(crate) fn join(here: &Path, there: &Path) {
+    for path in files_below(there) {
+        let to = here.join(path.strip_prefix(there).unwrap());
+        if !to.exists() {
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(&path, &to).unwrap();
+            let then = fs::metadata(&path).unwrap().modified().unwrap();
+            File::open(&to).unwrap().set_modified(then).unwrap();
+        }
+    }
+}
+
 /// One snapshot ends, whatever is left of its group.
 pub(crate) fn ending(snapshot: ObjectId) -> ForgetOptions {
     ForgetOptions {

@@ -100,7 +100,7 @@ impl Author {
 
     /// The name that it gets: the real one is lost.
     fn label(&self) -> String {
-        let short: String = self.key.identity().to_string().chars().take(8).collect();
+        let short = self.key.identity().short();
         let host = self.chain.as_ref().and_then(|chain| chain.host.as_deref());
         format!("{} {short}", host.unwrap_or_else(|| self.role().name()))
     }

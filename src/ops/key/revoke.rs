@@ -120,7 +120,7 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
 /// After `key rotate NAME` the label is that of the new key: a number that was meant for the old one would cut off good snapshots.
 fn refuse_shared_label(registry: &Registry, who: &str) -> Result<()> {
     let all = registry.certificates.iter().filter(|known| known.label == who);
-    let ids: Vec<String> = all.map(|known| known.identity.to_string().chars().take(8).collect()).collect();
+    let ids: Vec<String> = all.map(|known| known.identity.short()).collect();
     if ids.len() < 2 {
         return Ok(());
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
-    format::pack::{IndexedPack, encode_index},
+    format::pack::IndexedPack,
     id::{IdentityId, ObjectId, PackId},
     ops::deleting::Deleter,
     repository::{
@@ -81,7 +81,7 @@ fn is_worth_it(pruning: &Pruning<'_>, seen: &Seen, deleted: &HashSet<PackId>) ->
 type Listing = (PackId, [u8; 32]);
 
 fn listing(pack: &IndexedPack) -> Listing {
-    (pack.id, *blake3::hash(&encode_index(std::slice::from_ref(pack))).as_bytes())
+    (pack.id, pack.digest())
 }
 
 /// An index object, below the name of whoever wrote it.

@@ -119,7 +119,7 @@ fn in_doubt(error: Error, known: &KnownSnapshot, (pruning, view): (&Pruning<'_>,
     if error.kind() != ErrorKind::Damaged {
         return error;
     }
-    let key: String = known.name.identity.to_string().chars().take(8).collect();
+    let key = known.name.identity.short();
     let remedy = format!(
         "Look at it with `lifeboat check`, and let `lifeboat repair snapshots` with an owner's key copy what is left of it. If the \
          rest does not come back, end that snapshot with `lifeboat forget` (the newest of a key ends when there is a newer one; \

@@ -15,7 +15,7 @@ use crate::{
     compress::Codec,
     format::{
         attestation::digests,
-        pack::{Blob, IndexedPack, PackKind, encode_index},
+        pack::{Blob, IndexedPack, PackKind},
     },
     id::{ObjectId, PackId},
 };
@@ -238,10 +238,7 @@ impl Rows for Packs<'_> {
 pub(super) fn from_packs(packs: &[IndexedPack], object: ObjectId, key: &[u8; 32]) -> io::Result<Vec<u8>> {
     let several = repeated(packs.iter().map(|pack| pack.id));
     let mut seen = HashSet::new();
-    let is_new = |pack: &&IndexedPack| {
-        let listing = || blake3::hash(&encode_index(std::slice::from_ref(*pack)));
-        !several.contains(&pack.id) || seen.insert(listing())
-    };
+    let is_new = |pack: &&IndexedPack| !several.contains(&pack.id) || seen.insert(pack.digest());
     let packs = packs.iter().filter(is_new).collect();
     write(&Packs { packs, object }, Vec::new(), key)
 }

@@ -277,7 +277,7 @@ fn refuse_what_stays(done: &ForgetDone) -> Result<()> {
     let id = short(&first.snapshot);
     let what = format!("{id} was named and stays: {}", why_it_stays(first));
     // By its identity: after `key rotate` its label is that of another key.
-    let key: String = first.snapshot.name.identity.to_string().chars().take(8).collect();
+    let key = first.snapshot.name.identity.short();
     Err(Error::new(ErrorKind::Failed, what).with_remedy(format!(
         "The newest of a key can go after the next backup with that key, one within the floor when newer ones of its host are there \
          (--floor is at least 1). Of a machine that is gone the snapshots behind NUMBER no longer count after \

@@ -245,7 +245,7 @@ fn list(context: &Context<'_>) -> Result<()> {
         table.row(vec![
             text::shown(label.as_bytes()),
             role.map_or("", Role::name).to_owned(),
-            identity.to_string().chars().take(8).collect(),
+            identity.short(),
             text::shown(domain.as_deref().unwrap_or_default().as_bytes()),
             created.map(|created| time::show(created, &context.zone)).unwrap_or_default(),
             unlocks.join(","),

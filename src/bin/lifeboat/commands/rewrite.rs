@@ -89,7 +89,7 @@ fn stays(done: &RewriteDone, options: &RewriteOptions) -> Option<Error> {
         "{} has its copy and stays with what was left out of that: the newest of its key is never forgotten",
         short(&first.snapshot)
     );
-    let key: String = first.snapshot.name.identity.to_string().chars().take(8).collect();
+    let key = first.snapshot.name.identity.short();
     Some(Error::new(ErrorKind::Failed, what).with_remedy(format!(
         "After the next backup with that key run the same again with its id: it finds the copy and forgets the old one. Of a \
          machine that makes no backups any more, `lifeboat key revoke {key} --last-good NUMBER` first"
