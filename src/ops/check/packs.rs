@@ -158,9 +158,9 @@ impl<'a> PackCheck<'a> {
 
     fn pack(&self, pack: &Wanted, decompressor: &mut Decompressor, outcome: &Mutex<Outcome>) -> Result<()> {
         let name = &pack.name;
-        let listed = pack.listed.first().map(|listed| self.listing(name, listed)).transpose()?;
+        // Only where the pack itself does not say: each look at the index decodes it.
+        let listed = || pack.listed.first().map(|listed| self.listing(name, listed)).transpose();
         let lock = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        let blobs = || listed.iter().flat_map(|listed| &listed.frames).flat_map(|frame| &frame.blobs);
         let bad = |what: String, is_gone, blobs: Vec<BlobId>| {
             self.repository.store.progress().trouble();
             lock().damaged.push(Bad { pack: pack.id, name: name.clone(), what, is_gone, blobs });
@@ -178,7 +178,9 @@ impl<'a> PackCheck<'a> {
             Ok(read) => read,
             Err(error) if error.is_damage() => {
                 let is_gone = error.kind() == ErrorKind::NotFound;
-                bad(error.to_string(), is_gone, blobs().map(|blob| blob.id).collect());
+                let frames = listed()?.into_iter().flat_map(|listed| listed.frames);
+                let blobs = frames.flat_map(|frame| frame.blobs).map(|blob| blob.id).collect();
+                bad(error.to_string(), is_gone, blobs);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -196,7 +198,7 @@ impl<'a> PackCheck<'a> {
             Err(error) if error.kind() == ErrorKind::Damaged => {
                 whole = false;
                 damaged(error.to_string(), Vec::new());
-                listed
+                listed()?
             }
             Err(error) => return Err(error),
         };
