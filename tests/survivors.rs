@@ -31,6 +31,7 @@ use lifeboat::{
     id::{BlobId, DomainId, PackId},
     limits,
     ops::{
+        check::Problem,
         forget,
         prune::{self, DomainDone, Mode, PruneOptions, Unused},
         repair::{self, AsideOptions, Force},
@@ -670,11 +671,30 @@ fn a_check_that_reads_data_believes_no_listing_that_its_pack_does_not_bear_out()
         scene.list(&listings);
         fs::remove_file(scene.path(&own)).unwrap();
         let checked = lab::check_all(&scene.yard.owner()).unwrap();
-        let about =
-            |id: &PackId| checked.problems.iter().find(|problem| problem.object.contains(&id.to_string()));
-        assert!(about(&truth.id).is_some(), "{checked:?}");
+        let about_index = |problem: &&Problem| problem.object.contains("/index/");
+        let told: Vec<&Problem> = checked.problems.iter().filter(about_index).collect();
+        assert!(told.len() == 1 && told[0].what.contains(&truth.id.to_string()), "{checked:?}");
         let hurts: usize = checked.problems.iter().map(|problem| problem.hurts.len()).sum();
         assert_eq!(hurts, 2, "{checked:?}");
+        // No pack is damaged, and the one that the lie is about is there.
+        let packs: Vec<&str> = checked.problems.iter().map(|problem| problem.object.as_str()).collect();
+        assert!(!packs.iter().any(|object| object.contains(&truth.id.to_string())), "{checked:?}");
+        // What is advised ends it.
+        let remedy = told[0].remedy.as_deref().unwrap();
+        let aside = format!("`lifeboat repair quarantine {} --force --apply`", told[0].object);
+        assert!(remedy.contains(&aside) && remedy.contains("`lifeboat repair index --apply`"), "{remedy}");
+        let options = AsideOptions {
+            names: vec![told[0].object.clone()],
+            reason: None,
+            mode: Mode::Write,
+            force: Force::Yes,
+        };
+        repair::set_aside(&scene.yard.owner(), &options).unwrap();
+        let repaired = repair::index(&scene.yard.owner(), Mode::Write).unwrap();
+        assert_eq!(repaired.iter().map(|domain| domain.done.listed.packs).sum::<u64>(), 1, "{repaired:?}");
+        let checked = lab::check_all(&scene.yard.owner()).unwrap();
+        assert!(!checked.problems.iter().any(|problem| problem.what.contains("not what the pack says")));
+        assert!(checked.problems.iter().all(|problem| problem.object.contains(&own.to_string())), "{checked:?}");
     }
 }
 

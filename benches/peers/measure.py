@@ -67,7 +67,7 @@ def walk(folder):
 
 
 def difference(source, restored):
-    """The first difference between two trees in names, kinds, modes, times of files, links or bytes; or None."""
+    """The first difference between two trees in names, kinds, modes, owners, times of files, links or bytes; or None."""
     theirs = {entry.name: entry for entry in os.scandir(restored)}
     for entry in os.scandir(source):
         other = theirs.pop(entry.name, None)
@@ -87,6 +87,8 @@ def different_entry(one, other):
     before, after = one.stat(follow_symlinks=False), other.stat(follow_symlinks=False)
     if before.st_mode != after.st_mode:
         return f"mode {after.st_mode:o} instead of {before.st_mode:o}"
+    if (before.st_uid, before.st_gid) != (after.st_uid, after.st_gid):
+        return f"the owner {after.st_uid}:{after.st_gid} instead of {before.st_uid}:{before.st_gid}"
     if stat.S_ISLNK(before.st_mode):
         return None if os.readlink(one.path) == os.readlink(other.path) else "another target"
     if not stat.S_ISREG(before.st_mode):
@@ -106,6 +108,12 @@ def same_bytes(one, other):
                 return False
             if not expected:
                 return True
+
+
+def extent(folder):
+    """How many files are below `folder`, and their bytes: enough to tell one corpus from another."""
+    sizes = [entry.stat().st_size for entry in walk(folder) if entry.is_file(follow_symlinks=False)]
+    return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def size(folder):

@@ -45,55 +45,84 @@ def in_order(results, field):
 
 
 def table(results):
-    """In Markdown. The last five columns are what lifeboat took, as a part of what the tool of that line took."""
+    """In Markdown, one for each corpus: what lifeboat took, and how much that is of what each other tool took: of its wall time, its
+    time until the disk had everything, its CPU time, its peak and its stored bytes."""
     found = medians(results)
     lines = []
     for corpus in in_order(results, "corpus"):
-        lines += ["", f"**{corpus}**", ""]
-        lines += ["| step | tool | wall s | on disk s | CPU s | peak MB | stored MB | wall | on disk | CPU | peak | stored |"]
-        lines += ["|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"]
-        for step in in_order(results, "step"):
-            for tool in [OURS, *(tool for tool in sorted(in_order(results, "tool")) if tool != OURS)]:
-                if (corpus, step, tool) in found:
-                    lines.append(line(found, corpus, step, tool))
+        peers = [tool for tool in in_order(results, "tool") if tool != OURS]
+        peers = sorted(peer for peer in peers if any((corpus, step, peer) in found for step in in_order(results, "step")))
+        lines += ["", f"**{corpus}**, {rounds_of(results, corpus)} rounds", ""]
+        lines += [f"| step | wall s | on disk s | CPU s | peak MB | stored MB | {' | '.join(f'of {peer}' for peer in peers)} |"]
+        lines += ["|---|" + "--:|" * (5 + len(peers))]
+        lines += [line(found, corpus, step, peers) for step in in_order(results, "step") if (corpus, step, OURS) in found]
     return "\n".join(lines[1:])
 
 
-def line(found, corpus, step, tool):
-    took = found[corpus, step, tool]
+def rounds_of(results, corpus):
+    return len({result["round"] for result in results if result["corpus"] == corpus})
+
+
+def line(found, corpus, step, peers):
+    took = found[corpus, step, OURS]
     seconds = [f"{took[measure]:.2f}" for measure in ["wall", "synced", "cpu"]]
-    cells = [step, tool, *seconds, f"{took['peak'] / 1e6:.0f}", f"{took['stored'] / 1e6:.1f}"]
-    for measure in ["wall", "synced", "cpu", "peak", "stored"]:
-        part = ratio(found, corpus, step, tool, measure) if tool != OURS else None
-        cells.append("" if part is None else f"{part:.2f}")
+    cells = [step, *seconds, f"{took['peak'] / 1e6:.0f}", f"{took['stored'] / 1e6:.1f}"]
+    for peer in peers:
+        parts = [ratio(found, corpus, step, peer, measure) for measure in ["wall", "synced", "cpu", "peak", "stored"]]
+        cells.append(", ".join("?" if part is None else f"{part:.2f}" for part in parts))
     return f"| {' | '.join(cells)} |"
 
 
 def missed(results):
     """The goals that were not reached, and the steps at which a peer is ahead."""
     found = medians(results)
-    for corpus, steps in GOALS.items():
-        for step, goals in steps.items():
-            for measure, goal in goals.items():
-                part = ratio(found, corpus, step, "restic", measure)
-                if part is not None and part > goal:
-                    yield f"goal: {corpus} {step}: {measure} is {part:.2f} of restic's, {goal:.2f} is allowed"
+    reached, unknown = 0, 0
+    for corpus, step, measure, goal in goals():
+        part = ratio(found, corpus, step, "restic", measure)
+        reached += part is not None and part <= goal
+        unknown += part is None
+        if part is not None and part > goal:
+            yield f"goal: {corpus} {step}: {measure} is {part:.3f} of restic's, {goal:.2f} is allowed"
+    yield f"goals: {reached} of {len(list(goals()))} reached, {unknown} without figures here"
     for corpus, step, peer in found:
         for measure, allowed in [("wall", 1.0), ("stored", SMALLER_AT_MOST)]:
             part = ratio(found, corpus, step, peer, measure) if peer != OURS else None
             if part is not None and part > allowed:
-                yield f"behind: {corpus} {step}: {measure} is {part:.2f} of {peer}'s"
+                yield f"behind: {corpus} {step}: {measure} is {part:.3f} of {peer}'s"
+
+
+def goals():
+    for corpus, steps in GOALS.items():
+        for step, measures in steps.items():
+            for measure, goal in measures.items():
+                yield corpus, step, measure, goal
+
+
+def ratios(results, corpus, step, measure):
+    """What lifeboat took of what restic took, in each round."""
+    rounds = {}
+    for result in results:
+        if not result["failed"] and (result["corpus"], result["step"]) == (corpus, step):
+            rounds.setdefault(result["round"], {})[result["tool"]] = result[measure]
+    pairs = (figures for figures in rounds.values() if figures.keys() >= {OURS, "restic"} and figures["restic"] > 0)
+    return [figures[OURS] / figures["restic"] for figures in pairs]
 
 
 def slower(results, before):
-    """Where lifeboat's part of restic's is worse than it was, and what there is nothing to compare with."""
+    """Where lifeboat's part of restic's is worse than it was, in every round than in any, and what there is nothing to compare with.
+    A corpus that the earlier run did not have is not compared."""
     now, then = medians(results), medians(before)
-    for corpus, step in dict.fromkeys((corpus, step) for corpus, step, _ in now):
+    known = in_order(before, "corpus")
+    if not known:
+        yield "nothing to compare: the earlier run has none of these corpora"
+    for corpus, step in dict.fromkeys((corpus, step) for corpus, step, _ in now if corpus in known):
         lacking = [f"{tool} {when}" for found, when in [(now, "now"), (then, "then")] for tool in [OURS, "restic"] if (corpus, step, tool) not in found]
         if lacking:
             yield f"nothing to compare: {corpus} {step}: no figure of {', '.join(lacking)}"
             continue
         for measure in MEASURES:
             part, was = (ratio(found, corpus, step, "restic", measure) for found in [now, then])
-            if None not in (part, was) and part > was * WORSE_AT_MOST:
-                yield f"worse: {corpus} {step}: {measure} is {part:.2f} of restic's, and was {was:.2f}"
+            if None in (part, was) or part <= was * WORSE_AT_MOST:
+                continue
+            if min(ratios(results, corpus, step, measure)) > max(ratios(before, corpus, step, measure)):
+                yield f"worse: {corpus} {step}: {measure} is {part:.3f} of restic's, and was {was:.3f}"

@@ -3,16 +3,18 @@
 
 FOLDER needs 40 GB and is where the corpora, the repositories and the results are. Tools are found in the PATH.
 """
-import argparse, fcntl, json, os, platform, shutil, signal, sys, time
+import argparse, fcntl, json, os, platform, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 from corpora import BUILDERS, open_corpus
-from measure import difference, measure, read_once
+from measure import difference, extent, measure, read_once
 from report import missed, slower, table
 from stores import ROOT, open_store
 from tools import TOOLS
 
 STEPS = ["first", "unchanged", "changed", "check", "restore"]
+# Something else runs, where so many processes did on average in the last minute.
+BUSY = 0.5
 
 
 class Bench:
@@ -26,8 +28,7 @@ class Bench:
         """All tools take each step before the next one, so that they share what the machine does meanwhile."""
         corpus.show(1)
         self.store.fresh()
-        turn = number % len(self.tools)
-        order = self.tools[turn:] + self.tools[:turn]
+        order = order_of(self.tools, number)
         stored = {tool.name: 0 for tool in order}
         for step in self.steps:
             if step == "changed":
@@ -56,8 +57,10 @@ class Bench:
                 return created, f"init ended with {created.code}: {created.said}"
         if step == "restore":
             tool.target.mkdir()
+            self.store.warm(tool.name)
             command = tool.restore(source, self.last_backup())
         elif step == "check":
+            self.store.warm(tool.name)
             command = tool.check()
         else:
             # Before each tool: borg drops what it has read from the page cache.
@@ -75,7 +78,7 @@ class Bench:
         return [step for step in self.steps if step not in ("check", "restore")][-1]
 
     def record(self, measured, failed, **known):
-        figures = dict(wall=measured.wall, synced=measured.synced, cpu=measured.cpu, peak=measured.peak)
+        figures = dict(wall=round(measured.wall, 3), synced=round(measured.synced, 3), cpu=round(measured.cpu, 3), peak=measured.peak)
         self.results.append({**known, **figures, "failed": failed})
         line = f"{known['corpus']} {known['round'] + 1} {known['step']:9} {known['tool']:8}"
         line += f" {measured.wall:8.2f} s, {measured.synced:8.2f} s to the disk, {measured.cpu:8.2f} s CPU {measured.peak / 1e6:6.0f} MB"
@@ -85,6 +88,12 @@ class Bench:
         return [result for result in self.results if result["failed"]]
 
 
+def order_of(tools, number):
+    """Each tool begins one round in turn, and comes after another one in every second round."""
+    step = -1 if number % 2 else 1
+    return [tools[(number + step * place) % len(tools)] for place in range(len(tools))]
+
+
 def machine():
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
@@ -92,7 +101,7 @@ def machine():
         "processor": f"{os.cpu_count()} x {models[0] if models else platform.machine()}",
         "memory_gb": round(memory / 1e9, 1),
         "kernel": platform.release(),
-        "load_before": os.getloadavg()[0],
+        "load_before": round(os.getloadavg()[0], 2),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -135,8 +144,46 @@ def arguments():
     parser.add_argument("--seaweedfs", type=Path, default=ROOT / "target/ci/seaweedfs", help="where it is installed")
     parser.add_argument("--against", type=Path, help="results of an earlier run: what is worse by more than a tenth or cannot be compared makes the exit code 1")
     parser.add_argument("--json", type=Path, help="else FOLDER/results/TIME.json")
+    parser.add_argument("--add", action="store_true", help="keep what that file has of other corpora")
     parser.add_argument("--self-test", action="store_true", help="tries this script, on tiny corpora, with lifeboat alone")
     return parser.parse_args()
+
+
+def tree():
+    """The commit that the working tree is at; the program is that of a build before."""
+    described = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return described.stdout.strip() or None
+
+
+def kept_of(target, described):
+    """What a file of the same machine, tools and store has of other corpora; they are described there too from now on."""
+    if not target.exists():
+        return []
+    old = json.loads(target.read_text())
+    for key in ["tools", "store"]:
+        if old[key] != described[key]:
+            sys.exit(f"{target} was measured with another `{key}`: {old[key]}")
+    if old["machine"]["processor"] != described["machine"]["processor"]:
+        sys.exit(f"{target} was measured on another machine: {old['machine']['processor']}")
+    kept = [result for result in old["results"] if result["corpus"] not in described["corpora"]]
+    described["corpora"] = {**old["corpora"], **described["corpora"]}
+    return kept
+
+
+def comparable(before, described):
+    """What an earlier run has of corpora that are still the same."""
+    for name, known in before.get("corpora", {}).items():
+        if described["corpora"].get(name, known) != known:
+            print(f"another corpus than then: {name} had {known}")
+    same = [name for name, known in before.get("corpora", {}).items() if described["corpora"].get(name) == known]
+    return [result for result in before["results"] if result["corpus"] in same]
+
+
+def write(target, described, results):
+    """One line for each result."""
+    lines = ",\n".join("  " + json.dumps(result) for result in results)
+    head = json.dumps(described, indent=1).removesuffix("\n}")
+    target.write_text(f'{head},\n "results": [\n{lines}\n ]\n}}\n')
 
 
 def compare(options):
@@ -159,26 +206,34 @@ def compare(options):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(exist_ok=True)
     tools = find_tools(options.tools, options.lifeboat, options.store, work)
-    versions = {tool.name: tool.version() for tool in tools}
-    described = {"machine": machine(), "tools": versions, "store": options.store}
+    corpora = {name: open_corpus(folder / "corpora", name) for name in options.corpus}
+    described = {
+        "machine": machine(),
+        "tree": tree(),
+        "tools": {tool.name: tool.version() for tool in tools},
+        "store": options.store,
+        "corpora": {name: extent(corpus.source) for name, corpus in corpora.items()},
+    }
     print(json.dumps(described, indent=1))
+    if described["machine"]["load_before"] > BUSY:
+        print("THE MACHINE IS BUSY: what is measured now is worth little")
     target = options.json or folder / "results" / f"{described['machine']['time']}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    corpora = {name: open_corpus(folder / "corpora", name) for name in options.corpus}
+    kept = kept_of(target, described) if options.add else []
     steps = [step for step in STEPS if step == "first" or step in options.steps]
     bench = Bench(work, open_store(options.store, work, options.seaweedfs), tools, steps)
     try:
         for number in range(options.rounds):
             for name, corpus in corpora.items():
                 bench.round(name, corpus, number)
-                target.write_text(json.dumps({**described, "results": bench.results}, indent=1) + "\n")
+                write(target, described, kept + bench.results)
     finally:
         bench.store.close()
         shutil.rmtree(work, ignore_errors=True)
     print(f"\nMedians of {options.rounds} rounds, store {options.store}; {target}\n\n{table(bench.results)}\n")
     for line in missed(bench.results):
         print(line)
-    worse = list(slower(bench.results, before["results"])) if before else []
+    worse = list(slower(bench.results, comparable(before, described))) if before else []
     print("\n".join(worse), end="\n" if worse else "")
     for result in bench.failures():
         print("FAILED: {corpus} {step} of {tool} in round {round}: {failed}".format(**result))

@@ -3,7 +3,7 @@ import json, os, shutil, signal, subprocess, sys, time, urllib.error, urllib.par
 from pathlib import Path
 from typing import NamedTuple
 
-from measure import size
+from measure import read_once, size
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUND_TRIP_MS = 20
@@ -32,6 +32,10 @@ class Folder:
 
     def stored(self, tool):
         return size(self.folder / tool)
+
+    def warm(self, tool):
+        """Has the repository in the page cache: borg drops from there what it has written."""
+        read_once(self.folder / tool)
 
     def close(self):
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -70,6 +74,9 @@ class S3:
     def stored(self, tool):
         """As the server's file index knows it, on a port that needs no signature."""
         return self.stored_below(f"/buckets/{self.bucket}/{tool}/")
+
+    def warm(self, tool):
+        """What the server holds in memory is its own affair."""
 
     def stored_below(self, folder):
         total, last = 0, ""

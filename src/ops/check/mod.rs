@@ -23,6 +23,7 @@ use crate::{
     format::{
         attestation::{Attestation, AttestedSection, SECTIONS_MAX},
         ledger::{Reading, Shelf},
+        pack::IndexedPack,
     },
     id::{BlobId, DomainId, PackId},
     progress::Phase,
@@ -449,7 +450,7 @@ fn one_view(
     let listed = view.index.packs().filter(|pack| pack.standing.counts()).map(|pack| pack.id);
     let there = listed.chain(view.unindexed.iter().map(|(id, _)| *id));
     let unread = there.filter(|id| !outcome.read.contains(id)).map(|id| Shelf::of(&id)).collect();
-    damaged.extend(outcome.damaged.iter().map(|bad| bad.pack));
+    damaged.extend(outcome.damaged.iter().map(|bad| bad.pack).chain(outcome.belied.keys().copied()));
     let read = shelves_read(*domain, &unread, &damaged);
     if let Some(interrupted) = outcome.interrupted.take() {
         recorder.partly(read, (outcome.packs, outcome.bytes));
@@ -460,6 +461,7 @@ fn one_view(
     // What is attested need not be said again: nothing deletes these records.
     outcome.attested.retain(|section| !view.index.vouches_for(&section.id));
     checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
+    name_liars(repository, domain, (&outcome.belied, &mut missed), checked)?;
     let damage = (name_damaged(repository, domain, outcome, checked), missed);
     Ok(Viewed { damage, read, newer })
 }
@@ -492,6 +494,48 @@ fn counted(number: u64, (one, many): (&str, &str)) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
+/// Makes a problem of each index object that says of a pack what that does not say itself. What is missing because of it is what
+/// that hurts.
+fn name_liars(
+    repository: &Repository,
+    domain: &DomainId,
+    (belied, missed): (&HashMap<PackId, [u8; 32]>, &mut MissedPacks),
+    checked: &mut Checked,
+) -> Result<()> {
+    if belied.is_empty() {
+        return Ok(());
+    }
+    let aside = repository.records(domain)?.quarantined;
+    for object in repository.listed_index(domain)? {
+        let name = object.name.as_str();
+        let packs = match repository.read_index(domain, &object.name, object.id) {
+            _ if aside.contains(name) => continue,
+            // What is wrong with it is a problem already.
+            Err(error) if error.is_damage() => continue,
+            read => read?,
+        };
+        let is_lie = |pack: &&IndexedPack| belied.get(&pack.id).is_some_and(|own| *own != pack.digest());
+        let lies: Vec<PackId> = packs.iter().filter(is_lie).map(|pack| pack.id).collect();
+        let Some(first) = lies.first() else { continue };
+        let others = if lies.len() > 1 { format!(" and {} others", lies.len() - 1) } else { String::new() };
+        let number = checked.problem_with_remedy(
+            name,
+            format!("what it says of pack {first}{others} is not what the pack says of itself"),
+            format!("`lifeboat repair quarantine {name} --force --apply` sets it aside, then `lifeboat repair index --apply` lists \
+                     again what only it lists"),
+        );
+        lies.into_iter().for_each(|pack| {
+            missed.entry(pack).or_insert(number);
+        });
+    }
+    // It may be gone by now, or only the cache says so.
+    for id in belied.keys().filter(|id| !missed.contains_key(id)).copied().collect::<Vec<_>>() {
+        let number = checked.problem(format!("pack {id}"), "its directory is not what the index says");
+        missed.insert(id, number);
+    }
+    Ok(())
+}
+
 /// Makes a problem of everything that is damaged, and lets the next backup of this machine not count on it.
 fn name_damaged(
     repository: &Repository,
@@ -502,7 +546,7 @@ fn name_damaged(
     let mut bad = BadBlobs::new();
     let mut distrusted = repository.cache.distrusted(domain);
     distrusted.retain(|pack| !outcome.read.contains(pack));
-    distrusted.extend(outcome.damaged.iter().map(|bad| bad.pack));
+    distrusted.extend(outcome.damaged.iter().map(|bad| bad.pack).chain(outcome.belied.into_keys()));
     repository.cache.distrust(domain, &distrusted);
     for Bad { pack, name, what, blobs, .. } in outcome.damaged {
         let number = checked.problem(name.as_str(), what);

@@ -12,7 +12,7 @@ use crate::{
     format::{
         attestation::{AttestedSection, digest},
         ledger::Shelf,
-        pack::{Directory, SectionHeader},
+        pack::{Directory, IndexedPack, PackKind, SectionHeader},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
     limits,
@@ -40,6 +40,15 @@ struct Wanted {
     listed: Vec<KnownPack>,
 }
 
+impl Wanted {
+    /// The hash of a listing with this directory, to compare it with others.
+    fn says(&self, directory: Directory) -> [u8; 32] {
+        let kind = self.listed.first().map_or(PackKind::Data, |listed| listed.kind);
+        let size = self.listed.first().map_or(0, |listed| listed.size);
+        IndexedPack { id: self.id, size, kind, directory }.digest()
+    }
+}
+
 /// Something that is wrong with a pack.
 #[derive(Debug)]
 pub(super) struct Bad {
@@ -60,6 +69,8 @@ pub(super) struct Outcome {
     /// Packs that were read, or are known not to be there.
     pub(super) read: HashSet<PackId>,
     pub(super) damaged: Vec<Bad>,
+    /// Packs of which an index says what they do not say themselves, with the hash of what they say.
+    pub(super) belied: HashMap<PackId, [u8; 32]>,
     /// Sections of which every frame is good.
     pub(super) attested: Vec<AttestedSection>,
     /// The user asked to stop before all of them were read.
@@ -190,7 +201,8 @@ impl<'a> PackCheck<'a> {
             Ok(directory) => {
                 let lies = self.distrust_lies(pack, &directory)?;
                 if lies > 0 {
-                    damaged("its directory is not what the index says".to_owned(), Vec::new());
+                    self.repository.store.progress().trouble();
+                    lock().belied.insert(pack.id, pack.says(directory.clone()));
                 }
                 whole = lies == 0 || lies < pack.listed.len();
                 Some(directory)
