@@ -75,25 +75,26 @@ fn wrong(name: &Name, bytes: &[u8]) -> Option<String> {
 /// The objects of a repository but packs, `config`, which was read to open it, and what is set aside: that is
 /// known to be damaged, and hurts nobody.
 fn list(repository: &Repository, domains: &[DomainId], depth: Depth) -> Result<Vec<(Name, u64)>> {
+    let store = &repository.store;
     let mut prefixes = vec![Prefix::slots(), Prefix::registry()];
-    let mut set_aside = HashSet::new();
     for domain in domains {
         prefixes.extend([Prefix::index(domain), Prefix::snapshots(domain)]);
         prefixes.extend(Folder::ALL.map(|folder| Prefix::records(domain, folder)));
-        set_aside.extend(repository.records(domain)?.quarantined);
     }
+    let set_aside = store.each(domains, |domain| Ok(repository.records(domain)?.quarantined))?;
+    let set_aside: HashSet<String> = set_aside.into_iter().flatten().collect();
     // There is one for each backup or drill: too many to be read every time.
     if matches!(depth, Depth::Data(_)) {
         prefixes.extend(domains.iter().map(Prefix::runs));
         prefixes.push(Prefix::evidence());
     }
-    let mut objects = Vec::new();
-    for prefix in prefixes {
-        let listed = repository.store.list(&prefix)?.into_iter();
+    let objects = store.each(&prefixes, |prefix| {
+        store.progress().check()?;
+        let listed = store.list(prefix)?.into_iter();
         let listed = listed.filter(|listed| !set_aside.contains(&listed.name));
-        objects.extend(listed.filter_map(|listed| Some((Name::parse(&listed.name)?, listed.size))));
-    }
-    Ok(objects)
+        Ok(listed.filter_map(|listed| Some((Name::parse(&listed.name)?, listed.size))).collect::<Vec<_>>())
+    })?;
+    Ok(objects.into_iter().flatten().collect())
 }
 
 /// Whoever has it open does not notice, and nobody else opens it.
