@@ -12,6 +12,7 @@ use lifeboat::{
     error::ErrorKind,
     format::pack::{IndexedPack, PackKind},
     id::{IdentityId, ObjectId},
+    ops::check::Problem,
     repository::{InitOptions, Repository, section::check_ciphertext, unlock::Credential},
     store::{Name, Parsed, Prefix, Store},
 };
@@ -138,7 +139,11 @@ fn an_index_that_says_something_else_than_the_pack_is_found_by_check() {
     let listed = IndexedPack { id: pack.id, size, kind: PackKind::Data, directory };
     repository.publish_index(&domain, &[listed]).unwrap();
     let problems = check_all(&scene.open()).unwrap().problems;
-    assert!(problems.iter().any(|problem| problem.what.contains("not what the index says")), "{problems:?}");
+    let is_told = |problem: &Problem| {
+        problem.object.contains("/index/") && problem.what.contains("is not what the pack says of itself")
+    };
+    assert!(problems.iter().any(is_told), "{problems:?}");
+    assert!(!problems.iter().any(|problem| problem.object.contains(&pack.id.to_string())), "{problems:?}");
 }
 
 #[test]

@@ -286,6 +286,35 @@ fn each_policy_overwrites_what_it_says() {
     }
 }
 
+/// Made anew it would change the times of its folder, which may be somebody else's.
+#[test]
+fn a_link_that_is_right_stays_and_any_other_is_made_anew() {
+    let place = Place::new(1);
+    for name in ["right", "elsewhere", "later", "file", "twice"] {
+        symlink("there", place.source().join(name)).unwrap();
+    }
+    place.back_up(&place.options());
+    place.restore("all", "", &[]);
+    let copy = place.copy("all");
+    let made = |name: &str| inode(copy.join(name));
+    let replace = |name: &str, make: &dyn Fn(&Path)| {
+        fs::remove_file(copy.join(name)).unwrap();
+        make(&copy.join(name));
+    };
+    replace("elsewhere", &|path| symlink("where", path).unwrap());
+    replace("later", &|path| symlink("there", path).unwrap());
+    replace("file", &|path| fs::write(path, "there").unwrap());
+    fs::hard_link(copy.join("twice"), copy.join("again")).unwrap();
+    let before = ["right", "elsewhere", "later", "file", "twice"].map(made);
+    let done = place.restore("all", "", &[]);
+    assert_eq!(done.failures, 0, "{:?}", done.failed);
+    let after = ["right", "elsewhere", "later", "file", "twice"].map(made);
+    let stays: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
+    assert_eq!(stays, [true, false, false, false, false]);
+    fs::remove_file(copy.join("again")).unwrap();
+    same(&place.source(), &copy);
+}
+
 #[test]
 fn the_policy_is_what_the_command_says() {
     let world = World::with_repository();

@@ -52,15 +52,16 @@ def table(results):
     for corpus in in_order(results, "corpus"):
         peers = [tool for tool in in_order(results, "tool") if tool != OURS]
         peers = sorted(peer for peer in peers if any((corpus, step, peer) in found for step in in_order(results, "step")))
-        lines += ["", f"**{corpus}**, {rounds_of(results, corpus)} rounds", ""]
+        rounds = rounds_of(results, corpus)
+        lines += ["", f"**{corpus}**, {rounds} {'round' if rounds == 1 else 'rounds'}", ""]
         lines += [f"| step | wall s | on disk s | CPU s | peak MB | stored MB | {' | '.join(f'of {peer}' for peer in peers)} |"]
-        lines += ["|---|" + "--:|" * (5 + len(peers))]
+        lines += ["|---|" + "--:|" * (5 + max(len(peers), 1))]
         lines += [line(found, corpus, step, peers) for step in in_order(results, "step") if (corpus, step, OURS) in found]
     return "\n".join(lines[1:])
 
 
 def rounds_of(results, corpus):
-    return len({result["round"] for result in results if result["corpus"] == corpus})
+    return len({result["round"] for result in results if result["corpus"] == corpus and not result["failed"]})
 
 
 def line(found, corpus, step, peers):
@@ -112,7 +113,7 @@ def slower(results, before):
     """Where lifeboat's part of restic's is worse than it was, in every round than in any, and what there is nothing to compare with.
     A corpus that the earlier run did not have is not compared."""
     now, then = medians(results), medians(before)
-    known = in_order(before, "corpus")
+    known = [corpus for corpus in in_order(before, "corpus") if corpus in in_order(results, "corpus")]
     if not known:
         yield "nothing to compare: the earlier run has none of these corpora"
     for corpus, step in dict.fromkeys((corpus, step) for corpus, step, _ in now if corpus in known):
@@ -124,5 +125,9 @@ def slower(results, before):
             part, was = (ratio(found, corpus, step, "restic", measure) for found in [now, then])
             if None in (part, was) or part <= was * WORSE_AT_MOST:
                 continue
-            if min(ratios(results, corpus, step, measure)) > max(ratios(before, corpus, step, measure)):
+            new, old = ratios(results, corpus, step, measure), ratios(before, corpus, step, measure)
+            if not new or not old:
+                yield f"nothing to compare: {corpus} {step}: no round in which both worked"
+                break
+            if min(new) > max(old):
                 yield f"worse: {corpus} {step}: {measure} is {part:.3f} of restic's, and was {was:.3f}"

@@ -101,8 +101,6 @@ def machine():
         "processor": f"{os.cpu_count()} x {models[0] if models else platform.machine()}",
         "memory_gb": round(memory / 1e9, 1),
         "kernel": platform.release(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
@@ -155,42 +153,53 @@ def tree():
     return described.stdout.strip() or None
 
 
-def kept_of(target, described):
-    """What a file of the same machine, tools and store has of other corpora; they are described there too from now on."""
+def kept_of(target, described, measured):
+    """What a file of the same machine, tools and store has of corpora that are not measured: their descriptions and results."""
     if not target.exists():
-        return []
-    old = json.loads(target.read_text())
-    for key in ["tools", "store"]:
-        if old[key] != described[key]:
-            sys.exit(f"{target} was measured with another `{key}`: {old[key]}")
-    if old["machine"]["processor"] != described["machine"]["processor"]:
-        sys.exit(f"{target} was measured on another machine: {old['machine']['processor']}")
-    kept = [result for result in old["results"] if result["corpus"] not in described["corpora"]]
-    described["corpora"] = {**old["corpora"], **described["corpora"]}
-    return kept
+        return {}, []
+    try:
+        old = json.loads(target.read_text())
+        for key in ["machine", "tools", "store"]:
+            if old[key] != described[key]:
+                sys.exit(f"{target} was measured with another `{key}`: {old[key]}")
+        corpora = {name: known for name, known in old["corpora"].items() if name not in measured}
+        return corpora, [result for result in old["results"] if result["corpus"] in corpora]
+    except (KeyError, ValueError) as error:
+        sys.exit(f"{target} has no results that anything can be added to: {error!r}")
 
 
-def comparable(before, described):
+def is_same(one, other):
+    return all(one[key] == other[key] for key in ["files", "bytes"])
+
+
+def comparable(before, measured):
     """What an earlier run has of corpora that are still the same."""
-    for name, known in before.get("corpora", {}).items():
-        if described["corpora"].get(name, known) != known:
-            print(f"another corpus than then: {name} had {known}")
-    same = [name for name, known in before.get("corpora", {}).items() if described["corpora"].get(name) == known]
+    same = [name for name, known in before["corpora"].items() if name in measured and is_same(known, measured[name])]
     return [result for result in before["results"] if result["corpus"] in same]
 
 
+def another(before, measured):
+    for name, known in before["corpora"].items():
+        if name in measured and not is_same(known, measured[name]):
+            yield f"nothing to compare: {name} is another corpus than then, which had {known['files']} files of {known['bytes']} bytes"
+
+
 def write(target, described, results):
-    """One line for each result."""
+    """One line for each result; whole or not at all."""
     lines = ",\n".join("  " + json.dumps(result) for result in results)
     head = json.dumps(described, indent=1).removesuffix("\n}")
-    target.write_text(f'{head},\n "results": [\n{lines}\n ]\n}}\n')
+    partial = target.with_suffix(".partial")
+    partial.write_text(f'{head},\n "results": [\n{lines}\n ]\n}}\n')
+    partial.replace(target)
 
 
 def compare(options):
     """The whole run; the exit code."""
     try:
         before = json.loads(options.against.read_text()) if options.against else None
-    except (OSError, ValueError) as error:
+        if before and not before["corpora"]:
+            raise ValueError("it knows no corpora")
+    except (OSError, KeyError, ValueError) as error:
         sys.exit(f"{options.against} has no results of an earlier run: {error}")
     if before and before["store"] != options.store:
         sys.exit(f"{options.against} was measured on the store {before['store']}")
@@ -206,34 +215,32 @@ def compare(options):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(exist_ok=True)
     tools = find_tools(options.tools, options.lifeboat, options.store, work)
-    corpora = {name: open_corpus(folder / "corpora", name) for name in options.corpus}
-    described = {
-        "machine": machine(),
-        "tree": tree(),
-        "tools": {tool.name: tool.version() for tool in tools},
-        "store": options.store,
-        "corpora": {name: extent(corpus.source) for name, corpus in corpora.items()},
-    }
-    print(json.dumps(described, indent=1))
-    if described["machine"]["load_before"] > BUSY:
-        print("THE MACHINE IS BUSY: what is measured now is worth little")
-    target = options.json or folder / "results" / f"{described['machine']['time']}.json"
+    load, now = round(os.getloadavg()[0], 2), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    described = {"machine": machine(), "tools": {tool.name: tool.version() for tool in tools}, "store": options.store}
+    target = options.json or folder / "results" / f"{now}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    kept = kept_of(target, described) if options.add else []
+    kept = kept_of(target, described, options.corpus) if options.add else ({}, [])
+    corpora = {name: open_corpus(folder / "corpora", name) for name in options.corpus}
+    run = {"tree": tree(), "time": now, "load_before": load}
+    measured = {name: {**extent(corpus.source), **run} for name, corpus in corpora.items()}
+    described["corpora"] = {**kept[0], **measured}
+    print(json.dumps(described, indent=1))
+    if load > BUSY:
+        print("THE MACHINE IS BUSY: what is measured now is worth little")
     steps = [step for step in STEPS if step == "first" or step in options.steps]
     bench = Bench(work, open_store(options.store, work, options.seaweedfs), tools, steps)
     try:
         for number in range(options.rounds):
             for name, corpus in corpora.items():
                 bench.round(name, corpus, number)
-                write(target, described, kept + bench.results)
+                write(target, described, kept[1] + bench.results)
     finally:
         bench.store.close()
         shutil.rmtree(work, ignore_errors=True)
     print(f"\nMedians of {options.rounds} rounds, store {options.store}; {target}\n\n{table(bench.results)}\n")
     for line in missed(bench.results):
         print(line)
-    worse = list(slower(bench.results, comparable(before, described))) if before else []
+    worse = [*another(before, measured), *slower(bench.results, comparable(before, measured))] if before else []
     print("\n".join(worse), end="\n" if worse else "")
     for result in bench.failures():
         print("FAILED: {corpus} {step} of {tool} in round {round}: {failed}".format(**result))

@@ -115,7 +115,9 @@ class Borg(Tool):
 
 
 def has_sha_instructions():
-    return any(line.startswith("flags") and " sha_ni" in line for line in open("/proc/cpuinfo"))
+    """As x86 and ARM call them."""
+    words = {word for line in open("/proc/cpuinfo") if line.lower().startswith(("flags", "features")) for word in line.split()}
+    return bool(words & {"sha_ni", "sha2"})
 
 
 TOOLS = [Lifeboat, Restic, Rustic, Borg]

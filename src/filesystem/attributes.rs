@@ -295,6 +295,17 @@ impl Drop for Thawed {
 pub(super) fn are_as(fd: BorrowedFd<'_>, then: &Metadata) -> bool {
     let mut now = Metadata::of(then.kind);
     of_open(fd, &mut now);
+    are_same(&now, then)
+}
+
+/// As [`are_as`], of `name` in `dir`, which is not opened.
+pub(super) fn named_are_as(dir: BorrowedFd<'_>, name: &CStr, then: &Metadata) -> bool {
+    let mut now = Metadata::of(then.kind);
+    of_name(dir, name, &mut now);
+    are_same(&now, then)
+}
+
+fn are_same(now: &Metadata, then: &Metadata) -> bool {
     let known = |name: &[u8]| then.xattrs.iter().any(|(known, _)| known == name);
     let added = now.xattrs.iter().any(|(name, _)| is_given(name) && !known(name));
     let missing = then.xattrs.iter().any(|attribute| !now.xattrs.contains(attribute));

@@ -517,6 +517,31 @@ impl<'a> Look<'a> {
         Ok(readlinkat(fd, c"", Vec::new()).ok().map(CString::into_bytes))
     }
 
+    /// Whether a link that was found is in everything the one that `metadata` describes, and neither has another name.
+    ///
+    /// # Errors
+    /// No more files can be open.
+    pub fn is_right_link(
+        &mut self,
+        path: &[u8],
+        found: &Found,
+        (metadata, ownership): (&Metadata, &Ownership),
+    ) -> Result<bool> {
+        let is_link = [found.kind, metadata.kind] == [EntryKind::Symlink; 2] && !found.is_mount();
+        let is_alone = found.links == 1 && metadata.links <= 1;
+        if !is_link
+            || !is_alone
+            || !found.is_as(metadata, ownership)
+            || self.link_target(path, found)?.as_ref() != Some(&metadata.link_target)
+        {
+            return Ok(false);
+        }
+        let (folder, name) = split(path);
+        let name = component(name)?;
+        let dir = self.folder(folder)?;
+        Ok(dir.is_some_and(|dir| attributes::named_are_as(dir.as_fd(), &name, metadata)))
+    }
+
     /// Whether what was found has an attribute with this value; nothing is opened for that. The empty path is the target itself.
     pub(super) fn has_attribute(
         &mut self,

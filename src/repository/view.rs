@@ -80,7 +80,7 @@ pub struct ListedIndex {
 }
 
 /// So many index objects are read and taken apart at a time: about 40 MiB of memory each while they are large.
-pub(super) const INDEXES_AT_ONCE: usize = 3;
+pub(crate) const INDEXES_AT_ONCE: usize = 3;
 
 /// What a view is for.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! as soon as it is free, so a fresh buffer costs a page fault for each 4 KiB: a fifth of the CPU time of a check of data.
 
 use std::{
-    cmp::Reverse,
+    ops::RangeInclusive,
     sync::{Mutex, PoisonError},
 };
 
@@ -10,30 +10,28 @@ use bytes::Bytes;
 
 use crate::limits;
 
-/// Smaller ones are the allocator's business: jemalloc gives back at once what has 8 MiB.
-const BYTES_MIN: usize = 8 * limits::MIB;
+/// A pack of the usual size fits.
+const BYTES_MAX: usize = limits::PACK_BYTES_TARGET + limits::PACK_BYTES_BEYOND;
+/// Smaller ones are the allocator's business: jemalloc gives back at once what has 8 MiB. Larger ones are not kept.
+const KEPT_BYTES: RangeInclusive<usize> = 8 * limits::MIB..=BYTES_MAX;
 /// So many are kept, for as many workers as most machines have.
 const KEPT: usize = 2;
-/// Larger ones are not kept: a pack of the usual size fits.
-const KEPT_BYTES_MAX: usize = limits::PACK_BYTES_TARGET + limits::PACK_BYTES_BEYOND;
 
 /// One for the whole process, as its memory is.
 pub(super) static BUFFERS: Buffers = Buffers(Mutex::new(Vec::new()));
 
-/// Those that nobody uses now, the largest first.
+/// Those that nobody uses now. Each has room for the largest, so that any of them fits: else one would lie idle beside each that is in
+/// use. What was never written to takes no memory.
 pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
     /// A buffer of exactly so many bytes, whatever they are.
     pub(super) fn take(&self, bytes: usize) -> Vec<u8> {
-        let kept = if bytes < BYTES_MIN {
-            None
-        } else {
-            let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let fits = idle.iter().rposition(|buffer| buffer.capacity() >= bytes);
-            fits.map(|at| idle.remove(at))
-        };
-        let Some(mut buffer) = kept else { return vec![0; bytes] };
+        if !KEPT_BYTES.contains(&bytes) {
+            return vec![0; bytes];
+        }
+        let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut buffer = idle.unwrap_or_else(|| vec![0; BYTES_MAX]);
         // What it held stays, so nothing is written to what is there already.
         buffer.resize(bytes, 0);
         buffer
@@ -41,7 +39,7 @@ impl Buffers {
 
     /// What is in a buffer, which comes back when nobody uses that any more.
     pub(super) fn lend(&'static self, buffer: Vec<u8>) -> Bytes {
-        if (BYTES_MIN..=KEPT_BYTES_MAX).contains(&buffer.capacity()) {
+        if KEPT_BYTES.contains(&buffer.len()) && buffer.capacity() >= BYTES_MAX {
             Bytes::from_owner(Lent { buffer, home: self })
         } else {
             Bytes::from(buffer)
@@ -63,10 +61,9 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let mut idle = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(std::mem::take(&mut self.buffer));
-        // The largest are the ones that cost most.
-        idle.sort_unstable_by_key(|buffer| Reverse(buffer.capacity()));
-        idle.truncate(KEPT);
+        if idle.len() < KEPT {
+            idle.push(std::mem::take(&mut self.buffer));
+        }
     }
 }
 
@@ -77,32 +74,36 @@ mod tests {
     static OWN: Buffers = Buffers(Mutex::new(Vec::new()));
 
     #[test]
-    fn a_buffer_comes_back_when_nobody_uses_what_is_in_it_and_the_largest_are_kept() {
-        let idle = || -> Vec<usize> { OWN.0.lock().unwrap().iter().map(Vec::capacity).collect() };
+    fn a_buffer_comes_back_when_nobody_uses_what_is_in_it_and_serves_whatever_is_large() {
+        let idle = || OWN.0.lock().unwrap().len();
         let used = |bytes: usize| {
             let mut buffer = OWN.take(bytes);
             assert_eq!(buffer.len(), bytes);
             buffer.fill(7);
             OWN.lend(buffer)
         };
-        let [small, middle, large] = [BYTES_MIN, BYTES_MIN + 1, KEPT_BYTES_MAX];
+        let [small, large] = [*KEPT_BYTES.start(), *KEPT_BYTES.end()];
         let lent = used(small);
         let rest = lent.slice(small / 2..);
         drop(lent);
         // A part of it is in use.
-        assert_eq!(idle(), [0; 0]);
+        assert_eq!(idle(), 0);
         assert!(OWN.take(small).iter().all(|byte| *byte == 0));
         drop(rest);
-        assert_eq!(idle(), [small]);
+        assert_eq!(idle(), 1);
+        // Any size is served by the one that is there.
+        for bytes in [large, small, small + 1] {
+            let lent = used(bytes);
+            assert_eq!((lent.len(), idle()), (bytes, 0));
+            assert!(lent.iter().all(|byte| *byte == 7));
+            drop(lent);
+            assert_eq!(idle(), 1);
+        }
         assert_eq!(OWN.take(small)[0], 7);
-        drop([used(large), used(small), used(middle)]);
-        assert_eq!(idle(), [large, middle]);
-        // The smallest that fits.
-        let lent = used(small);
-        assert_eq!((lent.len(), idle()), (small, vec![large]));
-        drop(lent);
+        drop([used(large), used(small), used(large)]);
+        assert_eq!(idle(), KEPT);
         // Too small and too large ones are nobody's.
-        drop([used(large + 1), used(10)]);
-        assert_eq!(idle(), [large, middle]);
+        drop([used(large + 1), used(small - 1), used(10)]);
+        assert_eq!(idle(), KEPT);
     }
 }

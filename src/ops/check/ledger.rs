@@ -406,10 +406,13 @@ impl Ledger {
                 let read_now = plan.get(domain).is_some_and(|shelves| shelves.contains(&row.shelf));
                 if let (false, Some(reader)) = (read_now, self.readers.get(seen.record as usize)) {
                     let when = reader.time.rfc3339();
-                    let what =
-                        format!("{} found it damaged on {when}, and nobody has read it since", reader.label);
+                    let what = format!(
+                        "{} found it damaged, or what an index says of it, on {when}, and nobody has read it since",
+                        reader.label
+                    );
                     // The name of the object: the commands that it is given to take nothing else.
-                    checked.problem(Name::pack(domain, row.kind, pack).as_str(), what);
+                    let remedy = "`lifeboat check --read-data` reads it, and tells which";
+                    checked.problem_with_remedy(Name::pack(domain, row.kind, pack).as_str(), what, remedy);
                 }
             }
         }

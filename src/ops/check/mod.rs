@@ -3,13 +3,13 @@
 //! damaged is named together with the paths that it hurts; one damaged object never hides the next.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
 use self::{
     ledger::Ledger,
-    packs::{Bad, Choice, Outcome, PackCheck},
+    packs::{Bad, Belied, Choice, Outcome, PackCheck},
     record::{Recorder, shelves_read},
     structure::Structure,
 };
@@ -29,11 +29,11 @@ use crate::{
     progress::Phase,
     repository::{
         Repository,
-        index::Standing,
+        index::{Index, KnownPack, Standing},
         snapshots::{KnownSnapshot, Snapshots},
-        view::View,
+        view::{INDEXES_AT_ONCE, View},
     },
-    store::Name,
+    store::{Name, on_each},
 };
 
 mod ledger;
@@ -307,7 +307,7 @@ fn domains_of(
         if !with_snapshots.contains(domain) {
             packs_alone(repository, (domain, &view), checked);
         }
-        let Viewed { damage, read, newer } =
+        let Viewed { damage, belied, read, newer } =
             one_view((domain, &view), (choice, options.workers), (recorder, checked))?;
         let view = newer.unwrap_or(view);
         let read_here = (checked.packs_read - before.0, checked.bytes_read - before.1);
@@ -318,6 +318,8 @@ fn domains_of(
             late_ones(repository, &view, (late, &damage.0), checked)?;
         }
         let mut structure = Structure::new(repository, (*domain, &view.index), damage, checked)?;
+        // What can still be read by a listing that is false in part needs no other problem.
+        structure.rested_on.extend(belied);
         for snapshot in listed.iter().filter(own) {
             structure.snapshot(snapshot)?;
         }
@@ -385,6 +387,8 @@ type MissedPacks = HashMap<PackId, Option<usize>>;
 /// What came of the packs of a domain.
 struct Viewed {
     damage: (BadBlobs, MissedPacks),
+    /// Packs of which an index says what is not true; a problem says so.
+    belied: HashSet<PackId>,
     /// What was read to the end, if it was all good or is named.
     read: Option<record::Read>,
     /// What there is now, if a prune was seen to be at work meanwhile.
@@ -442,7 +446,8 @@ fn one_view(
         checked.note(format!("an index still lists {packs}"));
     }
     let Some(choice) = choice else {
-        return Ok(Viewed { damage: (BadBlobs::new(), missed), read: None, newer: None });
+        let (damage, belied) = ((BadBlobs::new(), missed), HashSet::new());
+        return Ok(Viewed { damage, belied, read: None, newer: None });
     };
     let mut outcome = PackCheck::new(repository, (domain, view))?.run(choice, workers)?;
     let newer = pruned_meanwhile(repository, domain, (&mut outcome, checked))?;
@@ -461,9 +466,13 @@ fn one_view(
     // What is attested need not be said again: nothing deletes these records.
     outcome.attested.retain(|section| !view.index.vouches_for(&section.id));
     checked.attested += repository.attest_sections(domain, &outcome.attested, checked)?;
-    name_liars(repository, domain, (&outcome.belied, &mut missed), checked)?;
-    let damage = (name_damaged(repository, domain, outcome, checked), missed);
-    Ok(Viewed { damage, read, newer })
+    let belied = std::mem::take(&mut outcome.belied);
+    if let Some(newer) = &newer {
+        distrust_lies(&newer.index, &belied);
+    }
+    let bad = name_damaged(repository, domain, (outcome, &belied), checked);
+    name_liars(repository, domain, (&belied, &mut missed), checked)?;
+    Ok(Viewed { damage: (bad, missed), belied: belied.into_keys().collect(), read, newer })
 }
 
 /// A prune that runs beside a long check deletes packs that the check is about to read. What is gone and in no index any more,
@@ -499,54 +508,79 @@ fn counted(number: u64, (one, many): (&str, &str)) -> String {
 fn name_liars(
     repository: &Repository,
     domain: &DomainId,
-    (belied, missed): (&HashMap<PackId, [u8; 32]>, &mut MissedPacks),
+    (belied, missed): (&HashMap<PackId, Belied>, &mut MissedPacks),
     checked: &mut Checked,
 ) -> Result<()> {
     if belied.is_empty() {
         return Ok(());
     }
     let aside = repository.records(domain)?.quarantined;
-    for object in repository.listed_index(domain)? {
-        let name = object.name.as_str();
-        let packs = match repository.read_index(domain, &object.name, object.id) {
-            _ if aside.contains(name) => continue,
+    let mut objects = repository.listed_index(domain)?;
+    objects.retain(|object| !aside.contains(object.name.as_str()));
+    let at_once = repository.store.connections().min(INDEXES_AT_ONCE);
+    let lies = on_each(&objects, at_once, |object| {
+        repository.store.progress().check()?;
+        match repository.read_index(domain, &object.name, object.id) {
+            Ok(packs) => Ok(packs.iter().filter(|pack| is_lie(belied, pack)).map(|pack| pack.id).collect()),
             // What is wrong with it is a problem already.
-            Err(error) if error.is_damage() => continue,
-            read => read?,
+            Err(error) if error.is_damage() => Ok(BTreeSet::new()),
+            Err(error) => Err(error),
+        }
+    })?;
+    for (object, lies) in objects.iter().zip(lies) {
+        let (name, Some(first)) = (object.name.as_str(), lies.first()) else { continue };
+        let others = match lies.len() as u64 - 1 {
+            0 => String::new(),
+            others => format!(" and {}", counted(others, ("other", "others"))),
         };
-        let is_lie = |pack: &&IndexedPack| belied.get(&pack.id).is_some_and(|own| *own != pack.digest());
-        let lies: Vec<PackId> = packs.iter().filter(is_lie).map(|pack| pack.id).collect();
-        let Some(first) = lies.first() else { continue };
-        let others = if lies.len() > 1 { format!(" and {} others", lies.len() - 1) } else { String::new() };
         let number = checked.problem_with_remedy(
             name,
             format!("what it says of pack {first}{others} is not what the pack says of itself"),
-            format!("`lifeboat repair quarantine {name} --force --apply` sets it aside, then `lifeboat repair index --apply` lists \
-                     again what only it lists"),
+            format!(
+                "`lifeboat repair quarantine {name} --force --reason 'false listing' --apply` sets it aside, then `lifeboat repair \
+                 index --apply` lists again what only it lists"
+            ),
         );
-        lies.into_iter().for_each(|pack| {
+        for pack in lies {
             missed.entry(pack).or_insert(number);
+        }
+    }
+    for (id, Belied { name, .. }) in belied {
+        missed.entry(*id).or_insert_with(|| {
+            let what = "an index says of it what it does not say itself";
+            let remedy = "Run it again: that index object is gone by now, or only the local cache says so";
+            checked.problem_with_remedy(name.as_str(), what, remedy)
         });
     }
-    // It may be gone by now, or only the cache says so.
-    for id in belied.keys().filter(|id| !missed.contains_key(id)).copied().collect::<Vec<_>>() {
-        let number = checked.problem(format!("pack {id}"), "its directory is not what the index says");
-        missed.insert(id, number);
-    }
     Ok(())
+}
+
+fn is_lie(belied: &HashMap<PackId, Belied>, listing: &IndexedPack) -> bool {
+    belied.get(&listing.id).is_some_and(|belied| belied.says != listing.digest())
+}
+
+/// What was found to be a lie counts for nothing in a newer view either.
+fn distrust_lies(index: &Index, belied: &HashMap<PackId, Belied>) {
+    for known in index.packs().filter(|pack| belied.contains_key(&pack.id)) {
+        let KnownPack { id, size, kind, .. } = known;
+        let listing = index.directory(&known).map(|directory| IndexedPack { id, size, kind, directory });
+        if listing.is_none_or(|listing| is_lie(belied, &listing)) {
+            index.distrust_listing(&known);
+        }
+    }
 }
 
 /// Makes a problem of everything that is damaged, and lets the next backup of this machine not count on it.
 fn name_damaged(
     repository: &Repository,
     domain: &DomainId,
-    outcome: Outcome,
+    (outcome, belied): (Outcome, &HashMap<PackId, Belied>),
     checked: &mut Checked,
 ) -> BadBlobs {
     let mut bad = BadBlobs::new();
     let mut distrusted = repository.cache.distrusted(domain);
     distrusted.retain(|pack| !outcome.read.contains(pack));
-    distrusted.extend(outcome.damaged.iter().map(|bad| bad.pack).chain(outcome.belied.into_keys()));
+    distrusted.extend(outcome.damaged.iter().map(|bad| bad.pack).chain(belied.keys().copied()));
     repository.cache.distrust(domain, &distrusted);
     for Bad { pack, name, what, blobs, .. } in outcome.damaged {
         let number = checked.problem(name.as_str(), what);

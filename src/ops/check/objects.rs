@@ -19,7 +19,7 @@ use crate::{
     id::DomainId,
     limits,
     repository::Repository,
-    store::{Folder, Name, Parsed, Prefix, Store},
+    store::{Folder, Name, Parsed, Prefix, Store, on_each},
 };
 
 /// What came of looking at an object.
@@ -81,7 +81,9 @@ fn list(repository: &Repository, domains: &[DomainId], depth: Depth) -> Result<V
         prefixes.extend([Prefix::index(domain), Prefix::snapshots(domain)]);
         prefixes.extend(Folder::ALL.map(|folder| Prefix::records(domain, folder)));
     }
-    let set_aside = store.each(domains, |domain| Ok(repository.records(domain)?.quarantined))?;
+    // Two calls each.
+    let at_once = (store.connections() / 2).max(1);
+    let set_aside = on_each(domains, at_once, |domain| Ok(repository.records(domain)?.quarantined))?;
     let set_aside: HashSet<String> = set_aside.into_iter().flatten().collect();
     // There is one for each backup or drill: too many to be read every time.
     if matches!(depth, Depth::Data(_)) {

@@ -5,6 +5,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use bytes::Bytes;
+
 use super::subset::Subset;
 use crate::{
     compress::Decompressor,
@@ -12,7 +14,7 @@ use crate::{
     format::{
         attestation::{AttestedSection, digest},
         ledger::Shelf,
-        pack::{Directory, IndexedPack, PackKind, SectionHeader},
+        pack::{Directory, IndexedPack, SectionHeader},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
     limits,
@@ -41,12 +43,20 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// The hash of a listing with this directory, to compare it with others.
-    fn says(&self, directory: Directory) -> [u8; 32] {
-        let kind = self.listed.first().map_or(PackKind::Data, |listed| listed.kind);
-        let size = self.listed.first().map_or(0, |listed| listed.size);
-        IndexedPack { id: self.id, size, kind, directory }.digest()
+    /// What a true listing of the pack says, given its own directory.
+    fn belied(&self, own: &Directory) -> Option<Belied> {
+        let KnownPack { id, size, kind, .. } = *self.listed.first()?;
+        let says = IndexedPack { id, size, kind, directory: own.clone() }.digest();
+        Some(Belied { name: self.name.clone(), says })
     }
+}
+
+/// A pack with which nothing need be wrong, but for what an index says of it.
+#[derive(Debug)]
+pub(super) struct Belied {
+    pub(super) name: Name,
+    /// The hash of a true listing.
+    pub(super) says: [u8; 32],
 }
 
 /// Something that is wrong with a pack.
@@ -69,8 +79,8 @@ pub(super) struct Outcome {
     /// Packs that were read, or are known not to be there.
     pub(super) read: HashSet<PackId>,
     pub(super) damaged: Vec<Bad>,
-    /// Packs of which an index says what they do not say themselves, with the hash of what they say.
-    pub(super) belied: HashMap<PackId, [u8; 32]>,
+    /// Packs of which an index says what they do not say themselves.
+    pub(super) belied: HashMap<PackId, Belied>,
     /// Sections of which every frame is good.
     pub(super) attested: Vec<AttestedSection>,
     /// The user asked to stop before all of them were read.
@@ -167,6 +177,20 @@ impl<'a> PackCheck<'a> {
         Ok(lies)
     }
 
+    /// The bytes of a pack, and whether they are others than its name stands for: then what it says of itself is no better than what an
+    /// index says. They are needed all the same, to see what is left.
+    fn read(&self, pack: &Wanted) -> Result<(Bytes, bool)> {
+        let store = &self.repository.store;
+        match store.read_hashed(&pack.name, limits::PACK_BYTES_MAX, pack.id.as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                let bytes = store.read(&pack.name, limits::PACK_BYTES_MAX)?;
+                let is_other = blake3::hash(&bytes).as_bytes() != pack.id.as_bytes();
+                Ok((bytes, is_other))
+            }
+            other => Ok((other?, false)),
+        }
+    }
+
     fn pack(&self, pack: &Wanted, decompressor: &mut Decompressor, outcome: &Mutex<Outcome>) -> Result<()> {
         let name = &pack.name;
         // Only where the pack itself does not say: each look at the index decodes it.
@@ -177,15 +201,7 @@ impl<'a> PackCheck<'a> {
             lock().damaged.push(Bad { pack: pack.id, name: name.clone(), what, is_gone, blobs });
         };
         let damaged = |what, blobs| bad(what, false, blobs);
-        // Of a pack that is damaged the bytes are needed all the same, to see what is left.
-        let store = &self.repository.store;
-        let read = match store.read_hashed(name, limits::PACK_BYTES_MAX, pack.id.as_bytes()) {
-            Err(error) if error.kind() == ErrorKind::Damaged => {
-                store.read(name, limits::PACK_BYTES_MAX).map(|bytes| (bytes, true))
-            }
-            other => other.map(|bytes| (bytes, false)),
-        };
-        let (bytes, suspect) = match read {
+        let (bytes, is_other) = match self.read(pack) {
             Ok(read) => read,
             Err(error) if error.is_damage() => {
                 let is_gone = error.kind() == ErrorKind::NotFound;
@@ -200,9 +216,12 @@ impl<'a> PackCheck<'a> {
         let directory = match self.repository.own_directory(self.domain, &bytes) {
             Ok(directory) => {
                 let lies = self.distrust_lies(pack, &directory)?;
-                if lies > 0 {
+                if lies > 0 && is_other {
+                    damaged("its directory is not what the index says".to_owned(), Vec::new());
+                } else if lies > 0 {
                     self.repository.store.progress().trouble();
-                    lock().belied.insert(pack.id, pack.says(directory.clone()));
+                    let belied = pack.belied(&directory);
+                    lock().belied.extend(belied.map(|belied| (pack.id, belied)));
                 }
                 whole = lies == 0 || lies < pack.listed.len();
                 Some(directory)
@@ -221,7 +240,7 @@ impl<'a> PackCheck<'a> {
             damaged(format!("frame {number}: {error}"), frame.blobs.iter().map(|blob| blob.id).collect());
         }
         // Where more is known of what is wrong, this is no other problem.
-        if whole && suspect && blake3::hash(&bytes).as_bytes() != pack.id.as_bytes() {
+        if whole && is_other {
             whole = false;
             damaged("its bytes are not those that its name stands for".to_owned(), Vec::new());
         }

@@ -63,6 +63,8 @@ pub(super) enum Fate {
     Keep(Found),
     /// It is a folder, and there.
     Enter(Found),
+    /// It is a link that is there, right in everything.
+    Stay,
 }
 
 /// What is where an entry is restored, and gives way to it.
@@ -327,6 +329,10 @@ impl<'a> Existing<'a> {
             let selection = &self.job.options.selection;
             return self.instead_of_a_file((&entry.path, below), &found, selection).map(|()| nothing);
         }
+        // Made anew it would change the times of its folder, which may be somebody else's.
+        if self.look.is_right_link(below, &found, (then, &self.job.options.ownership))? {
+            return Ok(Fate::Stay);
+        }
         let are_files = (then.kind, found.kind) == (EntryKind::File, EntryKind::File);
         if found.is_mount() && !are_files {
             return Err(mounted(below));
@@ -468,7 +474,7 @@ impl<'a> Existing<'a> {
             return Ok((!was_left).then_some(Further::Linked));
         }
         let there = match self.fate(entry, nodes)? {
-            Fate::Leave => return Ok(None),
+            Fate::Leave | Fate::Stay => return Ok(None),
             // Nothing can be linked to its name.
             Fate::Restore(There::File(found)) | Fate::Keep(found) if found.is_mount() => {
                 return Err(mounted(self.job.below(&entry.path)));

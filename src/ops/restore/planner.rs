@@ -178,6 +178,10 @@ impl<'a, 'b> Planner<'a, 'b> {
                 self.tell_left_over(&entry, nodes)?;
                 return self.keep(entry, found);
             }
+            Ok(Fate::Stay) => {
+                self.job.is_done(&entry.path);
+                return Ok(());
+            }
             Ok(Fate::Leave) => {
                 self.job.left(&entry);
                 return self.tell_left_over(&entry, nodes);
