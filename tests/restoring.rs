@@ -290,7 +290,7 @@ fn each_policy_overwrites_what_it_says() {
 #[test]
 fn a_link_that_is_right_stays_and_any_other_is_made_anew() {
     let place = Place::new(1);
-    for name in ["right", "elsewhere", "later", "file", "twice"] {
+    for name in ["right", "elsewhere", "later", "file", "twice", "marked"] {
         symlink("there", place.source().join(name)).unwrap();
     }
     place.back_up(&place.options());
@@ -305,12 +305,19 @@ fn a_link_that_is_right_stays_and_any_other_is_made_anew() {
     replace("later", &|path| symlink("there", path).unwrap());
     replace("file", &|path| fs::write(path, "there").unwrap());
     fs::hard_link(copy.join("twice"), copy.join("again")).unwrap();
-    let before = ["right", "elsewhere", "later", "file", "twice"].map(made);
+    // Only root may set an attribute of a link.
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        rustix::fs::lsetxattr(copy.join("marked"), "trusted.more", b"x", rustix::fs::XattrFlags::empty())
+            .unwrap();
+    }
+    let names = ["right", "elsewhere", "later", "file", "twice", "marked"];
+    let before = names.map(made);
     let done = place.restore("all", "", &[]);
     assert_eq!(done.failures, 0, "{:?}", done.failed);
-    let after = ["right", "elsewhere", "later", "file", "twice"].map(made);
+    let after = names.map(made);
     let stays: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
-    assert_eq!(stays, [true, false, false, false, false]);
+    assert_eq!(stays, [true, false, false, false, false, !is_root]);
     fs::remove_file(copy.join("again")).unwrap();
     same(&place.source(), &copy);
 }
