@@ -289,9 +289,16 @@ fn each_policy_overwrites_what_it_says() {
 /// Made anew it would change the times of its folder, which may be somebody else's.
 #[test]
 fn a_link_that_is_right_stays_and_any_other_is_made_anew() {
+    const ATTRIBUTE: &str = "trusted.lifeboat";
     let place = Place::new(1);
     for name in ["right", "elsewhere", "later", "file", "twice", "marked"] {
         symlink("there", place.source().join(name)).unwrap();
+    }
+    // Only root may give one to a link.
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        let link = place.source().join("marked");
+        rustix::fs::lsetxattr(link, ATTRIBUTE, b"x", rustix::fs::XattrFlags::empty()).unwrap();
     }
     place.back_up(&place.options());
     place.restore("all", "", &[]);
@@ -305,11 +312,8 @@ fn a_link_that_is_right_stays_and_any_other_is_made_anew() {
     replace("later", &|path| symlink("there", path).unwrap());
     replace("file", &|path| fs::write(path, "there").unwrap());
     fs::hard_link(copy.join("twice"), copy.join("again")).unwrap();
-    // Only root may set an attribute of a link.
-    let is_root = rustix::process::geteuid().is_root();
     if is_root {
-        rustix::fs::lsetxattr(copy.join("marked"), "trusted.more", b"x", rustix::fs::XattrFlags::empty())
-            .unwrap();
+        rustix::fs::lremovexattr(copy.join("marked"), ATTRIBUTE).unwrap();
     }
     let names = ["right", "elsewhere", "later", "file", "twice", "marked"];
     let before = names.map(made);
