@@ -711,3 +711,41 @@ fn where_several_back_up_nobody_is_told_to_give_something_up_before_the_packs_we
     let [first, forget] = ["repair index", "forget"].map(|word| remedy.find(word).unwrap());
     assert!(first < forget, "{remedy}");
 }
+
+/// By the name that it would have then it is not there.
+#[test]
+fn a_listing_with_the_wrong_kind_hides_no_damage_and_is_named() {
+    for is_rotten in [false, true] {
+        let (scene, kept) = (Shared::new(), files(1..=2));
+        lab::back_up(&scene.open(&scene.honest), &kept).unwrap();
+        let own = scene.data_packs()[0];
+        let size = fs::metadata(scene.path(&own)).unwrap().len().try_into().unwrap();
+        // Several, so that one of them comes first.
+        for _ in 0..6 {
+            let directory = Directory { sections: Vec::new(), frames: Vec::new() };
+            scene.list(&[IndexedPack { id: own, size, kind: PackKind::Metadata, directory }]);
+        }
+        if is_rotten {
+            let mut bytes = fs::read(scene.path(&own)).unwrap();
+            bytes[2000] ^= 1;
+            fs::write(scene.path(&own), bytes).unwrap();
+        }
+        let checked = lab::check_all(&scene.yard.owner()).unwrap();
+        let name = Name::pack(&scene.domain, PackKind::Data, &own);
+        let is_told = checked.problems.iter().any(|problem| problem.object == name.as_str());
+        assert_eq!(is_told, is_rotten, "{checked:?}");
+        let wrong = Name::pack(&scene.domain, PackKind::Metadata, &own);
+        assert!(!checked.problems.iter().any(|problem| problem.object == wrong.as_str()), "{checked:?}");
+        let is_lie = |problem: &&Problem| problem.what.contains("not what the pack says of itself");
+        let liars: Vec<&Problem> = checked.problems.iter().filter(is_lie).collect();
+        assert!(
+            !liars.is_empty() && liars.iter().all(|problem| problem.object.contains("/index/")),
+            "{checked:?}"
+        );
+        let names = liars.iter().map(|problem| problem.object.clone()).collect();
+        let options = AsideOptions { names, reason: None, mode: Mode::Write, force: Force::Yes };
+        repair::set_aside(&scene.yard.owner(), &options).unwrap();
+        let checked = lab::check_all(&scene.yard.owner()).unwrap();
+        assert_eq!(checked.problems_found > 0, is_rotten, "{checked:?}");
+    }
+}

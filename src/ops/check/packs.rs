@@ -14,7 +14,7 @@ use crate::{
     format::{
         attestation::{AttestedSection, digest},
         ledger::Shelf,
-        pack::{Directory, IndexedPack, SectionHeader},
+        pack::{Directory, IndexedPack, PackKind, SectionHeader},
     },
     id::{BlobId, DomainId, IdentityId, PackId},
     limits,
@@ -37,6 +37,7 @@ pub(super) enum Choice<'a> {
 struct Wanted {
     id: PackId,
     size: u64,
+    kind: PackKind,
     name: Name,
     /// How indexes list it.
     listed: Vec<KnownPack>,
@@ -45,7 +46,7 @@ struct Wanted {
 impl Wanted {
     /// What a true listing of the pack says, given its own directory.
     fn belied(&self, own: &Directory) -> Option<Belied> {
-        let KnownPack { id, size, kind, .. } = *self.listed.first()?;
+        let (id, kind, size) = (self.id, self.kind, self.listed.first()?.size);
         let says = IndexedPack { id, size, kind, directory: own.clone() }.digest();
         Some(Belied { name: self.name.clone(), says })
     }
@@ -115,8 +116,9 @@ impl<'a> PackCheck<'a> {
         let mut seen: HashSet<PackId> = HashSet::new();
         let packs = self.view.index.packs().filter(|pack| pack.standing.counts() && seen.insert(pack.id));
         let wanted = |pack: KnownPack| {
-            let (size, name) = (u64::from(pack.size), self.repository.pack_name(self.domain, &pack));
-            Wanted { id: pack.id, size, name, listed: listings.get(&pack.id).cloned().unwrap_or_default() }
+            let KnownPack { id, size, kind, .. } = pack;
+            let (size, name) = (u64::from(size), self.repository.pack_name(self.domain, &pack));
+            Wanted { id, size, kind, name, listed: listings.get(&id).cloned().unwrap_or_default() }
         };
         let shelves = match choice {
             Choice::Subset(subset) => {
@@ -134,7 +136,7 @@ impl<'a> PackCheck<'a> {
             let listed = self.repository.listed_packs(self.domain)?.into_iter();
             chosen.extend(listed.filter(|(id, _)| unindexed.contains(id)).map(|(id, pack)| {
                 let name = Name::pack(self.domain, pack.kind, &id);
-                Wanted { id, size: pack.size, name, listed: Vec::new() }
+                Wanted { id, size: pack.size, kind: pack.kind, name, listed: Vec::new() }
             }));
         }
         Ok(chosen)
@@ -147,7 +149,7 @@ impl<'a> PackCheck<'a> {
         let outcome = Mutex::new(Outcome::default());
         let all = on_each(&chosen, workers, |pack| {
             progress.check()?;
-            self.pack(pack, &mut Decompressor::new()?, &outcome)?;
+            self.pack_of_any_kind(pack, &mut Decompressor::new()?, &outcome)?;
             outcome.lock().unwrap_or_else(PoisonError::into_inner).read.insert(pack.id);
             progress.add(0, pack.size);
             Ok(())
@@ -169,12 +171,41 @@ impl<'a> PackCheck<'a> {
     fn distrust_lies(&self, pack: &Wanted, own: &Directory) -> Result<usize> {
         let mut lies = 0;
         for listed in &pack.listed {
-            if self.listing(&pack.name, listed)? != *own {
+            if listed.kind != pack.kind || self.listing(&pack.name, listed)? != *own {
                 self.view.index.distrust_listing(listed);
                 lies += 1;
             }
         }
         Ok(lies)
+    }
+
+    /// The pack by the name that it has if it is of the other kind, should that be there: what an index says of its kind may be a lie,
+    /// which must not hide the pack.
+    fn of_other_kind(&self, pack: &Wanted) -> Result<Option<Wanted>> {
+        let kind = match pack.kind {
+            PackKind::Data => PackKind::Metadata,
+            PackKind::Metadata => PackKind::Data,
+        };
+        let (id, size, name) = (pack.id, pack.size, Name::pack(self.domain, kind, &pack.id));
+        let there = self.repository.store.head(&name)?;
+        Ok(there.map(|_| Wanted { id, size, kind, name, listed: pack.listed.clone() }))
+    }
+
+    /// Reads a pack by the name that it has, whatever kind an index says.
+    fn pack_of_any_kind(
+        &self,
+        pack: &Wanted,
+        decompressor: &mut Decompressor,
+        outcome: &Mutex<Outcome>,
+    ) -> Result<()> {
+        let read = self.read(pack);
+        if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+            && let Some(other) = self.of_other_kind(pack)?
+        {
+            let read = self.read(&other);
+            return self.pack((&other, read), decompressor, outcome);
+        }
+        self.pack((pack, read), decompressor, outcome)
     }
 
     /// The bytes of a pack, and whether they are others than its name stands for: then what it says of itself is no better than what an
@@ -191,7 +222,12 @@ impl<'a> PackCheck<'a> {
         }
     }
 
-    fn pack(&self, pack: &Wanted, decompressor: &mut Decompressor, outcome: &Mutex<Outcome>) -> Result<()> {
+    fn pack(
+        &self,
+        (pack, read): (&Wanted, Result<(Bytes, bool)>),
+        decompressor: &mut Decompressor,
+        outcome: &Mutex<Outcome>,
+    ) -> Result<()> {
         let name = &pack.name;
         // Only where the pack itself does not say: each look at the index decodes it.
         let listed = || pack.listed.first().map(|listed| self.listing(name, listed)).transpose();
@@ -201,7 +237,7 @@ impl<'a> PackCheck<'a> {
             lock().damaged.push(Bad { pack: pack.id, name: name.clone(), what, is_gone, blobs });
         };
         let damaged = |what, blobs| bad(what, false, blobs);
-        let (bytes, is_other) = match self.read(pack) {
+        let (bytes, is_other) = match read {
             Ok(read) => read,
             Err(error) if error.is_damage() => {
                 let is_gone = error.kind() == ErrorKind::NotFound;
@@ -216,7 +252,7 @@ impl<'a> PackCheck<'a> {
         let directory = match self.repository.own_directory(self.domain, &bytes) {
             Ok(directory) => {
                 let lies = self.distrust_lies(pack, &directory)?;
-                if lies > 0 && is_other {
+                if lies > 0 && is_other && lies == pack.listed.len() {
                     damaged("its directory is not what the index says".to_owned(), Vec::new());
                 } else if lies > 0 {
                     self.repository.store.progress().trouble();
