@@ -18,7 +18,8 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::Duration,
@@ -395,7 +396,8 @@ fn main() {
         );
     };
     row("first backup", (spent.sum(FIRST), first), engine.back_up(Mode::Store));
-    let stored = [&shared.folder, &engine.folder.join("repository")].map(|folder| bytes_of_packs(folder));
+    let stored =
+        [&shared.folder, &engine.folder.join("repository")].map(|folder| bytes_of_packs(folder, false));
     SystemClock.sleep(Duration::from_secs(3));
     engine.back_up(Mode::Store);
     // A walk is one thread's work.
@@ -410,38 +412,33 @@ fn main() {
 /// What comes of work during which the disk is told to write, as the engine tells it, and the seconds from its end until the disk has
 /// everything: a restore does not end before.
 fn to_the_disk<T>(folder: &Path, work: impl FnOnce() -> T) -> (T, f64) {
-    let (file, is_done) = (File::open(folder).unwrap(), AtomicBool::new(false));
+    let file = File::open(folder).unwrap();
     let (done, ended) = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_done.load(Ordering::Relaxed) {
-                rustix::fs::syncfs(&file).unwrap();
-                SystemClock.sleep(FLUSH_INTERVAL);
+        // Hung up also if the work panics: else the scope would wait for ever.
+        let (working, hung_up) = mpsc::channel::<()>();
+        let flush = || rustix::fs::syncfs(&file).unwrap();
+        scope.spawn(move || {
+            while hung_up.recv_timeout(FLUSH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                flush();
             }
         });
         let done = work();
-        is_done.store(true, Ordering::Relaxed);
+        drop(working);
         (done, SystemClock.elapsed())
     });
     rustix::fs::syncfs(&file).unwrap();
     (done, (SystemClock.elapsed() - ended).as_secs_f64())
 }
 
-/// The bytes of all files in folders below this one whose names begin with `pack`.
-fn bytes_of_packs(folder: &Path) -> u64 {
-    let is_pack = |entry: &fs::DirEntry| entry.file_name().to_str().unwrap().starts_with("pack");
-    let bytes = |entry: fs::DirEntry| match (entry.file_type().unwrap().is_dir(), is_pack(&entry)) {
-        (true, true) => all_bytes(&entry.path()),
-        (true, false) => bytes_of_packs(&entry.path()),
-        (false, true) => entry.metadata().unwrap().len(),
-        (false, false) => 0,
-    };
-    fs::read_dir(folder).unwrap().map(|entry| bytes(entry.unwrap())).sum()
-}
-
-fn all_bytes(folder: &Path) -> u64 {
-    let bytes = |entry: fs::DirEntry| match entry.file_type().unwrap().is_dir() {
-        true => all_bytes(&entry.path()),
-        false => entry.metadata().unwrap().len(),
+/// The bytes of all files below a folder that are packs by their own name or by that of a folder on the way.
+fn bytes_of_packs(folder: &Path, are_packs: bool) -> u64 {
+    let bytes = |entry: fs::DirEntry| {
+        let is_pack = are_packs || entry.file_name().to_str().unwrap().starts_with("pack");
+        match entry.file_type().unwrap().is_dir() {
+            true => bytes_of_packs(&entry.path(), is_pack),
+            false if is_pack => entry.metadata().unwrap().len(),
+            false => 0,
+        }
     };
     fs::read_dir(folder).unwrap().map(|entry| bytes(entry.unwrap())).sum()
 }

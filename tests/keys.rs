@@ -524,8 +524,7 @@ fn no_snapshot_is_cut_off_by_a_label_that_an_older_key_had_too() {
     let owner = owner_again(&store, &owner);
     let error = key::revoke(&owner, &options("machine")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
-    let ids = [&machine.identity, &renewed.added.identity]
-        .map(|id| id.to_string().chars().take(8).collect::<String>());
+    let ids = [&machine.identity, &renewed.added.identity].map(IdentityId::short);
     assert!(ids.iter().all(|id| error.to_string().contains(id)), "{error}");
     assert_eq!(key::revoke(&owner, &options(&ids[0])).unwrap().last_sequence, 0);
     let (known, _) = owner_again(&store, &owner).snapshots().unwrap();

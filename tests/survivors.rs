@@ -88,6 +88,11 @@ struct Shared {
 }
 
 impl Shared {
+    fn set_aside(&self, names: Vec<String>, force: Force) {
+        let options = AsideOptions { names, reason: None, mode: Mode::Write, force };
+        repair::set_aside(&self.yard.owner(), &options).unwrap();
+    }
+
     fn new() -> Self {
         let yard = Yard::new();
         let [honest, hijacked] =
@@ -612,9 +617,7 @@ fn a_false_listing_hides_no_last_good_copy() {
         damaged.lists.iter().for_each(|list| fs::remove_file(list).unwrap());
         if is_set_aside {
             let name = Name::pack(&scene.domain, PackKind::Data, &damaged.own).as_str().to_owned();
-            let options =
-                AsideOptions { names: vec![name], reason: None, mode: Mode::Write, force: Force::No };
-            repair::set_aside(&scene.yard.owner(), &options).unwrap();
+            scene.set_aside(vec![name], Force::No);
         }
         let size = fs::metadata(scene.path(&damaged.good)).unwrap().len().try_into().unwrap();
         let directory = Directory { sections: Vec::new(), frames: Vec::new() };
@@ -683,13 +686,7 @@ fn a_check_that_reads_data_believes_no_listing_that_its_pack_does_not_bear_out()
         let remedy = told[0].remedy.as_deref().unwrap();
         let aside = format!("`lifeboat repair quarantine {} --force ", told[0].object);
         assert!(remedy.contains(&aside) && remedy.contains("`lifeboat repair index --apply`"), "{remedy}");
-        let options = AsideOptions {
-            names: vec![told[0].object.clone()],
-            reason: None,
-            mode: Mode::Write,
-            force: Force::Yes,
-        };
-        repair::set_aside(&scene.yard.owner(), &options).unwrap();
+        scene.set_aside(vec![told[0].object.clone()], Force::Yes);
         let repaired = repair::index(&scene.yard.owner(), Mode::Write).unwrap();
         assert_eq!(repaired.iter().map(|domain| domain.done.listed.packs).sum::<u64>(), 1, "{repaired:?}");
         let checked = lab::check_all(&scene.yard.owner()).unwrap();
@@ -742,9 +739,7 @@ fn a_listing_with_the_wrong_kind_hides_no_damage_and_is_named() {
             !liars.is_empty() && liars.iter().all(|problem| problem.object.contains("/index/")),
             "{checked:?}"
         );
-        let names = liars.iter().map(|problem| problem.object.clone()).collect();
-        let options = AsideOptions { names, reason: None, mode: Mode::Write, force: Force::Yes };
-        repair::set_aside(&scene.yard.owner(), &options).unwrap();
+        scene.set_aside(liars.iter().map(|problem| problem.object.clone()).collect(), Force::Yes);
         let checked = lab::check_all(&scene.yard.owner()).unwrap();
         assert_eq!(checked.problems_found > 0, is_rotten, "{checked:?}");
     }

@@ -118,7 +118,7 @@ def extent(folder):
 
 def size(folder):
     """The bytes of all files below `folder`."""
-    return sum(entry.stat().st_size for entry in walk(folder) if entry.is_file(follow_symlinks=False))
+    return extent(folder)["bytes"]
 
 
 if __name__ == "__main__":

@@ -50,6 +50,16 @@ impl Wanted {
         let says = IndexedPack { id, size, kind, directory: own.clone() }.digest();
         Some(Belied { name: self.name.clone(), says })
     }
+
+    /// The same, if it is of the other kind.
+    fn of_other_kind(&self, domain: &DomainId) -> Self {
+        let kind = match self.kind {
+            PackKind::Data => PackKind::Metadata,
+            PackKind::Metadata => PackKind::Data,
+        };
+        let (id, size, name) = (self.id, self.size, Name::pack(domain, kind, &self.id));
+        Self { id, size, kind, name, listed: self.listed.clone() }
+    }
 }
 
 /// A pack with which nothing need be wrong, but for what an index says of it.
@@ -179,31 +189,22 @@ impl<'a> PackCheck<'a> {
         Ok(lies)
     }
 
-    /// The pack by the name that it has if it is of the other kind, should that be there: what an index says of its kind may be a lie,
-    /// which must not hide the pack.
-    fn of_other_kind(&self, pack: &Wanted) -> Result<Option<Wanted>> {
-        let kind = match pack.kind {
-            PackKind::Data => PackKind::Metadata,
-            PackKind::Metadata => PackKind::Data,
-        };
-        let (id, size, name) = (pack.id, pack.size, Name::pack(self.domain, kind, &pack.id));
-        let there = self.repository.store.head(&name)?;
-        Ok(there.map(|_| Wanted { id, size, kind, name, listed: pack.listed.clone() }))
-    }
-
-    /// Reads a pack by the name that it has, whatever kind an index says.
+    /// Checks a pack by the name that it has, whatever kind an index says: that may be a lie, which must not hide it.
     fn pack_of_any_kind(
         &self,
         pack: &Wanted,
         decompressor: &mut Decompressor,
         outcome: &Mutex<Outcome>,
     ) -> Result<()> {
+        let is_gone =
+            |read: &Result<_>| read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
         let read = self.read(pack);
-        if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
-            && let Some(other) = self.of_other_kind(pack)?
-        {
-            let read = self.read(&other);
-            return self.pack((&other, read), decompressor, outcome);
+        if is_gone(&read) {
+            let other = pack.of_other_kind(self.domain);
+            let found = self.read(&other);
+            if !is_gone(&found) {
+                return self.pack((&other, found), decompressor, outcome);
+            }
         }
         self.pack((pack, read), decompressor, outcome)
     }
@@ -252,14 +253,15 @@ impl<'a> PackCheck<'a> {
         let directory = match self.repository.own_directory(self.domain, &bytes) {
             Ok(directory) => {
                 let lies = self.distrust_lies(pack, &directory)?;
-                if lies > 0 && is_other && lies == pack.listed.len() {
+                let none_is_true = lies > 0 && lies == pack.listed.len();
+                if none_is_true && is_other {
                     damaged("its directory is not what the index says".to_owned(), Vec::new());
                 } else if lies > 0 {
                     self.repository.store.progress().trouble();
                     let belied = pack.belied(&directory);
                     lock().belied.extend(belied.map(|belied| (pack.id, belied)));
                 }
-                whole = lies == 0 || lies < pack.listed.len();
+                whole = !none_is_true;
                 Some(directory)
             }
             Err(error) if error.kind() == ErrorKind::Damaged => {
