@@ -424,7 +424,8 @@ fn where_nothing_may_be_attested_nothing_dies_for_what_was_cut() {
     let done = scene.prune_over(&over).unwrap();
     let told: Vec<String> = done.notes.iter().map(ToString::to_string).collect();
     assert!(told.iter().any(|note| note.contains("cannot be attested")), "{told:?}");
-    assert_eq!(done.repacked.packs, 0);
+    // Of metadata a pack may be replaced: where nodes end depends on the keys, and what moves as it is needs nobody's word.
+    assert!(done.repacked.bytes < FILE_BYTES, "{done:?}");
     for _ in 0..2 {
         scene.yard.wait(4 * DAY);
         scene.prune_over(&over).unwrap();
