@@ -1352,3 +1352,47 @@ fn very_many_slots_and_greedy_ones_are_refused_without_much_work() {
     Repository::unlock(&store, &config, &right).unwrap();
     Repository::unlock(&store, &config, &Credential::Words(root.words())).unwrap();
 }
+
+/// The slot that a passphrase opened last on a machine is remembered there, and is nothing that anybody depends on.
+#[test]
+fn the_slot_that_a_passphrase_opened_last_is_tried_first_and_whatever_is_wrong_with_it_all_are_tried() {
+    let over = Intercepted::watching(Arc::new(object_store::memory::InMemory::new()));
+    let store = Store::from_object_store(Arc::<Intercepted>::clone(&over), "", options()).unwrap();
+    let (_, owner) = created(&store);
+    let machine = add(&owner, Role::Backup, "web1", None);
+    let folder = tempfile::tempdir().unwrap();
+    let open = |passphrase: &str| {
+        over.let_through();
+        let config = Repository::read_config(&store).unwrap();
+        let credential = Credential::Passphrase(passphrase.to_owned().into(), None);
+        let clock = Arc::new(SystemClock);
+        let opened =
+            Repository::unlock_and_open(store.clone(), config, &credential, Some(folder.path()), clock);
+        let lists =
+            over.calls().into_iter().filter(|call| call.kind == Kind::List && call.name.starts_with("keys"));
+        (opened, lists.count())
+    };
+    let opens = |passphrase: &str, lists: usize| {
+        let (opened, listed) = open(passphrase);
+        opened.unwrap();
+        assert_eq!(listed, lists);
+    };
+    // A wrong one is not helped by it, and leaves nothing behind.
+    let (refused, listed) = open("wrong");
+    assert_eq!((refused.unwrap_err().kind(), listed), (ErrorKind::CannotUnlock, 1));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    opens("owner", 1);
+    opens("owner", 0);
+    assert_eq!(open("wrong").0.unwrap_err().kind(), ErrorKind::CannotUnlock);
+    opens("owner", 0);
+    let note = folder.path().join(owner.config.repository_id.to_string()).join("slot");
+    let known = std::fs::read_to_string(&note).unwrap();
+    let of_a_machine = machine.access_key.as_ref().unwrap().slot.clone();
+    for other in ["", "../config", "gone-00000000", "\u{0}\n", &of_a_machine, &known.repeat(9)] {
+        std::fs::write(&note, other).unwrap();
+        opens("owner", 1);
+        opens("owner", 0);
+    }
+    store.delete(&Name::slot(&known)).unwrap();
+    assert_eq!(open("owner").0.unwrap_err().kind(), ErrorKind::CannotUnlock);
+}

@@ -38,6 +38,12 @@ impl Cache {
         Self { folder: folder.filter(usable) }
     }
 
+    /// The same if it was made before: until it is unlocked, nobody knows that a repository is the one that it says it is.
+    pub(super) fn if_there(folder: Option<&Path>, repository: &RepositoryId) -> Self {
+        let folder = folder.map(|folder| folder.join(repository.to_string()));
+        Self { folder: folder.filter(|folder| folder.is_dir()) }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
@@ -68,6 +74,19 @@ impl Cache {
     pub(super) fn chain_file(&self, identity: &IdentityId) -> Option<fs::File> {
         let path = self.folder.as_ref()?.join(format!("chain-{identity}"));
         fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).ok()
+    }
+
+    /// The key slot that a passphrase opened last.
+    pub(super) fn slot(&self) -> Option<String> {
+        let bytes = durable::read_own(&self.folder.as_ref()?.join("slot"), limits::RECORD_BYTES_MAX)?;
+        String::from_utf8(bytes).ok()
+    }
+
+    /// Remembers it. Nothing vouches for it: a slot that does not open costs a try. A cache that cannot be written is no error.
+    pub(super) fn keep_slot(&self, name: &str) {
+        if let Some(folder) = &self.folder {
+            drop(durable::write_atomic(&folder.join("slot"), name.as_bytes(), 0o600));
+        }
     }
 
     fn distrusted_path(&self, domain: &DomainId) -> Option<PathBuf> {

@@ -191,10 +191,13 @@ impl Repository {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let asked = clock.elapsed();
-        let (registries, secrets) =
-            store.both(|| registry::listed(&store), || Self::unlock(&store, &config, credential));
-        let (secrets, registries) = (secrets?, registries?);
-        Self::open_by((store, config), secrets, (&registries, asked), cache, clock)
+        let known = Cache::if_there(cache, &config.repository_id);
+        let (registries, secrets) = store
+            .both(|| registry::listed(&store), || Self::unlock_with(&known, (&store, &config), credential));
+        let ((slot, secrets), registries) = (secrets?, registries?);
+        let opened = Self::open_by((store, config), secrets, (&registries, asked), cache, clock)?;
+        slot.into_iter().for_each(|name| opened.cache.keep_slot(&name));
+        Ok(opened)
     }
 
     fn open_by(

@@ -2,7 +2,7 @@
 
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use super::Repository;
+use super::{Repository, cache::Cache};
 use crate::{
     crypto::RootSecret,
     error::{Error, ErrorKind, Result},
@@ -97,16 +97,40 @@ impl Repository {
                 })
             }
             Credential::Passphrase(passphrase, named) => {
-                Self::unlock_passphrase((store, config), passphrase, named.as_deref())
+                Ok(Self::unlock_passphrase((store, config), passphrase, named.as_deref())?.1)
             }
         }
     }
 
+    /// As [`Self::unlock`]. A passphrase is tried first on the slot that one opened last on this machine, which spares the
+    /// list of slots. Whatever is the matter with that slot, all of them are tried then; the one that opens comes too, to be
+    /// remembered.
+    pub(super) fn unlock_with(
+        cache: &Cache,
+        (store, config): (&Store, &Config),
+        credential: &Credential,
+    ) -> Result<(Option<String>, Secrets)> {
+        let Credential::Passphrase(passphrase, None) = credential else {
+            return Ok((None, Self::unlock(store, config, credential)?));
+        };
+        let opened = cache.slot().and_then(|name| {
+            let slot = read_slot(store, &name).ok().filter(Slot::takes_passphrase)?;
+            let secrets = slot.open_passphrase(passphrase).ok()??;
+            (secrets.root_public_key() == config.root_public_key).then_some(secrets)
+        });
+        if let Some(secrets) = opened {
+            return Ok((None, secrets));
+        }
+        let (name, secrets) = Self::unlock_passphrase((store, config), passphrase, None)?;
+        Ok((Some(name), secrets))
+    }
+
+    /// The name of the slot that the passphrase opens, and what is in it.
     fn unlock_passphrase(
         (store, config): (&Store, &Config),
         passphrase: &str,
         named: Option<&str>,
-    ) -> Result<Secrets> {
+    ) -> Result<(String, Secrets)> {
         let names: Vec<String> = match named {
             Some(name) => vec![name.to_owned()],
             None => {
@@ -158,9 +182,9 @@ impl Repository {
             match slot.open_passphrase(passphrase) {
                 // What an `init` left behind may open with the same passphrase, and to nothing of this one.
                 Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {
-                    return Ok(secrets);
+                    return Ok((name.clone(), secrets));
                 }
-                Ok(Some(secrets)) => foreign = Some(secrets),
+                Ok(Some(secrets)) => foreign = Some((name.clone(), secrets)),
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::Damaged => {
                     damaged = Some(damaged_slot(error, name));
@@ -168,9 +192,9 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        if let Some(secrets) = foreign {
+        if let Some(foreign) = foreign {
             // Or `config` was replaced: whoever opens the repository with these says so.
-            return Ok(secrets);
+            return Ok(foreign);
         }
         Err(match damaged {
             Some(error) => error,
