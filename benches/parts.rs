@@ -2,10 +2,12 @@
 #![expect(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
-    reason = "a measurement may stop at the first surprise"
+    clippy::disallowed_methods,
+    reason = "a measurement may stop at the first surprise, and its files need not be durable"
 )]
+#![allow(dead_code, reason = "`benches/scale` uses the rest of its modules")]
 
-use std::{collections::HashMap, sync::Mutex};
+use std::sync::Arc;
 
 use divan::{Bencher, black_box, counter::BytesCount, counter::ItemsCount};
 use lifeboat::{
@@ -13,24 +15,36 @@ use lifeboat::{
     clock::Timestamp,
     compress::{Compression, Compressor, Plaintext},
     crypto::{ChunkRoot, FrameKey, NodeKey, NodeRoot},
-    error::{Error, Result},
+    error::Result,
     format::{
         entry::{ChunkRef, Content, Entry, EntryKind, Metadata},
         pack::PackKind,
     },
     id::{BlobId, DomainId, IdentityId, ObjectId},
     limits,
-    ops::backup::ingest::FRAME_BYTES_TARGET,
+    ops::{
+        backup::ingest::FRAME_BYTES_TARGET,
+        restore::{self, RestoreOptions},
+    },
     repository::{
         index::{Index, Segments, Standing},
-        manifest::{ManifestBuilder, ManifestCursor, NodeSink, NodeSource},
+        manifest::{ManifestBuilder, NodeSink},
     },
 };
 
-use self::packs::Packs;
+use object_store::memory::InMemory;
+
+use self::{
+    packs::Packs,
+    world::{Place, World},
+};
 
 #[path = "scale/packs.rs"]
 mod packs;
+#[path = "scale/store.rs"]
+mod store;
+#[path = "scale/world.rs"]
+mod world;
 
 /// Of a file that is cut.
 const FILE_BYTES: usize = 16 << 20;
@@ -175,36 +189,13 @@ fn look_up(bencher: Bencher<'_, '_>, which: &str) {
         .bench_local(|| chunks.iter().filter(|chunk| index.borrow(chunk, AUTHOR, PackKind::Data)).count());
 }
 
-/// What a restore asks for each chunk before it knows which part of which pack it reads.
-#[divan::bench]
-fn plan(bencher: Bencher<'_, '_>) {
-    let (index, packs) = index();
-    let chunks: Vec<_> = (0..LOOKUPS).map(|number| packs.chunk(number)).collect();
-    bencher.counter(ItemsCount::new(chunks.len())).bench_local(|| {
-        let places = chunks.iter().flat_map(|chunk| index.copies(chunk, AUTHOR));
-        let mut frames = HashMap::new();
-        for at in places {
-            frames.entry(at.frame()).or_insert_with(|| index.found(at).unwrap());
-        }
-        frames.len()
-    });
-}
+/// Takes the nodes of a manifest and forgets them.
+struct Forgotten;
 
-/// A manifest in memory.
-#[derive(Default)]
-struct Nodes(Mutex<HashMap<BlobId, Vec<u8>>>);
-
-impl NodeSink for &Nodes {
-    fn node(&mut self, id: BlobId, plain: Vec<u8>) -> Result<()> {
-        self.0.lock().unwrap().insert(id, plain);
+impl NodeSink for Forgotten {
+    fn node(&mut self, _: BlobId, plain: Vec<u8>) -> Result<()> {
+        black_box(plain);
         Ok(())
-    }
-}
-
-impl NodeSource for Nodes {
-    fn plain(&self, id: &BlobId) -> Result<Vec<u8>> {
-        let nodes = self.0.lock().unwrap();
-        nodes.get(id).cloned().ok_or_else(|| Error::damaged("a node", "it is not there"))
     }
 }
 
@@ -234,11 +225,10 @@ fn entries() -> Vec<Entry> {
     (0..ENTRIES).map(entry).collect()
 }
 
-fn build(key: &NodeKey, entries: Vec<Entry>) -> (BlobId, Nodes) {
-    let nodes = Nodes::default();
+fn build(key: &NodeKey, entries: Vec<Entry>) -> BlobId {
     let mut builder = ManifestBuilder::new(key);
-    entries.into_iter().for_each(|entry| builder.push(entry, &mut &nodes).unwrap());
-    (builder.finish(&mut &nodes).unwrap().0.id, nodes)
+    entries.into_iter().for_each(|entry| builder.push(entry, &mut Forgotten).unwrap());
+    builder.finish(&mut Forgotten).unwrap().0.id
 }
 
 /// The entries of a walk made into nodes.
@@ -248,25 +238,37 @@ fn manifest_build(bencher: Bencher<'_, '_>) {
     bencher
         .counter(ItemsCount::new(entries.len()))
         .with_inputs(|| entries.clone())
-        .bench_local_values(|entries| build(&key, entries).0);
+        .bench_local_values(|entries| build(&key, entries));
 }
 
-/// The nodes of a parent against the entries of a walk that found nothing changed, and the nodes made again.
+/// A backup of files that have not changed: the entries of a walk that costs nothing are merged with the manifest of the parent,
+/// which the cache has, and made into nodes again. Opening the repository and writing the snapshot are in it.
 #[divan::bench(sample_count = 10)]
 fn manifest_merge(bencher: Bencher<'_, '_>) {
-    let (key, entries) = (NodeRoot::from_bytes([1; 32]).domain(&DOMAIN), entries());
-    let (root, nodes) = build(&key, entries.clone());
-    bencher.counter(ItemsCount::new(entries.len())).with_inputs(|| entries.clone()).bench_local_values(
-        |entries| {
-            let mut parent = ManifestCursor::new(&nodes, root);
-            let unchanged = |mut entry: Entry| {
-                let before = parent.next_entry().unwrap().unwrap();
-                assert!(before.path == entry.path && before.metadata == entry.metadata);
-                entry.content = before.content;
-                entry
-            };
-            let merged = entries.into_iter().map(unchanged).collect();
-            assert_eq!(build(&key, merged).0, root);
-        },
-    );
+    let (place, cache) = (place(), tempfile::tempdir().unwrap());
+    place.back_up(Some(cache.path()), 0);
+    let unchanged = || {
+        let done = place.back_up(Some(cache.path()), 0);
+        assert_eq!(done.record.statistics.files_unchanged, ENTRIES);
+    };
+    bencher.counter(ItemsCount::new(ENTRIES)).bench_local(unchanged);
+}
+
+/// What `restore --dry-run` does into an empty folder: the plan of a restore, which part of which pack is read for which files.
+#[divan::bench(sample_count = 10)]
+fn plan(bencher: Bencher<'_, '_>) {
+    let (place, target) = (place(), tempfile::tempdir().unwrap());
+    let repository = place.open(None);
+    let (snapshots, _) = repository.snapshots().unwrap();
+    let snapshot = snapshots.first().unwrap();
+    bencher.counter(ItemsCount::new(ENTRIES)).bench_local(|| {
+        let forecast =
+            restore::forecast(&repository, snapshot, target.path(), &RestoreOptions::default()).unwrap();
+        assert_eq!((forecast.files, forecast.chunks_lost), (ENTRIES, 0));
+    });
+}
+
+/// A repository in memory with one backup.
+fn place() -> Place {
+    Place::make(World::Files(ENTRIES), Arc::new(InMemory::new()), 1, None)
 }
