@@ -2,7 +2,7 @@
 //! place that it covers, and the id that every chunk and node is hashed against.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use lifeboat::{
@@ -136,14 +136,27 @@ fn an_index_that_says_something_else_than_the_pack_is_found_by_check() {
         }
     }
     let size = pack.size;
-    let listed = IndexedPack { id: pack.id, size, kind: PackKind::Data, directory };
-    repository.publish_index(&domain, &[listed]).unwrap();
-    let problems = check_all(&scene.open()).unwrap().problems;
-    let is_told = |problem: &Problem| {
-        problem.object.contains("/index/") && problem.what.contains("is not what the pack says of itself")
-    };
-    assert!(problems.iter().any(is_told), "{problems:?}");
-    assert!(!problems.iter().any(|problem| problem.object.contains(&pack.id.to_string())), "{problems:?}");
+    let listed = [IndexedPack { id: pack.id, size, kind: PackKind::Data, directory }];
+    for more in [1, 39] {
+        (0..more).for_each(|_| drop(repository.publish_index(&domain, &listed).unwrap()));
+        let mut problems = check_all(&scene.open()).unwrap().problems;
+        assert!(
+            !problems.iter().any(|problem| problem.object.contains(&pack.id.to_string())),
+            "{problems:?}"
+        );
+        problems.retain(|problem| problem.object.contains("/index/"));
+        let is_told = |problem: &Problem| problem.what.contains("is not what the pack says of itself");
+        assert!(problems.iter().all(is_told), "{problems:?}");
+        // What is to be done about all of them is a few commands, and not one for each.
+        let remedies: BTreeSet<&str> = problems.iter().filter_map(|one| one.remedy.as_deref()).collect();
+        assert_eq!((problems.len(), remedies.len()), if more == 1 { (1, 1) } else { (40, 2) });
+        let names = |remedy: &&str| remedy.split(' ').filter(|word| word.contains("/index/")).count();
+        assert_eq!(remedies.iter().map(names).sum::<usize>(), problems.len());
+        assert!(
+            problems.iter().all(|one| one.remedy.as_ref().unwrap().contains(&one.object)),
+            "{problems:?}"
+        );
+    }
 }
 
 #[test]

@@ -527,7 +527,13 @@ fn name_liars(
             Err(error) => Err(error),
         }
     })?;
-    for (object, lies) in objects.iter().zip(lies) {
+    let liars: Vec<_> = objects.iter().zip(lies).filter(|(_, lies)| !lies.is_empty()).collect();
+    let remedies = liars.chunks(LIARS_AT_ONCE).flat_map(|some| {
+        let names: Vec<&str> = some.iter().map(|(object, _)| object.name.as_str()).collect();
+        vec![aside_for_a_lie(&names); names.len()]
+    });
+    let remedies: Vec<String> = remedies.collect();
+    for ((object, lies), remedy) in liars.into_iter().zip(remedies) {
         let (name, Some(first)) = (object.name.as_str(), lies.first()) else { continue };
         let others = match lies.len() as u64 - 1 {
             0 => String::new(),
@@ -536,10 +542,7 @@ fn name_liars(
         let number = checked.problem_with_remedy(
             name,
             format!("what it says of pack {first}{others} is not what the pack says of itself"),
-            format!(
-                "`lifeboat repair quarantine {name} --force --reason 'false listing' --apply` sets it aside, then `lifeboat repair \
-                 index --apply` lists again what only it lists"
-            ),
+            remedy,
         );
         for pack in lies {
             missed.entry(pack).or_insert(number);
@@ -553,6 +556,18 @@ fn name_liars(
         });
     }
     Ok(())
+}
+
+/// Index objects that one command sets aside: then their remedy is one, and a check after it need not find them one by one.
+const LIARS_AT_ONCE: usize = 32;
+
+fn aside_for_a_lie(names: &[&str]) -> String {
+    let (sets, lists) = if names.len() == 1 { ("it", "it lists") } else { ("them", "they list") };
+    format!(
+        "`lifeboat repair quarantine {} --force --reason 'false listing' --apply` sets {sets} aside, then `lifeboat repair \
+         index --apply` lists again what only {lists}",
+        names.join(" ")
+    )
 }
 
 fn is_lie(belied: &HashMap<PackId, Belied>, listing: &IndexedPack) -> bool {
