@@ -134,7 +134,7 @@ fn judge(repository: &Repository, (name, domain): (&Name, &DomainId), force: For
     let why = match (state, force) {
         (State::Wrong(why), _) => why,
         (State::Fine, Force::Yes) if matches!(parsed, Parsed::Pack { .. } | Parsed::Index { .. }) => {
-            "nothing is wrong with it".to_owned()
+            "it is as it was written, and --force sets it aside all the same".to_owned()
         }
         (State::Fine, _) => {
             return Err(refused(&format!("nothing is wrong with {name}"), about_fine(&parsed)));
