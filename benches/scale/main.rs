@@ -29,6 +29,7 @@ use self::{
     world::{Place, World},
 };
 
+mod calls;
 mod measure;
 mod packs;
 mod store;
@@ -73,7 +74,9 @@ fn main() {
         ["make", folder, number, divisor] => {
             let world = world(number, divisor);
             fs::create_dir_all(objects(folder, world)).unwrap();
-            Place::make(world, storage(folder, world), WORKERS, tree(folder, world));
+            let files = objects(folder, world).with_extension("files");
+            fs::create_dir_all(&files).unwrap();
+            Place::make(world, storage(folder, world), WORKERS, files);
         }
         ["one", folder, number, divisor, command, again] => {
             let command = Command::ALL[command.parse::<usize>().unwrap()];
@@ -100,13 +103,8 @@ fn storage(folder: &str, world: World) -> Arc<LocalFileSystem> {
     Arc::new(LocalFileSystem::new_with_prefix(objects(folder, world)).unwrap())
 }
 
-/// Where the files are, in the world that has real ones.
-fn tree(folder: &str, world: World) -> Option<PathBuf> {
-    matches!(world, World::Tree(_)).then(|| objects(folder, world).with_extension("files"))
-}
-
 fn place(folder: &str, world: World) -> Place {
-    Place::of(world, storage(folder, world), WORKERS, tree(folder, world))
+    Place::of(world, storage(folder, world), WORKERS, objects(folder, world).with_extension("files"))
 }
 
 /// Measures one command in this process.
