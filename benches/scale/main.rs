@@ -2,7 +2,7 @@
 //! command takes of time, memory and requests in them.
 //!
 //! `cargo bench --bench scale -- FOLDER [DIVISOR]` makes the repositories below FOLDER (about 3 GB; a DIVISOR
-//! makes them so much smaller), measures each command in a process of its own, prints tables and writes
+//! makes them so much smaller), measures each command in a process of its own, prints tables and, at full size, whether the goals are reached, and writes
 //! `FOLDER/scale.json`. `tests/scale.rs` runs the same at a small size and pins the requests.
 #![expect(
     clippy::unwrap_used,
@@ -30,6 +30,7 @@ use self::{
 };
 
 mod calls;
+mod goals;
 mod measure;
 mod packs;
 mod store;
@@ -149,7 +150,7 @@ fn run(folder: &Path, divisor: u64) {
         assert!(output.status.success(), "{arguments:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let (divisor, folder) = (divisor.to_string(), folder.to_str().unwrap());
+    let (is_full, divisor, folder) = (divisor == 1, divisor.to_string(), folder.to_str().unwrap());
     let mut all: Vec<Taken> = Vec::new();
     for number in 0..WORLDS.len() {
         let number = number.to_string();
@@ -174,8 +175,9 @@ fn run(folder: &Path, divisor: u64) {
     table("requests (of them pages of lists of packs)", &all, |taken| {
         format!("{} ({})", taken.requests.all(), taken.requests.list_packs)
     });
-    table("peak memory in MB", &all, |taken| (taken.peak_bytes >> 20).to_string());
+    table("peak memory in MiB", &all, |taken| (taken.peak_bytes >> 20).to_string());
     table("seconds (of CPU)", &all, |taken| format!("{:.2} ({:.2})", taken.seconds, taken.cpu_seconds));
+    goals::print(&WORLDS, &all, is_full);
 }
 
 fn table(title: &str, all: &[Taken], show: impl Fn(&Taken) -> String) {

@@ -34,7 +34,10 @@ use lifeboat::{
 use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use zeroize::Zeroizing;
 
-use super::{packs::Packs, store::Counted};
+use super::{
+    packs::{self, Packs},
+    store::Counted,
+};
 
 const SEED: u64 = 5;
 const PASSPHRASE: &str = "only to be measured";
@@ -87,6 +90,11 @@ impl World {
             | Self::Domains(count)
             | Self::Tree(count) => count,
         }
+    }
+
+    /// Packs that are names and sizes alone.
+    pub(crate) const fn made_up_packs(self) -> u64 {
+        if let Self::Chunks(chunks) = self { packs::count_of(chunks) } else { 0 }
     }
 
     /// The same, so much smaller.
