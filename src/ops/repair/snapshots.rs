@@ -265,11 +265,23 @@ pub(in crate::ops) struct Stored {
     reader: IdentityId,
     aside: Arc<Mutex<AsideFrames>>,
     /// The frames that were opened last.
-    open: Mutex<VecDeque<Open>>,
+    open: Mutex<VecDeque<Arc<Open>>>,
 }
 
-/// The place of a frame, and its plaintext.
-type Open = ((u32, u32), Arc<Vec<u8>>);
+/// A frame that was opened.
+struct Open {
+    /// A blob in it.
+    at: Location,
+    found: index::Found,
+    plain: Vec<u8>,
+}
+
+impl Open {
+    fn blob(&self, at: Location) -> Option<&[u8]> {
+        let number = at.number_beside(self.at, self.found.blob)?;
+        self.plain.get(blob_range(&self.found.frame, number)?)
+    }
+}
 
 impl Stored {
     pub(in crate::ops) fn new(
@@ -299,28 +311,31 @@ impl Stored {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_open(&self) -> MutexGuard<'_, VecDeque<Open>> {
+    fn lock_open(&self) -> MutexGuard<'_, VecDeque<Arc<Open>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The plaintext of a frame.
-    fn frame(&self, at: Location, found: &index::Found) -> Result<Open> {
-        let known = self.lock_open().iter().find(|(frame, _)| *frame == at.frame()).cloned();
+    /// The frame that holds a chunk there.
+    fn frame(&self, at: Location, chunk: &ChunkRef) -> Result<Arc<Open>> {
+        let known = self.lock_open().iter().find(|open| open.at.frame() == at.frame()).map(Arc::clone);
         if let Some(known) = known {
             return Ok(known);
         }
-        let sealed = self
-            .repository
-            .store
-            .read_range(&self.repository.pack_name(&self.domain, &found.pack), found.frame.range())?;
+        let Self { repository, view, domain, .. } = self;
+        let found = view.index.found(at).ok_or_else(|| chunk_error(chunk, "the index is damaged"))?;
+        if found.section.kind != PackKind::Data {
+            return Err(chunk_error(chunk, "the index says that it is a node"));
+        }
+        let name = repository.pack_name(domain, &found.pack);
+        let sealed = repository.store.read_range(&name, found.frame.range())?;
         let frame = (&found.frame, &found.section);
-        let plain = self.repository.open_frame(&self.domain, frame, &sealed, &mut Decompressor::new()?)?;
-        let opened = (at.frame(), Arc::new(plain));
+        let plain = repository.open_frame(domain, frame, &sealed, &mut Decompressor::new()?)?;
+        let opened = Arc::new(Open { at, found, plain });
         let mut open = self.lock_open();
         if open.len() >= FRAMES_OPEN {
             open.pop_front();
         }
-        open.push_back(Open::clone(&opened));
+        open.push_back(Arc::clone(&opened));
         Ok(opened)
     }
 
@@ -538,7 +553,7 @@ struct StoredContent {
     /// The chunk in hand, and how much of it was given.
     plain: (Vec<u8>, usize),
     /// The frame that was read from last.
-    frame: Option<Open>,
+    frame: Option<Arc<Open>>,
     holes: Vec<Hole>,
     changed: bool,
     /// Bytes that are still to come.
@@ -588,7 +603,7 @@ impl StoredContent {
     /// From the first copy that is good.
     fn chunk(&mut self, chunk: &ChunkRef) -> Result<Vec<u8>> {
         let stored = Arc::clone(&self.stored);
-        let mut failed = Error::damaged(format!("chunk {}", chunk.id), "no pack that is there holds it");
+        let mut failed = chunk_error(chunk, "no pack that is there holds it");
         for at in stored.view.index.copies(&chunk.id, stored.reader) {
             match self.copy_at(chunk, at) {
                 Err(error) if error.is_damage() => failed = error,
@@ -600,25 +615,21 @@ impl StoredContent {
     }
 
     fn copy_at(&mut self, chunk: &ChunkRef, at: Location) -> Result<Vec<u8>> {
-        let Stored { view, keys, .. } = &*self.stored;
-        let wrong = |why: &str| Error::damaged(format!("chunk {}", chunk.id), why);
-        let found = view.index.found(at).ok_or_else(|| wrong("the index is damaged"))?;
-        if found.section.kind != PackKind::Data {
-            return Err(wrong("the index says that it is a node"));
-        }
-        if self.frame.as_ref().is_none_or(|(frame, _)| *frame != at.frame()) {
-            self.frame = Some(self.stored.frame(at, &found)?);
-        }
-        let plain = self.frame.as_ref().map(|(_, plain)| plain);
-        let range = blob_range(&found.frame, found.blob);
-        let bytes = plain.zip(range).and_then(|(plain, range)| plain.get(range));
-        match bytes {
-            Some(bytes) if keys.id.id(bytes) == chunk.id && bytes.len() == chunk.length as usize => {
-                Ok(bytes.to_vec())
-            }
-            _ => Err(wrong("its content is not what its id names")),
-        }
+        let frame = match self.frame.take().filter(|frame| frame.at.frame() == at.frame()) {
+            Some(frame) => frame,
+            None => self.stored.frame(at, chunk)?,
+        };
+        let bytes = frame.blob(at).map(<[u8]>::to_vec);
+        self.frame = Some(frame);
+        let is_it = |bytes: &Vec<u8>| {
+            self.stored.keys.id.id(bytes) == chunk.id && bytes.len() == chunk.length as usize
+        };
+        bytes.filter(is_it).ok_or_else(|| chunk_error(chunk, "its content is not what its id names"))
     }
+}
+
+fn chunk_error(chunk: &ChunkRef, why: &str) -> Error {
+    Error::damaged(format!("chunk {}", chunk.id), why)
 }
 
 impl Read for StoredContent {
