@@ -124,14 +124,15 @@ pub(crate) fn restore_one(place: &Place, cache: Option<&Path>) {
     assert_eq!((restored.files, restored.failures), (1, 0));
 }
 
-/// Where the files are that are verified.
+/// Where the newest snapshot is restored, and verified.
 pub(crate) fn restored(place: &Place) -> PathBuf {
     place.files.join("restored")
 }
 
-/// Restores the newest snapshot.
-pub(crate) fn restore(repository: &Repository, place: &Place, target: &Path) {
-    let restored = restore::run(repository, &newest(repository), target, &restoring(place)).unwrap();
+pub(crate) fn restore(place: &Place, cache: Option<&Path>) {
+    let repository = place.open(cache);
+    let restored =
+        restore::run(&repository, &newest(&repository), &restored(place), &restoring(place)).unwrap();
     assert_eq!((restored.files, restored.failures), (place.world.files(), 0));
 }
 

@@ -1,6 +1,6 @@
 //! The commands that are measured.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use lifeboat::ops::{
     check::{Depth, Subset},
@@ -154,10 +154,25 @@ impl Command {
     pub(crate) fn prepare(self, place: &Place) {
         match self {
             Self::Diff => drop(place.back_up(None, CHANGED)),
-            Self::Verify => calls::restore(&place.open(None), place, &calls::restored(place)),
+            Self::Verify => calls::restore(place, None),
             Self::PruneLater => drop(calls::prune(place, None)),
             _ => {}
         }
+    }
+
+    /// Removes what a run before has left on this machine: that is no part of what is measured.
+    pub(crate) fn clear(self, place: &Place) {
+        if self == Self::Restore {
+            drop(fs::remove_dir_all(calls::restored(place)));
+        }
+    }
+
+    /// Whether a cache makes a difference.
+    pub(crate) const fn reads_a_cache(self) -> bool {
+        !matches!(
+            self,
+            Self::Drill | Self::CopyTo | Self::RepairIndex | Self::RepairSnapshots | Self::Recover
+        )
     }
 
     /// Whether it means something there: of made-up packs there is nothing to read.
@@ -202,10 +217,7 @@ impl Command {
             Self::Ls => calls::list(place, cache),
             Self::Diff => assert_eq!(calls::diff(place, cache), CHANGED + 1, "and their folder"),
             Self::RestoreOne => calls::restore_one(place, cache),
-            Self::Restore => {
-                let target = tempfile::tempdir_in(&place.files).unwrap();
-                calls::restore(&place.open(cache), place, target.path());
-            }
+            Self::Restore => calls::restore(place, cache),
             Self::Verify => calls::verify(place, cache),
             Self::Check => calls::check(place, cache, Depth::Structure),
             Self::CheckSubset => calls::check(place, cache, Depth::Data(Subset::Percent(PERCENT))),
