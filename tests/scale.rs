@@ -398,6 +398,19 @@ fn requests_grow_with_nothing_but_what_the_laws_name() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// Of each further one 12 requests, beside the 5 that its domain costs all who look at snapshots.
+#[test]
+fn a_drill_asks_for_each_client_the_same() {
+    let asked = [1, 2, 5].map(|count| {
+        let files = folder_in_memory();
+        let objects = Arc::new(objects(World::Domains(count)));
+        let place = Place::of(World::Domains(count), objects, 1, files.path().to_owned());
+        calls::drill(&place, calls::Clients::All);
+        place.objects.take().all()
+    });
+    assert_eq!(asked, [32, 32 + 17, 32 + 4 * 17]);
+}
+
 /// The budget of a client that backs up every hour: beside the two lists of packs, 16 requests; and one for the
 /// list of slots, which an access key and `--slot` spare.
 #[test]

@@ -50,6 +50,13 @@ const PROGRAM: &str = "scale";
 /// One file.
 const FILE: &str = "data/00000/005.txt";
 
+/// Which clients are drilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clients {
+    All,
+    Main,
+}
+
 pub(crate) fn view(place: &Place, cache: Option<&Path>) -> (Repository, View) {
     let repository = place.open(cache);
     let view = repository.view(&repository.own_domain().unwrap()).unwrap();
@@ -151,10 +158,10 @@ pub(crate) fn check(place: &Place, cache: Option<&Path>, depth: Depth) {
     assert_eq!(checked.recorded, depth != Depth::Structure);
 }
 
-/// It reads from no cache.
-pub(crate) fn drill(place: &Place) {
+/// Of all clients, or of that of the owner's domain alone. It reads from no cache.
+pub(crate) fn drill(place: &Place, clients: Clients) {
     let options = DrillOptions {
-        filter: main(),
+        filter: if clients == Clients::All { Filter::default() } else { main() },
         sample: None,
         seed: 1,
         place: Where::Within(place.files.clone()),

@@ -10,7 +10,7 @@ use lifeboat::ops::{
 };
 
 use super::{
-    calls,
+    calls::{self, Clients},
     world::{Place, World},
 };
 
@@ -222,7 +222,7 @@ impl Command {
             Self::Check => calls::check(place, cache, Depth::Structure),
             Self::CheckSubset => calls::check(place, cache, Depth::Data(Subset::Percent(PERCENT))),
             Self::CheckData => calls::check(place, cache, Depth::Data(Subset::All)),
-            Self::Drill => calls::drill(place),
+            Self::Drill => calls::drill(place, Clients::Main),
             Self::Usage => drop(usage::run(&place.open(cache), By::Client).unwrap()),
             Self::Status => drop(status::run(&place.open(cache), &LIMITS).unwrap()),
             Self::KeyList => drop(key::list(&place.open(cache)).unwrap()),
