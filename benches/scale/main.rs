@@ -1,8 +1,8 @@
 //! What grows with what: repositories of millions of chunks, files, snapshots and domains, and what each
 //! command takes of time, memory and requests in them.
 //!
-//! `cargo bench --bench scale -- FOLDER [DIVISOR]` makes the repositories below FOLDER (about 3 GB; a DIVISOR
-//! makes them so much smaller), measures each command in a process of its own, prints tables and writes
+//! `cargo bench --bench scale -- FOLDER [DIVISOR]` makes the repositories below FOLDER (about 12 GB, and three million files; a DIVISOR
+//! makes them so much smaller), measures each command in a process of its own, prints tables and, at full size, whether the goals are reached, and writes
 //! `FOLDER/scale.json`. `tests/scale.rs` runs the same at a small size and pins the requests.
 #![expect(
     clippy::unwrap_used,
@@ -29,6 +29,8 @@ use self::{
     world::{Place, World},
 };
 
+mod calls;
+mod goals;
 mod measure;
 mod packs;
 mod store;
@@ -73,7 +75,9 @@ fn main() {
         ["make", folder, number, divisor] => {
             let world = world(number, divisor);
             fs::create_dir_all(objects(folder, world)).unwrap();
-            Place::make(world, storage(folder, world), WORKERS, tree(folder, world));
+            let files = objects(folder, world).with_extension("files");
+            fs::create_dir_all(&files).unwrap();
+            Place::make(world, storage(folder, world), WORKERS, files);
         }
         ["one", folder, number, divisor, command, again] => {
             let command = Command::ALL[command.parse::<usize>().unwrap()];
@@ -100,13 +104,8 @@ fn storage(folder: &str, world: World) -> Arc<LocalFileSystem> {
     Arc::new(LocalFileSystem::new_with_prefix(objects(folder, world)).unwrap())
 }
 
-/// Where the files are, in the world that has real ones.
-fn tree(folder: &str, world: World) -> Option<PathBuf> {
-    matches!(world, World::Tree(_)).then(|| objects(folder, world).with_extension("files"))
-}
-
 fn place(folder: &str, world: World) -> Place {
-    Place::of(world, storage(folder, world), WORKERS, tree(folder, world))
+    Place::of(world, storage(folder, world), WORKERS, objects(folder, world).with_extension("files"))
 }
 
 /// Measures one command in this process.
@@ -117,6 +116,7 @@ fn one(folder: &str, world: World, command: Command, again: bool) -> Taken {
         drop(fs::remove_dir_all(&cache));
     }
     fs::create_dir_all(&cache).unwrap();
+    command.clear(&place);
     let begun = (SystemClock.elapsed(), cpu());
     command.run(&place, Some(&cache));
     let (seconds, cpu_seconds) = (SystemClock.elapsed() - begun.0, cpu() - begun.1);
@@ -151,7 +151,7 @@ fn run(folder: &Path, divisor: u64) {
         assert!(output.status.success(), "{arguments:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let (divisor, folder) = (divisor.to_string(), folder.to_str().unwrap());
+    let (is_full, divisor, folder) = (divisor == 1, divisor.to_string(), folder.to_str().unwrap());
     let mut all: Vec<Taken> = Vec::new();
     for number in 0..WORLDS.len() {
         let number = number.to_string();
@@ -161,7 +161,8 @@ fn run(folder: &Path, divisor: u64) {
         let commands = Command::ALL.into_iter().enumerate().filter(|(_, command)| command.applies(world));
         for (at, command) in commands {
             itself(&["one", folder, &number, &divisor, &at.to_string(), "before"]);
-            for again in ["first", "again"] {
+            let times: &[&str] = if command.reads_a_cache() { &["first", "again"] } else { &["first"] };
+            for again in times {
                 eprintln!("{}: {}, {again}", world.name(), command.name());
                 let line = itself(&["one", folder, &number, &divisor, &at.to_string(), again]);
                 all.push(serde_json::from_str(&line).unwrap());
@@ -176,15 +177,16 @@ fn run(folder: &Path, divisor: u64) {
     table("requests (of them pages of lists of packs)", &all, |taken| {
         format!("{} ({})", taken.requests.all(), taken.requests.list_packs)
     });
-    table("peak memory in MB", &all, |taken| (taken.peak_bytes >> 20).to_string());
+    table("peak memory in MiB", &all, |taken| (taken.peak_bytes >> 20).to_string());
     table("seconds (of CPU)", &all, |taken| format!("{:.2} ({:.2})", taken.seconds, taken.cpu_seconds));
+    goals::print(&WORLDS, &all, is_full);
 }
 
 fn table(title: &str, all: &[Taken], show: impl Fn(&Taken) -> String) {
     let head: Vec<String> = WORLDS.iter().map(|world| world.name().to_owned()).collect();
     println!("\n{title}\n\n| | {} |\n|---|{}", head.join(" | "), "---|".repeat(head.len()));
     for command in Command::ALL {
-        for again in [false, true] {
+        for again in [false, true].into_iter().filter(|again| !again || command.reads_a_cache()) {
             let cell = |world: &World| {
                 let of = |taken: &&Taken| {
                     taken.world == world.name() && taken.command == command.name() && taken.again == again

@@ -1,33 +1,21 @@
-//! The commands that are measured, as the program runs them: each opens the repository anew.
+//! The commands that are measured.
 
-use std::{path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use jiff::tz::TimeZone;
-use lifeboat::{
-    filesystem::{
-        names::{Ownership, OwnershipPolicy},
-        select::Selection,
-    },
-    format::{pack::PackKind, tombstones::PACKS_MAX},
-    ops::{
-        check::{self, CheckOptions, Depth, Subset},
-        forget::{self, Bucket, Count, ForgetOptions, GroupBy, MassRemoval, Mode, Rules, Which},
-        key, list,
-        prune::{self, DomainDone, PruneOptions},
-        restore::{self, RestoreOptions},
-        select::{Filter, Reference},
-        status,
-        usage::{self, By},
-    },
-    repository::{Repository, snapshots::KnownSnapshot},
+use lifeboat::ops::{
+    check::{Depth, Subset},
+    forget::Mode,
+    key, status,
+    usage::{self, By},
 };
 
-use super::world::{HOST, Place, World};
+use super::{
+    calls::{self, Clients},
+    world::{Place, World},
+};
 
 /// Of the packs a check reads so many.
 const PERCENT: f64 = 10.0;
-/// Chunks that are looked up.
-const LOOKUPS: u64 = 100_000;
 
 /// Files that change before a backup.
 const CHANGED: u64 = 10;
@@ -53,14 +41,38 @@ pub(crate) enum Command {
     Snapshots,
     /// One folder of the newest snapshot.
     Ls,
+    /// The first snapshot, and one after ten files have changed.
+    Diff,
     /// One file of the newest snapshot.
     RestoreOne,
+    /// All of the newest snapshot.
+    Restore,
+    /// The same, compared with the files that came of it.
+    Verify,
     Check,
     /// A tenth of the data too.
     CheckSubset,
+    /// All of it.
+    CheckData,
+    /// Of one client, all files.
+    Drill,
     Usage,
     Status,
     KeyList,
+    /// Of the newest snapshot.
+    Tag,
+    Hold,
+    /// The newest snapshot, without one file.
+    Rewrite,
+    /// Of the newest snapshots, to an empty repository: what is asked of the one that they are in.
+    CopyFrom,
+    /// And what is asked of the other.
+    CopyTo,
+    /// Where nothing is to be repaired.
+    RepairIndex,
+    RepairSnapshots,
+    /// Where nothing is lost.
+    Recover,
     /// What would end, if only the newest snapshot of each group stayed.
     ForgetDryRun,
     /// The same, and it ends.
@@ -72,19 +84,32 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::View,
         Self::Lookups,
         Self::Backup,
         Self::BackupChanged,
         Self::Snapshots,
         Self::Ls,
+        Self::Diff,
         Self::RestoreOne,
+        Self::Restore,
+        Self::Verify,
         Self::Check,
         Self::CheckSubset,
+        Self::CheckData,
+        Self::Drill,
         Self::Usage,
         Self::Status,
         Self::KeyList,
+        Self::Tag,
+        Self::Hold,
+        Self::Rewrite,
+        Self::CopyFrom,
+        Self::CopyTo,
+        Self::RepairIndex,
+        Self::RepairSnapshots,
+        Self::Recover,
         Self::ForgetDryRun,
         Self::Forget,
         Self::Prune,
@@ -99,12 +124,25 @@ impl Command {
             Self::BackupChanged => "backup, 10 files changed",
             Self::Snapshots => "snapshots",
             Self::Ls => "ls of a folder",
+            Self::Diff => "diff of two snapshots",
             Self::RestoreOne => "restore of one file",
+            Self::Restore => "restore",
+            Self::Verify => "verify",
             Self::Check => "check",
             Self::CheckSubset => "check --read-data-subset 10%",
+            Self::CheckData => "check --read-data",
+            Self::Drill => "drill of a client",
             Self::Usage => "usage",
             Self::Status => "status",
             Self::KeyList => "key list",
+            Self::Tag => "tag of a snapshot",
+            Self::Hold => "hold of a snapshot",
+            Self::Rewrite => "rewrite of a snapshot",
+            Self::CopyFrom => "copy, asked of the source",
+            Self::CopyTo => "copy, asked of the target",
+            Self::RepairIndex => "repair index",
+            Self::RepairSnapshots => "repair snapshots",
+            Self::Recover => "recover",
             Self::ForgetDryRun => "forget --dry-run",
             Self::Forget => "forget",
             Self::Prune => "prune that marks",
@@ -114,134 +152,101 @@ impl Command {
 
     /// Makes the world as the command is to find it; what it does itself then leaves that as it is.
     pub(crate) fn prepare(self, place: &Place) {
-        if self == Self::PruneLater {
-            pruned(place, None);
+        match self {
+            Self::Diff => drop(place.back_up(None, CHANGED)),
+            Self::Verify => calls::restore(place, None),
+            Self::PruneLater => drop(calls::prune(place, None)),
+            _ => {}
         }
+    }
+
+    /// Removes what a run before has left on this machine: that is no part of what is measured.
+    pub(crate) fn clear(self, place: &Place) {
+        if self == Self::Restore {
+            drop(fs::remove_dir_all(calls::restored(place)));
+        }
+    }
+
+    /// Whether a cache makes a difference.
+    pub(crate) const fn reads_a_cache(self) -> bool {
+        !matches!(
+            self,
+            Self::Drill | Self::CopyTo | Self::RepairIndex | Self::RepairSnapshots | Self::Recover
+        )
     }
 
     /// Whether it means something there: of made-up packs there is nothing to read.
     pub(crate) fn applies(self, world: World) -> bool {
         match world {
             World::Tree(_) => self == Self::Backup,
-            World::Chunks(_) => self != Self::CheckSubset,
+            World::Chunks(_) => !matches!(self, Self::CheckSubset | Self::CheckData),
             World::Small | World::Files(_) | World::Snapshots(_) | World::Domains(_) => self != Self::Lookups,
         }
     }
 
-    pub(crate) fn run(self, place: &Place, cache: Option<&Path>) {
-        let (files, workers) = (place.world.files(), place.connections);
+    /// What it writes that is not to stay is a draft, and so much later.
+    const fn draft(self) -> Option<Duration> {
         match self {
-            Self::ForgetDryRun | Self::Forget | Self::Prune => place.objects.draft(Duration::ZERO),
-            Self::PruneLater => place.objects.draft(LATER),
-            _ => {}
+            Self::CheckSubset
+            | Self::CheckData
+            | Self::Drill
+            | Self::Tag
+            | Self::Hold
+            | Self::Rewrite
+            | Self::ForgetDryRun
+            | Self::Forget
+            | Self::Prune => Some(Duration::ZERO),
+            Self::PruneLater => Some(LATER),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn run(self, place: &Place, cache: Option<&Path>) {
+        if let Some(later) = self.draft() {
+            place.objects.draft(later);
         }
         match self {
-            Self::View => drop(view(place, cache)),
-            Self::Lookups => look_up(place, cache),
+            Self::View => drop(calls::view(place, cache)),
+            Self::Lookups => calls::look_up(place, cache),
             Self::Backup => {
                 let done = place.back_up(cache, 0);
-                assert_eq!(done.record.statistics.files, files);
+                assert_eq!(done.record.statistics.files, place.world.files());
             }
             Self::BackupChanged => drop(place.back_up(cache, CHANGED)),
             Self::Snapshots => drop(place.open(cache).snapshots().unwrap()),
-            Self::Ls => {
-                let repository = place.open(cache);
-                let (snapshot, mut entries) = (newest(&repository), 0);
-                let each = &mut |_: &_| {
-                    entries += 1;
-                    Ok(())
-                };
-                list::run(&repository, &snapshot, b"data/00000", each).unwrap();
-                assert_eq!(entries, files.min(1000) + 1);
-            }
-            Self::RestoreOne => restore_one(&place.open(cache), workers),
-            Self::Check => checked(place, cache, Depth::Structure),
-            Self::CheckSubset => checked(place, cache, Depth::Data(Subset::Percent(PERCENT))),
+            Self::Ls => calls::list(place, cache),
+            Self::Diff => assert_eq!(calls::diff(place, cache), CHANGED + 1, "and their folder"),
+            Self::RestoreOne => calls::restore_one(place, cache),
+            Self::Restore => calls::restore(place, cache),
+            Self::Verify => calls::verify(place, cache),
+            Self::Check => calls::check(place, cache, Depth::Structure),
+            Self::CheckSubset => calls::check(place, cache, Depth::Data(Subset::Percent(PERCENT))),
+            Self::CheckData => calls::check(place, cache, Depth::Data(Subset::All)),
+            Self::Drill => calls::drill(place, Clients::Main),
             Self::Usage => drop(usage::run(&place.open(cache), By::Client).unwrap()),
             Self::Status => drop(status::run(&place.open(cache), &LIMITS).unwrap()),
             Self::KeyList => drop(key::list(&place.open(cache)).unwrap()),
-            Self::ForgetDryRun => forgotten(place, cache, Mode::DryRun),
-            Self::Forget => forgotten(place, cache, Mode::Write),
+            Self::Tag => calls::tag(place, cache),
+            Self::Hold => calls::hold(place, cache),
+            Self::Rewrite => calls::rewrite(place, cache),
+            Self::CopyFrom => _ = calls::copy(place, cache),
+            Self::CopyTo => {
+                let asked = calls::copy(place, cache);
+                place.objects.count(|requests| *requests = asked);
+            }
+            Self::RepairIndex => calls::repair_index(place),
+            Self::RepairSnapshots => calls::repair_snapshots(place),
+            Self::Recover => calls::recover(place),
+            Self::ForgetDryRun => calls::forget(place, cache, Mode::DryRun),
+            Self::Forget => calls::forget(place, cache, Mode::Write),
             Self::Prune => {
-                let marked = pruned(place, cache).iter().map(|done| done.marked.packs).sum::<u64>();
-                assert_eq!(marked, dying(place));
+                let marked = calls::prune(place, cache).iter().map(|done| done.marked.packs).sum::<u64>();
+                assert_eq!(marked, calls::dying(place));
             }
             Self::PruneLater => {
-                let deleted = pruned(place, cache).iter().map(|done| done.deleted.packs).sum::<u64>();
-                assert_eq!(deleted, dying(place));
+                let deleted = calls::prune(place, cache).iter().map(|done| done.deleted.packs).sum::<u64>();
+                assert_eq!(deleted, calls::dying(place));
             }
         }
     }
-}
-
-fn view(place: &Place, cache: Option<&Path>) -> (Repository, lifeboat::repository::view::View) {
-    let repository = place.open(cache);
-    let view = repository.view(&repository.own_domain().unwrap()).unwrap();
-    (repository, view)
-}
-
-fn look_up(place: &Place, cache: Option<&Path>) {
-    let (repository, view) = view(place, cache);
-    let Some((_, packs)) = place.packs() else { return };
-    let step = packs.chunks() / (LOOKUPS / 2).min(packs.chunks());
-    for number in (0..packs.chunks()).step_by(usize::try_from(step).unwrap()) {
-        let there = |chunk| view.index.borrow(&packs.chunk(chunk), repository.identity(), PackKind::Data);
-        assert!(there(number) && !there(number + packs.chunks()));
-    }
-}
-
-fn newest(repository: &Repository) -> KnownSnapshot {
-    let (snapshots, damaged) = repository.snapshots().unwrap();
-    assert!(damaged.is_empty(), "{damaged:?}");
-    let filter = Filter { hosts: vec![HOST.to_owned()], ..Filter::default() };
-    Reference::Latest(0).find(&snapshots, &filter).unwrap().clone()
-}
-
-fn restore_one(repository: &Repository, workers: usize) {
-    let target = tempfile::tempdir().unwrap();
-    let options = RestoreOptions {
-        ownership: Ownership::new(OwnershipPolicy::Keep),
-        subpath: b"data/00000/005.txt".to_vec(),
-        selection: Selection::new(&[], &[]).unwrap(),
-        workers,
-        ..RestoreOptions::default()
-    };
-    let restored = restore::run(repository, &newest(repository), target.path(), &options).unwrap();
-    assert_eq!((restored.files, restored.failures), (1, 0));
-}
-
-fn checked(place: &Place, cache: Option<&Path>, depth: Depth) {
-    let options = CheckOptions { depth, workers: place.connections };
-    let checked = check::run(&place.open(cache), options).unwrap();
-    assert!(checked.problems.is_empty(), "{:?}", checked.problems);
-}
-
-/// Only the newest snapshot of each group stays.
-fn forgotten(place: &Place, cache: Option<&Path>, mode: Mode) {
-    let rules = Rules { counts: vec![(Bucket::Last, Count::Most(1))], ..Rules::default() };
-    let options = ForgetOptions {
-        which: Which::ByRules(rules, Filter::default(), GroupBy::default()),
-        floor: 1,
-        mass_removal: MassRemoval::Allow,
-        zone: TimeZone::UTC,
-        mode,
-    };
-    let done = forget::run(&place.open(cache), &options).unwrap();
-    let snapshots = if let World::Snapshots(count) = place.world { count } else { 1 };
-    assert!(done.counts().1 >= snapshots - 1, "{:?}", done.counts());
-}
-
-/// What was done in each domain.
-fn pruned(place: &Place, cache: Option<&Path>) -> Vec<DomainDone> {
-    let pruned = prune::run(&place.open(cache), &PruneOptions::default()).unwrap();
-    let of_domain = pruned.domains.into_iter().map(|domain| {
-        assert!(domain.refused.is_none(), "{:?}", domain.refused);
-        domain.done
-    });
-    of_domain.collect()
-}
-
-/// Packs that no snapshot needs, of which a prune marks so many: all that are made up.
-fn dying(place: &Place) -> u64 {
-    place.packs().map_or(0, |(_, packs)| packs.count.min(PACKS_MAX as u64))
 }

@@ -17,6 +17,11 @@ const CHUNK_BYTES: u32 = 256 << 10;
 /// Bytes of a frame, compressed and sealed.
 const FRAME_BYTES: u32 = 700 << 10;
 
+/// Packs of so many chunks.
+pub(crate) const fn count_of(chunks: u64) -> u64 {
+    chunks.div_ceil(CHUNKS_PER_PACK)
+}
+
 /// How many there are, and what all of it follows from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Packs {
@@ -30,7 +35,7 @@ pub(crate) struct Packs {
 impl Packs {
     /// Enough for so many chunks.
     pub(crate) fn of_chunks(seed: u64, chunks: u64, author: IdentityId) -> Self {
-        let mut packs = Self { seed, count: chunks.div_ceil(CHUNKS_PER_PACK), author, size: 0 };
+        let mut packs = Self { seed, count: count_of(chunks), author, size: 0 };
         packs.size = u32::try_from(packs.indexed(0).directory.pack_length()).unwrap();
         packs
     }

@@ -158,7 +158,8 @@ impl Counted {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
-    fn count(&self, add: impl FnOnce(&mut Requests)) {
+    /// Changes what was counted.
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Requests)) {
         add(&mut self.requests.lock().unwrap());
     }
 

@@ -31,10 +31,13 @@ use lifeboat::{
     repository::{InitOptions, Repository, registry, unlock::Credential},
     store::{Name, Store, StoreOptions},
 };
-use object_store::{ObjectStore, memory::InMemory};
+use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use zeroize::Zeroizing;
 
-use super::{packs::Packs, store::Counted};
+use super::{
+    packs::{self, Packs},
+    store::Counted,
+};
 
 const SEED: u64 = 5;
 const PASSPHRASE: &str = "only to be measured";
@@ -89,6 +92,11 @@ impl World {
         }
     }
 
+    /// Packs that are names and sizes alone.
+    pub(crate) const fn made_up_packs(self) -> u64 {
+        if let Self::Chunks(chunks) = self { packs::count_of(chunks) } else { 0 }
+    }
+
     /// The same, so much smaller.
     pub(crate) const fn divided(self, by: u64) -> Self {
         match self {
@@ -123,7 +131,7 @@ struct Files {
 fn entry(path: String, kind: EntryKind, number: u64, time: i64) -> Entry {
     let time = Timestamp::from_seconds(time);
     let metadata = Metadata {
-        mode: 0o644,
+        mode: if kind == EntryKind::Directory { 0o755 } else { 0o644 },
         user: "root".to_owned(),
         group: "root".to_owned(),
         mtime: time,
@@ -180,8 +188,8 @@ pub(crate) struct Place {
     pub(crate) world: World,
     pub(crate) objects: Arc<Counted>,
     pub(crate) connections: usize,
-    /// Where the files are that are really there.
-    pub(crate) tree: Option<PathBuf>,
+    /// Where files are: those of a world that has real ones, and what commands restore.
+    pub(crate) files: PathBuf,
 }
 
 fn options(connections: usize) -> StoreOptions {
@@ -202,9 +210,9 @@ impl Place {
         world: World,
         objects: Arc<dyn ObjectStore>,
         connections: usize,
-        tree: Option<PathBuf>,
+        files: PathBuf,
     ) -> Self {
-        let place = Self { world, objects: Counted::new(objects), connections, tree };
+        let place = Self { world, objects: Counted::new(objects), connections, files };
         place.list_packs();
         place.objects.take();
         place
@@ -215,17 +223,17 @@ impl Place {
         world: World,
         objects: Arc<dyn ObjectStore>,
         connections: usize,
-        tree: Option<PathBuf>,
+        files: PathBuf,
     ) -> Self {
-        let root = root();
-        let place = Self { world, objects: Counted::new(objects), connections, tree };
+        let root = root(SEED);
+        let place = Self { world, objects: Counted::new(objects), connections, files };
         let others = match world {
             World::Domains(count) => (1..count).map(|number| secrets(&root, number)).collect(),
             _ => Vec::new(),
         };
         create(&place.store(), &root, &others);
-        if let Some(tree) = &place.tree {
-            write_files(tree, world.files());
+        if let Some(tree) = place.tree() {
+            write_files(&tree, world.files());
         }
         let done = place.back_up(None, 0);
         match world {
@@ -237,6 +245,21 @@ impl Place {
         place.list_packs();
         place.objects.take();
         place
+    }
+
+    /// An empty repository, of other keys, below a folder.
+    pub(crate) fn another(&self, folder: &Path) -> Self {
+        let objects = Counted::new(Arc::new(LocalFileSystem::new_with_prefix(folder).unwrap()));
+        let files = folder.to_owned();
+        let place = Self { world: World::Small, objects, connections: self.connections, files };
+        create(&place.store(), &root(SEED + 1), &[]);
+        place.objects.take();
+        place
+    }
+
+    /// Where the files are that are really there.
+    fn tree(&self) -> Option<PathBuf> {
+        matches!(self.world, World::Tree(_)).then(|| self.files.join("tree"))
     }
 
     pub(crate) fn store(&self) -> Store {
@@ -256,8 +279,8 @@ impl Place {
 
     /// A backup after so many files have changed.
     pub(crate) fn back_up(&self, cache: Option<&Path>, changed: u64) -> Done {
-        let mut source: Box<dyn Source> = match &self.tree {
-            Some(tree) => Box::new(tree::Tree { sources: vec![tree.clone()], filter: Default::default() }),
+        let mut source: Box<dyn Source> = match self.tree() {
+            Some(tree) => Box::new(tree::Tree { sources: vec![tree], filter: Default::default() }),
             None => Box::new(Files { count: self.world.files(), changed }),
         };
         back_up(&self.open(cache), &mut *source, (HOST, self.connections))
@@ -266,7 +289,7 @@ impl Place {
     /// The packs of a domain that has more than there are bytes for.
     pub(crate) fn packs(&self) -> Option<(DomainId, Packs)> {
         let World::Chunks(chunks) = self.world else { return None };
-        Some((MAIN, Packs::of_chunks(SEED, chunks, root().owner_identity().identity())))
+        Some((MAIN, Packs::of_chunks(SEED, chunks, root(SEED).owner_identity().identity())))
     }
 
     fn list_packs(&self) {
@@ -337,8 +360,8 @@ impl Place {
     }
 }
 
-fn root() -> RootSecret {
-    RootSecret::from_bytes(*blake3::hash(&SEED.to_le_bytes()).as_bytes())
+fn root(seed: u64) -> RootSecret {
+    RootSecret::from_bytes(*blake3::hash(&seed.to_le_bytes()).as_bytes())
 }
 
 fn domain_id(number: u64) -> DomainId {

@@ -203,7 +203,7 @@ fn one(
     let place = Place::of(from, snapshot)?;
     let cuts = cuts((from, &snapshot.name.domain), to)?;
     let base = match copies.base(snapshot).filter(|_| cuts == Cuts::Stay) {
-        Some((known, copy)) => Some(Base { source: Place::of(from, known)?, copy: Place::of(to, copy)? }),
+        Some((known, copy)) => Some(Base { source: place.beside(known)?, copy: Place::of(to, copy)? }),
         None => None,
     };
     let shared = Shared::new(place, names, (cuts, base))?;

@@ -73,7 +73,7 @@ impl Losses {
 /// A snapshot in its repository: where to read it.
 pub(super) struct Place {
     repository: Arc<Repository>,
-    view: View,
+    view: Arc<View>,
     domain: DomainId,
     /// Whose copies are tried first.
     reader: IdentityId,
@@ -86,12 +86,22 @@ impl Place {
         (domain, reader): (DomainId, IdentityId),
         root: BlobId,
     ) -> Result<Self> {
-        let view = repository.view_to_read(&domain)?;
+        let view = Arc::new(repository.view_to_read(&domain)?);
         Ok(Self { repository: Arc::clone(repository), view, domain, reader, root })
     }
 
     pub(super) fn of(repository: &Arc<Repository>, snapshot: &KnownSnapshot) -> Result<Self> {
         Self::new(repository, (snapshot.name.domain, snapshot.name.identity), snapshot.record.root)
+    }
+
+    /// Where to read another one, that was known before this view was taken.
+    pub(super) fn beside(&self, snapshot: &KnownSnapshot) -> Result<Self> {
+        let KnownSnapshot { name, record, .. } = snapshot;
+        if name.domain != self.domain {
+            return Self::of(&self.repository, snapshot);
+        }
+        let (repository, view) = (Arc::clone(&self.repository), Arc::clone(&self.view));
+        Ok(Self { repository, view, domain: self.domain, reader: name.identity, root: record.root })
     }
 
     fn nodes(&self) -> Result<NodeReader<'_>> {

@@ -31,7 +31,7 @@ use crate::{
     progress::Phase,
     repository::{
         Repository,
-        index::Location,
+        index::{self, Location},
         manifest::{Gap, ManifestCursor, NodeSource, for_each_chunk, for_each_entry},
         reader::{NodeReader, blob_range},
         snapshots::{KnownSnapshot, TAG_REPAIRED},
@@ -41,6 +41,8 @@ use crate::{
 
 /// Entries that are read from the manifest at a time.
 const ENTRIES_AT_ONCE: usize = 256;
+/// Frames that stay open, of 2 MiB at most: small files that were stored one after the other share them.
+const FRAMES_OPEN: usize = 16;
 /// Digits of that id.
 const TAG_DIGITS: usize = 16;
 
@@ -143,8 +145,12 @@ fn of_domain(
     let name = repository.registry().domain(&domain).map(|known| known.name.clone()).unwrap_or_default();
     let (mut looked, mut needed) = (Vec::new(), HashSet::new());
     let mut frames = Arc::default();
+    // One for all: what they share of their manifests is likely at hand.
+    let shown = Arc::clone(&view);
+    let mut nodes = WatchedNodes::new(repository, (domain, &shown.index))?;
     for snapshot in known {
-        let found = look(&*Stored::new(repository, (&view, &frames), &snapshot)?, &snapshot)?;
+        nodes.serve(snapshot.name.identity);
+        let found = look(&*Stored::new(repository, (&view, &frames), &snapshot)?, &nodes, &snapshot)?;
         if found.lost.count > 0 || !found.aside.is_empty() {
             let Found { lost, aside, nothing } = found;
             looked.push((snapshot, lost, aside.len() as u64, nothing));
@@ -215,15 +221,13 @@ struct Found {
     nothing: bool,
 }
 
-fn look(stored: &Stored, snapshot: &KnownSnapshot) -> Result<Found> {
+fn look(stored: &Stored, nodes: &WatchedNodes<'_>, snapshot: &KnownSnapshot) -> Result<Found> {
     let (mut found, mut frames) = (Found::default(), HashSet::new());
-    let mut nodes = WatchedNodes::new(&stored.repository, (stored.domain, &stored.view.index))?;
-    nodes.serve(stored.reader);
-    for_each_entry(&nodes, snapshot.record.root, &[], &mut |entry| {
+    for_each_entry(nodes, snapshot.record.root, &[], &mut |entry| {
         stored.repository.store.progress().check()?;
         match entry {
             Ok(entry) => {
-                let why = stored.loss_of(&entry, &nodes, &mut |at| {
+                let why = stored.loss_of(&entry, nodes, &mut |at| {
                     if frames.insert(at.frame()) {
                         found.aside.insert(at);
                     }
@@ -260,6 +264,23 @@ pub(in crate::ops) struct Stored {
     /// Whose copies are tried first.
     reader: IdentityId,
     aside: Arc<Mutex<AsideFrames>>,
+    /// The frames that were opened last.
+    open: Mutex<VecDeque<Arc<Open>>>,
+}
+
+/// A frame that was opened.
+struct Open {
+    /// A blob in it.
+    at: Location,
+    found: index::Found,
+    plain: Vec<u8>,
+}
+
+impl Open {
+    fn blob(&self, at: Location) -> Option<&[u8]> {
+        let number = at.number_beside(self.at, self.found.blob)?;
+        self.plain.get(blob_range(&self.found.frame, number)?)
+    }
 }
 
 impl Stored {
@@ -276,6 +297,7 @@ impl Stored {
             domain,
             reader: snapshot.name.identity,
             aside: Arc::clone(aside),
+            open: Mutex::default(),
         }))
     }
 
@@ -287,6 +309,34 @@ impl Stored {
 
     fn lock_aside(&self) -> MutexGuard<'_, AsideFrames> {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_open(&self) -> MutexGuard<'_, VecDeque<Arc<Open>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The frame that holds a chunk there.
+    fn frame(&self, at: Location, chunk: &ChunkRef) -> Result<Arc<Open>> {
+        let known = self.lock_open().iter().find(|open| open.at.frame() == at.frame()).map(Arc::clone);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let Self { repository, view, domain, .. } = self;
+        let found = view.index.found(at).ok_or_else(|| chunk_error(chunk, "the index is damaged"))?;
+        if found.section.kind != PackKind::Data {
+            return Err(chunk_error(chunk, "the index says that it is a node"));
+        }
+        let name = repository.pack_name(domain, &found.pack);
+        let sealed = repository.store.read_range(&name, found.frame.range())?;
+        let frame = (&found.frame, &found.section);
+        let plain = repository.open_frame(domain, frame, &sealed, &mut Decompressor::new()?)?;
+        let opened = Arc::new(Open { at, found, plain });
+        let mut open = self.lock_open();
+        if open.len() >= FRAMES_OPEN {
+            open.pop_front();
+        }
+        open.push_back(Arc::clone(&opened));
+        Ok(opened)
     }
 
     /// Where the node of a place in a pack that does not count can be read in such a one.
@@ -459,7 +509,7 @@ impl Entries<'_> {
             (entry.content.clone(), entry.metadata.clone(), entry.changed_while_read);
         let (path, lost) = (entry.path.clone(), Arc::clone(self.lost));
         let open = move || {
-            let content = StoredContent::new((stored, path, lost), content, (metadata, changed))?;
+            let content = StoredContent::new((stored, path, lost), content, (metadata, changed));
             Ok(Box::new(content) as Box<dyn ReadContent>)
         };
         Ok(Item::File(entry, Box::new(open)))
@@ -502,9 +552,8 @@ struct StoredContent {
     chunks: VecDeque<ChunkRef>,
     /// The chunk in hand, and how much of it was given.
     plain: (Vec<u8>, usize),
-    /// The frame that was opened last, with its plaintext.
-    frame: Option<((u32, u32), Vec<u8>)>,
-    decompressor: Decompressor,
+    /// The frame that was read from last.
+    frame: Option<Arc<Open>>,
     holes: Vec<Hole>,
     changed: bool,
     /// Bytes that are still to come.
@@ -516,26 +565,14 @@ impl StoredContent {
         (stored, path, lost): (Arc<Stored>, Vec<u8>, Arc<Mutex<Losses>>),
         content: Content,
         (metadata, changed): (Metadata, bool),
-    ) -> Result<Self> {
+    ) -> Self {
         let left = metadata.content_bytes();
         let (lists, chunks) = match content {
             Content::Inline(chunks) => (Vec::new(), chunks.into()),
             Content::List { node, .. } => (vec![node], VecDeque::new()),
         };
-        let (plain, decompressor) = ((Vec::new(), 0), Decompressor::new()?);
-        Ok(Self {
-            stored,
-            path,
-            lost,
-            lists,
-            chunks,
-            plain,
-            frame: None,
-            decompressor,
-            holes: metadata.holes,
-            changed,
-            left,
-        })
+        let plain = (Vec::new(), 0);
+        Self { stored, path, lost, lists, chunks, plain, frame: None, holes: metadata.holes, changed, left }
     }
 
     /// The next chunk comes to hand; false at the end.
@@ -566,7 +603,7 @@ impl StoredContent {
     /// From the first copy that is good.
     fn chunk(&mut self, chunk: &ChunkRef) -> Result<Vec<u8>> {
         let stored = Arc::clone(&self.stored);
-        let mut failed = Error::damaged(format!("chunk {}", chunk.id), "no pack that is there holds it");
+        let mut failed = chunk_error(chunk, "no pack that is there holds it");
         for at in stored.view.index.copies(&chunk.id, stored.reader) {
             match self.copy_at(chunk, at) {
                 Err(error) if error.is_damage() => failed = error,
@@ -578,29 +615,21 @@ impl StoredContent {
     }
 
     fn copy_at(&mut self, chunk: &ChunkRef, at: Location) -> Result<Vec<u8>> {
-        let Stored { repository, view, keys, domain, .. } = &*self.stored;
-        let wrong = |why: &str| Error::damaged(format!("chunk {}", chunk.id), why);
-        let found = view.index.found(at).ok_or_else(|| wrong("the index is damaged"))?;
-        if found.section.kind != PackKind::Data {
-            return Err(wrong("the index says that it is a node"));
-        }
-        if self.frame.as_ref().is_none_or(|(frame, _)| *frame != at.frame()) {
-            let name = repository.pack_name(domain, &found.pack);
-            let sealed = repository.store.read_range(&name, found.frame.range())?;
-            let opened = (&found.frame, &found.section);
-            let plain = repository.open_frame(domain, opened, &sealed, &mut self.decompressor)?;
-            self.frame = Some((at.frame(), plain));
-        }
-        let plain = self.frame.as_ref().map(|(_, plain)| plain);
-        let range = blob_range(&found.frame, found.blob);
-        let bytes = plain.zip(range).and_then(|(plain, range)| plain.get(range));
-        match bytes {
-            Some(bytes) if keys.id.id(bytes) == chunk.id && bytes.len() == chunk.length as usize => {
-                Ok(bytes.to_vec())
-            }
-            _ => Err(wrong("its content is not what its id names")),
-        }
+        let frame = match self.frame.take().filter(|frame| frame.at.frame() == at.frame()) {
+            Some(frame) => frame,
+            None => self.stored.frame(at, chunk)?,
+        };
+        let bytes = frame.blob(at).map(<[u8]>::to_vec);
+        self.frame = Some(frame);
+        let is_it = |bytes: &Vec<u8>| {
+            self.stored.keys.id.id(bytes) == chunk.id && bytes.len() == chunk.length as usize
+        };
+        bytes.filter(is_it).ok_or_else(|| chunk_error(chunk, "its content is not what its id names"))
     }
+}
+
+fn chunk_error(chunk: &ChunkRef, why: &str) -> Error {
+    Error::damaged(format!("chunk {}", chunk.id), why)
 }
 
 impl Read for StoredContent {
