@@ -272,9 +272,8 @@ impl Place {
         let store = self.store();
         let config = Repository::read_config(&store).unwrap();
         let credential = Credential::Passphrase(Zeroizing::new(PASSPHRASE.to_owned()), None);
-        let secrets = Repository::unlock(&store, &config, &credential).unwrap();
         let clock = Arc::new(Later(self.objects.later()));
-        Repository::open(store, config, secrets, cache, clock).unwrap()
+        Repository::unlock_and_open(store, config, &credential, cache, clock).unwrap()
     }
 
     /// A backup after so many files have changed.
