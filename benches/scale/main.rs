@@ -166,6 +166,9 @@ fn run(folder: &Path, divisor: u64) {
                 eprintln!("{}: {}, {again}", world.name(), command.name());
                 let line = itself(&["one", folder, &number, &divisor, &at.to_string(), again]);
                 all.push(serde_json::from_str(&line).unwrap());
+                // What was measured stays when the rest is stopped: it takes an hour.
+                fs::write(Path::new(folder).join("scale.json"), serde_json::to_vec_pretty(&all).unwrap())
+                    .unwrap();
             }
         }
         fs::remove_dir_all(objects(folder, world)).unwrap();
@@ -173,7 +176,6 @@ fn run(folder: &Path, divisor: u64) {
             drop(fs::remove_dir_all(objects(folder, world).with_extension(extension)));
         }
     }
-    fs::write(Path::new(folder).join("scale.json"), serde_json::to_vec_pretty(&all).unwrap()).unwrap();
     table("requests (of them pages of lists of packs)", &all, |taken| {
         format!("{} ({})", taken.requests.all(), taken.requests.list_packs)
     });
