@@ -7,7 +7,7 @@
 )]
 #![allow(dead_code, reason = "`benches/scale` uses the rest of its modules")]
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use divan::{Bencher, black_box, counter::BytesCount, counter::ItemsCount};
 use lifeboat::{
@@ -270,5 +270,5 @@ fn plan(bencher: Bencher<'_, '_>) {
 
 /// A repository in memory with one backup.
 fn place() -> Place {
-    Place::make(World::Files(ENTRIES), Arc::new(InMemory::new()), 1, None)
+    Place::make(World::Files(ENTRIES), Arc::new(InMemory::new()), 1, PathBuf::new())
 }

@@ -7,6 +7,7 @@
 )]
 
 use std::{
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -56,7 +57,7 @@ mod support {
 }
 use support::{
     faults::{Fault, nth},
-    intercepted::{Intercepted, Kind},
+    intercepted::{Call, Fate, Intercepted, Kind, broken},
 };
 
 const COUNTS: Timestamp = Timestamp::from_seconds(1_700_000_000);
@@ -1353,46 +1354,146 @@ fn very_many_slots_and_greedy_ones_are_refused_without_much_work() {
     Repository::unlock(&store, &config, &Credential::Words(root.words())).unwrap();
 }
 
+/// A machine with a cache, on which passphrases are typed.
+struct Machine {
+    over: Arc<Intercepted>,
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let over = Intercepted::watching(Arc::new(object_store::memory::InMemory::new()));
+        let store = Store::from_object_store(Arc::<Intercepted>::clone(&over), "", options()).unwrap();
+        Self { over, store, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// With how many LIST of the key slots, and how many GET of them.
+    fn open(&self, passphrase: &str) -> (Result<Repository>, usize, usize) {
+        self.over.let_through();
+        let config = Repository::read_config(&self.store).unwrap();
+        let credential = Credential::Passphrase(passphrase.to_owned().into(), None);
+        let (store, cache) = (self.store.clone(), Some(self.folder.path()));
+        let opened = Repository::unlock_and_open(store, config, &credential, cache, Arc::new(SystemClock));
+        let calls = self.over.calls();
+        let slots =
+            |kind| calls.iter().filter(|call| call.kind == kind && call.name.starts_with("keys")).count();
+        (opened, slots(Kind::List), slots(Kind::Get))
+    }
+
+    fn opens(&self, passphrase: &str, asked: (usize, usize)) -> Repository {
+        let (opened, lists, gets) = self.open(passphrase);
+        assert_eq!((lists, gets), asked);
+        opened.unwrap()
+    }
+
+    fn refuses(&self, passphrase: &str, says: &str) {
+        let error = self.open(passphrase).0.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CannotUnlock);
+        assert!(error.to_string().contains(says), "{error}");
+    }
+
+    /// Where the name of the slot is remembered.
+    fn note(&self, repository: &Repository) -> std::path::PathBuf {
+        self.folder.path().join(repository.config.repository_id.to_string()).join("slot")
+    }
+}
+
 /// The slot that a passphrase opened last on a machine is remembered there, and is nothing that anybody depends on.
 #[test]
 fn the_slot_that_a_passphrase_opened_last_is_tried_first_and_whatever_is_wrong_with_it_all_are_tried() {
-    let over = Intercepted::watching(Arc::new(object_store::memory::InMemory::new()));
-    let store = Store::from_object_store(Arc::<Intercepted>::clone(&over), "", options()).unwrap();
-    let (_, owner) = created(&store);
-    let machine = add(&owner, Role::Backup, "web1", None);
-    let folder = tempfile::tempdir().unwrap();
-    let open = |passphrase: &str| {
-        over.let_through();
-        let config = Repository::read_config(&store).unwrap();
-        let credential = Credential::Passphrase(passphrase.to_owned().into(), None);
-        let clock = Arc::new(SystemClock);
-        let opened =
-            Repository::unlock_and_open(store.clone(), config, &credential, Some(folder.path()), clock);
-        let lists =
-            over.calls().into_iter().filter(|call| call.kind == Kind::List && call.name.starts_with("keys"));
-        (opened, lists.count())
-    };
-    let opens = |passphrase: &str, lists: usize| {
-        let (opened, listed) = open(passphrase);
-        opened.unwrap();
-        assert_eq!(listed, lists);
-    };
-    // A wrong one is not helped by it, and leaves nothing behind.
-    let (refused, listed) = open("wrong");
-    assert_eq!((refused.unwrap_err().kind(), listed), (ErrorKind::CannotUnlock, 1));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    opens("owner", 1);
-    opens("owner", 0);
-    assert_eq!(open("wrong").0.unwrap_err().kind(), ErrorKind::CannotUnlock);
-    opens("owner", 0);
-    let note = folder.path().join(owner.config.repository_id.to_string()).join("slot");
+    let machine = Machine::new();
+    let (_, owner) = created(&machine.store);
+    // A wrong one leaves nothing behind.
+    machine.refuses("wrong", "the passphrase is wrong");
+    assert_eq!(std::fs::read_dir(machine.folder.path()).unwrap().count(), 0);
+    machine.opens("owner", (1, 1));
+    machine.opens("owner", (0, 1));
+    machine.refuses("wrong", "the passphrase is wrong");
+    machine.opens("owner", (0, 1));
+    let note = machine.note(&owner);
     let known = std::fs::read_to_string(&note).unwrap();
-    let of_a_machine = machine.access_key.as_ref().unwrap().slot.clone();
-    for other in ["", "../config", "gone-00000000", "\u{0}\n", &of_a_machine, &known.repeat(9)] {
+    let gone = format!("{}-00000000", owner.identity());
+    let of_a_program = add(&owner, Role::Backup, "web1", None).access_key.as_ref().unwrap().slot.clone();
+    let slots = store_slots(&machine.store);
+    assert_eq!(slots, 2);
+    for (other, more) in [(&gone, 1), (&of_a_program, 1)] {
         std::fs::write(&note, other).unwrap();
-        opens("owner", 1);
-        opens("owner", 0);
+        // In the order of their names the other slot may come first.
+        let (opened, lists, gets) = machine.open("owner");
+        opened.unwrap();
+        assert!(lists == 1 && (1 + more..=slots + more).contains(&gets), "{lists} {gets}");
+        machine.opens("owner", (0, 1));
     }
-    store.delete(&Name::slot(&known)).unwrap();
-    assert_eq!(open("owner").0.unwrap_err().kind(), ErrorKind::CannotUnlock);
+    // What is no name of a slot is not asked for.
+    for other in ["", "../config", "\u{0}\n", &known.repeat(9), &known.to_uppercase(), "secret"] {
+        std::fs::write(&note, other).unwrap();
+        machine.open("owner").0.unwrap();
+        assert!(machine.over.calls().iter().all(|call| !call.name.contains("secret")));
+        machine.opens("owner", (0, 1));
+    }
+    // Nor is a folder asked that others may write in.
+    let cache = note.parent().unwrap();
+    std::fs::set_permissions(cache, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(machine.open("owner").1, 1);
+    std::fs::set_permissions(cache, std::fs::Permissions::from_mode(0o700)).unwrap();
+    machine.opens("owner", (0, 1));
+    // A storage that does not answer is told at once.
+    machine.over.intercept(
+        |call: &Call| {
+            if call.name.starts_with("keys/") { Fate::Fails(broken()) } else { Fate::Works }
+        },
+    );
+    let config = Repository::read_config(&machine.store).unwrap();
+    let credential = Credential::Passphrase("owner".to_owned().into(), None);
+    let (store, cache) = (machine.store.clone(), Some(machine.folder.path()));
+    let opened = Repository::unlock_and_open(store, config, &credential, cache, Arc::new(SystemClock));
+    assert_eq!(opened.unwrap_err().kind(), ErrorKind::Temporary);
+    assert!(
+        machine.over.calls().iter().all(|call| call.kind != Kind::List || !call.name.starts_with("keys"))
+    );
+    // A damaged slot is told of as ever.
+    machine.over.let_through();
+    let name = Name::slot(&known);
+    let mut bytes = machine.store.read(&name, 1 << 20).unwrap().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    machine.store.delete(&name).unwrap();
+    machine.store.create(&name, bytes.into()).unwrap();
+    machine.refuses("owner", "keys/");
+    machine.store.delete(&name).unwrap();
+    machine.refuses("owner", "no key slot that takes a passphrase");
+}
+
+fn store_slots(store: &Store) -> usize {
+    names(store).iter().filter(|name| matches!(name.parsed(), Parsed::Slot(_))).count()
+}
+
+/// Whose slot could not be deleted, and who uses the passphrase again.
+#[test]
+fn the_remembered_slot_of_a_revoked_key_keeps_no_other_with_that_passphrase_from_opening() {
+    let machine = Machine::new();
+    let (_, owner) = created(&machine.store);
+    let with = |label: &str| {
+        let unlock = By::Passphrase("the same".to_owned().into());
+        let options =
+            AddOptions { role: Role::Restore, label: label.to_owned(), domain: None, shared: false, unlock };
+        key::add(&owner, &options).unwrap();
+    };
+    with("old");
+    let old = machine.open("the same").0.unwrap().identity();
+    let slot = Name::slot(&std::fs::read_to_string(machine.note(&owner)).unwrap());
+    let bytes = machine.store.read(&slot, 1 << 20).unwrap();
+    let options = RevokeOptions { who: "old".to_owned(), last_good: LastGood::Head };
+    key::revoke(&owner, &options).unwrap();
+    machine.store.create(&slot, bytes).unwrap();
+    let (opened, ..) = machine.open("the same");
+    assert!(opened.unwrap_err().to_string().contains("revoked"));
+    with("new");
+    // Among all of them the first in the order of their names counts, as without a cache.
+    let (opened, lists, _) = machine.open("the same");
+    assert_eq!(lists, 1);
+    assert!(opened.map_or_else(|error| error.to_string().contains("revoked"), |new| new.identity() != old));
+    machine.store.delete(&slot).unwrap();
+    machine.open("the same").0.unwrap();
+    machine.opens("the same", (0, 1));
 }

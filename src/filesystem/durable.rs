@@ -113,7 +113,21 @@ pub fn private_directory(path: &Path) -> Result<()> {
         Error::new(ErrorKind::Failed, format!("cannot make the folder {}", path.display())).with_source(error)
     };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    check_private(path)
+}
+
+/// Checks that a folder is there that only its owner, who is this user, can write in.
+///
+/// # Errors
+/// It is not there, is not a folder, belongs to someone else, or others may write in it.
+pub fn check_private(path: &Path) -> Result<()> {
+    let failed = |error: io::Error| {
+        Error::new(ErrorKind::Failed, format!("cannot use the folder {}", path.display())).with_source(error)
+    };
     let status = fs::metadata(path).map_err(failed)?;
+    if !status.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
     let remedy = format!("choose another folder, or see to it that only you can write in {}", path.display());
     if status.uid() != rustix::process::geteuid().as_raw() {
         let message = format!("{} belongs to another user", path.display());

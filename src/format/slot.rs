@@ -10,7 +10,7 @@ use super::{checksum, secrets::Secrets};
 use crate::{
     crypto::FrameKey,
     error::{Error, ErrorKind, Result},
-    id::{from_hex, to_hex},
+    id::{IdentityId, from_hex, to_hex},
     random,
 };
 
@@ -141,6 +141,15 @@ fn stretch(passphrase: &str, salt: &[u8; 32], parameters: KdfParameters) -> Resu
     Ok(key)
 }
 
+/// Whether a text may be the name of a slot: an identity, `-` and four bytes, in hexadecimal.
+#[must_use]
+pub fn is_slot_name(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(identity, random)| {
+        let is_hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+        IdentityId::from_hex(identity).is_some() && random.len() == 8 && random.bytes().all(is_hex)
+    })
+}
+
 impl Slot {
     fn seal(secrets: &Secrets, name: String, kdf: Kdf, salt: &[u8; 32], secret: &[u8; 32]) -> Result<Self> {
         let context = [b"lifeboat v1 key slot".as_slice(), name.as_bytes(), salt].concat();
@@ -163,7 +172,7 @@ impl Slot {
         Self { checksum: checksum(CHECKSUM, &empty.encode(), ""), ..empty }
     }
 
-    /// A fresh name: the identity, and something random.
+    /// A fresh name: the identity, and something random; see [`is_slot_name`].
     fn fresh_name(secrets: &Secrets) -> Result<String> {
         Ok(format!("{}-{}", secrets.identity(), to_hex(&random::bytes::<4>()?)))
     }

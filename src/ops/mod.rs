@@ -18,6 +18,7 @@ mod links;
 pub mod list;
 pub mod prune;
 mod publisher;
+mod recent;
 pub mod recover;
 pub mod repair;
 pub mod restore;

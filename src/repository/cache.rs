@@ -19,9 +19,13 @@ use crate::{
     crypto::{IndexKey, NodeKey},
     error::{Error, ErrorKind, Result},
     filesystem::durable,
+    format::slot::is_slot_name,
     id::{BlobId, DomainId, IdentityId, ObjectId, PackId, RepositoryId},
     limits,
 };
+
+/// Of the file that holds the name of a slot.
+const SLOT_NAME_BYTES_MAX: usize = 64;
 
 /// The cache of one repository, or none.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +45,7 @@ impl Cache {
     /// The same if it was made before: until it is unlocked, nobody knows that a repository is the one that it says it is.
     pub(super) fn if_there(folder: Option<&Path>, repository: &RepositoryId) -> Self {
         let folder = folder.map(|folder| folder.join(repository.to_string()));
-        Self { folder: folder.filter(|folder| folder.is_dir()) }
+        Self { folder: folder.filter(|folder| durable::check_private(folder).is_ok()) }
     }
 
     /// Where it is.
@@ -78,13 +82,16 @@ impl Cache {
 
     /// The key slot that a passphrase opened last.
     pub(super) fn slot(&self) -> Option<String> {
-        let bytes = durable::read_own(&self.folder.as_ref()?.join("slot"), limits::RECORD_BYTES_MAX)?;
-        String::from_utf8(bytes).ok()
+        let bytes = durable::read_own(&self.folder.as_ref()?.join("slot"), SLOT_NAME_BYTES_MAX)?;
+        // Whatever else stands there is not sent to the storage.
+        String::from_utf8(bytes).ok().filter(|name| is_slot_name(name))
     }
 
     /// Remembers it. Nothing vouches for it: a slot that does not open costs a try. A cache that cannot be written is no error.
     pub(super) fn keep_slot(&self, name: &str) {
-        if let Some(folder) = &self.folder {
+        if let Some(folder) = &self.folder
+            && self.slot().is_none_or(|known| known != name)
+        {
             drop(durable::write_atomic(&folder.join("slot"), name.as_bytes(), 0o600));
         }
     }

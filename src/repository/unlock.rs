@@ -2,7 +2,7 @@
 
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use super::{Repository, cache::Cache};
+use super::Repository;
 use crate::{
     crypto::RootSecret,
     error::{Error, ErrorKind, Result},
@@ -36,6 +36,22 @@ impl std::fmt::Debug for Credential {
     }
 }
 
+/// What a credential has opened.
+pub(super) struct Unlocked {
+    pub(super) secrets: Secrets,
+    /// By a passphrase: the slot.
+    pub(super) slot: Option<(String, Way)>,
+}
+
+/// How a slot was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Its name was known.
+    Known,
+    /// Among all slots.
+    Listed,
+}
+
 fn cannot(message: &str, remedy: &str) -> Error {
     Error::new(ErrorKind::CannotUnlock, message).with_remedy(remedy)
 }
@@ -49,6 +65,11 @@ fn damaged_slot(error: Error, name: &str) -> Error {
         "Put an older version of that object back if the storage has one. Else use another key, or the recovery \
          words: `lifeboat key recover` makes a new slot from them; an owner makes others with `lifeboat key add`",
     )
+}
+
+fn all_slots(store: &Store) -> Result<Vec<String>> {
+    let listed = store.list(&Prefix::slots())?;
+    Ok(listed.iter().filter_map(|slot| Some(slot.name.strip_prefix("keys/")?.to_owned())).collect())
 }
 
 fn read_slot(store: &Store, name: &str) -> Result<Slot> {
@@ -97,51 +118,57 @@ impl Repository {
                 })
             }
             Credential::Passphrase(passphrase, named) => {
-                Ok(Self::unlock_passphrase((store, config), passphrase, named.as_deref())?.1)
+                Ok(Self::unlock_passphrase((store, config), passphrase, (named.as_deref(), None))?.1)
             }
         }
     }
 
-    /// As [`Self::unlock`]. A passphrase is tried first on the slot that one opened last on this machine, which spares the
-    /// list of slots. Whatever is the matter with that slot, all of them are tried then; the one that opens comes too, to be
-    /// remembered.
+    /// As [`Self::unlock`]. A passphrase is tried first on the slot that one opened last on this machine, if `known` names
+    /// it, which spares the list of slots. If that is gone, damaged, not to be read, or does not open, all others are tried.
     pub(super) fn unlock_with(
-        cache: &Cache,
+        known: Option<&str>,
         (store, config): (&Store, &Config),
         credential: &Credential,
-    ) -> Result<(Option<String>, Secrets)> {
+    ) -> Result<Unlocked> {
         let Credential::Passphrase(passphrase, None) = credential else {
-            return Ok((None, Self::unlock(store, config, credential)?));
+            return Ok(Unlocked { secrets: Self::unlock(store, config, credential)?, slot: None });
         };
-        let opened = cache.slot().and_then(|name| {
-            let slot = read_slot(store, &name).ok().filter(Slot::takes_passphrase)?;
-            let secrets = slot.open_passphrase(passphrase).ok()??;
-            (secrets.root_public_key() == config.root_public_key).then_some(secrets)
-        });
-        if let Some(secrets) = opened {
-            return Ok((None, secrets));
+        let mut tried = None;
+        if let Some(name) = known {
+            match read_slot(store, name) {
+                Ok(slot) if slot.takes_passphrase() => match slot.open_passphrase(passphrase) {
+                    Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {
+                        return Ok(Unlocked { secrets, slot: Some((name.to_owned(), Way::Known)) });
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => tried = Some(name),
+                    Err(error) if error.kind() == ErrorKind::Damaged => {}
+                    Err(error) => return Err(error),
+                },
+                Ok(_) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Forbidden
+                    ) => {}
+                Err(error) => return Err(error),
+            }
         }
-        let (name, secrets) = Self::unlock_passphrase((store, config), passphrase, None)?;
-        Ok((Some(name), secrets))
+        let (name, secrets) = Self::unlock_passphrase((store, config), passphrase, (None, tried))?;
+        Ok(Unlocked { secrets, slot: Some((name, Way::Listed)) })
     }
 
-    /// The name of the slot that the passphrase opens, and what is in it.
+    /// The name of the slot that the passphrase opens, and what is in it. One was `tried` before, and does not open.
     fn unlock_passphrase(
         (store, config): (&Store, &Config),
         passphrase: &str,
-        named: Option<&str>,
+        (named, tried): (Option<&str>, Option<&str>),
     ) -> Result<(String, Secrets)> {
         let names: Vec<String> = match named {
             Some(name) => vec![name.to_owned()],
-            None => {
-                let listed = store.list(&Prefix::slots())?;
-                listed
-                    .into_iter()
-                    .filter_map(|slot| Some(slot.name.strip_prefix("keys/")?.to_owned()))
-                    .collect()
-            }
+            None => all_slots(store)?.into_iter().filter(|name| Some(name.as_str()) != tried).collect(),
         };
-        let (mut tried, mut damaged, mut foreign) = (0, None, None);
+        let (mut tried, mut damaged, mut foreign) = (usize::from(tried.is_some()), None, None);
         for (read, name) in names.iter().enumerate() {
             if read >= limits::SLOTS_READ_MAX {
                 return Err(cannot(

@@ -23,7 +23,10 @@ use crate::{
         pack::PackKind,
     },
     id::{BlobId, DomainId, IdentityId},
-    ops::backup::{CopyOf, Item, ReadContent, Source},
+    ops::{
+        backup::{CopyOf, Item, ReadContent, Source},
+        recent::RecentFrames,
+    },
     repository::{
         Repository,
         index::{Found, KnownPack, Location},
@@ -134,9 +137,6 @@ pub(super) enum Cuts {
     Anew,
 }
 
-/// The place of a frame, and its plaintext.
-type Tried = ((u32, u32), Arc<Vec<u8>>);
-
 /// What all that read the snapshot share.
 pub(super) struct Shared {
     pub(super) place: Place,
@@ -150,7 +150,7 @@ pub(super) struct Shared {
     failed: Mutex<Option<Error>>,
     decompressors: Mutex<Vec<Decompressor>>,
     /// Frames that were opened out of their turn.
-    tried: Mutex<VecDeque<Tried>>,
+    tried: RecentFrames<Vec<u8>>,
     reused: AtomicU64,
 }
 
@@ -170,7 +170,7 @@ impl Shared {
             losses: Mutex::default(),
             failed: Mutex::default(),
             decompressors: Mutex::default(),
-            tried: Mutex::default(),
+            tried: RecentFrames::new(TRIED_FRAMES),
             reused: AtomicU64::new(0),
         }))
     }
@@ -265,30 +265,17 @@ impl Shared {
         if found.section.kind != PackKind::Data {
             return Err(wrong("the index says that it is a node"));
         }
-        let known = lock(&self.tried)
-            .iter()
-            .find(|(frame, _)| *frame == at.frame())
-            .map(|(_, plain)| Arc::clone(plain));
-        let plain = match known {
-            Some(plain) => plain,
-            None => self.try_frame(at, &found)?,
-        };
+        let plain = self.tried.get(at.frame(), || self.read_frame(&found))?;
         match blob_range(&found.frame, found.blob) {
             Some(range) if self.is(chunk, plain.get(range.clone())) => Ok((plain, range)),
             _ => Err(wrong("its content is not what its id names")),
         }
     }
 
-    fn try_frame(&self, at: Location, found: &Found) -> Result<Arc<Vec<u8>>> {
+    fn read_frame(&self, found: &Found) -> Result<Vec<u8>> {
         let name = self.name_of(&found.pack);
         let sealed = self.place.repository.store.read_range(&name, found.frame.range())?;
-        let plain = Arc::new(self.open(found, &sealed).map_err(|error| error.context(&name))?);
-        let mut tried = lock(&self.tried);
-        if tried.len() >= TRIED_FRAMES {
-            tried.pop_front();
-        }
-        tried.push_back((at.frame(), Arc::clone(&plain)));
-        Ok(plain)
+        self.open(found, &sealed).map_err(|error| error.context(&name))
     }
 
     fn open(&self, found: &Found, sealed: &[u8]) -> Result<Vec<u8>> {

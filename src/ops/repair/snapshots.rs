@@ -27,6 +27,7 @@ use crate::{
         copy::{Losses, Lost},
         holding::{AsideFrames, Holding, WatchedNodes},
         prune::Packs,
+        recent::RecentFrames,
     },
     progress::Phase,
     repository::{
@@ -143,20 +144,8 @@ fn of_domain(
     let mut view = Arc::new(repository.view_to_read(&domain)?);
     done.has_unlisted |= may_hide_packs(repository, &domain, &view);
     let name = repository.registry().domain(&domain).map(|known| known.name.clone()).unwrap_or_default();
-    let (mut looked, mut needed) = (Vec::new(), HashSet::new());
     let mut frames = Arc::default();
-    // One for all: what they share of their manifests is likely at hand.
-    let shown = Arc::clone(&view);
-    let mut nodes = WatchedNodes::new(repository, (domain, &shown.index))?;
-    for snapshot in known {
-        nodes.serve(snapshot.name.identity);
-        let found = look(&*Stored::new(repository, (&view, &frames), &snapshot)?, &nodes, &snapshot)?;
-        if found.lost.count > 0 || !found.aside.is_empty() {
-            let Found { lost, aside, nothing } = found;
-            looked.push((snapshot, lost, aside.len() as u64, nothing));
-            needed.extend(aside);
-        }
-    }
+    let (looked, needed) = look_at_all(repository, (&view, &frames), (domain, known))?;
     if options.mode == Mode::Write && !needed.is_empty() {
         done.moved.join(heal(repository, (&domain, &view.index), &needed)?);
         (view, frames) = (Arc::new(repository.view_to_read(&domain)?), Arc::default());
@@ -221,6 +210,29 @@ struct Found {
     nothing: bool,
 }
 
+/// Snapshots that have lost something, or need what is in packs that do not count; and where that is.
+type Looked = (Vec<(KnownSnapshot, Losses, u64, bool)>, HashSet<Location>);
+
+fn look_at_all(
+    repository: &Arc<Repository>,
+    (view, frames): (&Arc<View>, &Arc<Mutex<AsideFrames>>),
+    (domain, known): (DomainId, Vec<KnownSnapshot>),
+) -> Result<Looked> {
+    let (mut looked, mut needed) = (Vec::new(), HashSet::new());
+    // One for all: what they share of their manifests is likely at hand.
+    let mut nodes = WatchedNodes::new(repository, (domain, &view.index))?;
+    for snapshot in known {
+        nodes.serve(snapshot.name.identity);
+        let found = look(&*Stored::new(repository, (view, frames), &snapshot)?, &nodes, &snapshot)?;
+        if found.lost.count > 0 || !found.aside.is_empty() {
+            let Found { lost, aside, nothing } = found;
+            looked.push((snapshot, lost, aside.len() as u64, nothing));
+            needed.extend(aside);
+        }
+    }
+    Ok((looked, needed))
+}
+
 fn look(stored: &Stored, nodes: &WatchedNodes<'_>, snapshot: &KnownSnapshot) -> Result<Found> {
     let (mut found, mut frames) = (Found::default(), HashSet::new());
     for_each_entry(nodes, snapshot.record.root, &[], &mut |entry| {
@@ -264,19 +276,18 @@ pub(in crate::ops) struct Stored {
     /// Whose copies are tried first.
     reader: IdentityId,
     aside: Arc<Mutex<AsideFrames>>,
-    /// The frames that were opened last.
-    open: Mutex<VecDeque<Arc<Open>>>,
+    recent: RecentFrames<OpenFrame>,
 }
 
 /// A frame that was opened.
-struct Open {
+struct OpenFrame {
     /// A blob in it.
     at: Location,
     found: index::Found,
     plain: Vec<u8>,
 }
 
-impl Open {
+impl OpenFrame {
     fn blob(&self, at: Location) -> Option<&[u8]> {
         let number = at.number_beside(self.at, self.found.blob)?;
         self.plain.get(blob_range(&self.found.frame, number)?)
@@ -297,7 +308,7 @@ impl Stored {
             domain,
             reader: snapshot.name.identity,
             aside: Arc::clone(aside),
-            open: Mutex::default(),
+            recent: RecentFrames::new(FRAMES_OPEN),
         }))
     }
 
@@ -311,32 +322,20 @@ impl Stored {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_open(&self) -> MutexGuard<'_, VecDeque<Arc<Open>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The frame that holds a chunk there.
-    fn frame(&self, at: Location, chunk: &ChunkRef) -> Result<Arc<Open>> {
-        let known = self.lock_open().iter().find(|open| open.at.frame() == at.frame()).map(Arc::clone);
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let Self { repository, view, domain, .. } = self;
-        let found = view.index.found(at).ok_or_else(|| chunk_error(chunk, "the index is damaged"))?;
-        if found.section.kind != PackKind::Data {
-            return Err(chunk_error(chunk, "the index says that it is a node"));
-        }
-        let name = repository.pack_name(domain, &found.pack);
-        let sealed = repository.store.read_range(&name, found.frame.range())?;
-        let frame = (&found.frame, &found.section);
-        let plain = repository.open_frame(domain, frame, &sealed, &mut Decompressor::new()?)?;
-        let opened = Arc::new(Open { at, found, plain });
-        let mut open = self.lock_open();
-        if open.len() >= FRAMES_OPEN {
-            open.pop_front();
-        }
-        open.push_back(Arc::clone(&opened));
-        Ok(opened)
+    fn frame(&self, at: Location, chunk: &ChunkRef) -> Result<Arc<OpenFrame>> {
+        self.recent.get(at.frame(), || {
+            let Self { repository, view, domain, .. } = self;
+            let found = view.index.found(at).ok_or_else(|| chunk_error(chunk, "the index is damaged"))?;
+            if found.section.kind != PackKind::Data {
+                return Err(chunk_error(chunk, "the index says that it is a node"));
+            }
+            let name = repository.pack_name(domain, &found.pack);
+            let sealed = repository.store.read_range(&name, found.frame.range())?;
+            let frame = (&found.frame, &found.section);
+            let plain = repository.open_frame(domain, frame, &sealed, &mut Decompressor::new()?)?;
+            Ok(OpenFrame { at, found, plain })
+        })
     }
 
     /// Where the node of a place in a pack that does not count can be read in such a one.
@@ -553,7 +552,7 @@ struct StoredContent {
     /// The chunk in hand, and how much of it was given.
     plain: (Vec<u8>, usize),
     /// The frame that was read from last.
-    frame: Option<Arc<Open>>,
+    frame: Option<Arc<OpenFrame>>,
     holes: Vec<Hole>,
     changed: bool,
     /// Bytes that are still to come.
