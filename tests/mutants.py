@@ -66,8 +66,8 @@ MUTANTS = [
     ("objects that are no packs, in `check`", "src/ops/check/objects.rs",
      "Looked::Damaged(..) => once(),", "Looked::Damaged(..) => Ok(Looked::Gone),", "damage whatever_is_damaged"),
     ("slots of another repository are passed over", "src/repository/unlock.rs",
-     "Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {",
-     "Ok(Some(secrets)) if !secrets.root_public_key().is_empty() => {", "init a_slot_of_another"),
+     "to nothing of this one.\n                Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {",
+     "\n                Ok(Some(secrets)) if !secrets.root_public_key().is_empty() => {", "init a_slot_of_another"),
     ("features of the newest registry", "src/repository/mod.rs", "newest.registry.check_features(Use::Read)?;", "",
      "repository"),
     # A hostile client.
