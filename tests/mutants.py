@@ -3,7 +3,7 @@
 
     tests/mutants.py            runs all, prints a table for docs/decisions/0013
     tests/mutants.py WORD..     only those whose name holds one of the words
-    tests/mutants.py --check    that each text to change is still there exactly once
+    tests/mutants.py --check    that each text to change is still there exactly once, and that cargo takes the copy for a project
 
 A mutant is built in a copy of the sources, with the dependencies that the project has built already. It counts as
 noticed when its test fails, not when it does not compile.
@@ -173,6 +173,11 @@ def places(file, old):
 
 def check():
     wrong = [f"{name}: {places(file, old)} times in {file}" for name, file, old, *_ in MUTANTS if places(file, old) != 1]
+    copy()
+    # In a copy that lacks a folder nothing is built: a test that does not exist is not even looked for.
+    asked = subprocess.run(["cargo", "test", "--locked", "--test", "nothing"], cwd=COPY, capture_output=True, text=True)
+    if "no test target named" not in asked.stderr:
+        wrong.append(asked.stderr)
     print("\n".join(wrong) or f"each of the {len(MUTANTS)} texts is there once")
     return 1 if wrong else 0
 
@@ -181,7 +186,7 @@ def copy():
     COPY.mkdir(parents=True, exist_ok=True)
     for entry in COPY.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for name in ("src", "tests", "fuzz", "docs"):
+    for name in ("src", "tests", "benches", "fuzz", "docs"):
         shutil.copytree(ROOT / name, COPY / name, ignore=shutil.ignore_patterns("target"))
     for name in ("Cargo.toml", "Cargo.lock", "README.md"):
         shutil.copy2(ROOT / name, COPY / name)
@@ -216,7 +221,6 @@ def main(words):
         return check()
     if check():
         return 1
-    copy()
     chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant[0] for word in words)]
     unnoticed = []
     print("| switched off | test | result |\n|---|---|---|")
