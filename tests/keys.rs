@@ -1497,3 +1497,36 @@ fn the_remembered_slot_of_a_revoked_key_keeps_no_other_with_that_passphrase_from
     machine.open("the same").0.unwrap();
     machine.opens("the same", (0, 1));
 }
+
+#[test]
+fn a_remembered_slot_costs_no_other_one_its_try_and_a_new_passphrase_or_a_named_slot_is_remembered() {
+    let machine = Machine::new();
+    let (_, owner) = created(&machine.store);
+    let mut slots = vec![(machine_slot(&machine, &owner), "owner".to_owned())];
+    for number in 0..8 {
+        let passphrase = format!("of {number}");
+        let unlock = By::Passphrase(passphrase.clone().into());
+        let label = format!("key {number}");
+        let options = AddOptions { role: Role::Restore, label, domain: None, shared: false, unlock };
+        slots.push((key::add(&owner, &options).unwrap().slot, passphrase));
+    }
+    slots.sort();
+    // Eight are tried, and the last of these opens also where the ninth is remembered.
+    let [.., (_, eighth), (ninth, of_ninth)] = &slots[..] else { unreachable!() };
+    std::fs::write(machine.note(&owner), ninth).unwrap();
+    assert_eq!(machine.opens(eighth, (1, 9)).secrets().identity(), machine.opens(eighth, (0, 1)).identity());
+    // The ninth opens by its name, and is remembered then.
+    let config = Repository::read_config(&machine.store).unwrap();
+    let credential = Credential::Passphrase(of_ninth.clone().into(), Some(ninth.clone()));
+    let (store, cache) = (machine.store.clone(), Some(machine.folder.path()));
+    Repository::unlock_and_open(store, config, &credential, cache, Arc::new(SystemClock)).unwrap();
+    let repository = machine.opens(of_ninth, (0, 1));
+    key::passphrase(&repository, "another", None, KdfParameters::default()).unwrap();
+    machine.opens("another", (0, 1));
+}
+
+/// The slot of the owner, which is remembered from then on.
+fn machine_slot(machine: &Machine, owner: &Repository) -> String {
+    machine.open("owner").0.unwrap();
+    std::fs::read_to_string(machine.note(owner)).unwrap()
+}

@@ -189,14 +189,22 @@ fn noise() -> Vec<u8> {
 }
 
 fn data_packs(world: &World) -> Vec<std::path::PathBuf> {
+    packs(world, "/packs/d/")
+}
+
+fn packs(world: &World, kind: &str) -> Vec<std::path::PathBuf> {
     let all = world::tree(&world.path("repo")).into_iter().map(|(path, _)| path);
-    all.filter(|path| path.to_str().unwrap().contains("/packs/d/")).collect()
+    all.filter(|path| path.to_str().unwrap().contains(kind)).collect()
 }
 
 fn flip(path: &std::path::Path) {
+    let middle = fs::metadata(path).unwrap().len() / 2;
+    flip_at(path, middle.try_into().unwrap());
+}
+
+fn flip_at(path: &std::path::Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    bytes[at] ^= 1;
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     fs::write(path, bytes).unwrap();
 }
@@ -278,4 +286,32 @@ fn a_rewrite_of_the_latest_that_was_killed_before_its_forget_is_repeated_as_it_w
     assert!(!listed(&world).iter().any(|known| known["id"] == old["id"]));
     // Now there is nothing that it was made of.
     world.fails(&["rewrite", "latest", "--exclude", "secret", "--forget"], 2);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_named_with_what_to_do_about_it() {
+    let world = World::with_repository();
+    fs::write(world.path("src/secret"), "secret").unwrap();
+    world.does(&["backup", "--host", "web", &world.text("src")]);
+    let (whole, before) = (listed(&world).pop().unwrap(), packs(&world, "/packs/m/"));
+    fs::write(world.path("src/later"), "later").unwrap();
+    world.does(&["backup", "--host", "web", &world.text("src")]);
+    let bad = listed(&world).pop().unwrap();
+    for pack in packs(&world, "/packs/m/").iter().filter(|pack| !before.contains(pack)) {
+        (0..fs::metadata(pack).unwrap().len())
+            .step_by(20)
+            .for_each(|at| flip_at(pack, at.try_into().unwrap()));
+    }
+    let rewrite = |ids: &[&str], code| {
+        let arguments = [&["rewrite"], ids, &["--exclude", "secret"]].concat();
+        let (out, err) = world.ends(&mut world.command(&arguments), code);
+        format!("{out}{err}")
+    };
+    let said = rewrite(&[id(&whole), id(&bad)], 5);
+    assert!(said.contains(&format!("the snapshot {} cannot be read whole", id(&bad))), "{said}");
+    assert!(said.contains("`lifeboat repair snapshots --apply`"), "{said}");
+    // As it says.
+    rewrite(&[id(&whole)], 0);
+    let (_, err) = world.ends(&mut world.command(&["repair", "snapshots", "--apply"]), 3);
+    assert!(err.contains("A snapshot of which nothing can be read gives nothing"), "{err}");
 }

@@ -145,7 +145,8 @@ pub fn run(
     let mut done = RewriteDone { has_unlisted: !view.unindexed.is_empty(), ..RewriteDone::default() };
     let all = &mut done.snapshots;
     for snapshot in chosen {
-        let (left_out, lost) = left_out(repository, (snapshot, &view), &options.selection)?;
+        let looked = left_out(repository, (snapshot, &view), &options.selection);
+        let (left_out, lost) = looked.map_err(|error| unreadable(error, snapshot))?;
         if left_out.stays == 0 && left_out.entries > 0 {
             let what = format!("of the snapshot {} nothing would stay", snapshot.name.id);
             return Err(Error::new(ErrorKind::Usage, what)
@@ -178,6 +179,18 @@ pub fn run(
         (done.kept, done.damaged) = (ended.kept, ended.damaged);
     }
     Ok(done)
+}
+
+/// A part of its manifest is damaged: so nobody can say what it holds, and none of those that were chosen is rewritten.
+fn unreadable(error: Error, snapshot: &KnownSnapshot) -> Error {
+    if !error.is_damage() {
+        return error;
+    }
+    let what = format!("the snapshot {} cannot be read whole, so nothing was rewritten", snapshot.name.id);
+    error.context(what).with_remedy(
+        "Name the others by their ids. `lifeboat repair snapshots --apply` copies what is left of this one, if anything is: \
+         rewrite that copy by its id too, and end this one with `lifeboat forget`",
+    )
 }
 
 fn left_out(

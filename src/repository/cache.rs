@@ -88,7 +88,7 @@ impl Cache {
     }
 
     /// Remembers it. Nothing vouches for it: a slot that does not open costs a try. A cache that cannot be written is no error.
-    pub(super) fn keep_slot(&self, name: &str) {
+    pub(crate) fn keep_slot(&self, name: &str) {
         if let Some(folder) = &self.folder
             && self.slot().is_none_or(|known| known != name)
         {

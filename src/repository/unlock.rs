@@ -46,6 +46,8 @@ pub(super) struct Unlocked {
 /// How a slot was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
+    /// The user named it.
+    Named,
     /// Its name was known.
     Known,
     /// Among all slots.
@@ -124,34 +126,37 @@ impl Repository {
     }
 
     /// As [`Self::unlock`]. A passphrase is tried first on the slot that one opened last on this machine, if `known` names
-    /// it, which spares the list of slots. If that is gone, damaged, not to be read, or does not open, all others are tried.
+    /// it, which spares the list of slots. Whatever is the matter with it, others are tried then.
     pub(super) fn unlock_with(
         known: Option<&str>,
         (store, config): (&Store, &Config),
         credential: &Credential,
     ) -> Result<Unlocked> {
-        let Credential::Passphrase(passphrase, None) = credential else {
-            return Ok(Unlocked { secrets: Self::unlock(store, config, credential)?, slot: None });
+        let (passphrase, known) = match credential {
+            Credential::Passphrase(passphrase, None) => (passphrase, known),
+            Credential::Passphrase(_, Some(named)) => {
+                let secrets = Self::unlock(store, config, credential)?;
+                return Ok(Unlocked { secrets, slot: Some((named.clone(), Way::Named)) });
+            }
+            _ => return Ok(Unlocked { secrets: Self::unlock(store, config, credential)?, slot: None }),
         };
         let mut tried = None;
         if let Some(name) = known {
-            match read_slot(store, name) {
-                Ok(slot) if slot.takes_passphrase() => match slot.open_passphrase(passphrase) {
-                    Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {
-                        return Ok(Unlocked { secrets, slot: Some((name.to_owned(), Way::Known)) });
-                    }
-                    Ok(Some(_)) => {}
-                    Ok(None) => tried = Some(name),
-                    Err(error) if error.kind() == ErrorKind::Damaged => {}
-                    Err(error) => return Err(error),
-                },
-                Ok(_) => {}
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Forbidden
-                    ) => {}
-                Err(error) => return Err(error),
+            let open = |slot: Slot| {
+                if slot.takes_passphrase() { slot.open_passphrase(passphrase) } else { Ok(None) }
+            };
+            match read_slot(store, name).and_then(open) {
+                Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {
+                    return Ok(Unlocked { secrets, slot: Some((name.to_owned(), Way::Known)) });
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => tried = Some(name),
+                // Who waited for the storage once need not do it again.
+                Err(error) if matches!(error.kind(), ErrorKind::Temporary | ErrorKind::Interrupted) => {
+                    return Err(error);
+                }
+                // What is the matter with it is told if it is in the way.
+                Err(_) => {}
             }
         }
         let (name, secrets) = Self::unlock_passphrase((store, config), passphrase, (None, tried))?;
@@ -168,7 +173,7 @@ impl Repository {
             Some(name) => vec![name.to_owned()],
             None => all_slots(store)?.into_iter().filter(|name| Some(name.as_str()) != tried).collect(),
         };
-        let (mut tried, mut damaged, mut foreign) = (usize::from(tried.is_some()), None, None);
+        let (mut stretched, mut damaged, mut foreign) = (0, None, None);
         for (read, name) in names.iter().enumerate() {
             if read >= limits::SLOTS_READ_MAX {
                 return Err(cannot(
@@ -199,8 +204,8 @@ impl Repository {
                 }
                 Err(error) => return Err(error),
             };
-            tried += 1;
-            if tried > limits::SLOTS_TRIED_MAX {
+            stretched += 1;
+            if stretched > limits::SLOTS_TRIED_MAX {
                 return Err(cannot(
                     "the passphrase opens none of the first 8 slots that take one",
                     &format!("Name its slot with --slot. {SLOT_NAMES}"),
@@ -225,7 +230,7 @@ impl Repository {
         }
         Err(match damaged {
             Some(error) => error,
-            None if tried == 0 => cannot(
+            None if stretched == 0 && tried.is_none() => cannot(
                 "the repository has no key slot that takes a passphrase",
                 "Use an access key, or the recovery words with --recovery-words-file",
             ),

@@ -59,6 +59,8 @@ pub fn passphrase(
     check_passphrase(new)?;
     let sealed = Slot::seal_passphrase(repository.secrets(), new, kdf)?;
     repository.store.create(&Name::slot(&sealed.name()), Bytes::from(sealed.encode()))?;
+    // Where this one is remembered, the next command on this machine finds it at once.
+    repository.cache.keep_slot(&sealed.name());
     for name in &old {
         repository.store.delete(&Name::slot(name))?;
     }
