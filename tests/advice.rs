@@ -422,7 +422,8 @@ fn too_many_passphrases_are_warned_of_and_a_named_slot_is_found() {
     let world = World::with_repository();
     let access = world.key("backup", "machine");
     let mut slots = Vec::new();
-    for number in 2..=9 {
+    // Eight are tried, and the one that was opened on this machine before.
+    for number in 2..=10 {
         let (label, file) = (format!("key {number}"), format!("pass{number}"));
         fs::write(world.path(&file), &file).unwrap();
         let mut command = world.command(&[
@@ -442,7 +443,7 @@ fn too_many_passphrases_are_warned_of_and_a_named_slot_is_found() {
         let warned = objects(&out).iter().any(|message| {
             message["message_type"] == "warning" && message["message"].as_str().unwrap().contains("--slot")
         });
-        assert_eq!(warned, number == 9, "{out}");
+        assert_eq!(warned, number >= 9, "{out}");
         slots.push(objects(&out).last().unwrap()["slot"].as_str().unwrap().to_owned());
     }
     let mut wrong = world.command(&["snapshots"]);
