@@ -71,6 +71,17 @@ const fn both(counts: [u64; 5]) -> Counts {
 
 const NONE: Counts = gets(0, 0);
 
+/// What a command that reads one snapshot has in common with others, beside what it asks in a small repository.
+const READS: Law = Law {
+    command: Ls,
+    small: NONE,
+    snapshot: gets(1, 0),
+    second: NONE,
+    domain: lists(1, 0, 4),
+    index: Some(lists(2, 0, 1)),
+    level: gets(1, 1),
+};
+
 const LAWS: [Law; 28] = [
     Law {
         command: View,
@@ -108,51 +119,11 @@ const LAWS: [Law; 28] = [
         index: Some(NONE),
         level: NONE,
     },
-    Law {
-        command: Ls,
-        small: opens(7, 4, 9),
-        snapshot: gets(1, 0),
-        second: NONE,
-        domain: lists(1, 0, 4),
-        index: Some(lists(2, 0, 1)),
-        level: gets(1, 1),
-    },
-    Law {
-        command: Diff,
-        small: opens(11, 6, 9),
-        snapshot: gets(1, 0),
-        second: NONE,
-        domain: lists(1, 0, 4),
-        index: Some(lists(2, 0, 1)),
-        level: gets(2, 2),
-    },
-    Law {
-        command: RestoreOne,
-        small: opens(8, 5, 9),
-        snapshot: gets(1, 0),
-        second: NONE,
-        domain: lists(1, 0, 4),
-        index: Some(lists(2, 0, 1)),
-        level: gets(1, 1),
-    },
-    Law {
-        command: Restore,
-        small: opens(8, 5, 9),
-        snapshot: gets(1, 0),
-        second: NONE,
-        domain: lists(1, 0, 4),
-        index: Some(lists(2, 0, 1)),
-        level: gets(1, 1),
-    },
-    Law {
-        command: Verify,
-        small: opens(7, 4, 9),
-        snapshot: gets(1, 0),
-        second: NONE,
-        domain: lists(1, 0, 4),
-        index: Some(lists(2, 0, 1)),
-        level: gets(1, 1),
-    },
+    Law { command: Ls, small: opens(7, 4, 9), ..READS },
+    Law { command: Diff, small: opens(11, 6, 9), level: gets(2, 2), ..READS },
+    Law { command: RestoreOne, small: opens(8, 5, 9), ..READS },
+    Law { command: Restore, small: opens(8, 5, 9), ..READS },
+    Law { command: Verify, small: opens(7, 4, 9), ..READS },
     Law {
         command: Check,
         small: opens(11, 8, 20),
