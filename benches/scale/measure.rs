@@ -232,7 +232,7 @@ impl Command {
             Self::CopyFrom => _ = calls::copy(place, cache),
             Self::CopyTo => {
                 let asked = calls::copy(place, cache);
-                place.objects.count(|requests| *requests = asked);
+                place.objects.replace(asked);
             }
             Self::RepairIndex => calls::repair_index(place),
             Self::RepairSnapshots => calls::repair_snapshots(place),

@@ -158,8 +158,12 @@ impl Counted {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
-    /// Changes what was counted.
-    pub(crate) fn count(&self, add: impl FnOnce(&mut Requests)) {
+    /// From now on these were asked.
+    pub(crate) fn replace(&self, requests: Requests) {
+        *self.requests.lock().unwrap() = requests;
+    }
+
+    fn count(&self, add: impl FnOnce(&mut Requests)) {
         add(&mut self.requests.lock().unwrap());
     }
 

@@ -141,13 +141,15 @@ fn stretch(passphrase: &str, salt: &[u8; 32], parameters: KdfParameters) -> Resu
     Ok(key)
 }
 
+/// The identity that the name of a slot begins with.
+pub(crate) fn identity_of(name: &str) -> Option<IdentityId> {
+    IdentityId::from_hex(name.split_once('-')?.0)
+}
+
 /// Whether a text may be the name of a slot: an identity, `-` and four bytes, in hexadecimal.
-#[must_use]
-pub fn is_slot_name(text: &str) -> bool {
-    text.split_once('-').is_some_and(|(identity, random)| {
-        let is_hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
-        IdentityId::from_hex(identity).is_some() && random.len() == 8 && random.bytes().all(is_hex)
-    })
+pub(crate) fn is_slot_name(text: &str) -> bool {
+    let random = text.split_once('-').and_then(|(_, random)| from_hex::<4>(random));
+    identity_of(text).is_some() && random.is_some()
 }
 
 impl Slot {

@@ -37,15 +37,20 @@ impl Cache {
     /// The cache of a repository below `folder`; without one nothing is kept.
     #[must_use]
     pub fn open(folder: Option<&Path>, repository: &RepositoryId) -> Self {
-        let folder = folder.map(|folder| folder.join(repository.to_string()));
-        let usable = |folder: &PathBuf| durable::private_directory(folder).is_ok();
-        Self { folder: folder.filter(usable) }
+        Self::usable((folder, repository), durable::private_directory)
     }
 
     /// The same if it was made before: until it is unlocked, nobody knows that a repository is the one that it says it is.
     pub(super) fn if_there(folder: Option<&Path>, repository: &RepositoryId) -> Self {
+        Self::usable((folder, repository), durable::check_private)
+    }
+
+    fn usable(
+        (folder, repository): (Option<&Path>, &RepositoryId),
+        check: impl Fn(&Path) -> Result<()>,
+    ) -> Self {
         let folder = folder.map(|folder| folder.join(repository.to_string()));
-        Self { folder: folder.filter(|folder| durable::check_private(folder).is_ok()) }
+        Self { folder: folder.filter(|folder| check(folder).is_ok()) }
     }
 
     /// Where it is.

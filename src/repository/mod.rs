@@ -16,7 +16,7 @@ use self::{
     memory::Memory,
     registry::{Known, Newest},
     section::{OpenSections, Place},
-    unlock::{Credential, Unlocked, Way},
+    unlock::{Credential, Unlocked},
 };
 use crate::{
     clock::Clock,
@@ -194,19 +194,18 @@ impl Repository {
         let known = Cache::if_there(cache, &config.repository_id).slot();
         let unlock = |known: Option<&str>| Self::unlock_with(known, (&store, &config), credential);
         let (registries, unlocked) = store.both(|| registry::listed(&store), || unlock(known.as_deref()));
-        let (Unlocked { secrets, slot }, registries) = (unlocked?, registries?);
+        let (Unlocked { secrets, slot, was_known }, registries) = (unlocked?, registries?);
         let (copies, same_clock) = ((store.clone(), config.clone()), Arc::clone(&clock));
         let first = Self::open_by(copies, secrets, (&registries, asked), cache, same_clock);
-        let was_known = matches!(slot, Some((_, Way::Known)));
         let (opened, slot) = match first {
             // The key in that slot does not count any more, and another one may have the same passphrase by now.
             Err(error) if was_known && error.kind() == ErrorKind::CannotUnlock => {
-                let Unlocked { secrets, slot } = unlock(None)?;
+                let Unlocked { secrets, slot, .. } = unlock(None)?;
                 (Self::open_by((store, config), secrets, (&registries, asked), cache, clock)?, slot)
             }
             first => (first?, slot),
         };
-        if let Some((name, _)) = slot {
+        if let Some(name) = slot {
             opened.cache.keep_slot(&name);
         }
         Ok(opened)

@@ -40,18 +40,9 @@ impl std::fmt::Debug for Credential {
 pub(super) struct Unlocked {
     pub(super) secrets: Secrets,
     /// By a passphrase: the slot.
-    pub(super) slot: Option<(String, Way)>,
-}
-
-/// How a slot was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// The user named it.
-    Named,
-    /// Its name was known.
-    Known,
-    /// Among all slots.
-    Listed,
+    pub(super) slot: Option<String>,
+    /// It was the one whose name was known.
+    pub(super) was_known: bool,
 }
 
 fn cannot(message: &str, remedy: &str) -> Error {
@@ -69,7 +60,8 @@ fn damaged_slot(error: Error, name: &str) -> Error {
     )
 }
 
-fn all_slots(store: &Store) -> Result<Vec<String>> {
+/// The names of all key slots.
+pub(crate) fn slot_names(store: &Store) -> Result<Vec<String>> {
     let listed = store.list(&Prefix::slots())?;
     Ok(listed.iter().filter_map(|slot| Some(slot.name.strip_prefix("keys/")?.to_owned())).collect())
 }
@@ -132,13 +124,10 @@ impl Repository {
         (store, config): (&Store, &Config),
         credential: &Credential,
     ) -> Result<Unlocked> {
-        let (passphrase, known) = match credential {
-            Credential::Passphrase(passphrase, None) => (passphrase, known),
-            Credential::Passphrase(_, Some(named)) => {
-                let secrets = Self::unlock(store, config, credential)?;
-                return Ok(Unlocked { secrets, slot: Some((named.clone(), Way::Named)) });
-            }
-            _ => return Ok(Unlocked { secrets: Self::unlock(store, config, credential)?, slot: None }),
+        let Credential::Passphrase(passphrase, None) = credential else {
+            let secrets = Self::unlock(store, config, credential)?;
+            let named = if let Credential::Passphrase(_, named) = credential { named.clone() } else { None };
+            return Ok(Unlocked { secrets, slot: named, was_known: false });
         };
         let mut tried = None;
         if let Some(name) = known {
@@ -147,7 +136,7 @@ impl Repository {
             };
             match read_slot(store, name).and_then(open) {
                 Ok(Some(secrets)) if secrets.root_public_key() == config.root_public_key => {
-                    return Ok(Unlocked { secrets, slot: Some((name.to_owned(), Way::Known)) });
+                    return Ok(Unlocked { secrets, slot: Some(name.to_owned()), was_known: true });
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => tried = Some(name),
@@ -160,7 +149,7 @@ impl Repository {
             }
         }
         let (name, secrets) = Self::unlock_passphrase((store, config), passphrase, (None, tried))?;
-        Ok(Unlocked { secrets, slot: Some((name, Way::Listed)) })
+        Ok(Unlocked { secrets, slot: Some(name), was_known: false })
     }
 
     /// The name of the slot that the passphrase opens, and what is in it. One was `tried` before, and does not open.
@@ -171,7 +160,7 @@ impl Repository {
     ) -> Result<(String, Secrets)> {
         let names: Vec<String> = match named {
             Some(name) => vec![name.to_owned()],
-            None => all_slots(store)?.into_iter().filter(|name| Some(name.as_str()) != tried).collect(),
+            None => slot_names(store)?.into_iter().filter(|name| Some(name.as_str()) != tried).collect(),
         };
         let (mut stretched, mut damaged, mut foreign) = (0, None, None);
         for (read, name) in names.iter().enumerate() {

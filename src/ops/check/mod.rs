@@ -527,25 +527,21 @@ fn name_liars(
             Err(error) => Err(error),
         }
     })?;
-    let liars: Vec<_> = objects.iter().zip(lies).filter(|(_, lies)| !lies.is_empty()).collect();
-    let remedies = liars.chunks(LIARS_AT_ONCE).flat_map(|some| {
-        let names: Vec<&str> = some.iter().map(|(object, _)| object.name.as_str()).collect();
-        vec![aside_for_a_lie(&names); names.len()]
-    });
-    let remedies: Vec<String> = remedies.collect();
-    for ((object, lies), remedy) in liars.into_iter().zip(remedies) {
-        let (name, Some(first)) = (object.name.as_str(), lies.first()) else { continue };
-        let others = match lies.len() as u64 - 1 {
-            0 => String::new(),
-            others => format!(" and {}", counted(others, ("other", "others"))),
-        };
-        let number = checked.problem_with_remedy(
-            name,
-            format!("what it says of pack {first}{others} is not what the pack says of itself"),
-            remedy,
-        );
-        for pack in lies {
-            missed.entry(pack).or_insert(number);
+    let liars: Vec<_> =
+        objects.iter().zip(&lies).filter_map(|(object, lies)| Some((object, lies, lies.first()?))).collect();
+    for some in liars.chunks(LIARS_AT_ONCE) {
+        let names: Vec<&str> = some.iter().map(|(object, ..)| object.name.as_str()).collect();
+        let remedy = aside_for_a_lie(&names);
+        for (object, lies, first) in some {
+            let others = match lies.len() as u64 - 1 {
+                0 => String::new(),
+                others => format!(" and {}", counted(others, ("other", "others"))),
+            };
+            let what = format!("what it says of pack {first}{others} is not what the pack says of itself");
+            let number = checked.problem_with_remedy(object.name.as_str(), what, &remedy);
+            for pack in *lies {
+                missed.entry(*pack).or_insert(number);
+            }
         }
     }
     for (id, Belied { name, .. }) in belied {

@@ -6,12 +6,12 @@ use crate::{
     format::{
         registry::{Certificate, Revocation},
         role::Role,
-        slot::Slot,
+        slot::{Slot, identity_of},
     },
     id::IdentityId,
     limits,
-    repository::Repository,
-    store::{Name, Prefix},
+    repository::{Repository, unlock::slot_names},
+    store::Name,
 };
 
 /// What opens a slot.
@@ -57,16 +57,6 @@ pub struct Listed {
     pub slots: Vec<ListedSlot>,
 }
 
-pub(super) fn slot_names(repository: &Repository) -> Result<Vec<String>> {
-    let listed = repository.store.list(&Prefix::slots())?;
-    Ok(listed.into_iter().filter_map(|slot| Some(slot.name.strip_prefix("keys/")?.to_owned())).collect())
-}
-
-/// The identity that the name of a slot begins with.
-pub(super) fn identity_of(slot: &str) -> Option<IdentityId> {
-    IdentityId::from_hex(slot.split_once('-')?.0)
-}
-
 /// All identities, in the order in which they were certified; then slots that nobody certified.
 ///
 /// # Errors
@@ -89,7 +79,7 @@ pub fn list(repository: &Repository) -> Result<Vec<Listed>> {
             slots: Vec::new(),
         });
     }
-    for name in slot_names(repository)? {
+    for name in slot_names(&repository.store)? {
         let Some(identity) = identity_of(&name) else { continue };
         let slot = ListedSlot { unlocks: unlocks(repository, &name)?, name };
         match all.iter_mut().find(|known| known.identity == identity) {

@@ -2,15 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{
-    check_passphrase,
-    list::{identity_of, slot_names},
-};
+use super::check_passphrase;
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::slot::{KdfParameters, Slot},
+    format::slot::{KdfParameters, Slot, identity_of},
     limits,
-    repository::Repository,
+    repository::{Repository, unlock::slot_names},
     store::Name,
 };
 
@@ -36,7 +33,7 @@ pub fn passphrase(
 ) -> Result<Changed> {
     let me = repository.identity();
     let mut old = Vec::new();
-    for name in slot_names(repository)? {
+    for name in slot_names(&repository.store)? {
         if identity_of(&name) != Some(me) {
             continue;
         }

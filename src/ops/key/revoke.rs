@@ -2,15 +2,19 @@
 //! add objects as long as the storage lets it in, and none of them counts. (An added owner has had the
 //! root: revoking it stops its own chain, no more. `docs/decisions/0003-keys.md` says what helps.)
 
-use super::{list, named};
+use super::named;
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::registry::{Certificate, Registry, Revocation},
+    format::{
+        registry::{Certificate, Registry, Revocation},
+        slot::identity_of,
+    },
     id::{IdentityId, ObjectId},
     limits,
     repository::{
         Repository,
         records::{Dropped, Left},
+        unlock::slot_names,
     },
     store::Name,
 };
@@ -101,8 +105,8 @@ pub fn revoke(repository: &Repository, options: &RevokeOptions) -> Result<Revoke
             (revocation, dropped)
         }
     };
-    let mut slots = list::slot_names(repository)?;
-    slots.retain(|slot| list::identity_of(slot) == Some(identity));
+    let mut slots = slot_names(&repository.store)?;
+    slots.retain(|slot| identity_of(slot) == Some(identity));
     for slot in &slots {
         repository.store.delete(&Name::slot(slot))?;
     }
